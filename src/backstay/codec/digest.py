@@ -1,0 +1,28 @@
+"""Content ids (keyed BLAKE3) and SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from blake3 import blake3
+
+ID_BYTES: Final = 32
+
+
+class ChunkIds:
+    """Names chunks by BLAKE3-256 keyed with the repository's id key, so that ids confirm nothing to a stranger."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def of(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The 32-byte id of a chunk."""
+        return blake3(data, key=self._key).digest()
+
+
+def sha256(data: bytes | bytearray | memoryview) -> bytes:
+    """The 32-byte SHA-256 (FIPS 180-4)."""
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,1 @@
+"""Ids, clock, typed events and the bounded thread pipeline."""

@@ -1,0 +1,32 @@
+"""File names as people may safely see them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SHORT: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(path: bytes) -> str:
+    """The name with backslash escapes for everything that a terminal would act on or not show.
+
+    Escaped are control and ANSI sequences, marks that change the direction of text, invisible characters, bytes
+    that are no UTF-8, and the backslash itself, so that two different names never look the same.
+    """
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in _SHORT:
+        return _SHORT[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,131 @@
+"""Bounded work on threads: order is kept, the first error wins, nothing is left running."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Generic, TypeVar
+
+from typing import Self
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Pending(Generic[Result]):
+    result: Result | Future[Result]
+    weight: int
+
+
+class Workers:
+    """A pool of threads whose results are taken in the order of their submission."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+        return self._pool.submit(work, item)
+
+    def ordered(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        weigh: Callable[[Item], int],
+        limit: int,
+        inline: Callable[[Item], bool] = lambda item: False,
+    ) -> Iterator[Result]:
+        """`work(item)` for each item, in order, while at most `limit` of weight (say bytes) is under way.
+
+        `inline` picks items that are not worth a thread. `items` is consumed on the calling thread. When a work
+        fails, its error is raised here and what was not begun is cancelled.
+        """
+        pending: deque[_Pending[Result]] = deque()
+        total = 0
+        try:
+            for item in items:
+                if inline(item):
+                    pending.append(_Pending(work(item), 0))
+                else:
+                    weight = weigh(item)
+                    total += weight
+                    pending.append(_Pending(self._pool.submit(work, item), weight))
+                while pending and (total > limit or _is_done(pending[0].result)):
+                    first = pending.popleft()
+                    total -= first.weight
+                    yield _value(first.result)
+            while pending:
+                yield _value(pending.popleft().result)
+        finally:
+            for left in pending:
+                if isinstance(left.result, Future):
+                    left.result.cancel()
+
+    def close(self) -> None:
+        """Cancel what has not begun and wait for what has."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_done(result: Result | Future[Result]) -> bool:
+    return not isinstance(result, Future) or result.done()
+
+
+def _value(result: Result | Future[Result]) -> Result:
+    return result.result() if isinstance(result, Future) else result
+
+
+_END: Final = object()
+
+
+def read_ahead(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
+    """Run an iterator on a thread of its own, at most `depth` items ahead; its error is raised in turn.
+
+    Closing the generator stops the thread at its next item.
+    """
+    ready: queue.Queue[object] = queue.Queue(depth)
+    stop = threading.Event()
+    failure: list[BaseException] = []
+
+    def offer(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not offer(item):
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            failure.append(error)
+        offer(_END)
+
+    thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            yield item  # type: ignore[misc]
+        if failure:
+            raise failure[0]
+    finally:
+        stop.set()
+        thread.join()

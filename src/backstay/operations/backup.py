@@ -1,0 +1,551 @@
+"""Back up a source into a snapshot: scan, capture, cut, store, commit."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from backstay import __version__
+from backstay.codec.chunker import FILES, LISTINGS, CdcSizes, StreamCutter
+from backstay.core.clock import ns_from_datetime
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers, read_ahead
+from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest
+from backstay.operations.assemble import Assembler, BaseUnusable
+from backstay.operations.resume import ResumeJournal
+from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Unreadable, Visit
+from backstay.repository.blobs import SMALL, BlobWriter
+from backstay.repository.contents import content_of
+from backstay.repository.format import RecordKind
+from backstay.repository.nodes import Content, Node
+from backstay.repository.repository import Repository
+from backstay.repository.sessions import Session
+from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.stat_stream import StatCursor
+from backstay.sources.source import Problem, Source, Stat, Stream
+
+BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
+
+WHOLE: Final = 8 << 20  # files up to this many bytes are read and cut by one reader in one go
+BATCH_FILES: Final = 128  # captures in one unit of reading
+BATCH_BYTES: Final = 1 << 20
+READ_AHEAD: Final = 24 << 20  # bytes of files being read at any time
+CHECKPOINT_LEAST_S: Final = 2.0
+CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
+CHECKPOINT_MOST_S: Final = 300.0
+CHECKPOINT_FILES: Final = 50_000
+PROGRESS_EVERY_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How to back up; `time` is what the snapshot claims, now if None."""
+
+    kind: BackupKind = "incremental"
+    host: str
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    time: datetime | None = None
+    read_concurrency: int = 2
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupResult:
+    """What a backup did; sizes in bytes. `snapshot` is None after a dry run."""
+
+    snapshot: str | None
+    kind: SnapshotKind
+    parent: str | None
+    files_new: int
+    files_changed: int
+    files_unchanged: int
+    files: int
+    dirs: int
+    bytes_scanned: int
+    bytes_read: int
+    bytes_added: int
+    duration_s: float
+    errors: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class _Counts:
+    files_new: int = 0
+    files_changed: int = 0
+    bytes_read: int = 0
+    seen_files: int = 0
+    seen_bytes: int = 0
+
+
+def run_backup(
+    repository: Repository, source: Source, options: BackupOptions, *, events: EventSink = ignore
+) -> BackupResult:
+    """Make one snapshot of a source. Raises BackupFailed, SnapshotFenced, InsufficientSpace and others.
+
+    Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
+    segments that no snapshot needs: the next run reuses them, or a collection removes them.
+    """
+    if options.dry_run:
+        return _Backup(repository, source, options, None, events).run(use_base=True)
+    with repository.begin_session() as session:
+        session.start_heartbeat()
+        backup = _Backup(repository, source, options, session, events)
+        try:
+            return backup.run(use_base=True)
+        except BaseUnusable as error:
+            events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
+        source.problems.clear()
+        return _Backup(repository, source, options, session, events).run(use_base=False)
+
+
+class _Backup:
+    """One run; its methods are the stages in order."""
+
+    def __init__(
+        self, repository: Repository, source: Source, options: BackupOptions, session: Session | None, events: EventSink
+    ) -> None:
+        self.repository, self.source, self.options = repository, source, options
+        self.session, self.events = session, events
+        self.clock = repository.clock
+        self.ids = repository.keyring.chunk_ids
+        self.counts = _Counts()
+        self.source_key = source_key(source, options.name)
+        self.unindexed: list[tuple[bytes, Stat, Node]] = []
+        self.linked: dict[bytes, tuple[Content, bytes]] = {}
+        self.new_packs: set[bytes] = set()
+        self.started = self.checkpointed = self.progressed = self.clock.monotonic()
+
+    def run(self, *, use_base: bool) -> BackupResult:
+        history = self._history()
+        base = self._base(history) if use_base else None
+        cursor = self._open_base(base)
+        base = base if cursor is not None else None
+        total = history[-1].stats if history else None
+        self.events(
+            Started(
+                operation="backup",
+                total_files=total.files if total else 0,
+                total_bytes=total.bytes if total else 0,
+            )
+        )
+        if self.session is None:
+            return self._rehearse(base, cursor)
+        journal = self._journal()
+        done = False
+        try:
+            with Workers(self.repository.environment.threads, "seal") as sealing:
+                writer = self.repository.writer(sealing)
+                try:
+                    assembler = self._store(writer, cursor, base, journal)
+                    manifest = self._manifest(writer, assembler, base, history)
+                finally:
+                    writer.close()
+            self.repository.snapshots.commit(manifest)
+            done = True
+        finally:
+            if journal is not None:
+                journal.close(discard=done)
+        self.events(Finished(operation="backup"))
+        return self._result(manifest)
+
+    # -- before the walk
+
+    def _history(self) -> list[Manifest]:
+        """Earlier snapshots of this source on this host, oldest first."""
+
+        def skip(name: str, error: CorruptedBackup) -> None:
+            self.events(Warned(message=f"{name} cannot be read: {error}"))
+
+        live = self.repository.snapshots.live(on_damage=skip)
+        return [s for s in live if s.source == self.source_key and s.host == self.options.host]
+
+    def _base(self, history: Sequence[Manifest]) -> Manifest | None:
+        """The snapshot whose stat data is trusted."""
+        if self.options.kind == "full":
+            return None
+        kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
+        return next((s for s in reversed(history) if s.kind in kinds), None)
+
+    def _open_base(self, base: Manifest | None) -> StatCursor | None:
+        if base is None:
+            return None
+        try:
+            return StatCursor(base.stat_stream, self.repository.reader)
+        except CorruptedBackup as error:
+            self.events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
+            return None
+
+    def _journal(self) -> ResumeJournal | None:
+        if self.repository.cache is None:
+            return None
+        key = hashlib.sha256(f"{self.options.host}\0{self.source_key}".encode()).hexdigest()[:32]
+        index = self.repository.index
+        return ResumeJournal(self.repository.cache / "resume" / key, lambda chunk: index.find(chunk) is not None)
+
+    # -- the walk
+
+    def _store(
+        self, writer: BlobWriter, cursor: StatCursor | None, base: Manifest | None, journal: ResumeJournal | None
+    ) -> Assembler:
+        repository = self.repository
+        assembler = Assembler(
+            writer,
+            repository.reader,
+            self.ids,
+            repository.listing_chunker,
+            base_root=base.root if base is not None else None,
+        )
+        resume = journal if journal is not None and not journal.empty else None
+        try:
+            for step in self._captured(Scan(self.source, cursor, resume).steps()):
+                self._consume(step, writer, assembler)
+                self._checkpoint_if_due(writer, journal)
+                self._report_progress(step)
+        except BaseUnusable:
+            raise
+        except CorruptedBackup as error:
+            if base is None:
+                raise
+            raise BaseUnusable(error.title, cause=error.cause, hint=error.hint) from error
+        except KeyboardInterrupt:
+            self._checkpoint(writer, journal)  # what was read until now is not read again
+            raise
+        assembler.stat_stream = assembler.finish()
+        self._checkpoint(writer, None)
+        return assembler
+
+    def _captured(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The same steps, with captures done on reader threads, in order."""
+        with Workers(max(1, self.options.read_concurrency), "read") as readers:
+            batches = readers.ordered(
+                self._read_batch, batched(steps), weigh=_Batch.weight, limit=READ_AHEAD, inline=_Batch.is_empty
+            )
+            try:
+                for batch in batches:
+                    yield from batch.steps
+            finally:
+                batches.close()  # type: ignore[attr-defined]
+
+    def _read_batch(self, batch: _Batch) -> _Batch:
+        for take in batch.takes:
+            try:
+                take.capture = take.visit.directory.capture(take.entry, small=WHOLE)
+            except OSError as error:
+                take.error = error
+                continue
+            if take.capture.data is not None:
+                self._cut_whole(take, take.capture.node, take.capture.data)
+        return batch
+
+    def _cut_whole(self, take: Take, node: Node, data: bytes) -> None:
+        node.sha256 = hashlib.sha256(data).digest()
+        if len(data) <= SMALL:
+            pieces = [memoryview(data)] if data else []
+        else:
+            pieces = list(self.repository.file_chunker.cut(data, last=True))
+        take.chunks = [(self.ids.of(piece), piece) for piece in pieces]
+
+    # -- the consumer
+
+    def _consume(self, step: Step, writer: BlobWriter, assembler: Assembler) -> None:
+        if isinstance(step, Take):
+            self._take(step, writer, assembler)
+        elif isinstance(step, Page):
+            assembler.page(step)
+            self.counts.seen_files += len(step.rows)
+        elif isinstance(step, Enter):
+            assembler.enter(step.visit)
+        elif isinstance(step, Left):
+            assembler.leave(step)
+            step.visit.directory.close()
+        elif isinstance(step, Resumed):
+            self._resumed(step, writer, assembler)
+        else:
+            assembler.unreadable(step.entry)
+
+    def _take(self, take: Take, writer: BlobWriter, assembler: Assembler) -> None:
+        name = take.entry[0]
+        if take.error is not None or take.capture is None:
+            self._problem(take.visit, name, take.error)
+            assembler.failed(name)
+            return
+        entry, node = take.capture.stat, take.capture.node
+        if take.capture.stream is not None:
+            streamed = self._take_stream(take, take.capture.stream, node, writer, assembler)
+            if streamed is None:
+                return
+            entry, node = streamed
+        elif take.chunks is not None:
+            self._store_chunks(take.chunks, node, writer)
+        if not stat.S_ISDIR(node.mode):
+            self._count(take)
+        assembler.fresh(entry, node)
+        if node.is_file:
+            self.unindexed.append((take.visit.path_of(name), entry, node))
+
+    def _store_chunks(self, chunks: list[tuple[bytes, memoryview]], node: Node, writer: BlobWriter) -> None:
+        for chunk, data in chunks:
+            writer.put(RecordKind.DATA_PACK, chunk, data)
+            self.counts.bytes_read += len(data)
+        node.content = self._content([chunk for chunk, _ in chunks], writer)
+
+    def _take_stream(
+        self, take: Take, stream: Stream, node: Node, writer: BlobWriter, assembler: Assembler
+    ) -> tuple[Stat, Node] | None:
+        """Store a large file while it is read; None when it cannot be read to its end."""
+        known = self.linked.get(node.links) if node.links is not None else None
+        try:
+            if known is None:
+                known = self._store_stream(stream, writer)
+            entry, node = stream.close()
+        except OSError as error:
+            self._problem(take.visit, take.entry[0], error)
+            assembler.failed(take.entry[0])
+            return None
+        finally:
+            stream.abandon()
+        node.content, node.sha256 = known
+        if node.links is not None:
+            self.linked[node.links] = known  # the other names of this inode need not be read
+        return entry, node
+
+    def _store_stream(self, stream: Stream, writer: BlobWriter) -> tuple[Content, bytes]:
+        digest = hashlib.sha256()
+        chunks: list[bytes] = []
+        pieces = read_ahead(self._cut_stream(stream, digest.update), depth=3)
+        try:
+            for chunk, data in pieces:
+                writer.put(RecordKind.DATA_PACK, chunk, data)
+                chunks.append(chunk)
+                self.counts.bytes_read += len(data)
+                self._report_progress(None)
+        finally:
+            pieces.close()  # type: ignore[attr-defined]
+        return self._content(chunks, writer), digest.digest()
+
+    def _cut_stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, bytes]]:
+        """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
+        cutter = StreamCutter(self.repository.file_chunker)
+        with Workers(1, "sha256") as hashing:
+            while block := stream.read(WHOLE):
+                hashed = hashing.submit(digest, block)
+                for piece in cutter.feed(block):
+                    yield self.ids.of(piece), bytes(piece)
+                hashed.result()
+            for piece in cutter.finish():
+                yield self.ids.of(piece), bytes(piece)
+
+    def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
+        return content_of(chunks, writer, self.ids, self.repository.listing_chunker)
+
+    def _resumed(self, step: Resumed, writer: BlobWriter, assembler: Assembler) -> None:
+        node = step.node
+        if node.content is not None:
+            for at in range(0, len(node.content.ids), 32):
+                writer.has(node.content.ids[at : at + 32])  # the snapshot depends on their packs
+        self.counts.files_new += 1
+        assembler.fresh(step.entry, node)
+
+    def _count(self, take: Take) -> None:
+        if take.is_new:
+            self.counts.files_new += 1
+        else:
+            self.counts.files_changed += 1
+
+    def _problem(self, visit: Visit, name: bytes, error: Exception | None) -> None:
+        message = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        self.source.problems.append(Problem(visit.path_of(name), message.lower()))
+        self.events(Warned(message=message.lower(), path=printable(visit.path_of(name))))
+
+    def _report_progress(self, step: Step | None) -> None:
+        now = self.clock.monotonic()
+        if now - self.progressed < PROGRESS_EVERY_S:
+            return
+        self.progressed = now
+        current = printable(step.visit.directory.path) if step is not None else ""
+        self.events(Progress(files=self.counts.seen_files, bytes=self.counts.bytes_read, current=current))
+
+    # -- durability
+
+    def _checkpoint_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        now = self.clock.monotonic()
+        pause = min(CHECKPOINT_MOST_S, max(CHECKPOINT_LEAST_S, (now - self.started) * CHECKPOINT_PART))
+        if now - self.checkpointed >= pause or len(self.unindexed) >= CHECKPOINT_FILES:
+            self._checkpoint(writer, journal)
+
+    def _checkpoint(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """Make all chunks so far durable and findable: packs, then an index segment, then the local journal.
+
+        A crash after the packs leaves orphans, one after the segment a repository that the next run builds upon.
+        """
+        writer.flush()
+        packs = writer.take_packs()
+        if packs:
+            self.new_packs.update(pack.digest for pack in packs)
+            self.repository.index.write(packs)
+        if journal is not None:
+            journal.record(self.unindexed)
+        self.unindexed = []
+        self.checkpointed = self.clock.monotonic()
+
+    # -- the end
+
+    def _manifest(
+        self, writer: BlobWriter, assembler: Assembler, base: Manifest | None, history: Sequence[Manifest]
+    ) -> Manifest:
+        assert self.session is not None
+        if assembler.root is None or assembler.stat_stream is None:
+            raise BackupFailed("the source ended in the middle", cause="its walk did not come back to the root")
+        repository, options, totals = self.repository, self.options, assembler.totals
+        index, now = repository.index, self.clock.now_ns()
+        packs = self.new_packs | {index.pack(number).digest for number in writer.reused}
+        if base is not None:
+            packs |= set(base.packs) - repository.collections.deleted()
+        previous = history[-1] if history else None
+        return Manifest(
+            id=self.session.id,
+            kind="full" if base is None else "differential" if options.kind == "differential" else "incremental",
+            source=self.source_key,
+            host=options.host,
+            paths=tuple(self.source.paths),
+            name=options.name,
+            tags=options.tags,
+            description=options.description,
+            time_ns=ns_from_datetime(options.time) if options.time is not None else now,
+            recorded_ns=now,
+            parent=base.id if base is not None else None,
+            previous=previous.id if previous is not None else None,
+            previous_digest=repository.snapshots.digest(previous.id) if previous is not None else None,
+            root=assembler.root,
+            stat_stream=assembler.stat_stream,
+            chunkers={"files": _chunker(FILES), "listings": _chunker(LISTINGS)},
+            stats=Stats(
+                files=totals.files,
+                dirs=totals.dirs,
+                bytes=totals.bytes,
+                files_new=self.counts.files_new,
+                files_changed=self.counts.files_changed,
+                files_unchanged=totals.files - self.counts.files_new - self.counts.files_changed,
+                bytes_read=self.counts.bytes_read,
+                bytes_added=writer.bytes_added,
+                errors=len(self.source.problems),
+                duration_ns=round((self.clock.monotonic() - self.started) * 1e9),
+            ),
+            packs=tuple(sorted(packs)),
+            slots=repository.slots.digests(),
+            program=f"backstay {__version__}",
+        )
+
+    def _result(self, manifest: Manifest) -> BackupResult:
+        stats = manifest.stats
+        return BackupResult(
+            snapshot=manifest.id,
+            kind=manifest.kind,
+            parent=manifest.parent,
+            files_new=stats.files_new,
+            files_changed=stats.files_changed,
+            files_unchanged=stats.files_unchanged,
+            files=stats.files,
+            dirs=stats.dirs,
+            bytes_scanned=stats.bytes,
+            bytes_read=stats.bytes_read,
+            bytes_added=stats.bytes_added,
+            duration_s=self.clock.monotonic() - self.started,
+            errors=tuple(self.source.problems),
+        )
+
+    def _rehearse(self, base: Manifest | None, cursor: StatCursor | None) -> BackupResult:
+        """Walk and compare without reading or storing contents."""
+        files = dirs = size = to_read = 0
+        for step in Scan(self.source, cursor, None).steps():
+            if isinstance(step, Take) and not stat.S_ISDIR(step.entry[1]):
+                self._count(step)
+                to_read += step.entry[2]
+            elif isinstance(step, Page):
+                inner = sum(1 for row in step.rows if stat.S_ISDIR(row[1]))
+                files += len(step.rows) - inner
+                size += sum(row[2] for row in step.rows)
+                self.counts.seen_files = files
+            elif isinstance(step, Left):
+                dirs += 1
+                step.visit.directory.close()
+            self._report_progress(step)
+        return BackupResult(
+            snapshot=None,
+            kind="full" if base is None else "differential" if self.options.kind == "differential" else "incremental",
+            parent=base.id if base is not None else None,
+            files_new=self.counts.files_new,
+            files_changed=self.counts.files_changed,
+            files_unchanged=files - self.counts.files_new - self.counts.files_changed,
+            files=files,
+            dirs=dirs,
+            bytes_scanned=size,
+            bytes_read=to_read,
+            bytes_added=0,
+            duration_s=self.clock.monotonic() - self.started,
+            errors=tuple(self.source.problems),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Steps in order, with the captures among them."""
+
+    steps: list[Step] = field(default_factory=list)
+    takes: list[Take] = field(default_factory=list)
+    bytes: int = 0
+
+    def add(self, step: Step) -> None:
+        self.steps.append(step)
+        if isinstance(step, Take):
+            self.takes.append(step)
+            self.bytes += min(step.entry[2], WHOLE)
+
+    def is_full(self) -> bool:
+        return len(self.takes) >= BATCH_FILES or self.bytes >= BATCH_BYTES or len(self.steps) >= 4 * BATCH_FILES
+
+    def weight(self) -> int:
+        return self.bytes + (64 << 10)  # so that very many empty files do not run far ahead
+
+    def is_empty(self) -> bool:
+        return not self.takes
+
+
+def batched(steps: Iterable[Step]) -> Iterator[_Batch]:
+    """Group steps so that each batch is worth a thread's while."""
+    batch = _Batch()
+    for step in steps:
+        batch.add(step)
+        if batch.is_full():
+            yield batch
+            batch = _Batch()
+    yield batch
+
+
+def source_key(source: Source, name: str | None) -> str:
+    """What makes two backups backups of the same source on a host: its name, else what it reads."""
+    if name is not None:
+        return f"{source.kind}:name={name}"
+    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
+
+
+def _chunker(sizes: CdcSizes) -> ChunkerInfo:
+    return ChunkerInfo("fastcdc-nc2", sizes.least, sizes.average, sizes.greatest)
+
+
+def check_name(name: str | None) -> None:
+    """Names are chosen by people and typed in shells. Raises InvalidRequest."""
+    if name is not None and (not name or len(name) > 200 or any(c in name for c in ":/\n\0")):
+        raise InvalidRequest(
+            f"{name!r} cannot name a backup", hint="a name is 1 to 200 characters without `:`, `/` and line breaks"
+        )
+
+
+__all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]

@@ -1,0 +1,1 @@
+"""Deduplicated, encrypted blobs and snapshots on any storage backend."""

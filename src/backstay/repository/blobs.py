@@ -1,0 +1,290 @@
+"""Chunks in and out: deduplication, bundling, packing and upload on one side, lookup and decoding on the other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from backstay.codec.compression import Buffer, Compressor
+from backstay.core.ids import Random
+from backstay.core.pipeline import Workers
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.repository.format import BlobKind, RecordKind, pack_name
+from backstay.repository.index import Index, PackInfo, Place
+from backstay.repository.keyring import Keyring
+from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack, open_blob
+from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
+from backstay.storage.backend import StorageBackend
+
+PACK_TARGET: Final = 32 << 20  # bytes; a pack that reaches it is closed
+SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
+BUNDLE_TARGET: Final = 1 << 20  # raw bytes of a bundle
+OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
+IN_FLIGHT: Final = 24 << 20  # raw bytes being compressed at any time
+DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
+
+PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
+
+
+@dataclass(slots=True)
+class _OpenPack:
+    builder: PackBuilder
+    waiting_raw: int = 0  # raw bytes reserved and not yet appended
+
+
+@dataclass(slots=True)
+class _Bundle:
+    members: list[Member] = field(default_factory=list)
+    data: list[Buffer] = field(default_factory=list)
+    size: int = 0
+
+
+class BlobWriter:
+    """Stores chunks that the repository does not have yet. One thread calls it; it works on several.
+
+    Nothing stored is referenced before `take_packs` is written to an index segment: a crash leaves packs that
+    nobody names, and collection removes them.
+    """
+
+    def __init__(
+        self,
+        backend: StorageBackend,
+        keyring: Keyring,
+        index: Index,
+        workers: Workers,
+        *,
+        compressor: Compressor,
+        random: Random = os.urandom,
+        pack_target: int = PACK_TARGET,
+    ) -> None:
+        self._backend, self._keyring, self._index = backend, keyring, index
+        self._workers, self._compressor, self._random = workers, compressor, random
+        self._pack_target = pack_target
+        self._upload = Workers(1, "upload")
+        self._uploads: deque[Future[None]] = deque()
+        self._open: dict[PackClass, list[_OpenPack]] = {}
+        self._bundles: dict[PackClass, _Bundle] = {}
+        self._sealing: deque[tuple[_OpenPack, Future[SealedBlob], int]] = deque()
+        self._in_flight = 0
+        self._finished: list[StoredPack] = []
+        self._new: set[bytes] = set()
+        self._raw = self._stored = 1
+        self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
+        self.bytes_added = 0
+
+    def has(self, chunk: bytes) -> bool:
+        """Whether the repository holds this chunk; if so, the snapshot being made depends on its pack."""
+        if chunk in self._new:
+            return True
+        place = self._index.find(chunk)
+        if place is None:
+            return False
+        self.reused.add(place.pack)
+        return True
+
+    def put(self, kind: PackClass, chunk: bytes, data: Buffer) -> None:
+        """Store one chunk under its id, unless it is there. May wait for room in the pipeline."""
+        if self.has(chunk):
+            return
+        self._new.add(chunk)
+        if len(data) > SMALL:
+            self._submit(kind, BlobKind.CHUNK, chunk, data, ())
+            return
+        bundle = self._bundles.setdefault(kind, _Bundle())
+        bundle.members.append(Member(chunk, len(data)))
+        bundle.data.append(data)
+        bundle.size += len(data)
+        if bundle.size >= BUNDLE_TARGET:
+            self._close_bundle(kind)
+
+    def flush(self) -> None:
+        """Make everything put so far durable in packs."""
+        for kind in list(self._bundles):
+            self._close_bundle(kind)
+        while self._sealing:
+            self._append_next()
+        for packs in self._open.values():
+            while packs:
+                self._finish(packs.pop())
+        while self._uploads:
+            self._uploads.popleft().result()
+
+    def take_packs(self) -> list[StoredPack]:
+        """The packs finished since the last call; their chunks stay known only if they are indexed now."""
+        packs, self._finished = self._finished, []
+        self._new.clear()
+        return packs
+
+    def close(self) -> None:
+        """Stop; what was not flushed is lost."""
+        for _, future, _ in self._sealing:
+            future.cancel()
+        self._upload.close()
+
+    def _close_bundle(self, kind: PackClass) -> None:
+        bundle = self._bundles.pop(kind)
+        if not bundle.members:
+            return
+        raw = b"".join(bundle.data)
+        self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(raw), raw, bundle.members)
+
+    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, members: tuple[Member, ...] | list[Member]) -> None:
+        pack = self._choose(kind)
+        ordinal = pack.builder.reserve()
+        pack.waiting_raw += len(raw)
+        future = self._workers.submit(
+            lambda job: pack.builder.seal(ordinal, blob, blob_id, job, members, self._compressor), raw
+        )
+        self._sealing.append((pack, future, len(raw)))
+        self._in_flight += len(raw)
+        while self._sealing and (self._in_flight > IN_FLIGHT or self._sealing[0][1].done()):
+            self._append_next()
+
+    def _choose(self, kind: PackClass) -> _OpenPack:
+        packs = self._open.setdefault(kind, [])
+        if len(packs) < OPEN_PACKS:
+            epoch = self._keyring.current
+            builder = PackBuilder(
+                kind, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key, random=self._random
+            )
+            packs.append(_OpenPack(builder))
+        return packs[self._random(1)[0] % len(packs)]
+
+    def _append_next(self) -> None:
+        pack, future, raw = self._sealing.popleft()
+        sealed = future.result()
+        self._in_flight -= raw
+        pack.builder.append(sealed)
+        pack.waiting_raw -= raw
+        self._raw += raw
+        self._stored += len(sealed.stored)
+        packs = self._open[pack.builder.kind]
+        expected = len(pack.builder.data) + pack.waiting_raw * self._stored // self._raw
+        if pack in packs and expected >= self._pack_target:
+            packs.remove(pack)  # takes no more blobs, but may still wait for some
+        if pack not in packs and pack.builder.appended == pack.builder.reserved:
+            self._finish(pack)
+
+    def _finish(self, pack: _OpenPack) -> None:
+        """Name a complete pack and upload it; durable before any index names it."""
+        if not pack.builder.appended:
+            return
+        while len(self._uploads) > 1 or self._uploads and self._uploads[0].done():
+            self._uploads.popleft().result()
+        self._uploads.append(self._upload.submit(self._store, pack.builder))
+
+    def _store(self, builder: PackBuilder) -> None:
+        stored = builder.finish()
+        try:
+            self._backend.store(pack_name(stored.kind, stored.digest), builder.data)
+        except ObjectExists:  # same name, same bytes: a retry whose first answer was lost
+            pass
+        builder.data = bytearray()
+        self.bytes_added += stored.size
+        self._finished.append(stored)
+
+
+class BlobReader:
+    """Reads chunks; keeps the blobs decoded last, because neighbours are asked for next. Any thread may call it."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring, index: Index, reload: Callable[[], None]) -> None:
+        self._backend, self._keyring, self._index, self._reload = backend, keyring, index, reload
+        self._decoded: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
+        self._decoded_bytes = 0
+        self._headers: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def place(self, chunk: bytes) -> Place:
+        """Where a chunk is. Raises CorruptedBackup when no index segment names it."""
+        place = self._index.find(chunk)
+        if place is None:
+            self._reload()
+            place = self._index.find(chunk)
+        if place is None:
+            raise CorruptedBackup(
+                f"chunk {chunk.hex()[:16]} is missing",
+                cause="no index segment says where it lies",
+                hint="run `backstay repair index`, then `backstay verify`",
+            )
+        return place
+
+    def chunk(self, chunk: bytes) -> Buffer:
+        """The raw bytes of a chunk, checked against its id. Raises CorruptedBackup."""
+        place = self.place(chunk)
+        try:
+            blob = self.blob(place)
+        except ObjectNotFound:  # a collector moved it meanwhile
+            self._reload()
+            moved = self.place(chunk)
+            if moved == place:
+                raise self._pack_lost(place) from None
+            place = moved
+            blob = self.blob(place)
+        return self.slice(blob, place, chunk)
+
+    def slice(self, blob: Buffer, place: Place, chunk: bytes) -> Buffer:
+        """The chunk's own bytes of a decoded blob. Raises CorruptedBackup when they are not what the id says."""
+        data = memoryview(blob)[place.offset : place.offset + place.length]
+        if self._keyring.chunk_ids.of(data) != chunk:
+            raise CorruptedBackup(
+                f"chunk {chunk.hex()[:16]} holds other bytes than its id says",
+                cause=f"pack {self._index.pack(place.pack).digest.hex()[:16]}",
+            )
+        return data
+
+    def blob(self, place: Place) -> Buffer:
+        """The whole decoded blob at a place. Raises CorruptedBackup, ObjectNotFound."""
+        key = (place.pack, place.ordinal)
+        with self._lock:
+            if key in self._decoded:
+                self._decoded.move_to_end(key)
+                return self._decoded[key]
+        blob = self.read_blob(place.pack, place.ordinal)
+        with self._lock:
+            if key not in self._decoded:
+                self._decoded[key] = blob
+                self._decoded_bytes += len(blob)
+            while self._decoded_bytes > DECODED_CACHE and len(self._decoded) > 1:
+                self._decoded_bytes -= len(self._decoded.popitem(last=False)[1])
+        return blob
+
+    def read_blob(self, pack: int, ordinal: int) -> Buffer:
+        """Fetch and decode one blob, past the cache. Raises CorruptedBackup, ObjectNotFound."""
+        info = self._index.pack(pack)
+        if ordinal >= len(info.blobs):
+            raise CorruptedBackup(f"pack {info.digest.hex()[:16]} has no blob {ordinal}")
+        blob = info.blobs[ordinal]
+        name = pack_name(info.kind, info.digest)
+        header = self._header(pack, info)
+        cipher = open_header(header, self._keyring.key(info.epoch))
+        try:
+            return open_blob(cipher, header, blob, self._backend.retrieve(name, start=blob.offset, length=blob.stored))
+        except CorruptedBackup as error:
+            raise CorruptedBackup(f"{name} is damaged at blob {ordinal}", cause=str(error)) from error
+
+    def _header(self, number: int, info: PackInfo) -> bytes:
+        with self._lock:
+            known = self._headers.get(number)
+        if known is not None:
+            return known
+        name = pack_name(info.kind, info.digest)
+        header = self._backend.retrieve(name, start=0, length=HEADER_BYTES)
+        if header_epoch(header, info.kind, self._keyring.repository) != info.epoch:
+            raise CorruptedBackup(f"{name} belongs to another epoch than its index says")
+        with self._lock:
+            self._headers[number] = header
+            while len(self._headers) > 4096:
+                self._headers.popitem(last=False)
+        return header
+
+    def _pack_lost(self, place: Place) -> CorruptedBackup:
+        info = self._index.pack(place.pack)
+        return CorruptedBackup(
+            f"{pack_name(info.kind, info.digest)} is missing",
+            cause="an index segment names it, but the store does not have it",
+        )

@@ -1,0 +1,146 @@
+"""The record of garbage collections: what each condemned, whom it waited for, what it deleted."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from backstay.errors import CollectionBusy, CorruptedBackup, ObjectExists
+from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
+from backstay.repository.keyring import Keyring
+from backstay.repository.records import header_epoch, open_record, seal_record
+from backstay.storage.backend import StorageBackend
+
+_NAME: Final = re.compile(r"gc/(\d{8})(\.done|\.sessions)?")
+
+
+class CollectionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """gc/<n>: packs that no snapshot in `marked` needs. From its creation on no new writer uses them."""
+
+    number: int
+    created_ns: int
+    condemned: tuple[bytes, ...]
+    marked: tuple[str, ...]
+
+
+class WaitingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """gc/<n>.sessions: the writers that may not have seen gc/<n>."""
+
+    number: int
+    sessions: tuple[str, ...]
+
+
+class VerdictRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """gc/<n>.done: which condemned packs are deleted, and which were found to be needed after all."""
+
+    number: int
+    decided_ns: int
+    deleted: tuple[bytes, ...]
+    kept: tuple[bytes, ...]
+
+
+Record = TypeVar("Record", CollectionRecord, WaitingRecord, VerdictRecord)
+_KINDS: Final = {
+    CollectionRecord: RecordKind.COLLECTION,
+    WaitingRecord: RecordKind.WAITING,
+    VerdictRecord: RecordKind.VERDICT,
+}
+
+
+class CollectionLog:
+    """All collections of a repository. Records are never changed or removed: they forbid their packs for good."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+        self._cache: dict[str, msgspec.Struct] = {}
+        self._names: set[str] = set()
+
+    def refresh(self) -> None:
+        """List the collections that exist now."""
+        self._names = {info.name for info in self._backend.list("gc/")}
+        if foreign := [name for name in self._names if _NAME.fullmatch(name) is None]:
+            raise CorruptedBackup(f"a foreign object lies among the collections: {foreign[0]}")
+
+    @property
+    def last(self) -> int:
+        """The number of the newest collection, 0 if there was none."""
+        return max((int(name[3:11]) for name in self._names), default=0)
+
+    def open_numbers(self) -> list[int]:
+        """Collections whose verdict is still out, oldest first."""
+        numbers = {int(name[3:11]) for name in self._names}
+        return sorted(n for n in numbers if verdict_name(n) not in self._names)
+
+    def excluded(self) -> set[bytes]:
+        """Every pack that a new writer must not use: condemned without a verdict, or deleted by one."""
+        packs: set[bytes] = set()
+        for number in sorted({int(name[3:11]) for name in self._names}):
+            verdict = verdict_name(number)
+            if verdict in self._names:
+                packs.update(self._read(verdict, VerdictRecord).deleted)
+            else:
+                packs.update(self.collection(number).condemned)
+        return packs
+
+    def deleted(self) -> set[bytes]:
+        """Every pack that some verdict deleted."""
+        names = [name for name in self._names if name.endswith(".done")]
+        return {pack for name in names for pack in self._read(name, VerdictRecord).deleted}
+
+    def collection(self, number: int) -> CollectionRecord:
+        return self._read(collection_name(number), CollectionRecord)
+
+    def create(self, record: CollectionRecord) -> None:
+        """Announce a condemned list; its number decides between collectors. Raises CollectionBusy."""
+        try:
+            self._store(collection_name(record.number), record)
+        except ObjectExists as error:
+            raise CollectionBusy(
+                "another collector was faster", cause=f"{collection_name(record.number)} exists already"
+            ) from error
+
+    def wait_for(self, record: WaitingRecord) -> WaitingRecord:
+        """Fix the writers to wait for, or learn which an earlier try fixed."""
+        return self._create_once(waiting_name(record.number), record, WaitingRecord)
+
+    def waiting(self, number: int) -> WaitingRecord | None:
+        """The writers that were fixed for a collection, if they were."""
+        name = waiting_name(number)
+        return self._read(name, WaitingRecord) if name in self._names else None
+
+    def decide(self, record: VerdictRecord) -> VerdictRecord:
+        """Fix what is deleted, or learn what another collector decided; only then may anything be deleted."""
+        return self._create_once(verdict_name(record.number), record, VerdictRecord)
+
+    def _create_once(self, name: str, record: Record, type_: type[Record]) -> Record:
+        try:
+            self._store(name, record)
+        except ObjectExists:
+            self._names.add(name)
+            return self._read(name, type_)
+        return record
+
+    def _store(self, name: str, record: CollectionRecord | WaitingRecord | VerdictRecord) -> None:
+        epoch = self._keyring.current
+        kind = _KINDS[type(record)]
+        data = seal_record(
+            kind, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        self._backend.store(name, data)
+        self._names.add(name)
+        self._cache[name] = record
+
+    def _read(self, name: str, type_: type[Record]) -> Record:
+        if name not in self._cache:
+            data = self._backend.retrieve(name)
+            key = self._keyring.key(header_epoch(data, _KINDS[type_], self._keyring.repository))
+            record = open_record(data, key=key, type=type_)
+            if record.number != int(name[3:11]):
+                raise CorruptedBackup(f"{name} is the record of another collection")
+            self._cache[name] = record
+        record = self._cache[name]
+        if not isinstance(record, type_):
+            raise CorruptedBackup(f"{name} is a record of another kind")
+        return record

@@ -1,0 +1,132 @@
+"""Every object name and stored structure of format 1, with its limits; docs/format.md says the same in words."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from backstay.errors import CorruptedBackup, UnsupportedFormat
+
+FORMAT: Final = 1
+FEATURES: Final = frozenset[str]()  # features that a reader must know beyond format 1
+SUITE: Final = 1  # AES-256-GCM, HKDF-Expand-SHA512, keyed BLAKE3-256, Ed25519
+
+REPO: Final = "repo.json"
+MAX_RECORD: Final = 256 << 20  # bytes of a decoded record
+MAX_BLOB: Final = 64 << 20  # bytes of a decoded blob
+MAX_PACK: Final = 1 << 30  # bytes of a stored pack
+MAX_BLOBS: Final = 1 << 20  # blobs in one pack
+MAX_MEMBERS: Final = 1 << 22  # bundle members in one pack
+
+
+class RecordKind(IntEnum):
+    """What an encrypted object is; bound into its key derivation, so that none can pass for another."""
+
+    DATA_PACK = 1
+    META_PACK = 2
+    INDEX = 3
+    SNAPSHOT = 4
+    FENCE = 5
+    SESSION = 6
+    DROP = 7
+    COLLECTION = 8
+    VERDICT = 9
+    WAITING = 10
+    EPOCH = 11
+    SLOT_REMOVAL = 12
+
+
+class BlobKind(IntEnum):
+    """What a blob's raw bytes are."""
+
+    PADDING = 0
+    CHUNK = 1
+    BUNDLE = 2
+
+
+class RepoHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """repo.json: what a program must know before it has a key."""
+
+    format: int
+    uuid: str
+    features: tuple[str, ...]
+    suite: int
+    created: str
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> RepoHeader:
+        """Raises UnsupportedFormat for a newer or foreign repository, CorruptedBackup for a damaged one."""
+        try:
+            version = msgspec.json.decode(data[: 64 << 10], type=_AnyHeader)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise CorruptedBackup("repo.json cannot be read", cause=str(error)) from error
+        if version.format != FORMAT or version.suite != SUITE or set(version.features) - FEATURES:
+            raise UnsupportedFormat(
+                "this repository needs another version of backstay",
+                cause=f"it has format {version.format}, suite {version.suite}, features {list(version.features)}",
+            )
+        try:
+            header = msgspec.json.decode(data, type=cls)
+            uuid = bytes.fromhex(header.uuid)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise CorruptedBackup("repo.json cannot be read", cause=str(error)) from error
+        if len(uuid) != 16:
+            raise CorruptedBackup("repo.json holds a malformed uuid")
+        return header
+
+
+class _AnyHeader(msgspec.Struct):
+    format: int
+    suite: int = SUITE
+    features: tuple[str, ...] = ()
+
+
+def pack_name(kind: RecordKind, digest: bytes) -> str:
+    """`packs/ab/abcd…` or `meta/ab/abcd…`."""
+    text = digest.hex()
+    return f"{'packs' if kind is RecordKind.DATA_PACK else 'meta'}/{text[:2]}/{text}"
+
+
+def index_name(digest: bytes) -> str:
+    return f"index/{digest.hex()}"
+
+
+def slot_name(digest: bytes) -> str:
+    return f"keys/slots/{digest.hex()}"
+
+
+def slot_removal_name(digest: bytes) -> str:
+    return f"keys/removed/{digest.hex()}"
+
+
+def epoch_name(number: int) -> str:
+    return f"keys/epochs/{number:08d}"
+
+
+def snapshot_name(ulid: str) -> str:
+    return f"snapshots/{ulid}"
+
+
+def drop_name(ulid: str) -> str:
+    return f"drops/{ulid}"
+
+
+def session_name(ulid: str, beat: int = 0) -> str:
+    return f"sessions/{ulid}.{beat:06d}"
+
+
+def collection_name(number: int) -> str:
+    return f"gc/{number:08d}"
+
+
+def verdict_name(number: int) -> str:
+    return f"gc/{number:08d}.done"
+
+
+def waiting_name(number: int) -> str:
+    return f"gc/{number:08d}.sessions"

@@ -1,0 +1,243 @@
+"""Where every chunk lies: index segments of the repository, and the map that is built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from backstay.codec.digest import sha256
+from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.repository.format import MAX_PACK, RecordKind, index_name
+from backstay.repository.keyring import Keyring
+from backstay.repository.pack import BlobInfo, PackTable, StoredPack
+from backstay.repository.records import header_epoch, open_record, seal_record
+from backstay.storage.backend import StorageBackend
+
+SEGMENT_PACKS: Final = 4096  # packs in one segment written by compaction
+
+
+class IndexedPack(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One pack as an index segment names it."""
+
+    digest: bytes
+    kind: int
+    size: int
+    epoch: int
+    table: PackTable
+
+
+class SegmentRecord(msgspec.Struct, array_like=True, frozen=True):
+    """An index segment; it holds everything that the segments in `supersedes` hold, but for deleted packs."""
+
+    supersedes: tuple[bytes, ...]
+    packs: tuple[IndexedPack, ...]
+
+
+class Place(NamedTuple):
+    """Where a chunk's bytes are: pack number (of this process), blob ordinal, offset in the raw blob, length."""
+
+    pack: int
+    ordinal: int
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class PackInfo:
+    """A pack as the map knows it."""
+
+    digest: bytes
+    kind: RecordKind
+    size: int
+    epoch: int
+    table: PackTable = field(repr=False)  # its member columns may be empty
+    _blobs: list[BlobInfo] | None = None
+
+    @property
+    def blobs(self) -> list[BlobInfo]:
+        if self._blobs is None:
+            self._blobs = list(self.table.blobs())
+        return self._blobs
+
+
+class PlaceMap(Protocol):
+    """The map from chunk ids to places; one implementation in memory, one on disk."""
+
+    def segments(self) -> dict[bytes, list[int]]:
+        """The segments that were added, each with its pack numbers."""
+        ...
+
+    def add(self, segments: Iterable[tuple[bytes, Iterable[StoredPack]]]) -> None:
+        """Take over whole segments: after a crash they are in or they are not."""
+        ...
+
+    def forget(self, segments: Iterable[bytes]) -> None:
+        """Drop segments that the repository no longer has; their packs may stay, unused."""
+        ...
+
+    def places(self, chunk: bytes) -> Iterator[Place]:
+        """Every place known for a chunk, dead packs included."""
+        ...
+
+    def pack(self, number: int) -> PackInfo: ...
+
+    def number(self, digest: bytes) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+class MemoryPlaceMap:
+    """Places in dictionaries: for tests, and where no cache directory can be used."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, list[Place]] = {}
+        self._packs: list[PackInfo] = []
+        self._numbers: dict[bytes, int] = {}
+        self._segments: dict[bytes, list[int]] = {}
+
+    def segments(self) -> dict[bytes, list[int]]:
+        return self._segments
+
+    def add(self, segments: Iterable[tuple[bytes, Iterable[StoredPack]]]) -> None:
+        for name, packs in segments:
+            self._segments[name] = [self._add_pack(pack) for pack in packs]
+
+    def _add_pack(self, pack: StoredPack) -> int:
+        if pack.digest in self._numbers:
+            return self._numbers[pack.digest]
+        number = self._numbers[pack.digest] = len(self._packs)
+        self._packs.append(PackInfo(pack.digest, pack.kind, pack.size, pack.epoch, pack.table))
+        for chunk, ordinal, offset, length in pack.table.chunks():
+            self._places.setdefault(chunk, []).append(Place(number, ordinal, offset, length))
+        return number
+
+    def forget(self, segments: Iterable[bytes]) -> None:
+        for name in segments:
+            self._segments.pop(name, None)
+
+    def places(self, chunk: bytes) -> Iterator[Place]:
+        return iter(self._places.get(chunk, ()))
+
+    def pack(self, number: int) -> PackInfo:
+        return self._packs[number]
+
+    def number(self, digest: bytes) -> int | None:
+        return self._numbers.get(digest)
+
+    def close(self) -> None:
+        """Nothing is held outside this object."""
+
+
+class Index:
+    """The chunks that the repository's index segments name, less those in packs that a collector condemned."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring, places: PlaceMap) -> None:
+        self._backend = backend
+        self._keyring = keyring
+        self._map = places
+        self._excluded: frozenset[bytes] = frozenset()
+        self._live: set[int] = set()
+        self.damaged: list[tuple[str, CorruptedBackup]] = []
+
+    def load(self, excluded: Iterable[bytes] = ()) -> None:
+        """Bring the map up to date with the store; a segment that cannot be read goes to `damaged`.
+
+        `excluded` are packs that must not be used although segments may still name them.
+        """
+        self._excluded = frozenset(excluded)
+        names = {bytes.fromhex(info.name.rpartition("/")[2]) for info in self._backend.list("index/")}
+        known = set(self._map.segments())
+        self.damaged = []
+        self._map.add(self._read_all(sorted(names - known)))
+        self._map.forget(known - names)
+        self._refresh_live()
+
+    def _refresh_live(self) -> None:
+        numbers = {number for packs in self._map.segments().values() for number in packs}
+        dead = {self._map.number(digest) for digest in self._excluded}
+        self._live = {number for number in numbers if number not in dead}
+
+    def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:
+        for name in names:
+            try:
+                yield name, stored_packs(read_segment(self._backend, self._keyring, name))
+            except ObjectNotFound:
+                continue  # superseded since the listing; its successor is read by the caller's next load
+            except CorruptedBackup as error:
+                self.damaged.append((index_name(name), error))
+
+    def write(self, packs: Iterable[StoredPack], *, supersedes: Iterable[bytes] = ()) -> bytes:
+        """Store one segment, durably, and take it into the map; its name's digest is returned."""
+        packs = list(packs)
+        record = SegmentRecord(
+            tuple(sorted(supersedes)),
+            tuple(IndexedPack(p.digest, int(p.kind), p.size, p.epoch, p.table) for p in packs),
+        )
+        epoch = self._keyring.current
+        data = seal_record(
+            RecordKind.INDEX, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        name = sha256(data)
+        self._backend.store(index_name(name), data)
+        self._map.add([(name, packs)])
+        self._live.update(self._map.segments()[name])
+        return name
+
+    def find(self, chunk: bytes) -> Place | None:
+        """A usable place of a chunk, or None."""
+        for place in self._map.places(chunk):
+            if place.pack in self._live:
+                return place
+        return None
+
+    def find_all(self, chunk: bytes) -> list[Place]:
+        """Every usable place of a chunk."""
+        return [place for place in self._map.places(chunk) if place.pack in self._live]
+
+    def pack(self, number: int) -> PackInfo:
+        return self._map.pack(number)
+
+    def packs(self) -> Iterator[tuple[int, PackInfo]]:
+        """Every usable pack with its number."""
+        for number in sorted(self._live):
+            yield number, self._map.pack(number)
+
+    def number(self, digest: bytes) -> int | None:
+        """The number of a usable pack, or None."""
+        number = self._map.number(digest)
+        return number if number in self._live else None
+
+    def packs_of(self, segment: bytes) -> list[bytes]:
+        """The digests of the packs that a segment names."""
+        return [self._map.pack(number).digest for number in self._map.segments()[segment]]
+
+    def segments(self) -> list[bytes]:
+        """The digests of all segments that were read."""
+        return sorted(self._map.segments())
+
+    def close(self) -> None:
+        self._map.close()
+
+
+def read_segment(backend: StorageBackend, keyring: Keyring, name: bytes) -> SegmentRecord:
+    """One segment, checked. Raises CorruptedBackup, ObjectNotFound."""
+    data = backend.retrieve(index_name(name))
+    if sha256(data) != name:
+        raise CorruptedBackup(f"{index_name(name)} was changed", cause="its bytes do not match its name")
+    key = keyring.key(header_epoch(data, RecordKind.INDEX, keyring.repository))
+    record = open_record(data, key=key, type=SegmentRecord)
+    for pack in record.packs:
+        if len(pack.digest) != 32 or not 0 < pack.size <= MAX_PACK:
+            raise CorruptedBackup(f"{index_name(name)} names an impossible pack")
+        if pack.kind not in (RecordKind.DATA_PACK, RecordKind.META_PACK):
+            raise CorruptedBackup(f"{index_name(name)} names a pack of an unknown kind")
+        pack.table.check()
+    return record
+
+
+def stored_packs(record: SegmentRecord) -> list[StoredPack]:
+    """The packs of a segment, ready for the map."""
+    return [StoredPack(p.digest, RecordKind(p.kind), p.size, p.epoch, p.table) for p in record.packs]

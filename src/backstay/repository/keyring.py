@@ -1,0 +1,159 @@
+"""The keys of an open repository: root, epochs, and what is derived from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from backstay.codec.cipher import KEY_BYTES, expand
+from backstay.codec.digest import ChunkIds
+from backstay.core.clock import Clock
+from backstay.core.ids import Random
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.repository.format import RecordKind, epoch_name
+from backstay.repository.records import header_epoch, open_record, seal_record
+from backstay.storage.backend import StorageBackend
+from backstay.trust.signing import SEED_BYTES, Signer
+
+EPOCH_LIFE: Final = timedelta(days=90)
+_COMPROMISED: Final = ".compromised"
+
+
+class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """keys/epochs/<n>: a data key and a signing key, sealed under the root key."""
+
+    number: int
+    created_ns: int
+    key: bytes
+    signing_seed: bytes
+    public: bytes
+
+
+class CompromiseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """keys/epochs/<n>.compromised: packs of this epoch are to be rewritten."""
+
+    number: int
+    marked_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A time span in which new packs use one data key and new snapshots one signing key."""
+
+    number: int
+    created_ns: int
+    key: bytes
+    signer: Signer
+    compromised: bool
+
+
+class Keyring:
+    """Opens what any epoch sealed, and seals with the newest one."""
+
+    def __init__(self, backend: StorageBackend, root: bytes, repository: bytes, *, random: Random = os.urandom) -> None:
+        self._backend = backend
+        self._random = random
+        self._wrapping = expand(root, b"backstay/v1/epoch")
+        self.root = root
+        self.repository = repository
+        self.chunk_ids = ChunkIds(expand(root, b"backstay/v1/chunk-id"))
+        self.chunker_secret = int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big")
+        self._epochs: dict[int, Epoch] = {}
+
+    def load(self) -> None:
+        """Read every epoch record. Raises CorruptedBackup when one cannot be read or none is there."""
+        names = {info.name for info in self._backend.list("keys/epochs/")}
+        for name in sorted(n for n in names if not n.endswith(_COMPROMISED)):
+            number = _epoch_number(name)
+            if number not in self._epochs or self._epochs[number].compromised != (name + _COMPROMISED in names):
+                self._epochs[number] = self._read(number, compromised=name + _COMPROMISED in names)
+        if not self._epochs:
+            raise CorruptedBackup("the repository has no key epoch", cause="keys/epochs/ is empty")
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """All epochs, oldest first."""
+        return [self._epochs[number] for number in sorted(self._epochs)]
+
+    @property
+    def current(self) -> Epoch:
+        return self._epochs[max(self._epochs)]
+
+    def key(self, epoch: int) -> bytes:
+        """The data key of an epoch. Raises CorruptedBackup when its record is missing."""
+        try:
+            return self._epochs[epoch].key
+        except KeyError:
+            pass
+        try:
+            self._epochs[epoch] = self._read(epoch, compromised=False)  # began after we loaded
+        except ObjectNotFound as error:
+            raise CorruptedBackup(
+                f"the key of epoch {epoch} is missing", cause=f"there is no object {epoch_name(epoch)}"
+            ) from error
+        return self._epochs[epoch].key
+
+    def public(self, epoch: int) -> bytes:
+        """The public half of an epoch's signing key."""
+        self.key(epoch)
+        return self._epochs[epoch].signer.public
+
+    def begin_epoch(self, clock: Clock) -> Epoch:
+        """Start a new epoch; packs and snapshots written from now on use it.
+
+        Order: the record is durable before anything is sealed with its key, so a crash leaves an unused epoch.
+        """
+        number = max(self._epochs, default=0) + 1
+        signer = Signer(seed := self._random(SEED_BYTES))
+        body = EpochRecord(number, clock.now_ns(), self._random(KEY_BYTES), seed, signer.public)
+        record = self._seal(RecordKind.EPOCH, body, number)
+        try:
+            self._backend.store(epoch_name(number), record)
+        except ObjectExists:  # another writer began it first: use that one
+            self._epochs[number] = self._read(number, compromised=False)
+        else:
+            self._epochs[number] = Epoch(number, body.created_ns, body.key, signer, compromised=False)
+        return self._epochs[number]
+
+    def begin_epoch_if_due(self, clock: Clock) -> None:
+        """Start a new epoch when the current one has served its time or is compromised."""
+        age = clock.now_ns() - self.current.created_ns
+        if self.current.compromised or age > EPOCH_LIFE / timedelta(microseconds=1) * 1000:
+            self.begin_epoch(clock)
+
+    def mark_compromised(self, number: int, clock: Clock) -> None:
+        """Say that an epoch's key is known to others, so that collection rewrites its packs."""
+        self.key(number)
+        body = CompromiseRecord(number, clock.now_ns())
+        try:
+            self._backend.store(epoch_name(number) + _COMPROMISED, self._seal(RecordKind.EPOCH, body, number))
+        except ObjectExists:
+            return
+        finally:
+            self.load()
+
+    def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
+        return seal_record(
+            kind, body, repository=self.repository, epoch=epoch, key=self._wrapping, random=self._random
+        )
+
+    def _read(self, number: int, *, compromised: bool) -> Epoch:
+        data = self._backend.retrieve(epoch_name(number))
+        if header_epoch(data, RecordKind.EPOCH, self.repository) != number:
+            raise CorruptedBackup(f"{epoch_name(number)} is the record of another epoch")
+        body = open_record(data, key=self._wrapping, type=EpochRecord)
+        signer = Signer(body.signing_seed)
+        if body.number != number or len(body.key) != KEY_BYTES or signer.public != body.public:
+            raise CorruptedBackup(f"{epoch_name(number)} contradicts itself")
+        return Epoch(number, body.created_ns, body.key, signer, compromised)
+
+
+def _epoch_number(name: str) -> int:
+    text = name.removeprefix("keys/epochs/")
+    if not text.isdecimal() or epoch_name(int(text)) != name:
+        raise CorruptedBackup(f"a foreign object lies among the key epochs: {name}")
+    return int(text)

@@ -1,0 +1,266 @@
+"""A repository: create, open, close; what hands out snapshots, blobs, sessions and collections."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from typing import Self
+
+from backstay.codec.chunker import FILES, LISTINGS, ContentDefinedChunker
+from backstay.codec.compression import Compressor
+from backstay.codec.digest import sha256
+from backstay.core.clock import Clock, SystemClock
+from backstay.core.ids import Random
+from backstay.core.pipeline import Workers
+from backstay.errors import CorruptedBackup, InvalidRequest, NoRepository, ObjectExists, ObjectNotFound, StorageMissing, WrongKey
+from backstay.repository.blobs import PACK_TARGET, BlobReader, BlobWriter
+from backstay.repository.collection_log import CollectionLog
+from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
+from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap
+from backstay.repository.keyring import Keyring
+from backstay.repository.sessions import Process, Session
+from backstay.repository.slots import SlotStore
+from backstay.repository.snapshots import SnapshotStore
+from backstay.storage.backend import StorageBackend
+from backstay.trust.secrets import Secret
+from backstay.trust.slots import Argon2Cost, unwrap
+
+DEFAULT_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a repository takes from outside: time, randomness, this process, threads."""
+
+    clock: Clock = SystemClock()
+    random: Random = os.urandom
+    process: Process | None = None
+    threads: int = DEFAULT_THREADS
+    pack_target: int = PACK_TARGET
+
+
+class Repository:
+    """An open repository; use it as a context manager, from one thread."""
+
+    def __init__(
+        self,
+        backend: StorageBackend,
+        header: RepoHeader,
+        keyring: Keyring,
+        *,
+        cache: Path | None,
+        environment: Environment,
+        compressor: Compressor,
+    ) -> None:
+        self.backend, self.header, self.keyring, self.environment = backend, header, keyring, environment
+        self.clock = environment.clock
+        self.process = environment.process or Process.current()
+        self.compressor = compressor
+        self.cache = cache / header.uuid if cache is not None else None
+        self.snapshots = SnapshotStore(backend, keyring)
+        self.collections = CollectionLog(backend, keyring)
+        self.slots = SlotStore(backend, keyring)
+        self.file_chunker = ContentDefinedChunker(FILES, keyring.chunker_secret)
+        self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
+        self._index: Index | None = None
+        self._reader: BlobReader | None = None
+
+    @classmethod
+    def create(
+        cls,
+        backend: StorageBackend,
+        secret: Secret,
+        *,
+        cache: Path | None = None,
+        environment: Environment | None = None,
+        compressor: Compressor | None = None,
+        cost: Argon2Cost | None = None,
+        note: str = "created with the repository",
+    ) -> Self:
+        """Create a repository where there is none. Raises InvalidRequest when there is one.
+
+        Order: slot, epoch, then repo.json, whose atomic create decides; a crash before it leaves objects that the
+        next `create` ignores, because a slot is bound to its own repo.json.
+        """
+        environment = environment or Environment()
+        if _has_header(backend):
+            raise _exists(backend)
+        header = RepoHeader(
+            format=FORMAT,
+            uuid=environment.random(16).hex(),
+            features=(),
+            suite=SUITE,
+            created=environment.clock.now().isoformat(timespec="seconds"),
+        )
+        encoded, root = header.encode(), environment.random(32)
+        keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
+        SlotStore(backend, keyring).add(
+            secret, sha256(encoded), note=note, created=header.created, cost=cost, random=environment.random
+        )
+        keyring.begin_epoch(environment.clock)
+        try:
+            backend.store(REPO, encoded)
+        except ObjectExists as error:
+            raise _exists(backend) from error
+        return cls(
+            backend,
+            header,
+            keyring,
+            cache=cache,
+            environment=environment,
+            compressor=compressor or Compressor(),
+        )
+
+    @classmethod
+    def open(
+        cls,
+        backend: StorageBackend,
+        secret: Secret,
+        *,
+        cache: Path | None = None,
+        environment: Environment | None = None,
+        compressor: Compressor | None = None,
+    ) -> Self:
+        """Open a repository. Raises NoRepository, UnsupportedFormat, WrongKey, CorruptedBackup."""
+        environment = environment or Environment()
+        encoded = _read_header(backend)
+        header = RepoHeader.decode(encoded)
+        root = _unlock(backend, secret, sha256(encoded))
+        keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
+        keyring.load()
+        return cls(
+            backend,
+            header,
+            keyring,
+            cache=cache,
+            environment=environment,
+            compressor=compressor or Compressor(),
+        )
+
+    @property
+    def header_digest(self) -> bytes:
+        """SHA-256 of repo.json, to which every key slot is bound."""
+        return sha256(self.header.encode())
+
+    @property
+    def index(self) -> Index:
+        """The index, loaded at first use."""
+        if self._index is None:
+            self._index = Index(self.backend, self.keyring, self._place_map())
+            self.reload_index()
+        return self._index
+
+    def reload_index(self) -> None:
+        """See what other processes have written, condemned and deleted meanwhile.
+
+        Collections are listed before the segments: a pack condemned after that listing may still be used, since
+        its collector then waits for the session that was announced before.
+        """
+        self.collections.refresh()
+        self.index.load(self.collections.excluded())
+
+    def _place_map(self) -> PlaceMap:
+        if self.cache is None:
+            return MemoryPlaceMap()
+        from backstay.repository.placemap import LmdbPlaceMap  # noqa: PLC0415 - listing snapshots needs no map
+
+        return LmdbPlaceMap(self.cache / "index")
+
+    @property
+    def reader(self) -> BlobReader:
+        """Reads chunks."""
+        if self._reader is None:
+            self._reader = BlobReader(self.backend, self.keyring, self.index, self.reload_index)
+        return self._reader
+
+    def writer(self, workers: Workers) -> BlobWriter:
+        """Stores chunks; call inside an announced session."""
+        return BlobWriter(
+            self.backend,
+            self.keyring,
+            self.index,
+            workers,
+            compressor=self.compressor,
+            random=self.environment.random,
+            pack_target=self.environment.pack_target,
+        )
+
+    def begin_session(self) -> Session:
+        """Announce a writer, then look at collections and index: in this order, on which collection relies."""
+        self.keyring.begin_epoch_if_due(self.clock)
+        session = Session(
+            self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random
+        )
+        session.announce()
+        if self._index is not None:
+            self.reload_index()
+        return session
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        self._reader = None
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _exists(backend: StorageBackend) -> InvalidRequest:
+    error = InvalidRequest(
+        f"there is a repository at {backend.url} already",
+        cause=f"{REPO} exists",
+        hint="use it, or choose another place",
+    )
+    return error
+
+
+def _has_header(backend: StorageBackend) -> bool:
+    try:
+        return backend.exists(REPO)
+    except StorageMissing:
+        return False  # `create` makes the place with its first object
+
+
+def _read_header(backend: StorageBackend) -> bytes:
+    try:
+        return backend.retrieve(REPO)
+    except (ObjectNotFound, StorageMissing) as error:
+        raise NoRepository(f"there is no repository at {backend.url}", cause=str(error)) from error
+
+
+def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
+    """The root key, from whichever slot the secret opens."""
+    damaged: CorruptedBackup | None = None
+    for name, slot in SlotStore.read_all(backend):
+        if isinstance(slot, CorruptedBackup):
+            damaged = slot
+            continue
+        opened = unwrap(slot, secret)
+        if opened is None:
+            continue
+        root, bound = opened
+        if bound == header:
+            return root
+        damaged = CorruptedBackup(
+            "repo.json was changed", cause=f"it is not the one that {name} was made for"
+        )
+    if damaged is not None:
+        raise damaged
+    raise WrongKey(
+        f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it"
+    )
+
+
+def _told(secret: Secret) -> str:
+    return {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}[secret.kind]

@@ -1,0 +1,141 @@
+"""Which snapshot a person means by an id, the beginning of one, a name or `latest`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Final, Protocol, TypeVar
+
+from backstay.errors import InvalidRequest, NotFound
+
+MINIMUM_PREFIX: Final = 4
+_SHOWN: Final = 8  # candidates that an error names
+# The path begins with one slash: `latest:postgres://host/db` is a name alone.
+_PATH: Final = re.compile(r":(?=/(?!/))")
+
+
+class Selectable(Protocol):
+    """What a snapshot is chosen by; `id` is lower case, `time` is aware."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def time(self) -> datetime: ...
+
+
+SelectableT = TypeVar("SelectableT", bound=Selectable)
+
+
+def choose(snapshots: Iterable[SelectableT], text: str, *, at: datetime | None = None) -> SelectableT:
+    """The one snapshot that `text` means, not later than `at`.
+
+    `text` is `latest`, `latest:NAME`, a full id, an exact name (the newest of that name is meant) or the beginning
+    of an id in any case. `latest` goes by time, then id. What fits nothing is NotFound; what may mean several things,
+    also a name and the beginning of an id, is an InvalidRequest.
+    """
+    known = list(snapshots)
+    if not known:
+        raise NotFound("there is no snapshot to choose from", hint="make one with `backstay backup PATH`")
+    if text == "latest":
+        return _newest(known, at, "snapshot")
+    if text.startswith("latest:"):
+        return _newest_named(known, text.removeprefix("latest:"), at)
+    if exact := [snapshot for snapshot in known if snapshot.id == text.lower()]:
+        return _newest(exact, at, f"snapshot {text}")
+    named = [snapshot for snapshot in known if text and snapshot.name == text]
+    begun = _begun(known, text)
+    if named and begun:
+        raise _ambiguous(text, begun, f"it is the name of a snapshot and begins {_listed(begun)}")
+    return _newest(named, at, f"snapshot named {text!r}") if named else _only(begun, text, at)
+
+
+def split_target(text: str) -> tuple[str, bytes | None]:
+    """The snapshot and the absolute path of `ID`, `ID:/path`, `latest:/path` or `latest:NAME:/path`.
+
+    The path begins at the first `:/` that no second slash follows; it comes as the file system's own bytes.
+    """
+    found = _PATH.search(text)
+    snapshot, path = (text[: found.start()], os.fsencode(text[found.end() :])) if found else (text, None)
+    if not snapshot:
+        raise InvalidRequest(f"{text!r} names no snapshot", hint="write ID:/path or latest:/path")
+    return snapshot, path
+
+
+def shortest_prefixes(ids: Iterable[str], minimum: int = 8) -> dict[str, str]:
+    """For each id the shortest beginning, of at least `minimum` characters, that no other of the ids shares."""
+    ordered = sorted(set(ids))
+    lengths = dict.fromkeys(ordered, minimum)
+    for left, right in pairwise(ordered):
+        needed = _shared(left, right) + 1
+        lengths[left] = max(lengths[left], needed)
+        lengths[right] = max(lengths[right], needed)
+    return {whole: whole[:length] for whole, length in lengths.items()}
+
+
+def _shared(left: str, right: str) -> int:
+    """How many characters two ids begin with alike."""
+    return next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))
+
+
+def _newest_named(known: Sequence[SelectableT], name: str, at: datetime | None) -> SelectableT:
+    if not name:
+        raise InvalidRequest("`latest:` must be followed by a name", hint="write latest:NAME, or latest alone")
+    return _newest([snapshot for snapshot in known if snapshot.name == name], at, f"snapshot named {name!r}")
+
+
+def _begun(known: Sequence[SelectableT], text: str) -> list[SelectableT]:
+    if len(text) < MINIMUM_PREFIX:
+        return []
+    return [snapshot for snapshot in known if snapshot.id.startswith(text.lower())]
+
+
+def _only(begun: Sequence[SelectableT], text: str, at: datetime | None) -> SelectableT:
+    """The one snapshot whose id begins so; `at` never decides between several."""
+    if len(text) < MINIMUM_PREFIX:
+        raise InvalidRequest(
+            f"{text!r} is too short to name a snapshot",
+            cause=f"no snapshot has this name, and the beginning of an id takes {MINIMUM_PREFIX} characters",
+        )
+    if not begun:
+        hint = "a path after an id or a name begins with a slash, as in ID:/path" if ":" in text else ""
+        raise NotFound(f"there is no snapshot {text!r}", cause="no id begins so and nothing has this name", hint=hint)
+    if len(begun) > 1:
+        raise _ambiguous(text, begun, f"it begins {_listed(begun)}")
+    return _newest(begun, at, f"snapshot {text}")
+
+
+def _newest(matching: Sequence[SelectableT], at: datetime | None, what: str) -> SelectableT:
+    if not matching:
+        raise NotFound(f"there is no {what}")
+    # In UTC, because times of one zone compare by the clock on the wall, which repeats an hour each autumn.
+    ordered = sorted(matching, key=lambda snapshot: (snapshot.time.astimezone(UTC), snapshot.id))
+    reached = [snapshot for snapshot in ordered if at is None or snapshot.time.astimezone(UTC) <= at]
+    if not reached:
+        raise NotFound(
+            f"there is no {what} that old",
+            cause=f"the oldest is {ordered[0].id} of {_stamp(ordered[0].time)}",
+            hint="give that time or a later one",
+        )
+    return reached[-1]
+
+
+def _ambiguous(text: str, begun: Sequence[Selectable], cause: str) -> InvalidRequest:
+    longer = shortest_prefixes((snapshot.id for snapshot in begun), len(text) + 1).values()
+    hint = f"give at least {max(map(len, longer))} characters of the id, or latest:NAME for the newest of a name"
+    return InvalidRequest(f"{text!r} may mean several snapshots", cause=cause, hint=hint)
+
+
+def _listed(begun: Sequence[Selectable]) -> str:
+    ids = sorted(snapshot.id for snapshot in begun)
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[:_SHOWN]) + more
+
+
+def _stamp(moment: datetime) -> str:
+    """The time in full, so that it can be given back as it stands."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,197 @@
+"""Running writers: announced before they look, seen alive by heartbeats, ended by commit or fence (DESIGN §4.10)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+from typing import Self
+
+from backstay.core.clock import Clock
+from backstay.core.ids import Random, is_ulid, new_ulid
+from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.repository.format import RecordKind, session_name
+from backstay.repository.keyring import Keyring
+from backstay.repository.records import header_epoch, open_record, seal_record
+from backstay.storage.backend import StorageBackend
+
+LEASE: Final = timedelta(hours=1)  # a session without a sign of life for longer may be fenced
+HEARTBEAT_S: Final = 600.0
+
+
+class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is writing: enough to tell, on the same host, whether that process still lives."""
+
+    session: str
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    process_start: str
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSession:
+    """One announced session as a collector sees it; `last_seen_ns` by the store's clock, `record` None if unreadable."""
+
+    id: str
+    last_seen_ns: int
+    names: tuple[str, ...]
+    record: SessionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """This process, as others can check it."""
+
+    host: str  # host name and machine id
+    boot: str  # changes whenever the machine is started
+    namespace: str  # process ids mean something only inside it
+    pid: int
+    start: str
+
+    @classmethod
+    def current(cls) -> Process:
+        pid = os.getpid()
+        host = f"{socket.gethostname()}/{_read_line('/etc/machine-id')}"
+        return cls(host, _read_line("/proc/sys/kernel/random/boot_id"), _namespace(), pid, process_start(pid) or "")
+
+
+def _read_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> str | None:
+    """When a process began, in clock ticks since boot; None when there is none (proc(5), field 22 of stat)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[19]
+
+
+def is_dead_here(record: SessionRecord, here: Process, start_of: Callable[[int], str | None] = process_start) -> bool:
+    """Whether the session's process ran on this very host and boot, and is gone; doubt means no."""
+    if not here.boot or record.host != here.host or here.host.endswith("/"):
+        return False
+    if record.boot != here.boot:
+        return True  # this host was started anew since
+    return record.namespace == here.namespace and start_of(record.pid) != record.process_start
+
+
+class Session:
+    """One writer's announcement. Announce before listing collections, close after commit or giving up."""
+
+    def __init__(
+        self, backend: StorageBackend, keyring: Keyring, clock: Clock, *, process: Process, random: Random = os.urandom
+    ) -> None:
+        self._backend, self._keyring, self._clock, self._process = backend, keyring, clock, process
+        self.id = new_ulid(clock.now_ns(), random)
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def announce(self) -> None:
+        """Make this writer visible; from here on a collector waits for it or fences it."""
+        self._write(0)
+
+    def start_heartbeat(self, every_s: float = HEARTBEAT_S) -> None:
+        """Give a sign of life from time to time, on a thread."""
+        self._thread = threading.Thread(target=self._run, args=(every_s,), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _run(self, every_s: float) -> None:
+        while not self._stop.wait(every_s):
+            try:
+                self.beat()
+            except BackstayError:
+                continue  # the next beat may succeed; if none does, the commit says that it was fenced
+
+    def beat(self) -> None:
+        """One sign of life: a new small object, then the one before is removed.
+
+        The announcement itself (beat 0) stays, so that no listing, however timed, can miss this session.
+        """
+        self._beat += 1
+        self._write(self._beat)
+        if self._beat > 1:
+            self._backend.delete(session_name(self.id, self._beat - 1))
+
+    def _write(self, beat: int) -> None:
+        process = self._process
+        record = SessionRecord(
+            self.id, process.host, process.boot, process.namespace, process.pid, process.start, self._clock.now_ns()
+        )
+        epoch = self._keyring.current
+        data = seal_record(
+            RecordKind.SESSION, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        try:
+            self._backend.store(session_name(self.id, beat), data)
+        except ObjectExists:  # an earlier try of this very call got through
+            return
+
+    def close(self) -> None:
+        """Take the announcement back: this writer has committed, or never will."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        for info in list(self._backend.list(f"sessions/{self.id}.")):
+            self._backend.delete(info.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        try:
+            self.close()
+        except BackstayError:
+            if error is None:
+                raise  # otherwise the first error is the one to report; the lease ends this session
+
+
+def running_sessions(backend: StorageBackend, keyring: Keyring) -> list[RunningSession]:
+    """Every announced session, with its newest sign of life."""
+    seen: dict[str, list[tuple[int, str]]] = {}
+    for info in backend.list("sessions/"):
+        ulid, _, beat = info.name.removeprefix("sessions/").partition(".")
+        if not is_ulid(ulid) or not beat.isdecimal():
+            raise CorruptedBackup(f"a foreign object lies among the sessions: {info.name}")
+        seen.setdefault(ulid, []).append((info.modified_ns, info.name))
+    return [
+        RunningSession(ulid, max(beats)[0], tuple(name for _, name in beats), _read(backend, keyring, ulid, beats))
+        for ulid, beats in sorted(seen.items())
+    ]
+
+
+def _read(backend: StorageBackend, keyring: Keyring, ulid: str, beats: list[tuple[int, str]]) -> SessionRecord | None:
+    """The record of the newest beat; an unreadable one only means that nothing is known of the process."""
+    try:
+        data = backend.retrieve(max(beats)[1])
+        key = keyring.key(header_epoch(data, RecordKind.SESSION, keyring.repository))
+        record = open_record(data, key=key, type=SessionRecord)
+    except (CorruptedBackup, ObjectNotFound):
+        return None
+    return record if record.session == ulid else None

@@ -1,0 +1,136 @@
+"""The key slots of a repository as objects: list, add, remove, and notice a lost one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from backstay.codec.digest import sha256
+from backstay.core.clock import Clock
+from backstay.core.ids import Random, is_digest
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectExists, ObjectNotFound
+from backstay.repository.format import RecordKind, slot_name, slot_removal_name
+from backstay.repository.keyring import Keyring
+from backstay.repository.records import seal_record
+from backstay.storage.backend import StorageBackend
+from backstay.trust.secrets import Secret
+from backstay.trust.slots import Argon2Cost, Slot, open_note, wrap
+
+
+class SlotRemoval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """keys/removed/<sha256>: this slot was removed on purpose."""
+
+    slot: bytes
+    removed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInfo:
+    """One slot for people: its name, kind, creation time and note."""
+
+    id: str
+    kind: str
+    created: str
+    note: str
+
+
+class SlotStore:
+    """Adds and removes wrapped copies of the root key; data is never rewritten."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+
+    @staticmethod
+    def read_all(backend: StorageBackend) -> Iterator[tuple[str, Slot | CorruptedBackup]]:
+        """Every slot object, or what is wrong with it; needs no key."""
+        for info in sorted(backend.list("keys/slots/"), key=lambda found: found.name):
+            try:
+                data = backend.retrieve(info.name)
+                if not info.name.endswith(sha256(data).hex()):
+                    raise CorruptedBackup(f"{info.name} was changed", cause="its bytes do not match its name")
+                yield info.name, Slot.decode(data)
+            except CorruptedBackup as error:
+                yield info.name, error
+            except ObjectNotFound:
+                continue  # removed since the listing
+
+    def add(
+        self,
+        secret: Secret,
+        header: bytes,
+        *,
+        note: str,
+        created: str,
+        cost: Argon2Cost | None = None,
+        random: Random = os.urandom,
+    ) -> str:
+        """Let one more secret open the repository; the slot's id. `header` is the SHA-256 of repo.json."""
+        slot = wrap(secret, self._keyring.root, header, created=created, note=note, cost=cost, random=random)
+        data = slot.encode()
+        digest = sha256(data)
+        self._backend.store(slot_name(digest), data)
+        return digest.hex()
+
+    def list(self) -> list[SlotInfo]:
+        """All slots; a damaged one is shown as such."""
+        return [self._info(name, slot) for name, slot in self.read_all(self._backend)]
+
+    def _info(self, name: str, slot: Slot | CorruptedBackup) -> SlotInfo:
+        ident = name.rpartition("/")[2]
+        if isinstance(slot, CorruptedBackup):
+            return SlotInfo(ident, "damaged", "", str(slot))
+        try:
+            note = open_note(self._keyring.root, slot)
+        except CorruptedBackup:
+            note = "(not a slot of this repository)"
+        return SlotInfo(ident, slot.kind, slot.created, note)
+
+    def digests(self) -> tuple[bytes, ...]:
+        """The slots that exist, as snapshots record them."""
+        names = (info.name.rpartition("/")[2] for info in self._backend.list("keys/slots/"))
+        return tuple(sorted(bytes.fromhex(name) for name in names if is_digest(name)))
+
+    def remove(self, ident: str, clock: Clock) -> None:
+        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for the last or an unclear one.
+
+        Order: the removal is recorded, then the slot goes; a crash between leaves a slot that can be removed again.
+        """
+        slots = self.list()
+        found = [slot for slot in slots if slot.id.startswith(ident)]
+        if not found:
+            raise NotFound(f"there is no key slot {ident}", hint="`backstay key list` shows the slots there are")
+        if len(found) > 1:
+            raise InvalidRequest(f"{ident} stands for {len(found)} key slots", hint="give more of the id")
+        if len(slots) == 1:
+            raise InvalidRequest(
+                "this is the only key slot", cause="nobody could open the repository any more", hint="add another first"
+            )
+        digest = bytes.fromhex(found[0].id)
+        self._record_removal(digest, clock)
+        self._backend.delete(slot_name(digest))
+
+    def _record_removal(self, digest: bytes, clock: Clock) -> None:
+        epoch = self._keyring.current
+        data = seal_record(
+            RecordKind.SLOT_REMOVAL,
+            SlotRemoval(digest, clock.now_ns()),
+            repository=self._keyring.repository,
+            epoch=epoch.number,
+            key=epoch.key,
+        )
+        try:
+            self._backend.store(slot_removal_name(digest), data)
+        except ObjectExists:
+            return
+
+    def lost(self, expected: tuple[bytes, ...]) -> list[bytes]:
+        """Slots that a snapshot recorded and that are gone without a removal record."""
+        present = set(self.digests())
+        return [
+            digest
+            for digest in expected
+            if digest not in present and not self._backend.exists(slot_removal_name(digest))
+        ]

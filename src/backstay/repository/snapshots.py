@@ -1,0 +1,277 @@
+"""Snapshot manifests: sealed, signed, write-once; a snapshot exists exactly while its object does and no drop names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from backstay.codec.digest import sha256
+from backstay.core.clock import Clock, datetime_from_ns
+from backstay.core.ids import is_ulid
+from backstay.errors import CorruptedBackup, NotFound, ObjectExists, ObjectNotFound, SnapshotFenced
+from backstay.repository.format import RecordKind, drop_name, snapshot_name
+from backstay.repository.keyring import Keyring
+from backstay.repository.nodes import Content
+from backstay.repository.records import HEADER_BYTES, header_epoch, open_record, seal_record
+from backstay.storage.backend import StorageBackend
+from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
+
+SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
+SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
+_ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
+_KIND_AT: Final = 5  # of the record kind in a header
+
+
+class Stats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a snapshot holds, and what it took to make it; sizes in bytes."""
+
+    files: int
+    dirs: int
+    bytes: int
+    files_new: int
+    files_changed: int
+    files_unchanged: int
+    bytes_read: int
+    bytes_added: int
+    errors: int
+    duration_ns: int
+
+
+class ChunkerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which chunker cut the contents, with least, average and greatest chunk length in bytes."""
+
+    name: str
+    least: int
+    average: int
+    greatest: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything about one snapshot; times in nanoseconds since 1970, field order is the format.
+
+    `time_ns` is claimed by whoever made it, `recorded_ns` is that machine's clock at commit. `parent` is the
+    snapshot whose stat data was trusted, `previous` the one before it of the same source, with the SHA-256 of its
+    stored bytes: a chain in which none can be replaced unnoticed.
+    """
+
+    id: str
+    kind: SnapshotKind
+    source: str
+    host: str
+    paths: tuple[bytes, ...]
+    name: str | None
+    tags: tuple[str, ...]
+    description: str
+    time_ns: int
+    recorded_ns: int
+    parent: str | None
+    previous: str | None
+    previous_digest: bytes | None
+    root: Content
+    stat_stream: Content
+    chunkers: dict[str, ChunkerInfo]
+    stats: Stats
+    packs: tuple[bytes, ...]
+    slots: tuple[bytes, ...]
+    program: str
+    policy: bytes | None = None
+    consistency: dict[str, str] = {}
+
+    @property
+    def time(self) -> datetime:
+        return datetime_from_ns(self.time_ns)
+
+
+class FenceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lies under a snapshot's name instead of a manifest: this writer was cancelled by collection `collection`."""
+
+    session: str
+    collection: int
+    fenced_ns: int
+
+
+class DropRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Says that a snapshot was deleted on purpose; stays for ever, so that the name cannot come back."""
+
+    snapshot: str
+    dropped_ns: int
+    reason: str
+
+
+class SnapshotStore:
+    """Commits, finds and drops snapshots."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+        self._known: dict[str, Manifest | FenceRecord] = {}
+        self._digests: dict[str, bytes] = {}
+        self._dropped: set[str] = set()
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make a snapshot exist: everything that it names must be durable. Raises SnapshotFenced.
+
+        The one atomic create decides between this writer and a collector's fence. A crash before it leaves
+        unreferenced packs, one after it a whole snapshot.
+        """
+        epoch = self._keyring.current
+        body = seal_record(
+            RecordKind.SNAPSHOT, manifest, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        data = body + epoch.signer.public + epoch.signer.sign(SIGNED_AS, body)
+        try:
+            self._backend.store(snapshot_name(manifest.id), data)
+        except ObjectExists:
+            self._explain_taken_name(manifest, data)
+        self._known[manifest.id] = manifest
+        self._digests[manifest.id] = sha256(data)
+
+    def _explain_taken_name(self, manifest: Manifest, data: bytes) -> None:
+        if self._backend.retrieve(snapshot_name(manifest.id)) == data:
+            return  # our own commit, whose answer was lost
+        raise SnapshotFenced(
+            "this backup was cancelled by a collector",
+            cause="its session showed no sign of life for longer than the lease",
+        )
+
+    def fence(self, session: str, collection: int, clock: Clock) -> bool:
+        """Cancel a writer unless it has committed; True when it never can commit from now on."""
+        record = FenceRecord(session, collection, clock.now_ns())
+        epoch = self._keyring.current
+        data = seal_record(
+            RecordKind.FENCE, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        try:
+            self._backend.store(snapshot_name(session), data)
+        except ObjectExists:
+            return isinstance(self._read(session), FenceRecord)
+        return True
+
+    def drop(self, ulid: str, reason: str, clock: Clock) -> None:
+        """Delete a snapshot: the record first, so that a crash leaves either the snapshot or a complete drop.
+
+        The object itself is removed by the next collection. Raises NotFound.
+        """
+        self.get(ulid)
+        record = DropRecord(ulid, clock.now_ns(), reason)
+        epoch = self._keyring.current
+        data = seal_record(
+            RecordKind.DROP, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
+        )
+        try:
+            self._backend.store(drop_name(ulid), data)
+        except ObjectExists:
+            return
+
+    def dropped(self) -> set[str]:
+        """Ids of all deleted snapshots. Each drop record is authenticated: a forged one deletes nothing."""
+        return {self._read_drop(name) for name in self._ids("drops/")}
+
+    def _read_drop(self, ulid: str) -> str:
+        if ulid not in self._dropped:
+            data = self._backend.retrieve(drop_name(ulid))
+            key = self._keyring.key(header_epoch(data, RecordKind.DROP, self._keyring.repository))
+            if open_record(data, key=key, type=DropRecord).snapshot != ulid:
+                raise CorruptedBackup(f"{drop_name(ulid)} names another snapshot")
+            self._dropped.add(ulid)
+        return ulid
+
+    def taken(self) -> list[str]:
+        """Ids of all committed or fenced sessions, dropped ones included."""
+        return sorted(self._ids("snapshots/"))
+
+    def live(self, on_damage: Callable[[str, CorruptedBackup], None] | None = None) -> list[Manifest]:
+        """All snapshots that exist, oldest first.
+
+        One that cannot be read is passed to `on_damage`; without that, it raises CorruptedBackup.
+        """
+        # Drops are listed after the snapshots: the other order could show one that was dropped in between.
+        taken = self.taken()
+        dropped = self.dropped()
+        found = []
+        for ulid in taken:
+            if ulid in dropped:
+                continue
+            try:
+                record = self._read(ulid)
+            except ObjectNotFound:
+                continue  # dropped and collected since the listing
+            except CorruptedBackup as error:
+                if on_damage is None:
+                    raise
+                on_damage(snapshot_name(ulid), error)
+                continue
+            if isinstance(record, Manifest):
+                found.append(record)
+        return found
+
+    def get(self, ulid: str) -> Manifest:
+        """One snapshot by its whole id. Raises NotFound, CorruptedBackup."""
+        if not is_ulid(ulid) or ulid in self.dropped():
+            raise NotFound(f"there is no snapshot {ulid}")
+        try:
+            record = self._read(ulid)
+        except ObjectNotFound as error:
+            raise NotFound(f"there is no snapshot {ulid}") from error
+        if isinstance(record, FenceRecord):
+            raise NotFound(f"there is no snapshot {ulid}", cause="its backup was cancelled by a collector")
+        return record
+
+    def is_committed(self, ulid: str) -> bool:
+        """Whether a manifest, not a fence, lies under this name."""
+        try:
+            return isinstance(self._read(ulid), Manifest)
+        except ObjectNotFound:
+            return False
+
+    def digest(self, ulid: str) -> bytes:
+        """SHA-256 of a snapshot's stored bytes."""
+        self._read(ulid)
+        return self._digests[ulid]
+
+    def remove_object(self, ulid: str) -> None:
+        """Remove the object of a dropped snapshot; its drop record stays."""
+        self._backend.delete(snapshot_name(ulid))
+        self._known.pop(ulid, None)
+
+    def _ids(self, prefix: str) -> Iterator[str]:
+        for info in self._backend.list(prefix):
+            ulid = info.name.removeprefix(prefix)
+            if not is_ulid(ulid):
+                raise CorruptedBackup(f"a foreign object lies in the repository: {info.name}")
+            yield ulid
+
+    def _read(self, ulid: str) -> Manifest | FenceRecord:
+        if ulid not in self._known:
+            data = self._backend.retrieve(snapshot_name(ulid))
+            self._known[ulid] = self._decode(ulid, data)
+            self._digests[ulid] = sha256(data)
+        return self._known[ulid]
+
+    def _decode(self, ulid: str, data: bytes) -> Manifest | FenceRecord:
+        try:
+            if data[_KIND_AT : _KIND_AT + 1] == bytes([RecordKind.FENCE]):
+                fence = open_record(data, key=self._key_of(data, RecordKind.FENCE), type=FenceRecord)
+                if fence.session != ulid:
+                    raise CorruptedBackup("it fences another session")
+                return fence
+            return self._decode_manifest(ulid, data)
+        except CorruptedBackup as error:
+            raise CorruptedBackup(f"{snapshot_name(ulid)} is damaged", cause=str(error)) from error
+
+    def _decode_manifest(self, ulid: str, data: bytes) -> Manifest:
+        if len(data) < HEADER_BYTES + _ENVELOPE:
+            raise CorruptedBackup("it is cut short")
+        body, public, signature = data[:-_ENVELOPE], data[-_ENVELOPE:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
+        epoch = header_epoch(body, RecordKind.SNAPSHOT, self._keyring.repository)
+        manifest = open_record(body, key=self._keyring.key(epoch), type=Manifest)
+        if public != self._keyring.public(epoch) or not is_signed(public, signature, SIGNED_AS, body):
+            raise CorruptedBackup("its signature is not valid")
+        if manifest.id != ulid:
+            raise CorruptedBackup("it is the manifest of another snapshot", cause=manifest.id)
+        return manifest
+
+    def _key_of(self, data: bytes, kind: RecordKind) -> bytes:
+        return self._keyring.key(header_epoch(data, kind, self._keyring.repository))

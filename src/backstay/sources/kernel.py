@@ -1,0 +1,80 @@
+"""Linux calls that Python has no function for."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+from typing import Final
+
+MAX_DESCRIPTORS: Final = 1 << 20  # some systems allow billions, and programs that close "all" of them then hang
+_AT_RENAME_NOREPLACE: Final = 1
+_STATFS_BYTES: Final = 512  # larger than any struct statfs
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as this process may have: a walk holds one per level."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number (statfs f_type) of the file system that an open file lies on."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    _call("fstatfs", ctypes.c_int(fd), buffer)
+    # f_type comes first; its low 32 bits hold the number on every word size (big-endian machines declare 32 bits).
+    return ctypes.c_uint32.from_buffer(buffer).value
+
+
+def rename_noreplace(fd: int, old: bytes, new: bytes) -> None:
+    """Rename within one directory; FileExistsError instead of replacing anything."""
+    try:
+        _call("renameat2", fd, old, fd, new, _AT_RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL):
+            raise
+        _rename_carefully(fd, old, new)
+
+
+def _rename_carefully(fd: int, old: bytes, new: bytes) -> None:
+    """The same for file systems without RENAME_NOREPLACE, where only other writers of this moment can interfere."""
+    try:
+        os.stat(new, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(old, new, src_dir_fd=fd, dst_dir_fd=fd)
+    else:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Take the blocks for `size` bytes now, where the file system can; OSError ENOSPC when there are not enough.
+
+    posix_fallocate would write to every block where the file system cannot, which costs more than it helps.
+    """
+    try:
+        _call("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def sync_filesystem(fd: int) -> None:
+    """Make everything on this open file's file system durable."""
+    _call("syncfs", fd)
+
+
+def _call(name: str, *arguments: object) -> None:
+    """Call libc, and raise OSError when it says -1."""
+    wide = name + "64"  # on 32-bit glibc only this one takes 64-bit sizes
+    function = getattr(_libc, wide if hasattr(_libc, wide) else name, None)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    while function(*arguments) == -1:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))

@@ -1,0 +1,116 @@
+"""What a file system knows of an item besides its bytes: owners' names, extended attributes, its volume."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import hashlib
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final, TypeAlias
+
+from backstay.sources.kernel import filesystem_type
+
+Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+_SECOND: Final = 1_000_000_000
+FINE: Final = 50_000_000  # ns: kernels stamp files with the time of their last tick, at most 10 ms old
+COARSE: Final = 2 * _SECOND  # FAT counts in steps of 2 s; servers have clocks and caches of their own
+
+_COARSE_TYPES: Final = frozenset(
+    {
+        0x4D44,  # FAT
+        0x2011BAB0,  # exFAT
+        0x6969,  # NFS
+        0x517B,  # SMB
+        0xFE534D42,  # SMB 2
+        0xFF534D42,  # CIFS
+        0x65735546,  # FUSE
+        0x01021997,  # 9P
+        0x00C36400,  # Ceph
+        0x5346414F,  # AFS
+        0x7461636F,  # Coda
+    }
+)
+_NO_XATTRS: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One mounted file system: how far its timestamps can be trusted, and what tells its inodes from others'."""
+
+    identity: bytes
+    coarse: bool
+
+    @classmethod
+    def of(cls, fd: int, device: int) -> Volume:
+        # The device number of a btrfs subvolume or a network mount changes when it is mounted again; f_fsid does
+        # not, where the file system has one.
+        fsid = os.fstatvfs(fd).f_fsid
+        return cls(str(fsid or device).encode(), filesystem_type(fd) in _COARSE_TYPES)
+
+    def may_change_unseen(self, mtime_ns: int, ctime_ns: int, now_ns: int) -> bool:
+        """Whether a write that follows a reading at `now_ns` could leave both timestamps as they are.
+
+        Every write sets ctime, so that a recent mtime means nothing by itself where ctime is real. File systems
+        with small inodes keep whole seconds, and give themselves away by that.
+        """
+        if self.coarse:
+            return max(mtime_ns, ctime_ns) >= now_ns - COARSE
+        return ctime_ns >= now_ns - (FINE if ctime_ns % _SECOND else COARSE)
+
+    def link_group(self, info: os.stat_result) -> bytes | None:
+        """What all names of one inode have in common; None when it has a single name."""
+        if info.st_nlink < 2:
+            return None
+        facts = b"%s %d %d %d" % (self.identity, info.st_ino, info.st_size, info.st_mtime_ns)
+        return hashlib.sha256(facts).digest()[:16]
+
+
+@dataclass(slots=True)
+class Owners:
+    """Names of users and groups, asked for once each."""
+
+    user: Callable[[int], str] = field(default_factory=lambda: cache(_user_name))
+    group: Callable[[int], str] = field(default_factory=lambda: cache(_group_name))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def read_xattrs(item: int | str | bytes) -> Xattrs | None:
+    """All extended attributes of an open file or a path (a symlink itself), sorted; None when there are none."""
+    follow = isinstance(item, int)
+    try:
+        names = os.listxattr(item, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in _NO_XATTRS:
+            return None
+        raise
+    if not names:
+        return None
+    found = (_read_xattr(item, name, follow=follow) for name in names)
+    return tuple(sorted(pair for pair in found if pair is not None)) or None
+
+
+def _read_xattr(item: int | str | bytes, name: str, *, follow: bool) -> tuple[bytes, bytes] | None:
+    try:
+        return os.fsencode(name), os.getxattr(item, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in _NO_XATTRS or error.errno == errno.ENODATA:  # removed since it was listed
+            return None
+        raise

@@ -1,0 +1,103 @@
+"""A file under construction, invisible under its own name until it is whole."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final, Self
+
+from backstay.repository.nodes import Node
+from backstay.sources.attributes import Attributes, ReportFailure
+from backstay.sources.extents import Extents
+from backstay.sources.kernel import reserve
+from backstay.sources.restore_errors import corrupted, failure
+
+_RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the disk is full
+
+
+class PendingFile:
+    """Owns an open temporary file in the directory of the final name; `write_at` is safe from several threads."""
+
+    __slots__ = ("_attributes", "_dir_fd", "_fd", "_name", "_path", "_report", "_size", "_temporary")
+
+    def __init__(
+        self,
+        temporary: tuple[bytes, int],
+        final: tuple[int, bytes, bytes],
+        size: int,
+        attributes: Attributes,
+        report: ReportFailure,
+    ) -> None:
+        """`temporary` is (name, descriptor), `final` is (directory's descriptor, name, path for messages)."""
+        self._temporary, self._fd = temporary
+        self._dir_fd, self._name, self._path = final
+        self._size = size
+        self._attributes = attributes
+        self._report = report
+
+    def allocate(self, extents: Extents | None) -> None:
+        """Give it its length; a file without holes takes its blocks now, so that a full disk is known at once."""
+        try:
+            if self._size:
+                os.ftruncate(self._fd, self._size)
+            if extents is None and self._size > _RESERVE_FROM:
+                reserve(self._fd, self._size)
+        except (OSError, OverflowError) as error:
+            self.abandon()
+            raise failure(error, self._path, "create") from error
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Put bytes into their place."""
+        if offset < 0 or offset + len(data) > self._size:
+            raise corrupted(self._path, "some of its data lies outside of it")
+        try:
+            write_all(self._fd, data, offset)
+        except OSError as error:
+            raise failure(error, self._path, "write") from error
+
+    def commit(self, node: Node) -> None:
+        """Give it its attributes and then its name, replacing what is there."""
+        try:
+            self._attributes.apply(self._fd, node, self._report)
+            os.rename(self._temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        except OSError as error:
+            self.abandon()
+            raise failure(error, self._path, "write") from error
+        self._close()
+
+    def abandon(self) -> None:
+        """Remove what was written; may be called more than once, and after `commit`."""
+        if self._close():
+            discard(self._temporary, self._dir_fd, self._report)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def _close(self) -> bool:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return False
+        os.close(fd)
+        return True
+
+
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write every byte, however many calls it takes."""
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+
+
+def discard(temporary: bytes, dir_fd: int, report: ReportFailure) -> None:
+    """Remove a temporary item, if it is still there."""
+    try:
+        os.unlink(temporary, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        report("remove temporary file", error)

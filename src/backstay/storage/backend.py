@@ -1,0 +1,100 @@
+"""The interface of every store: four methods to write, semantics spelled out once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeAlias
+
+from typing import Self
+
+from backstay.errors import ObjectNotFound
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """One object of a listing: its name, size in bytes, and when the store says it was written (ns since 1970)."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a store can do; probed when a repository is created, not believed."""
+
+    atomic_create: bool = True
+    range_reads: bool = True
+
+
+class StorageBackend(ABC):
+    """Keeps write-once objects under names like `packs/ab/abcd…` (ASCII letters, digits, `.`, `-`, `_`, `/`).
+
+    All methods may be called from several threads at once. Errors are those of `backstay.errors`, never the
+    library's own: ObjectNotFound, ObjectExists, InsufficientSpace, StorageUnavailable.
+    """
+
+    capabilities: Capabilities = Capabilities()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The address, without secrets, for messages."""
+
+    @abstractmethod
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        """Keep `data` under `name`: durable when it returns, and all or nothing if it does not.
+
+        Without `overwrite` exactly one of several racing callers succeeds; the others get ObjectExists.
+        """
+
+    @abstractmethod
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The object's bytes from `start`, exactly `length` of them, or to the end when `length` is None.
+
+        Fewer bytes than asked for are an error (StorageUnavailable), never a short answer. ObjectNotFound only
+        on proof.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an object, durably; one that is already gone is fine."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose name starts with `prefix`, in any order.
+
+        Complete or an exception: an incomplete listing raises, because collection trusts it. An object that was
+        stored before the call and not deleted is listed. Temporary names of unfinished stores are not.
+        """
+
+    def stat(self, name: str) -> ObjectInfo:
+        """Size and time of one object. Raises ObjectNotFound."""
+        for info in self.list(name):
+            if info.name == name:
+                return info
+        raise ObjectNotFound(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether the object is there; a store that cannot tell raises."""
+        try:
+            self.stat(name)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing
+        """Let go of connections; the backend is not used afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,398 @@
+"""Objects as files of a directory: local disks and whatever is mounted (NFS, SMB)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from backstay.core.clock import Clock
+from backstay.errors import (
+    BackstayError,
+    InsufficientSpace,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageUnavailable,
+)
+from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.filesystem_seam import Filesystem
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+
+_Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
+_Temporary: Final = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-[0-9a-f]+\Z")
+
+_DIRECTORY_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_NO_NOREPLACE: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+_MOUNT_AGAIN: Final = "mount it again, then repeat the command"
+_HINTS: Final = {
+    errno.EACCES: "check the owner and the permissions of the directory",
+    errno.EPERM: "check the owner and the attributes (lsattr) of the directory",
+    errno.EROFS: "the file system is mounted read-only: the system log says why; mount it for writing",
+    errno.EIO: "the disk reports errors: look at the system log and at smartctl, and copy what is left",
+    errno.ESTALE: _MOUNT_AGAIN,
+    errno.ENOTCONN: _MOUNT_AGAIN,
+    errno.EHOSTDOWN: _MOUNT_AGAIN,
+    errno.ETIMEDOUT: "check that the file server answers, then repeat the command",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EFBIG: "this file system takes no larger files; use another one",
+    errno.ELOOP: "objects are plain files, never links: put the file itself there",
+}
+
+
+class LocalStorage(StorageBackend):
+    """A directory that keeps one file per object.
+
+    The first `store` makes the directory unless `create` is false. A directory that was there once and is not
+    any more, or lies on another device than before, is a disk that was unmounted: StorageUnavailable, never
+    "not found", and nothing is written below its empty mount point.
+    """
+
+    def __init__(self, path: Path | str, *, create: bool = True, filesystem: Filesystem | None = None) -> None:
+        self._root = Path(path).absolute()
+        self._create = create
+        self._filesystem = filesystem or Filesystem()
+        self._device: int | None = None  # st_dev of the directory when it was first seen
+        self._durable: set[str] = set()  # directories whose own entries are known to be on disk
+        self._making = threading.Lock()
+        with suppress(StorageUnavailable):
+            self._check_root()
+
+    @property
+    def url(self) -> str:
+        return str(self._root)
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        check_name(name)
+        final = self._path(name)
+        directory = final.rpartition("/")[0]
+        temporary = f"{directory}/{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+        with self._told(f"cannot store {name}"):
+            self._make_directory_of(name)  # a crash here leaves empty directories
+            try:
+                self._write(temporary, data)  # a crash here leaves a temporary file, which no listing shows
+                self._publish(temporary, final, name, overwrite=overwrite)  # here: the whole object, or as before
+            except ObjectExists:
+                self._discard(temporary)
+                # Its writer may not have come to the next line yet, and who is told "exists" relies on it.
+                self._sync_directory(directory)
+                raise
+            except BaseException:
+                self._discard(temporary)
+                raise
+            # A crash or an error here leaves the whole object, acknowledged to nobody; it is not taken back,
+            # because another writer may have been told that it exists.
+            self._sync_directory(directory)
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        check_name(name)
+        check_range(start, length)
+        with self._told(f"cannot read {name}"):
+            try:
+                descriptor = self._filesystem.open(self._path(name), _READ)
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._not_found(name) from None
+            try:
+                return self._read(descriptor, name, start, length)
+            finally:
+                self._filesystem.close(descriptor)
+
+    def delete(self, name: str) -> None:
+        check_name(name)
+        path = self._path(name)
+        with self._told(f"cannot delete {name}"):
+            try:
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    self._filesystem.unlink(path)
+                # A crash here may bring the object back. One that was gone already is synced as well: whoever
+                # removed it may not have come to this line yet.
+                self._sync_directory(path.rpartition("/")[0])
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # no directory, no object, if the disk is there at all
+            self._check_root()
+
+    def list(self, prefix: str = "") -> _Infos:
+        check_prefix(prefix)
+        return self._list(prefix)
+
+    def stat(self, name: str) -> ObjectInfo:
+        check_name(name)
+        with self._told(f"cannot examine {name}"):
+            info = self._examine(name)
+            if info is None:
+                raise self._not_found(name)
+            return info
+
+    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+        """Remove what interrupted stores left behind; how many files that were.
+
+        Only files that are older than `older_than_s` and whose process is dead on this host: on a shared
+        directory the age alone speaks for the processes of other hosts.
+        """
+        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
+        removed = 0
+        with self._told(f"cannot clean up {self.url}"):
+            for name, leaf in self._files("", ""):
+                match = _Temporary.match(leaf)
+                if match and _is_dead(int(match[1])) and self._remove_older(self._path(name), newest_ns):
+                    removed += 1
+            self._check_root()
+        return removed
+
+    # --- writing ---
+
+    def _write(self, temporary: str, data: Buffer) -> None:
+        """A file whose bytes are on disk. A failed fsync is final: the kernel may have dropped the pages."""
+        filesystem = self._filesystem
+        rest = _flat(data)
+        descriptor = filesystem.open(temporary, _CREATE, _FILE_MODE)
+        try:
+            while rest:
+                taken = filesystem.write(descriptor, rest)
+                if not taken:
+                    raise OSError(errno.EIO, "the file system takes no more bytes and does not say why", temporary)
+                rest = rest[taken:]
+            filesystem.fsync(descriptor)  # before the name exists: a name never leads to missing bytes
+        finally:
+            filesystem.close(descriptor)
+
+    def _publish(self, temporary: str, final: str, name: str, *, overwrite: bool) -> None:
+        """Give the finished file its name, in one step."""
+        if overwrite:
+            self._filesystem.rename(temporary, final)
+            return
+        try:
+            self._link(temporary, final, name)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._rename_noreplace(temporary, final, name)
+
+    def _link(self, temporary: str, final: str, name: str) -> None:
+        try:
+            self._filesystem.link(temporary, final)
+        except FileExistsError:
+            # NFS repeats a request whose answer was lost, and then finds its own link.
+            if self._filesystem.lstat(temporary).st_nlink < 2:
+                raise ObjectExists(name) from None
+        # A crash here leaves the object under both names; the sweep removes the second one.
+        self._discard(temporary)
+
+    def _rename_noreplace(self, temporary: str, final: str, name: str) -> None:
+        """For file systems without hard links (exFAT, many SMB servers)."""
+        try:
+            self._filesystem.rename_noreplace(temporary, final)
+        except FileExistsError:
+            raise ObjectExists(name) from None
+        except OSError as error:
+            if error.errno not in _NO_NOREPLACE:
+                raise
+            raise StorageUnavailable(
+                f"cannot store {name}",
+                cause="the file system has neither hard links nor a rename that refuses to replace",
+                hint="keep the repository on another file system, or reach this one by another protocol",
+            ) from error
+
+    def _discard(self, temporary: str) -> None:
+        """Remove a temporary file; one that stays is found by the sweep."""
+        with suppress(OSError):
+            self._filesystem.unlink(temporary)
+
+    def _make_directory_of(self, name: str) -> None:
+        """Make the directories above an object, durably.
+
+        Top-down, and each entry is synced before the next level is made, so that a crash leaves a chain that
+        hangs together. A directory that somebody else has just made is synced too: they may not have come to it.
+        """
+        with self._making:
+            self._ensure_root()
+            parent = self._path("").rstrip("/")
+            for part in name.split("/")[:-1]:
+                directory = f"{parent}/{part}"
+                if directory not in self._durable:
+                    self._make_directory(directory, parent)
+                    self._durable.add(directory)
+                parent = directory
+
+    def _ensure_root(self) -> None:
+        if self._create and self._device is None:
+            missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+            for path in reversed(missing):
+                self._make_directory(str(path), str(path.parent))
+        self._check_root()
+
+    def _make_directory(self, directory: str, parent: str) -> None:
+        with suppress(FileExistsError):
+            self._filesystem.mkdir(directory, _DIRECTORY_MODE)
+        self._sync_directory(parent)
+
+    def _sync_directory(self, directory: str) -> None:
+        descriptor = self._filesystem.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._filesystem.fsync(descriptor)
+        except OSError as error:
+            # SMB and some FUSE file systems have no such call: their server keeps entries by itself.
+            if error.errno not in _NO_DIRECTORY_SYNC:
+                raise
+        finally:
+            self._filesystem.close(descriptor)
+
+    # --- reading ---
+
+    def _read(self, descriptor: int, name: str, start: int, length: int | None) -> bytes:
+        status = self._filesystem.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise self._not_found(name)  # a directory; links were refused by O_NOFOLLOW
+        wanted = status.st_size - start if length is None else length
+        if wanted < 0 or start + wanted > status.st_size:  # before anything is allocated
+            raise _short(name, start, length, status.st_size)
+        pieces: list[bytes] = []
+        position, end = start, start + wanted
+        while position < end:
+            piece = self._filesystem.pread(descriptor, end - position, position)
+            if not piece:
+                raise _short(name, start, length, position)
+            pieces.append(piece)
+            position += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _list(self, prefix: str) -> _Infos:
+        base, _, stem = prefix.rpartition("/")
+        with self._told(f"cannot list {self.url}/{prefix}"):
+            for name, leaf in self._files(base, stem):
+                info = self._examine(name) if is_component(leaf) else None
+                if info is not None:  # else deleted since its directory was read
+                    yield info
+            self._check_root()  # the last word: what was not seen is absent, not out of reach
+
+    def _files(self, base: str, stem: str) -> Iterator[tuple[str, str]]:
+        """(name, last part) of everything below `base` that is no directory and begins with `stem` there."""
+        pending = [(base, stem)]
+        while pending:
+            directory, stem = pending.pop()
+            try:
+                entries = self._filesystem.scandir(self._path(directory))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # there is none, or it has just gone: the caller checks the root
+            for entry in entries:
+                name = f"{directory}/{entry.name}" if directory else entry.name
+                if not entry.name.startswith(stem):
+                    continue
+                if not entry.is_dir():
+                    yield name, entry.name
+                elif is_component(entry.name):  # `lost+found` and its like hold no objects
+                    pending.append((name, ""))
+
+    def _examine(self, name: str) -> ObjectInfo | None:
+        """What the object is, or None if there is no such file; the caller checks the root."""
+        try:
+            status = self._filesystem.lstat(self._path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISLNK(status.st_mode):  # perhaps one to a directory of a disk that is away
+            raise OSError(errno.ELOOP, "a link stands where an object is expected", self._path(name))
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return ObjectInfo(name=name, size=status.st_size, modified_ns=status.st_mtime_ns)
+
+    def _remove_older(self, path: str, newest_ns: int) -> bool:
+        try:
+            if self._filesystem.lstat(path).st_mtime_ns > newest_ns:
+                return False
+            self._filesystem.unlink(path)  # not synced: what a crash brings back is swept the next time
+        except FileNotFoundError:
+            return False
+        return True
+
+    # --- failures ---
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _not_found(self, name: str) -> ObjectNotFound:
+        """The proof that an object is absent: its store is there."""
+        self._check_root()
+        return ObjectNotFound(name)
+
+    def _check_root(self) -> None:
+        """Raise StorageUnavailable unless the directory is there, on the device where it was first seen."""
+        try:
+            status = self._filesystem.stat(str(self._root))
+        except OSError as error:
+            hint = _HINTS.get(error.errno or 0, "check the address, and that the disk or share is mounted")
+            raise StorageMissing(f"no directory {self.url}", cause=_cause(error), hint=hint) from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise StorageMissing(f"no directory {self.url}", cause="it is a file", hint="check the address")
+        if self._device is None:
+            self._device = status.st_dev
+        elif status.st_dev != self._device:
+            raise StorageUnavailable(
+                f"{self.url} is not the directory it was",
+                cause="it lies on another device now: something was mounted or unmounted",
+                hint=_MOUNT_AGAIN,
+            )
+
+    @contextmanager
+    def _told(self, title: str) -> Iterator[None]:
+        """Turn OSError into the error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise self._error(title, error) from error
+
+    def _error(self, title: str, error: OSError) -> BackstayError:
+        number, cause = error.errno or 0, _cause(error)
+        if number in _FULL:
+            return InsufficientSpace(title, cause=cause)
+        if number in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
+            return InvalidRequest(title, cause=cause, hint="choose a name that fits this file system")
+        if number == errno.ENOENT:
+            self._durable.clear()  # somebody removed a directory; the next try makes it again
+            self._check_root()
+        return StorageUnavailable(title, cause=cause, hint=_HINTS.get(number, ""))
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _flat(data: Buffer) -> memoryview:
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def _short(name: str, start: int, length: int | None, size: int) -> StorageUnavailable:
+    asked = "the bytes" if length is None else f"{length} bytes"
+    return StorageUnavailable(
+        f"{name} is too short",
+        cause=f"asked for {asked} from {start} on, but it has only {size}",
+        hint="run `backstay verify`: the object was cut off, or the index does not belong to it",
+    )
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether no process of this host has the number; one of another user counts as alive."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
