@@ -61,7 +61,7 @@ class Keyring:
         self.root = root
         self.repository = repository
         self.chunk_ids = ChunkIds(expand(root, b"backstay/v1/chunk-id"))
-        self.chunker_secret = int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big")
+        self.chunker_secret = int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big") >> 1  # the library takes 63 bits
         self._epochs: dict[int, Epoch] = {}
 
     def load(self) -> None:

@@ -23,7 +23,7 @@ from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes
 from backstay.sources.existing import existing_equals
 from backstay.sources.extents import Extents
-from backstay.sources.kernel import filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
+from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
 from backstay.sources.pending_file import PendingFile, discard, write_all
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 from backstay.sources.source import Problem
@@ -362,8 +362,8 @@ class TargetDirectory:
 
     def close(self) -> None:
         """Let go of it; may be called more than once."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        fd, self.fd = self.fd, CLOSED
+        if fd != CLOSED:
             os.close(fd)
 
     def __del__(self) -> None:

@@ -20,7 +20,7 @@ from backstay.repository.nodes import Node
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.file_stream import FileStream, may_have_holes
 from backstay.sources.filters import Filters
-from backstay.sources.kernel import raise_descriptor_limit
+from backstay.sources.kernel import CLOSED, raise_descriptor_limit
 from backstay.sources.metadata import Owners, Volume, Xattrs, read_xattrs
 from backstay.sources.named_paths import NOTHING_NAMED, NamedPaths
 from backstay.sources.source import NEVER_SAME, PAGE_ENTRIES, Capture, Problem, Stat
@@ -184,8 +184,8 @@ class OpenDirectory:
 
     def close(self) -> None:
         """Let go of it; children that are open stay usable. May be called more than once."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        fd, self._fd = self._fd, CLOSED
+        if fd != CLOSED:
             os.close(fd)
 
     def __del__(self) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 from typing import Final
 
+CLOSED: Final = (1 << 31) - 1  # a descriptor that never exists; -1 would make scandir and listdir list "."
 MAX_DESCRIPTORS: Final = 1 << 20  # some systems allow billions, and programs that close "all" of them then hang
 _AT_RENAME_NOREPLACE: Final = 1
 _STATFS_BYTES: Final = 512  # larger than any struct statfs
