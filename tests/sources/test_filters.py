@@ -70,7 +70,25 @@ def test_patterns_match_as_in_gitignore(pattern: bytes, path: bytes, is_dir: boo
 
 
 @pytest.mark.parametrize(
-    "pattern", [b"", b"!", b"a\0b", b"[", b"[a", b"[!", b"[]", b"[z-a]", b"a//b", b"./a", b"../a", b"a/..", b"x\\", b"//", b"[[:alpha:]]", b"[\\"]
+    "pattern",
+    [
+        b"",
+        b"!",
+        b"a\0b",
+        b"[",
+        b"[a",
+        b"[!",
+        b"[]",
+        b"[z-a]",
+        b"a//b",
+        b"./a",
+        b"../a",
+        b"a/..",
+        b"x\\",
+        b"//",
+        b"[[:alpha:]]",
+        b"[\\",
+    ],
 )
 def test_patterns_that_can_mean_nothing_are_refused(pattern: bytes) -> None:
     with pytest.raises(InvalidRequest, match="bad pattern"):
@@ -91,7 +109,17 @@ def test_no_patterns_cost_nothing() -> None:
     assert not Filters([]).excludes(b"/x", False)
 
 
-@pytest.mark.parametrize("pattern", [b"*a" * 100, b"*" * 200 + b"b", b"?*" * 100 + b"b", b"**/" * 60 + b"b", b"**/a/" * 60 + b"b", b"[ab]*" * 60 + b"c"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        b"*a" * 100,
+        b"*" * 200 + b"b",
+        b"?*" * 100 + b"b",
+        b"**/" * 60 + b"b",
+        b"**/a/" * 60 + b"b",
+        b"[ab]*" * 60 + b"c",
+    ],
+)
 @pytest.mark.parametrize("path", [b"/" + b"a" * 255, b"/a" * 1500])
 def test_no_pattern_takes_long(pattern: bytes, path: bytes) -> None:
     filters = Filters([pattern, b"!x" + pattern])
@@ -250,7 +278,9 @@ def test_any_bytes_are_a_pattern_or_an_invalid_request(pattern: bytes, path: byt
 
 
 @pytest.mark.property
-@given(st.binary(min_size=1, max_size=20).filter(lambda name: not re.search(rb"[/\0]", name) and name not in (b".", b"..")))
+@given(
+    st.binary(min_size=1, max_size=20).filter(lambda name: not re.search(rb"[/\0]", name) and name not in (b".", b".."))
+)
 def test_an_escaped_name_matches_itself(name: bytes) -> None:
     escaped = re.sub(rb"([*?\[\\!])", rb"\\\1", name)
     assert Filters([escaped]).excludes(b"/x/" + name, False)

@@ -8,12 +8,15 @@ import pwd
 import stat
 from collections.abc import Callable
 from functools import cache
+from typing import Any, Final, TypeAlias
 
+from backstay.core.names import printable
 from backstay.repository.nodes import Node
 
-_SET_ID = stat.S_ISUID | stat.S_ISGID
+Refusal: TypeAlias = OSError | OverflowError | ValueError  # the last two for values that no system call can take
+ReportFailure: TypeAlias = Callable[[str, Refusal], None]  # (what was tried, why it failed)
 
-ReportFailure = Callable[[str, OSError], None]  # (what was tried, why it failed)
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 class Attributes:
@@ -32,46 +35,26 @@ class Attributes:
         The order is what keeps special rights: a change of owner clears set-id bits and file capabilities, and a
         mode without write permission would forbid its owner to set attributes.
         """
-        owned = self._change_owner(item, node, report)
-        if node.xattrs:
-            self._set_xattrs(item, node, report)
+        wanted = self._ids(node)
+        owned = _done(report, "owner", os.chown, item, *wanted) if self._owners else wanted == self._self
+        for name, value in node.xattrs or ():
+            _done(report, f"extended attribute {printable(name)}", os.setxattr, item, name, value)
         mode = stat.S_IMODE(node.mode)
         if mode & _SET_ID and not owned and not node.is_dir:
             mode &= ~_SET_ID  # the rights were meant for another user's file
-        try:
-            os.chmod(item, mode)  # noqa: PTH101 - Path knows no descriptors
-        except OSError as error:
-            report("mode", error)
-        try:
-            os.utime(item, ns=(node.mtime_ns, node.mtime_ns))
-        except (OSError, OverflowError) as error:
-            report("time", error if isinstance(error, OSError) else OSError(0, str(error)))
+        _done(report, "mode", os.chmod, item, mode)
+        _done(report, "time", os.utime, item, ns=(node.mtime_ns, node.mtime_ns))
 
     def apply_to_symlink(self, name: bytes, dir_fd: int, node: Node, report: ReportFailure) -> None:
         """The same for a symlink itself, which has no mode of its own."""
-        try:
-            if self._owners:
-                os.chown(name, *self._ids(node), dir_fd=dir_fd, follow_symlinks=False)
-        except OSError as error:
-            report("owner", error)
-        if node.xattrs:
-            self._set_xattrs(b"/proc/self/fd/%d/%s" % (dir_fd, name), node, report)
-        try:
-            os.utime(name, ns=(node.mtime_ns, node.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-        except (OSError, OverflowError) as error:
-            report("time", error if isinstance(error, OSError) else OSError(0, str(error)))
-
-    def _change_owner(self, item: int | bytes, node: Node, report: ReportFailure) -> bool:
-        """Whether the item now belongs to whom the node says."""
-        wanted = self._ids(node)
-        if not self._owners:
-            return wanted == self._self
-        try:
-            os.chown(item, *wanted)
-        except (OSError, OverflowError) as error:
-            report("owner", error if isinstance(error, OSError) else OSError(0, str(error)))
-            return False
-        return True
+        if self._owners:
+            _done(report, "owner", os.chown, name, *self._ids(node), dir_fd=dir_fd, follow_symlinks=False)
+        path = b"/proc/self/fd/%d/%s" % (dir_fd, name)
+        for key, value in node.xattrs or ():
+            what = f"extended attribute {printable(key)}"
+            _done(report, what, os.setxattr, path, key, value, follow_symlinks=False)
+        times = (node.mtime_ns, node.mtime_ns)
+        _done(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
 
     def _ids(self, node: Node) -> tuple[int, int]:
         if self._numeric:
@@ -80,15 +63,15 @@ class Attributes:
         gid = self._gid(node.group) if node.group else None
         return node.uid if uid is None else uid, node.gid if gid is None else gid
 
-    def _set_xattrs(self, item: int | bytes, node: Node, report: ReportFailure) -> None:
-        for name, value in node.xattrs or ():
-            try:
-                os.setxattr(item, name, value, follow_symlinks=not node.is_symlink)
-            except (OSError, ValueError) as error:
-                report(
-                    f"extended attribute {name.decode(errors='backslashreplace')}",
-                    error if isinstance(error, OSError) else OSError(0, str(error)),
-                )
+
+def _done(report: ReportFailure, what: str, call: Callable[..., None], *arguments: Any, **options: Any) -> bool:  # noqa: ANN401
+    """Whether the call succeeded; if not, that is reported."""
+    try:
+        call(*arguments, **options)
+    except (OSError, OverflowError, ValueError) as error:
+        report(what, error)
+        return False
+    return True
 
 
 def _uid_of(name: str) -> int | None:

@@ -20,7 +20,7 @@ from typing import Final
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
 from backstay.repository.nodes import Node
-from backstay.sources.attributes import Attributes
+from backstay.sources.attributes import Attributes, Refusal
 from backstay.sources.existing import existing_equals
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
@@ -289,6 +289,17 @@ class TargetDirectory:
         finally:
             os.close(fd)
 
+    def apply(self, name: bytes, node: Node) -> None:
+        """Owner, mode, attributes and times for what is there already and holds what the node says."""
+        path = self._at(name)
+        try:
+            if node.is_symlink:
+                self.target.attributes.apply_to_symlink(name, self.fd, node, partial(self._report, path))
+            else:
+                self._apply_unopened(name, node, path)
+        except OSError as error:
+            raise failure(error, path, "set attributes of") from error
+
     def link(self, name: bytes, other_dir: TargetDirectory, other_name: bytes) -> None:
         """Another name for a file that was restored; replaces what is there."""
         path = self._at(name)
@@ -392,7 +403,7 @@ class TargetDirectory:
     def _publish(self, temporary: bytes, name: bytes) -> None:
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def _report(self, path: bytes, what: str, error: OSError) -> None:
+    def _report(self, path: bytes, what: str, error: Refusal) -> None:
         self.target.report(path, f"{what}: {reason(error)}")
 
 

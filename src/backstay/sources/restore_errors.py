@@ -37,6 +37,6 @@ def corrupted(path: bytes, cause: str) -> CorruptedBackup:
     return CorruptedBackup(f"cannot restore {printable(path)}", cause=cause)
 
 
-def reason(error: OSError | OverflowError) -> str:
+def reason(error: OSError | OverflowError | ValueError) -> str:
     """The system's own words."""
     return ((error.strerror if isinstance(error, OSError) else None) or str(error)).lower()

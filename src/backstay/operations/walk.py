@@ -1,0 +1,101 @@
+"""Walk through what a snapshot holds, without going back and forth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from backstay.errors import CorruptedBackup
+from backstay.repository.blobs import BlobReader
+from backstay.repository.nodes import Content, Node
+from backstay.repository.trees import find_node, read_listing
+
+MAX_DEPTH = 8192  # directories below each other; Linux has no such limit, but no sane tree comes near
+
+
+class Chooser(Protocol):
+    """What of a snapshot is wanted."""
+
+    def selects(self, path: bytes, is_dir: bool) -> bool: ...
+
+    def may_contain(self, path: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """A directory begins; `node` is None for the root. `selected` says whether it was asked for itself."""
+
+    path: bytes
+    node: Node | None
+    selected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry that is no directory."""
+
+    path: bytes
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The directory entered last ends; `node` is the same as at its beginning."""
+
+    path: bytes
+    node: Node | None
+
+
+Visit: TypeAlias = Enter | Item | Leave
+
+
+class Everything:
+    """Chooses all."""
+
+    def selects(self, path: bytes, is_dir: bool) -> bool:  # noqa: ARG002
+        return True
+
+    def may_contain(self, path: bytes) -> bool:  # noqa: ARG002
+        return True
+
+
+EVERYTHING = Everything()
+
+
+def walk(
+    root: Content, reader: BlobReader, *, path: bytes = b"/", node: Node | None = None, chooser: Chooser = EVERYTHING
+) -> Iterator[Visit]:
+    """Depth first in listing order, below a listing that lies at `path`. Raises CorruptedBackup."""
+    yield Enter(path, node, chooser.selects(path, True))
+    stack = [(path, node, read_listing(root, reader))]
+    while stack:
+        place, owner, nodes = stack[-1]
+        found = next(nodes, None)
+        if found is None:
+            stack.pop()
+            yield Leave(place, owner)
+            continue
+        below = (place if place.endswith(b"/") else place + b"/") + found.name
+        if not found.is_dir:
+            if chooser.selects(below, False):
+                yield Item(below, found)
+        elif chooser.may_contain(below):
+            if len(stack) > MAX_DEPTH:
+                raise CorruptedBackup("a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}")
+            yield Enter(below, found, chooser.selects(below, True))
+            stack.append((below, found, read_listing(_content(found, below), reader)))
+
+
+def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None, Content | None]:
+    """(node, listing) at an absolute path: no node for `/`, no listing for what is no directory. Raises NotFound."""
+    node = find_node(root, path, reader)
+    if node is None:
+        return None, root
+    return node, _content(node, path) if node.is_dir else None
+
+
+def _content(node: Node, path: bytes) -> Content:
+    if node.content is None:
+        raise CorruptedBackup(f"the directory {path!r} has no listing")
+    return node.content
