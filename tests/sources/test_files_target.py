@@ -588,7 +588,7 @@ def test_removal_stops_at_mounts(root: TargetDirectory, out: Path) -> None:
 
 @needs_root
 def test_owners_and_special_bits(root: TargetDirectory, out: Path) -> None:
-    owned = {"uid": 1234, "gid": 4321}
+    owned: dict[str, Any] = {"uid": 1234, "gid": 4321}
     root.write_small(b"f", b"x", file_node(b"x", mode=stat.S_IFREG | 0o6751, **owned))
     with root.begin_file(b"g", 1, None) as pending:
         pending.write_at(0, b"x")

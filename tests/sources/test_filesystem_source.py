@@ -568,6 +568,24 @@ def test_countless_holes_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     os.close(fd)
 
 
+def test_file_systems_that_do_not_tell_of_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sparse"
+    path.touch()
+    os.truncate(path, 50_000)
+    for code, outcome in ((errno.EINVAL, None), (errno.EIO, OSError)):
+
+        def broken(*_: object, code: int = code) -> int:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "lseek", broken)
+        if outcome is None:
+            got = capture(path)
+            assert (got.data, got.node.extents) == (bytes(50_000), None)
+        else:
+            with pytest.raises(outcome):
+                capture(path)
+
+
 # Changes meanwhile
 
 

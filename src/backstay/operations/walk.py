@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs import BlobReader
 from backstay.repository.nodes import Content, Node
@@ -84,7 +85,7 @@ def walk(
             if len(stack) > MAX_DEPTH:
                 raise CorruptedBackup("a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}")
             yield Enter(below, found, chooser.selects(below, True))
-            stack.append((below, found, read_listing(_content(found, below), reader)))
+            stack.append((below, found, read_listing(directory_content(found, below), reader)))
 
 
 def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None, Content | None]:
@@ -92,10 +93,11 @@ def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None
     node = find_node(root, path, reader)
     if node is None:
         return None, root
-    return node, _content(node, path) if node.is_dir else None
+    return node, directory_content(node, path) if node.is_dir else None
 
 
-def _content(node: Node, path: bytes) -> Content:
+def directory_content(node: Node, path: bytes) -> Content:
+    """The listing of a directory. Raises CorruptedBackup when it has none."""
     if node.content is None:
-        raise CorruptedBackup(f"the directory {path!r} has no listing")
+        raise CorruptedBackup(f"the directory {printable(path)} has no listing")
     return node.content

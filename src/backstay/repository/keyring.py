@@ -136,6 +136,14 @@ class Keyring:
         finally:
             self.load()
 
+    def check(self, number: int) -> None:
+        """Read an epoch's records once more. Raises CorruptedBackup, ObjectNotFound."""
+        self._read(number, compromised=False)
+        if self._epochs[number].compromised:
+            data = self._backend.retrieve(epoch_name(number) + _COMPROMISED)
+            header_epoch(data, RecordKind.EPOCH, self.repository)
+            open_record(data, key=self._wrapping, type=CompromiseRecord)
+
     def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
         return seal_record(
             kind, body, repository=self.repository, epoch=epoch, key=self._wrapping, random=self._random

@@ -36,6 +36,8 @@ class Attributes:
         mode without write permission would forbid its owner to set attributes.
         """
         wanted = self._ids(node)
+        if self._owners and not node.xattrs and _set_at_once(item, wanted, node):
+            return
         owned = _done(report, "owner", os.chown, item, *wanted) if self._owners else wanted == self._self
         for name, value in node.xattrs or ():
             _done(report, f"extended attribute {printable(name)}", os.setxattr, item, name, value)
@@ -62,6 +64,17 @@ class Attributes:
         uid = self._uid(node.user) if node.user else None
         gid = self._gid(node.group) if node.group else None
         return node.uid if uid is None else uid, node.gid if gid is None else gid
+
+
+def _set_at_once(item: int | bytes, owner: tuple[int, int], node: Node) -> bool:
+    """The usual case with nothing between the calls; after False all is tried again, one by one, to say what failed."""
+    try:
+        os.chown(item, *owner)
+        os.chmod(item, stat.S_IMODE(node.mode))  # noqa: PTH101 - Path knows no descriptors
+        os.utime(item, ns=(node.mtime_ns, node.mtime_ns))
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _done(report: ReportFailure, what: str, call: Callable[..., None], *arguments: Any, **options: Any) -> bool:  # noqa: ANN401

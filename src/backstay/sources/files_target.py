@@ -24,7 +24,7 @@ from backstay.sources.attributes import Attributes, Refusal
 from backstay.sources.existing import existing_equals
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
-from backstay.sources.pending_file import PendingFile, discard, write_all
+from backstay.sources.pending_file import Bytes, PendingFile, discard, write_all
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 from backstay.sources.source import Problem
 
@@ -89,7 +89,7 @@ class FilesTarget:
         title = f"cannot restore into {_shown(self.root)}"
         hint = "choose a directory that you may write to"
         try:
-            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise RestoreFailed(title, cause=f"{_shown(place)}: {reason(error)}", hint=hint) from error
         try:
@@ -209,7 +209,7 @@ class TargetDirectory:
         pending.allocate(data_extents)
         return pending
 
-    def write_small(self, name: bytes, data: bytes, node: Node) -> None:
+    def write_small(self, name: bytes, data: Bytes, node: Node) -> None:
         """A whole file at once; `data` is the joined extents when the node has some."""
         path = self._at(name)
         if node.extents is not None:
@@ -233,7 +233,7 @@ class TargetDirectory:
             discard(temporary, self.fd, partial(self._report, path))
             raise
 
-    def _write_islands(self, name: bytes, data: bytes, node: Node) -> None:
+    def _write_islands(self, name: bytes, data: Bytes, node: Node) -> None:
         if len(data) != sum(length for _, length in node.extents or ()):
             raise corrupted(self._at(name), "its data does not fill its extents")
         with self.begin_file(name, node.size, node.extents) as pending:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes, ReportFailure
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import reserve
 from backstay.sources.restore_errors import corrupted, failure
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
 
 _RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the disk is full
 
@@ -46,7 +48,7 @@ class PendingFile:
             self.abandon()
             raise failure(error, self._path, "create") from error
 
-    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+    def write_at(self, offset: int, data: Bytes) -> None:
         """Put bytes into their place."""
         if offset < 0 or offset + len(data) > self._size:
             raise corrupted(self._path, "some of its data lies outside of it")
@@ -86,7 +88,7 @@ class PendingFile:
         return True
 
 
-def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+def write_all(fd: int, data: Bytes, offset: int) -> None:
     """Write every byte, however many calls it takes."""
     done = os.pwrite(fd, data, offset)
     while done < len(data):

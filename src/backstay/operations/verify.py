@@ -1,0 +1,394 @@
+"""Verify a repository: every object is what its name says, every snapshot has all that it needs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from backstay.codec.digest import sha256
+from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.ids import is_digest
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers
+from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.operations.findings import Check, Finding
+from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.operations.walk import directory_content
+from backstay.repository.contents import all_chunk_ids
+from backstay.repository.format import BlobKind, epoch_name, index_name, pack_name
+from backstay.repository.index import PackInfo, read_segment
+from backstay.repository.nodes import Content, Node
+from backstay.repository.pack import NO_ID, TRAILER_BYTES, PackTable, open_blob, open_table, read_footer_length
+from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
+from backstay.repository.repository import Repository
+from backstay.repository.slots import SlotStore
+from backstay.repository.snapshots import Manifest
+from backstay.repository.stat_stream import StatCursor
+from backstay.repository.trees import read_listing
+
+ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot."""
+
+    checks: tuple[Check, ...] = ALL_CHECKS
+    read_data: float = 0.0
+    min_bytes: int | None = None
+    rehearse: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """One check's outcome; `details` says in a line what was looked at."""
+
+    check: Check
+    ok: bool
+    details: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """All outcomes; sizes in bytes."""
+
+    results: tuple[CheckResult, ...]
+    findings: tuple[Finding, ...]
+    snapshots: int
+    packs: int
+    packs_read: int
+    bytes_read: int
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def run_verify(
+    repository: Repository,
+    snapshots: Iterable[str] | None = None,
+    options: VerifyOptions | None = None,
+    *,
+    events: EventSink = ignore,
+) -> VerifyReport:
+    """Check everything, or what the named snapshots need; problems are findings, not exceptions."""
+    return _Verify(repository, options or VerifyOptions(), events).run(None if snapshots is None else set(snapshots))
+
+
+@dataclass(slots=True)
+class _Verify:
+    repository: Repository
+    options: VerifyOptions
+    events: EventSink
+    findings: list[Finding] = field(default_factory=list)
+    results: list[CheckResult] = field(default_factory=list)
+    packs_read: int = 0
+    bytes_read: int = 0
+
+    def run(self, wanted: set[str] | None) -> VerifyReport:
+        self._check("signature", self._keys)
+        manifests = self._manifests(wanted)
+        packs = self._packs()
+        used: set[int] | None = None
+        if "completeness" in self.options.checks:
+            used = self._completeness(manifests)
+        if "size" in self.options.checks and self.options.min_bytes is not None:
+            self._sizes(manifests, self.options.min_bytes)
+        if "integrity" in self.options.checks:
+            self._integrity({n: p for n, p in packs.items() if wanted is None or used is None or n in used})
+        if self.options.rehearse is not None:
+            self._rehearse(manifests, self.options.rehearse)
+        self.events(Finished(operation="verify"))
+        return VerifyReport(
+            results=tuple(self.results),
+            findings=tuple(self.findings),
+            snapshots=len(manifests),
+            packs=len(packs),
+            packs_read=self.packs_read,
+            bytes_read=self.bytes_read,
+        )
+
+    # -- plumbing
+
+    def _find(self, check: Check, subject: str, error: BackstayError | str, hint: str = "") -> None:
+        told = error.hint if isinstance(error, BackstayError) and not hint else hint
+        self.findings.append(
+            Finding(check=check, severity="error", subject=subject, message=str(error), hint=told)
+        )
+
+    def _check(self, check: Check, work: Callable[[], str]) -> None:
+        """Run one check; it is fine if it added no finding."""
+        if check not in self.options.checks:
+            return
+        before = len(self.findings)
+        details = work()
+        self.results.append(CheckResult(check=check, ok=len(self.findings) == before, details=details))
+
+    def _guarded(self, check: Check, subject: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except ObjectNotFound as error:
+            self._find(check, subject, f"{error.name} is missing", "restore it from a copy, or run `backstay repair`")
+        except CorruptedBackup as error:
+            self._find(check, subject, error)
+
+    # -- keys, slots, signatures
+
+    def _keys(self) -> str:
+        slots = 0
+        for name, slot in SlotStore.read_all(self.repository.backend):
+            slots += 1
+            if isinstance(slot, CorruptedBackup):
+                self._find("signature", name, slot, "remove the slot and add a new one: `backstay key`")
+        epochs = self.repository.keyring.epochs
+        for epoch in epochs:
+            self._guarded("signature", epoch_name(epoch.number), lambda n=epoch.number: self.repository.keyring.check(n))
+        return f"{slots} key slots, {len(epochs)} epochs"
+
+    def _manifests(self, wanted: set[str] | None) -> list[Manifest]:
+        store = self.repository.snapshots
+        live: list[Manifest] = []
+
+        def read() -> str:
+            live.extend(store.live(on_damage=lambda name, error: self._find("signature", name, error)))
+            self._chain(live)
+            if live:
+                for digest in self.repository.slots.lost(live[-1].slots):
+                    self._find("signature", f"keys/slots/{digest.hex()}", "this key slot is gone without a record")
+            return f"{len(live)} snapshots, signatures and chains"
+
+        self._check("signature", read)
+        if "signature" not in self.options.checks:
+            live = store.live()
+        return live if wanted is None else [manifest for manifest in live if manifest.id in wanted]
+
+    def _chain(self, live: list[Manifest]) -> None:
+        """Each snapshot names the one before it, with its digest: none can vanish or change unnoticed."""
+        store = self.repository.snapshots
+        taken, dropped = set(store.taken()), store.dropped()
+        for manifest in live:
+            if manifest.previous is None or manifest.previous in dropped:
+                continue
+            if manifest.previous not in taken:
+                self._find(
+                    "signature",
+                    f"snapshots/{manifest.previous}",
+                    "this snapshot is gone, and no record says that it was deleted",
+                    "restore the object from a copy, or accept the loss with `backstay repair snapshots`",
+                )
+                continue
+            self._guarded("signature", manifest.previous, lambda m=manifest: self._link(m))
+
+    def _link(self, manifest: Manifest) -> None:
+        assert manifest.previous is not None
+        if self.repository.snapshots.digest(manifest.previous) != manifest.previous_digest:
+            raise CorruptedBackup(
+                f"snapshots/{manifest.previous} is not the one that {manifest.id} followed", cause="its digest differs"
+            )
+
+    # -- completeness
+
+    def _packs(self) -> dict[int, PackInfo]:
+        """Every pack that the index names, after a look at which objects exist."""
+        packs: dict[int, PackInfo] = {}
+
+        def look() -> str:
+            for name, error in self.repository.index.damaged:
+                self._find("integrity", name, error, "run `backstay repair index`")
+            for digest in self.repository.index.segments():
+                self._guarded("integrity", index_name(digest), lambda d=digest: self._segment(d))
+            packs.update(self.repository.index.packs())
+            self._existence(packs)
+            return f"{len(self.repository.index.segments())} index segments, {len(packs)} packs"
+
+        self._check("integrity", look)
+        return packs or dict(self.repository.index.packs())
+
+    def _segment(self, digest: bytes) -> None:
+        read_segment(self.repository.backend, self.repository.keyring, digest)
+
+    def _existence(self, packs: dict[int, PackInfo]) -> None:
+        sizes = {}
+        for prefix in ("packs/", "meta/"):
+            for info in self.repository.backend.list(prefix):
+                if not is_digest(info.name.rpartition("/")[2]):
+                    self._find("integrity", info.name, "a foreign object lies in the repository")
+                sizes[info.name] = info.size
+        for pack in packs.values():
+            name = pack_name(pack.kind, pack.digest)
+            if name not in sizes:
+                self._find("integrity", name, "this pack is missing", "restore it from a copy; see `repair packs`")
+            elif sizes[name] != pack.size:
+                self._find("integrity", name, f"this pack has {sizes[name]} bytes, not {pack.size}")
+
+    def _completeness(self, manifests: list[Manifest]) -> set[int]:
+        """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
+        used: set[int] = set()
+        seen: set[bytes] = set()
+
+        def look() -> str:
+            self.events(Started(operation="check snapshots", total_files=sum(m.stats.files for m in manifests)))
+            files = 0
+            for manifest in manifests:
+                for count in self._walk(manifest, used, seen):
+                    files += count
+                    self.events(Progress(files=files, bytes=0, current=manifest.id))
+            return f"{len(manifests)} snapshots, {files} files"
+
+        self._check("completeness", look)
+        return used
+
+    def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
+        subject = f"snapshot {manifest.id}"
+        try:
+            self._need(manifest.stat_stream, used)
+            self._read_stat_stream(manifest)
+            yield from self._walk_listing(manifest.root, used, seen, subject)
+        except BackstayError as error:
+            if isinstance(error, (CorruptedBackup, ObjectNotFound)):
+                self._find("completeness", subject, error)
+            else:
+                raise
+
+    def _read_stat_stream(self, manifest: Manifest) -> None:
+        cursor = StatCursor(manifest.stat_stream, self.repository.reader)
+        if cursor.enter(b"") is None:
+            raise CorruptedBackup("the stat stream does not begin at the root")
+        if cursor.leave().content != manifest.root:
+            raise CorruptedBackup("the stat stream ends at another root than the manifest names")
+
+    def _walk_listing(self, root: Content, used: set[int], seen: set[bytes], subject: str) -> Iterator[int]:
+        """Every listing not seen in an earlier snapshot; the number of files in each."""
+        waiting = [(b"/", root)]
+        while waiting:
+            path, content = waiting.pop()
+            key = blake2b(content.ids, digest_size=16).digest()
+            if key in seen:
+                continue
+            seen.add(key)
+            self._need(content, used)
+            files = 0
+            for node in read_listing(content, self.repository.reader):
+                below = path.rstrip(b"/") + b"/" + node.name
+                if node.is_dir:
+                    waiting.append((below, directory_content(node, below)))
+                else:
+                    files += 1
+                    self._need_file(node, below, used, subject)
+            yield files
+
+    def _need_file(self, node: Node, path: bytes, used: set[int], subject: str) -> None:
+        if node.content is None:
+            return
+        try:
+            self._need(node.content, used)
+        except (CorruptedBackup, ObjectNotFound) as error:
+            self._find("completeness", f"{subject}: {printable(path)}", error)
+
+    def _need(self, content: Content, used: set[int]) -> None:
+        for chunk in all_chunk_ids(content, self.repository.reader):
+            used.add(self.repository.reader.place(chunk).pack)
+
+    # -- size
+
+    def _sizes(self, manifests: list[Manifest], least: int) -> None:
+        def look() -> str:
+            for manifest in manifests:
+                if manifest.stats.bytes < least:
+                    self._find("size", f"snapshot {manifest.id}", f"it holds {manifest.stats.bytes} bytes, not {least}")
+            return f"{len(manifests)} snapshots hold at least {least} bytes each"
+
+        self._check("size", look)
+
+    # -- integrity of packs
+
+    def _integrity(self, packs: dict[int, PackInfo]) -> None:
+        chosen = self._sample(packs)
+        if not chosen:
+            return
+
+        def look() -> str:
+            total = sum(pack.size for pack in chosen.values())
+            self.events(Started(operation="read packs", total_files=len(chosen), total_bytes=total))
+            with Workers(self.repository.environment.threads, "verify") as workers:
+                work = workers.ordered(
+                    lambda item: self._read_pack(*item), chosen.items(), weigh=lambda item: item[1].size, limit=48 << 20
+                )
+                for size in work:
+                    self.packs_read += 1
+                    self.bytes_read += size
+                    self.events(Progress(files=self.packs_read, bytes=self.bytes_read))
+            return f"{len(chosen)} of {len(packs)} packs read, decrypted and decoded"
+
+        self._check("integrity", look)
+
+    def _sample(self, packs: dict[int, PackInfo]) -> dict[int, PackInfo]:
+        """The packs to read: all, or a part of them chosen anew each time."""
+        if self.options.read_data >= 1:
+            return packs
+        count = round(len(packs) * self.options.read_data)
+        if self.options.read_data > 0:
+            count = max(1, count)
+        ranked = sorted(packs, key=lambda number: self.repository.environment.random(8))
+        return {number: packs[number] for number in sorted(ranked[:count])}
+
+    def _read_pack(self, number: int, info: PackInfo) -> int:
+        name = pack_name(info.kind, info.digest)
+        self._guarded("integrity", name, lambda: self._check_pack(name, info))
+        return info.size
+
+    def _check_pack(self, name: str, info: PackInfo) -> None:
+        """The whole pack: its name, its table, every blob, every chunk."""
+        data = self.repository.backend.retrieve(name)
+        if sha256(data) != info.digest:
+            raise CorruptedBackup(f"{name} was changed", cause="its bytes do not match its name")
+        header = data[:HEADER_BYTES]
+        key = self.repository.keyring.key(header_epoch(header, info.kind, self.repository.keyring.repository))
+        footer = read_footer_length(data[-TRAILER_BYTES:], len(data))
+        table = open_table(header, data[-TRAILER_BYTES - footer : -TRAILER_BYTES], len(data), key)
+        if (table.kinds, table.ids, table.stored, table.raw) != (
+            info.table.kinds, info.table.ids, info.table.stored, info.table.raw,
+        ):  # fmt: skip
+            raise CorruptedBackup(f"{name} holds other blobs than the index says")
+        self._check_blobs(data, header, key, table)
+
+    def _check_blobs(self, data: bytes, header: bytes, key: bytes, table: PackTable) -> None:
+        cipher, ids, view = open_header(header, key), self.repository.keyring.chunk_ids, memoryview(data)
+        chunks = iter(table.chunks())
+        following = next(chunks, None)
+        for blob in table.blobs():
+            raw = memoryview(open_blob(cipher, header, blob, view[blob.offset : blob.offset + blob.stored]))
+            wanted = NO_ID if blob.kind == BlobKind.PADDING else ids.of(raw)
+            if blob.id != wanted:
+                raise CorruptedBackup(f"blob {blob.ordinal} holds other bytes than its id says")
+            while following is not None and following[1] == blob.ordinal:
+                chunk, _, offset, length = following
+                if blob.kind == BlobKind.BUNDLE and ids.of(raw[offset : offset + length]) != chunk:
+                    raise CorruptedBackup(f"blob {blob.ordinal} holds other bytes than its member's id says")
+                following = next(chunks, None)
+
+    # -- rehearsal
+
+    def _rehearse(self, manifests: list[Manifest], place: Path) -> None:
+        """Really restore, into an empty directory below `place`, and compare every file's SHA-256."""
+
+        def look() -> str:
+            files = 0
+            place.mkdir(parents=True, exist_ok=True)
+            for manifest in manifests:
+                with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as scratch:
+                    result = run_restore(
+                        self.repository, manifest, Path(scratch), RestoreOptions(verify=True), events=self.events
+                    )
+                files += result.verified
+                for path, message in result.errors:
+                    self._find("rehearsal", f"snapshot {manifest.id}: {path}", message)
+            return f"{files} files restored and compared"
+
+        before = len(self.findings)
+        details = look()
+        self.results.append(CheckResult(check="rehearsal", ok=len(self.findings) == before, details=details))
