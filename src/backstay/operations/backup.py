@@ -34,7 +34,7 @@ BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 WHOLE: Final = 8 << 20  # files up to this many bytes are read and cut by one reader in one go
 BATCH_FILES: Final = 128  # captures in one unit of reading
 BATCH_BYTES: Final = 1 << 20
-READ_AHEAD: Final = 24 << 20  # bytes of files being read at any time
+READ_AHEAD: Final = 16 << 20  # bytes of files being read at any time
 CHECKPOINT_LEAST_S: Final = 2.0
 CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
 CHECKPOINT_MOST_S: Final = 300.0
@@ -330,17 +330,17 @@ class _Backup:
             pieces.close()  # type: ignore[attr-defined]
         return self._content(chunks, writer), digest.digest()
 
-    def _cut_stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, bytes]]:
+    def _cut_stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, memoryview]]:
         """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
         cutter = StreamCutter(self.repository.file_chunker)
         with Workers(1, "sha256") as hashing:
             while block := stream.read(WHOLE):
                 hashed = hashing.submit(digest, block)
                 for piece in cutter.feed(block):
-                    yield self.ids.of(piece), bytes(piece)
+                    yield self.ids.of(piece), piece
                 hashed.result()
             for piece in cutter.finish():
-                yield self.ids.of(piece), bytes(piece)
+                yield self.ids.of(piece), piece
 
     def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
         return content_of(chunks, writer, self.ids, self.repository.listing_chunker)

@@ -3,58 +3,77 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 
-import lmdb
 import msgspec
 
 from backstay.repository.contents import split_ids
 from backstay.repository.nodes import Node
 from backstay.sources.source import NEVER_SAME, Stat
 
-_MAP_SIZE: Final = 1 << 38  # address space, not disk
+_LENGTH: Final = 4
+_Entry: TypeAlias = tuple[bytes, Stat, Node]
+_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, Stat, Node])
 
 
 class ResumeJournal:
-    """Finished files of one source, on local disk; disposable. Entries count only while their chunks exist."""
+    """Finished files of one source in a local file; disposable. Entries count only while their chunks exist."""
 
-    def __init__(self, directory: Path, has_chunk: Callable[[bytes], bool]) -> None:
-        self._directory = directory
+    def __init__(self, path: Path, has_chunk: Callable[[bytes], bool]) -> None:
+        self._path = path
         self._has_chunk = has_chunk
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._env: Any = lmdb.open(str(directory), map_size=_MAP_SIZE, mode=0o600, readahead=False)
-        with self._env.begin() as txn:
-            self.empty = txn.stat()["entries"] == 0
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = path.open("ab+")
+        # What an interrupted run left: where each path's entry is, by a hash of the path.
+        self._known: dict[int, int] = {}
+        end = 0
+        for at, (path_, _, _) in self._entries():
+            self._known[_hash(path_)] = at
+            end = self._file.tell()
+        self._file.truncate(end)  # a torn last entry would hide what is written after it
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to resume."""
+        return not self._known
 
     def find(self, path: bytes, entry: Stat) -> Node | None:
         """The stored node of a file that is still as it was then."""
-        if self.empty:
+        at = self._known.get(_hash(path))
+        if at is None:
             return None
-        with self._env.begin() as txn:
-            value = txn.get(_key(path))
-        if value is None:
-            return None
-        recorded, node = msgspec.msgpack.decode(value, type=tuple[Stat, Node])
-        if recorded != entry or node.content is None or node.content.depth:
+        recorded_path, recorded, node = next(self._entries(at))[1]
+        if recorded_path != path or recorded != entry or node.content is None or node.content.depth:
             return None
         return node if all(map(self._has_chunk, split_ids(node.content.ids))) else None
 
-    def record(self, files: Iterable[tuple[bytes, Stat, Node]]) -> None:
+    def _entries(self, at: int = 0) -> Iterator[tuple[int, _Entry]]:
+        """Each entry with its offset; a torn end, as a crash leaves it, ends the list."""
+        self._file.seek(at)
+        while len(head := self._file.read(_LENGTH)) == _LENGTH:
+            body = self._file.read(int.from_bytes(head, "little"))
+            try:
+                yield at, _decoder.decode(body)
+            except msgspec.MsgspecError:
+                break
+            at += _LENGTH + len(body)
+
+    def record(self, files: Iterable[_Entry]) -> None:
         """Note files whose chunks are durable and indexed: only then may this be called."""
-        with self._env.begin(write=True) as txn:
-            for path, entry, node in files:
-                if entry[4] != NEVER_SAME:
-                    txn.put(_key(path), msgspec.msgpack.encode((entry, node)))
+        for path, entry, node in files:
+            if entry[4] != NEVER_SAME:
+                body = msgspec.msgpack.encode((path, entry, node))
+                self._file.write(len(body).to_bytes(_LENGTH, "little") + body)
+        self._file.flush()
 
     def close(self, *, discard: bool) -> None:
         """Let go; with `discard` the backup is complete and nothing is left to resume."""
-        self._env.close()
+        self._file.close()
         if discard:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._path.unlink(missing_ok=True)
 
 
-def _key(path: bytes) -> bytes:
-    return hashlib.blake2b(path, digest_size=16).digest()
+def _hash(path: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")

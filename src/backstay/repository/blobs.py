@@ -25,7 +25,7 @@ PACK_TARGET: Final = 32 << 20  # bytes; a pack that reaches it is closed
 SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 1 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
-IN_FLIGHT: Final = 24 << 20  # raw bytes being compressed at any time
+IN_FLIGHT: Final = 16 << 20  # raw bytes being compressed at any time
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
@@ -93,7 +93,8 @@ class BlobWriter:
             return
         self._new.add(chunk)
         if len(data) > SMALL:
-            self._submit(kind, BlobKind.CHUNK, chunk, data, ())
+            # A copy lets go of the larger buffer that the chunk was cut from.
+            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), ())
             return
         bundle = self._bundles.setdefault(kind, _Bundle())
         bundle.members.append(Member(chunk, len(data)))
@@ -150,7 +151,12 @@ class BlobWriter:
         if len(packs) < OPEN_PACKS:
             epoch = self._keyring.current
             builder = PackBuilder(
-                kind, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key, random=self._random
+                kind,
+                repository=self._keyring.repository,
+                epoch=epoch.number,
+                key=epoch.key,
+                random=self._random,
+                capacity=self._pack_target + self._pack_target // 4,
             )
             packs.append(_OpenPack(builder))
         return packs[self._random(1)[0] % len(packs)]
@@ -164,7 +170,7 @@ class BlobWriter:
         self._raw += raw
         self._stored += len(sealed.stored)
         packs = self._open[pack.builder.kind]
-        expected = len(pack.builder.data) + pack.waiting_raw * self._stored // self._raw
+        expected = pack.builder.size + pack.waiting_raw * self._stored // self._raw
         if pack in packs and expected >= self._pack_target:
             packs.remove(pack)  # takes no more blobs, but may still wait for some
         if pack not in packs and pack.builder.appended == pack.builder.reserved:
@@ -174,17 +180,18 @@ class BlobWriter:
         """Name a complete pack and upload it; durable before any index names it."""
         if not pack.builder.appended:
             return
-        while len(self._uploads) > 1 or self._uploads and self._uploads[0].done():
+        while self._uploads:  # one at a time: a pack waiting for its turn would only take memory
             self._uploads.popleft().result()
         self._uploads.append(self._upload.submit(self._store, pack.builder))
 
     def _store(self, builder: PackBuilder) -> None:
         stored = builder.finish()
         try:
-            self._backend.store(pack_name(stored.kind, stored.digest), builder.data)
+            with builder.data as data:
+                self._backend.store(pack_name(stored.kind, stored.digest), data)
         except ObjectExists:  # same name, same bytes: a retry whose first answer was lost
             pass
-        builder.data = bytearray()
+        builder.discard()
         self.bytes_added += stored.size
         self._finished.append(stored)
 

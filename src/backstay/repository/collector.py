@@ -20,12 +20,14 @@ from datetime import timedelta
 from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started, ignore
+from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, HoldViolation
+from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collection_log import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.format import RecordKind, index_name, pack_name
 from backstay.repository.index import IndexedPack, read_segment, stored_packs
-from backstay.repository.marking import LiveChunks, mark
+from backstay.repository.marking import mark
 from backstay.repository.pack import PackTable, StoredPack
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions
@@ -50,7 +52,7 @@ class CollectionPlan:
     total_packs: int = 0
     total_bytes: int = 0
     unfinished: tuple[int, ...] = ()
-    live: LiveChunks | None = field(default=None, repr=False)
+    live: ChunkFilter | None = field(default=None, repr=False)
 
     @property
     def dead_bytes(self) -> int:
@@ -132,8 +134,9 @@ class Collector:
     def _stored_packs(self) -> Iterator[tuple[bytes, tuple[RecordKind, int]]]:
         for prefix, kind in (("packs/", RecordKind.DATA_PACK), ("meta/", RecordKind.META_PACK)):
             for info in self.backend.list(prefix):
-                digest = bytes.fromhex(info.name.rpartition("/")[2])
-                yield digest, (kind, info.size)
+                leaf = info.name.rpartition("/")[2]
+                if is_digest(leaf):  # anything else is not ours to delete
+                    yield bytes.fromhex(leaf), (kind, info.size)
 
     def _refuse_damage(self) -> None:
         if self.repository.index.damaged:
@@ -162,10 +165,10 @@ class Collector:
             )
         return live
 
-    def _mark(self, live: list[Manifest]) -> LiveChunks:
+    def _mark(self, live: list[Manifest]) -> ChunkFilter:
         self.events(Started(operation="mark", total_files=len(live)))
         chunks = sum(len(info.table.kinds) for _, info in self.repository.index.packs())
-        found = LiveChunks(max(chunks, 1) + sum(snapshot.stats.files for snapshot in live[-1:]))
+        found = ChunkFilter(max(chunks, 1) + sum(snapshot.stats.files for snapshot in live[-1:]))
         for count, snapshot in enumerate(live, 1):
             mark([snapshot], self.repository.reader, found)
             self.events(Progress(files=count, bytes=0, current=snapshot.id))
@@ -228,7 +231,7 @@ class Collector:
             finally:
                 writer.close()
 
-    def _live_chunks(self, number: int, table: PackTable, live: LiveChunks) -> Iterator[tuple[bytes, memoryview]]:
+    def _live_chunks(self, number: int, table: PackTable, live: ChunkFilter) -> Iterator[tuple[bytes, memoryview]]:
         """The live chunks of one pack, each checked against its id."""
         reader, ids = self.repository.reader, self.keyring.chunk_ids
         decoded: tuple[int, memoryview] | None = None
@@ -352,7 +355,7 @@ class Collector:
             self.snapshots.remove_object(ulid)
 
 
-def live_bytes(table: PackTable, live: LiveChunks) -> tuple[int, int]:
+def live_bytes(table: PackTable, live: ChunkFilter) -> tuple[int, int]:
     """(raw bytes of live chunks, raw bytes of all chunks) of a pack."""
     used = total = 0
     for chunk, _, _, length in table.chunks():

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from backstay.codec.digest import sha256
+from backstay.core.ids import is_digest
 from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.repository.format import MAX_PACK, RecordKind, index_name
 from backstay.repository.keyring import Keyring
@@ -148,12 +149,20 @@ class Index:
         `excluded` are packs that must not be used although segments may still name them.
         """
         self._excluded = frozenset(excluded)
-        names = {bytes.fromhex(info.name.rpartition("/")[2]) for info in self._backend.list("index/")}
-        known = set(self._map.segments())
         self.damaged = []
+        names = set(self._list())
+        known = set(self._map.segments())
         self._map.add(self._read_all(sorted(names - known)))
         self._map.forget(known - names)
         self._refresh_live()
+
+    def _list(self) -> Iterator[bytes]:
+        for info in self._backend.list("index/"):
+            leaf = info.name.removeprefix("index/")
+            if is_digest(leaf):
+                yield bytes.fromhex(leaf)
+            else:
+                self.damaged.append((info.name, CorruptedBackup("a foreign object lies among the index segments")))
 
     def _refresh_live(self) -> None:
         numbers = {number for packs in self._map.segments().values() for number in packs}

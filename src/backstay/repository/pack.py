@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import sys
@@ -158,22 +159,61 @@ class SealedBlob:
     members: Sequence[Member]
 
 
+class _Row(NamedTuple):
+    """One blob as the table names it."""
+
+    kind: int
+    codec: int
+    id: bytes
+    stored: int
+    raw: int
+    members: Sequence[Member]
+
+
 class PackBuilder:
     """One pack in memory. `reserve` and `append` belong to one thread and go in the same order; `seal` to any."""
 
     def __init__(
-        self, kind: RecordKind, *, repository: bytes, epoch: int, key: bytes, random: Random = os.urandom
+        self,
+        kind: RecordKind,
+        *,
+        repository: bytes,
+        epoch: int,
+        key: bytes,
+        random: Random = os.urandom,
+        capacity: int = 0,
     ) -> None:
         self.kind = kind
         self.epoch = epoch
         self.header, self._cipher = new_header(kind, repository, epoch, key, random)
-        self.data = bytearray(self.header)
+        self.size = 0
         self.reserved = 0
-        self._blobs: list[SealedBlob] = []
+        self._rows: list[_Row] = []
+        # Mapped memory takes no room until it is written, and goes back to the system at once.
+        # Private, because pages that a shared mapping gains by growing cannot be touched (SIGBUS).
+        self._buffer = mmap.mmap(-1, max(capacity, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._write(self.header)
+
+    @property
+    def data(self) -> memoryview:
+        """What is written so far; not to be kept beyond `discard`."""
+        return memoryview(self._buffer)[: self.size]
+
+    def _write(self, data: Buffer) -> None:
+        end = self.size + len(data)
+        if end > len(self._buffer):
+            self._buffer.resize(max(end, 2 * len(self._buffer)))
+        self._buffer[self.size : end] = data
+        self.size = end
+
+    def discard(self) -> None:
+        """Give the memory back."""
+        self._buffer.close()
+        self.size = 0
 
     @property
     def appended(self) -> int:
-        return len(self._blobs)
+        return len(self._rows)
 
     def reserve(self) -> int:
         """The ordinal of the next blob, which fixes its nonce."""
@@ -198,28 +238,29 @@ class PackBuilder:
 
     def append(self, blob: SealedBlob) -> None:
         """Add the blob whose turn it is."""
-        self._blobs.append(blob)
-        self.data += blob.stored
+        self._write(blob.stored)
+        self._rows.append(_Row(blob.kind, blob.codec, blob.id, len(blob.stored), blob.raw, blob.members))
 
     def finish(self) -> StoredPack:
         """Pad, seal the table, and name the pack; its bytes are `data`."""
         self._pad()
-        footer = self._footer(self._blobs)
-        self.data += footer
-        self.data += _TRAILER.pack(len(footer), _END_MAGIC)
-        return StoredPack(sha256(self.data), self.kind, len(self.data), self.epoch, _table(self._blobs))
+        table = _table(self._rows)
+        footer = self._footer(table)
+        self._write(footer)
+        self._write(_TRAILER.pack(len(footer), _END_MAGIC))
+        with self.data as data:
+            digest = sha256(data)
+        return StoredPack(digest, self.kind, self.size, self.epoch, table)
 
-    def _footer(self, blobs: Sequence[SealedBlob]) -> bytes:
-        return seal_body(self._cipher, self.header, msgspec.msgpack.encode(_table(blobs)))
+    def _footer(self, table: PackTable) -> bytes:
+        return seal_body(self._cipher, self.header, msgspec.msgpack.encode(table))
 
     def _pad(self) -> None:
         """A blob of zeros, so that the length of a pack says little about what lies in it."""
-        ordinal = self.reserve()
-        length = 0
+        ordinal, length = self.reserve(), 0
         for _ in range(3):  # the padding's own length may change the footer's by a few bytes
-            guess = SealedBlob(BlobKind.PADDING, 0, NO_ID, length, b"", ())
-            footer = len(self._footer_guess(guess, length))
-            base = len(self.data) + TAG_BYTES + footer + TRAILER_BYTES
+            padding = _Row(BlobKind.PADDING, 0, NO_ID, length + TAG_BYTES, length, ())
+            base = self.size + TAG_BYTES + len(self._footer(_table([*self._rows, padding]))) + TRAILER_BYTES
             wanted = padded_length(base) - base
             if wanted == length:
                 break
@@ -228,24 +269,18 @@ class PackBuilder:
         stored = self._cipher.seal(_blob_nonce(ordinal), bytes(length), bound)
         self.append(SealedBlob(BlobKind.PADDING, 0, NO_ID, length, stored, ()))
 
-    def _footer_guess(self, padding: SealedBlob, length: int) -> bytes:
-        table = _table(self._blobs, padding=length + TAG_BYTES, raw_padding=padding.raw)
-        return seal_body(self._cipher, self.header, msgspec.msgpack.encode(table))
 
-
-def _table(blobs: Sequence[SealedBlob], *, padding: int | None = None, raw_padding: int = 0) -> PackTable:
-    extra = [] if padding is None else [(int(BlobKind.PADDING), 0, NO_ID, padding, raw_padding)]
-    rows = [(int(b.kind), b.codec, b.id, len(b.stored), b.raw) for b in blobs] + extra
-    members = [m for b in blobs for m in b.members]
+def _table(rows: Sequence[_Row]) -> PackTable:
+    members = [member for row in rows for member in row.members]
     return PackTable(
-        kinds=bytes(row[0] for row in rows),
-        codecs=bytes(row[1] for row in rows),
-        ids=b"".join(row[2] for row in rows),
-        stored=column([row[3] for row in rows]),
-        raw=column([row[4] for row in rows]),
-        members=column([len(b.members) for b in blobs] + [0] * len(extra)),
-        member_ids=b"".join(m.id for m in members),
-        member_lengths=column([m.length for m in members]),
+        kinds=bytes(row.kind for row in rows),
+        codecs=bytes(row.codec for row in rows),
+        ids=b"".join(row.id for row in rows),
+        stored=column([row.stored for row in rows]),
+        raw=column([row.raw for row in rows]),
+        members=column([len(row.members) for row in rows]),
+        member_ids=b"".join(member.id for member in members),
+        member_lengths=column([member.length for member in members]),
     )
 
 

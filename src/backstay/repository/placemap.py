@@ -1,13 +1,15 @@
-"""The map of chunk places on disk: LMDB, memory-mapped, disposable."""
+"""The map of chunk places on disk: sorted runs in LMDB, memory-mapped, disposable."""
 
 from __future__ import annotations
 
+import heapq
 import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,20 +17,32 @@ import lmdb
 import msgspec
 
 from backstay.errors import InsufficientSpace, StorageUnavailable
+from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.format import RecordKind
 from backstay.repository.index import PackInfo, Place
 from backstay.repository.pack import PackTable, StoredPack
 
-SCHEMA: Final = b"1"
+SCHEMA: Final = b"2"
+MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
+_FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
 _KEY_BYTES: Final = 16  # of a chunk id; the id itself is checked after decryption
+_RUN: Final = struct.Struct(">I")
 _PLACE: Final = struct.Struct(">IIII")
 _NUMBER: Final = struct.Struct(">I")
+_ID_AT: Final = _RUN.size
+_PLACE_AT: Final = _RUN.size + _KEY_BYTES
 _MAP_SIZE: Final = 1 << 38  # address space, not disk
 _PACKS_CACHED: Final = 256
+_BATCH: Final = 50_000
 
 
 class LmdbPlaceMap:
-    """Places in an LMDB environment that several processes may share; lost or damaged, it is built anew."""
+    """Places in an LMDB environment that several processes may share; lost or damaged, it is built anew.
+
+    Keys are run ‖ id ‖ place, without values. Each segment makes a run of its own, which is appended in order: a tree
+    of random keys would be rewritten as a whole by every segment. Looking up asks all runs, newest first; a filter
+    in memory answers for most chunks that are in none.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
@@ -36,8 +50,13 @@ class LmdbPlaceMap:
         self._open(directory)
         if self._get_meta(b"schema") != SCHEMA:
             self._rebuild()
-        self._read: Any = self._env.begin(buffers=False)
         self._cached_pack = lru_cache(_PACKS_CACHED)(self._load_pack)
+        self._filter: ChunkFilter | None = None
+        self._filtered: set[int] = set()
+        self._lookups = 0
+        self._begin()
+        if not self._runs:
+            self._filter = ChunkFilter(0)
 
     def _open(self, directory: Path) -> None:
         with _typed_errors(directory):
@@ -48,7 +67,7 @@ class LmdbPlaceMap:
                 shutil.rmtree(directory)
                 directory.mkdir(mode=0o700)
                 self._env = self._environment(directory)
-            self._places = self._env.open_db(b"places", dupsort=True, dupfixed=True)
+            self._places = self._env.open_db(b"places")
             self._packs = self._env.open_db(b"packs")
             self._numbers = self._env.open_db(b"numbers")
             self._segments = self._env.open_db(b"segments")
@@ -69,61 +88,62 @@ class LmdbPlaceMap:
                 txn.drop(database, delete=False)
             txn.put(b"schema", SCHEMA, db=self._meta)
 
+    # -- reading
+
+    def _begin(self) -> None:
+        """See the newest state, other processes' work included."""
+        self._read: Any = self._env.begin(buffers=False)
+        self._cursor: Any = self._read.cursor(db=self._places)
+        self._runs = _runs(self._read, self._meta)
+        if self._filter is not None:
+            self._extend_filter()
+
     def _renew(self) -> None:
         with self._lock:
             self._read.abort()
-            self._read = self._env.begin(buffers=False)
+            self._begin()
 
     def segments(self) -> dict[bytes, list[int]]:
         with self._env.begin(db=self._segments) as txn:
             return {bytes(name): _unpack_numbers(packs) for name, packs in txn.cursor()}
 
-    def add(self, segments: Iterable[tuple[bytes, Iterable[StoredPack]]]) -> None:
-        # One transaction per segment: a crash leaves whole segments in the map, or nothing of one.
-        for name, packs in segments:
-            with _typed_errors(self._directory), self._env.begin(write=True) as txn:
-                numbers = [self._add_pack(txn, pack) for pack in packs]
-                txn.put(name, b"".join(map(_NUMBER.pack, numbers)), db=self._segments)
-        self._renew()
-
-    def _add_pack(self, txn: Any, pack: StoredPack) -> int:  # noqa: ANN401 - lmdb has no types
-        known = txn.get(pack.digest, db=self._numbers)
-        if known is not None:
-            return int(_NUMBER.unpack(known)[0])
-        number = int(_NUMBER.unpack(txn.get(b"next", default=bytes(4), db=self._meta))[0])
-        txn.put(b"next", _NUMBER.pack(number + 1), db=self._meta)
-        txn.put(pack.digest, _NUMBER.pack(number), db=self._numbers)
-        txn.put(_NUMBER.pack(number), _encode_pack(pack), db=self._packs)
-        places = sorted(
-            (chunk[:_KEY_BYTES], _PLACE.pack(number, ordinal, offset, length))
-            for chunk, ordinal, offset, length in pack.table.chunks()
-        )
-        with txn.cursor(db=self._places) as cursor:
-            cursor.putmulti(places)
-        return number
-
-    def forget(self, segments: Iterable[bytes]) -> None:
-        segments = list(segments)
-        if not segments:
-            return
-        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
-            for name in segments:
-                txn.delete(name, db=self._segments)
-        self._renew()
-
     def places(self, chunk: bytes) -> Iterator[Place]:
-        key = chunk[:_KEY_BYTES]
+        if self._filter is not None and chunk not in self._filter:
+            return
         with self._lock:
-            first = self._read.get(key, db=self._places)
-        if first is not None:
-            yield Place._make(_PLACE.unpack(first))
-            for value in self._duplicates(key):
-                yield Place._make(_PLACE.unpack(value))
+            found = list(self._find(chunk[:_KEY_BYTES]))
+        yield from found
 
-    def _duplicates(self, key: bytes) -> list[bytes]:
-        with self._lock, self._read.cursor(db=self._places) as cursor:
-            cursor.set_key(key)
-            return [bytes(value) for value in cursor.iternext_dup()][1:]
+    def _find(self, chunk: bytes) -> Iterator[Place]:
+        self._lookups += 1
+        if self._filter is None and self._lookups > _FILTER_AFTER:
+            self._build_filter()
+        cursor = self._cursor
+        for run in self._runs:
+            prefix = run + chunk
+            more = cursor.set_range(prefix)
+            while more and (key := cursor.key()).startswith(prefix):
+                yield Place._make(_PLACE.unpack_from(key, _PLACE_AT))
+                more = cursor.next()
+
+    def _build_filter(self) -> None:
+        self._filter = ChunkFilter(self._read.stat(self._places)["entries"])
+        self._filtered.clear()
+        self._extend_filter()
+
+    def _extend_filter(self) -> None:
+        """Take in the runs that are not in the filter yet."""
+        assert self._filter is not None
+        entries = self._read.stat(self._places)["entries"]
+        if entries > 2 * self._filter.capacity:
+            self._filter = ChunkFilter(2 * entries)
+            self._filtered.clear()
+        for run in self._runs:
+            number = _RUN.unpack(run)[0]
+            if number not in self._filtered:
+                self._filtered.add(number)
+                for key in _keys(self._cursor, run):
+                    self._filter.add(key[_ID_AT:_PLACE_AT])
 
     def pack(self, number: int) -> PackInfo:
         return self._cached_pack(number)
@@ -137,10 +157,112 @@ class LmdbPlaceMap:
             found = txn.get(digest)
             return None if found is None else int(_NUMBER.unpack(found)[0])
 
+    # -- writing
+
+    def add(self, segments: Iterable[tuple[bytes, Iterable[StoredPack]]]) -> None:
+        # One transaction per segment: a crash leaves whole segments in the map, or nothing of one.
+        added = False
+        for name, packs in segments:
+            with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+                if txn.get(name, db=self._segments) is None:  # another process may have been faster
+                    self._add_segment(txn, name, list(packs))
+            added = True
+        if added:
+            self._renew()
+
+    def _add_segment(self, txn: Any, name: bytes, packs: list[StoredPack]) -> None:  # noqa: ANN401
+        numbers: list[int] = []
+        places: list[bytes] = []
+        for pack in packs:
+            known = txn.get(pack.digest, db=self._numbers)
+            if known is None:
+                numbers.append(self._add_pack(txn, pack))
+                places.extend(_encode_places(numbers[-1], pack.table))
+            else:
+                numbers.append(int(_NUMBER.unpack(known)[0]))
+        txn.put(name, b"".join(map(_NUMBER.pack, numbers)), db=self._segments)
+        places.sort()
+        if places:
+            _append_run(txn, self._places, self._meta, places)
+
+    def _add_pack(self, txn: Any, pack: StoredPack) -> int:  # noqa: ANN401 - lmdb has no types
+        number = int(_NUMBER.unpack(txn.get(b"next", default=bytes(4), db=self._meta))[0])
+        txn.put(b"next", _NUMBER.pack(number + 1), db=self._meta)
+        txn.put(pack.digest, _NUMBER.pack(number), db=self._numbers)
+        txn.put(_NUMBER.pack(number), _encode_pack(pack), db=self._packs)
+        return number
+
+    def forget(self, segments: Iterable[bytes]) -> None:
+        segments = list(segments)
+        if not segments:
+            return
+        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+            for name in segments:
+                txn.delete(name, db=self._segments)
+        self._renew()
+
+    def _merge(self) -> None:
+        """Make one run of all, without the places of packs that no segment names any more."""
+        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+            runs = _runs(txn, self._meta)
+            live = {n for _, packs in txn.cursor(db=self._segments) for n in _unpack_numbers(packs)}
+            cursors = [txn.cursor(db=self._places) for _ in runs]
+            merged = heapq.merge(*(map(_without_run, _keys(c, run)) for c, run in zip(cursors, runs, strict=True)))
+            kept = (place for place in merged if _PLACE.unpack_from(place, _KEY_BYTES)[0] in live)
+            _append_run(txn, self._places, self._meta, kept)
+            for run in runs:
+                _delete_run(txn, self._places, self._meta, run)
+
     def close(self) -> None:
         with self._lock:
             self._read.abort()
+            if len(self._runs) > MERGE_RUNS:
+                self._merge()
             self._env.close()
+
+
+def _runs(txn: Any, meta: Any) -> list[bytes]:  # noqa: ANN401 - lmdb has no types
+    """The prefixes of all runs, newest first."""
+    text = txn.get(b"runs", default=b"", db=meta)
+    return [text[at : at + _RUN.size] for at in range(0, len(text), _RUN.size)][::-1]
+
+
+def _append_run(txn: Any, places: Any, meta: Any, sorted_places: Iterable[bytes]) -> None:  # noqa: ANN401
+    last = int(_RUN.unpack(txn.get(b"last run", default=bytes(_RUN.size), db=meta))[0])
+    run = _RUN.pack(last + 1)
+    waiting = iter(sorted_places)
+    with txn.cursor(db=places) as cursor:
+        while batch := [(run + place, b"") for place in islice(waiting, _BATCH)]:
+            cursor.putmulti(batch, append=True)
+    txn.put(b"last run", run, db=meta)
+    txn.put(b"runs", txn.get(b"runs", default=b"", db=meta) + run, db=meta)
+
+
+def _delete_run(txn: Any, places: Any, meta: Any, run: bytes) -> None:  # noqa: ANN401
+    with txn.cursor(db=places) as cursor:
+        more = cursor.set_range(run)
+        while more and cursor.key().startswith(run):
+            more = cursor.delete()
+    left = [other for other in reversed(_runs(txn, meta)) if other != run]
+    txn.put(b"runs", b"".join(left), db=meta)
+
+
+def _keys(cursor: Any, run: bytes) -> Iterator[bytes]:  # noqa: ANN401 - lmdb has no types
+    if cursor.set_range(run):
+        for key in cursor.iternext(keys=True, values=False):
+            if not key.startswith(run):
+                return
+            yield bytes(key)
+
+
+def _without_run(key: bytes) -> bytes:
+    return key[_ID_AT:]
+
+
+def _encode_places(number: int, table: PackTable) -> Iterator[bytes]:
+    pack = _PLACE.pack
+    for chunk, ordinal, offset, length in table.chunks():
+        yield chunk[:_KEY_BYTES] + pack(number, ordinal, offset, length)
 
 
 def _encode_pack(pack: StoredPack) -> bytes:

@@ -155,6 +155,15 @@ class SnapshotStore:
         The object itself is removed by the next collection. Raises NotFound.
         """
         self.get(ulid)
+        self._record_drop(ulid, reason, clock)
+
+    def accept_loss(self, ulid: str, reason: str, clock: Clock) -> None:
+        """Say that a snapshot which is gone or cannot be read will not come back; what it left is then collected."""
+        if not is_ulid(ulid):
+            raise NotFound(f"there is no snapshot {ulid}")
+        self._record_drop(ulid, reason, clock)
+
+    def _record_drop(self, ulid: str, reason: str, clock: Clock) -> None:
         record = DropRecord(ulid, clock.now_ns(), reason)
         epoch = self._keyring.current
         data = seal_record(

@@ -1,0 +1,185 @@
+"""`init` and `backup`."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from backstay.cli import default_repository, jsonout
+
+from backstay.cli.context import Context, context_of
+from backstay.cli.render import plural
+from backstay.core.names import printable
+from backstay.core.quantities import format_count, format_duration, format_size
+from backstay.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from backstay.operations.backup import BackupOptions, BackupResult
+    from backstay.repository.repository import Repository
+    from backstay.sources.filesystem import FilesystemSource
+
+UNREADABLE_ITEMS = 3  # exit status: the snapshot is good, but lacks some items
+SHOWN_ERRORS = 20
+
+
+def init(
+    ctx: typer.Context,
+    repository: Annotated[str | None, typer.Argument(metavar="[REPO]", help="Where; else -r, BACKSTAY_REPO or the default place.", show_default=False)] = None,
+) -> int:
+    """Create a repository."""
+    context = context_of(ctx)
+    location = context.location(repository)
+    uuid = default_repository.create(context, location)
+
+    def show() -> None:
+        context.say(f"created repository {uuid[:8]} in {location.address}")
+        if location.key_file is None:
+            context.say("without its password the backups are lost: `backstay key recovery` prints a key to put away")
+
+    context.result({"repository": location.address, "uuid": uuid}, show)
+    return 0
+
+
+def backup(
+    ctx: typer.Context,
+    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)] = None,
+    source: Annotated[str | None, typer.Option(metavar="URL", help="What to back up instead of paths; this version knows file:PATH.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the source, to find its snapshots as latest:NAME.", show_default=False)] = None,
+    kind: Annotated[Literal["full", "incremental", "differential"], typer.Option(help="full reads every byte; incremental and differential read what changed since the last snapshot, or the last full one.")] = "incremental",
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave out what matches, as in .gitignore; repeatable.", show_default=False)] = None,
+    exclude_from: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Read such patterns from a file; repeatable.", show_default=False)] = None,
+    one_file_system: Annotated[bool, typer.Option("--one-file-system", "-x", help="Do not enter other mounted file systems.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Tag the snapshot; repeatable.", show_default=False)] = None,
+    description: Annotated[str, typer.Option(metavar="TEXT", help="A remark on the snapshot.", show_default=False)] = "",
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Another host name than this machine's.", show_default=False)] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="The time that the snapshot claims.  [default: now]", show_default=False)] = None,
+    read_concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Files read at once.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would be read.")] = False,
+) -> int:
+    """Back up files and directories into a new snapshot."""
+    from backstay.operations.backup import BackupOptions, check_name
+
+    context = context_of(ctx)
+    check_name(name)
+    options = BackupOptions(
+        kind=kind,
+        host=_text("host", host or socket.gethostname()),
+        name=_text("name", name) if name is not None else None,
+        tags=tuple(dict.fromkeys(_text("tag", word) for word in tag or ())),
+        description=_text("description", description),
+        time=_claimed(context, time),
+        read_concurrency=read_concurrency,
+        dry_run=dry_run,
+    )
+    places = _places(paths or [], source)
+    patterns = _patterns(exclude or [], exclude_from or [])
+    if not dry_run:
+        default_repository.ensure_default(context, context.location())
+    with context.open() as repository:
+        found = _source(context, repository, places, patterns, one_file_system=one_file_system)
+        result = _run(context, repository, found, options)
+    context.result(_document(result), lambda: _show(context, result))
+    return UNREADABLE_ITEMS if result.errors else 0
+
+
+def _text(what: str, text: str) -> str:
+    """A word that goes into the snapshot. Raises InvalidRequest for bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"the {what} is not valid UTF-8", cause="it holds other bytes", hint="write it in UTF-8") from None
+    return text
+
+
+def _claimed(context: Context, text: str | None) -> datetime | None:
+    from backstay.core.times import parse_moment
+
+    return None if text is None else parse_moment(text, now=context.clock.now(), zone=context.zone)
+
+
+def _places(paths: list[str], source: str | None) -> list[bytes]:
+    """The paths to back up. Raises InvalidRequest for sources of other kinds."""
+    if source is None:
+        return [os.fsencode(path) for path in paths]
+    scheme, colon, rest = source.partition(":")
+    if colon and scheme != "file":
+        raise InvalidRequest(
+            f"cannot back up {scheme}: sources",
+            cause="this version backs up files and directories only",
+            hint="dump it into a file and back that up",
+        )
+    place = rest.removeprefix("//") if colon else source
+    return [os.fsencode(path) for path in (*paths, place)]
+
+
+def _patterns(exclude: list[str], files: list[Path]) -> list[bytes]:
+    from backstay.sources.filters import read_patterns
+
+    return [pattern for file in files for pattern in read_patterns(file)] + [os.fsencode(text) for text in exclude]
+
+
+def _source(
+    context: Context, repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool
+) -> FilesystemSource:
+    from backstay.sources.filesystem import FilesystemSource
+    from backstay.sources.filters import Filters
+
+    filters = Filters([*patterns, *_itself(repository)], one_file_system=one_file_system)
+    return FilesystemSource(places, filters=filters, clock=context.clock)
+
+
+def _itself(repository: Repository) -> list[bytes]:
+    """The pattern that leaves the repository out of its own snapshots, when it lies on this machine."""
+    from backstay.storage.local import LocalStorage
+
+    if not isinstance(repository.backend, LocalStorage):
+        return []
+    return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in os.path.realpath(os.fsencode(repository.backend.url)))]
+
+
+def _run(context: Context, repository: Repository, source: FilesystemSource, options: BackupOptions) -> BackupResult:
+    from backstay.operations.backup import run_backup
+
+    with context.watching() as events:
+        return run_backup(repository, source, options, events=events)
+
+
+def _document(result: BackupResult) -> dict[str, object]:
+    return {
+        "snapshot": result.snapshot,
+        "kind": result.kind,
+        "parent": result.parent,
+        "files_new": result.files_new,
+        "files_changed": result.files_changed,
+        "files_unchanged": result.files_unchanged,
+        "files": result.files,
+        "dirs": result.dirs,
+        "bytes_scanned": result.bytes_scanned,
+        "bytes_read": result.bytes_read,
+        "bytes_added": result.bytes_added,
+        "duration_s": round(result.duration_s, 3),
+        "errors": [jsonout.path_fields(problem.path) | {"message": problem.message} for problem in result.errors],
+    }
+
+
+def _show(context: Context, result: BackupResult) -> None:
+    new, changed = plural(result.files_new, "new file"), format_count(result.files_changed)
+    context.say(f"{new}, {changed} changed, {format_count(result.files_unchanged)} unchanged, {plural(result.dirs, 'directory', 'directories')}")
+    if result.snapshot is None:
+        context.say(f"{format_size(result.bytes_read)} of {format_size(result.bytes_scanned)} would be read; nothing was stored")
+    else:
+        context.say(
+            f"{format_size(result.bytes_scanned)} in all, {format_size(result.bytes_read)} read, "
+            f"{format_size(result.bytes_added)} added to the repository in {format_duration(result.duration_s)}"
+        )
+        context.say(f"snapshot {result.snapshot} ({result.kind})")
+    for problem in result.errors[:SHOWN_ERRORS]:
+        context.warn(f"not backed up: {printable(problem.path)}: {problem.message}")
+    if len(result.errors) > SHOWN_ERRORS:
+        context.warn(f"and {plural(len(result.errors) - SHOWN_ERRORS, 'more item', 'more items')}")

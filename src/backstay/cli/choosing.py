@@ -1,0 +1,59 @@
+"""The snapshots that a command line means."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backstay.cli.context import Context
+from backstay.errors import CorruptedBackup
+
+if TYPE_CHECKING:
+    from backstay.repository.repository import Repository
+    from backstay.repository.snapshots import Manifest
+
+
+def readable(context: Context, repository: Repository) -> tuple[list[Manifest], list[str]]:
+    """(snapshots, oldest first; names of those that cannot be read, each of which was warned about)."""
+    damaged: list[str] = []
+
+    def note(name: str, error: CorruptedBackup) -> None:
+        damaged.append(name)
+        context.warn(str(error))
+
+    found = repository.snapshots.live(on_damage=note)
+    return sorted(found, key=lambda manifest: (manifest.time_ns, manifest.id)), damaged
+
+
+def one(context: Context, repository: Repository, text: str, *, at: datetime | None = None) -> Manifest:
+    """The snapshot that `text` means. Raises NotFound, InvalidRequest, CorruptedBackup."""
+    from backstay.repository.selectors import choose
+
+    known, damaged = readable(context, repository)
+    if damaged and not known:
+        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged")
+    chosen = choose(known, text, at=at)
+    if damaged and not chosen.id.startswith(text.lower()):
+        raise CorruptedBackup(
+            f"it cannot be told which snapshot {text!r} means",
+            cause=f"{damaged[0]} is damaged, and may be it",
+            hint="choose one by its id: `backstay list` shows those that can be read",
+        )
+    return chosen
+
+
+def moment(context: Context, text: str) -> datetime:
+    """A time from the command line; one of whole seconds means all of that second."""
+    from backstay.core.times import parse_moment
+
+    found = parse_moment(text, now=context.clock.now(), zone=context.zone)
+    return found if found.microsecond else found + timedelta(microseconds=999_999)
+
+
+def stored_path(text: str) -> bytes:
+    """A path as snapshots hold it: absolute; a relative one begins in the current directory."""
+    path = os.fsencode(text)
+    whole = os.path.normpath(path if path.startswith(b"/") else os.fsencode(Path.cwd()) + b"/" + path)
+    return b"/" + whole.lstrip(b"/")

@@ -1,0 +1,166 @@
+"""What every command shares: which repository, which secret, where the cache is, how results are told."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from backstay.cli import environment, jsonout, progress, secrets
+from backstay.cli.render import safe
+from backstay.core.clock import Clock, SystemClock
+from backstay.core.events import EventSink
+from backstay.errors import InsufficientSpace, NoRepository, StorageUnavailable
+
+if TYPE_CHECKING:
+    from backstay.repository.repository import Repository
+    from backstay.storage.backend import StorageBackend
+    from backstay.trust.secrets import Secret
+
+CACHE_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This directory holds a cache of backstay, which backups may leave out (see bford.info/cachedir).\n"
+)
+_PROBE = bytes(64 << 10)  # what an empty cache needs at least
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A repository's address; `key_file` is set for the default repository."""
+
+    address: str
+    key_file: Path | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    """The global options and the world around the command."""
+
+    environ: Mapping[str, str]
+    clock: Clock = field(default_factory=SystemClock)
+    repository: str | None = None
+    password_file: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    progress: str = "auto"
+
+    # -- telling
+
+    def result(self, document: object, show: Callable[[], None]) -> None:
+        """A result, once: as JSON for programs, or as `show` tells it to people."""
+        if self.json:
+            jsonout.write(document, sys.stdout)
+        else:
+            show()
+
+    def say(self, text: str) -> None:
+        """A line about what was done, for people who did not ask for quiet."""
+        if not self.quiet:
+            print(safe(text))
+
+    @staticmethod
+    def warn(text: str) -> None:
+        """A line that must be seen."""
+        print(f"warning: {safe(text)}", file=sys.stderr)
+
+    def watching(self) -> AbstractContextManager[EventSink]:
+        """A sink that shows the events of an operation while it runs."""
+        return progress.watching(self.progress, self.environ, quiet=self.quiet)
+
+    @property
+    def zone(self) -> tzinfo:
+        return environment.local_zone(self.environ, self.clock.now())
+
+    # -- opening
+
+    def location(self, named: str | None = None) -> Location:
+        """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
+        address = named or self.repository or environment.variable(self.environ, "BACKSTAY_REPO")
+        if address is not None:
+            return Location(address)
+        config = environment.config_directory(self.environ)
+        return Location(str(environment.data_directory(self.environ) / "repository"), config / "default.key")
+
+    @contextmanager
+    def open(self, *, index: bool = True) -> Iterator[Repository]:
+        """The repository, opened. Without `index` only snapshots and keys are needed, and no cache."""
+        with self._opened(index=index) as repository:
+            yield repository
+
+    def _opened(self, *, index: bool) -> Repository:
+        from backstay.repository.repository import Repository
+        from backstay.storage.registry import open_backend
+
+        location = self.location()
+        backend = open_backend(location.address, create=False)
+        secret = secrets.find_secret(
+            self.environ,
+            password_file=self.password_file,
+            key_file=location.key_file,
+            address=location.address,
+            ready=lambda: self._require(backend, location),
+        )
+        try:
+            repository = Repository.open(backend, secret, cache=self.cache() if index else None)
+        except NoRepository as error:
+            raise self._no_repository(location, error.cause) from error
+        return self._with_index(repository, secret) if index and repository.cache is not None else repository
+
+    def _with_index(self, repository: Repository, secret: Secret) -> Repository:
+        """The same repository with its index loaded, without a cache if that cannot be used."""
+        try:
+            repository.reload_index()
+        except (StorageUnavailable, InsufficientSpace) as error:
+            self.warn(f"working without a cache: {error}")
+            return type(repository).open(repository.backend, secret, cache=None)
+        return repository
+
+    def _require(self, backend: StorageBackend, location: Location) -> None:
+        """Raise when there is no repository, before anybody is asked for its password."""
+        if not has_repository(backend):
+            raise self._no_repository(location, "")
+
+    @staticmethod
+    def _no_repository(location: Location, cause: str) -> NoRepository:
+        hint = "`backstay backup PATH` creates it" if location.key_file is not None else ""
+        return NoRepository(f"there is no repository at {location.address}", cause=cause or "nothing is there", hint=hint)
+
+    def cache(self) -> Path | None:
+        """The directory for disposable data, or None when it cannot be used."""
+        directory = environment.cache_directory(self.environ)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=directory) as probe:
+                probe.write(_PROBE)
+            if not (tag := directory / "CACHEDIR.TAG").exists():
+                tag.write_text(CACHE_TAG)
+        except OSError as error:
+            self.warn(f"working without a cache: {directory}: {error.strerror}")
+            return None
+        return directory
+
+
+def has_repository(backend: StorageBackend) -> bool:
+    """Whether a repository lies in this store."""
+    from backstay.errors import StorageMissing
+    from backstay.repository.format import REPO
+
+    try:
+        return backend.exists(REPO)
+    except StorageMissing:
+        return False
+
+
+def context_of(ctx: typer.Context) -> Context:
+    """Ours, from typer's."""
+    found = ctx.obj
+    assert isinstance(found, Context)
+    return found

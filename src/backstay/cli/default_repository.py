@@ -1,0 +1,193 @@
+"""Creating repositories: by `init`, and the default one by the first backup."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backstay.cli import secrets
+from backstay.cli.context import Context, Location, has_repository
+from backstay.errors import InvalidRequest, NoRepository
+
+if TYPE_CHECKING:
+    from backstay.repository.repository import Repository
+    from backstay.trust.secrets import Secret
+
+
+def create(context: Context, location: Location) -> str:
+    """Create a repository for `init`; its uuid. Raises InvalidRequest when there is one."""
+    secret = secrets.given_secret(context.environ, context.password_file)
+    if secret is None and location.key_file is not None:
+        with _alone(location.key_file.parent):
+            _refuse_existing(location)
+            return _create_with_key_file(context, location, location.key_file)
+    _refuse_existing(location)
+    if secret is None:
+        secret = secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
+    with _new(location, secret, note="created with the repository") as repository:
+        return repository.header.uuid
+
+
+def ensure_default(context: Context, location: Location) -> None:
+    """Before a backup: create the default repository if there never was one.
+
+    Raises NoRepository when it existed once: an unmounted disk must not get a second one.
+    """
+    if location.key_file is None or (_exists(location) and not _unfinished(location.key_file).exists()):
+        return
+    with _alone(location.key_file.parent):
+        _create_default(context, location, location.key_file)
+
+
+def _create_default(context: Context, location: Location, key_file: Path) -> None:
+    exists = _exists(location)
+    if exists and not _unfinished(key_file).exists():
+        return  # another first backup was faster
+    if not exists and key_file.exists():
+        raise NoRepository(
+            f"the default repository is gone: {location.address}",
+            cause=f"its key {key_file} is there, but no repository",
+            hint="mount the disk that holds it, or begin anew with `backstay init`",
+        )
+    secret = secrets.given_secret(context.environ, context.password_file)
+    if secret is None or exists:
+        _create_with_key_file(context, location, key_file)
+        return
+    with _new(location, secret, note="created by the first backup") as repository:
+        _print_recovery(context, repository, location, None)
+
+
+def _create_with_key_file(context: Context, location: Location, key_file: Path) -> str:
+    """Key file, repository, recovery key: in this order; the uuid.
+
+    The key is durable under an unfinished name before anything is sealed with it, and gets its final name after the
+    recovery key was printed: a run that stopped between is continued by the next one.
+    """
+    unfinished = _unfinished(key_file)
+    if key_file.exists():  # of an earlier repository that is gone
+        key_file.rename(unfinished)
+    secret = secrets.read_key_file(unfinished) if unfinished.exists() else _write_key_file(unfinished)
+    with _new_or_begun(location, secret) as repository:
+        _print_recovery(context, repository, location, key_file)
+        unfinished.rename(key_file)
+        _sync_directory(key_file.parent)
+        return repository.header.uuid
+
+
+def _refuse_existing(location: Location) -> None:
+    unfinished = location.key_file is not None and _unfinished(location.key_file).exists()
+    if _exists(location) and not unfinished:
+        raise InvalidRequest(
+            f"there is a repository at {location.address} already",
+            cause="it holds a repo.json",
+            hint="use it, or name another place",
+        )
+
+
+def _exists(location: Location) -> bool:
+    from backstay.storage.registry import open_backend
+
+    return has_repository(open_backend(location.address, create=False))
+
+
+def _unfinished(key_file: Path) -> Path:
+    return key_file.with_name(key_file.name + ".new")
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let two first backups at once create one repository."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _write_key_file(path: Path) -> Secret:
+    from backstay.trust.secrets import Secret
+
+    secret = Secret.new_keyfile()
+    write_secret_file(path, secret.printed())
+    return secret
+
+
+def write_secret_file(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read, durable on return. Raises InvalidRequest when it exists."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode() + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        try:
+            os.link(temporary, path)
+        finally:
+            temporary.unlink()
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot write the key file {path}", cause=error.strerror or str(error), hint="name a new file"
+        ) from error
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _new(location: Location, secret: Secret, *, note: str) -> Repository:
+    from backstay.repository.repository import Repository
+    from backstay.storage.registry import open_backend
+
+    return Repository.create(open_backend(location.address, create=True), secret, note=note)
+
+
+def _new_or_begun(location: Location, secret: Secret) -> Repository:
+    """A new repository, or the one that an interrupted run had created with this secret."""
+    from backstay.repository.repository import Repository
+    from backstay.storage.registry import open_backend
+
+    if _exists(location):
+        return Repository.open(open_backend(location.address, create=False), secret)
+    return _new(location, secret, note="key file of the default repository")
+
+
+def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
+    """A new recovery key: (the slot's id, the key as it is written down)."""
+    from backstay.trust.secrets import Secret
+
+    secret = Secret.new_recovery()
+    created = context.clock.now().isoformat(timespec="seconds")
+    slot = repository.slots.add(secret, repository.header_digest, note="recovery key", created=created)
+    return slot, secret.printed()
+
+
+def print_recovery_key(words: str) -> None:
+    """Show a recovery key, this once, on stderr: stdout may go into a file or a pipe."""
+    print(
+        f"\n    Recovery key:  {words}\n\n"
+        "Write it down and keep it away from this machine: when this disk is lost, it is all that\n"
+        "opens the backups. It is not shown again; `backstay key recovery` makes another one.\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _print_recovery(context: Context, repository: Repository, location: Location, key_file: Path | None) -> None:
+    print(f"Created a repository in {location.address}", file=sys.stderr)
+    if key_file is not None:
+        print(f"Its key lies in {key_file}", file=sys.stderr)
+    print_recovery_key(add_recovery(context, repository)[1])

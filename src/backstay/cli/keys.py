@@ -1,0 +1,116 @@
+"""`key`: who can open the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backstay.cli import secrets
+from backstay.cli.context import Context, context_of
+from backstay.cli.default_repository import add_recovery, print_recovery_key, write_secret_file
+from backstay.cli.render import local_time, plural, print_heading, print_table
+from backstay.core.clock import datetime_from_ns
+
+_KINDS = {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}
+
+
+def list_keys(ctx: typer.Context) -> int:
+    """List the passwords and keys that open the repository."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        slots = repository.slots.list()
+        epochs = repository.keyring.epochs
+    document = {
+        "slots": slots,
+        "epochs": [
+            {"number": e.number, "created": datetime_from_ns(e.created_ns), "compromised": e.compromised} for e in epochs
+        ],
+    }
+
+    def show() -> None:
+        rows = [(slot.id[:8], _KINDS.get(slot.kind, slot.kind), slot.created, slot.note) for slot in slots]
+        print_table(("ID", "Opens with", "Created", "Note"), rows, context.environ)
+        print()
+        print_heading("Data keys", context.environ)
+        ages = [
+            (str(e.number), local_time(datetime_from_ns(e.created_ns)), "compromised" if e.compromised else "")
+            for e in epochs
+        ]
+        print_table((">Epoch", "Since", ""), ages, context.environ)
+
+    context.result(document, show)
+    return 0
+
+
+def add_key(
+    ctx: typer.Context,
+    new_password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the new password from a file; else BACKSTAY_NEW_PASSWORD, or a prompt.", show_default=False)] = None,
+    new_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a new key file instead.", show_default=False)] = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="A remark that `key list` shows.", show_default=False)] = "",
+) -> int:
+    """Let one more password or key file open the repository."""
+    from backstay.trust.secrets import Secret
+
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        if new_key_file is not None:
+            secret = Secret.new_keyfile()
+            write_secret_file(new_key_file, secret.printed())  # durable before the repository relies on it
+        else:
+            secret = secrets.new_secret(context.environ, password_file=new_password_file)
+        created = context.clock.now().isoformat(timespec="seconds")
+        slot = repository.slots.add(secret, repository.header_digest, note=note, created=created)
+    context.result({"slot": slot, "kind": secret.kind}, lambda: context.say(f"added {_KINDS[secret.kind]} {slot[:8]}"))
+    return 0
+
+
+def remove_key(
+    ctx: typer.Context,
+    slot: Annotated[str, typer.Argument(metavar="ID", help="The beginning of an id that `key list` shows.", show_default=False)],
+) -> int:
+    """Let a password or key open the repository no more."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        repository.slots.remove(slot, context.clock)
+
+    def show() -> None:
+        context.say(f"removed {slot}")
+        context.say("whoever has opened the repository with it may have kept its data keys: see `backstay key rotate`")
+
+    context.result({"removed": slot}, show)
+    return 0
+
+
+def rotate_key(
+    ctx: typer.Context,
+    compromised: Annotated[bool, typer.Option("--compromised", help="The old data keys are known to others: `gc` rewrites what they protect.")] = False,
+) -> int:
+    """Begin a new data key; what is stored stays readable."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        keyring = repository.keyring
+        old = [epoch.number for epoch in keyring.epochs if not epoch.compromised]
+        new = keyring.begin_epoch(context.clock).number
+        if compromised:
+            for number in old:
+                keyring.mark_compromised(number, context.clock)
+
+    def show() -> None:
+        context.say(f"data key {new} is used from now on")
+        if compromised:
+            context.say(f"{plural(len(old), 'older data key')} marked as compromised: run `backstay gc`")
+
+    context.result({"epoch": new, "compromised": old if compromised else []}, show)
+    return 0
+
+
+def recovery_key(ctx: typer.Context) -> int:
+    """Print a new recovery key, once."""
+    context: Context = context_of(ctx)
+    with context.open(index=False) as repository:
+        slot, words = add_recovery(context, repository)
+    print_recovery_key(words)
+    context.result({"slot": slot, "kind": "recovery"}, lambda: context.say(f"added recovery key {slot[:8]}"))
+    return 0

@@ -1,0 +1,101 @@
+"""Failures: three lines for people, a problem document (RFC 9457) for programs, a status for both."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from backstay.cli import jsonout
+from backstay.cli.render import safe
+from backstay.errors import BackstayError, InsufficientSpace, Interrupted, InvalidRequest
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class InternalError(BackstayError):
+    """The program met something that it was not made for."""
+
+    default_hint = "run the command again with -v, and report what it shows"
+
+
+class SystemRefused(BackstayError):
+    """The operating system refused a request of the program itself."""
+
+
+def typed(error: BaseException) -> BackstayError:
+    """Any failure as one of ours."""
+    if isinstance(error, BackstayError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", cause="you asked to stop; the repository is as good as before")
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    if isinstance(error, typer.Abort):
+        return Interrupted("stopped at a question", cause="there was no answer")
+    if isinstance(error, OSError):
+        return _system(error)
+    if isinstance(error, MemoryError):
+        return SystemRefused("out of memory", hint="give it more, or use --read-concurrency 1")
+    return InternalError("this is a mistake in backstay", cause=f"{type(error).__name__}: {error}")
+
+
+def _usage(error: typer.TyperException) -> InvalidRequest:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "backstay"
+    title = error.format_message().strip().rstrip(".")
+    return InvalidRequest(
+        title[:1].lower() + title[1:],
+        cause=f"`{command}` cannot be called like this",
+        hint=f"see `{command} --help`",
+    )
+
+
+def _system(error: OSError) -> BackstayError:
+    reason = error.strerror or str(error)
+    title = f"cannot use {error.filename!s}" if error.filename else "a request to the system failed"
+    kind = InsufficientSpace if error.errno in _FULL else SystemRefused
+    return kind(title, cause=reason)
+
+
+def report(error: BaseException, *, json: bool, verbose: bool) -> int:
+    """Tell about a failure; the exit status of the process."""
+    failure = typed(error)
+    if verbose and not isinstance(error, (typer.TyperException, KeyboardInterrupt)):
+        traceback.print_exception(error, file=sys.stderr)
+    if json:
+        jsonout.write(problem(failure), sys.stdout)
+    else:
+        for line in lines(failure):
+            print(line, file=sys.stderr)
+    return failure.exit_status
+
+
+def lines(failure: BackstayError) -> tuple[str, str, str]:
+    """What failed, why, and what to do next."""
+    cause = failure.cause or _meaning(failure)
+    return f"error: {safe(failure.title)}", f"cause: {safe(cause)}", f"hint:  {safe(failure.hint)}"
+
+
+def _meaning(failure: BackstayError) -> str:
+    """What this kind of failure means, for one that tells no cause of its own."""
+    words = (type(failure).__doc__ or failure.code).strip().partition("\n")[0].rstrip(".")
+    return words[:1].lower() + words[1:]
+
+
+def problem(failure: BackstayError) -> dict[str, Any]:
+    """The failure as a problem document."""
+    document = {
+        "type": f"urn:backstay:problem:{failure.code}",
+        "title": failure.title,
+        "code": failure.code,
+        "cause": failure.cause or _meaning(failure),
+        "hint": failure.hint,
+        "exit_status": failure.exit_status,
+        "transient": failure.transient,
+    }
+    paths = getattr(failure, "paths", None)
+    return document | ({"paths": list(paths)} if paths else {})

@@ -1,0 +1,44 @@
+"""Events while an operation runs: a live line on a terminal, JSON lines for programs, else only warnings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from backstay.cli import jsonout
+from backstay.cli.render import safe
+from backstay.core.events import Event, EventSink, Warned
+
+MODES = ("auto", "json", "none")
+
+
+@contextmanager
+def watching(mode: str, environ: Mapping[str, str], *, quiet: bool) -> Iterator[EventSink]:
+    """A sink that may be called from any thread."""
+    if mode == "json":
+        yield _json_line
+    elif mode == "none" or quiet or not sys.stderr.isatty() or environ.get("TERM") == "dumb":
+        yield _warnings
+    else:
+        from backstay.cli.live import LiveLine
+
+        with LiveLine(environ).shown() as sink:
+            yield sink
+
+
+def _json_line(event: Event) -> None:
+    name = type(event).__name__.lower()
+    sys.stderr.write(jsonout.line({"event": name, **asdict(event)}))
+    sys.stderr.flush()
+
+
+def _warnings(event: Event) -> None:
+    if (line := warning(event)) is not None:
+        print(line, file=sys.stderr)
+
+
+def warning(event: Event) -> str | None:
+    """The line of a warning. Those about one path are told with the result, not twice."""
+    return safe(f"warning: {event.message}") if isinstance(event, Warned) and not event.path else None

@@ -1,0 +1,212 @@
+"""`restore` and `cat`: get data back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from backstay.cli import choosing
+from backstay.cli.context import Context, context_of
+from backstay.cli.render import plural
+from backstay.core.names import printable
+from backstay.core.quantities import format_count, format_size
+from backstay.errors import InvalidRequest, RestoreConflict, RestoreFailed
+
+if TYPE_CHECKING:
+    from backstay.operations.restore import RestoreOptions, RestorePlan, RestoreResult
+    from backstay.repository.repository import Repository
+    from backstay.repository.snapshots import Manifest
+
+SHOWN = 20
+
+
+def restore(
+    ctx: typer.Context,
+    snapshot: Annotated[str, typer.Argument(metavar="ID[:PATH]", help="The beginning of an id, a name, latest or latest:NAME; with :PATH only what lies there.", show_default=False)],
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="The newest snapshot of that time or before, such as 2026-11-18T14:30 or '2h ago'.", show_default=False)] = None,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; absolute paths are recreated below it, :PATH is put into it.", show_default=False)] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Restore to the original places.")] = False,
+    include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Restore only what matches; repeatable.", show_default=False)] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave out what matches; repeatable.", show_default=False)] = None,
+    conflict: Annotated[Literal["fail", "skip", "overwrite", "newer", "rename"], typer.Option(help="What to do with existing items that differ; rename moves them aside.")] = "fail",
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what the snapshot does not hold, inside its directories.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would be done.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything back and compare it.")] = False,
+    parallel: Annotated[int | None, typer.Option(metavar="N", min=1, max=64, help="Files written at once.", show_default=False)] = None,
+) -> int:
+    """Restore a snapshot, or a part of it."""
+    from backstay.operations.restore import RestoreOptions
+    from backstay.repository.selectors import split_target
+    from backstay.sources.filters import Selection
+
+    context = context_of(ctx)
+    _refuse_unclear_target(to, in_place=in_place)
+    ident, path = split_target(snapshot)
+    moment = choosing.moment(context, at) if at is not None else None
+    selection = Selection(_patterns(include), _patterns(exclude))
+    options = RestoreOptions(
+        path=path,
+        chooser=selection,
+        conflict=conflict,
+        delete=delete,
+        verify=verify,
+        in_place=in_place,
+        parallel=parallel,
+    )
+    with context.open() as repository:
+        manifest = choosing.one(context, repository, ident, at=moment)
+        target = to if to is not None else _original_place(repository, manifest, path)
+        if dry_run:
+            return _rehearse(context, repository, manifest, target, options)
+        return _restore(context, repository, manifest, target, options)
+
+
+def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
+    if to is None and not in_place:
+        raise InvalidRequest(
+            "it is not said where to restore to",
+            cause="there is no --to",
+            hint="give --to DIR, or --in-place to restore to the original places",
+        )
+    if to is not None and in_place:
+        raise InvalidRequest("--to and --in-place exclude each other", cause="both name a target", hint="give one of them")
+
+
+def _patterns(texts: list[str] | None) -> list[bytes]:
+    return [os.fsencode(text) for text in texts or ()]
+
+
+def _original_place(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
+    """Where a subtree's content came from; `/` for a whole snapshot."""
+    from backstay.operations.walk import subtree
+
+    if path is None:
+        return Path("/")
+    _, listing = subtree(manifest.root, path, repository.reader)
+    place = Path(os.fsdecode(path))
+    return place if listing is not None else place.parent
+
+
+def _rehearse(
+    context: Context, repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions
+) -> int:
+    from backstay.operations.restore import plan_restore
+
+    with context.watching() as events:
+        plan = plan_restore(repository, manifest, target, options, events=events)
+    context.result(_plan_document(plan), lambda: _show_plan(context, plan))
+    refused = plan.conflict_count > 0 and options.conflict == "fail"
+    return RestoreConflict.exit_status if refused else 0
+
+
+def _plan_document(plan: RestorePlan) -> dict[str, object]:
+    return {
+        "dry_run": True,
+        "snapshot": plan.snapshot,
+        "target": plan.target,
+        "files": plan.files,
+        "dirs": plan.dirs,
+        "bytes": plan.bytes,
+        "unchanged": plan.unchanged,
+        "conflicts": plan.conflict_count,
+        "conflict_paths": plan.conflicts,
+    }
+
+
+def _show_plan(context: Context, plan: RestorePlan) -> None:
+    context.say(
+        f"{plural(plan.files, 'file')} with {format_size(plan.bytes)} in {plural(plan.dirs, 'directory', 'directories')} "
+        f"would be restored into {plan.target}; {format_count(plan.unchanged)} are there already"
+    )
+    if plan.conflict_count:
+        context.say(f"{plural(plan.conflict_count, 'existing item differs', 'existing items differ')}:")
+        for path in plan.conflicts[:SHOWN]:
+            context.say(f"  {path}")
+        if plan.conflict_count > SHOWN:
+            context.say(f"  and {format_count(plan.conflict_count - SHOWN)} more")
+    context.say("nothing was written")
+
+
+def _restore(
+    context: Context, repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions
+) -> int:
+    from backstay.operations.restore import run_restore
+
+    with context.watching() as events:
+        result = run_restore(repository, manifest, target, options, events=events)
+    context.result(_document(manifest, target, result), lambda: _show(context, manifest, target, result))
+    return _status(result)
+
+
+def _status(result: RestoreResult) -> int:
+    return RestoreFailed.exit_status if result.errors else 0
+
+
+def _document(manifest: Manifest, target: Path, result: RestoreResult) -> dict[str, object]:
+    return {
+        "snapshot": manifest.id,
+        "target": target,
+        "files": result.files,
+        "dirs": result.dirs,
+        "bytes": result.bytes,
+        "unchanged": result.unchanged,
+        "skipped": result.skipped,
+        "renamed": result.renamed,
+        "deleted": result.deleted,
+        "verified": result.verified,
+        "errors": [{"path": path, "message": message} for path, message in result.errors],
+        "problems": [{"path": printable(problem.path), "message": problem.message} for problem in result.problems],
+    }
+
+
+def _show(context: Context, manifest: Manifest, target: Path, result: RestoreResult) -> None:
+    context.say(
+        f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} "
+        f"from snapshot {manifest.id} into {target}"
+    )
+    counts = {
+        "already there": result.unchanged,
+        "left as they were": result.skipped,
+        "moved aside": result.renamed,
+        "deleted": result.deleted,
+        "read back and equal": result.verified,
+    }
+    if told := [f"{format_count(count)} {what}" for what, count in counts.items() if count]:
+        context.say(", ".join(told))
+    for path, message in result.errors[:SHOWN]:
+        context.warn(f"not restored: {path}: {message}" if path else f"not restored: {message}")
+    for problem in result.problems[:SHOWN]:
+        context.warn(f"{printable(problem.path)}: {problem.message}")
+    hidden = max(0, len(result.errors) - SHOWN) + max(0, len(result.problems) - SHOWN)
+    if hidden:
+        context.warn(f"and {plural(hidden, 'more', 'more')}")
+
+
+def cat(
+    ctx: typer.Context,
+    snapshot: Annotated[str, typer.Argument(metavar="ID", help="The beginning of an id, a name, latest or latest:NAME.", show_default=False)],
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="The file; may also follow the id as ID:PATH.", show_default=False)] = None,
+) -> int:
+    """Write one file of a snapshot to standard output."""
+    from backstay.operations.look import open_file
+    from backstay.repository.selectors import split_target
+
+    context = context_of(ctx)
+    if context.json:
+        raise InvalidRequest("cat has no JSON form", cause="it writes the bytes of the file", hint="leave --json out")
+    ident, inside = split_target(snapshot)
+    wanted = choosing.stored_path(path) if path is not None else inside
+    if wanted is None:
+        raise InvalidRequest("it is not said which file", cause="there is no PATH", hint="write `backstay cat ID PATH`")
+    with context.open() as repository:
+        manifest = choosing.one(context, repository, ident)
+        for piece in open_file(repository, manifest, wanted):
+            sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+    return 0
+
+

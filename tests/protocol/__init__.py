@@ -1,0 +1,1 @@
+"""The protocol between writers and collectors, on the real code."""

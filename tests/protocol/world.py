@@ -1,0 +1,521 @@
+"""A small world on one store: backups, drops, collections and time itself, their calls ordered by a seed."""
+
+from __future__ import annotations
+
+import random
+import stat
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, TypeVar
+from unittest.mock import patch
+
+from backstay.core.pipeline import Workers
+from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnavailable
+from backstay.operations import backup as backup_module
+from backstay.operations.backup import BackupOptions, run_backup
+from backstay.repository import blobs as blobs_module
+from backstay.repository import collector as collector_module
+from backstay.repository import records as records_module
+from backstay.repository.blobs import BlobReader
+from backstay.repository.collector import Collector
+from backstay.repository.contents import all_chunk_ids, read_content
+from backstay.repository.nodes import Content, Node
+from backstay.repository.repository import Environment, Repository
+from backstay.repository.sessions import LEASE, Process, Session
+from backstay.repository.snapshots import Manifest
+from backstay.repository.trees import read_listing
+from backstay.sources.source import Capture, Directory, Problem, Stat
+from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.memory import MemoryStorage
+from backstay.testing import FakeClock, Interleaving, Outcome
+from backstay.trust.secrets import Secret
+
+Tree: TypeAlias = dict[bytes, dict[bytes, bytes]]  # directory -> file -> content
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SECRET: Final = Secret("keyfile", bytes(32))
+NOBODY: Final = Process("", "", "", 0, "")  # nobody can tell that such a process is dead
+DIRECTORIES: Final = (b"a", b"b", b"c")
+FILES: Final = (b"x", b"y")
+HOSTS: Final = ("one", "two")
+_DIR_MODE: Final = stat.S_IFDIR | 0o755
+_FILE_MODE: Final = stat.S_IFREG | 0o644
+_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _contents() -> list[bytes]:
+    rng = random.Random(0)
+    return [rng.randbytes(rng.choice((60, 90, 300, 500, 700))) for _ in range(14)]
+
+
+CONTENTS: Final = _contents()
+
+
+# -- everything on the calling thread: the schedule knows no others
+
+
+class InlineWorkers(Workers):
+    """Does the work at once, on the thread that submits it."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self.threads = threads
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+        future: Future[Result] = Future()
+        try:
+            future.set_result(work(item))
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result, as a pool does
+            future.set_exception(error)
+        return future
+
+    def ordered(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        weigh: Callable[[Item], int],
+        limit: int,
+        inline: Callable[[Item], bool] = lambda item: False,
+    ) -> Iterator[Result]:
+        for item in items:
+            yield work(item)
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+
+# -- a source in memory
+
+
+@dataclass
+class TreeDirectory:
+    """One directory of a tree; the root holds directories, those hold files."""
+
+    path: bytes
+    tree: Tree
+    files: dict[bytes, bytes] | None
+    on_list: Callable[[], None]
+
+    def pages(self) -> Iterator[Sequence[Stat]]:
+        self.on_list()
+        if self.files is None:
+            yield [(name, _DIR_MODE, 0, 0, 0, 1) for name in sorted(self.tree)]
+        elif self.files:
+            yield [
+                (name, _FILE_MODE, len(data), zlib.crc32(data), 0, 1) for name, data in sorted(self.files.items())
+            ]
+
+    def capture(self, entry: Stat, *, small: int) -> Capture:
+        data = None if self.files is None else self.files[entry[0]]
+        return Capture(entry, Node(entry[0], entry[1], 0, 0, "", "", entry[2], entry[3]), data)
+
+    def enter(self, entry: Stat) -> Directory:
+        return TreeDirectory(b"/" + entry[0], self.tree, self.tree[entry[0]], self.on_list)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class TreeSource:
+    """Backs up a tree; `on_list` is called whenever a directory is listed."""
+
+    kind = "tree"
+    paths: Sequence[bytes] = (b"/",)
+
+    def __init__(self, tree: Tree, on_list: Callable[[], None] = lambda: None) -> None:
+        self.problems: list[Problem] = []
+        self._tree, self._on_list = tree, on_list
+
+    def root(self) -> Directory:
+        return TreeDirectory(b"/", self._tree, None, self._on_list)
+
+
+def restored(manifest: Manifest, reader: BlobReader) -> Tree:
+    """What a snapshot holds, every byte read; what it needs besides contents is read as well."""
+    for _ in read_content(manifest.stat_stream, reader):
+        pass
+    return {
+        node.name: {file.name: _bytes(file.content, reader) for file in _listing(node.content, reader)}
+        for node in _listing(manifest.root, reader)
+    }
+
+
+def _listing(content: Content | None, reader: BlobReader) -> list[Node]:
+    assert content is not None
+    return [*read_listing(content, reader)]
+
+
+def _bytes(content: Content | None, reader: BlobReader) -> bytes:
+    assert content is not None
+    return b"".join(bytes(piece) for piece in read_content(content, reader))
+
+
+# -- one actor's way to the store
+
+
+class Unreliable(StorageBackend):
+    """Loses acknowledgements: a change takes effect and raises, or is sent again by a layer that retries."""
+
+    def __init__(self, inner: StorageBackend, rng: random.Random, *, lost: float, resent: float) -> None:
+        self._inner, self._rng, self._lost, self._resent = inner, rng, lost, resent
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        self._inner.store(name, data, overwrite=overwrite)
+        drawn = self._rng.random()
+        if drawn < self._lost:
+            raise StorageUnavailable(f"no answer for {name}")
+        if drawn < self._lost + self._resent:
+            self._inner.store(name, data, overwrite=overwrite)
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        return self._inner.retrieve(name, start=start, length=length)
+
+    def delete(self, name: str) -> None:
+        self._inner.delete(name)
+        if self._rng.random() < self._lost:
+            raise StorageUnavailable(f"no answer for {name}")
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._inner.list(prefix)
+
+    def stat(self, name: str) -> ObjectInfo:
+        return self._inner.stat(name)
+
+
+# -- the world
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How many of each actor there may be, and what may go wrong."""
+
+    writers: tuple[int, int] = (1, 3)
+    rounds: tuple[int, int] = (1, 2)  # backups, drops or collections in a row, by one actor
+    droppers: tuple[int, int] = (0, 2)
+    collectors: tuple[int, int] = (1, 2)
+    crash: float = 0.004
+    lost: float = 0.004
+    resent: float = 0.004
+    pause: float = 0.06
+    pause_steps: int = 120
+    late: float = 0.4  # how often there is an actor that lets the lease run out
+
+
+@dataclass
+class Seen:
+    """What the actors of a schedule were told, by snapshot id."""
+
+    trees: dict[str, Tree] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)
+    dropping: set[str] = field(default_factory=set)
+    fenced: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A repository to begin with."""
+
+    objects: dict[str, tuple[bytes, int]]
+    trees: dict[str, Tree]
+    dropped: frozenset[str]
+    latest: dict[str, Tree]
+    now: datetime
+
+
+class World:
+    """One store, one clock, one source of chance; what was acknowledged is remembered here."""
+
+    def __init__(self, seed: int, template: Template | None = None, profile: Profile | None = None) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.profile = profile or Profile()
+        self.clock = FakeClock(template.now if template else _START)
+        self.store = MemoryStorage(clock=self.clock)
+        self.seen = Seen()
+        self.latest: dict[str, Tree] = {}
+        self.errors: Counter[str] = Counter()
+        self.outcomes: dict[str, Outcome] = {}
+        self._sessions: dict[str, Session] = {}
+        self._pending: dict[str, Tree] = {}
+        if template is not None:
+            self.store._shelf.objects.update(template.objects)
+            self.seen.trees.update(template.trees)
+            self.seen.acknowledged.update(template.trees)
+            self.seen.dropping.update(template.dropped)
+            self.latest = dict(template.latest)
+
+    # the pieces
+
+    def environment(self) -> Environment:
+        return Environment(
+            clock=self.clock, random=self.rng.randbytes, process=NOBODY, threads=1, pack_target=1200
+        )
+
+    def open(self, backend: StorageBackend) -> Repository:
+        return Repository.open(backend, SECRET, environment=self.environment())
+
+    def collector(self, repository: Repository) -> Collector:
+        return Collector(repository, lease=LEASE)
+
+    def next_tree(self, host: str) -> Tree:
+        """The host's tree as it is now: a few files changed since the last time anybody looked."""
+        tree = {name: dict(files) for name, files in self.latest.get(host, {}).items()}
+        for _ in range(self.rng.randint(1, 3) if tree else 4):
+            files = tree.setdefault(self.rng.choice(DIRECTORIES), {})
+            name = self.rng.choice(FILES)
+            if name in files and self.rng.random() < 0.3:
+                del files[name]
+            else:
+                files[name] = self.rng.choice(CONTENTS)
+        self.latest[host] = tree
+        return tree
+
+    def on_session(self, session: Session) -> None:
+        """Called in place of the heartbeat thread."""
+        actor = threading.current_thread().name
+        self._sessions[actor] = session
+        self.seen.trees[session.id] = self._pending[actor]
+
+    def _on_list(self) -> None:
+        if self.rng.random() < 0.1:
+            self._sessions[threading.current_thread().name].beat()
+
+    def backup(self, repository: Repository, host: str | None = None) -> str | None:
+        """One real backup; its snapshot, None when it was fenced."""
+        actor = threading.current_thread().name
+        host = host or self.rng.choice(HOSTS)
+        tree = self._pending[actor] = self.next_tree(host)
+        kind = self.rng.choice(("full", "incremental", "incremental", "incremental"))
+        self.clock.advance(1)
+        try:
+            result = run_backup(repository, TreeSource(tree, self._on_list), BackupOptions(kind=kind, host=host))
+        except SnapshotFenced:
+            self.seen.fenced.add(self._sessions[actor].id)
+            return None
+        assert result.snapshot is not None
+        self.seen.acknowledged.add(result.snapshot)
+        return result.snapshot
+
+    def drop(self, repository: Repository) -> None:
+        """Drop any snapshot but, mostly, not the last one."""
+        live = repository.snapshots.live()
+        if len(live) < 2 and self.rng.random() < 0.9 or not live:
+            return
+        chosen = self.rng.choice(live).id
+        self.seen.dropping.add(chosen)
+        try:
+            repository.snapshots.drop(chosen, "test", self.clock)
+        except NotFound:
+            return
+
+    def collect(self, repository: Repository, *, allow_empty: bool = True) -> None:
+        collector = self.collector(repository)
+        collector.execute(collector.plan(allow_empty=allow_empty))
+
+    # the actors
+
+    def _actor(self, act: Callable[[Repository], object]) -> Callable[[StorageBackend], object]:
+        rounds = self.rng.randint(*self.profile.rounds)
+
+        def run(scheduled: StorageBackend) -> None:
+            profile = self.profile
+            backend = Unreliable(scheduled, self.rng, lost=profile.lost, resent=profile.resent)
+            repository: Repository | None = None
+            for _ in range(rounds):
+                if repository is None or self.rng.random() < 0.5:
+                    repository = self.open(backend)
+                try:
+                    act(repository)
+                except BackstayError as error:
+                    self.errors[f"{act.__name__}: {type(error).__name__}: {error}"[:120]] += 1
+
+        return run
+
+    def _pass_time(self, backend: StorageBackend) -> None:
+        for _ in range(self.rng.randint(1, 3)):
+            for _ in range(self.rng.randint(1, 6)):
+                backend.exists("time")  # only to wait for a turn
+            self.clock.advance(self.rng.choice((600, 4000)))
+
+    def actors(self) -> dict[str, Callable[[StorageBackend], object]]:
+        profile, rng = self.profile, self.rng
+        actors: dict[str, Callable[[StorageBackend], object]] = {}
+        for kind, count, act in (
+            ("writer", profile.writers, self.backup),
+            ("dropper", profile.droppers, self.drop),
+            ("collector", profile.collectors, self.collect),
+        ):
+            actors |= {f"{kind}{n}": self._actor(act) for n in range(rng.randint(*count))}
+        if rng.random() < profile.late:
+            actors["time"] = self._pass_time
+        return actors
+
+    def run(self) -> Interleaving:
+        profile = self.profile
+        schedule = Interleaving(
+            self.seed,
+            self.store,
+            crash_probability=profile.crash,
+            pause_probability=profile.pause,
+            pause_steps=profile.pause_steps,
+        )
+        self.outcomes = dict(schedule.run(self.actors()))
+        return schedule
+
+    # what must hold
+
+    def check(self) -> None:
+        """Everything that was promised, at once and after two quiet collections."""
+        self.check_snapshots()
+        self.clock.advance(3 * LEASE / timedelta(seconds=1))
+        for _ in range(2):
+            self.collect(self.open(self.store))
+        self.check_snapshots()
+        self.check_garbage()
+        repository = self.open(self.store)
+        self._start_backup_after(repository)
+
+    def _start_backup_after(self, repository: Repository) -> None:
+        with repository.begin_session() as session:
+            stored = {info.name.rpartition("/")[2] for info in self.store.list() if info.name[:4] in ("pack", "meta")}
+            ghosts = [info.digest.hex() for _, info in repository.index.packs() if info.digest.hex() not in stored]
+            assert not ghosts, f"{session.id} would use packs that are gone: {ghosts}"
+
+    def check_snapshots(self) -> None:
+        """All that was acknowledged and not dropped is there; all that is there can be read, byte for byte."""
+        repository = self.open(self.store)
+        live = {manifest.id: manifest for manifest in repository.snapshots.live()}
+        missing = self.seen.acknowledged - self.seen.dropping - set(live)
+        assert not missing, f"acknowledged snapshots are gone: {missing}"
+        assert not self.seen.fenced & set(live), "a fenced writer has a snapshot"
+        for ulid, manifest in live.items():
+            assert restored(manifest, repository.reader) == self.seen.trees[ulid], f"{ulid} has changed"
+
+    def check_garbage(self) -> None:
+        """Nothing is left that nobody needs."""
+        repository = self.open(self.store)
+        needed: set[bytes] = set()
+        for manifest in repository.snapshots.live():
+            needed |= _chunks(manifest, repository.reader)
+        names = {info.name for info in self.store.list()}
+        packs = {name.rpartition("/")[2] for name in names if name.startswith(("packs/", "meta/"))}
+        used = {
+            info.digest.hex()
+            for _, info in repository.index.packs()
+            if any(chunk in needed for chunk, *_ in info.table.chunks())
+        }
+        assert packs <= used, f"packs that nobody needs: {packs - used}"
+        rest = sorted(name for name in names if name.startswith(("sessions/", "probe/")))
+        assert not rest, f"traces of writers that ended: {rest}"
+        dropped = {name.removeprefix("drops/") for name in names if name.startswith("drops/")}
+        left = [ulid for ulid in dropped if f"snapshots/{ulid}" in names]
+        assert not left, f"dropped snapshots whose objects are still there: {left}"
+        repository.collections.refresh()
+        assert not repository.collections.open_numbers(), "a collection without a verdict"
+
+
+def _chunks(manifest: Manifest, reader: BlobReader) -> set[bytes]:
+    found = {*all_chunk_ids(manifest.stat_stream, reader), *all_chunk_ids(manifest.root, reader)}
+    for node in _listing(manifest.root, reader):
+        assert node.content is not None
+        found.update(all_chunk_ids(node.content, reader))
+        for file in _listing(node.content, reader):
+            assert file.content is not None
+            found.update(all_chunk_ids(file.content, reader))
+    return found
+
+
+# -- how schedules are run
+
+
+@contextmanager
+def patched(world: Callable[[], World | None]) -> Iterator[None]:
+    """Small sizes, no threads, chance from the world's seed."""
+
+    def chance(count: int) -> bytes:
+        current = world()
+        return current.rng.randbytes(count) if current else random.Random(count).randbytes(count)
+
+    def started(session: Session, every_s: float = 0.0) -> None:
+        current = world()
+        assert current is not None
+        current.on_session(session)
+
+    defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__
+    with (
+        patch.object(blobs_module, "Workers", InlineWorkers),
+        patch.object(backup_module, "Workers", InlineWorkers),
+        patch.object(collector_module, "Workers", InlineWorkers),
+        patch.object(blobs_module, "SMALL", 200),
+        patch.object(blobs_module, "BUNDLE_TARGET", 300),
+        patch.object(backup_module, "CHECKPOINT_FILES", 3),
+        patch.object(collector_module, "MANY_SEGMENTS", 4),
+        patch.object(collector_module, "SMALL_PACK", 600),
+        patch.object(collector_module, "MANY_SMALL", 3),
+        patch.object(Session, "start_heartbeat", started),
+        patch.dict(defaults, {"random": chance}),
+    ):
+        yield
+
+
+class Runner:
+    """Runs worlds one after the other; `current` is the one whose seed decides now."""
+
+    def __init__(self, profile: Profile | None = None) -> None:
+        self.profile = profile
+        self.current: World | None = None
+        self.errors: Counter[str] = Counter()
+        self.steps = 0
+
+    def run(self, seed: int) -> None:
+        """One schedule and everything that must hold after it; an AssertionError or BackstayError names the seed."""
+        world = self.current = World(seed, template(seed % TEMPLATES), self.profile)
+        schedule: Interleaving | None = None
+        try:
+            schedule = world.run()
+            self.steps += len(schedule.schedule)
+            world.check()
+        except (AssertionError, BackstayError) as error:
+            error.add_note(f"seed {seed}" + (f": {schedule.describe()}" if schedule else ""))
+            raise
+        finally:
+            self.errors += world.errors
+
+
+TEMPLATES: Final = 6
+
+
+@lru_cache
+def template(number: int) -> Template:
+    """A repository with some history: snapshots, one dropped, perhaps an interrupted collection."""
+    world = World(-1 - number)
+    with patched(lambda: world):
+        Repository.create(world.store, SECRET, environment=world.environment()).close()
+        if number:
+            repository = world.open(world.store)
+            made = [world.backup(repository, host) for host in ("one", "one", "two", "one")[: number + 1]]
+            chosen = made[number % len(made)]
+            assert chosen is not None
+            repository.snapshots.drop(chosen, "test", world.clock)
+            world.seen.dropping.add(chosen)
+            if number % 2:
+                world.collect(repository)
+    return Template(
+        dict(world.store._shelf.objects),
+        world.seen.trees,
+        frozenset(world.seen.dropping),
+        world.latest,
+        world.clock.now(),
+    )
