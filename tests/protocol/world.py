@@ -19,13 +19,14 @@ from unittest.mock import patch
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnavailable
 from backstay.operations import backup as backup_module
-from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.backup import BackupKind, BackupOptions, run_backup
 from backstay.repository import blobs as blobs_module
 from backstay.repository import collector as collector_module
 from backstay.repository import records as records_module
 from backstay.repository.blobs import BlobReader
 from backstay.repository.collector import Collector
-from backstay.repository.contents import all_chunk_ids, read_content
+from backstay.repository.contents import read_content
+from backstay.repository.marking import LiveChunks, mark
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import LEASE, Process, Session
@@ -293,14 +294,26 @@ class World:
             self._sessions[threading.current_thread().name].beat()
 
     def backup(self, repository: Repository, host: str | None = None) -> str | None:
-        """One real backup; its snapshot, None when it was fenced."""
-        actor = threading.current_thread().name
+        """A backup of a host as it is now; its snapshot, None when it was fenced."""
         host = host or self.rng.choice(HOSTS)
-        tree = self._pending[actor] = self.next_tree(host)
         kind = self.rng.choice(("full", "incremental", "incremental", "incremental"))
+        return self.back_up(repository, self.next_tree(host), host=host, kind=kind, on_list=self._on_list)
+
+    def back_up(
+        self,
+        repository: Repository,
+        tree: Tree,
+        *,
+        host: str = HOSTS[0],
+        kind: BackupKind = "incremental",
+        on_list: Callable[[], None] = lambda: None,
+    ) -> str | None:
+        """One real backup; `on_list` is called in the middle, whenever a directory is listed."""
+        actor = threading.current_thread().name
+        self._pending[actor] = tree
         self.clock.advance(1)
         try:
-            result = run_backup(repository, TreeSource(tree, self._on_list), BackupOptions(kind=kind, host=host))
+            result = run_backup(repository, TreeSource(tree, on_list), BackupOptions(kind=kind, host=host))
         except SnapshotFenced:
             self.seen.fenced.add(self._sessions[actor].id)
             return None
@@ -406,9 +419,8 @@ class World:
     def check_garbage(self) -> None:
         """Nothing is left that nobody needs."""
         repository = self.open(self.store)
-        needed: set[bytes] = set()
-        for manifest in repository.snapshots.live():
-            needed |= _chunks(manifest, repository.reader)
+        needed = LiveChunks(1)  # as coarse as the collector's: it may keep a pack by mistake
+        mark(repository.snapshots.live(), repository.reader, needed)
         names = {info.name for info in self.store.list()}
         packs = {name.rpartition("/")[2] for name in names if name.startswith(("packs/", "meta/"))}
         used = {
@@ -424,17 +436,6 @@ class World:
         assert not left, f"dropped snapshots whose objects are still there: {left}"
         repository.collections.refresh()
         assert not repository.collections.open_numbers(), "a collection without a verdict"
-
-
-def _chunks(manifest: Manifest, reader: BlobReader) -> set[bytes]:
-    found = {*all_chunk_ids(manifest.stat_stream, reader), *all_chunk_ids(manifest.root, reader)}
-    for node in _listing(manifest.root, reader):
-        assert node.content is not None
-        found.update(all_chunk_ids(node.content, reader))
-        for file in _listing(node.content, reader):
-            assert file.content is not None
-            found.update(all_chunk_ids(file.content, reader))
-    return found
 
 
 # -- how schedules are run

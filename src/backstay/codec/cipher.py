@@ -38,4 +38,6 @@ class Cipher:
         try:
             return self._aead.decrypt(nonce, data, bound)
         except (InvalidTag, ValueError) as error:
-            raise CorruptedBackup("encrypted data was changed", cause="its authentication tag does not match") from error
+            raise CorruptedBackup(
+                "encrypted data was changed", cause="its authentication tag does not match"
+            ) from error

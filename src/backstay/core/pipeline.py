@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Generic, TypeVar
-
-from typing import Self
+from typing import Final, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,7 +38,7 @@ class Workers:
         *,
         weigh: Callable[[Item], int],
         limit: int,
-        inline: Callable[[Item], bool] = lambda item: False,
+        inline: Callable[[Item], bool] | None = None,
     ) -> Iterator[Result]:
         """`work(item)` for each item, in order, while at most `limit` of weight (say bytes) is under way.
 
@@ -51,7 +49,7 @@ class Workers:
         total = 0
         try:
             for item in items:
-                if inline(item):
+                if inline is not None and inline(item):
                     pending.append(_Pending(work(item), 0))
                 else:
                     weight = weigh(item)

@@ -46,7 +46,7 @@ class _Open:
     visit: Visit
     parent: _Open | None
     files: int = 0
-    bytes: int = 0
+    size: int = 0
     fresh: dict[bytes, tuple[Stat, Node]] = field(default_factory=dict)
     failed: set[bytes] = field(default_factory=set)
     listing: MetaWriter | None = None
@@ -98,7 +98,7 @@ class Assembler:
             self._stats.write(encode_enter(top.visit.name, rows) if step.first else encode_page(rows))
         dirs = sum(1 for row in step.rows if row[1] & 0o170000 == 0o040000)
         top.files += len(step.rows) - dirs - len(top.failed)
-        top.bytes += sum(map(_size, step.rows))
+        top.size += sum(map(_size, step.rows))
         if top.listing is not None:
             self._write_files(top, step)
         top.failed.clear()
@@ -127,9 +127,9 @@ class Assembler:
             assert top.listing is not None
             content = top.listing.finish()
         same = step.base is not None and content == step.base.content
-        self._stats.write(encode_leave(Leave(content, top.files, top.bytes)))
+        self._stats.write(encode_leave(Leave(content, top.files, top.size)))
         self.totals.files += top.files
-        self.totals.bytes += top.bytes
+        self.totals.bytes += top.size
         self.totals.dirs += 1
         if self._stack:
             self._child(self._stack[-1], top.visit.name, content, same=same)
@@ -208,5 +208,3 @@ class Assembler:
             cause=f"{printable(top.visit.path_of(name))} is in its stat stream, but not in its listing",
             hint="back up with --kind full",
         )
-
-

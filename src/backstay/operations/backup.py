@@ -18,7 +18,7 @@ from backstay.core.pipeline import Workers, read_ahead
 from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest
 from backstay.operations.assemble import Assembler, BaseUnusable
 from backstay.operations.resume import ResumeJournal
-from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Unreadable, Visit
+from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.repository.blobs import SMALL, BlobWriter
 from backstay.repository.contents import content_of
 from backstay.repository.format import RecordKind

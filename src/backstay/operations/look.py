@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from backstay.codec.compression import Buffer
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
-from backstay.operations.walk import EVERYTHING, Chooser, Enter, Item, subtree, walk
+from backstay.operations.walk import EVERYTHING, Chooser, Leave, subtree, walk
 from backstay.repository.contents import read_content
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.nodes import Content, Node
@@ -56,17 +56,14 @@ def list_entries(
             yield Found(_join(path, child.name), child)
 
 
-def _below(
-    repository: Repository, *, listing_path: bytes, manifest: Manifest, chooser: Chooser
-) -> Iterator[Found]:
+def _below(repository: Repository, *, listing_path: bytes, manifest: Manifest, chooser: Chooser) -> Iterator[Found]:
     node, listing = subtree(manifest.root, listing_path, repository.reader)
     if listing is None:
         return
     for visit in walk(listing, repository.reader, path=listing_path, node=node, chooser=chooser):
-        if isinstance(visit, Item):
-            yield Found(visit.path, visit.node)
-        elif isinstance(visit, Enter) and visit.node is not None and visit.path != listing_path and visit.selected:
-            yield Found(visit.path, visit.node)
+        if isinstance(visit, Leave) or visit.node is None or visit.path == listing_path:
+            continue
+        yield Found(visit.path, visit.node)
 
 
 def find(repository: Repository, manifest: Manifest, matches: Chooser) -> Iterator[Found]:
@@ -203,7 +200,9 @@ def stats(repository: Repository) -> RepositoryStats:
     """Count what the index names and the snapshots say."""
     live = repository.snapshots.live()
     packs = [info for _, info in repository.index.packs()]
-    sizes = {kind: sum(p.size for p in packs if p.kind is kind) for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK)}
+    sizes = {
+        kind: sum(p.size for p in packs if p.kind is kind) for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK)
+    }
     newest = {s.source + s.host: s.stats.bytes for s in live}
     return RepositoryStats(
         snapshots=len(live),
@@ -220,4 +219,3 @@ def stats(repository: Repository) -> RepositoryStats:
 
 def _join(path: bytes, name: bytes) -> bytes:
     return path + name if path.endswith(b"/") else path + b"/" + name
-

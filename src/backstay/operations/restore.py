@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from backstay.codec.compression import Buffer
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
@@ -306,7 +308,7 @@ class _Restore:
             large.abandon()
         self.large.clear()
 
-    def guard(self, path: bytes | None, action: Callable[[], None]) -> None:
+    def guard(self, path: bytes | None, action: Callable[[], object]) -> None:
         """Run one step; what concerns a single item is noted, and the rest goes on."""
         try:
             action()
@@ -511,9 +513,12 @@ class _Restore:
                 self._write_whole(file)
             return
         for file, at in group:
-            self.guard(file.path, lambda file=file, at=at: self._write_small(file, self.reader.slice(blob, at, file.chunks[0])))
+            self.guard(file.path, partial(self._write_slice, file, blob, at))
 
-    def _write_small(self, file: _File, data: bytes | bytearray | memoryview) -> None:
+    def _write_slice(self, file: _File, blob: Buffer, at: Place) -> None:
+        self._write_small(file, self.reader.slice(blob, at, file.chunks[0]))
+
+    def _write_small(self, file: _File, data: Buffer) -> None:
         directory = file.place.directory
         assert directory is not None
         directory.write_small(file.node.name, data, file.node)

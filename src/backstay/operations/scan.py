@@ -207,4 +207,3 @@ class _BasePages:
                 return
             self._rows, self._body = following
             self._at, self._is_first = 0, False
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -134,7 +134,7 @@ class BlobWriter:
         raw = b"".join(bundle.data)
         self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(raw), raw, bundle.members)
 
-    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, members: tuple[Member, ...] | list[Member]) -> None:
+    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, members: Sequence[Member]) -> None:
         pack = self._choose(kind)
         ordinal = pack.builder.reserve()
         pack.waiting_raw += len(raw)

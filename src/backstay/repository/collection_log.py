@@ -125,22 +125,20 @@ class CollectionLog:
     def _store(self, name: str, record: CollectionRecord | WaitingRecord | VerdictRecord) -> None:
         epoch = self._keyring.current
         kind = _KINDS[type(record)]
-        data = seal_record(
-            kind, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
+        data = seal_record(kind, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key)
         self._backend.store(name, data)
         self._names.add(name)
         self._cache[name] = record
 
     def _read(self, name: str, type_: type[Record]) -> Record:
-        if name not in self._cache:
+        known = self._cache.get(name)
+        if known is None:
             data = self._backend.retrieve(name)
             key = self._keyring.key(header_epoch(data, _KINDS[type_], self._keyring.repository))
-            record = open_record(data, key=key, type=type_)
-            if record.number != int(name[3:11]):
+            known = open_record(data, key=key, type=type_)
+            if known.number != int(name[3:11]):
                 raise CorruptedBackup(f"{name} is the record of another collection")
-            self._cache[name] = record
-        record = self._cache[name]
-        if not isinstance(record, type_):
+            self._cache[name] = known
+        if not isinstance(known, type_):
             raise CorruptedBackup(f"{name} is a record of another kind")
-        return record
+        return known

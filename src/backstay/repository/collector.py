@@ -160,7 +160,7 @@ class Collector:
         if lost:
             raise CorruptedBackup(
                 "nothing is collected while a snapshot is missing",
-                cause=f"{sorted(lost)[0]} is gone, and no record says that it was deleted",
+                cause=f"{min(lost)} is gone, and no record says that it was deleted",
                 hint="restore the object from a copy, or accept the loss with `backstay repair snapshots`",
             )
         return live
@@ -377,4 +377,3 @@ def batched_by_size(packs: Iterable[StoredPack], target: int) -> Iterator[list[S
             batch, size = [], 0
     if batch:
         yield batch
-

@@ -61,7 +61,9 @@ class Keyring:
         self.root = root
         self.repository = repository
         self.chunk_ids = ChunkIds(expand(root, b"backstay/v1/chunk-id"))
-        self.chunker_secret = int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big") >> 1  # the library takes 63 bits
+        self.chunker_secret = (
+            int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big") >> 1
+        )  # the library takes 63 bits
         self._epochs: dict[int, Epoch] = {}
 
     def load(self) -> None:
@@ -145,9 +147,7 @@ class Keyring:
             open_record(data, key=self._wrapping, type=CompromiseRecord)
 
     def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
-        return seal_record(
-            kind, body, repository=self.repository, epoch=epoch, key=self._wrapping, random=self._random
-        )
+        return seal_record(kind, body, repository=self.repository, epoch=epoch, key=self._wrapping, random=self._random)
 
     def _read(self, number: int, *, compromised: bool) -> Epoch:
         data = self._backend.retrieve(epoch_name(number))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-
-from backstay.errors import CorruptedBackup
 
 MAX_NAME: Final = 4096  # bytes; Linux allows 255, other systems more
 MAX_NODE: Final = 64 << 20  # bytes of one encoded node, content ids and xattrs included

@@ -88,7 +88,7 @@ class PackTable(msgspec.Struct, array_like=True, frozen=True, gc=False):
             raise CorruptedBackup("a pack table declares an absurd blob size")
         at = 0
         for kind, size, held in zip(self.kinds, raw, members, strict=True):
-            if held and kind != BlobKind.BUNDLE or kind == BlobKind.BUNDLE and sum(lengths[at : at + held]) != size:
+            if (held and kind != BlobKind.BUNDLE) or (kind == BlobKind.BUNDLE and sum(lengths[at : at + held]) != size):
                 raise CorruptedBackup("a pack table has members that do not fill their bundle")
             at += held
 
@@ -221,7 +221,13 @@ class PackBuilder:
         return self.reserved - 1
 
     def seal(
-        self, ordinal: int, kind: BlobKind, blob_id: bytes, raw: Buffer, members: Sequence[Member], compressor: Compressor
+        self,
+        ordinal: int,
+        kind: BlobKind,
+        blob_id: bytes,
+        raw: Buffer,
+        members: Sequence[Member],
+        compressor: Compressor,
     ) -> SealedBlob:
         """Compress and encrypt one blob, then decode it again: faulty memory shows here and not at a restore."""
         codec, packed = compressor.compress(raw)

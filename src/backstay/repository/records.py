@@ -36,7 +36,9 @@ def padded_length(length: int) -> int:
     return length + mask & ~mask
 
 
-def new_header(kind: RecordKind, repository: bytes, epoch: int, epoch_key: bytes, random: Random) -> tuple[bytes, Cipher]:
+def new_header(
+    kind: RecordKind, repository: bytes, epoch: int, epoch_key: bytes, random: Random
+) -> tuple[bytes, Cipher]:
     """The 92 header bytes of a new object, and the cipher that only it uses."""
     fields = _FIELDS.pack(MAGIC, VERSION, kind, SUITE, 0, repository, epoch, random(32))
     key, commitment = _derive(epoch_key, fields)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final
-
-from typing import Self
+from typing import Final, Self
 
 from backstay.codec.chunker import FILES, LISTINGS, ContentDefinedChunker
 from backstay.codec.compression import Compressor
@@ -16,7 +14,15 @@ from backstay.codec.digest import sha256
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, InvalidRequest, NoRepository, ObjectExists, ObjectNotFound, StorageMissing, WrongKey
+from backstay.errors import (
+    CorruptedBackup,
+    InvalidRequest,
+    NoRepository,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    WrongKey,
+)
 from backstay.repository.blobs import PACK_TARGET, BlobReader, BlobWriter
 from backstay.repository.collection_log import CollectionLog
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
@@ -36,7 +42,7 @@ DEFAULT_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 class Environment:
     """What a repository takes from outside: time, randomness, this process, threads."""
 
-    clock: Clock = SystemClock()
+    clock: Clock = field(default_factory=SystemClock)
     random: Random = os.urandom
     process: Process | None = None
     threads: int = DEFAULT_THREADS
@@ -166,7 +172,7 @@ class Repository:
     def _place_map(self) -> PlaceMap:
         if self.cache is None:
             return MemoryPlaceMap()
-        from backstay.repository.placemap import LmdbPlaceMap  # noqa: PLC0415 - listing snapshots needs no map
+        from backstay.repository.placemap import LmdbPlaceMap
 
         return LmdbPlaceMap(self.cache / "index")
 
@@ -192,9 +198,7 @@ class Repository:
     def begin_session(self) -> Session:
         """Announce a writer, then look at collections and index: in this order, on which collection relies."""
         self.keyring.begin_epoch_if_due(self.clock)
-        session = Session(
-            self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random
-        )
+        session = Session(self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random)
         session.announce()
         if self._index is not None:
             self.reload_index()
@@ -217,12 +221,11 @@ class Repository:
 
 
 def _exists(backend: StorageBackend) -> InvalidRequest:
-    error = InvalidRequest(
+    return InvalidRequest(
         f"there is a repository at {backend.url} already",
         cause=f"{REPO} exists",
         hint="use it, or choose another place",
     )
-    return error
 
 
 def _has_header(backend: StorageBackend) -> bool:
@@ -252,14 +255,10 @@ def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
         root, bound = opened
         if bound == header:
             return root
-        damaged = CorruptedBackup(
-            "repo.json was changed", cause=f"it is not the one that {name} was made for"
-        )
+        damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
     if damaged is not None:
         raise damaged
-    raise WrongKey(
-        f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it"
-    )
+    raise WrongKey(f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it")
 
 
 def _told(secret: Secret) -> str:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import msgspec
-from typing import Self
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
@@ -41,7 +40,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class RunningSession:
-    """One announced session as a collector sees it; `last_seen_ns` by the store's clock, `record` None if unreadable."""
+    """One announced session; `last_seen_ns` is by the store's clock, `record` None if it cannot be read."""
 
     id: str
     last_seen_ns: int

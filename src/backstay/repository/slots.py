@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -74,7 +74,7 @@ class SlotStore:
         self._backend.store(slot_name(digest), data)
         return digest.hex()
 
-    def list(self) -> list[SlotInfo]:
+    def list(self) -> Sequence[SlotInfo]:
         """All slots; a damaged one is shown as such."""
         return [self._info(name, slot) for name, slot in self.read_all(self._backend)]
 
@@ -126,7 +126,7 @@ class SlotStore:
         except ObjectExists:
             return
 
-    def lost(self, expected: tuple[bytes, ...]) -> list[bytes]:
+    def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
         """Slots that a snapshot recorded and that are gone without a removal record."""
         present = set(self.digests())
         return [

@@ -1,4 +1,4 @@
-"""Snapshot manifests: sealed, signed, write-once; a snapshot exists exactly while its object does and no drop names it."""
+"""Snapshot manifests: sealed, signed, write-once. A snapshot exists while its object does and no drop names it."""
 
 from __future__ import annotations
 

@@ -6,9 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias
-
-from typing import Self
+from typing import Self, TypeAlias
 
 from backstay.errors import ObjectNotFound
 

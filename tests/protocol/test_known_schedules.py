@@ -1,0 +1,245 @@
+"""Orders of events that once lost data, or could: each written out, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from backstay.errors import BackstayError, CollectionBusy
+from backstay.repository import blobs as blobs_module
+from backstay.repository.collector import Collector
+from backstay.repository.repository import Repository
+from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.testing import CrashPoint, Fault, FaultyBackend
+from tests.protocol.world import CONTENTS, SECRET, Tree, World, patched
+
+SMALL, BIG, OTHER = (sorted(CONTENTS, key=len)[at] for at in (0, -1, -3))
+KEPT: Tree = {b"a": {b"x": SMALL}}
+
+
+class Once:
+    """Calls something, the first time only."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action: Callable[[], object] | None = action
+
+    def __call__(self) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+
+
+class Before(StorageBackend):
+    """Lets others act right before the first call of an operation whose name begins so."""
+
+    def __init__(self, inner: StorageBackend, operation: str, prefix: str, action: Callable[[], object]) -> None:
+        self._inner, self._operation, self._prefix = inner, operation, prefix
+        self._action = Once(action)
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    def _call(self, operation: str, name: str) -> None:
+        if operation == self._operation and name.startswith(self._prefix):
+            self._action()
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        self._call("store", name)
+        self._inner.store(name, data, overwrite=overwrite)
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        self._call("retrieve", name)
+        return self._inner.retrieve(name, start=start, length=length)
+
+    def delete(self, name: str) -> None:
+        self._call("delete", name)
+        self._inner.delete(name)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._call("list", prefix)
+        return self._inner.list(prefix)
+
+    def stat(self, name: str) -> ObjectInfo:
+        self._call("stat", name)
+        return self._inner.stat(name)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A new repository; one open pack per kind, so that a test knows what lies together."""
+    made = World(1)
+    with patched(lambda: made), patch.object(blobs_module, "OPEN_PACKS", 1):
+        Repository.create(made.store, SECRET, environment=made.environment()).close()
+        yield made
+
+
+def drop(world: World, snapshot: str | None) -> None:
+    assert snapshot is not None
+    world.seen.dropping.add(snapshot)
+    world.open(world.store).snapshots.drop(snapshot, "test", world.clock)
+
+
+def collect(world: World) -> None:
+    world.collect(world.open(world.store))
+
+
+def back_up(world: World, tree: Tree, **more: object) -> str | None:
+    return world.back_up(world.open(world.store), tree, **more)  # type: ignore[arg-type]
+
+
+def test_base_whose_packs_were_rewritten(world: World) -> None:
+    """A snapshot names the packs of its base, but the base's chunks lie in others since a collection copied them."""
+    first = back_up(world, {b"a": {b"x": SMALL}, b"b": {b"x": BIG}})
+    base = back_up(world, KEPT)
+    drop(world, first)
+    collect(world)  # copies the small chunk to a new pack
+
+    def meanwhile() -> None:
+        drop(world, base)
+        collect(world)  # condemns the new pack, waits for the writer
+
+    back_up(world, KEPT | {b"c": {b"x": OTHER}}, on_list=Once(meanwhile))
+    collect(world)
+    world.check()
+
+
+def test_base_dropped_while_a_collection_is_open(world: World) -> None:
+    """A collection keeps a late snapshot's packs only while that lives, and does not wait for who builds on it."""
+    drop(world, back_up(world, KEPT))
+    base = ""
+
+    def condemn() -> None:
+        collect(world)
+
+    base = back_up(world, KEPT, on_list=Once(condemn)) or ""  # finds the dropped snapshot's chunks; then they are condemned
+
+    def meanwhile() -> None:
+        drop(world, base)
+        collect(world)
+
+    back_up(world, KEPT | {b"c": {b"x": OTHER}}, on_list=Once(meanwhile))
+    world.check()
+
+
+def test_base_chosen_before_collections_are_listed(world: World) -> None:
+    """The same, but the collection is decided between the writer's look at snapshots and that at collections."""
+    drop(world, back_up(world, KEPT))
+    base = back_up(world, KEPT, on_list=Once(lambda: collect(world)))
+
+    def meanwhile() -> None:
+        drop(world, base)
+        collect(world)
+
+    store = Before(world.store, "list", "gc/", meanwhile)
+    with suppress(BackstayError):
+        world.back_up(world.open(store), KEPT | {b"c": {b"x": OTHER}})
+    world.check()
+
+
+@pytest.mark.parametrize("operation", ["list", "retrieve"])
+def test_collector_looks_while_another_compacts(world: World, operation: str) -> None:
+    """A segment is superseded while a collector reads the index: its packs are not those of a dead writer."""
+    for number, content in enumerate(CONTENTS[:6]):
+        back_up(world, {b"a": {b"%d" % number: content}}, host=f"h{number}")
+    slow = Before(world.store, operation, "index/", lambda: collect(world))
+    repository = world.open(slow)
+    with suppress(BackstayError):
+        world.collect(repository)
+    world.check()
+
+
+def test_segment_superseded_while_packs_are_rewritten(world: World) -> None:
+    """What a collector condemns as rewritten was rewritten, also when the index changed since its plan."""
+    first = back_up(world, {b"a": {b"x": SMALL}, b"b": {b"x": BIG}})
+    back_up(world, KEPT)
+    for number, content in enumerate(CONTENTS[:6]):
+        back_up(world, {b"a": {b"%d" % number: content}}, host=f"h{number}")
+    drop(world, first)
+    collector = Collector(world.open(world.store))
+    plan = collector.plan()
+    assert plan.sparse
+    other = Collector(world.open(world.store))
+    other.compact(set())
+    with suppress(BackstayError):
+        collector.execute(plan)
+    world.check()
+
+
+def test_snapshot_made_during_a_collection_can_be_read_at_once(world: World) -> None:
+    """Packs condemned before a writer used them stay readable, and later collections are not stopped by them."""
+    drop(world, back_up(world, KEPT))
+
+    def meanwhile() -> None:
+        collect(world)
+
+    back_up(world, KEPT, on_list=Once(meanwhile))
+    world.check_snapshots()
+    collect(world)
+    world.check()
+
+
+def test_two_processes_share_a_place_map(world: World, tmp_path: Path) -> None:
+    """A process that listed the index earlier does not make another one forget a newer segment."""
+    environment = world.environment()
+
+    def opened(store: StorageBackend) -> Repository:
+        return Repository.open(store, SECRET, cache=tmp_path, environment=environment)
+
+    back_up(world, KEPT)
+    with opened(world.store) as collecting:
+
+        def other_process() -> None:
+            back_up(world, {b"b": {b"x": BIG}}, host="two")
+            collecting.reload_index()  # now the shared map knows the new segment
+
+        class After(Before):
+            def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+                found = [*self._inner.list(prefix)]
+                self._call("list", prefix)
+                return iter(found)
+
+        other = Repository.open(
+            After(world.store, "list", "index/", other_process), SECRET, cache=None, environment=environment
+        )
+        other.cache = collecting.cache
+        with patch.object(Repository, "_place_map", lambda repository: collecting.index._map):
+            other.reload_index()
+        collector = Collector(collecting)
+        with patch.object(collecting, "reload_index", collecting.collections.refresh):
+            plan = collector.plan()
+        collector.execute(plan)
+    world.check()
+
+
+def test_traces_of_a_writer_that_died_after_its_commit(world: World) -> None:
+    """Its snapshot stands; its session goes once the lease is over."""
+    store = FaultyBackend(world.store)
+    store.script(Fault(kind="crash_before", operation="delete", prefix="sessions/"))
+    with pytest.raises(CrashPoint):
+        world.back_up(world.open(store), KEPT)
+    world.check()
+
+
+def test_index_segment_sent_again(world: World) -> None:
+    """A layer that retries a store whose answer was lost meets its own object."""
+
+    class Resending(Before):
+        def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+            self._inner.store(name, data, overwrite=overwrite)
+            if name.startswith(("index/", "packs/", "sessions/", "snapshots/", "drops/", "gc/")):
+                self._inner.store(name, data, overwrite=overwrite)
+
+    store = Resending(world.store, "", "", lambda: None)
+    first = world.back_up(world.open(store), {b"a": {b"x": SMALL}, b"b": {b"x": BIG}})
+    world.back_up(world.open(store), KEPT)
+    drop(world, first)
+    try:
+        world.collect(world.open(store))
+    except CollectionBusy:
+        pytest.fail("a collector took its own record for that of another")
+    world.check()
