@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
-from backstay.cli.main import run
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line of this process and leave with its status."""
-    sys.exit(run(sys.argv[1:], os.environ))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)  # until the command line has its own handler: nothing is begun yet
+    from backstay.cli.main import run
+
+    status = run(sys.argv[1:], os.environ)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # everything is done, and the status is known
+    sys.exit(status)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ BackstayError
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
 ├── ObjectExists              exit 1   a write-once name is taken
+├── RepositoryExists          exit 1   there is a repository already
 ├── BackupFailed              exit 1   a backup stopped without a snapshot
 ├── RestoreFailed             exit 1   a restore could not write what it promised
 ├── RestoreConflict           exit 17  the target holds something else
@@ -19,7 +20,8 @@ BackstayError
 ├── StorageUnavailable        exit 15  the store does not answer as it should (transient by nature)
 │   └── StorageMissing        exit 15  the directory or bucket itself is not there
 ├── HoldViolation             exit 16  a hold or a policy forbids it
-└── Interrupted               exit 130 the user pressed Ctrl-C
+├── Interrupted               exit 130 the user pressed Ctrl-C
+└── InternalError             exit 1   a mistake in the program itself
 """
 
 from __future__ import annotations
@@ -90,6 +92,12 @@ class ObjectExists(BackstayError):
     def __init__(self, name: str) -> None:
         super().__init__(f"object {name} exists already", cause="objects are written once and never replaced")
         self.name = name
+
+
+class RepositoryExists(BackstayError):
+    """A repository lies there already; it was left alone."""
+
+    default_hint = "use it, or name another place"
 
 
 class BackupFailed(BackstayError):
@@ -189,3 +197,9 @@ class Interrupted(BackstayError):
 
     exit_status = 130
     default_hint = "run the same command again to continue"
+
+
+class InternalError(BackstayError):
+    """The program met something that it was not made for."""
+
+    default_hint = "run the command again with -v, and report what it shows"

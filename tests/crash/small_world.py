@@ -12,6 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import pytest
+
+from backstay.errors import NoRepository, StorageMissing, WrongKey
 from backstay.operations.backup import BackupOptions, BackupResult, run_backup
 from backstay.operations.verify import VerifyOptions, VerifyReport, run_verify
 from backstay.operations.walk import Item, walk
@@ -127,7 +130,10 @@ class World:
     dropped: set[str] = field(default_factory=set)  # acknowledged
     perhaps: Tree | None = None  # what an unacknowledged snapshot may hold
     perhaps_dropped: set[str] = field(default_factory=set)
+    created: bool = False
     secret: Secret = SECRET
+    opens_too: set[Secret] = field(default_factory=set)  # were added, acknowledged
+    opens_no_more: set[Secret] = field(default_factory=set)  # were removed, acknowledged
     lives: int = 0
     cache: Path | None = None
 
@@ -141,7 +147,10 @@ class World:
             set(self.dropped),
             self.perhaps,
             set(self.perhaps_dropped),
+            self.created,
             self.secret,
+            set(self.opens_too),
+            set(self.opens_no_more),
             self.lives,
         )
 
@@ -162,11 +171,14 @@ class World:
 
     def create(self, filesystem: Filesystem | None = None) -> Repository:
         environment = self.environment()
-        return Repository.create(self.storage(filesystem), self.secret, environment=environment, cache=self.cache)
+        made = Repository.create(self.storage(filesystem), self.secret, environment=environment, cache=self.cache)
+        self.created = True
+        return made
 
-    def open(self, filesystem: Filesystem | None = None) -> Repository:
+    def open(self, filesystem: Filesystem | None = None, *, secret: Secret | None = None) -> Repository:
         environment = self.environment()
-        return Repository.open(self.storage(filesystem), self.secret, environment=environment, cache=self.cache)
+        secret = secret or self.secret
+        return Repository.open(self.storage(filesystem), secret, environment=environment, cache=self.cache)
 
     # -- operations that keep the books
 
@@ -198,8 +210,22 @@ class World:
         report = verified(repository)
         assert report.ok, report.findings
 
+    def assert_opens(self) -> None:
+        """With every secret that was added and none that was removed; what is not there yet can be created."""
+        try:
+            self.open().close()
+        except (NoRepository, StorageMissing):
+            assert not self.created, "an acknowledged repository is gone"
+            self.create().close()
+        for secret in self.opens_too:
+            self.open(secret=secret).close()
+        for secret in self.opens_no_more:
+            with pytest.raises(WrongKey):
+                self.open(secret=secret)
+
     def assert_sound(self) -> None:
         """As promised; and the next backup works, a collection removes all that is not needed, and so after it."""
+        self.assert_opens()
         with self.open() as repository:
             self.assert_kept(repository)
         for ulid in self.perhaps_dropped:
@@ -207,9 +233,11 @@ class World:
         self.perhaps_dropped.clear()
         with self.open() as repository:
             self._adopt(repository)
-            self.backup(repository, small_tree() | {b"/next": content(self.lives, 5000)})
+            passing = self.backup(repository, small_tree() | {b"/next": content(self.lives, 5000)})
             self.assert_kept(repository)
         with self.open() as repository:
+            assert passing.snapshot is not None
+            self.drop(repository, passing.snapshot)  # so that there is something to collect
             result = collect(repository)
             assert not result.waiting_for
         with self.open() as repository:

@@ -1,5 +1,7 @@
 """Compares a directory with what the golden repository says it must be."""
 
+# ruff: noqa: PTH101, PTH115, PTH123 - names are bytes that need not be text
+
 from __future__ import annotations
 
 import hashlib
@@ -13,7 +15,11 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 def differences(root: Path, tree: dict[str, dict[str, Any]]) -> list[str]:
     """What is not as described; owners and devices count only where this user may make them, sockets never."""
     top = os.fsencode(root)
-    found = [f"{quote_from_bytes(path)} should not be there" for path in _everything(top) if quote_from_bytes(path) not in tree]
+    found = [
+        f"{quote_from_bytes(path)} should not be there"
+        for path in _everything(top)
+        if quote_from_bytes(path) not in tree
+    ]
     groups: dict[str, set[tuple[int, int]]] = {}
     has_xattrs = _takes_xattrs(root)
     for path, facts in tree.items():

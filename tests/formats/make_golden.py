@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import zstandard
 
@@ -94,7 +95,7 @@ def first_tree() -> Tree:
         b"\x01\x1b[31m\x7f\xff",
         b".hidden",
         b"...",
-        b"con:nul|?\"<>",
+        b'con:nul|?"<>',
         "\u202etxt.exe".encode(),
         b"n" * 255,
     ):
@@ -119,9 +120,7 @@ def _put_holes(tree: Tree) -> None:
     extents = ((1 << 20, 4096), (len(spotted) - 10, 10))
     tree.put(b"data/holes/spotted", tree.make(S_FILE | 0o644, bytes(spotted), extents=extents))
     tree.put(b"data/holes/nothing but a hole", tree.make(S_FILE | 0o644, bytes(1 << 20), extents=()))
-    tree.put(
-        b"data/holes/at the end", tree.make(S_FILE | 0o644, b"begin" + bytes(1 << 20), extents=((0, 5),))
-    )
+    tree.put(b"data/holes/at the end", tree.make(S_FILE | 0o644, b"begin" + bytes(1 << 20), extents=((0, 5),)))
     large = bytearray(9 << 20)
     large[:70_000] = bytes(range(250)) * 280
     tree.put(b"data/holes/large", tree.make(S_FILE | 0o644, bytes(large), extents=((0, 70_000),)))
@@ -131,7 +130,12 @@ def _put_others(tree: Tree) -> None:
     twin = tree.make(S_FILE | 0o644, b"one inode, three names", links=bytes(range(16)))
     for name in (b"data/links/first", b"data/links/second", b"data/many/the third name"):
         tree.put(name, twin)
-    for name, target in ((b"dangling", b"no/where"), (b"absolute", b"/etc/passwd"), (b"odd", b"\xff\n"), (b"up", b"../..")):
+    for name, target in (
+        (b"dangling", b"no/where"),
+        (b"absolute", b"/etc/passwd"),
+        (b"odd", b"\xff\n"),
+        (b"up", b"../.."),
+    ):
         tree.put(b"data/links/" + name, tree.make(S_LINK | 0o777, target=target))
     tree.put(b"data/special/fifo", tree.make(S_FIFO | 0o622))
     tree.put(b"data/special/socket", tree.make(stat.S_IFSOCK | 0o755))
@@ -167,19 +171,14 @@ def change_more(tree: Tree) -> None:
 @contextmanager
 def all_randomness_from(source: Random) -> Iterator[None]:
     """Records take their salts from the system unless told otherwise; here they are told."""
-    defaults = records.seal_record.__kwdefaults__
-    before = dict(defaults), backup.__version__
-    defaults["random"], backup.__version__ = source, "golden"
-    try:
+    defaults: dict[str, Any] = records.seal_record.__kwdefaults__ or {}
+    with patch.dict(defaults, random=source), patch.object(backup, "__version__", "golden"):
         yield
-    finally:
-        defaults.update(before[0])
-        backup.__version__ = before[1]
 
 
-def build() -> Golden:
-    """The whole repository, from nothing."""
-    source = seeded(0)
+def build(seed: int = 0) -> Golden:
+    """The whole repository, from nothing; another seed gives another one with the same contents and secrets."""
+    source = seeded(seed)
     with all_randomness_from(source):
         return _build(source)
 

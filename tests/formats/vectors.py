@@ -28,6 +28,7 @@ SECRET: Final = b"\x44" * 32
 REPOSITORY: Final = bytes(range(16))
 CREATED: Final = "2026-01-01T00:00:00+00:00"
 PASSPHRASE: Final = "correct horse"
+KEY_OF_VECTORS: Final = b"backstay/v1/object"
 HELLO: Final = b"hello, world\n"
 MEMBERS: Final = (b"alpha", b"beta!")
 _BEGIN, _END = "<!-- vectors begin -->\n", "<!-- vectors end -->"
@@ -100,7 +101,7 @@ def vectors() -> dict[str, str]:
         "public key of epoch 1": signer.public.hex(),
         "P of 1, 9, 100, 1000, 65537": ", ".join(str(padded_length(n)) for n in (1, 9, 100, 1000, 65537)),
         "header of a slot removal": header.hex(),
-        "key of that header": expand(DATA_KEY, b"backstay/v1/object" + header[:60], 64)[:32].hex(),
+        "key of that header": expand(DATA_KEY, KEY_OF_VECTORS + header[:60], 64)[:32].hex(),
         "body of the removal": removal.hex(),
         "record of the removal": record().hex(),
         "signature over that record": signer.sign(SIGNED_AS, record()).hex(),

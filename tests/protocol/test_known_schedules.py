@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -12,6 +11,8 @@ import pytest
 from backstay.errors import BackstayError, CollectionBusy
 from backstay.repository import blobs as blobs_module
 from backstay.repository.collector import Collector
+from backstay.repository.format import RecordKind, index_name
+from backstay.repository.index import Index, MemoryPlaceMap
 from backstay.repository.repository import Repository
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
@@ -37,8 +38,11 @@ class Before(StorageBackend):
     """Lets others act right before the first call of an operation whose name begins so."""
 
     def __init__(self, inner: StorageBackend, operation: str, prefix: str, action: Callable[[], object]) -> None:
-        self._inner, self._operation, self._prefix = inner, operation, prefix
-        self._action = Once(action)
+        self._inner = inner
+        self.expect(operation, prefix, action)
+
+    def expect(self, operation: str, prefix: str, action: Callable[[], object]) -> None:
+        self._operation, self._prefix, self._action = operation, prefix, Once(action)
 
     @property
     def url(self) -> str:
@@ -67,6 +71,15 @@ class Before(StorageBackend):
     def stat(self, name: str) -> ObjectInfo:
         self._call("stat", name)
         return self._inner.stat(name)
+
+
+class After(Before):
+    """The same, right after a listing."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        found = [*self._inner.list(prefix)]
+        self._call("list", prefix)
+        return iter(found)
 
 
 @pytest.fixture
@@ -111,46 +124,58 @@ def test_base_whose_packs_were_rewritten(world: World) -> None:
 def test_base_dropped_while_a_collection_is_open(world: World) -> None:
     """A collection keeps a late snapshot's packs only while that lives, and does not wait for who builds on it."""
     drop(world, back_up(world, KEPT))
-    base = ""
-
-    def condemn() -> None:
-        collect(world)
-
-    base = back_up(world, KEPT, on_list=Once(condemn)) or ""  # finds the dropped snapshot's chunks; then they are condemned
+    wider = KEPT | {b"b": {b"x": BIG}}
+    base = back_up(world, wider, on_list=Once(lambda: collect(world)))  # its packs are condemned while it is made
 
     def meanwhile() -> None:
         drop(world, base)
         collect(world)
 
-    back_up(world, KEPT | {b"c": {b"x": OTHER}}, on_list=Once(meanwhile))
+    back_up(world, wider | {b"c": {b"x": OTHER}}, on_list=Once(meanwhile))
     world.check()
 
 
 def test_base_chosen_before_collections_are_listed(world: World) -> None:
     """The same, but the collection is decided between the writer's look at snapshots and that at collections."""
     drop(world, back_up(world, KEPT))
-    base = back_up(world, KEPT, on_list=Once(lambda: collect(world)))
+    wider = KEPT | {b"b": {b"x": BIG}}
+    base = back_up(world, wider, on_list=Once(lambda: collect(world)))
 
     def meanwhile() -> None:
         drop(world, base)
-        collect(world)
+        collector = Collector(world.open(world.store))
+        collector.log.refresh()
+        collector.finish(1)
+        collector.sweep()
 
     store = Before(world.store, "list", "gc/", meanwhile)
-    with suppress(BackstayError):
-        world.back_up(world.open(store), KEPT | {b"c": {b"x": OTHER}})
+    world.back_up(world.open(store), wider | {b"c": {b"x": OTHER}})
     world.check()
 
 
-@pytest.mark.parametrize("operation", ["list", "retrieve"])
-def test_collector_looks_while_another_compacts(world: World, operation: str) -> None:
+def test_collector_looks_while_another_compacts(world: World) -> None:
     """A segment is superseded while a collector reads the index: its packs are not those of a dead writer."""
-    for number, content in enumerate(CONTENTS[:6]):
-        back_up(world, {b"a": {b"%d" % number: content}}, host=f"h{number}")
-    slow = Before(world.store, operation, "index/", lambda: collect(world))
-    repository = world.open(slow)
+    store = Before(world.store, "", "", lambda: None)
+    collecting = world.open(store)
+    collecting.reload_index()
+    back_up(world, {b"a": {b"%d" % number: content for number, content in enumerate(CONTENTS[:4])}})
+    compacting = world.open(world.store)
+    segment = next(name for name in compacting.index.segments() if _has_only_data(compacting.index, name))
+
+    def compact() -> None:
+        other = Collector(compacting)
+        with patch.object(other, "_segments_to_replace", lambda doomed: [segment]):
+            other.compact(set())
+
+    store.expect("retrieve", index_name(segment), compact)
     with suppress(BackstayError):
-        world.collect(repository)
+        world.collect(collecting)
     world.check()
+
+
+def _has_only_data(index: Index, segment: bytes) -> bool:
+    packs = {info.digest: info.kind for _, info in index.packs()}
+    return all(packs[digest] is RecordKind.DATA_PACK for digest in index.packs_of(segment))
 
 
 def test_segment_superseded_while_packs_are_rewritten(world: World) -> None:
@@ -183,35 +208,24 @@ def test_snapshot_made_during_a_collection_can_be_read_at_once(world: World) -> 
     world.check()
 
 
-def test_two_processes_share_a_place_map(world: World, tmp_path: Path) -> None:
-    """A process that listed the index earlier does not make another one forget a newer segment."""
-    environment = world.environment()
-
-    def opened(store: StorageBackend) -> Repository:
-        return Repository.open(store, SECRET, cache=tmp_path, environment=environment)
-
+def test_two_processes_share_a_place_map(world: World) -> None:
+    """A process that listed the index earlier makes no other one forget a newer segment, and lose its packs."""
     back_up(world, KEPT)
-    with opened(world.store) as collecting:
+    shared = MemoryPlaceMap()
+    with patch.object(Repository, "_place_map", lambda repository: shared):
+        collecting = world.open(world.store)
+        collecting.reload_index()
 
-        def other_process() -> None:
-            back_up(world, {b"b": {b"x": BIG}}, host="two")
-            collecting.reload_index()  # now the shared map knows the new segment
+    def newer() -> None:
+        back_up(world, {b"b": {b"x": BIG}}, host="two")
+        collecting.reload_index()  # now the shared map knows the newer segment
 
-        class After(Before):
-            def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-                found = [*self._inner.list(prefix)]
-                self._call("list", prefix)
-                return iter(found)
-
-        other = Repository.open(
-            After(world.store, "list", "index/", other_process), SECRET, cache=None, environment=environment
-        )
-        other.cache = collecting.cache
-        with patch.object(Repository, "_place_map", lambda repository: collecting.index._map):
-            other.reload_index()
-        collector = Collector(collecting)
-        with patch.object(collecting, "reload_index", collecting.collections.refresh):
-            plan = collector.plan()
+    listing = Index(After(world.store, "list", "index/", newer), collecting.keyring, shared)
+    listing.load()
+    collector = Collector(collecting)
+    with patch.object(collecting, "reload_index", collecting.collections.refresh):  # it has just done so
+        plan = collector.plan()
+    with suppress(BackstayError):
         collector.execute(plan)
     world.check()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backstay.cli import default_repository, jsonout
-
 from backstay.cli.context import Context, context_of
+from backstay.cli.options import argument, flag, option
 from backstay.cli.render import plural
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_duration, format_size
@@ -30,7 +29,7 @@ SHOWN_ERRORS = 20
 
 def init(
     ctx: typer.Context,
-    repository: Annotated[str | None, typer.Argument(metavar="[REPO]", help="Where; else -r, BACKSTAY_REPO or the default place.", show_default=False)] = None,
+    repository: Annotated[str | None, argument("REPO", "Where; else -r, BACKSTAY_REPO or the default place.")] = None,
 ) -> int:
     """Create a repository."""
     context = context_of(ctx)
@@ -48,19 +47,33 @@ def init(
 
 def backup(
     ctx: typer.Context,
-    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files and directories.", show_default=False)] = None,
-    source: Annotated[str | None, typer.Option(metavar="URL", help="What to back up instead of paths; this version knows file:PATH.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the source, to find its snapshots as latest:NAME.", show_default=False)] = None,
-    kind: Annotated[Literal["full", "incremental", "differential"], typer.Option(help="full reads every byte; incremental and differential read what changed since the last snapshot, or the last full one.")] = "incremental",
-    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave out what matches, as in .gitignore; repeatable.", show_default=False)] = None,
-    exclude_from: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Read such patterns from a file; repeatable.", show_default=False)] = None,
-    one_file_system: Annotated[bool, typer.Option("--one-file-system", "-x", help="Do not enter other mounted file systems.")] = False,
-    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Tag the snapshot; repeatable.", show_default=False)] = None,
-    description: Annotated[str, typer.Option(metavar="TEXT", help="A remark on the snapshot.", show_default=False)] = "",
-    host: Annotated[str | None, typer.Option(metavar="HOST", help="Another host name than this machine's.", show_default=False)] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="The time that the snapshot claims.  [default: now]", show_default=False)] = None,
-    read_concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Files read at once.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would be read.")] = False,
+    paths: Annotated[list[str] | None, argument("PATH", "Files and directories.")] = None,
+    source: Annotated[
+        str | None, option("URL", "What to back up instead of paths; this version knows file:PATH.")
+    ] = None,
+    name: Annotated[str | None, option("NAME", "Name the source, to find its snapshots as latest:NAME.")] = None,
+    kind: Annotated[
+        Literal["full", "incremental", "differential"],
+        option(
+            "KIND",
+            "full reads every byte, incremental what changed since the last snapshot, "
+            "differential what changed since the last full one.",
+            show_default=True,
+        ),
+    ] = "incremental",
+    exclude: Annotated[
+        list[str] | None, option("GLOB", "Leave out what matches, as in .gitignore; repeatable.")
+    ] = None,
+    exclude_from: Annotated[list[Path] | None, option("FILE", "Read such patterns from a file; repeatable.")] = None,
+    one_file_system: Annotated[
+        bool, flag("Do not enter other mounted file systems.", "--one-file-system", "-x")
+    ] = False,
+    tag: Annotated[list[str] | None, option("TAG", "Tag the snapshot; repeatable.")] = None,
+    description: Annotated[str, option("TEXT", "A remark on the snapshot.")] = "",
+    host: Annotated[str | None, option("HOST", "Another host name than this machine's.")] = None,
+    time: Annotated[str | None, option("TIME", "The time that the snapshot claims, if not now.")] = None,
+    read_concurrency: Annotated[int, option("N", "Files read at once.", min=1, max=64, show_default=True)] = 2,
+    dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
     """Back up files and directories into a new snapshot."""
     from backstay.operations.backup import BackupOptions, check_name
@@ -93,7 +106,9 @@ def _text(what: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(f"the {what} is not valid UTF-8", cause="it holds other bytes", hint="write it in UTF-8") from None
+        raise InvalidRequest(
+            f"the {what} is not valid UTF-8", cause="it holds other bytes", hint="write it in UTF-8"
+        ) from None
     return text
 
 
@@ -140,7 +155,12 @@ def _itself(repository: Repository) -> list[bytes]:
 
     if not isinstance(repository.backend, LocalStorage):
         return []
-    return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in os.path.realpath(os.fsencode(repository.backend.url)))]
+    return [
+        b"".join(
+            b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c])
+            for c in os.path.realpath(os.fsencode(repository.backend.url))
+        )
+    ]
 
 
 def _run(context: Context, repository: Repository, source: FilesystemSource, options: BackupOptions) -> BackupResult:
@@ -169,10 +189,17 @@ def _document(result: BackupResult) -> dict[str, object]:
 
 
 def _show(context: Context, result: BackupResult) -> None:
-    new, changed = plural(result.files_new, "new file"), format_count(result.files_changed)
-    context.say(f"{new}, {changed} changed, {format_count(result.files_unchanged)} unchanged, {plural(result.dirs, 'directory', 'directories')}")
+    counts = (
+        plural(result.files_new, "new file"),
+        f"{format_count(result.files_changed)} changed",
+        f"{format_count(result.files_unchanged)} unchanged",
+        plural(result.dirs, "directory", "directories"),
+    )
+    context.say(", ".join(counts))
     if result.snapshot is None:
-        context.say(f"{format_size(result.bytes_read)} of {format_size(result.bytes_scanned)} would be read; nothing was stored")
+        context.say(
+            f"{format_size(result.bytes_read)} of {format_size(result.bytes_scanned)} would be read; nothing was stored"
+        )
     else:
         context.say(
             f"{format_size(result.bytes_scanned)} in all, {format_size(result.bytes_read)} read, "

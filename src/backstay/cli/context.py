@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from backstay.cli import environment, jsonout, progress, secrets
-from backstay.cli.render import safe
+from backstay.cli.render import err, out
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import EventSink
 from backstay.errors import InsufficientSpace, NoRepository, StorageUnavailable
@@ -52,6 +52,12 @@ class Context:
     verbose: bool = False
     progress: str = "auto"
 
+    def take(self, **options: Any) -> None:  # noqa: ANN401 - as the fields are
+        """Set global options; what was not given (None or False) changes nothing."""
+        for name, value in options.items():
+            if value not in (None, False):
+                setattr(self, name, value)
+
     # -- telling
 
     def result(self, document: object, show: Callable[[], None]) -> None:
@@ -64,12 +70,12 @@ class Context:
     def say(self, text: str) -> None:
         """A line about what was done, for people who did not ask for quiet."""
         if not self.quiet:
-            print(safe(text))
+            out(text)
 
     @staticmethod
     def warn(text: str) -> None:
         """A line that must be seen."""
-        print(f"warning: {safe(text)}", file=sys.stderr)
+        err(f"warning: {text}")
 
     def watching(self) -> AbstractContextManager[EventSink]:
         """A sink that shows the events of an operation while it runs."""
@@ -131,7 +137,9 @@ class Context:
     @staticmethod
     def _no_repository(location: Location, cause: str) -> NoRepository:
         hint = "`backstay backup PATH` creates it" if location.key_file is not None else ""
-        return NoRepository(f"there is no repository at {location.address}", cause=cause or "nothing is there", hint=hint)
+        return NoRepository(
+            f"there is no repository at {location.address}", cause=cause or "nothing is there", hint=hint
+        )
 
     def cache(self) -> Path | None:
         """The directory for disposable data, or None when it cannot be used."""

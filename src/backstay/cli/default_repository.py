@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from backstay.cli import secrets
 from backstay.cli.context import Context, Location, has_repository
-from backstay.errors import InvalidRequest, NoRepository
+from backstay.cli.render import err
+from backstay.errors import InvalidRequest, NoRepository, RepositoryExists
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def create(context: Context, location: Location) -> str:
-    """Create a repository for `init`; its uuid. Raises InvalidRequest when there is one."""
+    """Create a repository for `init`; its uuid. Raises RepositoryExists."""
     secret = secrets.given_secret(context.environ, context.password_file)
     if secret is None and location.key_file is not None:
         with _alone(location.key_file.parent):
@@ -82,11 +82,7 @@ def _create_with_key_file(context: Context, location: Location, key_file: Path) 
 def _refuse_existing(location: Location) -> None:
     unfinished = location.key_file is not None and _unfinished(location.key_file).exists()
     if _exists(location) and not unfinished:
-        raise InvalidRequest(
-            f"there is a repository at {location.address} already",
-            cause="it holds a repo.json",
-            hint="use it, or name another place",
-        )
+        raise RepositoryExists(f"there is a repository at {location.address} already", cause="it holds a repo.json")
 
 
 def _exists(location: Location) -> bool:
@@ -177,17 +173,19 @@ def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
 
 def print_recovery_key(words: str) -> None:
     """Show a recovery key, this once, on stderr: stdout may go into a file or a pipe."""
-    print(
-        f"\n    Recovery key:  {words}\n\n"
-        "Write it down and keep it away from this machine: when this disk is lost, it is all that\n"
-        "opens the backups. It is not shown again; `backstay key recovery` makes another one.\n",
-        file=sys.stderr,
-        flush=True,
-    )
+    for line in (
+        "",
+        f"    Recovery key:  {words}",
+        "",
+        "Write it down and keep it away from this machine: when this disk is lost, it is all that",
+        "opens the backups. It is not shown again; `backstay key recovery` makes another one.",
+        "",
+    ):
+        err(line)
 
 
 def _print_recovery(context: Context, repository: Repository, location: Location, key_file: Path | None) -> None:
-    print(f"Created a repository in {location.address}", file=sys.stderr)
+    err(f"Created a repository in {location.address}")
     if key_file is not None:
-        print(f"Its key lies in {key_file}", file=sys.stderr)
+        err(f"Its key lies in {key_file}")
     print_recovery_key(add_recovery(context, repository)[1])

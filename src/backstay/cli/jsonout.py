@@ -26,7 +26,9 @@ def line(document: object) -> str:
 def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can say
     """The value in JSON's own types; bytes that are no UTF-8 become backslash escapes."""
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return (
+            value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        )
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, datetime):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 from backstay.cli import secrets
 from backstay.cli.context import Context, context_of
 from backstay.cli.default_repository import add_recovery, print_recovery_key, write_secret_file
-from backstay.cli.render import local_time, plural, print_heading, print_table
+from backstay.cli.options import argument, flag, option
+from backstay.cli.render import local_time, out, plural, print_heading, print_table
 from backstay.core.clock import datetime_from_ns
 
 _KINDS = {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}
@@ -25,14 +27,15 @@ def list_keys(ctx: typer.Context) -> int:
     document = {
         "slots": slots,
         "epochs": [
-            {"number": e.number, "created": datetime_from_ns(e.created_ns), "compromised": e.compromised} for e in epochs
+            {"number": e.number, "created": datetime_from_ns(e.created_ns), "compromised": e.compromised}
+            for e in epochs
         ],
     }
 
     def show() -> None:
-        rows = [(slot.id[:8], _KINDS.get(slot.kind, slot.kind), slot.created, slot.note) for slot in slots]
+        rows = [(slot.id[:8], _KINDS.get(slot.kind, slot.kind), _local(slot.created), slot.note) for slot in slots]
         print_table(("ID", "Opens with", "Created", "Note"), rows, context.environ)
-        print()
+        out()
         print_heading("Data keys", context.environ)
         ages = [
             (str(e.number), local_time(datetime_from_ns(e.created_ns)), "compromised" if e.compromised else "")
@@ -44,11 +47,21 @@ def list_keys(ctx: typer.Context) -> int:
     return 0
 
 
+def _local(created: str) -> str:
+    """The time in a slot, if it is one: a slot is not authenticated until it is opened."""
+    try:
+        return local_time(datetime.fromisoformat(created))
+    except ValueError:
+        return created
+
+
 def add_key(
     ctx: typer.Context,
-    new_password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the new password from a file; else BACKSTAY_NEW_PASSWORD, or a prompt.", show_default=False)] = None,
-    new_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a new key file instead.", show_default=False)] = None,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="A remark that `key list` shows.", show_default=False)] = "",
+    new_password_file: Annotated[
+        Path | None, option("FILE", "Read the new password from a file; else BACKSTAY_NEW_PASSWORD, or a prompt.")
+    ] = None,
+    new_key_file: Annotated[Path | None, option("FILE", "Write a new key file instead.")] = None,
+    note: Annotated[str, option("TEXT", "A remark that `key list` shows.")] = "",
 ) -> int:
     """Let one more password or key file open the repository."""
     from backstay.trust.secrets import Secret
@@ -68,7 +81,7 @@ def add_key(
 
 def remove_key(
     ctx: typer.Context,
-    slot: Annotated[str, typer.Argument(metavar="ID", help="The beginning of an id that `key list` shows.", show_default=False)],
+    slot: Annotated[str, argument("ID", "The beginning of an id that `key list` shows.")],
 ) -> int:
     """Let a password or key open the repository no more."""
     context = context_of(ctx)
@@ -85,7 +98,9 @@ def remove_key(
 
 def rotate_key(
     ctx: typer.Context,
-    compromised: Annotated[bool, typer.Option("--compromised", help="The old data keys are known to others: `gc` rewrites what they protect.")] = False,
+    compromised: Annotated[
+        bool, flag("The old data keys are known to others: `gc` rewrites what they protect.", "--compromised")
+    ] = False,
 ) -> int:
     """Begin a new data key; what is stored stays readable."""
     context = context_of(ctx)

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from backstay.cli.progress import warning
-from backstay.cli.render import console
+from backstay.cli.render import console, warning_line
 from backstay.core.events import Event, EventSink, Finished, Progress, Started
 from backstay.core.quantities import format_count, format_duration, format_size
 
@@ -37,7 +36,7 @@ class LiveLine:
     def take(self, event: Event) -> None:
         """The sink."""
         with self._lock:
-            if (line := warning(event)) is not None:
+            if (line := warning_line(event)) is not None:
                 self._console.print(Text(line, style="yellow"))
             elif isinstance(event, Started):
                 self._begin(event)

@@ -12,7 +12,8 @@ import typer
 
 from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
-from backstay.cli.render import local_time, mode_text, plural, print_heading, print_pairs, print_table
+from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
+from backstay.cli.render import local_time, mode_text, out, plural, print_heading, print_pairs, print_table
 from backstay.core.clock import datetime_from_ns
 from backstay.core.names import printable
 from backstay.core.quantities import format_age, format_count, format_duration, format_size
@@ -25,17 +26,15 @@ if TYPE_CHECKING:
     from backstay.repository.snapshots import Manifest
     from backstay.sources.filters import Selection
 
-SnapshotId = Annotated[
-    str, typer.Argument(metavar="ID", help="The beginning of an id, a name, latest or latest:NAME.", show_default=False)
-]
+SnapshotId = Annotated[str, argument("ID", SNAPSHOT_HELP)]
 _MARKS = {"added": "+", "removed": "-", "changed": "M", "metadata": "U", "type": "T"}
 
 
 def list_snapshots(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only snapshots of this name.", show_default=False)] = None,
-    host: Annotated[str | None, typer.Option(metavar="HOST", help="Only snapshots of this host.", show_default=False)] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Only snapshots with this tag; repeatable.", show_default=False)] = None,
+    name: Annotated[str | None, option("NAME", "Only snapshots of this name.")] = None,
+    host: Annotated[str | None, option("HOST", "Only snapshots of this host.")] = None,
+    tag: Annotated[list[str] | None, option("TAG", "Only snapshots with this tag; repeatable.")] = None,
 ) -> int:
     """List the snapshots, oldest first."""
     context = context_of(ctx)
@@ -83,7 +82,7 @@ def _show_list(context: Context, known: Sequence[Manifest], wanted: Sequence[Man
         groups.setdefault((manifest.host, manifest.source), []).append(manifest)
     for number, group in enumerate(groups.values()):
         if number:
-            print()
+            out()
         print_heading(source_title(group[-1]), context.environ)
         print_table(
             ("ID", "Time", "Age", "Kind", ">Files", ">Size", ">Added", "Tags"),
@@ -122,7 +121,9 @@ def info(ctx: typer.Context, snapshot: SnapshotId) -> int:
     with context.open(index=False) as repository:
         manifest = choosing.one(context, repository, snapshot)
         digest = repository.snapshots.digest(manifest.id).hex()
-    context.result(_info_document(manifest, digest), lambda: print_pairs(_info_pairs(manifest, digest), context.environ))
+    context.result(
+        _info_document(manifest, digest), lambda: print_pairs(_info_pairs(manifest, digest), context.environ)
+    )
     return 0
 
 
@@ -145,6 +146,9 @@ def _info_document(manifest: Manifest, digest: str) -> dict[str, object]:
 
 def _info_pairs(manifest: Manifest, digest: str) -> list[tuple[str, str]]:
     stats = manifest.stats
+    new, changed, unchanged = map(format_count, (stats.files_new, stats.files_changed, stats.files_unchanged))
+    read, added = format_size(stats.bytes_read), format_size(stats.bytes_added)
+    dirs = plural(stats.dirs, "directory", "directories")
     return [
         ("Snapshot", manifest.id),
         ("Name", manifest.name or ""),
@@ -155,9 +159,9 @@ def _info_pairs(manifest: Manifest, digest: str) -> list[tuple[str, str]]:
         ("Parent", manifest.parent or ""),
         ("Tags", ", ".join(manifest.tags)),
         ("Description", manifest.description),
-        ("Holds", f"{plural(stats.files, 'file')}, {plural(stats.dirs, 'directory', 'directories')}, {format_size(stats.bytes)}"),
-        ("Changes", f"{format_count(stats.files_new)} new, {format_count(stats.files_changed)} changed, {format_count(stats.files_unchanged)} unchanged"),
-        ("Work", f"{format_size(stats.bytes_read)} read, {format_size(stats.bytes_added)} added, {format_duration(stats.duration_ns / 1e9)}"),
+        ("Holds", f"{plural(stats.files, 'file')}, {dirs}, {format_size(stats.bytes)}"),
+        ("Changes", f"{new} new, {changed} changed, {unchanged} unchanged"),
+        ("Work", f"{read} read, {added} added in {format_duration(stats.duration_ns / 1e9)}"),
         ("Unreadable", plural(stats.errors, "item") if stats.errors else ""),
         ("Needs", plural(len(manifest.packs), "pack")),
         ("Made by", manifest.program),
@@ -167,9 +171,9 @@ def _info_pairs(manifest: Manifest, digest: str) -> list[tuple[str, str]]:
 
 def ls(
     ctx: typer.Context,
-    snapshot: Annotated[str, typer.Argument(metavar="ID[:PATH]", help="The beginning of an id, a name, latest or latest:NAME.", show_default=False)],
-    path: Annotated[str | None, typer.Argument(metavar="PATH", help="The directory or file; else what was backed up.", show_default=False)] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-R", help="Everything below as well.")] = False,
+    snapshot: Annotated[str, argument("ID[:PATH]", SNAPSHOT_HELP)],
+    path: Annotated[str | None, argument("PATH", "The directory or file; else what was backed up.")] = None,
+    recursive: Annotated[bool, flag("Everything below as well.", "--recursive", "-R")] = False,
 ) -> int:
     """List what a snapshot holds."""
     from backstay.operations.look import list_entries
@@ -224,7 +228,8 @@ def _long_line(node: Node, path: str) -> str:
     size = f"{os.major(node.device)}, {os.minor(node.device)}" if node.device is not None else str(node.size)
     arrow = f" -> {printable(node.target)}" if node.target is not None else ""
     slash = "/" if node.is_dir and path != "/" else ""
-    return f"{mode_text(node.mode)} {owner:<17} {size:>12} {local_time(datetime_from_ns(node.mtime_ns))[:-3]} {path}{slash}{arrow}"
+    modified = local_time(datetime_from_ns(node.mtime_ns))[:-3]
+    return f"{mode_text(node.mode)} {owner:<17} {size:>12} {modified} {path}{slash}{arrow}"
 
 
 @dataclass(slots=True)
@@ -239,8 +244,8 @@ class _Version:
 
 def find(
     ctx: typer.Context,
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="A name or glob, such as '*.odt' or 'Documents/**/tax*'.", show_default=False)],
-    snapshot: Annotated[list[str] | None, typer.Option(metavar="ID", help="Search only this snapshot; repeatable.", show_default=False)] = None,
+    pattern: Annotated[str, argument("PATTERN", "A name or glob, such as '*.odt' or 'Documents/**/tax*'.")],
+    snapshot: Annotated[list[str] | None, option("ID", "Search only this snapshot; repeatable.")] = None,
 ) -> int:
     """Find files in all snapshots; each version is told once."""
     from backstay.sources.filters import Selection
@@ -251,7 +256,9 @@ def find(
         known, damaged = choosing.readable(context, repository)
         chosen = [choosing.one(context, repository, text) for text in snapshot] if snapshot else known
         versions = _versions(repository, chosen, matches)
-    context.result([_version_document(version) for version in versions], lambda: _show_versions(context, known, versions))
+    context.result(
+        [_version_document(version) for version in versions], lambda: _show_versions(context, known, versions)
+    )
     return CorruptedBackup.exit_status if damaged else 0
 
 
@@ -306,9 +313,9 @@ def _show_versions(context: Context, known: Sequence[Manifest], versions: Sequen
 
 def diff(
     ctx: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="ID", help="The earlier snapshot.", show_default=False)],
-    new: Annotated[str, typer.Argument(metavar="ID", help="The later one.", show_default=False)],
-    metadata: Annotated[bool, typer.Option("--metadata", help="Also tell of owner, mode, times and attributes.")] = False,
+    old: Annotated[str, argument("ID", "The earlier snapshot.")],
+    new: Annotated[str, argument("ID", "The later one.")],
+    metadata: Annotated[bool, flag("Also tell of owner, mode, times and attributes.", "--metadata")] = False,
 ) -> int:
     """Tell what changed from one snapshot to another."""
     from backstay.operations import look
@@ -335,15 +342,13 @@ def _show_changes(context: Context, changes: Sequence[Difference], counts: dict[
     for change in changes:
         sys.stdout.write(f"{_MARKS[change.change]} {printable(change.path)}{_growth(change)}\n")
     told = ", ".join(f"{format_count(count)} {kind}" for kind, count in counts.items() if count)
-    context.say(told or "the two hold the same")
+    context.say(told or "the two snapshots hold the same")
 
 
 def _growth(change: Difference) -> str:
-    if change.old_size is None and change.new_size is None:
-        return ""
-    if change.old_size is None or change.new_size is None:
-        return f"  ({format_size(change.new_size if change.old_size is None else change.old_size or 0)})"
-    return "" if change.old_size == change.new_size else f"  ({format_size(change.old_size)} → {format_size(change.new_size)})"
+    """The sizes before and after, as far as they tell something."""
+    sizes = [format_size(size) for size in (change.old_size, change.new_size) if size is not None]
+    return f"  ({' → '.join(dict.fromkeys(sizes))})" if sizes else ""
 
 
 def stats(ctx: typer.Context) -> int:

@@ -7,56 +7,94 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, keys, look, restore
-from backstay.cli.context import Context
+from backstay.cli import assist, backup, care, keys, look, restore, space
+from backstay.cli.context import Context, context_of
+from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
+from backstay.cli.render import out
 from backstay.cli.signals import INTERRUPTED, interruptible
 from backstay.core.clock import Clock, SystemClock
+from backstay.errors import BackstayError
 
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
-_GLOBAL_PANEL = "Global options"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+def _version(wanted: bool) -> None:
     if wanted:
-        print(f"backstay {__version__}")
+        out(f"backstay {__version__}")
         raise typer.Exit
 
 
 def _options(
     ctx: typer.Context,
-    repository: Annotated[str | None, typer.Option("--repository", "-r", metavar="REPO", help="The repository: a directory or URL.  [env: BACKSTAY_REPO]", show_default=False, rich_help_panel=_GLOBAL_PANEL)] = None,
-    password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="A file with the password, recovery key or key file line.  [env: BACKSTAY_PASSWORD_FILE]", show_default=False, rich_help_panel=_GLOBAL_PANEL)] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.", rich_help_panel=_GLOBAL_PANEL)] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results that were asked for, warnings and errors.", rich_help_panel=_GLOBAL_PANEL)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error came from.", rich_help_panel=_GLOBAL_PANEL)] = False,
-    progress: Annotated[Literal["auto", "json", "none"] | None, typer.Option(help="json: one event per line on standard error.", show_default=False, rich_help_panel=_GLOBAL_PANEL)] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
+    repository: Annotated[
+        str | None,
+        option(
+            "REPO",
+            "The repository: a directory or URL; else BACKSTAY_REPO.",
+            "--repository",
+            "-r",
+            rich_help_panel=GLOBAL_PANEL,
+        ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        option(
+            "FILE",
+            "A file with the password, or a key file; else BACKSTAY_PASSWORD and its kin.",
+            rich_help_panel=GLOBAL_PANEL,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, flag("Print one JSON document on standard output.", "--json", rich_help_panel=GLOBAL_PANEL)
+    ] = False,
+    quiet: Annotated[
+        bool,
+        flag("Only results that were asked for, warnings and errors.", "--quiet", "-q", rich_help_panel=GLOBAL_PANEL),
+    ] = False,
+    verbose: Annotated[
+        bool, flag("Show where an error came from.", "--verbose", "-v", rich_help_panel=GLOBAL_PANEL)
+    ] = False,
+    progress: Annotated[
+        Literal["auto", "json", "none"] | None,
+        option(
+            "HOW",
+            "auto: a live line on a terminal; json: one event per line on standard error; none.",
+            rich_help_panel=GLOBAL_PANEL,
+        ),
+    ] = None,
+    version: Annotated[bool, flag("Print the version.", "--version", is_eager=True, callback=_version)] = False,
 ) -> None:
     """Encrypted, deduplicated backups that prove they can be restored.
 
     Begin with `backstay backup ~/Documents`; get it back with `backstay restore latest --to DIR`.
     """
-    for param in _shared(ctx.command):
-        _set(ctx, param, ctx.params[param.name])
+    del version  # printed by its callback
+    context_of(ctx).take(
+        repository=repository,
+        password_file=password_file,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+        progress=progress,
+    )
 
 
-def _set(ctx: typer.Context, param: Any, value: Any) -> Any:  # noqa: ANN401 - typer's own types
-    """Take a global option, wherever on the line it stood."""
-    if value not in (None, False):
-        setattr(ctx.obj, param.name, value)
+def _take(ctx: typer.Context, param: Any, value: Any) -> Any:  # noqa: ANN401 - typer's own types
+    """A global option behind the command."""
+    context_of(ctx).take(**{param.name: value})
     return value
 
 
 def _shared(command: Any) -> Iterator[Any]:  # noqa: ANN401
-    return (param for param in command.params if getattr(param, "rich_help_panel", None) == _GLOBAL_PANEL)
+    return (param for param in command.params if getattr(param, "rich_help_panel", None) == GLOBAL_PANEL)
 
 
 def _tree() -> typer.Typer:
@@ -64,7 +102,7 @@ def _tree() -> typer.Typer:
         name=assist.PROGRAM,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
         context_settings=_SETTINGS,
     )
     app.callback()(_options)
@@ -91,7 +129,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "cat": restore.cat,
         "stats": look.stats,
     },
-    "Keep it good": {"verify": care.verify, "prune": care.prune, "delete": care.delete, "gc": care.gc},
+    "Keep it good": {"verify": care.verify, "prune": space.prune, "delete": space.delete, "gc": space.gc},
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
@@ -119,7 +157,7 @@ def _command() -> Any:  # noqa: ANN401
     for command in _leaves(root):
         for param in shared:
             again = copy.copy(param)
-            again.expose_value, again.callback = False, _set
+            again.expose_value, again.callback = False, _take
             command.params.append(again)
     return root
 
@@ -148,7 +186,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str], *, clock: Clock | None 
 def _run(argv: list[str], context: Context) -> int:
     try:
         status = _invoke(argv, context)
-        sys.stdout.flush()
+        _finish_output()
     except typer.Exit as leave:
         return leave.exit_code
     except BrokenPipeError:
@@ -177,12 +215,32 @@ def _report(error: BaseException, argv: list[str], context: Context) -> int:
         return BROKEN_PIPE
 
 
+def _finish_output() -> None:
+    """Write what is still buffered; a result that nobody can read is a failure."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BackstayError(
+            "cannot write the result to standard output", cause=error.strerror or "", hint="check where it goes"
+        ) from error
+
+
 def _harden_streams() -> None:
-    """Nothing that is printed may fail for its characters."""
+    """Nothing that is printed may fail for its characters, or because a stream was closed before."""
+    if sys.stdout is None:  # what the interpreter does when the descriptor is closed
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
 
 
 def _flush() -> None:

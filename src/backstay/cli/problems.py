@@ -10,20 +10,10 @@ from typing import Any
 import typer
 
 from backstay.cli import jsonout
-from backstay.cli.render import safe
-from backstay.errors import BackstayError, InsufficientSpace, Interrupted, InvalidRequest
+from backstay.cli.render import err
+from backstay.errors import BackstayError, InsufficientSpace, InternalError, Interrupted, InvalidRequest
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-class InternalError(BackstayError):
-    """The program met something that it was not made for."""
-
-    default_hint = "run the command again with -v, and report what it shows"
-
-
-class SystemRefused(BackstayError):
-    """The operating system refused a request of the program itself."""
 
 
 def typed(error: BaseException) -> BackstayError:
@@ -39,7 +29,9 @@ def typed(error: BaseException) -> BackstayError:
     if isinstance(error, OSError):
         return _system(error)
     if isinstance(error, MemoryError):
-        return SystemRefused("out of memory", hint="give it more, or use --read-concurrency 1")
+        return BackstayError(
+            "out of memory", cause="the system gave no more", hint="close other programs and try again"
+        )
     return InternalError("this is a mistake in backstay", cause=f"{type(error).__name__}: {error}")
 
 
@@ -56,9 +48,10 @@ def _usage(error: typer.TyperException) -> InvalidRequest:
 
 def _system(error: OSError) -> BackstayError:
     reason = error.strerror or str(error)
-    title = f"cannot use {error.filename!s}" if error.filename else "a request to the system failed"
-    kind = InsufficientSpace if error.errno in _FULL else SystemRefused
-    return kind(title, cause=reason)
+    if not error.filename:  # most likely the output
+        return BackstayError("the system refused to read or write", cause=reason, hint="check where the output goes")
+    kind = InsufficientSpace if error.errno in _FULL else BackstayError
+    return kind(f"cannot use {error.filename!s}", cause=reason)
 
 
 def report(error: BaseException, *, json: bool, verbose: bool) -> int:
@@ -70,14 +63,14 @@ def report(error: BaseException, *, json: bool, verbose: bool) -> int:
         jsonout.write(problem(failure), sys.stdout)
     else:
         for line in lines(failure):
-            print(line, file=sys.stderr)
+            err(line)
     return failure.exit_status
 
 
 def lines(failure: BackstayError) -> tuple[str, str, str]:
     """What failed, why, and what to do next."""
     cause = failure.cause or _meaning(failure)
-    return f"error: {safe(failure.title)}", f"cause: {safe(cause)}", f"hint:  {safe(failure.hint)}"
+    return f"error: {failure.title}", f"cause: {cause}", f"hint:  {failure.hint}"
 
 
 def _meaning(failure: BackstayError) -> str:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from backstay.cli import jsonout
-from backstay.cli.render import safe
-from backstay.core.events import Event, EventSink, Warned
+from backstay.cli.render import err, warning_line
+from backstay.core.events import Event, EventSink
 
 MODES = ("auto", "json", "none")
 
@@ -35,10 +35,5 @@ def _json_line(event: Event) -> None:
 
 
 def _warnings(event: Event) -> None:
-    if (line := warning(event)) is not None:
-        print(line, file=sys.stderr)
-
-
-def warning(event: Event) -> str | None:
-    """The line of a warning. Those about one path are told with the result, not twice."""
-    return safe(f"warning: {event.message}") if isinstance(event, Warned) and not event.path else None
+    if (line := warning_line(event)) is not None:
+        err(line)

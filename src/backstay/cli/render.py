@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from backstay.core.events import Event, Warned
+from backstay.core.quantities import format_count
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-PIPED_WIDTH = 10_000  # columns of a table that no terminal cuts
+_BOLD, _HEADING, _NORMAL = "\x1b[1m", "\x1b[1;36m", "\x1b[0m"
 
 
 def safe(text: str) -> str:
@@ -22,6 +25,17 @@ def safe(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def out(text: str = "") -> None:
+    """A line for people on stdout."""
+    sys.stdout.write(safe(text) + "\n")
+
+
+def err(text: str = "") -> None:
+    """A line for people on stderr."""
+    sys.stderr.write(safe(text) + "\n")
+    sys.stderr.flush()
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
@@ -29,55 +43,60 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def warning_line(event: Event) -> str | None:
+    """The line of a warning. Those about one path are told with the result, not twice."""
+    return safe(f"warning: {event.message}") if isinstance(event, Warned) and not event.path else None
+
+
 def console(stream: TextIO, environ: Mapping[str, str]) -> Console:
-    """Where tables go: colours only on a terminal, no line broken elsewhere."""
+    """Where the live line is drawn."""
     from rich.console import Console
 
-    width = None if stream.isatty() else PIPED_WIDTH
-    return Console(
-        file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False, _environ=environ
-    )
+    return Console(file=stream, markup=False, highlight=False, emoji=False, _environ=environ)
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], environ: Mapping[str, str], *, indent: int = 0
 ) -> None:
-    """A table without lines on stdout; a column whose heading begins with `>` is aligned to the right."""
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
+    """A table without lines on stdout; a column whose heading begins with `>` is aligned to the right.
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for position, heading in enumerate(columns):
-        right = heading.startswith(">")
-        last = position == len(columns) - 1
-        table.add_column(
-            heading.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=not last
-        )
-    for row in rows:
-        table.add_row(*(Text(safe(cell)) for cell in row))
-    console(sys.stdout, environ).print(Padding(table, (0, 0, 0, indent), expand=False))
+    Long lines are left to the terminal: a path that is cut or folded could not be copied.
+    """
+    from rich.cells import cell_len
+
+    names = [heading.removeprefix(">") for heading in columns]
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    rights = [heading.startswith(">") for heading in columns]
+
+    def line(row: Sequence[str]) -> str:
+        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            blank + cell if right else cell + blank for cell, blank, right in zip(row, blanks, rights, strict=True)
+        ]
+        return " " * indent + "  ".join(padded).rstrip()
+
+    sys.stdout.write(_styled(line(names), _BOLD, environ) + "\n")
+    sys.stdout.writelines(line(row) + "\n" for row in cells)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]], environ: Mapping[str, str]) -> None:
     """Two columns without a heading: what, and what it is. Empty values are left out."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            table.add_row(name, Text(safe(value)))
-    console(sys.stdout, environ).print(table)
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        sys.stdout.write(f"{_styled(name.ljust(width), _BOLD, environ)}  {safe(value)}\n")
 
 
 def print_heading(text: str, environ: Mapping[str, str]) -> None:
     """A line that stands over a table."""
-    from rich.text import Text
+    sys.stdout.write(_styled(safe(text), _HEADING, environ) + "\n")
 
-    console(sys.stdout, environ).print(Text(safe(text), style="bold cyan"))
+
+def _styled(text: str, style: str, environ: Mapping[str, str]) -> str:
+    """The text in a style where that can be seen and is wanted (no-color.org)."""
+    plain = not sys.stdout.isatty() or environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb"
+    return text if plain else f"{style}{text}{_NORMAL}"
 
 
 def local_time(moment: datetime) -> str:
@@ -87,8 +106,6 @@ def local_time(moment: datetime) -> str:
 
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 file`, `2 files`, `1 234 files`."""
-    from backstay.core.quantities import format_count
-
     return f"{format_count(count)} {one if count == 1 else many or one + 's'}"
 
 

@@ -11,10 +11,12 @@ import typer
 
 from backstay.cli import choosing
 from backstay.cli.context import Context, context_of
+from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.render import plural
+from backstay.core.events import Event, EventSink, Warned
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_size
-from backstay.errors import InvalidRequest, RestoreConflict, RestoreFailed
+from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
 
 if TYPE_CHECKING:
     from backstay.operations.restore import RestoreOptions, RestorePlan, RestoreResult
@@ -26,17 +28,31 @@ SHOWN = 20
 
 def restore(
     ctx: typer.Context,
-    snapshot: Annotated[str, typer.Argument(metavar="ID[:PATH]", help="The beginning of an id, a name, latest or latest:NAME; with :PATH only what lies there.", show_default=False)],
-    at: Annotated[str | None, typer.Option(metavar="TIME", help="The newest snapshot of that time or before, such as 2026-11-18T14:30 or '2h ago'.", show_default=False)] = None,
-    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; absolute paths are recreated below it, :PATH is put into it.", show_default=False)] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Restore to the original places.")] = False,
-    include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Restore only what matches; repeatable.", show_default=False)] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave out what matches; repeatable.", show_default=False)] = None,
-    conflict: Annotated[Literal["fail", "skip", "overwrite", "newer", "rename"], typer.Option(help="What to do with existing items that differ; rename moves them aside.")] = "fail",
-    delete: Annotated[bool, typer.Option("--delete", help="Delete what the snapshot does not hold, inside its directories.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would be done.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything back and compare it.")] = False,
-    parallel: Annotated[int | None, typer.Option(metavar="N", min=1, max=64, help="Files written at once.", show_default=False)] = None,
+    snapshot: Annotated[str, argument("ID[:PATH]", SNAPSHOT_HELP + " With :PATH only what lies there.")],
+    at: Annotated[
+        str | None, option("TIME", "The newest snapshot of that time or before, such as 2026-11-18T14:30 or '2h ago'.")
+    ] = None,
+    to: Annotated[
+        Path | None, option("DIR", "Where to; absolute paths are recreated below it, :PATH is put into it.")
+    ] = None,
+    in_place: Annotated[bool, flag("Restore to the original places.", "--in-place")] = False,
+    include: Annotated[list[str] | None, option("GLOB", "Restore only what matches; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, option("GLOB", "Leave out what matches; repeatable.")] = None,
+    conflict: Annotated[
+        Literal["fail", "skip", "overwrite", "newer", "rename"],
+        option(
+            "HOW",
+            "With existing items that differ: fail, skip, overwrite, newer (overwrite older ones) "
+            "or rename (move them aside).",
+            show_default=True,
+        ),
+    ] = "fail",
+    delete: Annotated[
+        bool, flag("Delete what the snapshot does not hold, inside its directories.", "--delete")
+    ] = False,
+    dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
+    verify: Annotated[bool, flag("Read everything back and compare it.", "--verify")] = False,
+    parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
 ) -> int:
     """Restore a snapshot, or a part of it."""
     from backstay.operations.restore import RestoreOptions
@@ -73,7 +89,9 @@ def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
             hint="give --to DIR, or --in-place to restore to the original places",
         )
     if to is not None and in_place:
-        raise InvalidRequest("--to and --in-place exclude each other", cause="both name a target", hint="give one of them")
+        raise InvalidRequest(
+            "--to and --in-place exclude each other", cause="both name a target", hint="give one of them"
+        )
 
 
 def _patterns(texts: list[str] | None) -> list[bytes]:
@@ -118,8 +136,9 @@ def _plan_document(plan: RestorePlan) -> dict[str, object]:
 
 
 def _show_plan(context: Context, plan: RestorePlan) -> None:
+    dirs = plural(plan.dirs, "directory", "directories")
     context.say(
-        f"{plural(plan.files, 'file')} with {format_size(plan.bytes)} in {plural(plan.dirs, 'directory', 'directories')} "
+        f"{plural(plan.files, 'file')} with {format_size(plan.bytes)} in {dirs} "
         f"would be restored into {plan.target}; {format_count(plan.unchanged)} are there already"
     )
     if plan.conflict_count:
@@ -137,13 +156,25 @@ def _restore(
     from backstay.operations.restore import run_restore
 
     with context.watching() as events:
-        result = run_restore(repository, manifest, target, options, events=events)
+        damage = _DamageWatch(events)
+        result = run_restore(repository, manifest, target, options, events=damage)
     context.result(_document(manifest, target, result), lambda: _show(context, manifest, target, result))
-    return _status(result)
+    if not result.errors:
+        return 0
+    return CorruptedBackup.exit_status if damage.seen else RestoreFailed.exit_status
 
 
-def _status(result: RestoreResult) -> int:
-    return RestoreFailed.exit_status if result.errors else 0
+class _DamageWatch:
+    """A sink that learns whether the repository is to blame: a restore warns while it handles the failure."""
+
+    def __init__(self, events: EventSink) -> None:
+        self._events = events
+        self.seen = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned) and isinstance(sys.exception(), (CorruptedBackup, ObjectNotFound)):
+            self.seen = True
+        self._events(event)
 
 
 def _document(manifest: Manifest, target: Path, result: RestoreResult) -> dict[str, object]:
@@ -188,8 +219,8 @@ def _show(context: Context, manifest: Manifest, target: Path, result: RestoreRes
 
 def cat(
     ctx: typer.Context,
-    snapshot: Annotated[str, typer.Argument(metavar="ID", help="The beginning of an id, a name, latest or latest:NAME.", show_default=False)],
-    path: Annotated[str | None, typer.Argument(metavar="PATH", help="The file; may also follow the id as ID:PATH.", show_default=False)] = None,
+    snapshot: Annotated[str, argument("ID", SNAPSHOT_HELP)],
+    path: Annotated[str | None, argument("PATH", "The file; may also follow the id as ID:PATH.")] = None,
 ) -> int:
     """Write one file of a snapshot to standard output."""
     from backstay.operations.look import open_file
@@ -208,5 +239,3 @@ def cat(
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
     return 0
-
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import importlib.util
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backstay.cli.environment import variable
 from backstay.errors import InvalidRequest, WrongKey
@@ -35,7 +36,12 @@ def given_secret(environ: Mapping[str, str], password_file: Path | None) -> Secr
 
 
 def find_secret(
-    environ: Mapping[str, str], *, password_file: Path | None, key_file: Path | None, address: str, ready: Callable[[], None]
+    environ: Mapping[str, str],
+    *,
+    password_file: Path | None,
+    key_file: Path | None,
+    address: str,
+    ready: Callable[[], None],
 ) -> Secret:
     """The secret that opens a repository. `ready` is called before anybody is asked, and may raise.
 
@@ -81,7 +87,9 @@ def read_key_file(path: Path) -> Secret:
 def ask(prompt: str, *, hint: str = _HINT) -> str:
     """Ask on the terminal, without showing the answer. Raises WrongKey when there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise WrongKey("no password was given", cause="nothing names one, and there is no terminal to ask on", hint=hint)
+        raise WrongKey(
+            "no password was given", cause="nothing names one, and there is no terminal to ask on", hint=hint
+        )
     try:
         return getpass.getpass(prompt, stream=sys.stderr)
     except EOFError:
@@ -132,11 +140,9 @@ def _from_keyring(address: str) -> str | None:
     """The password that the desktop's key ring holds for this address, if the extra is installed."""
     if importlib.util.find_spec("keyring") is None:
         return None
-    import keyring
-    from keyring.errors import KeyringError
-
+    keyring: Any = importlib.import_module("keyring")
     try:
         found: str | None = keyring.get_password("backstay", address)
-    except KeyringError:
+    except keyring.errors.KeyringError:
         return None
     return found

@@ -40,7 +40,7 @@ class _Handler:
         self._clock = clock
         self._first: float | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
         now = self._clock.monotonic()
         if self._first is None:
             self._first = now

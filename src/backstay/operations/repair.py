@@ -247,6 +247,9 @@ class _PackRepair:
         self.findings = _Findings(events)
         self.saved = 0
         self.unread: list[bytes] = []
+        self.lost: set[bytes] = set()
+        self.removed: list[str] = []
+        self.waiting_for: list[str] = []
 
     def run(self, wanted: list[str] | None) -> RepairResult:
         """Order: salvaged packs, their segment, gc/<n> with the damaged ones, and then as in every collection.
@@ -255,29 +258,52 @@ class _PackRepair:
         makes this run stop with CollectionBusy before anything is deleted.
         """
         repository = self.repository
+        collector = Collector(repository, events=self.events)
         repository.reload_index()
         self._refuse_damaged_index()
+        self._finish_earlier(collector)
         number = repository.collections.last + 1
         marked = tuple(snapshot.id for snapshot in repository.snapshots.live())
         damaged = self._damaged(wanted)
         if not damaged:
-            return RepairResult(findings=tuple(self.findings.found))
+            return self._result()
         self._salvage(damaged)
-        lost = [chunk for chunk in self.unread if repository.index.find(chunk) is None]
-        collector = Collector(repository, events=self.events)
+        self.lost = {chunk for chunk in self.unread if repository.index.find(chunk) is None}
         dead = {pack.digest: (RecordKind(pack.kind), pack.size) for pack in damaged}
         collector.condemn(CollectionPlan(number, marked, dead))
-        verdict, waiting = collector.finish(number)
+        self._finish(collector, number)
         collector.sweep()
         repository.reload_index()
         self.events(Finished(operation="repair packs"))
+        return self._result()
+
+    def _result(self) -> RepairResult:
         return RepairResult(
-            packs_removed=tuple(digest.hex() for digest in verdict.deleted) if verdict else (),
+            packs_removed=tuple(self.removed),
             chunks_saved=self.saved,
-            chunks_lost=len(set(lost)),
-            waiting_for=tuple(waiting),
+            chunks_lost=len(self.lost),
+            waiting_for=tuple(self.waiting_for),
             findings=tuple(self.findings.found),
         )
+
+    def _finish_earlier(self, collector: Collector) -> None:
+        """What an interrupted repair condemned; a snapshot committed later might name it, and keep it."""
+        numbers = self.repository.collections.open_numbers()
+        for number in numbers:
+            self._finish(collector, number)
+        if numbers:
+            collector.sweep()
+            self.repository.reload_index()
+
+    def _finish(self, collector: Collector, number: int) -> None:
+        verdict, waiting = collector.finish(number)
+        self.waiting_for += waiting
+        if verdict is None:
+            return
+        self.removed += [digest.hex() for digest in verdict.deleted]
+        for digest in verdict.kept:
+            message = "this pack stays, because a backup that ran meanwhile relies on it"
+            self.findings.add("integrity", digest.hex(), message, "run the repair once more")
 
     def _refuse_damaged_index(self) -> None:
         for name, error in self.repository.index.damaged:

@@ -130,9 +130,7 @@ class _Verify:
         for place, known in enumerate(self.results):
             if known.check == check:
                 details = f"{known.details}, {details}"
-                self.results[place] = CheckResult(
-                    check=check, ok=known.ok and ok, details=f"{known.details}, {details}"
-                )
+                self.results[place] = CheckResult(check=check, ok=known.ok and ok, details=details)
                 return
         self.results.append(CheckResult(check=check, ok=ok, details=details))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import OrderedDict, deque
@@ -17,7 +18,7 @@ from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import Index, PackInfo, Place
 from backstay.repository.keyring import Keyring
-from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack, open_blob
+from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack, new_buffer, open_blob
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.storage.backend import StorageBackend
 
@@ -72,6 +73,7 @@ class BlobWriter:
         self._sealing: deque[tuple[_OpenPack, Future[SealedBlob], int]] = deque()
         self._in_flight = 0
         self._finished: list[StoredPack] = []
+        self._spare: list[mmap.mmap] = []
         self._new: set[bytes] = set()
         self._raw = self._stored = 1
         self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
@@ -156,7 +158,7 @@ class BlobWriter:
                 epoch=epoch.number,
                 key=epoch.key,
                 random=self._random,
-                capacity=self._pack_target + self._pack_target // 4,
+                buffer=self._spare.pop() if self._spare else new_buffer(self._pack_target + self._pack_target // 4),
             )
             packs.append(_OpenPack(builder))
         return packs[self._random(1)[0] % len(packs)]
@@ -191,7 +193,7 @@ class BlobWriter:
                 self._backend.store(pack_name(stored.kind, stored.digest), data)
         except ObjectExists:  # same name, same bytes: a retry whose first answer was lost
             pass
-        builder.discard()
+        self._spare.append(builder.release())
         self.bytes_added += stored.size
         self._finished.append(stored)
 

@@ -273,12 +273,12 @@ class Collector:
         return [s for s in sessions if s in running and not self._has_ended(number, running[s])]
 
     def _has_ended(self, number: int, session: RunningSession) -> bool:
-        if session.id in set(self.snapshots.taken()):
-            return True
-        if not self._is_dead(session):
-            return False
-        if self.snapshots.fence(session.id, number, self.clock):
-            self.fenced.append(session.id)
+        """Whether this writer will never commit again; what is left of its announcement then goes."""
+        if session.id not in set(self.snapshots.taken()):
+            if not self._is_dead(session):
+                return False
+            if self.snapshots.fence(session.id, number, self.clock):
+                self.fenced.append(session.id)
         for name in session.names:
             self.backend.delete(name)
         return True

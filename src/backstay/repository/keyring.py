@@ -15,7 +15,7 @@ from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
 from backstay.repository.format import RecordKind, epoch_name
-from backstay.repository.records import header_epoch, open_record, seal_record
+from backstay.repository.records import header_epoch, names_repository, open_record, seal_record
 from backstay.storage.backend import StorageBackend
 from backstay.trust.signing import SEED_BYTES, Signer
 
@@ -72,6 +72,8 @@ class Keyring:
         for name in sorted(n for n in names if not n.endswith(_COMPROMISED)):
             number = _epoch_number(name)
             if number not in self._epochs or self._epochs[number].compromised != (name + _COMPROMISED in names):
+                if self._is_foreign(number):
+                    continue
                 self._epochs[number] = self._read(number, compromised=name + _COMPROMISED in names)
         if not self._epochs:
             raise CorruptedBackup("the repository has no key epoch", cause="keys/epochs/ is empty")
@@ -110,16 +112,24 @@ class Keyring:
         Order: the record is durable before anything is sealed with its key, so a crash leaves an unused epoch.
         """
         number = max(self._epochs, default=0) + 1
-        signer = Signer(seed := self._random(SEED_BYTES))
-        body = EpochRecord(number, clock.now_ns(), self._random(KEY_BYTES), seed, signer.public)
-        record = self._seal(RecordKind.EPOCH, body, number)
-        try:
-            self._backend.store(epoch_name(number), record)
-        except ObjectExists:  # another writer began it first: use that one
-            self._epochs[number] = self._read(number, compromised=False)
-        else:
-            self._epochs[number] = Epoch(number, body.created_ns, body.key, signer, compromised=False)
+        while True:
+            signer = Signer(seed := self._random(SEED_BYTES))
+            body = EpochRecord(number, clock.now_ns(), self._random(KEY_BYTES), seed, signer.public)
+            try:
+                self._backend.store(epoch_name(number), self._seal(RecordKind.EPOCH, body, number))
+            except ObjectExists:
+                if self._is_foreign(number):
+                    number += 1
+                    continue
+                self._epochs[number] = self._read(number, compromised=False)  # another writer began it first: use that
+            else:
+                self._epochs[number] = Epoch(number, body.created_ns, body.key, signer, compromised=False)
+            break
         return self._epochs[number]
+
+    def _is_foreign(self, number: int) -> bool:
+        """Whether an interrupted `create` left this record: it names a repository that never came to be."""
+        return not names_repository(self._backend.retrieve(epoch_name(number)), self.repository)
 
     def begin_epoch_if_due(self, clock: Clock) -> None:
         """Start a new epoch when the current one has served its time or is compromised."""

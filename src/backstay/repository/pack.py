@@ -147,6 +147,12 @@ class StoredPack:
     table: PackTable
 
 
+def new_buffer(capacity: int) -> mmap.mmap:
+    """Memory for a pack; it takes no room until it is written, and more is added when it must be."""
+    # Private, because pages that a shared mapping gains by growing cannot be touched (SIGBUS).
+    return mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 @dataclass(frozen=True, slots=True)
 class SealedBlob:
     """A blob ready to be appended to the pack that it was sealed for."""
@@ -181,7 +187,7 @@ class PackBuilder:
         epoch: int,
         key: bytes,
         random: Random = os.urandom,
-        capacity: int = 0,
+        buffer: mmap.mmap | None = None,
     ) -> None:
         self.kind = kind
         self.epoch = epoch
@@ -189,14 +195,13 @@ class PackBuilder:
         self.size = 0
         self.reserved = 0
         self._rows: list[_Row] = []
-        # Mapped memory takes no room until it is written, and goes back to the system at once.
-        # Private, because pages that a shared mapping gains by growing cannot be touched (SIGBUS).
-        self._buffer = mmap.mmap(-1, max(capacity, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # A buffer that was used before needs no new pages from the system, which cost more than the copying.
+        self._buffer = buffer if buffer is not None else new_buffer(mmap.PAGESIZE)
         self._write(self.header)
 
     @property
     def data(self) -> memoryview:
-        """What is written so far; not to be kept beyond `discard`."""
+        """What is written so far; not to be kept beyond `release`."""
         return memoryview(self._buffer)[: self.size]
 
     def _write(self, data: Buffer) -> None:
@@ -206,10 +211,10 @@ class PackBuilder:
         self._buffer[self.size : end] = data
         self.size = end
 
-    def discard(self) -> None:
-        """Give the memory back."""
-        self._buffer.close()
+    def release(self) -> mmap.mmap:
+        """Give up the buffer, for the next pack."""
         self.size = 0
+        return self._buffer
 
     @property
     def appended(self) -> int:

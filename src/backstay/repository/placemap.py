@@ -183,7 +183,11 @@ class LmdbPlaceMap:
         txn.put(name, b"".join(map(_NUMBER.pack, numbers)), db=self._segments)
         places.sort()
         if places:
-            _append_run(txn, self._places, self._meta, places)
+            run = _append_run(txn, self._places, self._meta, places)
+            if self._filter is not None:  # spares reading it back; if the commit fails, a few ids too many do no harm
+                for place in places:
+                    self._filter.add(place)
+                self._filtered.add(run)
 
     def _add_pack(self, txn: Any, pack: StoredPack) -> int:  # noqa: ANN401 - lmdb has no types
         number = int(_NUMBER.unpack(txn.get(b"next", default=bytes(4), db=self._meta))[0])
@@ -227,7 +231,8 @@ def _runs(txn: Any, meta: Any) -> list[bytes]:  # noqa: ANN401 - lmdb has no typ
     return [text[at : at + _RUN.size] for at in range(0, len(text), _RUN.size)][::-1]
 
 
-def _append_run(txn: Any, places: Any, meta: Any, sorted_places: Iterable[bytes]) -> None:  # noqa: ANN401
+def _append_run(txn: Any, places: Any, meta: Any, sorted_places: Iterable[bytes]) -> int:  # noqa: ANN401
+    """Add one run behind all others; its number."""
     last = int(_RUN.unpack(txn.get(b"last run", default=bytes(_RUN.size), db=meta))[0])
     run = _RUN.pack(last + 1)
     waiting = iter(sorted_places)
@@ -236,6 +241,7 @@ def _append_run(txn: Any, places: Any, meta: Any, sorted_places: Iterable[bytes]
             cursor.putmulti(batch, append=True)
     txn.put(b"last run", run, db=meta)
     txn.put(b"runs", txn.get(b"runs", default=b"", db=meta) + run, db=meta)
+    return last + 1
 
 
 def _delete_run(txn: Any, places: Any, meta: Any, run: bytes) -> None:  # noqa: ANN401

@@ -63,6 +63,11 @@ def header_epoch(data: bytes, kind: RecordKind, repository: bytes) -> int:
     return int(epoch)
 
 
+def names_repository(data: bytes, repository: bytes) -> bool:
+    """Whether a stored object says that it belongs to this repository; it may lie."""
+    return len(data) >= HEADER_BYTES and _FIELDS.unpack_from(data)[5] == repository
+
+
 def open_header(data: bytes, epoch_key: bytes) -> Cipher:
     """The cipher of a stored object, after its key commitment was checked."""
     key, commitment = _derive(epoch_key, bytes(data[: _FIELDS.size]))

@@ -1,0 +1,193 @@
+"""`delete`, `prune` and `gc`: drop snapshots and free what nothing needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backstay.cli import choosing, jsonout
+from backstay.cli.context import Context, context_of
+from backstay.cli.options import argument, flag, option
+from backstay.cli.render import local_time, plural, print_heading, print_table
+from backstay.core.quantities import format_count, format_size
+from backstay.errors import HoldViolation
+
+if TYPE_CHECKING:
+    from backstay.operations.prune import PrunePlan
+    from backstay.repository.collector import CollectionPlan, CollectionResult
+    from backstay.repository.repository import Repository
+    from backstay.repository.snapshots import Manifest
+
+
+def delete(
+    ctx: typer.Context,
+    snapshots: Annotated[list[str], argument("ID", "Snapshots to delete.")],
+) -> int:
+    """Delete snapshots; `gc` frees their space."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        chosen = {manifest.id: manifest for manifest in (choosing.one(context, repository, text) for text in snapshots)}
+        for ident in chosen:
+            repository.snapshots.drop(ident, "deleted by hand", context.clock)
+
+    def show() -> None:
+        for manifest in chosen.values():
+            context.say(f"deleted snapshot {manifest.id} of {local_time(manifest.time)}")
+        context.say("`backstay gc` frees the space")
+
+    context.result({"deleted": list(chosen)}, show)
+    return 0
+
+
+def prune(
+    ctx: typer.Context,
+    keep_last: Annotated[int | None, option("N", "Keep the newest N.")] = None,
+    keep_hourly: Annotated[int | None, option("N", "Keep one for each of N hours.")] = None,
+    keep_daily: Annotated[int | None, option("N", "Keep one for each of N days.")] = None,
+    keep_weekly: Annotated[int | None, option("N", "Keep one for each of N weeks.")] = None,
+    keep_monthly: Annotated[int | None, option("N", "Keep one for each of N months.")] = None,
+    keep_yearly: Annotated[int | None, option("N", "Keep one for each of N years.")] = None,
+    keep_within: Annotated[
+        str | None, option("DUR", "Keep all that are at most so much older than the newest, such as 30d or 1y6m.")
+    ] = None,
+    keep_tag: Annotated[list[str] | None, option("TAG", "Keep all with this tag; repeatable.")] = None,
+    dry_run: Annotated[bool, flag("Only tell what would go.", "--dry-run", "-n")] = False,
+) -> int:
+    """Delete snapshots that no rule keeps; the newest of each source always stays."""
+    from backstay.core.times import Span
+    from backstay.operations.prune import execute_prune, plan_prune
+    from backstay.operations.retention import RetentionRules
+
+    context = context_of(ctx)
+    rules = RetentionRules(
+        keep_last=keep_last,
+        keep_hourly=keep_hourly,
+        keep_daily=keep_daily,
+        keep_weekly=keep_weekly,
+        keep_monthly=keep_monthly,
+        keep_yearly=keep_yearly,
+        keep_within=Span.parse(keep_within) if keep_within is not None else None,
+        keep_tags=tuple(keep_tag or ()),
+    )
+    with context.open(index=False) as repository:
+        plan = plan_prune(repository, rules, now=context.clock.now(), zone=context.zone)
+        if not context.json and not context.quiet:
+            _show_decisions(context, plan)
+        if not dry_run:
+            execute_prune(repository, plan)
+    context.result(_prune_document(plan, dry_run=dry_run), lambda: _tell_pruned(context, plan, dry_run=dry_run))
+    return 0
+
+
+def _prune_document(plan: PrunePlan, *, dry_run: bool) -> dict[str, object]:
+    def told(manifest: Manifest, reasons: tuple[str, ...]) -> dict[str, object]:
+        return {
+            "id": manifest.id,
+            "time": manifest.time,
+            "host": manifest.host,
+            "name": manifest.name,
+            "reasons": reasons,
+        }
+
+    return {
+        "dry_run": dry_run,
+        "keep": [told(decision.candidate, decision.reasons) for decision in plan.kept],
+        "drop": [told(decision.candidate, decision.reasons) for decision in plan.dropped],
+    }
+
+
+def _show_decisions(context: Context, plan: PrunePlan) -> None:
+    from backstay.cli.look import source_title
+    from backstay.repository.selectors import shortest_prefixes
+
+    prefixes = shortest_prefixes(decision.candidate.id for decision in plan.decisions)
+    groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    titles: dict[tuple[str, str], str] = {}
+    for decision in plan.decisions:
+        manifest = decision.candidate
+        key = (manifest.host, manifest.source)
+        titles.setdefault(key, source_title(manifest))
+        word = "keep" if decision.keep else "drop"
+        row = (word, prefixes[manifest.id], local_time(manifest.time)[:-3], ", ".join(decision.reasons))
+        groups.setdefault(key, []).append(row)
+    for key, rows in groups.items():
+        print_heading(titles[key], context.environ)
+        print_table(("", "ID", "Time", "Because"), rows, context.environ, indent=2)
+
+
+def _tell_pruned(context: Context, plan: PrunePlan, *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    context.say(f"{plural(len(plan.dropped), 'snapshot')} {would}dropped, {format_count(len(plan.kept))} {would}kept")
+    if plan.dropped and not dry_run:
+        context.say("`backstay gc` frees the space")
+
+
+def gc(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, flag("Only tell what would be freed.", "--dry-run", "-n")] = False,
+    allow_empty: Annotated[bool, flag("Also when no snapshot is left: everything goes.", "--allow-empty")] = False,
+) -> int:
+    """Free the space that no snapshot needs; backups may run meanwhile."""
+    from backstay.repository.collector import Collector
+
+    context = context_of(ctx)
+    with context.open() as repository, context.watching() as events:
+        collector = Collector(repository, events=events)
+        try:
+            plan = collector.plan(allow_empty=allow_empty)
+        except HoldViolation:
+            if writers := _first_writers(repository):
+                return _wait_for_first(context, writers)
+            raise
+        result = None if dry_run else collector.execute(plan)
+    context.result(_collection(plan, result), lambda: _show_collection(context, plan, result))
+    return 0
+
+
+def _first_writers(repository: Repository) -> list[str]:
+    """The running backups of a repository that never had a snapshot: its packs are theirs."""
+    from backstay.repository.sessions import running_sessions
+
+    if repository.snapshots.taken() or repository.snapshots.dropped():
+        return []
+    return [session.id for session in running_sessions(repository.backend, repository.keyring)]
+
+
+def _wait_for_first(context: Context, writers: list[str]) -> int:
+    context.result(
+        {"dry_run": False, "deleted_packs": 0, "freed_bytes": 0, "waiting_for": writers},
+        lambda: context.say("the first backup is still running: there is nothing to free yet"),
+    )
+    return 0
+
+
+def _collection(plan: CollectionPlan, result: CollectionResult | None) -> dict[str, object]:
+    planned: dict[str, object] = {
+        "dry_run": result is None,
+        "packs": plan.total_packs,
+        "bytes": plan.total_bytes,
+        "unused_packs": len(plan.dead),
+        "unused_bytes": plan.dead_bytes,
+        "packs_to_rewrite": len(plan.sparse),
+        "bytes_to_rewrite": plan.rewritten_bytes,
+        "bytes_to_free": plan.freed_bytes,
+    }
+    return planned if result is None else {**planned, **jsonout.plain(result)}
+
+
+def _show_collection(context: Context, plan: CollectionPlan, result: CollectionResult | None) -> None:
+    context.say(f"{plural(plan.total_packs, 'pack')} with {format_size(plan.total_bytes)} are stored")
+    if plan.dead:
+        context.say(f"{plural(len(plan.dead), 'pack')} with {format_size(plan.dead_bytes)} in no use")
+    if plan.sparse:
+        copied = format_size(plan.rewritten_bytes)
+        context.say(f"{plural(len(plan.sparse), 'pack')} hardly used or small: {copied} of contents to be copied")
+    if result is None:
+        context.say(f"about {format_size(plan.freed_bytes)} would be freed; nothing was changed")
+        return
+    context.say(f"freed {format_size(result.freed_bytes)}" if result.freed_bytes else "there was nothing to free")
+    if result.fenced:
+        context.say(f"cancelled {plural(len(result.fenced), 'backup')} that had died")
+    if result.waiting_for:
+        context.say(f"{plural(len(result.waiting_for), 'backup is', 'backups are')} running: a later gc frees the rest")

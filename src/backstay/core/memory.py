@@ -1,0 +1,27 @@
+"""How the C library keeps freed memory: reuse beats asking the system again and again."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Final
+
+# mallopt(3)
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
+
+
+def tune_for_large_buffers() -> None:
+    """Keep buffers of up to 32 MiB on few heaps; without this each of them is mapped and cleared anew.
+
+    Also collects cycles less often: long lists of small tuples would be searched over and over. Does nothing with a
+    C library that has no mallopt.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, 2)
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, 64 << 20)

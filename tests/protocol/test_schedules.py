@@ -1,0 +1,52 @@
+"""Random orders of writers, droppers and collectors on one store, and weakened protocols that must not survive them.
+
+BACKSTAY_SCHEDULES sets how many orders are tried (2 000), BACKSTAY_SEED the first seed (0). A failure names its
+seed; with PYTHONHASHSEED=0 the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import Final
+
+import pytest
+
+from backstay.errors import BackstayError
+from tests.protocol.variants import WEAK, Variant
+from tests.protocol.world import CROWD, PATIENT, TEMPLATES, Profile, Runner, patched, template
+
+SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "2000"))
+SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))
+BLOCKS: Final = 4  # so that several processes can share the work
+PROFILES: Final = (Profile(), Profile(), CROWD, PATIENT)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_no_order_loses_anything(block: int) -> None:
+    runner = Runner(PROFILES[block])
+    with patched(lambda: runner.current):
+        for seed in range(SEED + block, SEED + SCHEDULES, BLOCKS):
+            runner.run(seed)
+    print(f"seeds {SEED + block} to {SEED + SCHEDULES} in steps of {BLOCKS}: {runner.steps} steps")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("variant", WEAK, ids=lambda variant: variant.name)
+def test_weakness_is_found(variant: Variant) -> None:
+    """The test of the test: with one step of the protocol missing, data is lost within as many schedules."""
+    runner = Runner(variant.profile, garbage=False)
+    with ExitStack() as stack:
+        stack.enter_context(patched(lambda: runner.current))
+        for number in range(TEMPLATES):
+            template(number)  # made by the real protocol
+        for replacement in variant.applied():
+            stack.enter_context(replacement)
+        for seed in range(SCHEDULES):
+            try:
+                runner.run(seed)
+            except (AssertionError, BackstayError) as error:
+                print(f"seed {seed}: {error}")
+                return
+    pytest.fail(f"{SCHEDULES} schedules do without this: {variant.name}")

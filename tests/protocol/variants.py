@@ -1,0 +1,259 @@
+"""The protocol with one step left out or misplaced: what the schedules must find out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from unittest.mock import patch
+
+from backstay.core.clock import Clock
+from backstay.errors import ObjectExists
+from backstay.repository.collection_log import (
+    CollectionLog,
+    CollectionRecord,
+    VerdictRecord,
+    WaitingRecord,
+)
+from backstay.repository.collector import SEGMENT_TARGET, CollectionPlan, Collector, batched_by_size
+from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
+from backstay.repository.index import Index
+from backstay.repository.repository import Repository
+from backstay.repository.sessions import Session, running_sessions
+from backstay.repository.snapshots import Manifest, SnapshotStore
+from backstay.storage.backend import Buffer, StorageBackend
+from tests.protocol.world import CROWD, PATIENT, SLOW, Profile
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One weakness: attributes replaced, and the profile in which it shows."""
+
+    name: str
+    replaced: tuple[tuple[type, str, Any], ...]
+    profile: Profile = field(default_factory=Profile)
+
+    def applied(self) -> list[Any]:
+        return [patch.object(owner, name, value) for owner, name, value in self.replaced]
+
+
+# -- writers
+
+
+def _announce(repository: Repository) -> Session:
+    session = Session(
+        repository.backend,
+        repository.keyring,
+        repository.clock,
+        process=repository.process,
+        random=repository.environment.random,
+    )
+    session.announce()
+    return session
+
+
+def _look_then_announce(repository: Repository) -> Session:
+    repository.reload_index()
+    return _announce(repository)
+
+
+def _announce_only(repository: Repository) -> Session:
+    """Collections are listed at the first use of the index, after the snapshots."""
+    session = _announce(repository)
+    if repository._index is not None:
+        repository.reload_index()
+    return session
+
+
+def _ignore_collections(repository: Repository) -> Session:
+    session = _announce(repository)
+    repository.reload_index()
+    repository.index.load()
+    return session
+
+
+class _Overwriting:
+    """A store that lets anybody replace anything."""
+
+    def __init__(self, inner: StorageBackend) -> None:
+        self._inner = inner
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        self._inner.store(name, data, overwrite=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+_commit = SnapshotStore.commit
+
+
+def _overwrite_commit(snapshots: SnapshotStore, manifest: Manifest) -> None:
+    backend = snapshots._backend
+    snapshots._backend = _Overwriting(backend)  # type: ignore[assignment]
+    try:
+        _commit(snapshots, manifest)
+    finally:
+        snapshots._backend = backend
+
+
+def _drop_without_record(snapshots: SnapshotStore, ulid: str, reason: str, clock: Clock) -> None:
+    snapshots.get(ulid)
+    snapshots._backend.delete(snapshot_name(ulid))
+
+
+# -- collectors
+
+
+def _list_sessions_then_condemn(collector: Collector, plan: CollectionPlan) -> None:
+    sessions = tuple(session.id for session in running_sessions(collector.backend, collector.keyring))
+    condemned = tuple(sorted({*plan.dead, *plan.sparse}))
+    collector.log.create(CollectionRecord(plan.number, 0, condemned, tuple(sorted(plan.marked))))
+    collector.log.wait_for(WaitingRecord(plan.number, sessions))
+
+
+def _delete_all_condemned(collector: Collector, number: int) -> VerdictRecord:
+    return VerdictRecord(number, 0, collector.log.collection(number).condemned, ())
+
+
+def _delete(collector: Collector, doomed: tuple[bytes, ...]) -> None:
+    for digest in doomed:
+        for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK):
+            collector.backend.delete(pack_name(kind, digest))
+
+
+def _delete_then_decide(collector: Collector, number: int) -> tuple[VerdictRecord | None, list[str]]:
+    waiting = collector.resolve(number, collector.sessions_to_wait_for(number))
+    if waiting:
+        return None, waiting
+    verdict = collector.judge(number)
+    _delete(collector, verdict.deleted)
+    return collector.log.decide(verdict), []
+
+
+def _decide_and_keep_to_it(collector: Collector, number: int) -> tuple[VerdictRecord | None, list[str]]:
+    waiting = collector.resolve(number, collector.sessions_to_wait_for(number))
+    if waiting:
+        return None, waiting
+    verdict = collector.judge(number)
+    collector.log.decide(verdict)
+    _delete(collector, verdict.deleted)  # whatever another collector has decided
+    return verdict, []
+
+
+def _overwrite_collection(log: CollectionLog, record: CollectionRecord) -> None:
+    backend = log._backend
+    log._backend = _Overwriting(backend)  # type: ignore[assignment]
+    try:
+        log._store(collection_name(record.number), record)
+    finally:
+        log._backend = backend
+
+
+def _ignore_busy(log: CollectionLog, record: CollectionRecord) -> None:
+    try:
+        log._store(collection_name(record.number), record)
+    except ObjectExists:
+        log._names.add(collection_name(record.number))
+
+
+def _delete_segments_first(collector: Collector, doomed: set[bytes]) -> None:
+    index = collector.repository.index
+    index.load(collector.log.excluded())
+    names = collector._segments_to_replace(doomed)
+    batches = [*batched_by_size(collector._surviving(names, doomed), SEGMENT_TARGET)]
+    for name in names:
+        collector.backend.delete(index_name(name))
+    for batch in batches:
+        index.write(batch, supersedes=names)
+
+
+def _delete_unread_segments(collector: Collector, doomed: set[bytes]) -> None:
+    index = collector.repository.index
+    index.load(collector.log.excluded())
+    names = index.segments()
+    new = {index_name(index.write(b, supersedes=names)) for b in batched_by_size(collector._surviving(names, doomed), 1)}
+    for info in [*collector.backend.list("index/")]:
+        if info.name not in new:
+            collector.backend.delete(info.name)
+
+
+_rewrite = Collector._rewrite
+
+
+def _rewrite_without_index(collector: Collector, plan: CollectionPlan) -> None:
+    collector.repository.index.write = lambda packs, supersedes=(): b""  # type: ignore[method-assign]
+    try:
+        _rewrite(collector, plan)
+    finally:
+        del collector.repository.index.write
+
+
+def _rewrite_from_stale_index(collector: Collector, plan: CollectionPlan) -> None:
+    """Chunks that also lie in packs which an open collection has condemned are not copied."""
+    index = collector.repository.index
+    load = index.load
+    index.load = lambda excluded=(): load(set(plan.sparse))  # type: ignore[method-assign]
+    try:
+        _rewrite(collector, plan)
+    finally:
+        del index.load
+
+
+_plan = Collector.plan
+_stored = Collector._stored_packs
+
+
+def _list_packs_last(collector: Collector, *, allow_empty: bool = False) -> CollectionPlan:
+    collector.repository.reload_index()
+    reload = collector.repository.reload_index
+    collector.repository.reload_index = lambda: None  # type: ignore[method-assign]
+    collector.repository.reader._reload = reload
+    try:
+        return _plan(collector, allow_empty=allow_empty)
+    finally:
+        del collector.repository.reload_index
+
+
+def _nothing(*_: object, **__: object) -> set[bytes]:
+    return set()
+
+
+def _yes(*_: object) -> bool:
+    return True
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
+def _nobody(*_: object) -> tuple[str, ...]:
+    return ()
+
+
+WEAK: Final = [
+    Variant("collector ignores sessions", ((Collector, "sessions_to_wait_for", _nobody),)),
+    Variant("writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),)),
+    Variant("sessions are listed before packs are condemned", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT),
+    Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
+    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD),
+    Variant("a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD),
+    Variant("segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),)),
+    Variant("segments are deleted unread", ((Collector, "compact", _delete_unread_segments),)),
+    Variant("rewritten packs are not indexed", ((Collector, "_rewrite", _rewrite_without_index),)),
+    Variant("rewriting relies on condemned packs", ((Collector, "_rewrite", _rewrite_from_stale_index),), CROWD),
+    Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),)),
+    Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
+    Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW),
+    Variant("late snapshots are judged by their pack lists", ((Collector, "_holding", _nothing),), CROWD),
+    Variant("any snapshot serves as base", ((CollectionLog, "may_build_on", _yes),), CROWD),
+    Variant("readers avoid condemned packs", ((Index, "find_to_read", Index.find),)),
+    Variant("a pack that no segment names is dead", ((Collector, "_alone_holds_live", _no),)),
+    Variant("snapshots are listed before collections", ((Repository, "begin_session", _announce_only),), CROWD),
+]
+HARMLESS: Final = [
+    Variant("a collector that lost the race goes on", ((CollectionLog, "create", _ignore_busy),), CROWD),
+    Variant("packs are listed after the index", ((Collector, "plan", _list_packs_last),), CROWD),
+]
+
