@@ -76,7 +76,7 @@ def accepted(data: bytes, read: Callable[[bytes], object]) -> int:
     return count
 
 
-@pytest.mark.parametrize(("first", "kind", "struct"), RECORDS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("first", "kind", "struct"), RECORDS, ids=str)
 def test_records(golden: Objects, keyring: Keyring, first: str, kind: RecordKind, struct: type[msgspec.Struct]) -> None:
     def read(data: bytes) -> None:
         open_record(data, key=keyring.key(header_epoch(data, kind, keyring.repository)), type=struct)

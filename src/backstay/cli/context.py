@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import typer
 
 from backstay.cli import environment, jsonout, progress, secrets
 from backstay.cli.render import err, out
-from backstay.core.clock import Clock, SystemClock
-from backstay.core.events import EventSink
+from backstay.cli.signals import Interrupts
+from backstay.core.clock import Clock
+from backstay.core.events import Event, EventSink
 from backstay.errors import InsufficientSpace, NoRepository, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Context:
     """The global options and the world around the command."""
 
     environ: Mapping[str, str]
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock
+    interrupts: Interrupts
     repository: str | None = None
     password_file: Path | None = None
     json: bool = False
@@ -77,9 +79,17 @@ class Context:
         """A line that must be seen."""
         err(f"warning: {text}")
 
-    def watching(self) -> AbstractContextManager[EventSink]:
-        """A sink that shows the events of an operation while it runs."""
-        return progress.watching(self.progress, self.environ, quiet=self.quiet)
+    @contextmanager
+    def watching(self) -> Iterator[EventSink]:
+        """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
+        with progress.watching(self.progress, self.environ, quiet=self.quiet) as show:
+            with self.interrupts.deferred() as stop_if_asked:
+
+                def sink(event: Event) -> None:
+                    show(event)
+                    stop_if_asked()
+
+                yield sink
 
     @property
     def zone(self) -> tzinfo:

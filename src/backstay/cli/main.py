@@ -18,7 +18,7 @@ from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
 from backstay.cli.render import out
-from backstay.cli.signals import INTERRUPTED, interruptible
+from backstay.cli.signals import INTERRUPTED, Interrupts
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import BackstayError
 
@@ -172,10 +172,11 @@ def _leaves(group: Any) -> Iterator[Any]:  # noqa: ANN401
 
 def run(argv: Sequence[str], environ: Mapping[str, str], *, clock: Clock | None = None) -> int:
     """Run one command line; the exit status."""
-    context = Context(environ, clock or SystemClock())
+    clock = clock or SystemClock()
+    context = Context(environ, clock, Interrupts(clock))
     _harden_streams()
     try:
-        with interruptible(context.clock):
+        with context.interrupts.installed():
             return _run(list(argv), context)
     except KeyboardInterrupt:  # one that came while the first was being told
         return INTERRUPTED

@@ -1,11 +1,17 @@
-"""Ctrl-C and SIGTERM: the first stops gently, a second at once; the repository is good either way."""
+"""Ctrl-C and SIGTERM: the first stops gently, a second at once; the repository is good either way.
+
+An operation is never interrupted in the middle of a step, where it would go on to tidy up with half a state: the
+signal is kept until its next event. What gives none for GRACE_S is left at once, as a crash would: nothing that is
+stored needs tidying.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -13,47 +19,73 @@ from typing import Any
 from backstay.core.clock import Clock
 
 INTERRUPTED = 130
+GRACE_S = 5.0
 SAME_S = 0.5  # launchers pass a Ctrl-C on that the terminal had already sent to us: within this time it is the same
-_ABRUPT = b"\x1b[?25h\nerror: interrupted again\ncause: you did not want to wait\nhint:  run the same command again\n"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = b"\x1b[?25h\n"
+_ABRUPT = b"error: interrupted\ncause: you asked to stop, and it was done at once\nhint:  run the same command again\n"
 
 
-@contextmanager
-def interruptible(clock: Clock) -> Iterator[None]:
-    """Within, both signals raise KeyboardInterrupt once; works in the main thread, elsewhere nothing changes."""
-    handler = _Handler(clock)
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread
-        yield
-        return
-    hook, sys.unraisablehook = sys.unraisablehook, handler.unraisable
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for number, previous in before.items():
-            signal.signal(number, previous)
+class Interrupts:
+    """What to do about signals to stop, for the length of one command."""
 
-
-class _Handler:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._first: float | None = None
+        self._deferred = False
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within, signals come here; works in the main thread, elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _leave)
+        hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook = hook
+            for number, previous in before.items():
+                signal.signal(number, previous)
+
+    @contextmanager
+    def deferred(self) -> Iterator[Callable[[], None]]:
+        """Within, signals wait until the function is called; one that comes too late changes nothing."""
+        self._deferred = True
+        try:
+            yield self._raise_if_asked
+        finally:
+            self._deferred = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _raise_if_asked(self) -> None:
+        if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
+            self._deferred = False
+            raise KeyboardInterrupt
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
         now = self._clock.monotonic()
         if self._first is None:
             self._first = now
-            raise KeyboardInterrupt
-        if now - self._first > SAME_S:
-            # Nothing needs tidying: a crash at any point leaves only objects that no snapshot names.
-            os.write(2, _ABRUPT.removeprefix(b"" if os.isatty(2) else b"\x1b[?25h\n"))
-            os._exit(INTERRUPTED)
+            if not self._deferred:
+                raise KeyboardInterrupt
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        elif now - self._first > SAME_S:
+            _leave(number, frame)
 
-    def unraisable(self, what: Any) -> None:  # noqa: ANN401 - the type has no public name
+    def _unraisable(self, what: Any) -> None:  # noqa: ANN401 - the type has no public name
         """An interrupt that fell into a finalizer, where it cannot be raised, comes again."""
         if what.exc_type is KeyboardInterrupt:
             self._first = None
             signal.raise_signal(signal.SIGINT)
         else:
             sys.__unraisablehook__(what)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _ABRUPT)
+    os._exit(INTERRUPTED)

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from backstay import __version__
 from backstay.codec.chunker import FILES, LISTINGS, CdcSizes, StreamCutter
@@ -29,6 +29,7 @@ from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, S
 from backstay.repository.stat_stream import StatCursor
 from backstay.sources.source import Problem, Source, Stat, Stream
 
+_Captured: TypeAlias = tuple[Visit, Stat, Node]
 BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
 WHOLE: Final = 8 << 20  # files up to this many bytes are read and cut by one reader in one go
@@ -117,7 +118,7 @@ class _Backup:
         self.ids = repository.keyring.chunk_ids
         self.counts = _Counts()
         self.source_key = source_key(source, options.name)
-        self.unindexed: list[tuple[bytes, Stat, Node]] = []
+        self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
         self.new_packs: set[bytes] = set()
         self.started = self.checkpointed = self.progressed = self.clock.monotonic()
@@ -204,10 +205,11 @@ class _Backup:
         )
         resume = journal if journal is not None and not journal.empty else None
         try:
-            for step in self._captured(Scan(self.source, cursor, resume).steps()):
-                self._consume(step, writer, assembler)
+            for batch in self._captured(Scan(self.source, cursor, resume).steps()):
+                for step in batch.steps:
+                    self._consume(step, writer, assembler)
                 self._checkpoint_if_due(writer, journal)
-                self._report_progress(step)
+                self._report_progress(batch.steps)
         except BaseUnusable:
             raise
         except CorruptedBackup as error:
@@ -221,15 +223,14 @@ class _Backup:
         self._checkpoint(writer, None)
         return assembler
 
-    def _captured(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The same steps, with captures done on reader threads, in order."""
+    def _captured(self, steps: Iterator[Step]) -> Iterator[_Batch]:
+        """The same steps in batches, with captures done on reader threads, in order."""
         with Workers(max(1, self.options.read_concurrency), "read") as readers:
             batches = readers.ordered(
                 self._read_batch, batched(steps), weigh=_Batch.weight, limit=READ_AHEAD, inline=_Batch.is_empty
             )
             try:
-                for batch in batches:
-                    yield from batch.steps
+                yield from batches
             finally:
                 batches.close()  # type: ignore[attr-defined]
 
@@ -288,7 +289,7 @@ class _Backup:
             self._count(take)
         assembler.fresh(entry, node)
         if node.is_file:
-            self.unindexed.append((take.visit.path_of(name), entry, node))
+            self.unindexed.append((take.visit, entry, node))
 
     def _store_chunks(self, chunks: list[tuple[bytes, memoryview]], node: Node, writer: BlobWriter) -> None:
         for chunk, data in chunks:
@@ -325,7 +326,7 @@ class _Backup:
                 writer.put(RecordKind.DATA_PACK, chunk, data)
                 chunks.append(chunk)
                 self.counts.bytes_read += len(data)
-                self._report_progress(None)
+                self._report_progress(())
         finally:
             pieces.close()  # type: ignore[attr-defined]
         return self._content(chunks, writer), digest.digest()
@@ -364,36 +365,43 @@ class _Backup:
         self.source.problems.append(Problem(visit.path_of(name), message.lower()))
         self.events(Warned(message=message.lower(), path=printable(visit.path_of(name))))
 
-    def _report_progress(self, step: Step | None) -> None:
+    def _report_progress(self, steps: Sequence[Step]) -> None:
         now = self.clock.monotonic()
         if now - self.progressed < PROGRESS_EVERY_S:
             return
         self.progressed = now
-        current = printable(step.visit.directory.path) if step is not None else ""
+        current = printable(steps[-1].visit.directory.path) if steps else ""
         self.events(Progress(files=self.counts.seen_files, bytes=self.counts.bytes_read, current=current))
 
     # -- durability
 
     def _checkpoint_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """From time to time end a generation of chunks, and index those that are durable by now."""
         now = self.clock.monotonic()
         pause = min(CHECKPOINT_MOST_S, max(CHECKPOINT_LEAST_S, (now - self.started) * CHECKPOINT_PART))
         if now - self.checkpointed >= pause or len(self.unindexed) >= CHECKPOINT_FILES:
-            self._checkpoint(writer, journal)
+            writer.turn(self.unindexed)
+            self.unindexed = []
+            self.checkpointed = now
+        self._index_settled(writer, journal)
 
-    def _checkpoint(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
-        """Make all chunks so far durable and findable: packs, then an index segment, then the local journal.
+    def _index_settled(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """Make durable chunks findable: an index segment, then the local journal of the files that they complete.
 
         A crash after the packs leaves orphans, one after the segment a repository that the next run builds upon.
         """
-        writer.flush()
-        packs = writer.take_packs()
-        if packs:
-            self.new_packs.update(pack.digest for pack in packs)
-            self.repository.index.write(packs)
-        if journal is not None:
-            journal.record(self.unindexed)
+        for packs, files in writer.settled():
+            if packs:
+                self.new_packs.update(pack.digest for pack in packs)
+                self.repository.index.write(packs)
+            if journal is not None:
+                journal.record(cast("list[_Captured]", files))
+
+    def _checkpoint(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """Make all chunks so far durable and findable, before anything else is done."""
+        writer.flush(self.unindexed)
         self.unindexed = []
-        self.checkpointed = self.clock.monotonic()
+        self._index_settled(writer, journal)
 
     # -- the end
 
@@ -476,7 +484,7 @@ class _Backup:
             elif isinstance(step, Left):
                 dirs += 1
                 step.visit.directory.close()
-            self._report_progress(step)
+            self._report_progress((step,))
         return BackupResult(
             snapshot=None,
             kind="full" if base is None else "differential" if self.options.kind == "differential" else "incremental",

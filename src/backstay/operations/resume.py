@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from backstay.operations.scan import Visit
 from backstay.repository.contents import split_ids
 from backstay.repository.nodes import Node
 from backstay.sources.source import NEVER_SAME, Stat
@@ -60,11 +61,11 @@ class ResumeJournal:
                 break
             at += _LENGTH + len(body)
 
-    def record(self, files: Iterable[_Entry]) -> None:
+    def record(self, files: Iterable[tuple[Visit, Stat, Node]]) -> None:
         """Note files whose chunks are durable and indexed: only then may this be called."""
-        for path, entry, node in files:
+        for visit, entry, node in files:
             if entry[4] != NEVER_SAME:
-                body = msgspec.msgpack.encode((path, entry, node))
+                body = msgspec.msgpack.encode((visit.path_of(node.name), entry, node))
                 self._file.write(len(body).to_bytes(_LENGTH, "little") + body)
         self._file.flush()
 

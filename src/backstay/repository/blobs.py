@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -22,19 +23,35 @@ from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.storage.backend import StorageBackend
 
-PACK_TARGET: Final = 32 << 20  # bytes; a pack that reaches it is closed
+PACK_TARGET: Final = 16 << 20  # bytes; a pack that reaches it is closed
 SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 1 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 16 << 20  # raw bytes being compressed at any time
+UPLOAD_AHEAD: Final = 48 << 20  # bytes of packs that wait for their upload
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
 
 
 @dataclass(slots=True)
+class _Generation:
+    """What is stored between two checkpoints; `note` is the caller's."""
+
+    chunks: set[bytes] = field(default_factory=set)
+    begun: int = 0  # packs; counted by the calling thread alone
+    packs: list[StoredPack] = field(default_factory=list)  # stored; filled by the uploading thread alone
+    note: object = None
+
+    @property
+    def is_durable(self) -> bool:
+        return len(self.packs) == self.begun
+
+
+@dataclass(slots=True, eq=False)
 class _OpenPack:
     builder: PackBuilder
+    generation: _Generation
     waiting_raw: int = 0  # raw bytes reserved and not yet appended
 
 
@@ -48,8 +65,9 @@ class _Bundle:
 class BlobWriter:
     """Stores chunks that the repository does not have yet. One thread calls it; it works on several.
 
-    Nothing stored is referenced before `take_packs` is written to an index segment: a crash leaves packs that
-    nobody names, and collection removes them.
+    Chunks belong to generations: `turn` ends one, and `settled` gives it back once all of its packs are durable, so
+    that they can be written to an index segment. Nothing is referenced before that: a crash leaves packs that nobody
+    names, and collection removes them.
     """
 
     def __init__(
@@ -67,22 +85,23 @@ class BlobWriter:
         self._workers, self._compressor, self._random = workers, compressor, random
         self._pack_target = pack_target
         self._upload = Workers(1, "upload")
-        self._uploads: deque[Future[None]] = deque()
+        self._uploads: deque[tuple[Future[None], int]] = deque()
+        self._upload_bytes = 0
+        self._generations: deque[_Generation] = deque([_Generation()])
         self._open: dict[PackClass, list[_OpenPack]] = {}
         self._bundles: dict[PackClass, _Bundle] = {}
         self._sealing: deque[tuple[_OpenPack, Future[SealedBlob], int]] = deque()
         self._in_flight = 0
-        self._finished: list[StoredPack] = []
         self._spare: list[mmap.mmap] = []
-        self._new: set[bytes] = set()
         self._raw = self._stored = 1
         self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
         self.bytes_added = 0
 
     def has(self, chunk: bytes) -> bool:
         """Whether the repository holds this chunk; if so, the snapshot being made depends on its pack."""
-        if chunk in self._new:
-            return True
+        for generation in self._generations:
+            if chunk in generation.chunks:
+                return True
         place = self._index.find(chunk)
         if place is None:
             return False
@@ -93,35 +112,53 @@ class BlobWriter:
         """Store one chunk under its id, unless it is there. May wait for room in the pipeline."""
         if self.has(chunk):
             return
-        self._new.add(chunk)
+        self._generations[-1].chunks.add(chunk)
         if len(data) > SMALL:
             # A copy lets go of the larger buffer that the chunk was cut from.
             self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), ())
             return
-        bundle = self._bundles.setdefault(kind, _Bundle())
+        bundle = self._bundles.get(kind)
+        if bundle is None:
+            bundle = self._bundles[kind] = _Bundle()
         bundle.members.append(Member(chunk, len(data)))
         bundle.data.append(data)
         bundle.size += len(data)
         if bundle.size >= BUNDLE_TARGET:
             self._close_bundle(kind)
 
-    def flush(self) -> None:
-        """Make everything put so far durable in packs."""
+    def turn(self, note: object = None) -> None:
+        """End a generation without waiting for it."""
         for kind in list(self._bundles):
             self._close_bundle(kind)
-        while self._sealing:
-            self._append_next()
-        for packs in self._open.values():
-            while packs:
-                self._finish(packs.pop())
-        while self._uploads:
-            self._uploads.popleft().result()
+        open_packs = [pack for packs in self._open.values() for pack in packs]
+        self._open.clear()
+        for pack in open_packs:
+            self._finish_if_complete(pack)
+        self._generations[-1].note = note
+        self._generations.append(_Generation())
+
+    def settled(self) -> Iterator[tuple[list[StoredPack], object]]:
+        """The generations, in order, whose packs are all durable, with their notes.
+
+        The caller writes the packs to an index segment before it asks for the next: only then are their chunks found
+        without this writer.
+        """
+        self._collect_uploads(wait_for=0)
+        while len(self._generations) > 1 and self._generations[0].is_durable:
+            generation = self._generations[0]
+            yield generation.packs, generation.note
+            self._generations.popleft()
 
     def take_packs(self) -> list[StoredPack]:
-        """The packs finished since the last call; their chunks stay known only if they are indexed now."""
-        packs, self._finished = self._finished, []
-        self._new.clear()
-        return packs
+        """The packs of all settled generations, to be indexed before anything else is asked of this writer."""
+        return [pack for packs, _ in self.settled() for pack in packs]
+
+    def flush(self, note: object = None) -> None:
+        """End a generation and wait until everything put so far is durable in packs."""
+        self.turn(note)
+        while self._sealing:
+            self._append_next()
+        self._collect_uploads(wait_for=len(self._uploads))
 
     def close(self) -> None:
         """Stop; what was not flushed is lost."""
@@ -131,8 +168,6 @@ class BlobWriter:
 
     def _close_bundle(self, kind: PackClass) -> None:
         bundle = self._bundles.pop(kind)
-        if not bundle.members:
-            return
         raw = b"".join(bundle.data)
         self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(raw), raw, bundle.members)
 
@@ -151,17 +186,20 @@ class BlobWriter:
     def _choose(self, kind: PackClass) -> _OpenPack:
         packs = self._open.setdefault(kind, [])
         if len(packs) < OPEN_PACKS:
-            epoch = self._keyring.current
-            builder = PackBuilder(
-                kind,
-                repository=self._keyring.repository,
-                epoch=epoch.number,
-                key=epoch.key,
-                random=self._random,
-                buffer=self._spare.pop() if self._spare else new_buffer(self._pack_target + self._pack_target // 4),
-            )
-            packs.append(_OpenPack(builder))
+            packs.append(_OpenPack(self._new_builder(kind), self._generations[-1]))
+            self._generations[-1].begun += 1
         return packs[self._random(1)[0] % len(packs)]
+
+    def _new_builder(self, kind: PackClass) -> PackBuilder:
+        epoch = self._keyring.current
+        return PackBuilder(
+            kind,
+            repository=self._keyring.repository,
+            epoch=epoch.number,
+            key=epoch.key,
+            random=self._random,
+            buffer=self._spare.pop() if self._spare else new_buffer(self._pack_target + self._pack_target // 4),
+        )
 
     def _append_next(self) -> None:
         pack, future, raw = self._sealing.popleft()
@@ -171,31 +209,39 @@ class BlobWriter:
         pack.waiting_raw -= raw
         self._raw += raw
         self._stored += len(sealed.stored)
-        packs = self._open[pack.builder.kind]
+        packs = self._open.get(pack.builder.kind, [])
         expected = pack.builder.size + pack.waiting_raw * self._stored // self._raw
         if pack in packs and expected >= self._pack_target:
             packs.remove(pack)  # takes no more blobs, but may still wait for some
-        if pack not in packs and pack.builder.appended == pack.builder.reserved:
-            self._finish(pack)
+        if pack not in packs:
+            self._finish_if_complete(pack)
 
-    def _finish(self, pack: _OpenPack) -> None:
-        """Name a complete pack and upload it; durable before any index names it."""
-        if not pack.builder.appended:
+    def _finish_if_complete(self, pack: _OpenPack) -> None:
+        """Upload a pack that takes no more blobs and waits for none; durable before any index names it."""
+        if pack.builder.appended < pack.builder.reserved:
             return
-        while self._uploads:  # one at a time: a pack waiting for its turn would only take memory
-            self._uploads.popleft().result()
-        self._uploads.append(self._upload.submit(self._store, pack.builder))
+        size = pack.builder.size
+        while self._uploads and self._upload_bytes + size > UPLOAD_AHEAD:
+            self._collect_uploads(wait_for=1)
+        self._upload_bytes += size
+        self._uploads.append((self._upload.submit(self._store, pack), size))
 
-    def _store(self, builder: PackBuilder) -> None:
-        stored = builder.finish()
-        try:
-            with builder.data as data:
+    def _collect_uploads(self, *, wait_for: int) -> None:
+        """Take note of uploads that are done, the first ones at any rate; an upload's error is raised here."""
+        while self._uploads and (wait_for > 0 or self._uploads[0][0].done()):
+            future, size = self._uploads.popleft()
+            future.result()
+            self._upload_bytes -= size
+            wait_for -= 1
+
+    def _store(self, pack: _OpenPack) -> None:
+        stored = pack.builder.finish()
+        with contextlib.suppress(ObjectExists):  # same name, same bytes: a retry whose first answer was lost
+            with pack.builder.data as data:
                 self._backend.store(pack_name(stored.kind, stored.digest), data)
-        except ObjectExists:  # same name, same bytes: a retry whose first answer was lost
-            pass
-        self._spare.append(builder.release())
+        self._spare.append(pack.builder.release())
         self.bytes_added += stored.size
-        self._finished.append(stored)
+        pack.generation.packs.append(stored)
 
 
 class BlobReader:
