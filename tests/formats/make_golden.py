@@ -13,7 +13,7 @@ import json
 import random
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from backstay.operations import backup
 from backstay.operations.backup import BackupKind, BackupOptions, run_backup
 from backstay.repository import records
 from backstay.repository.collector import Collector
+from backstay.repository.index import Index
+from backstay.repository.pack import StoredPack
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import Process, Session
 from backstay.storage.memory import MemoryStorage
@@ -170,10 +172,19 @@ def change_more(tree: Tree) -> None:
 
 @contextmanager
 def all_randomness_from(source: Random) -> Iterator[None]:
-    """Records take their salts from the system unless told otherwise; here they are told."""
+    """Records take their salts from the system unless told otherwise; here they are told.
+
+    And index segments name packs in the order in which threads stored them; here they are sorted.
+    """
+    write = Index.write
+
+    def write_sorted(index: Index, packs: Iterable[StoredPack], *, supersedes: Iterable[bytes] = ()) -> bytes:
+        return write(index, sorted(packs, key=lambda pack: pack.digest), supersedes=supersedes)
+
     defaults: dict[str, Any] = records.seal_record.__kwdefaults__ or {}
     with patch.dict(defaults, random=source), patch.object(backup, "__version__", "golden"):
-        yield
+        with patch.object(Index, "write", write_sorted):
+            yield
 
 
 def build(seed: int = 0) -> Golden:

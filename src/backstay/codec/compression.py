@@ -24,16 +24,20 @@ _WORTH: Final = 0.97  # compressed must be at most this part of raw
 
 
 class Compressor:
-    """Compresses chunks by one method and level; may be used by several threads."""
+    """Compresses chunks by one method and level; may be used by several threads.
+
+    Without a level zstd runs between its levels 2 and 3: 20 % faster than level 3 for 3 % more bytes on source trees
+    (docs/adr/0006-compression.md).
+    """
 
     def __init__(self, method: Method = "zstd", level: int | None = None) -> None:
-        limits = {"zstd": (1, 19, 3), "gzip": (1, 9, 6), "none": (0, 0, 0)}
+        limits = {"zstd": (1, 19, 0), "gzip": (1, 9, 6), "none": (0, 0, 0)}
         if method not in limits:
             raise InvalidRequest(f"unknown compression {method!r}", hint="use zstd, gzip or none")
         low, high, default = limits[method]
         self.method = method
         self.level = default if level is None else level
-        if not low <= self.level <= high:
+        if level is not None and not low <= level <= high:
             raise InvalidRequest(f"{method} has no level {level}", hint=f"levels go from {low} to {high}")
         self._local = threading.local()
 
@@ -51,7 +55,7 @@ class Compressor:
         try:
             zstd = self._local.zstd
         except AttributeError:  # a context serves one thread at a time
-            zstd = self._local.zstd = zstandard.ZstdCompressor(level=self.level, write_checksum=False)
+            zstd = self._local.zstd = _zstd_compressor(self.level)
         return ZSTD, zstd.compress(data)
 
     def _worth_trying(self, data: Buffer) -> bool:
@@ -62,6 +66,22 @@ class Compressor:
         step = (size - _PROBE_PIECE) // 3
         sample = b"".join(view[at : at + _PROBE_PIECE] for at in range(0, size - _PROBE_PIECE + 1, step))
         return len(self._pack(sample)[1]) <= len(sample) * _WORTH
+
+
+def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+    if level:
+        return zstandard.ZstdCompressor(level=level, write_checksum=False)
+    parameters = zstandard.ZstdCompressionParameters(
+        strategy=zstandard.STRATEGY_DFAST,
+        window_log=21,
+        hash_log=16,
+        chain_log=15,
+        min_match=6,
+        search_log=1,
+        write_checksum=False,
+        write_content_size=True,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 _local = threading.local()

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 from backstay import __version__
 from backstay.codec.chunker import FILES, LISTINGS, CdcSizes, StreamCutter
+from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.names import printable
@@ -41,6 +42,7 @@ CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost 
 CHECKPOINT_MOST_S: Final = 300.0
 CHECKPOINT_FILES: Final = 50_000
 PROGRESS_EVERY_S: Final = 0.1
+_DATA: Final = RecordKind.DATA_PACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +250,10 @@ class _Backup:
     def _cut_whole(self, take: Take, node: Node, data: bytes) -> None:
         node.sha256 = hashlib.sha256(data).digest()
         if len(data) <= SMALL:
-            pieces = [memoryview(data)] if data else []
+            take.chunks = [(self.ids.of(data), data)] if data else []
         else:
-            pieces = list(self.repository.file_chunker.cut(data, last=True))
-        take.chunks = [(self.ids.of(piece), piece) for piece in pieces]
+            pieces = self.repository.file_chunker.cut(data, last=True)
+            take.chunks = [(self.ids.of(piece), piece) for piece in pieces]
 
     # -- the consumer
 
@@ -285,17 +287,20 @@ class _Backup:
             entry, node = streamed
         elif take.chunks is not None:
             self._store_chunks(take.chunks, node, writer)
-        if not stat.S_ISDIR(node.mode):
-            self._count(take)
         assembler.fresh(entry, node)
-        if node.is_file:
-            self.unindexed.append((take.visit, entry, node))
+        if node.mode & 0o170000 != 0o040000:
+            self._count(take)
+            if node.content is not None:
+                self.unindexed.append((take.visit, entry, node))
 
-    def _store_chunks(self, chunks: list[tuple[bytes, memoryview]], node: Node, writer: BlobWriter) -> None:
+    def _store_chunks(self, chunks: list[tuple[bytes, Buffer]], node: Node, writer: BlobWriter) -> None:
         for chunk, data in chunks:
-            writer.put(RecordKind.DATA_PACK, chunk, data)
+            writer.put(_DATA, chunk, data)
             self.counts.bytes_read += len(data)
-        node.content = self._content([chunk for chunk, _ in chunks], writer)
+        if len(chunks) == 1:  # nearly all files
+            node.content = Content(0, chunks[0][0])
+        else:
+            node.content = self._content([chunk for chunk, _ in chunks], writer)
 
     def _take_stream(
         self, take: Take, stream: Stream, node: Node, writer: BlobWriter, assembler: Assembler

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from backstay.codec.compression import Buffer
 from backstay.repository.nodes import Node
 from backstay.repository.stat_stream import Leave, StatCursor
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
@@ -50,7 +51,7 @@ class Take:
     entry: Stat
     is_new: bool
     capture: Capture | None = None
-    chunks: list[tuple[bytes, memoryview]] | None = None
+    chunks: list[tuple[bytes, Buffer]] | None = None
     error: Exception | None = None
 
 

@@ -79,6 +79,10 @@ class PlaceMap(Protocol):
         """Drop segments that the repository no longer has; their packs may stay, unused."""
         ...
 
+    def may_hold(self, chunk: bytes) -> bool:
+        """False only when no place is known; cheaper than `places`."""
+        ...
+
     def places(self, chunk: bytes) -> Iterator[Place]:
         """Every place known for a chunk, dead packs included."""
         ...
@@ -118,6 +122,9 @@ class MemoryPlaceMap:
     def forget(self, segments: Iterable[bytes]) -> None:
         for name in segments:
             self._segments.pop(name, None)
+
+    def may_hold(self, chunk: bytes) -> bool:
+        return chunk in self._places
 
     def places(self, chunk: bytes) -> Iterator[Place]:
         return iter(self._places.get(chunk, ()))
@@ -197,6 +204,8 @@ class Index:
 
     def find(self, chunk: bytes) -> Place | None:
         """A usable place of a chunk, or None."""
+        if not self._map.may_hold(chunk):
+            return None
         for place in self._map.places(chunk):
             if place.pack in self._live:
                 return place

@@ -107,9 +107,10 @@ class LmdbPlaceMap:
         with self._env.begin(db=self._segments) as txn:
             return {bytes(name): _unpack_numbers(packs) for name, packs in txn.cursor()}
 
+    def may_hold(self, chunk: bytes) -> bool:
+        return self._filter is None or chunk in self._filter
+
     def places(self, chunk: bytes) -> Iterator[Place]:
-        if self._filter is not None and chunk not in self._filter:
-            return
         with self._lock:
             found = list(self._find(chunk[:_KEY_BYTES]))
         yield from found
