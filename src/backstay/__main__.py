@@ -19,6 +19,9 @@ def main() -> None:
     status = run(sys.argv[1:], os.environ)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # everything is done, and the status is known
+    if status == INTERRUPTED:
+        # The interpreter would wait for threads, and die of SIGINT if the interrupt fell into an import.
+        os._exit(status)
     sys.exit(status)
 
 

@@ -70,10 +70,10 @@ def test_what_a_checkpoint_covers_is_not_read_again(world: World, error: type[Ba
 
 
 def test_several_interruptions_come_to_an_end(world: World) -> None:
-    for number in range(12, 40, 9):
+    for _ in range(3):
         with world.open() as repository, pytest.raises(CrashPoint):
-            world.backup(repository, TREE, MemorySource(TREE, after(number, CrashPoint)))
-    resume(world)
+            world.backup(repository, TREE, MemorySource(TREE, after(14, CrashPoint)))
+    assert resume(world) < SIZE / 2
     world.assert_sound()
 
 
@@ -110,5 +110,5 @@ def test_an_interrupt_in_the_display_leaves_a_good_repository(world: World, even
         assert not repository.snapshots.live()
         assert verified(repository).ok
         assert not list(repository.backend.list("sessions/"))
-    assert resume(world) < SIZE
+    assert resume(world) < SIZE + (events == 2)  # then nothing had been stored yet
     world.assert_sound()

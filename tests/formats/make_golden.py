@@ -182,9 +182,12 @@ def all_randomness_from(source: Random) -> Iterator[None]:
         return write(index, sorted(packs, key=lambda pack: pack.digest), supersedes=supersedes)
 
     defaults: dict[str, Any] = records.seal_record.__kwdefaults__ or {}
-    with patch.dict(defaults, random=source), patch.object(backup, "__version__", "golden"):
-        with patch.object(Index, "write", write_sorted):
-            yield
+    with (
+        patch.dict(defaults, random=source),
+        patch.object(backup, "__version__", "golden"),
+        patch.object(Index, "write", write_sorted),
+    ):
+        yield
 
 
 def build(seed: int = 0) -> Golden:

@@ -10,6 +10,7 @@ import pytest
 
 from backstay.errors import BackstayError, CollectionBusy
 from backstay.repository import blobs as blobs_module
+from backstay.repository import collector as collector_module
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, index_name
 from backstay.repository.index import Index, MemoryPlaceMap
@@ -160,11 +161,13 @@ def test_collector_looks_while_another_compacts(world: World) -> None:
     collecting.reload_index()
     back_up(world, {b"a": {b"%d" % number: content for number, content in enumerate(CONTENTS[:4])}})
     compacting = world.open(world.store)
+    with patch.object(collector_module, "SEGMENT_TARGET", 1), patch.object(collector_module, "MANY_SEGMENTS", 0):
+        Collector(compacting).compact(set())  # now each pack has a segment of its own
     segment = next(name for name in compacting.index.segments() if _has_only_data(compacting.index, name))
 
     def compact() -> None:
         other = Collector(compacting)
-        with patch.object(other, "_segments_to_replace", lambda doomed: [segment]):
+        with patch.object(other, "_segments_to_replace", lambda _: [segment]):
             other.compact(set())
 
     store.expect("retrieve", index_name(segment), compact)
@@ -212,7 +215,7 @@ def test_two_processes_share_a_place_map(world: World) -> None:
     """A process that listed the index earlier makes no other one forget a newer segment, and lose its packs."""
     back_up(world, KEPT)
     shared = MemoryPlaceMap()
-    with patch.object(Repository, "_place_map", lambda repository: shared):
+    with patch.object(Repository, "_place_map", lambda _: shared):
         collecting = world.open(world.store)
         collecting.reload_index()
 

@@ -1,6 +1,7 @@
 """Backups, drops and collections in any sequence on a store that fails, against a dictionary of what must be there.
 
-BACKSTAY_STATE_EXAMPLES and BACKSTAY_STATE_STEPS set the extent (400 examples of 25 steps, 1 500 for a nightly run). Examples are derived from the code of the machine, so that every run tries the same.
+BACKSTAY_STATE_EXAMPLES and BACKSTAY_STATE_STEPS set the extent: 400 examples of 25 steps, 1 500 for a nightly run.
+Examples are derived from the code of the machine, so that every run tries the same.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest.mock import patch
@@ -172,7 +171,8 @@ def _delete_unread_segments(collector: Collector, doomed: set[bytes]) -> None:
     index = collector.repository.index
     index.load(collector.log.excluded())
     names = index.segments()
-    new = {index_name(index.write(b, supersedes=names)) for b in batched_by_size(collector._surviving(names, doomed), 1)}
+    batches = batched_by_size(collector._surviving(names, doomed), 1)
+    new = {index_name(index.write(batch, supersedes=names)) for batch in batches}
     for info in [*collector.backend.list("index/")]:
         if info.name not in new:
             collector.backend.delete(info.name)
@@ -182,37 +182,26 @@ _rewrite = Collector._rewrite
 
 
 def _rewrite_without_index(collector: Collector, plan: CollectionPlan) -> None:
-    collector.repository.index.write = lambda packs, supersedes=(): b""  # type: ignore[method-assign]
-    try:
+    with patch.object(collector.repository.index, "write", _nothing):
         _rewrite(collector, plan)
-    finally:
-        del collector.repository.index.write
 
 
 def _rewrite_from_stale_index(collector: Collector, plan: CollectionPlan) -> None:
     """Chunks that also lie in packs which an open collection has condemned are not copied."""
     index = collector.repository.index
     load = index.load
-    index.load = lambda excluded=(): load(set(plan.sparse))  # type: ignore[method-assign]
-    try:
+    with patch.object(index, "load", lambda _: load(set(plan.sparse))):
         _rewrite(collector, plan)
-    finally:
-        del index.load
 
 
 _plan = Collector.plan
-_stored = Collector._stored_packs
 
 
 def _list_packs_last(collector: Collector, *, allow_empty: bool = False) -> CollectionPlan:
-    collector.repository.reload_index()
-    reload = collector.repository.reload_index
-    collector.repository.reload_index = lambda: None  # type: ignore[method-assign]
-    collector.repository.reader._reload = reload
-    try:
+    repository = collector.repository
+    repository.reload_index()
+    with patch.object(repository, "reload_index", lambda: None):
         return _plan(collector, allow_empty=allow_empty)
-    finally:
-        del collector.repository.reload_index
 
 
 def _nothing(*_: object, **__: object) -> set[bytes]:
@@ -234,7 +223,7 @@ def _nobody(*_: object) -> tuple[str, ...]:
 WEAK: Final = [
     Variant("collector ignores sessions", ((Collector, "sessions_to_wait_for", _nobody),)),
     Variant("writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),)),
-    Variant("sessions are listed before packs are condemned", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT),
+    Variant("sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT),
     Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
     Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD),
     Variant("a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD),

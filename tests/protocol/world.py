@@ -24,9 +24,10 @@ from backstay.repository import blobs as blobs_module
 from backstay.repository import collector as collector_module
 from backstay.repository import records as records_module
 from backstay.repository.blobs import BlobReader
+from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collector import Collector
 from backstay.repository.contents import read_content
-from backstay.repository.marking import LiveChunks, mark
+from backstay.repository.marking import mark
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import LEASE, Process, Session
@@ -85,7 +86,7 @@ class InlineWorkers(Workers):
         *,
         weigh: Callable[[Item], int],
         limit: int,
-        inline: Callable[[Item], bool] = lambda item: False,
+        inline: Callable[[Item], bool] | None = None,
     ) -> Iterator[Result]:
         for item in items:
             yield work(item)
@@ -319,7 +320,7 @@ class World:
     def backup(self, repository: Repository, host: str | None = None) -> str | None:
         """A backup of a host as it is now; its snapshot, None when it was fenced."""
         host = host or self.rng.choice(HOSTS)
-        kind = self.rng.choice(("full", "incremental", "incremental", "incremental"))
+        kind: BackupKind = "full" if self.rng.random() < 0.25 else "incremental"
         return self.back_up(repository, self.next_tree(host), host=host, kind=kind, on_list=self._on_list)
 
     def back_up(
@@ -347,7 +348,7 @@ class World:
     def drop(self, repository: Repository) -> None:
         """Drop any snapshot but, mostly, not the last one."""
         live = repository.snapshots.live()
-        if len(live) < 2 and self.rng.random() < 0.9 or not live:
+        if not live or (len(live) == 1 and self.rng.random() < 0.9):
             return
         chosen = self.rng.choice(live).id
         self.seen.dropping.add(chosen)
@@ -443,7 +444,7 @@ class World:
     def check_garbage(self) -> None:
         """Nothing is left that nobody needs."""
         repository = self.open(self.store)
-        needed = LiveChunks(1)  # as coarse as the collector's: it may keep a pack by mistake
+        needed = ChunkFilter(1)  # as coarse as the collector's: it may keep a pack by mistake
         mark(repository.snapshots.live(), repository.reader, needed)
         names = {info.name for info in self.store.list()}
         packs = {name.rpartition("/")[2] for name in names if name.startswith(("packs/", "meta/"))}
@@ -478,7 +479,7 @@ def patched(world: Callable[[], World | None]) -> Iterator[None]:
         assert current is not None
         current.on_session(session)
 
-    defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__
+    defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__ or {}
     with (
         patch.object(blobs_module, "Workers", InlineWorkers),
         patch.object(backup_module, "Workers", InlineWorkers),

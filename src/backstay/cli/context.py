@@ -82,14 +82,16 @@ class Context:
     @contextmanager
     def watching(self) -> Iterator[EventSink]:
         """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
-        with progress.watching(self.progress, self.environ, quiet=self.quiet) as show:
-            with self.interrupts.deferred() as stop_if_asked:
+        with (
+            progress.watching(self.progress, self.environ, quiet=self.quiet) as show,
+            self.interrupts.deferred() as stop_if_asked,
+        ):
 
-                def sink(event: Event) -> None:
-                    show(event)
-                    stop_if_asked()
+            def sink(event: Event) -> None:
+                show(event)
+                stop_if_asked()
 
-                yield sink
+            yield sink
 
     @property
     def zone(self) -> tzinfo:

@@ -13,7 +13,7 @@ _ARENA_MAX: Final = -8
 
 
 def tune_for_large_buffers() -> None:
-    """Keep buffers of up to 32 MiB on few heaps; without this each of them is mapped and cleared anew.
+    """Keep buffers of up to 4 MiB on few heaps; without this most of them are mapped and cleared anew.
 
     Also collects cycles less often: long lists of small tuples would be searched over and over. Does nothing with a
     C library that has no mallopt.
@@ -23,5 +23,5 @@ def tune_for_large_buffers() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 2)
-        mallopt(_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_TRIM_THRESHOLD, 64 << 20)
+        mallopt(_MMAP_THRESHOLD, 4 << 20)
+        mallopt(_TRIM_THRESHOLD, 16 << 20)

@@ -28,7 +28,7 @@ SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 16 << 20  # raw bytes being compressed at any time
-UPLOAD_AHEAD: Final = 32 << 20  # bytes of packs that wait for their upload
+UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
@@ -92,7 +92,8 @@ class BlobWriter:
         self._bundles: dict[PackClass, _Bundle] = {}
         self._sealing: deque[tuple[_OpenPack, Future[SealedBlob], int]] = deque()
         self._in_flight = 0
-        self._spare: list[mmap.mmap] = []
+        # One list per kind: meta packs stay small, and so should their buffers.
+        self._spare: dict[PackClass, list[mmap.mmap]] = {}
         self._raw = self._stored = 1
         self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
         self.bytes_added = 0
@@ -192,13 +193,14 @@ class BlobWriter:
 
     def _new_builder(self, kind: PackClass) -> PackBuilder:
         epoch = self._keyring.current
+        spare = self._spare.setdefault(kind, [])
         return PackBuilder(
             kind,
             repository=self._keyring.repository,
             epoch=epoch.number,
             key=epoch.key,
             random=self._random,
-            buffer=self._spare.pop() if self._spare else new_buffer(self._pack_target + self._pack_target // 4),
+            buffer=spare.pop() if spare else new_buffer(self._pack_target + self._pack_target // 4),
         )
 
     def _append_next(self) -> None:
@@ -239,7 +241,7 @@ class BlobWriter:
         with contextlib.suppress(ObjectExists):  # same name, same bytes: a retry whose first answer was lost
             with pack.builder.data as data:
                 self._backend.store(pack_name(stored.kind, stored.digest), data)
-        self._spare.append(pack.builder.release())
+        self._spare[stored.kind].append(pack.builder.release())
         self.bytes_added += stored.size
         pack.generation.packs.append(stored)
 
