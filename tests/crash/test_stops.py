@@ -16,7 +16,7 @@ from backstay.repository.snapshots import Manifest, SnapshotStore
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import CrashPoint, FaultyFilesystem, PowerCutFilesystem
 from tests.crash.scenarios import SCENARIOS, Scenario, count_calls, prepared, sample, small_constants
-from tests.crash.small_world import Unsynced, World
+from tests.crash.small_world import Unsynced, World, collect
 
 pytestmark = pytest.mark.crash
 POINTS = 12  # for each scenario and way to stop; all of them with BACKSTAY_NIGHTLY
@@ -93,6 +93,19 @@ def assert_recovers(world: World, scenario: Scenario, told: str) -> None:
     except BaseException as error:
         error.add_note(told)
         raise
+
+
+def test_the_collection_that_is_stopped_does_everything(place: Path) -> None:
+    """Copies what lives in sparse packs, fences a dead writer, deletes packs and objects, merges segments."""
+    base = prepared(SCENARIOS["collect"], place)
+    with base.open() as repository:
+        before = len(repository.index.segments())
+        result = collect(repository)
+        assert result.rewritten_bytes
+        assert result.deleted_packs
+        assert len(result.fenced) == 1
+        assert len(repository.index.segments()) < before
+        assert len(repository.snapshots.taken()) == 2  # one that lives, and the fence
 
 
 # -- the tests are able to fail

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CollectionBusy, CorruptedBackup, InvalidRequest, NotFound
-from backstay.operations import repair
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.repair import repair_index, repair_packs, repair_snapshots
+from backstay.operations.repair_packs import PackRepair
+from backstay.operations.repair_snapshots import SnapshotRepair
 from backstay.repository.collection_log import CollectionRecord
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind
@@ -258,14 +259,14 @@ def test_a_faster_collector_makes_it_stop_before_anything_is_deleted(
     victim = objects(world, "packs")[0]
     damage(victim, victim.stat().st_size - 20)
 
-    def salvage(self: repair._PackRepair, damaged: list[IndexedPack]) -> None:
+    def salvage(self: PackRepair, damaged: list[IndexedPack]) -> None:
         original(self, damaged)
         with world.open() as other:
             other.collections.refresh()
             other.collections.create(CollectionRecord(1, 0, (), ()))
 
-    original = repair._PackRepair._salvage
-    monkeypatch.setattr(repair._PackRepair, "_salvage", salvage)
+    original = PackRepair._salvage
+    monkeypatch.setattr(PackRepair, "_salvage", salvage)
     with world.open() as repository, pytest.raises(CollectionBusy):
         repair_packs(repository)
     assert victim.exists()
@@ -461,7 +462,7 @@ def test_a_stop_before_the_old_one_is_dropped_makes_no_second_copy(
 
     with world.open() as repository:
         pack_of(repository, max(world.promised), b"/d2/new").unlink()
-        monkeypatch.setattr(repair._SnapshotRepair, "_drop_replaced", stop)
+        monkeypatch.setattr(SnapshotRepair, "_drop_replaced", stop)
         with pytest.raises(Stopped):
             repair_snapshots(repository)
         monkeypatch.undo()

@@ -198,6 +198,34 @@ def test_segment_superseded_while_packs_are_rewritten(world: World) -> None:
     world.check()
 
 
+def test_copy_is_indexed_between_plan_and_rewrite(world: World) -> None:
+    """Two collectors copy the same chunks; one plans when the other's copy is stored, and copies when it is indexed."""
+    first = back_up(world, {b"a": {b"x": SMALL}, b"b": {b"x": BIG}})
+    back_up(world, KEPT)
+    drop(world, first)
+    plans = []
+
+    def plan_too() -> None:
+        collector = Collector(world.open(world.store))
+        plans.append((collector, collector.plan()))
+
+    def finish_other() -> None:
+        collector, plan = plans[0]
+        with suppress(BackstayError):
+            collector.execute(plan)
+
+    store = Before(world.store, "store", "index/", plan_too)  # its copies are stored, but not yet indexed
+    repository = world.open(store)
+    collector = Collector(repository)
+    plan = collector.plan()
+    assert plan.sparse
+    collector._rewrite(plan)
+    finish_other()
+    with suppress(BackstayError):
+        collector.condemn(plan)
+    world.check()
+
+
 def test_snapshot_made_during_a_collection_can_be_read_at_once(world: World) -> None:
     """Packs condemned before a writer used them stay readable, and later collections are not stopped by them."""
     drop(world, back_up(world, KEPT))

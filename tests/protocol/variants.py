@@ -190,7 +190,7 @@ def _rewrite_from_stale_index(collector: Collector, plan: CollectionPlan) -> Non
     """Chunks that also lie in packs which an open collection has condemned are not copied."""
     index = collector.repository.index
     load = index.load
-    with patch.object(index, "load", lambda _: load(set(plan.sparse))):
+    with patch.object(index, "load", lambda _: load(set(plan.sparse) | set(plan.dead))):
         _rewrite(collector, plan)
 
 
@@ -202,6 +202,14 @@ def _list_packs_last(collector: Collector, *, allow_empty: bool = False) -> Coll
     repository.reload_index()
     with patch.object(repository, "reload_index", lambda: None):
         return _plan(collector, allow_empty=allow_empty)
+
+
+def _rewrite_relying_on_dead_packs(collector: Collector, plan: CollectionPlan) -> None:
+    """Chunks that also lie in packs which this very plan condemns are not copied."""
+    index = collector.repository.index
+    load = index.load
+    with patch.object(index, "load", lambda _: load(collector.log.excluded() | set(plan.sparse))):
+        _rewrite(collector, plan)
 
 
 def _nothing(*_: object, **__: object) -> set[bytes]:
@@ -232,6 +240,7 @@ WEAK: Final = [
     Variant("segments are deleted unread", ((Collector, "compact", _delete_unread_segments),)),
     Variant("rewritten packs are not indexed", ((Collector, "_rewrite", _rewrite_without_index),)),
     Variant("rewriting relies on condemned packs", ((Collector, "_rewrite", _rewrite_from_stale_index),), CROWD),
+    Variant("rewriting relies on packs of its plan", ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),), CROWD),
     Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),)),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
     Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW),

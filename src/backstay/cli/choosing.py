@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
-from backstay.errors import CorruptedBackup
+from backstay.errors import BackstayError
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -19,7 +19,7 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
     """(snapshots, oldest first; names of those that cannot be read, each of which was warned about)."""
     damaged: list[str] = []
 
-    def note(name: str, error: CorruptedBackup) -> None:
+    def note(name: str, error: BackstayError) -> None:
         damaged.append(name)
         context.warn(str(error))
 
@@ -28,15 +28,15 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
 
 
 def one(context: Context, repository: Repository, text: str, *, at: datetime | None = None) -> Manifest:
-    """The snapshot that `text` means. Raises NotFound, InvalidRequest, CorruptedBackup."""
+    """The snapshot that `text` means. Raises NotFound, InvalidRequest, BackstayError."""
     from backstay.repository.selectors import choose
 
     known, damaged = readable(context, repository)
     if damaged and not known:
-        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged")
+        raise BackstayError("no snapshot can be read", cause=f"{damaged[0]} is damaged")
     chosen = choose(known, text, at=at)
     if damaged and not chosen.id.startswith(text.lower()):
-        raise CorruptedBackup(
+        raise BackstayError(
             f"it cannot be told which snapshot {text!r} means",
             cause=f"{damaged[0]} is damaged, and may be it",
             hint="choose one by its id: `backstay list` shows those that can be read",

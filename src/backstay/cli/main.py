@@ -177,16 +177,16 @@ def run(argv: Sequence[str], environ: Mapping[str, str], *, clock: Clock | None 
     _harden_streams()
     try:
         with context.interrupts.installed():
-            return _run(list(argv), context)
+            return _run(argv, context)
     except KeyboardInterrupt:  # one that came while the first was being told
         return INTERRUPTED
     finally:
         _flush()
 
 
-def _run(argv: list[str], context: Context) -> int:
+def _run(argv: Sequence[str], context: Context) -> int:
     try:
-        status = _invoke(argv, context)
+        status = _invoke(list(argv), context)  # whose parser takes its list apart
         _finish_output()
     except typer.Exit as leave:
         return leave.exit_code
@@ -207,7 +207,7 @@ def _invoke(argv: list[str], context: Context) -> int:
         return int(command.invoke(ctx) or 0)
 
 
-def _report(error: BaseException, argv: list[str], context: Context) -> int:
+def _report(error: BaseException, argv: Sequence[str], context: Context) -> int:
     given = argv[: argv.index("--")] if "--" in argv else argv
     json = context.json or "--json" in given  # a usage error may come before the option was seen
     try:

@@ -16,7 +16,7 @@ from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
-from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, InvalidRequest
 from backstay.operations.assemble import Assembler, BaseUnusable
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
@@ -163,7 +163,7 @@ class _Backup:
     def _history(self) -> list[Manifest]:
         """Earlier snapshots of this source on this host, oldest first."""
 
-        def skip(name: str, error: CorruptedBackup) -> None:
+        def skip(name: str, error: BackstayError) -> None:
             self.events(Warned(message=f"{name} cannot be read: {error}"))
 
         live = self.repository.snapshots.live(on_damage=skip)
@@ -190,7 +190,9 @@ class _Backup:
             return None
         key = hashlib.sha256(f"{self.options.host}\0{self.source_key}".encode()).hexdigest()[:32]
         index = self.repository.index
-        return ResumeJournal(self.repository.cache / "resume" / key, lambda chunk: index.find(chunk) is not None)
+        return ResumeJournal(
+            self.repository.cache / "resume" / key, lambda chunk: index.find_reusable(chunk) is not None
+        )
 
     # -- the walk
 

@@ -18,6 +18,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, Warned,
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import (
+    BackstayError,
     CorruptedBackup,
     InsufficientSpace,
     InvalidRequest,
@@ -315,9 +316,12 @@ class _Restore:
         except (InsufficientSpace, StorageUnavailable):
             raise
         except (CorruptedBackup, RestoreFailed, RestoreConflict, NotFound) as error:
-            with self.lock:
-                self.errors.append((printable(path or b""), str(error)))
-            self.events(Warned(message=str(error), path=printable(path or b"")))
+            self._note(path or b"", error)
+
+    def _note(self, path: bytes, error: BackstayError) -> None:
+        with self.lock:
+            self.errors.append((printable(path), str(error)))
+        self.events(Warned(message=str(error), path=printable(path)))
 
     # -- directories
 
@@ -543,6 +547,10 @@ class _Restore:
             lambda: pending.append(directory.begin_file(file.node.name, file.node.size, file.node.extents)),
         )
         if not pending:
+            return []
+        if sum(self.reader.place(chunk).length for chunk in file.chunks) != file.size:
+            pending[0].abandon()
+            self._note(file.path, CorruptedBackup("its chunks do not add up to its size"))
             return []
         large = _LargeFile(file, pending[0], self)
         self.large.append(large)

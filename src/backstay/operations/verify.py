@@ -161,6 +161,7 @@ class _Verify:
 
         def read() -> str:
             live.extend(store.live(on_damage=lambda name, error: self._find("signature", name, error)))
+            store.dropped(on_damage=lambda name, error: self._find("signature", name, error))
             self._chain(live)
             if live:
                 for digest in self.repository.slots.lost(live[-1].slots):
@@ -175,7 +176,8 @@ class _Verify:
     def _chain(self, live: list[Manifest]) -> None:
         """Each snapshot names the one before it, with its digest: none can vanish or change unnoticed."""
         store = self.repository.snapshots
-        taken, dropped = set(store.taken()), store.dropped()
+        taken = set(store.taken())
+        dropped = store.dropped(m.previous for m in live if m.previous is not None)
         for manifest in live:
             if manifest.previous is None or manifest.previous in dropped:
                 continue

@@ -103,7 +103,7 @@ class BlobWriter:
         for generation in self._generations:
             if chunk in generation.chunks:
                 return True
-        place = self._index.find(chunk)
+        place = self._index.find_reusable(chunk)
         if place is None:
             return False
         self.reused.add(place.pack)
@@ -238,9 +238,9 @@ class BlobWriter:
 
     def _store(self, pack: _OpenPack) -> None:
         stored = pack.builder.finish()
-        with contextlib.suppress(ObjectExists):  # same name, same bytes: a retry whose first answer was lost
-            with pack.builder.data as data:
-                self._backend.store(pack_name(stored.kind, stored.digest), data)
+        # A pack of this name has the same bytes: it is there when an earlier try got through.
+        with contextlib.suppress(ObjectExists), pack.builder.data as data:
+            self._backend.store(pack_name(stored.kind, stored.digest), data)
         self._spare[stored.kind].append(pack.builder.release())
         self.bytes_added += stored.size
         pack.generation.packs.append(stored)

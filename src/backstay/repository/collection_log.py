@@ -10,7 +10,6 @@ import msgspec
 from backstay.errors import CollectionBusy, CorruptedBackup, ObjectExists
 from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
 from backstay.repository.keyring import Keyring
-from backstay.repository.records import header_epoch, open_record, seal_record
 from backstay.storage.backend import StorageBackend
 
 _NAME: Final = re.compile(r"gc/(\d{8})(\.done|\.sessions)?")
@@ -73,16 +72,9 @@ class CollectionLog:
         numbers = {int(name[3:11]) for name in self._names}
         return sorted(n for n in numbers if verdict_name(n) not in self._names)
 
-    def excluded(self) -> set[bytes]:
-        """Every pack that a new writer must not use: condemned without a verdict, or deleted by one."""
-        packs: set[bytes] = set()
-        for number in sorted({int(name[3:11]) for name in self._names}):
-            verdict = verdict_name(number)
-            if verdict in self._names:
-                packs.update(self._read(verdict, VerdictRecord).deleted)
-            else:
-                packs.update(self.collection(number).condemned)
-        return packs
+    def condemned(self) -> set[bytes]:
+        """Packs that a collection without a verdict condemned: still readable, but not to be built upon."""
+        return {pack for number in self.open_numbers() for pack in self.collection(number).condemned}
 
     def deleted(self) -> set[bytes]:
         """Every pack that some verdict deleted."""
@@ -123,9 +115,8 @@ class CollectionLog:
         return record
 
     def _store(self, name: str, record: CollectionRecord | WaitingRecord | VerdictRecord) -> None:
-        epoch = self._keyring.current
         kind = _KINDS[type(record)]
-        data = seal_record(kind, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key)
+        data = self._keyring.seal(kind, record)
         self._backend.store(name, data)
         self._names.add(name)
         self._cache[name] = record
@@ -134,8 +125,7 @@ class CollectionLog:
         known = self._cache.get(name)
         if known is None:
             data = self._backend.retrieve(name)
-            key = self._keyring.key(header_epoch(data, _KINDS[type_], self._keyring.repository))
-            known = open_record(data, key=key, type=type_)
+            known = self._keyring.open(data, _KINDS[type_], type_)
             if known.number != int(name[3:11]):
                 raise CorruptedBackup(f"{name} is the record of another collection")
             self._cache[name] = known

@@ -7,7 +7,7 @@ Each step is durable before the next begins, and any later collector can take ov
    packs, which are indexed (a crash leaves duplicates, which a later collection removes);
 3. gc/<n> condemns packs: from here on no new writer uses them;
 4. gc/<n>.sessions fixes the writers announced before that; each must commit, give up, or be fenced;
-5. snapshots that were not walked in step 2 are looked at: packs that they name are kept; gc/<n>.done fixes this;
+5. snapshots that were not walked in step 2 are walked now: packs that they need are kept; gc/<n>.done fixes this;
 6. index segments without the deleted packs supersede those that name them, then the old segments are deleted;
 7. the packs are deleted, then the objects of dropped snapshots.
 """
@@ -155,8 +155,8 @@ class Collector:
                 cause="that all are gone on purpose, or cannot be seen, looks the same from here",
                 hint="if every snapshot was deleted on purpose, say so with --allow-empty",
             )
-        known = set(self.snapshots.taken()) | self.snapshots.dropped()
-        lost = {s.previous for s in live if s.previous is not None} - known
+        lost = {s.previous for s in live if s.previous is not None} - set(self.snapshots.taken())
+        lost -= self.snapshots.dropped(lost)
         if lost:
             raise CorruptedBackup(
                 "nothing is collected while a snapshot is missing",
@@ -179,7 +179,7 @@ class Collector:
         small: dict[RecordKind, list[tuple[bytes, int, int]]] = {}
         compromised = {epoch.number for epoch in self.keyring.epochs if epoch.compromised}
         unindexed = dict(stored)
-        excluded = self.log.excluded()
+        excluded = self.log.deleted() | self.log.condemned()
         for pack in self._indexed_packs():
             unindexed.pop(pack.digest, None)
             if pack.digest in excluded:
@@ -212,7 +212,7 @@ class Collector:
         self.events(Started(operation="rewrite", total_bytes=plan.rewritten_bytes))
         sources = [pack for pack in self._indexed_packs() if pack.digest in plan.sparse]
         numbers = {pack.digest: repository.index.number(pack.digest) for pack in sources}
-        repository.index.load(self.log.excluded() | set(plan.sparse))
+        repository.index.load(deleted=self.log.deleted(), condemned=self.log.condemned() | set(plan.sparse))
         with Workers(repository.environment.threads, "seal") as workers:
             writer = repository.writer(workers)
             try:
@@ -298,13 +298,25 @@ class Collector:
             self.backend.delete(name)
 
     def judge(self, number: int) -> VerdictRecord:
-        """Step 5: condemned packs that a snapshot outside of the marked ones names are kept."""
+        """Step 5: condemned packs that a snapshot outside of the marked ones needs are kept.
+
+        What a snapshot needs is found by walking it: the packs that its manifest names are those of its writer's
+        view, and an earlier collection may have moved what it inherited to packs that it never looked at.
+        """
         record = self.log.collection(number)
-        marked = set(record.marked)
-        needed = {pack for snapshot in self.snapshots.live() if snapshot.id not in marked for pack in snapshot.packs}
+        others = [snapshot for snapshot in self.snapshots.live() if snapshot.id not in set(record.marked)]
+        needed = {pack for snapshot in others for pack in snapshot.packs}
+        if others:
+            self.repository.reload_index()
+            needed |= self._packs_holding(self._mark(others), set(record.condemned))
         deleted = tuple(pack for pack in record.condemned if pack not in needed)
         kept = tuple(pack for pack in record.condemned if pack in needed)
         return VerdictRecord(number, self.clock.now_ns(), deleted, kept)
+
+    def _packs_holding(self, live: ChunkFilter, packs: set[bytes]) -> set[bytes]:
+        """Those of the packs that hold a chunk in use."""
+        indexed = (pack for pack in self._indexed_packs() if pack.digest in packs)
+        return {pack.digest for pack in indexed if any(chunk in live for chunk, _, _, _ in pack.table.chunks())}
 
     # -- steps 6 and 7: free
 
@@ -322,7 +334,7 @@ class Collector:
     def compact(self, doomed: set[bytes]) -> None:
         """Step 6: replace segments that name deleted packs, and many small ones by few."""
         index = self.repository.index
-        index.load(self.log.excluded())
+        index.load(deleted=doomed, condemned=self.log.condemned())
         self._refuse_damage()
         names = self._segments_to_replace(doomed)
         if not names:
@@ -331,7 +343,7 @@ class Collector:
             index.write(batch, supersedes=names)
         for name in names:
             self.backend.delete(index_name(name))
-        index.load(self.log.excluded())
+        index.load(deleted=doomed, condemned=self.log.condemned())
 
     def _segments_to_replace(self, doomed: set[bytes]) -> list[bytes]:
         sizes = {bytes.fromhex(i.name.rpartition("/")[2]): i.size for i in self.backend.list("index/")}
@@ -351,7 +363,7 @@ class Collector:
     def _remove_dropped(self) -> None:
         """The objects of dropped snapshots; their drop records stay."""
         taken = set(self.snapshots.taken())
-        for ulid in self.snapshots.dropped() & taken:
+        for ulid in self.snapshots.dropped(taken):
             self.snapshots.remove_object(ulid)
 
 

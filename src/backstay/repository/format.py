@@ -36,6 +36,7 @@ class RecordKind(IntEnum):
     WAITING = 10
     EPOCH = 11
     SLOT_REMOVAL = 12
+    COMPROMISE = 13
 
 
 class BlobKind(IntEnum):
@@ -63,7 +64,7 @@ class RepoHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises UnsupportedFormat for a newer or foreign repository, CorruptedBackup for a damaged one."""
         try:
             version = msgspec.json.decode(data[: 64 << 10], type=_AnyHeader)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptedBackup("repo.json cannot be read", cause=str(error)) from error
         if version.format != FORMAT or version.suite != SUITE or set(version.features) - FEATURES:
             raise UnsupportedFormat(
@@ -75,8 +76,8 @@ class RepoHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             uuid = bytes.fromhex(header.uuid)
         except (msgspec.DecodeError, ValueError) as error:
             raise CorruptedBackup("repo.json cannot be read", cause=str(error)) from error
-        if len(uuid) != 16:
-            raise CorruptedBackup("repo.json holds a malformed uuid")
+        if len(uuid) != 16 or header.encode() != data:
+            raise CorruptedBackup("repo.json is not in its canonical form")
         return header
 
 

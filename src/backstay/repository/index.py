@@ -14,7 +14,6 @@ from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.repository.format import MAX_PACK, RecordKind, index_name
 from backstay.repository.keyring import Keyring
 from backstay.repository.pack import BlobInfo, PackTable, StoredPack
-from backstay.repository.records import header_epoch, open_record, seal_record
 from backstay.storage.backend import StorageBackend
 
 SEGMENT_PACKS: Final = 4096  # packs in one segment written by compaction
@@ -140,22 +139,25 @@ class MemoryPlaceMap:
 
 
 class Index:
-    """The chunks that the repository's index segments name, less those in packs that a collector condemned."""
+    """The chunks that the repository's index segments name, less those in packs that a collector deleted."""
 
     def __init__(self, backend: StorageBackend, keyring: Keyring, places: PlaceMap) -> None:
         self._backend = backend
         self._keyring = keyring
         self._map = places
-        self._excluded: frozenset[bytes] = frozenset()
+        self._deleted: frozenset[bytes] = frozenset()
+        self._condemned: frozenset[bytes] = frozenset()
         self._live: set[int] = set()
+        self._reusable: set[int] = set()
         self.damaged: list[tuple[str, CorruptedBackup]] = []
 
-    def load(self, excluded: Iterable[bytes] = ()) -> None:
+    def load(self, *, deleted: Iterable[bytes] = (), condemned: Iterable[bytes] = ()) -> None:
         """Bring the map up to date with the store; a segment that cannot be read goes to `damaged`.
 
-        `excluded` are packs that must not be used although segments may still name them.
+        `deleted` packs do not exist any more, although segments may still name them. `condemned` ones can be read,
+        but a writer must not build upon them.
         """
-        self._excluded = frozenset(excluded)
+        self._deleted, self._condemned = frozenset(deleted), frozenset(condemned)
         self.damaged = []
         names = set(self._list())
         known = set(self._map.segments())
@@ -173,8 +175,8 @@ class Index:
 
     def _refresh_live(self) -> None:
         numbers = {number for packs in self._map.segments().values() for number in packs}
-        dead = {self._map.number(digest) for digest in self._excluded}
-        self._live = {number for number in numbers if number not in dead}
+        self._live = numbers - {self._map.number(digest) for digest in self._deleted}
+        self._reusable = self._live - {self._map.number(digest) for digest in self._condemned}
 
     def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:
         for name in names:
@@ -187,44 +189,45 @@ class Index:
 
     def write(self, packs: Iterable[StoredPack], *, supersedes: Iterable[bytes] = ()) -> bytes:
         """Store one segment, durably, and take it into the map; its name's digest is returned."""
-        packs = list(packs)
+        packs = sorted(packs, key=lambda pack: pack.digest)
         record = SegmentRecord(
             tuple(sorted(supersedes)),
             tuple(IndexedPack(p.digest, int(p.kind), p.size, p.epoch, p.table) for p in packs),
         )
-        epoch = self._keyring.current
-        data = seal_record(
-            RecordKind.INDEX, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
+        data = self._keyring.seal(RecordKind.INDEX, record)
         name = sha256(data)
         self._backend.store(index_name(name), data)
         self._map.add([(name, packs)])
         self._live.update(self._map.segments()[name])
+        self._reusable.update(self._map.segments()[name])
         return name
 
     def find(self, chunk: bytes) -> Place | None:
-        """A usable place of a chunk, or None."""
+        """Where a chunk can be read, or None; a pack that will stay is preferred."""
+        found = None
+        for place in self._map.places(chunk):
+            if place.pack in self._reusable:
+                return place
+            if place.pack in self._live:
+                found = place
+        return found
+
+    def find_reusable(self, chunk: bytes) -> Place | None:
+        """Where a chunk lies that a new snapshot may refer to, or None."""
         if not self._map.may_hold(chunk):
             return None
-        for place in self._map.places(chunk):
-            if place.pack in self._live:
-                return place
-        return None
-
-    def find_all(self, chunk: bytes) -> list[Place]:
-        """Every usable place of a chunk."""
-        return [place for place in self._map.places(chunk) if place.pack in self._live]
+        return next((place for place in self._map.places(chunk) if place.pack in self._reusable), None)
 
     def pack(self, number: int) -> PackInfo:
         return self._map.pack(number)
 
     def packs(self) -> Iterator[tuple[int, PackInfo]]:
-        """Every usable pack with its number."""
+        """Every readable pack with its number."""
         for number in sorted(self._live):
             yield number, self._map.pack(number)
 
     def number(self, digest: bytes) -> int | None:
-        """The number of a usable pack, or None."""
+        """The number of a readable pack, or None."""
         number = self._map.number(digest)
         return number if number in self._live else None
 
@@ -245,11 +248,12 @@ def read_segment(backend: StorageBackend, keyring: Keyring, name: bytes) -> Segm
     data = backend.retrieve(index_name(name))
     if sha256(data) != name:
         raise CorruptedBackup(f"{index_name(name)} was changed", cause="its bytes do not match its name")
-    key = keyring.key(header_epoch(data, RecordKind.INDEX, keyring.repository))
-    record = open_record(data, key=key, type=SegmentRecord)
+    record = keyring.open(data, RecordKind.INDEX, SegmentRecord)
     for pack in record.packs:
         if len(pack.digest) != 32 or not 0 < pack.size <= MAX_PACK:
             raise CorruptedBackup(f"{index_name(name)} names an impossible pack")
+        if pack.table.end() >= pack.size:
+            raise CorruptedBackup(f"{index_name(name)} names blobs beyond the end of their pack")
         if pack.kind not in (RecordKind.DATA_PACK, RecordKind.META_PACK):
             raise CorruptedBackup(f"{index_name(name)} names a pack of an unknown kind")
         pack.table.check()

@@ -13,9 +13,9 @@ from backstay.codec.cipher import KEY_BYTES, expand
 from backstay.codec.digest import ChunkIds
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
-from backstay.repository.format import RecordKind, epoch_name
-from backstay.repository.records import header_epoch, names_repository, open_record, seal_record
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, UnsupportedFormat
+from backstay.repository.format import FEATURES, RecordKind, epoch_name
+from backstay.repository.records import Body, header_epoch, names_repository, open_record, seal_record
 from backstay.storage.backend import StorageBackend
 from backstay.trust.signing import SEED_BYTES, Signer
 
@@ -24,13 +24,17 @@ _COMPROMISED: Final = ".compromised"
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """keys/epochs/<n>: a data key and a signing key, sealed under the root key."""
+    """keys/epochs/<n>: a data key and a signing key, sealed under the root key.
+
+    `features` are what a program must know beyond format 1 from this epoch on; so a repository can be upgraded.
+    """
 
     number: int
     created_ns: int
     key: bytes
     signing_seed: bytes
     public: bytes
+    features: tuple[str, ...] = ()
 
 
 class CompromiseRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,18 +69,36 @@ class Keyring:
             int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big") >> 1
         )  # the library takes 63 bits
         self._epochs: dict[int, Epoch] = {}
+        self.damaged: dict[int, CorruptedBackup] = {}
 
     def load(self) -> None:
-        """Read every epoch record. Raises CorruptedBackup when one cannot be read or none is there."""
+        """Read every epoch record. One that cannot be read goes to `damaged`; whoever needs its key gets the error.
+
+        Raises CorruptedBackup when there is no epoch, UnsupportedFormat when one needs a newer program.
+        """
         names = {info.name for info in self._backend.list("keys/epochs/")}
+        self.damaged = {}
         for name in sorted(n for n in names if not n.endswith(_COMPROMISED)):
             number = _epoch_number(name)
-            if number not in self._epochs or self._epochs[number].compromised != (name + _COMPROMISED in names):
+            try:
                 if self._is_foreign(number):
                     continue
-                self._epochs[number] = self._read(number, compromised=name + _COMPROMISED in names)
+                compromised = name + _COMPROMISED in names and self._is_compromised(number)
+                if number not in self._epochs or self._epochs[number].compromised != compromised:
+                    self._epochs[number] = self._read(number, compromised=compromised)
+            except CorruptedBackup as error:
+                self.damaged[number] = error
         if not self._epochs:
-            raise CorruptedBackup("the repository has no key epoch", cause="keys/epochs/ is empty")
+            raise next(iter(self.damaged.values()), None) or CorruptedBackup(
+                "the repository has no key epoch", cause="keys/epochs/ is empty"
+            )
+
+    def _is_compromised(self, number: int) -> bool:
+        """Whether the marker beside an epoch is genuine. Raises CorruptedBackup."""
+        data = self._backend.retrieve(epoch_name(number) + _COMPROMISED)
+        if header_epoch(data, RecordKind.COMPROMISE, self.repository) != number:
+            raise CorruptedBackup(f"{epoch_name(number)}{_COMPROMISED} is about another epoch")
+        return open_record(data, key=self._wrapping, type=CompromiseRecord).number == number
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -92,7 +114,8 @@ class Keyring:
         try:
             return self._epochs[epoch].key
         except KeyError:
-            pass
+            if epoch in self.damaged:
+                raise self.damaged[epoch] from None
         try:
             self._epochs[epoch] = self._read(epoch, compromised=False)  # began after we loaded
         except ObjectNotFound as error:
@@ -111,12 +134,12 @@ class Keyring:
 
         Order: the record is durable before anything is sealed with its key, so a crash leaves an unused epoch.
         """
-        number = max(self._epochs, default=0) + 1
+        number = max([0, *self._epochs, *self.damaged]) + 1
         while True:
             signer = Signer(seed := self._random(SEED_BYTES))
             body = EpochRecord(number, clock.now_ns(), self._random(KEY_BYTES), seed, signer.public)
             try:
-                self._backend.store(epoch_name(number), self._seal(RecordKind.EPOCH, body, number))
+                self._backend.store(epoch_name(number), self._wrap(RecordKind.EPOCH, body, number))
             except ObjectExists:
                 if self._is_foreign(number):
                     number += 1
@@ -142,28 +165,42 @@ class Keyring:
         self.key(number)
         body = CompromiseRecord(number, clock.now_ns())
         try:
-            self._backend.store(epoch_name(number) + _COMPROMISED, self._seal(RecordKind.EPOCH, body, number))
+            self._backend.store(epoch_name(number) + _COMPROMISED, self._wrap(RecordKind.COMPROMISE, body, number))
         except ObjectExists:
             return
         finally:
             self.load()
 
     def check(self, number: int) -> None:
-        """Read an epoch's records once more. Raises CorruptedBackup, ObjectNotFound."""
+        """Read an epoch's record once more. Raises CorruptedBackup, ObjectNotFound."""
         self._read(number, compromised=False)
-        if self._epochs[number].compromised:
-            data = self._backend.retrieve(epoch_name(number) + _COMPROMISED)
-            header_epoch(data, RecordKind.EPOCH, self.repository)
-            open_record(data, key=self._wrapping, type=CompromiseRecord)
 
-    def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
-        return seal_record(kind, body, repository=self.repository, epoch=epoch, key=self._wrapping, random=self._random)
+    def seal(self, kind: RecordKind, body: msgspec.Struct) -> bytes:
+        """A record under the current epoch."""
+        return self._seal(kind, body, self.current.number, self.current.key)
+
+    def open(self, data: bytes, kind: RecordKind, type: type[Body]) -> Body:  # noqa: A002 - msgspec's own word
+        """The body of a record of this repository, whatever its epoch. Raises CorruptedBackup, UnsupportedFormat."""
+        return open_record(data, key=self.key(header_epoch(data, kind, self.repository)), type=type)
+
+    def _wrap(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
+        return self._seal(kind, body, epoch, self._wrapping)
+
+    def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int, key: bytes) -> bytes:
+        return seal_record(kind, body, repository=self.repository, epoch=epoch, key=key, random=self._random)
 
     def _read(self, number: int, *, compromised: bool) -> Epoch:
         data = self._backend.retrieve(epoch_name(number))
         if header_epoch(data, RecordKind.EPOCH, self.repository) != number:
             raise CorruptedBackup(f"{epoch_name(number)} is the record of another epoch")
         body = open_record(data, key=self._wrapping, type=EpochRecord)
+        if unknown := set(body.features) - FEATURES:
+            raise UnsupportedFormat(
+                "this repository was upgraded for a newer version of backstay",
+                cause=f"key epoch {number} needs {', '.join(sorted(unknown))}",
+            )
+        if len(body.signing_seed) != SEED_BYTES:
+            raise CorruptedBackup(f"{epoch_name(number)} contradicts itself")
         signer = Signer(body.signing_seed)
         if body.number != number or len(body.key) != KEY_BYTES or signer.public != body.public:
             raise CorruptedBackup(f"{epoch_name(number)} contradicts itself")

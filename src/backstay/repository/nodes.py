@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from backstay.errors import CorruptedBackup
+
 MAX_NAME: Final = 4096  # bytes; Linux allows 255, other systems more
 MAX_NODE: Final = 64 << 20  # bytes of one encoded node, content ids and xattrs included
 
@@ -31,7 +33,7 @@ class Node(msgspec.Struct, array_like=True, gc=False):
     `mode` is st_mode whole (type and permissions), `size` the logical length in bytes, `mtime_ns` nanoseconds
     since 1970, `extents` the (offset, length) pairs that hold data when the file has holes: `content` is then
     those ranges joined. `links` is the same 16 bytes for all names of one inode, None for a single name.
-    `content` of a directory is its listing.
+    `content` of a directory is its listing. `sha256` is that of the content: the file, or its extents joined.
     """
 
     name: bytes
@@ -50,6 +52,27 @@ class Node(msgspec.Struct, array_like=True, gc=False):
     xattrs: tuple[tuple[bytes, bytes], ...] | None = None
     extents: tuple[tuple[int, int], ...] | None = None
     extra: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raises CorruptedBackup for what no file system can have held."""
+        name = self.name
+        if not 0 < len(name) <= MAX_NAME or b"/" in name or b"\0" in name or name in (b".", b".."):
+            raise CorruptedBackup("a listing holds an impossible name", cause=repr(name[:80]))
+        if not (0 <= self.size < 1 << 63 and 0 <= self.mode < 1 << 32 and 0 <= self.uid < 1 << 32):
+            raise CorruptedBackup("a listing holds an impossible size, mode or owner", cause=repr(name[:80]))
+        if not (0 <= self.gid < 1 << 32 and -(1 << 63) <= self.mtime_ns < 1 << 63):
+            raise CorruptedBackup("a listing holds an impossible group or time", cause=repr(name[:80]))
+        if (self.sha256 is not None and len(self.sha256) != 32) or (self.links is not None and len(self.links) != 16):
+            raise CorruptedBackup("a listing holds a malformed digest", cause=repr(name[:80]))
+        if self.extents is not None:
+            self._check_extents()
+
+    def _check_extents(self) -> None:
+        end = 0
+        for start, length in self.extents or ():
+            if start < end or length <= 0 or start + length > self.size:
+                raise CorruptedBackup("a listing holds impossible extents", cause=repr(self.name[:80]))
+            end = start + length
 
     @property
     def is_dir(self) -> bool:

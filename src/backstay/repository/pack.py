@@ -28,6 +28,7 @@ from backstay.repository.records import (
     open_header,
     padded_length,
     seal_body,
+    sealed_length,
 )
 
 _TRAILER: Final = struct.Struct(">I4s")  # footer length, magic
@@ -256,22 +257,20 @@ class PackBuilder:
         """Pad, seal the table, and name the pack; its bytes are `data`."""
         self._pad()
         table = _table(self._rows)
-        footer = self._footer(table)
+        footer = seal_body(self._cipher, self.header, msgspec.msgpack.encode(table))
         self._write(footer)
         self._write(_TRAILER.pack(len(footer), _END_MAGIC))
         with self.data as data:
             digest = sha256(data)
         return StoredPack(digest, self.kind, self.size, self.epoch, table)
 
-    def _footer(self, table: PackTable) -> bytes:
-        return seal_body(self._cipher, self.header, msgspec.msgpack.encode(table))
-
     def _pad(self) -> None:
         """A blob of zeros, so that the length of a pack says little about what lies in it."""
         ordinal, length = self.reserve(), 0
         for _ in range(3):  # the padding's own length may change the footer's by a few bytes
             padding = _Row(BlobKind.PADDING, 0, NO_ID, length + TAG_BYTES, length, ())
-            base = self.size + TAG_BYTES + len(self._footer(_table([*self._rows, padding]))) + TRAILER_BYTES
+            table = msgspec.msgpack.encode(_table([*self._rows, padding]))
+            base = self.size + TAG_BYTES + sealed_length(table) + TRAILER_BYTES
             wanted = padded_length(base) - base
             if wanted == length:
                 break

@@ -88,6 +88,11 @@ def seal_body(cipher: Cipher, header: bytes, raw: bytes) -> bytes:
     return cipher.seal(_NONCE, plain.ljust(padded_length(len(plain)), b"\0"), header)
 
 
+def sealed_length(raw: bytes) -> int:
+    """The length of what `seal_body` makes of `raw`."""
+    return padded_length(_BODY.size + len(_compressor.compress(raw)[1])) + TAG_BYTES
+
+
 def open_body(cipher: Cipher, header: bytes, sealed: bytes) -> bytes:
     """The raw bytes of a sealed body. Raises CorruptedBackup."""
     plain = cipher.open(_NONCE, sealed, header)

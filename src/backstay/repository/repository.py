@@ -15,6 +15,7 @@ from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
 from backstay.errors import (
+    BackstayError,
     CorruptedBackup,
     InvalidRequest,
     NoRepository,
@@ -167,7 +168,7 @@ class Repository:
         its collector then waits for the session that was announced before.
         """
         self.collections.refresh()
-        self.index.load(self.collections.excluded())
+        self.index.load(deleted=self.collections.deleted(), condemned=self.collections.condemned())
 
     def _place_map(self) -> PlaceMap:
         if self.cache is None:
@@ -244,18 +245,20 @@ def _read_header(backend: StorageBackend) -> bytes:
 
 def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
     """The root key, from whichever slot the secret opens."""
-    damaged: CorruptedBackup | None = None
+    damaged: BackstayError | None = None
     for name, slot in SlotStore.read_all(backend):
-        if isinstance(slot, CorruptedBackup):
+        if isinstance(slot, BackstayError):
             damaged = slot
             continue
-        opened = unwrap(slot, secret)
-        if opened is None:
+        try:
+            opened = unwrap(slot, secret)
+        except CorruptedBackup as error:  # another slot may still open
+            damaged = error
             continue
-        root, bound = opened
-        if bound == header:
-            return root
-        damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
+        if opened is not None and opened[1] == header:
+            return opened[0]
+        if opened is not None:
+            damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
     if damaged is not None:
         raise damaged
     raise WrongKey(f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it")

@@ -19,7 +19,6 @@ from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound
 from backstay.repository.format import RecordKind, session_name
 from backstay.repository.keyring import Keyring
-from backstay.repository.records import header_epoch, open_record, seal_record
 from backstay.storage.backend import StorageBackend
 
 LEASE: Final = timedelta(hours=1)  # a session without a sign of life for longer may be fenced
@@ -140,10 +139,7 @@ class Session:
         record = SessionRecord(
             self.id, process.host, process.boot, process.namespace, process.pid, process.start, self._clock.now_ns()
         )
-        epoch = self._keyring.current
-        data = seal_record(
-            RecordKind.SESSION, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
+        data = self._keyring.seal(RecordKind.SESSION, record)
         try:
             self._backend.store(session_name(self.id, beat), data)
         except ObjectExists:  # an earlier try of this very call got through
@@ -189,8 +185,7 @@ def _read(backend: StorageBackend, keyring: Keyring, ulid: str, beats: list[tupl
     """The record of the newest beat; an unreadable one only means that nothing is known of the process."""
     try:
         data = backend.retrieve(max(beats)[1])
-        key = keyring.key(header_epoch(data, RecordKind.SESSION, keyring.repository))
-        record = open_record(data, key=key, type=SessionRecord)
+        record = keyring.open(data, RecordKind.SESSION, SessionRecord)
     except (CorruptedBackup, ObjectNotFound):
         return None
     return record if record.session == ulid else None

@@ -11,10 +11,17 @@ import msgspec
 from backstay.codec.digest import sha256
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_digest
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectExists, ObjectNotFound
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    InvalidRequest,
+    NotFound,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedFormat,
+)
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keyring import Keyring
-from backstay.repository.records import seal_record
 from backstay.storage.backend import StorageBackend
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, Slot, open_note, wrap
@@ -44,7 +51,7 @@ class SlotStore:
         self._backend, self._keyring = backend, keyring
 
     @staticmethod
-    def read_all(backend: StorageBackend) -> Iterator[tuple[str, Slot | CorruptedBackup]]:
+    def read_all(backend: StorageBackend) -> Iterator[tuple[str, Slot | BackstayError]]:
         """Every slot object, or what is wrong with it; needs no key."""
         for info in sorted(backend.list("keys/slots/"), key=lambda found: found.name):
             try:
@@ -52,7 +59,7 @@ class SlotStore:
                 if not info.name.endswith(sha256(data).hex()):
                     raise CorruptedBackup(f"{info.name} was changed", cause="its bytes do not match its name")
                 yield info.name, Slot.decode(data)
-            except CorruptedBackup as error:
+            except (CorruptedBackup, UnsupportedFormat) as error:
                 yield info.name, error
             except ObjectNotFound:
                 continue  # removed since the listing
@@ -78,9 +85,9 @@ class SlotStore:
         """All slots; a damaged one is shown as such."""
         return [self._info(name, slot) for name, slot in self.read_all(self._backend)]
 
-    def _info(self, name: str, slot: Slot | CorruptedBackup) -> SlotInfo:
+    def _info(self, name: str, slot: Slot | BackstayError) -> SlotInfo:
         ident = name.rpartition("/")[2]
-        if isinstance(slot, CorruptedBackup):
+        if isinstance(slot, BackstayError):
             return SlotInfo(ident, "damaged", "", str(slot))
         try:
             note = open_note(self._keyring.root, slot)
@@ -113,14 +120,7 @@ class SlotStore:
         self._backend.delete(slot_name(digest))
 
     def _record_removal(self, digest: bytes, clock: Clock) -> None:
-        epoch = self._keyring.current
-        data = seal_record(
-            RecordKind.SLOT_REMOVAL,
-            SlotRemoval(digest, clock.now_ns()),
-            repository=self._keyring.repository,
-            epoch=epoch.number,
-            key=epoch.key,
-        )
+        data = self._keyring.seal(RecordKind.SLOT_REMOVAL, SlotRemoval(digest, clock.now_ns()))
         try:
             self._backend.store(slot_removal_name(digest), data)
         except ObjectExists:
@@ -129,8 +129,12 @@ class SlotStore:
     def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
         """Slots that a snapshot recorded and that are gone without a removal record."""
         present = set(self.digests())
-        return [
-            digest
-            for digest in expected
-            if digest not in present and not self._backend.exists(slot_removal_name(digest))
-        ]
+        return [digest for digest in expected if digest not in present and not self._was_removed(digest)]
+
+    def _was_removed(self, digest: bytes) -> bool:
+        """Whether a genuine record says so."""
+        try:
+            data = self._backend.retrieve(slot_removal_name(digest))
+            return self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot == digest
+        except (ObjectNotFound, CorruptedBackup):
+            return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
@@ -11,14 +11,23 @@ import msgspec
 from backstay.codec.digest import sha256
 from backstay.core.clock import Clock, datetime_from_ns
 from backstay.core.ids import is_ulid
-from backstay.errors import CorruptedBackup, NotFound, ObjectExists, ObjectNotFound, SnapshotFenced
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    NotFound,
+    ObjectExists,
+    ObjectNotFound,
+    SnapshotFenced,
+    UnsupportedFormat,
+)
 from backstay.repository.format import RecordKind, drop_name, snapshot_name
 from backstay.repository.keyring import Keyring
 from backstay.repository.nodes import Content
-from backstay.repository.records import HEADER_BYTES, header_epoch, open_record, seal_record
+from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.storage.backend import StorageBackend
 from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
 
+OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
 SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
 _ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
@@ -116,11 +125,9 @@ class SnapshotStore:
         The one atomic create decides between this writer and a collector's fence. A crash before it leaves
         unreferenced packs, one after it a whole snapshot.
         """
-        epoch = self._keyring.current
-        body = seal_record(
-            RecordKind.SNAPSHOT, manifest, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
-        data = body + epoch.signer.public + epoch.signer.sign(SIGNED_AS, body)
+        body = self._keyring.seal(RecordKind.SNAPSHOT, manifest)
+        signer = self._keyring.current.signer
+        data = body + signer.public + signer.sign(SIGNED_AS, body)
         try:
             self._backend.store(snapshot_name(manifest.id), data)
         except ObjectExists:
@@ -139,10 +146,7 @@ class SnapshotStore:
     def fence(self, session: str, collection: int, clock: Clock) -> bool:
         """Cancel a writer unless it has committed; True when it never can commit from now on."""
         record = FenceRecord(session, collection, clock.now_ns())
-        epoch = self._keyring.current
-        data = seal_record(
-            RecordKind.FENCE, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
+        data = self._keyring.seal(RecordKind.FENCE, record)
         try:
             self._backend.store(snapshot_name(session), data)
         except ObjectExists:
@@ -165,40 +169,47 @@ class SnapshotStore:
 
     def _record_drop(self, ulid: str, reason: str, clock: Clock) -> None:
         record = DropRecord(ulid, clock.now_ns(), reason)
-        epoch = self._keyring.current
-        data = seal_record(
-            RecordKind.DROP, record, repository=self._keyring.repository, epoch=epoch.number, key=epoch.key
-        )
+        data = self._keyring.seal(RecordKind.DROP, record)
         try:
             self._backend.store(drop_name(ulid), data)
         except ObjectExists:
             return
 
-    def dropped(self) -> set[str]:
-        """Ids of all deleted snapshots. Each drop record is authenticated: a forged one deletes nothing."""
-        return {self._read_drop(name) for name in self._ids("drops/")}
+    def dropped(self, among: Iterable[str] | None = None, on_damage: OnDamage | None = None) -> set[str]:
+        """Ids of deleted snapshots, all of them or those among some.
 
-    def _read_drop(self, ulid: str) -> str:
-        if ulid not in self._dropped:
-            data = self._backend.retrieve(drop_name(ulid))
-            key = self._keyring.key(header_epoch(data, RecordKind.DROP, self._keyring.repository))
-            if open_record(data, key=key, type=DropRecord).snapshot != ulid:
+        Each drop record is authenticated: one that is forged or damaged deletes nothing, and goes to `on_damage`.
+        """
+        named = set(self._ids("drops/"))
+        wanted = named if among is None else named & set(among)
+        return {ulid for ulid in wanted if self._is_dropped(ulid, on_damage)}
+
+    def _is_dropped(self, ulid: str, on_damage: OnDamage | None) -> bool:
+        if ulid in self._dropped:
+            return True
+        try:
+            record = self._keyring.open(self._backend.retrieve(drop_name(ulid)), RecordKind.DROP, DropRecord)
+            if record.snapshot != ulid:
                 raise CorruptedBackup(f"{drop_name(ulid)} names another snapshot")
-            self._dropped.add(ulid)
-        return ulid
+        except (CorruptedBackup, UnsupportedFormat) as error:
+            if on_damage is not None:
+                on_damage(drop_name(ulid), error)
+            return False
+        self._dropped.add(ulid)
+        return True
 
     def taken(self) -> list[str]:
         """Ids of all committed or fenced sessions, dropped ones included."""
         return sorted(self._ids("snapshots/"))
 
-    def live(self, on_damage: Callable[[str, CorruptedBackup], None] | None = None) -> list[Manifest]:
+    def live(self, on_damage: OnDamage | None = None) -> list[Manifest]:
         """All snapshots that exist, oldest first.
 
         One that cannot be read is passed to `on_damage`; without that, it raises CorruptedBackup.
         """
         # Drops are listed after the snapshots: the other order could show one that was dropped in between.
         taken = self.taken()
-        dropped = self.dropped()
+        dropped = self.dropped(taken, on_damage)
         found = []
         for ulid in taken:
             if ulid in dropped:
@@ -207,7 +218,7 @@ class SnapshotStore:
                 record = self._read(ulid)
             except ObjectNotFound:
                 continue  # dropped and collected since the listing
-            except CorruptedBackup as error:
+            except (CorruptedBackup, UnsupportedFormat) as error:
                 if on_damage is None:
                     raise
                 on_damage(snapshot_name(ulid), error)
@@ -218,7 +229,7 @@ class SnapshotStore:
 
     def get(self, ulid: str) -> Manifest:
         """One snapshot by its whole id. Raises NotFound, CorruptedBackup."""
-        if not is_ulid(ulid) or ulid in self.dropped():
+        if not is_ulid(ulid) or ulid in self.dropped([ulid]):
             raise NotFound(f"there is no snapshot {ulid}")
         try:
             record = self._read(ulid)
@@ -262,7 +273,7 @@ class SnapshotStore:
     def _decode(self, ulid: str, data: bytes) -> Manifest | FenceRecord:
         try:
             if data[_KIND_AT : _KIND_AT + 1] == bytes([RecordKind.FENCE]):
-                fence = open_record(data, key=self._key_of(data, RecordKind.FENCE), type=FenceRecord)
+                fence = self._keyring.open(data, RecordKind.FENCE, FenceRecord)
                 if fence.session != ulid:
                     raise CorruptedBackup("it fences another session")
                 return fence
@@ -275,12 +286,9 @@ class SnapshotStore:
             raise CorruptedBackup("it is cut short")
         body, public, signature = data[:-_ENVELOPE], data[-_ENVELOPE:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
         epoch = header_epoch(body, RecordKind.SNAPSHOT, self._keyring.repository)
-        manifest = open_record(body, key=self._keyring.key(epoch), type=Manifest)
+        manifest = self._keyring.open(body, RecordKind.SNAPSHOT, Manifest)
         if public != self._keyring.public(epoch) or not is_signed(public, signature, SIGNED_AS, body):
             raise CorruptedBackup("its signature is not valid")
         if manifest.id != ulid:
             raise CorruptedBackup("it is the manifest of another snapshot", cause=manifest.id)
         return manifest
-
-    def _key_of(self, data: bytes, kind: RecordKind) -> bytes:
-        return self._keyring.key(header_epoch(data, kind, self._keyring.repository))

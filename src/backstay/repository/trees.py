@@ -10,7 +10,7 @@ import msgspec
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.blobs import BlobReader
 from backstay.repository.contents import frame, read_frames
-from backstay.repository.nodes import MAX_NAME, MAX_NODE, Content, Node
+from backstay.repository.nodes import MAX_NODE, Content, Node
 
 NODE_FRAME: Final = 0
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -37,8 +37,7 @@ def decode_node(body: bytes) -> Node:
         node = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptedBackup("a listing entry cannot be read", cause=str(error)) from error
-    if not 0 < len(node.name) <= MAX_NAME or not 0 <= node.size < 1 << 63:
-        raise CorruptedBackup("a listing entry has an impossible name or size")
+    node.check()
     return node
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -26,10 +27,10 @@ class Secret:
 
     @classmethod
     def passphrase(cls, text: str) -> Secret:
-        """A passphrase as typed, in UTF-8. Raises InvalidRequest when it is empty."""
+        """A passphrase as typed, in UTF-8 and NFC, since keyboards differ. Raises InvalidRequest if empty."""
         if not text:
             raise InvalidRequest("the passphrase is empty", hint="choose a passphrase of several words")
-        return cls("passphrase", text.encode("utf-8", "surrogateescape"))
+        return cls("passphrase", unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape"))
 
     @classmethod
     def new_keyfile(cls, random: Random = os.urandom) -> Secret:

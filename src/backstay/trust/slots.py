@@ -28,7 +28,7 @@ class Argon2Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Bounds on both sides: a slot may neither weaken the derivation nor exhaust the machine."""
-        if not (8 <= self.memory_kib <= 4 << 20 and 1 <= self.iterations <= 64 and 1 <= self.lanes <= 64):
+        if not (1 <= self.iterations <= 64 and 1 <= self.lanes <= 64 and 8 * self.lanes <= self.memory_kib <= 2 << 20):
             raise CorruptedBackup("a key slot asks for absurd key derivation costs", cause=repr(self))
 
 
@@ -54,7 +54,7 @@ class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise CorruptedBackup("a key slot is too large to be one")
         try:
             slot = msgspec.json.decode(data, type=cls)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptedBackup("a key slot cannot be read", cause=str(error)) from error
         if slot.version != 1:
             raise UnsupportedFormat("a key slot of a newer version", cause=f"slot version {slot.version}")

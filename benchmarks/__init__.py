@@ -1,0 +1,1 @@
+"""Measurements of the whole program; run them as modules from the checkout (see README.md)."""

@@ -1,0 +1,127 @@
+"""The first backup of an account creates an encrypted repository; nothing later does."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from tests.cli.conftest import Account
+
+
+def recovery_key(text: str) -> str:
+    """The recovery key in a printed text."""
+    return next(line.split()[-1] for line in text.splitlines() if "Recovery key:" in line)
+
+
+def test_first_backup(account: Account) -> None:
+    first = account.run("backup", account.documents)
+    key = recovery_key(first.err)
+    assert "Recovery key" not in first.out
+    assert stat.S_IMODE(account.key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(account.key_file.parent.stat().st_mode) == 0o700
+    assert [path.name for path in account.key_file.parent.iterdir()] == ["default.key"]
+    again = account.run("backup", account.documents)
+    assert "ecovery" not in again.out + again.err
+    assert len(account.json("list")) == 2
+    assert key not in account.key_file.read_text()
+
+
+def test_the_recovery_key_opens_wherever_a_password_does(account: Account) -> None:
+    key = recovery_key(account.run("backup", account.documents).err)
+    account.key_file.unlink()
+    typed = account.root / "typed"
+    typed.write_text(key.lower().replace("-", " ") + "\n")
+    account.run("list", env={"BACKSTAY_PASSWORD": key})
+    account.run("list", env={"BACKSTAY_PASSWORD_FILE": str(typed)})
+    account.run("list", "--password-file", typed)
+    account.run("restore", "latest", "--to", account.root / "back", env={"BACKSTAY_PASSWORD_COMMAND": f"cat '{typed}'"})
+
+
+def test_recovery_key_is_never_in_json(account: Account) -> None:
+    done = account.run("--json", "backup", account.documents)
+    assert recovery_key(done.err) not in done.out
+
+
+def test_restore_after_a_backup(saved: Account) -> None:
+    saved.run("restore", "latest", "--to", saved.root / "back")
+    back = saved.root / "back" / str(saved.documents).lstrip("/")
+    assert (back / "letters/letter-3.txt").read_text() == (saved.documents / "letters/letter-3.txt").read_text()
+
+
+def test_a_vanished_repository_is_not_replaced(saved: Account) -> None:
+    saved.repository.rename(saved.root / "unmounted")
+    done = saved.run("backup", saved.documents, status=10)
+    assert "is gone" in done.err
+    assert not saved.repository.exists()
+    saved.run("init")
+    saved.run("backup", saved.documents)
+
+
+def test_a_first_backup_that_was_stopped_before_the_repository_existed(account: Account) -> None:
+    account.run("backup", account.documents)
+    account.key_file.rename(account.key_file.with_name("default.key.new"))
+    account.repository.rename(account.root / "never-made")
+    done = account.run("backup", account.documents)
+    assert recovery_key(done.err)
+    assert account.key_file.exists()
+
+
+def test_a_first_backup_that_was_stopped_before_it_told_the_recovery_key(account: Account) -> None:
+    account.run("backup", account.documents)
+    account.key_file.rename(account.key_file.with_name("default.key.new"))
+    done = account.run("backup", account.documents)
+    assert account.json("list", env={"BACKSTAY_PASSWORD": recovery_key(done.err)})
+    assert len(account.json("list")) == 2
+
+
+def test_two_first_backups_at_once(account: Account) -> None:
+    runs = [account.program("backup", account.documents) for _ in range(2)]
+    told = [run.communicate(timeout=60) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert sum(b"Recovery key:" in err for _, err in told) == 1
+    assert len(account.json("list")) == 2
+
+
+def test_a_dry_run_creates_nothing(account: Account) -> None:
+    account.run("backup", account.documents, "--dry-run", status=10)
+    assert not account.repository.exists()
+    assert not account.key_file.exists()
+
+
+def test_with_a_password_there_is_no_key_file(account: Account) -> None:
+    password = {"BACKSTAY_PASSWORD": "a password of several words"}
+    done = account.run("backup", account.documents, env=password)
+    assert recovery_key(done.err)
+    assert not account.key_file.exists()
+    account.run("list", env=password)
+
+
+def test_xdg_directories(account: Account) -> None:
+    env = {"XDG_DATA_HOME": str(account.root / "d"), "XDG_CONFIG_HOME": str(account.root / "c"), "XDG_CACHE_HOME": ""}
+    account.run("backup", account.documents, env=env)
+    assert (account.root / "d/backstay/repository/repo.json").is_file()
+    assert (account.root / "c/backstay/default.key").is_file()
+    account.run("list", env={**env, "XDG_CONFIG_HOME": "relative/is/ignored"}, status=12)
+
+
+def test_the_repository_stays_out_of_its_own_backups(account: Account) -> None:
+    home = account.root / "home"
+    (home / "file").write_text("x")
+    account.run("backup", home)
+    account.run("backup", home)
+    told = account.json("ls", "latest", "-R")["entries"]
+    paths = [Path(entry["path"]) for entry in told]
+    assert home / "file" in paths
+    assert not any(account.repository in (path, *path.parents) for path in paths)
+
+
+def test_the_cache_marks_itself_as_one(saved: Account) -> None:
+    tag = saved.root / "home/.cache/backstay/CACHEDIR.TAG"
+    assert tag.read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+
+def test_as_a_program(account: Account) -> None:
+    run = account.program("backup", account.documents)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert b"snapshot" in out

@@ -1,0 +1,152 @@
+"""Every failure ends with the status that the manual promises, in three lines or one problem document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from backstay.cli.main import run
+
+from tests.cli.conftest import Account
+
+
+def test_no_repository(account: Account) -> None:
+    for command in (("list",), ("ls", "latest"), ("verify",), ("gc",), ("key", "list")):
+        account.run(*command, status=10)
+
+
+def test_a_named_repository_is_never_created_silently(account: Account) -> None:
+    place = account.root / "elsewhere"
+    account.run("backup", account.documents, env={"BACKSTAY_REPO": str(place)}, status=10)
+    assert not place.exists()
+
+
+def test_wrong_key(saved: Account) -> None:
+    saved.run("list", env={"BACKSTAY_PASSWORD": "not this one"}, status=12)
+
+
+def test_no_password_and_nobody_to_ask(saved: Account) -> None:
+    saved.key_file.rename(saved.root / "elsewhere.key")
+    done = saved.run("list", status=12)
+    assert "no password was given" in done.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("no-such-command",),
+        ("backup", "--no-such-option"),
+        ("backup",),
+        ("prune",),
+        ("restore", "latest"),
+        ("restore", "latest", "--to", "x", "--in-place"),
+        ("restore", "latest", "--to", "x", "--at", "whenever"),
+        ("backup", ".", "--kind", "sideways"),
+        ("backup", ".", "--name", "a:b"),
+        ("backup", ".", "--source", "postgres://host/db"),
+        ("verify", "--read-data=many"),
+        ("verify", "--min-bytes", "lots"),
+        ("ls", "zz"),
+        ("cat", "latest"),
+        ("cat", "latest", "/"),
+        ("prune", "--keep-last", "-1"),
+        ("key", "remove"),
+        ("completion", "tcsh"),
+    ],
+)
+def test_usage(saved: Account, argv: tuple[str, ...]) -> None:
+    done = saved.run(*argv, status=2)
+    lines = done.err.splitlines()
+    assert [line.partition(":")[0] for line in lines[-3:]] == ["error", "cause", "hint"]
+
+
+def test_nothing_found(saved: Account) -> None:
+    saved.run("info", "deadbeef", status=1)
+    saved.run("ls", "latest", "/no/such/place", status=1)
+    saved.run("backup", saved.root / "not-there", status=1)
+    saved.run("key", "remove", "ffffffff", status=1)
+
+
+def test_a_second_init(saved: Account) -> None:
+    assert saved.json("init", status=1)["code"] == "RepositoryExists"
+
+
+def test_unreadable_items_make_a_partial_backup(account: Account) -> None:
+    done = account.json("backup", account.documents, account.root / "not-there", status=3)
+    assert done["snapshot"]
+    assert [error["path"] for error in done["errors"]] == [str(account.root / "not-there")]
+    again = account.run("backup", account.documents, account.root / "not-there", status=3)
+    assert "not backed up" in again.err
+
+
+def test_conflict(saved: Account) -> None:
+    target = saved.root / "target"
+    saved.run("restore", "latest", "--to", target)
+    note = target / str(saved.documents).lstrip("/") / "note"
+    note.write_text("another note\n")
+    problem = saved.json("restore", "latest", "--to", target, status=17)
+    assert problem["code"] == "RestoreConflict"
+    assert problem["paths"] == [str(saved.documents / "note")]
+    saved.run("restore", "latest", "--to", target, "--dry-run", status=17)
+    assert note.read_text() == "another note\n"
+
+
+def test_damage(account: Account, flip: Callable[[Path], None]) -> None:
+    (account.documents / "random").write_bytes(os.urandom(100_000))
+    account.run("backup", account.documents)
+    for pack in (account.repository / "packs").rglob("*"):
+        if pack.is_file():
+            flip(pack)
+    report = account.json("verify", "--read-data", status=13)
+    assert report["ok"] is False
+    assert report["findings"]
+    done = account.run("restore", "latest", "--to", account.root / "target", status=13)
+    assert "not restored" in done.err
+
+
+def test_latest_is_not_guessed_when_a_snapshot_is_damaged(saved: Account, flip: Callable[[Path], None]) -> None:
+    first = saved.json("list")[0]["id"]
+    second = saved.backup("--name", "docs")["snapshot"]
+    flip(saved.repository / "snapshots" / second)
+    saved.run("restore", "latest", "--to", saved.root / "x", status=13)
+    saved.run("restore", "docs", "--to", saved.root / "x", status=13)
+    saved.run("restore", first, "--to", saved.root / "x")
+    assert "warning" in saved.run("list", status=13).err
+
+
+def test_refusal_to_collect_without_snapshots(saved: Account) -> None:
+    saved.run("delete", "latest")
+    saved.run("gc", status=16)
+    saved.run("gc", "--allow-empty")
+
+
+def test_a_mistake_of_the_program_is_one_line(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("backstay.operations.look.stats", broken)
+    done = saved.run("stats", status=1)
+    assert done.err.splitlines()[0] == "error: this is a mistake in backstay"
+    assert "nobody thought of this" in done.err
+    assert "Traceback" not in done.err
+    assert "Traceback" in saved.run("stats", "-v", status=1).err
+    assert saved.json("stats", status=1)["code"] == "InternalError"
+
+
+def test_every_problem_is_told_in_full(saved: Account) -> None:
+    for argv in (("info", "zzzz"), ("prune",), ("nonsense",), ("list", "--nonsense"), ("ls", "latest", "/nowhere")):
+        problem = saved.json(*argv, status=run_quietly(saved, argv))
+        assert {"type", "title", "code", "cause", "hint", "exit_status", "transient"} <= problem.keys()
+        assert all(problem[key] for key in ("type", "title", "code", "cause", "hint"))
+
+
+def run_quietly(account: Account, argv: tuple[str, ...]) -> int:
+    """The status alone."""
+    return account.run(*argv, status=None).status
+
+
+def test_no_command_prints_the_help(account: Account) -> None:
+    assert run([], account.environ) == 0
+    assert "backup" in account.capture.readouterr().out
