@@ -21,6 +21,7 @@ import re
 import stat
 import struct
 import sys
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -34,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL = range(1, 13)
+DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE = range(1, 14)
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
     "repo": r"repo\.json",
@@ -85,10 +86,10 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     COLLECTION: fields(":int number created_ns :[bytes32] condemned :[text] marked"),
     WAITING: fields(":int number :[text] sessions"),
     VERDICT: fields(":int number decided_ns :[bytes32] deleted kept"),
-    EPOCH: fields(":int number created_ns :bytes32 key signing_seed public"),
+    EPOCH: fields(":int number created_ns :bytes32 key signing_seed public :[text] features"),
     REMOVAL: fields(":bytes32 slot :int removed_ns"),
+    COMPROMISE: fields(":int number marked_ns"),
 }
-COMPROMISE = fields(":int number marked_ns")
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
     *["xattrs?", "extents?", "map?"],
@@ -271,7 +272,7 @@ def root_key(slot: dict[str, Any], kind: str, secret: bytes, repo_json: bytes) -
         salt, commitment, sealed = (bytes.fromhex(slot[name]) for name in ("salt", "commitment", "sealed"))
         if kind == "passphrase":
             memory, passes, lanes = (int(slot["cost"][name]) for name in ("memory_kib", "iterations", "lanes"))
-            if not (8 * lanes <= memory <= 1 << 22 and 1 <= passes <= 64 and 1 <= lanes <= 64):
+            if not (8 * lanes <= memory <= 1 << 21 and 1 <= passes <= 64 and 1 <= lanes <= 64):
                 raise DamageError("a slot has absurd costs")
             derive = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
             secret = derive.derive(secret)
@@ -337,9 +338,13 @@ class Repository:
 
     def _header(self) -> bytes:
         try:
-            header = json.loads(self.read("repo.json"))
+            data = self.read("repo.json")
+            header = json.loads(data)
             if header["format"] != 1 or header["suite"] != 1 or header["features"]:
                 raise CannotOpenError("repo.json: another format, suite or features")
+            again = {name: header[name] for name in ("format", "uuid", "features", "suite", "created")}
+            if json.dumps(again, separators=(",", ":"), ensure_ascii=False).encode() != data:
+                raise ValueError("not in its canonical form")
             identity = bytes.fromhex(header["uuid"])
             if len(identity) != 16:
                 raise ValueError("malformed uuid")
@@ -391,9 +396,10 @@ class Repository:
         if data[:8] != b"BKSY\x01" + bytes([kind, 1, 0]) or data[8:24] != self.repository:
             raise DamageError("its header is of another kind, version or repository")
         epoch = int.from_bytes(data[24:28], "big")
-        if kind != EPOCH and epoch not in self.epochs:
+        under_root = kind in (EPOCH, COMPROMISE)
+        if not under_root and epoch not in self.epochs:
             raise DamageError(f"the key of epoch {epoch} is missing")
-        master = self.wrapping if kind == EPOCH else self.epochs[epoch]["key"]
+        master = self.wrapping if under_root else self.epochs[epoch]["key"]
         keys = expand(master, b"backstay/v1/object" + data[:60], 64)
         if keys[32:] != data[60:92]:
             raise DamageError("its key commitment does not match")
@@ -409,9 +415,9 @@ class Repository:
             raise DamageError("absurd lengths")
         return Msgpack(inflate(codec, plain[9 : 9 + stored], raw)).whole()
 
-    def record(self, data: bytes, kind: int, shape: Any = None) -> Any:
+    def record(self, data: bytes, kind: int) -> Any:
         key, _ = self.key(data, kind)
-        return check(self.body(key, data[:92], data[92:]), shape or BODIES[kind], "record")
+        return check(self.body(key, data[:92], data[92:]), BODIES[kind], "record")
 
     def _named(self, body: dict[str, Any], field: str, name: str) -> dict[str, Any]:
         """The body, if it belongs under this name."""
@@ -421,16 +427,20 @@ class Repository:
         return body
 
     def _epoch(self, name: str, data: bytes) -> None:
-        if len(data) >= 92 and data[8:24] != self.repository:
+        if len(data) < 92 or data[8:24] != self.repository:
             return  # of a repository that never came to be
         body = self._named(self.record(data, EPOCH), "number", name)
+        if body["features"]:
+            raise CannotOpenError(f"{name}: another format, with features {body['features']}")
         public = Ed25519PrivateKey.from_private_bytes(body["signing_seed"]).public_key().public_bytes_raw()
         if public != body["public"] or self.key(data, EPOCH)[1] != body["number"]:
             raise DamageError("it contradicts itself")
         self.epochs[body["number"]] = body
 
     def _compromise(self, name: str, data: bytes) -> None:
-        self._named(self.record(data, EPOCH, COMPROMISE), "number", name)
+        body = self._named(self.record(data, COMPROMISE), "number", name)
+        if self.key(data, COMPROMISE)[1] != body["number"]:
+            raise DamageError("it contradicts itself")
 
     def _removal(self, name: str, data: bytes) -> None:
         body = self.record(data, REMOVAL)
@@ -463,7 +473,10 @@ class Repository:
     def _segment(self, name: str, data: bytes) -> None:
         if not name.endswith(hashlib.sha256(data).hexdigest()):
             raise DamageError("its bytes do not match its name")
-        for digest, kind, size, epoch, table in self.record(data, INDEX)[1]:
+        packs = self.record(data, INDEX)[1]
+        if any(one[0] >= two[0] for one, two in pairwise(packs)):
+            self.report(name, "its packs are out of order")
+        for digest, kind, size, epoch, table in packs:
             if kind not in (DATA, META) or not 0 < size <= 1 << 30:
                 raise DamageError("it names an impossible pack")
             blobs = read_table(table)
@@ -712,18 +725,18 @@ def read_node(body: list[Any]) -> dict[str, Any]:
     name, end = node["name"], 0
     if not 1 <= len(name) <= 4096 or name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise DamageError(f"an entry has the impossible name {shown(name[:80])!r}")
-    if not (0 <= node["size"] < 1 << 63 and 0 <= node["mode"] < 1 << 32):
+    if not (0 <= node["size"] < 1 << 63 and -(1 << 63) <= node["mtime_ns"] < 1 << 63) or any(
+        not 0 <= node[field] < 1 << 32 for field in ("mode", "uid", "gid")
+    ):
         raise DamageError(f"the entry {shown(name)!r} is impossible")
     if stat.S_ISDIR(node["mode"]) and node["content"] is None:
         raise DamageError(f"the directory {shown(name)!r} has an impossible listing: none")
     if stat.S_ISLNK(node["mode"]) and (not node["target"] or b"\0" in node["target"]):
         raise DamageError(f"the symlink {shown(name)!r} has no target, or one with a zero byte")
     for offset, length in node["extents"] or ():
-        if offset < end or length < 0 or offset + length > node["size"]:
+        if offset < end or length <= 0 or offset + length > node["size"]:
             raise DamageError(f"the extents of {shown(name)!r} are impossible")
         end = offset + length
-    if len(node["extents"] or ()) > 65536:
-        raise DamageError(f"{shown(name)!r} has too many extents")
     return node
 
 
@@ -805,7 +818,8 @@ class Target:
 
 def secret_of(arguments: argparse.Namespace) -> tuple[str, bytes]:
     if arguments.password_file:
-        return "passphrase", re.sub(rb"\r?\n\Z", b"", arguments.password_file.read_bytes())
+        text = arguments.password_file.read_bytes().decode("utf-8", "surrogateescape").rstrip("\r\n")
+        return "passphrase", unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")
     if arguments.recovery_file:
         return "recovery", printed_secret(arguments.recovery_file.read_text())
     text = arguments.key_file.read_text().strip()

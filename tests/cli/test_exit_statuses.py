@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backstay.cli.main import run
 
+from backstay.cli.main import run
 from tests.cli.conftest import Account
 
 

@@ -22,7 +22,9 @@ LIST = {"id", "name", "kind", "time", "host", "sources", "tags", "description", 
 
 
 def test_backup_and_list(account: Account) -> None:
-    first = account.json("backup", account.documents, "--tag", "a", "--tag", "b", "--description", "weekly", "--host", "h")
+    first = account.json(
+        "backup", account.documents, "--tag", "a", "--tag", "b", "--description", "weekly", "--host", "h"
+    )
     second = account.json("backup", account.documents, "--host", "h", "--name", "docs")
     third = account.json("backup", account.documents, "--host", "h")
     assert first.keys() >= BACKUP

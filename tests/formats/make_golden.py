@@ -13,8 +13,6 @@ import json
 import random
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,10 +24,7 @@ from backstay.codec.digest import sha256
 from backstay.core.ids import Random, new_ulid
 from backstay.operations import backup
 from backstay.operations.backup import BackupKind, BackupOptions, run_backup
-from backstay.repository import records
 from backstay.repository.collector import Collector
-from backstay.repository.index import Index
-from backstay.repository.pack import StoredPack
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import Process, Session
 from backstay.storage.memory import MemoryStorage
@@ -170,31 +165,10 @@ def change_more(tree: Tree) -> None:
     large.data, large.ctime_ns = large.data[:6_000_000] + b"an insertion" + large.data[6_000_000:], BORN + 7
 
 
-@contextmanager
-def all_randomness_from(source: Random) -> Iterator[None]:
-    """Records take their salts from the system unless told otherwise; here they are told.
-
-    And index segments name packs in the order in which threads stored them; here they are sorted.
-    """
-    write = Index.write
-
-    def write_sorted(index: Index, packs: Iterable[StoredPack], *, supersedes: Iterable[bytes] = ()) -> bytes:
-        return write(index, sorted(packs, key=lambda pack: pack.digest), supersedes=supersedes)
-
-    defaults: dict[str, Any] = records.seal_record.__kwdefaults__ or {}
-    with (
-        patch.dict(defaults, random=source),
-        patch.object(backup, "__version__", "golden"),
-        patch.object(Index, "write", write_sorted),
-    ):
-        yield
-
-
 def build(seed: int = 0) -> Golden:
     """The whole repository, from nothing; another seed gives another one with the same contents and secrets."""
-    source = seeded(seed)
-    with all_randomness_from(source):
-        return _build(source)
+    with patch.object(backup, "__version__", "golden"):
+        return _build(seeded(seed))
 
 
 def _build(source: Random) -> Golden:

@@ -85,6 +85,7 @@ def test_the_document_names_every_record_kind(kind: RecordKind) -> None:
         RecordKind.INDEX: "index segment",
         RecordKind.WAITING: "waiting list",
         RecordKind.EPOCH: "key epoch",
+        RecordKind.COMPROMISE: "compromise mark",
     }
     assert f"{int(kind)} {words.get(kind, kind.name.lower().replace('_', ' '))}" in " ".join(DOCUMENT.split())
 

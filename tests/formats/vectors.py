@@ -27,7 +27,7 @@ SEED: Final = b"\x33" * 32
 SECRET: Final = b"\x44" * 32
 REPOSITORY: Final = bytes(range(16))
 CREATED: Final = "2026-01-01T00:00:00+00:00"
-PASSPHRASE: Final = "correct horse"
+PASSPHRASE: Final = "correct ho\u0308rse"  # decomposed, as some keyboards type it
 KEY_OF_VECTORS: Final = b"backstay/v1/object"
 HELLO: Final = b"hello, world\n"
 MEMBERS: Final = (b"alpha", b"beta!")
@@ -90,7 +90,8 @@ def vectors() -> dict[str, str]:
         "secret": SECRET.hex(),
         "secret as a recovery key": Secret("recovery", SECRET).printed(),
         "secret as a key file": Secret("keyfile", SECRET).printed(),
-        "passphrase": PASSPHRASE,
+        "passphrase as typed, in UTF-8": PASSPHRASE.encode().hex(),
+        "passphrase as used": Secret.passphrase(PASSPHRASE).value.hex(),
         "slot of the passphrase": slot.decode(),
         "name of the slot": "keys/slots/" + sha256(slot).hex(),
         "wrapping key": expand(ROOT, b"backstay/v1/epoch").hex(),

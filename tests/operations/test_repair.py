@@ -15,8 +15,9 @@ from backstay.operations.repair_snapshots import SnapshotRepair
 from backstay.repository.collection_log import CollectionRecord
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind
-from backstay.repository.index import IndexedPack
+from backstay.repository.index import IndexedPack, read_segment
 from backstay.repository.nodes import Content
+from backstay.repository.pack import PackTable
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Process
 from backstay.repository.trees import find_node
@@ -140,10 +141,20 @@ def test_packs_under_a_pending_collection_stay_unused_but_are_not_forgotten(worl
         repository.collections.refresh()
         repository.collections.create(CollectionRecord(1, 0, digests[:1], marked[:1]))
         assert repair_index(repository).packs_indexed
-        assert repository.index.number(digests[0]) is None
-        collect(repository)  # the second snapshot was not marked, and names the pack: it is kept
+        number = repository.index.number(digests[0])
+        assert number is not None  # it can be read, …
+        chunk = next(chunk for chunk, _, _, _ in table_of(repository, digests[0]).chunks())
+        assert repository.index.find_reusable(chunk) is None  # … but not be built upon
+        collect(repository)  # the second snapshot was not marked, and needs the pack: it is kept
         repository.reload_index()
-        assert repository.index.number(digests[0]) is not None
+        assert repository.index.find_reusable(chunk) is not None
+        world.assert_kept(repository)
+
+
+def table_of(repository: Repository, digest: bytes) -> PackTable:
+    """The table of a pack, from its segment."""
+    segments = [read_segment(repository.backend, repository.keyring, name) for name in repository.index.segments()]
+    return next(pack.table for segment in segments for pack in segment.packs if pack.digest == digest)
 
 
 def test_an_unreadable_pack_is_a_finding(world: World) -> None:
@@ -285,7 +296,8 @@ def test_a_running_backup_is_waited_for(world: World) -> None:
         repository.process = NOBODY
         result = repair_packs(repository)
         assert (result.waiting_for, result.packs_removed, victim.exists()) == ((session.id,), (), True)
-        world.assert_kept(repository)
+        for manifest in repository.snapshots.live():
+            assert read_back(repository, manifest) == world.promised[manifest.id]
         session.close()
         collector = Collector(repository)
         collector.execute(collector.plan())

@@ -18,6 +18,7 @@ from tests.protocol.world import CROWD, PATIENT, TEMPLATES, Profile, Runner, pat
 
 SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "2000"))
 SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))
+FOR_WEAKNESSES: Final = 4000  # most are found within 500
 BLOCKS: Final = 4  # so that several processes can share the work
 PROFILES: Final = (Profile(), Profile(), CROWD, PATIENT)
 
@@ -35,7 +36,7 @@ def test_no_order_loses_anything(block: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("variant", WEAK, ids=lambda variant: variant.name)
 def test_weakness_is_found(variant: Variant) -> None:
-    """The test of the test: with one step of the protocol missing, data is lost within as many schedules."""
+    """The test of the test: with one step of the protocol missing or misplaced, data is lost."""
     runner = Runner(variant.profile, garbage=False)
     with ExitStack() as stack:
         stack.enter_context(patched(lambda: runner.current))
@@ -43,10 +44,10 @@ def test_weakness_is_found(variant: Variant) -> None:
             template(number)  # made by the real protocol
         for replacement in variant.applied():
             stack.enter_context(replacement)
-        for seed in range(SCHEDULES):
+        for seed in range(SEED, SEED + FOR_WEAKNESSES):
             try:
                 runner.run(seed)
             except (AssertionError, BackstayError) as error:
                 print(f"seed {seed}: {error}")
                 return
-    pytest.fail(f"{SCHEDULES} schedules do without this: {variant.name}")
+    pytest.fail(f"{FOR_WEAKNESSES} schedules do without this: {variant.name}")

@@ -7,7 +7,6 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from backstay.core.clock import Clock
-from backstay.errors import ObjectExists
 from backstay.repository.collection_log import (
     CollectionLog,
     CollectionRecord,
@@ -149,13 +148,6 @@ def _overwrite_collection(log: CollectionLog, record: CollectionRecord) -> None:
         log._backend = backend
 
 
-def _ignore_busy(log: CollectionLog, record: CollectionRecord) -> None:
-    try:
-        log._store(collection_name(record.number), record)
-    except ObjectExists:
-        log._names.add(collection_name(record.number))
-
-
 def _delete_segments_first(collector: Collector, doomed: set[bytes]) -> None:
     index = collector.repository.index
     index.load(collector.log.excluded())
@@ -192,16 +184,6 @@ def _rewrite_from_stale_index(collector: Collector, plan: CollectionPlan) -> Non
     load = index.load
     with patch.object(index, "load", lambda _: load(set(plan.sparse) | set(plan.dead))):
         _rewrite(collector, plan)
-
-
-_plan = Collector.plan
-
-
-def _list_packs_last(collector: Collector, *, allow_empty: bool = False) -> CollectionPlan:
-    repository = collector.repository
-    repository.reload_index()
-    with patch.object(repository, "reload_index", lambda: None):
-        return _plan(collector, allow_empty=allow_empty)
 
 
 def _rewrite_relying_on_dead_packs(collector: Collector, plan: CollectionPlan) -> None:
@@ -250,8 +232,3 @@ WEAK: Final = [
     Variant("a pack that no segment names is dead", ((Collector, "_alone_holds_live", _no),)),
     Variant("snapshots are listed before collections", ((Repository, "begin_session", _announce_only),), CROWD),
 ]
-HARMLESS: Final = [
-    Variant("a collector that lost the race goes on", ((CollectionLog, "create", _ignore_busy),), CROWD),
-    Variant("packs are listed after the index", ((Collector, "plan", _list_packs_last),), CROWD),
-]
-

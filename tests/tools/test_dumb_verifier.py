@@ -61,7 +61,8 @@ def test_keys_agree_with_the_vectors() -> None:
     assert keys == bytes.fromhex(said["key of that header"]) + header[60:]
     assert dumb_verifier.printed_secret(said["secret as a recovery key"].lower()).hex() == said["secret"]
     slot = msgspec.json.decode(said["slot of the passphrase"], type=dict[str, object])
-    opened = dumb_verifier.root_key(slot, "passphrase", said["passphrase"].encode(), said["repo.json"].encode())
+    used = bytes.fromhex(said["passphrase as used"])
+    opened = dumb_verifier.root_key(slot, "passphrase", used, said["repo.json"].encode())
     assert opened == root
 
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -72,3 +72,11 @@ def completion(
         raise InvalidRequest("completion has no JSON form", cause="it prints a shell script", hint="leave --json out")
     sys.stdout.write(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell) + "\n")
     return 0
+
+
+def complete(command: Any) -> int:  # noqa: ANN401 - typer's own type
+    """Answer a completion script, which asks by variables; the status."""
+    from typer.completion import completion_init  # type: ignore[attr-defined]
+
+    completion_init()
+    return int(command.main([], prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False) or 0)

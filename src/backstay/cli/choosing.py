@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
-from backstay.errors import BackstayError
+from backstay.errors import BackstayError, CorruptedBackup
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -28,15 +28,15 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
 
 
 def one(context: Context, repository: Repository, text: str, *, at: datetime | None = None) -> Manifest:
-    """The snapshot that `text` means. Raises NotFound, InvalidRequest, BackstayError."""
+    """The snapshot that `text` means. Raises NotFound, InvalidRequest, CorruptedBackup."""
     from backstay.repository.selectors import choose
 
     known, damaged = readable(context, repository)
     if damaged and not known:
-        raise BackstayError("no snapshot can be read", cause=f"{damaged[0]} is damaged")
+        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged")
     chosen = choose(known, text, at=at)
     if damaged and not chosen.id.startswith(text.lower()):
-        raise BackstayError(
+        raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",
             cause=f"{damaged[0]} is damaged, and may be it",
             hint="choose one by its id: `backstay list` shows those that can be read",

@@ -200,7 +200,7 @@ def _run(argv: Sequence[str], context: Context) -> int:
 def _invoke(argv: list[str], context: Context) -> int:
     command = _command()
     if context.environ.get(assist.COMPLETE_VARIABLE):
-        return int(command.main(argv, prog_name=assist.PROGRAM, complete_var=assist.COMPLETE_VARIABLE) or 0)
+        return assist.complete(command)
     if not argv:
         argv = ["--help"]
     with command.make_context(assist.PROGRAM, argv, obj=context) as ctx:

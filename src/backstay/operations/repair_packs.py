@@ -48,7 +48,7 @@ class PackRepair:
         if not damaged:
             return self._result()
         self._salvage(damaged)
-        self.lost = {chunk for chunk in self.unread if repository.index.find(chunk) is None}
+        self.lost = {chunk for chunk in self.unread if repository.index.find_reusable(chunk) is None}
         dead = {pack.digest: (RecordKind(pack.kind), pack.size) for pack in damaged}
         collector.condemn(CollectionPlan(number, marked, dead))
         self._finish(collector, number)
@@ -121,7 +121,7 @@ class PackRepair:
         return found[0]
 
     def _salvage(self, damaged: list[IndexedPack]) -> None:
-        """Store everything readable anew. The damaged packs are out of the index from here on."""
+        """Store everything readable anew; from here on nothing is built upon the damaged packs."""
         repository = self.repository
         doomed = {pack.digest for pack in damaged}
         self.events(

@@ -40,7 +40,7 @@ from backstay.storage.local import LocalStorage
 Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
-WINDOW_BYTES: Final = 64 << 20
+WINDOW_BYTES: Final = 24 << 20
 WHOLE: Final = 8 << 20  # files up to this many bytes are written by one worker; larger ones by several
 SHOWN_CONFLICTS: Final = 1000
 _LEFTOVER: Final = re.compile(rb"\.backstay-[0-9a-f]{12}-[0-9a-f]+")
@@ -158,6 +158,16 @@ class _Window:
         return len(self.files) >= WINDOW_FILES or self.bytes >= WINDOW_BYTES or len(self.after) >= WINDOW_FILES
 
 
+@dataclass(slots=True)
+class _Running:
+    """What is under way for a window."""
+
+    window: _Window
+    blobs: list[tuple[Future[Buffer], list[tuple[_File, Place]]]] = field(default_factory=list)
+    files: list[Future[None]] = field(default_factory=list)
+    large: list[_LargeFile] = field(default_factory=list)
+
+
 class _Restore:
     def __init__(
         self, repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions, events: EventSink
@@ -180,6 +190,10 @@ class _Restore:
         self.target.check()
         plan = RestorePlan(self.manifest.id, self.target.root)
         existing = _existing_root(self.target)
+        if existing is None and self.options.path is None and self.options.chooser is EVERYTHING:
+            stats = self.manifest.stats  # nothing is there, so nothing can conflict
+            plan.files, plan.dirs, plan.bytes = stats.files, stats.dirs, stats.bytes
+            return plan
         stack: list[TargetDirectory | None] = []
         try:
             for visit in self._visits():
@@ -261,14 +275,13 @@ class _Restore:
         self.events(Started(operation="restore", total_files=plan.files, total_bytes=plan.bytes))
         threads = self.options.parallel or self.repository.environment.threads
         with Workers(threads, "restore") as workers:
-            running: list[Future[None]] = []
-            before = _Window()
+            before = _Running(_Window())
             try:
                 for window in self._windows():
-                    self._settle(before, running)
-                    running = self._submit(window, workers)
-                    before = window
-                self._settle(before, running)
+                    following = self._submit(window, workers)
+                    self._settle(before)
+                    before = following
+                self._settle(before)
             except BaseException:
                 workers.close()
                 self._abandon_large()
@@ -294,13 +307,21 @@ class _Restore:
                 window = _Window()
         yield window
 
-    def _settle(self, window: _Window, running: Sequence[Future[None]]) -> None:
-        """Wait for a window's files, then do what had to wait for them."""
-        for future in running:
+    def _settle(self, running: _Running) -> None:
+        """Write a window's small files, wait for its others, then do what had to wait for all of them.
+
+        Small files are written here, by one thread: they are all system calls, and threads would spend as much again
+        on handing the interpreter to each other.
+        """
+        for blob, group in running.blobs:
+            self._write_group(blob, group)
+        for future in running.files:
             future.result()
-        for action in window.after:
+        for action in running.window.after:
             self.guard(None, action)
-        self._abandon_large()
+        for large in running.large:
+            large.abandon()
+            self.large.remove(large)
         self.events(Progress(files=self.counts["files"], bytes=self.counts["bytes"]))
 
     def _abandon_large(self) -> None:
@@ -486,32 +507,31 @@ class _Restore:
 
     # -- file contents
 
-    def _submit(self, window: _Window, workers: Workers) -> list[Future[None]]:
-        """Start writing a window: single chunks by the blob that holds them, other files one by one."""
+    def _submit(self, window: _Window, workers: Workers) -> _Running:
+        """Start on a window: decode the blobs that hold single chunks, and write the other files."""
+        running = _Running(window)
         groups: dict[tuple[int, int], list[tuple[_File, Place]]] = {}
-        futures = []
         for file in window.files:
             if len(file.chunks) == 1:
                 found = self._locate(file)
                 if found is not None:
                     groups.setdefault((found.pack, found.ordinal), []).append((file, found))
             elif file.size > WHOLE:
-                futures += self._submit_large(file, workers)
+                self._submit_large(file, workers, running)
             else:
-                futures.append(workers.submit(self._write_whole, file))
-        futures += [workers.submit(self._write_group, group) for group in groups.values()]
-        return futures
+                running.files.append(workers.submit(self._write_whole, file))
+        running.blobs += [(workers.submit(self.reader.blob, group[0][1]), group) for group in groups.values()]
+        return running
 
     def _locate(self, file: _File) -> Place | None:
         found: list[Place] = []
         self.guard(file.path, lambda: found.append(self.reader.place(file.chunks[0])))
         return found[0] if found else None
 
-    def _write_group(self, group: list[tuple[_File, Place]]) -> None:
+    def _write_group(self, decoded: Future[Buffer], group: list[tuple[_File, Place]]) -> None:
         """Write all files that lie in one blob, which is decoded once."""
-        place = group[0][1]
         try:
-            blob = self.reader.blob(place)
+            blob = decoded.result()
         except (CorruptedBackup, NotFound):
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
@@ -537,7 +557,7 @@ class _Restore:
 
         self.guard(file.path, write)
 
-    def _submit_large(self, file: _File, workers: Workers) -> list[Future[None]]:
+    def _submit_large(self, file: _File, workers: Workers, running: _Running) -> None:
         """Write one file by several workers, out of order; the last one gives it its name."""
         directory = file.place.directory
         assert directory is not None
@@ -547,14 +567,15 @@ class _Restore:
             lambda: pending.append(directory.begin_file(file.node.name, file.node.size, file.node.extents)),
         )
         if not pending:
-            return []
+            return
         if sum(self.reader.place(chunk).length for chunk in file.chunks) != file.size:
             pending[0].abandon()
             self._note(file.path, CorruptedBackup("its chunks do not add up to its size"))
-            return []
+            return
         large = _LargeFile(file, pending[0], self)
         self.large.append(large)
-        return [workers.submit(large.write, at) for at in large.starts()]
+        running.large.append(large)
+        running.files += [workers.submit(large.write, piece) for piece in large.starts()]
 
     def done(self, size: int) -> None:
         with self.lock:

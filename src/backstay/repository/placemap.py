@@ -112,20 +112,23 @@ class LmdbPlaceMap:
 
     def places(self, chunk: bytes) -> Iterator[Place]:
         with self._lock:
-            found = list(self._find(chunk[:_KEY_BYTES]))
-        yield from found
+            self._lookups += 1
+            if self._filter is None and self._lookups > _FILTER_AFTER:
+                self._build_filter()
+            runs = self._runs
+        for run in runs:
+            with self._lock:
+                found = list(self._find(run + chunk[:_KEY_BYTES]))
+                if found and run != runs[0]:  # its neighbours will be asked for next
+                    self._runs = [run, *(other for other in self._runs if other != run)]
+            yield from found
 
-    def _find(self, chunk: bytes) -> Iterator[Place]:
-        self._lookups += 1
-        if self._filter is None and self._lookups > _FILTER_AFTER:
-            self._build_filter()
+    def _find(self, prefix: bytes) -> Iterator[Place]:
         cursor = self._cursor
-        for run in self._runs:
-            prefix = run + chunk
-            more = cursor.set_range(prefix)
-            while more and (key := cursor.key()).startswith(prefix):
-                yield Place._make(_PLACE.unpack_from(key, _PLACE_AT))
-                more = cursor.next()
+        more = cursor.set_range(prefix)
+        while more and (key := cursor.key()).startswith(prefix):
+            yield Place._make(_PLACE.unpack_from(key, _PLACE_AT))
+            more = cursor.next()
 
     def _build_filter(self) -> None:
         self._filter = ChunkFilter(self._read.stat(self._places)["entries"])

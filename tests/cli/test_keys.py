@@ -1,0 +1,77 @@
+"""key list, add, remove, rotate, recovery."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from tests.cli.conftest import Account
+
+
+def slots(account: Account) -> dict[str, str]:
+    """Kind of each slot, by id."""
+    return {slot["id"]: slot["kind"] for slot in account.json("key", "list")["slots"]}
+
+
+def test_a_second_password(saved: Account) -> None:
+    saved.run("key", "add", "--note", "for the other admin", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})
+    saved.run("list", env={"BACKSTAY_PASSWORD": "second passphrase"})
+    file = saved.root / "third"
+    file.write_text("third passphrase\n")
+    saved.run("key", "add", "--new-password-file", file)
+    saved.run("list", "--password-file", file)
+    assert sorted(slots(saved).values()) == ["keyfile", "passphrase", "passphrase", "recovery"]
+    assert "for the other admin" in saved.run("key", "list").out
+
+
+def test_a_key_file(saved: Account) -> None:
+    file = saved.root / "second.key"
+    saved.run("key", "add", "--new-key-file", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    saved.key_file.unlink()
+    saved.run("list", "--password-file", file)
+    saved.run("list", env={"BACKSTAY_PASSWORD_FILE": str(file)})
+    content = file.read_text()
+    saved.run("key", "add", "--new-key-file", file, "--password-file", file, status=2)
+    assert file.read_text() == content
+
+
+def test_remove(saved: Account) -> None:
+    ids = slots(saved)
+    keyfile = next(ident for ident, kind in ids.items() if kind == "keyfile")
+    recovery = next(ident for ident, kind in ids.items() if kind == "recovery")
+    saved.run("key", "remove", recovery[:10])
+    saved.run("key", "remove", keyfile, status=2)  # the last one
+    saved.run("list")
+
+
+def test_rotate(saved: Account) -> None:
+    assert "data key 2" in saved.run("key", "rotate").out
+    saved.run("backup", saved.documents)
+    done = saved.json("key", "rotate", "--compromised")
+    assert done == {"epoch": 3, "compromised": [1, 2]}
+    assert "compromised" in saved.run("key", "list").out
+    saved.run("gc")
+    saved.run("verify", "--read-data")
+    assert saved.json("gc", "-n")["packs_to_rewrite"] == 0
+
+
+def test_recovery(saved: Account) -> None:
+    done = saved.run("key", "recovery")
+    key = next(line.split()[-1] for line in done.err.splitlines() if "Recovery key:" in line)
+    assert key not in done.out
+    saved.run("list", env={"BACKSTAY_PASSWORD": key})
+    assert key not in saved.run("--json", "key", "recovery").out
+
+
+def test_a_new_password_needs_somebody_to_ask(saved: Account) -> None:
+    done = saved.run("key", "add", status=12)
+    assert "--new-password-file" in done.err
+
+
+@pytest.mark.parametrize("empty", ["", "\n"])
+def test_an_empty_password_file(saved: Account, empty: str) -> None:
+    file = saved.root / "empty"
+    file.write_text(empty)
+    saved.run("key", "add", "--new-password-file", file, status=2)

@@ -1,0 +1,137 @@
+"""Tables and lists for people, in which no name can steer the terminal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backstay.cli import render
+from tests.cli.conftest import Account
+
+EVIL = "evil\x1b[31m\nname\u202e"
+
+
+def test_list(saved: Account) -> None:
+    saved.run("backup", saved.documents, "--name", "docs", "--tag", "a", "--description", "before the move")
+    saved.run("backup", saved.documents, "--host", "other")
+    lines = saved.run("list").out.splitlines()
+    headings = [line for line in lines if line and not line.startswith(" ")]
+    assert len(headings) == 2
+    assert headings[0].startswith(f"docs: {saved.documents} on ")
+    assert headings[1] == f"{saved.documents} on other"
+    assert "just now" in lines[2]
+    assert lines[3].endswith("a, “before the move”")
+
+
+def test_evil_names(account: Account) -> None:
+    (account.documents / EVIL).write_text("x")
+    (account.documents / os.fsdecode(b"\xff\xfe")).symlink_to(EVIL)
+    account.run("backup", account.documents, "--description", EVIL, "--tag", EVIL)
+    (account.documents / EVIL).write_text("changed")
+    account.run("backup", account.documents)
+    first = account.json("list")[0]["id"]
+    for argv in (("ls", "latest"), ("find", "evil*"), ("diff", first, "latest"), ("list",), ("info", first)):
+        done = account.run(*argv)
+        assert not set("\x1b\u202e") & set(done.out), argv
+        assert "evil" in done.out, argv
+    done = account.run("ls", "latest", account.documents / EVIL / "x", status=1)
+    assert "\x1b" not in done.err
+
+
+def test_ls(saved: Account) -> None:
+    (saved.documents / "link").symlink_to("note")
+    (saved.documents / "note").chmod(0o640)
+    saved.run("backup", saved.documents, "--name", "docs")
+    lines = saved.run("ls", "latest").out.splitlines()
+    assert [line.split()[-1] for line in lines if "letters" in line] == [f"{saved.documents}/letters/"]
+    assert any(line.startswith("-rw-r-----") and line.endswith("/note") for line in lines)
+    assert any(line.endswith("/link -> note") for line in lines)
+    recursive = saved.run("ls", f"latest:{saved.documents}", "-R").out
+    assert "letters/letter-4.txt" in recursive
+    one = saved.run("ls", "latest", saved.documents / "note").out
+    assert len(one.splitlines()) == 1
+
+
+def test_find_tells_each_version_once(saved: Account) -> None:
+    (saved.documents / "note").write_text("another note\n")
+    saved.run("backup", saved.documents)
+    saved.run("backup", saved.documents)
+    versions = saved.json("find", "note")
+    assert [version["snapshots"] for version in versions] == [2, 1]
+    assert len(saved.json("find", "note", "--snapshot", "latest")) == 1
+    assert saved.json("find", "no-such-thing") == []
+    assert "nothing matches" in saved.run("find", "no-such-thing").out
+
+
+def test_diff(saved: Account) -> None:
+    first = saved.json("list")[0]["id"]
+    (saved.documents / "note").write_text("a longer note\n" * 1000)
+    (saved.documents / "letters/letter-0.txt").unlink()
+    (saved.documents / "new").touch()
+    (saved.documents / "letters/letter-1.txt").chmod(0o600)
+    saved.run("backup", saved.documents)
+    lines = saved.run("diff", first, "latest").out.splitlines()
+    marks = {line.split()[1].rsplit("/", 1)[1]: line[0] for line in lines[:-1]}
+    assert marks == {"note": "M", "letter-0.txt": "-", "new": "+"}
+    assert lines[-1] == "1 added, 1 removed, 1 changed"
+    assert "U " in saved.run("diff", first, "latest", "--metadata").out
+    assert "hold the same" in saved.run("diff", first, first).out
+
+
+def test_info_and_stats(saved: Account) -> None:
+    shown = saved.run("info", "docs").out
+    assert f"Paths     {saved.documents}" in shown
+    assert "6 files" in shown
+    assert "Snapshots" in saved.run("stats").out
+
+
+def test_ids_and_names(saved: Account) -> None:
+    ident = saved.json("list")[0]["id"]
+    for text in (ident, ident.upper(), ident[:6], "docs", "latest", "latest:docs"):
+        assert saved.json("info", text)["id"] == ident
+
+
+def test_an_empty_repository(account: Account) -> None:
+    account.run("init")
+    assert "no snapshot yet" in account.run("list").out
+    assert account.json("list") == []
+
+
+def test_colours_only_on_a_terminal(saved: Account) -> None:
+    shown = {}
+    for name, env in (("plain", {"NO_COLOR": "1"}), ("dumb", {"TERM": "dumb"}), ("colour", {"TERM": "xterm"})):
+        terminal, inner = os.openpty()
+        run = saved.program("list", stdout=inner, env={"TERM": "xterm", **env})
+        os.close(inner)
+        run.communicate(timeout=30)
+        shown[name] = os.read(terminal, 65536)
+        os.close(terminal)
+    assert b"\x1b" not in shown["plain"] + shown["dumb"]
+    assert b"\x1b[1m" in shown["colour"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ünïcode", "plain ünïcode"),
+        ("a\\b", "a\\b"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\udcff", "\\xff"),
+        ("a\nb", "a\\nb"),
+    ],
+)
+def test_safe(text: str, shown: str) -> None:
+    assert render.safe(text) == shown
+
+
+def test_wide_characters_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_table(("A", ">B"), [("漢字", "1"), ("abcd", "22")], {})
+    assert capsys.readouterr().out == "A      B\n漢字   1\nabcd  22\n"
+
+
+def test_home_is_looked_up_without_the_variable() -> None:
+    from backstay.cli import environment
+
+    assert environment.home({}) == Path("~").expanduser() or environment.home({}).is_absolute()

@@ -1,0 +1,106 @@
+"""restore and cat."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Account
+
+
+def inside(target: Path, source: Path) -> Path:
+    """Where a source lies in a target."""
+    return target / str(source).lstrip("/")
+
+
+def test_at_includes_the_whole_second(account: Account) -> None:
+    (account.documents / "note").write_text("old\n")
+    account.run("backup", account.documents, "--time", "2026-03-01T12:00:00.7Z")
+    (account.documents / "note").write_text("new\n")
+    account.run("backup", account.documents, "--time", "2026-03-01T12:00:05Z")
+    for number, (moment, expected) in enumerate(
+        (("2026-03-01T12:00:00Z", "old\n"), ("2026-03-01 12:00:04", "old\n"), ("2026-03-01T13:00:05+01:00", "new\n"))
+    ):
+        target = account.root / f"target-{number}"
+        account.run("restore", "latest", "--at", moment, "--to", target)
+        assert (inside(target, account.documents) / "note").read_text() == expected
+    account.run("restore", "latest", "--at", "2026-02-28", "--to", account.root / "x", status=1)
+
+
+def test_a_subtree_is_put_into_the_target(saved: Account) -> None:
+    target = saved.root / "target"
+    saved.run("restore", f"latest:{saved.documents / 'letters'}", "--to", target)
+    assert sorted(path.name for path in target.iterdir()) == [f"letter-{n}.txt" for n in range(5)]
+    saved.run("restore", f"latest:docs:{saved.documents / 'note'}", "--to", target)
+    assert (target / "note").read_text() == "a note\n"
+
+
+def test_include_and_exclude(saved: Account) -> None:
+    target = saved.root / "target"
+    saved.run("restore", "latest", "--to", target, "--include", "letter-*", "--exclude", "letter-3*")
+    names = sorted(path.name for path in target.rglob("*") if path.is_file())
+    assert names == ["letter-0.txt", "letter-1.txt", "letter-2.txt", "letter-4.txt"]
+
+
+def test_in_place(saved: Account) -> None:
+    (saved.documents / "note").unlink()
+    (saved.documents / "letters/letter-1.txt").write_text("changed\n")
+    saved.run("restore", f"latest:{saved.documents}", "--in-place", status=17)
+    saved.run("restore", f"latest:{saved.documents}", "--in-place", "--conflict", "skip")
+    assert (saved.documents / "note").read_text() == "a note\n"
+    assert (saved.documents / "letters/letter-1.txt").read_text() == "changed\n"
+    (saved.documents / "note").unlink()
+    saved.run("restore", f"latest:{saved.documents / 'note'}", "--in-place")
+    assert (saved.documents / "note").read_text() == "a note\n"
+
+
+@pytest.mark.parametrize("conflict", ["overwrite", "rename"])
+def test_conflicts(saved: Account, conflict: str) -> None:
+    target = saved.root / "target"
+    saved.run("restore", "latest", "--to", target)
+    note = inside(target, saved.documents) / "note"
+    note.write_text("mine\n")
+    done = saved.run("restore", "latest", "--to", target, "--conflict", conflict, "--verify")
+    assert note.read_text() == "a note\n"
+    aside = [path for path in note.parent.iterdir() if path.is_file() and path.read_text() == "mine\n"]
+    assert len(aside) == (conflict == "rename")
+    assert "read back and equal" in done.out
+
+
+def test_dry_run(saved: Account) -> None:
+    target = saved.root / "target"
+    done = saved.run("restore", "latest", "--to", target, "--dry-run")
+    assert "6 files" in done.out
+    assert not target.exists()
+
+
+def test_delete(saved: Account) -> None:
+    target = saved.root / "target"
+    saved.run("restore", "latest", "--to", target)
+    (inside(target, saved.documents) / "stranger").touch()
+    saved.run("restore", "latest", "--to", target, "--delete")
+    assert not (inside(target, saved.documents) / "stranger").exists()
+
+
+def test_cat_gives_the_bytes(account: Account) -> None:
+    data = bytes(range(256)) * 1000
+    (account.documents / "binary").write_bytes(data)
+    account.run("backup", account.documents)
+    for argv in (("latest", account.documents / "binary"), (f"latest:{account.documents}/binary",)):
+        out, err = account.program("cat", *argv).communicate(timeout=30)
+        assert out == data, err
+    out, _ = account.program("cat", "latest", "binary", cwd=account.documents).communicate(timeout=30)
+    assert out == data
+    account.run("cat", "latest", account.documents, status=2)
+
+
+def test_the_default_repository_is_found_again_by_a_new_process(saved: Account) -> None:
+    started = time.perf_counter()
+    run = saved.program("list", stderr=subprocess.STDOUT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0
+    assert b"docs" in out
+    assert time.perf_counter() - started < 5

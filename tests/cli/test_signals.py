@@ -1,0 +1,136 @@
+"""Interrupted and cut-off runs: status 130, quiet pipes, and a repository that is good."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from backstay.cli.signals import Interrupts
+from backstay.core.clock import SystemClock
+from tests.cli.conftest import SOURCE, Account
+
+
+@pytest.fixture
+def busy(account: Account) -> Account:
+    """An account with enough to do for some seconds."""
+    data = os.urandom(1 << 20)
+    for number in range(150):
+        (account.documents / f"large-{number}").write_bytes(number.to_bytes(8, "big") + data * 2)
+    account.run("init")
+    return account
+
+
+def started(account: Account, *argv: object) -> subprocess.Popen[bytes]:
+    """The program, once it has begun its operation."""
+    run = account.program("--progress", "json", *argv)
+    assert run.stderr is not None
+    while b'"started"' not in run.stderr.readline():
+        assert run.poll() is None
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt(busy: Account, number: signal.Signals) -> None:
+    for pause in (0.0, 0.05, 0.2):
+        run = started(busy, "backup", busy.documents, "--kind", "full")
+        time.sleep(pause)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=30)
+        assert run.returncode == 130
+        assert b"error: interrupted" in err
+        assert b"Traceback" not in err
+    assert busy.json("list") == []
+    busy.run("verify", "--read-data")
+    busy.run("backup", busy.documents)
+    busy.run("verify", "--read-data")
+
+
+def test_the_second_interrupt_stops_at_once(busy: Account) -> None:
+    run = started(busy, "backup", busy.documents)
+    run.send_signal(signal.SIGSTOP)  # so that it gets both when it goes on
+    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGCONT)
+    time.sleep(0.7)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert run.returncode == 130
+    busy.run("verify", "--read-data")
+
+
+def test_an_interrupt_before_anything_has_begun(account: Account) -> None:
+    for pause in (0.03, 0.06, 0.1, 0.15):
+        run = account.program("list")
+        time.sleep(pause)
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=30)
+        assert run.returncode in (130, 10, -signal.SIGTERM)
+        assert b"Traceback" not in err
+
+
+def test_an_operation_is_interrupted_between_its_steps() -> None:
+    interrupts = Interrupts(SystemClock())
+    with interrupts.installed(), interrupts.deferred() as stop_if_asked:
+        stop_if_asked()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the same, told twice
+        with pytest.raises(KeyboardInterrupt):
+            stop_if_asked()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_outside_of_operations_it_is_interrupted_at_once() -> None:
+    with Interrupts(SystemClock()).installed(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_other_threads_are_left_alone() -> None:
+    interrupts = Interrupts(SystemClock())
+    handlers = []
+
+    def work() -> None:
+        with interrupts.installed(), interrupts.deferred():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
+
+
+def test_a_reader_that_leaves_early(account: Account) -> None:
+    for number in range(3000):
+        (account.documents / f"file-{number}").touch()
+    account.run("backup", account.documents)
+    run = account.program("ls", "latest", "-R")
+    assert run.stdout is not None
+    assert run.stdout.readline()
+    run.stdout.close()
+    run.stdout = None
+    _, err = run.communicate(timeout=30)
+    assert err == b""
+    assert run.returncode == 141
+
+
+def test_a_full_disk_behind_stdout(saved: Account) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = saved.program("list", stdout=full)
+        _, err = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert b"No space left" in err
+    assert b"Traceback" not in err
+
+
+def test_closed_streams(saved: Account) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-", "<&-"):
+        command = f"{sys.executable} -m backstay list {closed}"
+        environ = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], **saved.environ}
+        done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True)
+        assert done.returncode == 0, (closed, done)
