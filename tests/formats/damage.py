@@ -25,11 +25,12 @@ from backstay.repository.collection_log import CollectionRecord, VerdictRecord
 from backstay.repository.contents import frame
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.index import IndexedPack, SegmentRecord, read_segment
+from backstay.repository.keyring import CompromiseRecord, EpochRecord
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.pack import BlobInfo, PackBuilder, SealedBlob, StoredPack, column, numbers
 from backstay.repository.records import new_header, padded_length, seal_record
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.snapshots import SIGNED_AS, Manifest
+from backstay.repository.snapshots import SIGNED_AS, DropRecord, FenceRecord, Manifest
 from backstay.repository.stat_stream import Leave, encode_enter, encode_leave
 from backstay.repository.trees import encode_node
 from backstay.storage.memory import MemoryStorage
@@ -42,6 +43,7 @@ Objects: TypeAlias = dict[str, bytes]
 Change: TypeAlias = Callable[[Objects], Objects]
 PLAIN: Final = Compressor("none")
 HELLO: Final = b"hello"
+SEED: Final = bytes(range(32))
 MODE: Final = 0o100644
 DIR: Final = 0o040755
 FIRSTS: Final = {  # kind of object: how the names of such objects begin
@@ -356,6 +358,13 @@ def header_of_repository(**changes: Any) -> Change:
     return change
 
 
+def _reformatted(**style: Any) -> Change:
+    def change(objects: Objects) -> Objects:
+        return {**objects, "repo.json": json.dumps(json.loads(objects["repo.json"]), **style).encode()}
+
+    return change
+
+
 def slot(only: str, **changes: Any) -> Change:
     """The slot of a kind with other members, under a name that fits."""
 
@@ -387,11 +396,30 @@ def further_slot(**changes: Any) -> Change:
     return change
 
 
-# -- with keys: snapshots
+# -- with keys: epochs
 
 
 def forged(make: Callable[[Forge], Objects]) -> Change:
     return lambda objects: make(Forge(objects))
+
+
+def epoch(at: int = 2, *, mark: bool = False, **changes: Any) -> Change:
+    """The record (or compromise mark) of an epoch, written anew by somebody who has the root key, and changed."""
+
+    def make(forge: Forge) -> Objects:
+        old = forge.keyring.epochs[at - 1]
+        facts: dict[str, Any] = {"number": at, "created_ns": old.created_ns, "key": old.key}
+        facts |= {"signing_seed": SEED, "public": Signer(SEED).public, "features": ()}
+        body = CompromiseRecord(changes.get("number", at), 0) if mark else EpochRecord(**{**facts, **changes})
+        kind = RecordKind.COMPROMISE if mark else RecordKind.EPOCH
+        sealed = forge.keyring._seal(kind, body, at, forge.keyring._wrapping)
+        forge.put(stored.epoch_name(at) + ".compromised" * mark, sealed)
+        return forge.objects
+
+    return forged(make)
+
+
+# -- with keys: snapshots
 
 
 def _snapshot_bytes(forge: Forge, data: Callable[[Forge, Manifest], bytes]) -> Objects:
@@ -480,6 +508,16 @@ def _swapped_ids(forge: Forge) -> Objects:
     name, _ = forge.index_record()
     forge.storage.delete(name)
     forge.segment([msgspec.structs.replace(p, table=table) if p is pack else p for p in record.packs])
+    return forge.objects
+
+
+def _reversed_packs(forge: Forge) -> Objects:
+    """One segment of all packs, in the wrong order."""
+    packs: list[IndexedPack] = []
+    for name in names(forge.objects, "index segment"):
+        packs += read_segment(forge.storage, forge.keyring, bytes.fromhex(name.rpartition("/")[2])).packs
+        forge.storage.delete(name)
+    forge.segment(sorted({pack.digest: pack for pack in packs}.values(), key=lambda pack: pack.digest, reverse=True))
     return forge.objects
 
 
@@ -709,8 +747,16 @@ def _without_keys() -> list[Damage]:
         Damage("repo.json says a uuid that is none", header_of_repository(uuid="zz")),
         Damage("repo.json nests without end", named("repo.json", b"[" * 100_000)),
         Damage("repo.json is huge", named("repo.json", b" " * 200_000), says="repo.json"),
+        Damage("repo.json: white space", _reformatted(indent=1), says="canonical"),
+        Damage("repo.json: members in another order", _reformatted(sort_keys=True), says="canonical"),
+        Damage("repo.json: a member too many", header_of_repository(more=1), says="canonical"),
         *(Damage(f"a foreign object {name}", named(name), engine=False, says="foreign") for name in _FOREIGN_NAMES),
         Damage("slot: absurd memory", slot("passphrase", cost={"memory_kib": 1 << 40, "iterations": 1, "lanes": 1})),
+        Damage(
+            "slot: more memory than 2 GiB",
+            slot("passphrase", cost={"memory_kib": (2 << 20) + 1, "iterations": 1, "lanes": 1}),
+            says="absurd",
+        ),
         Damage("slot: absurd passes", slot("passphrase", cost={"memory_kib": 64, "iterations": 1 << 31, "lanes": 1})),
         Damage(
             "slot: less memory than its lanes need",
@@ -726,6 +772,50 @@ def _without_keys() -> list[Damage]:
         Damage("slot beside ours: of another kind", further_slot(kind="age"), verifier=False, engine=False),
         Damage("slot beside ours: of a newer version", further_slot(version=2), verifier=False, engine=False),
         Damage("slot beside ours: with a new member", further_slot(recipient="x"), verifier=False, engine=False),
+    ]
+
+
+def _epochs() -> list[Damage]:
+    return [
+        Damage("epoch: needs an unknown feature", epoch(features=("filters",)), says="another format"),
+        Damage("epoch: of another number", epoch(number=1), says="something else"),
+        Damage("epoch: a public key of another seed", epoch(public=bytes(32)), says="contradicts"),
+        Damage("epoch: a key of one byte", epoch(key=b"x"), says="type"),
+        Damage("epoch: a seed of one byte", epoch(signing_seed=b"x"), says="type"),
+        Damage("compromise mark: about another epoch", epoch(1, mark=True, number=2), says="something else", engine=False),
+        Damage("compromise mark: in an epoch record's place", swapped("epoch", "compromise mark"), says="kind"),
+    ]
+
+
+def _drop_of_live(forge: Forge, data: Callable[[str], bytes]) -> Objects:
+    newest = forge.newest.id
+    forge.put(stored.drop_name(newest), data(newest))
+    return forge.objects
+
+
+def _drops() -> list[Damage]:
+    """Drop records that delete nothing, each of the newest snapshot."""
+
+    def elsewhere(forge: Forge) -> bytes:
+        return forge.seal(RecordKind.DROP, DropRecord(new_ulid(0, forge.random), 0, ""))
+
+    return [
+        Damage("drop of a live snapshot: empty", forged(lambda f: _drop_of_live(f, lambda _: b"")), says="short"),
+        Damage(
+            "drop of a live snapshot: sealed by a stranger",
+            forged(lambda f: _drop_of_live(f, lambda _: stranger()[names(stranger(), "drop")[0]])),
+            says="repository",
+        ),
+        Damage(
+            "drop of a live snapshot: about another",
+            forged(lambda f: _drop_of_live(f, lambda _: elsewhere(f))),
+            says="something else",
+        ),
+        Damage(
+            "drop of a live snapshot: another kind of record",
+            forged(lambda f: _drop_of_live(f, lambda i: f.seal(RecordKind.FENCE, FenceRecord(i, 1, 0)))),
+            says="kind",
+        ),
     ]
 
 
@@ -825,6 +915,7 @@ def _packs() -> list[Damage]:
         Damage("index: a pack of no size", _grown_pack(size=0), says="impossible"),
         Damage("index: a pack of absurd size", _grown_pack(size=1 << 40), says="impossible"),
         Damage("index: a pack of another kind", _grown_pack(kind=4), says="impossible"),
+        Damage("index: packs out of order", forged(_reversed_packs), says="order", engine=False),
         Damage("index: a pack that never was", _grown_pack(digest=bytes(32))),
         Damage("pack: its table names a byte too many", forged(_lying_footer), engine=False, says="does not name"),
         Damage("blob: zip bomb that tells its size", _bomb(ZSTD, bomb, len(HELLO)), says="zstd"),
@@ -895,6 +986,7 @@ def _trees() -> list[Damage]:
         Damage("node: extents beyond its size", _file(size=10, extents=((8, 5),)), says="extents"),
         Damage("node: extents that overlap", _file(size=100, extents=((0, 3), (2, 2))), says="extents"),
         Damage("node: extents in disorder", _file(size=100, extents=((50, 3), (0, 2))), says="extents"),
+        Damage("node: an extent of no length", _file(size=100, extents=((0, 5), (9, 0))), says="extents"),
         Damage("node: extents below zero", _file(size=100, extents=((-3, 5),)), says="extents"),
         Damage("node: extents of 8 EiB", _file(size=(1 << 63) - 1, extents=((0, (1 << 63) - 1),)), says="length"),
         Damage("node: extents larger than its data", _file(size=100, extents=((0, 50),)), says="length"),
@@ -905,8 +997,11 @@ def _trees() -> list[Damage]:
         ),
         Damage("node: symlink to nowhere at all", _nodes(lambda f: [_symlink(f, b"l", None)]), says="target"),
         Damage("node: symlink with a zero byte", _nodes(lambda f: [_symlink(f, b"l", b"a\0b")]), says="target"),
-        Damage("node: time beyond all times", _raw_node(_with(7, (1 << 64) - 1)), verifier=False, engine=False),
-        Damage("node: owner beyond all numbers", _raw_node(_with(2, 1 << 60)), verifier=False, engine=False),
+        Damage("node: time beyond all times", _raw_node(_with(7, (1 << 64) - 1)), says="impossible"),
+        Damage("node: owner beyond all numbers", _raw_node(_with(2, 1 << 60)), says="impossible"),
+        Damage("node: owner below zero", _raw_node(_with(2, -1)), says="impossible"),
+        Damage("node: group beyond all numbers", _raw_node(_with(3, 1 << 32)), says="impossible"),
+        Damage("node: link group of one byte", _raw_node(_with(12, b"x")), says="type"),
         Damage("node: mode beyond all bits", _raw_node(_with(1, 1 << 60)), says="impossible"),
         Damage("node: mode below zero", _raw_node(_with(1, -1)), says="impossible"),
         Damage("node: text that is no UTF-8", _raw_node(_bad_text), says="UTF-8"),
@@ -944,4 +1039,4 @@ def _collections() -> list[Damage]:
     ]
 
 
-DAMAGES: Final = [*_generic(), *_without_keys(), *_snapshots(), *_packs(), *_trees(), *_collections()]
+DAMAGES: Final = [*_generic(), *_without_keys(), *_epochs(), *_drops(), *_snapshots(), *_packs(), *_trees(), *_collections()]

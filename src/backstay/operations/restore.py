@@ -163,7 +163,7 @@ class _Running:
     """What is under way for a window."""
 
     window: _Window
-    blobs: list[tuple[Future[Buffer], list[tuple[_File, Place]]]] = field(default_factory=list)
+    blobs: list[tuple[Future[list[Buffer]], list[tuple[_File, Place]]]] = field(default_factory=list)
     files: list[Future[None]] = field(default_factory=list)
     large: list[_LargeFile] = field(default_factory=list)
 
@@ -520,7 +520,7 @@ class _Restore:
                 self._submit_large(file, workers, running)
             else:
                 running.files.append(workers.submit(self._write_whole, file))
-        running.blobs += [(workers.submit(self.reader.blob, group[0][1]), group) for group in groups.values()]
+        running.blobs += [(workers.submit(self._decode_group, group), group) for group in groups.values()]
         return running
 
     def _locate(self, file: _File) -> Place | None:
@@ -528,19 +528,20 @@ class _Restore:
         self.guard(file.path, lambda: found.append(self.reader.place(file.chunks[0])))
         return found[0] if found else None
 
-    def _write_group(self, decoded: Future[Buffer], group: list[tuple[_File, Place]]) -> None:
-        """Write all files that lie in one blob, which is decoded once."""
+    def _decode_group(self, group: list[tuple[_File, Place]]) -> list[Buffer]:
+        """The contents of all files that lie in one blob, which is decoded once; each is checked."""
+        blob = self.reader.blob(group[0][1])
+        return [self.reader.slice(blob, at, file.chunks[0]) for file, at in group]
+
+    def _write_group(self, decoded: Future[list[Buffer]], group: list[tuple[_File, Place]]) -> None:
         try:
-            blob = decoded.result()
+            contents = decoded.result()
         except (CorruptedBackup, NotFound):
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
             return
-        for file, at in group:
-            self.guard(file.path, partial(self._write_slice, file, blob, at))
-
-    def _write_slice(self, file: _File, blob: Buffer, at: Place) -> None:
-        self._write_small(file, self.reader.slice(blob, at, file.chunks[0]))
+        for (file, _), data in zip(group, contents, strict=True):
+            self.guard(file.path, partial(self._write_small, file, data))
 
     def _write_small(self, file: _File, data: Buffer) -> None:
         directory = file.place.directory
