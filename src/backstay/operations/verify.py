@@ -19,7 +19,7 @@ from backstay.operations.findings import Check, Finding
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.walk import directory_content
 from backstay.repository.check import check_pack
-from backstay.repository.contents import all_chunk_ids
+from backstay.repository.contents import all_chunk_ids, split_ids
 from backstay.repository.format import epoch_name, index_name, pack_name
 from backstay.repository.index import PackInfo, read_segment
 from backstay.repository.nodes import Content, Node
@@ -84,7 +84,7 @@ class _Verify:
     options: VerifyOptions
     events: EventSink
     findings: list[Finding] = field(default_factory=list)
-    results: list[CheckResult] = field(default_factory=list)
+    details: dict[Check, list[str]] = field(default_factory=dict)
     packs_read: int = 0
     bytes_read: int = 0
 
@@ -92,18 +92,19 @@ class _Verify:
         self._check("signature", self._keys)
         manifests = self._manifests(wanted)
         packs = self._packs()
-        used: set[int] | None = None
-        if "completeness" in self.options.checks:
-            used = self._completeness(manifests)
+        if wanted is None and self.options.read_data > 0:
+            self._read_and_walk(manifests, packs)
+        else:
+            used = self._completeness(manifests, self.events)
+            needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
+            self._integrity(needed)
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
-        if "integrity" in self.options.checks:
-            self._integrity({n: p for n, p in packs.items() if wanted is None or used is None or n in used})
         if self.options.rehearse is not None:
             self._rehearse(manifests, self.options.rehearse)
         self.events(Finished(operation="verify"))
         return VerifyReport(
-            results=tuple(self.results),
+            results=self._results(),
             findings=tuple(self.findings),
             snapshots=len(manifests),
             packs=len(packs),
@@ -118,21 +119,17 @@ class _Verify:
         self.findings.append(Finding(check=check, severity="error", subject=subject, message=str(error), hint=told))
 
     def _check(self, check: Check, work: Callable[[], str]) -> None:
-        """Run one check; it is fine if it added no finding."""
-        if check not in self.options.checks:
-            return
-        before = len(self.findings)
-        details = work()
-        self._add_result(check, len(self.findings) == before, details)
+        """Run one step of a check, if that was asked for."""
+        if check in self.options.checks or check == "rehearsal":
+            self.details.setdefault(check, []).append(work())
 
-    def _add_result(self, check: Check, ok: bool, details: str) -> None:
-        """One result per check, whatever number of steps it takes."""
-        for place, known in enumerate(self.results):
-            if known.check == check:
-                details = f"{known.details}, {details}"
-                self.results[place] = CheckResult(check=check, ok=known.ok and ok, details=details)
-                return
-        self.results.append(CheckResult(check=check, ok=ok, details=details))
+    def _results(self) -> tuple[CheckResult, ...]:
+        """One result per check; it is fine if it found no error."""
+        failed = {finding.check for finding in self.findings if finding.severity == "error"}
+        return tuple(
+            CheckResult(check=check, ok=check not in failed, details=", ".join(details))
+            for check, details in self.details.items()
+        )
 
     def _guarded(self, check: Check, subject: str, work: Callable[[], None]) -> None:
         try:
@@ -233,18 +230,25 @@ class _Verify:
             elif sizes[name] != pack.size:
                 self._find("integrity", name, f"this pack has {sizes[name]} bytes, not {pack.size}")
 
-    def _completeness(self, manifests: list[Manifest]) -> set[int]:
+    def _read_and_walk(self, manifests: list[Manifest], packs: dict[int, PackInfo]) -> None:
+        """Read packs, which is work for the processors, while one thread walks the listings."""
+        with Workers(1, "packs") as background:
+            reading = background.submit(self._integrity, packs)
+            self._completeness(manifests, ignore)
+            reading.result()
+
+    def _completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
         used: set[int] = set()
         seen: set[bytes] = set()
 
         def look() -> str:
-            self.events(Started(operation="check snapshots", total_files=sum(m.stats.files for m in manifests)))
+            events(Started(operation="check snapshots", total_files=sum(m.stats.files for m in manifests)))
             files = 0
             for manifest in manifests:
                 for count in self._walk(manifest, used, seen):
                     files += count
-                    self.events(Progress(files=files, bytes=0, current=manifest.id))
+                    events(Progress(files=files, bytes=0, current=manifest.id))
             return f"{len(manifests)} snapshots, {files} files"
 
         self._check("completeness", look)
@@ -298,7 +302,11 @@ class _Verify:
             self._find("completeness", f"{subject}: {printable(path)}", error)
 
     def _need(self, content: Content, used: set[int]) -> None:
-        for chunk in all_chunk_ids(content, self.repository.reader):
+        if content.depth == 0:  # nearly all of them
+            chunks: Iterable[bytes] = split_ids(content.ids)
+        else:
+            chunks = all_chunk_ids(content, self.repository.reader)
+        for chunk in chunks:
             used.add(self.repository.reader.place(chunk).pack)
 
     # -- size
@@ -368,6 +376,4 @@ class _Verify:
                     self._find("rehearsal", f"snapshot {manifest.id}: {path}", message)
             return f"{files} files restored and compared"
 
-        before = len(self.findings)
-        details = look()
-        self._add_result("rehearsal", len(self.findings) == before, details)
+        self._check("rehearsal", look)
