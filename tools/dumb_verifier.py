@@ -35,7 +35,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE = range(1, 14)
+DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE = range(
+    1, 14
+)
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
     "repo": r"repo\.json",

@@ -691,8 +691,8 @@ _HUGE: Final = _SIZE.pack(0xFFFFFFFF)
 _KINDS_WITH_SIBLINGS: Final = {"slot", "data pack", "metadata pack", "index segment", "snapshot"}
 # What vanishes without a trace, because nothing else names it, or because it says only what was.
 _UNSEEN_WHEN_LOST: Final = {"slot removal", "compromise mark", "session", "waiting list", "verdict"}
-# What a restore does not look at.
-_NOT_FOR_READING: Final = {"slot removal", "compromise mark", "session", "collection", "waiting list", "slot"}
+# What a restore does not look at; the snapshot of the golden drop is gone already.
+_NOT_FOR_READING: Final = {"slot removal", "compromise mark", "session", "collection", "waiting list", "slot", "drop"}
 
 
 def _generic() -> list[Damage]:
@@ -711,7 +711,7 @@ def _generic() -> list[Damage]:
                 f"{kind}: lost",
                 _lost_oldest if kind == "snapshot" else lost(kind),
                 verifier=kind not in _UNSEEN_WHEN_LOST,
-                engine=read and kind not in ("snapshot", "drop", "verdict"),
+                engine=read and kind not in ("snapshot", "verdict"),
             ),
             Damage(f"{kind}: of a foreign repository", foreign(kind), engine=read),
         ]
@@ -782,7 +782,9 @@ def _epochs() -> list[Damage]:
         Damage("epoch: a public key of another seed", epoch(public=bytes(32)), says="contradicts"),
         Damage("epoch: a key of one byte", epoch(key=b"x"), says="type"),
         Damage("epoch: a seed of one byte", epoch(signing_seed=b"x"), says="type"),
-        Damage("compromise mark: about another epoch", epoch(1, mark=True, number=2), says="something else", engine=False),
+        Damage(
+            "compromise mark: about another epoch", epoch(1, mark=True, number=2), says="something else", engine=False
+        ),
         Damage("compromise mark: in an epoch record's place", swapped("epoch", "compromise mark"), says="kind"),
     ]
 
@@ -1039,4 +1041,13 @@ def _collections() -> list[Damage]:
     ]
 
 
-DAMAGES: Final = [*_generic(), *_without_keys(), *_epochs(), *_drops(), *_snapshots(), *_packs(), *_trees(), *_collections()]
+DAMAGES: Final = [
+    *_generic(),
+    *_without_keys(),
+    *_epochs(),
+    *_drops(),
+    *_snapshots(),
+    *_packs(),
+    *_trees(),
+    *_collections(),
+]
