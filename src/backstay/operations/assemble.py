@@ -99,6 +99,8 @@ class Assembler:
         dirs = sum(1 for row in step.rows if row[1] & 0o170000 == 0o040000)
         top.files += len(step.rows) - dirs - len(top.failed)
         top.size += sum(map(_size, step.rows))
+        if top.failed:
+            top.size -= sum(row[2] for row in step.rows if row[0] in top.failed)
         if top.listing is not None:
             self._write_files(top, step)
         top.failed.clear()

@@ -26,7 +26,7 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.snapshots import REPAIRED_FROM, ChunkerInfo, Manifest, SnapshotKind, Stats
 from backstay.repository.stat_stream import StatCursor
 from backstay.sources.source import Problem, Source, Stat, Stream
 
@@ -174,7 +174,7 @@ class _Backup:
         if self.options.kind == "full":
             return None
         kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
-        return next((s for s in reversed(history) if s.kind in kinds), None)
+        return next((s for s in reversed(history) if s.kind in kinds and REPAIRED_FROM not in s.consistency), None)
 
     def _open_base(self, base: Manifest | None) -> StatCursor | None:
         if base is None:

@@ -14,10 +14,9 @@ from backstay.operations.rewrite import LOST_SHOWN, Damage, DamageSurvey, Snapsh
 from backstay.repository.format import RecordKind
 from backstay.repository.records import header_epoch
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots import REPAIRED_FROM, Manifest
 
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
-REPLACES: Final = "repaired_from"  # the key under `consistency` that names the snapshot it stands for
 
 
 class SnapshotRepair:
@@ -100,7 +99,7 @@ class SnapshotRepair:
 
     def _replace(self, old: Manifest, damage: Damage) -> None:
         """Order: packs, index, new snapshot, drop of the old one; a crash before the drop leaves both."""
-        done = next((m for m in self.live if m.consistency.get(REPLACES) == old.id), None)
+        done = next((m for m in self.live if m.consistency.get(REPAIRED_FROM) == old.id), None)
         if done is not None:
             self._drop_replaced(old, done.id)
             return
@@ -141,7 +140,7 @@ class SnapshotRepair:
                 slots=repository.slots.digests(),
                 tags=(*(tag for tag in old.tags if tag != REPAIRED), REPAIRED),
                 description=_described(old, damage),
-                consistency={**old.consistency, REPLACES: old.id},
+                consistency={**old.consistency, REPAIRED_FROM: old.id},
             )
             self.snapshots.commit(manifest)
         return manifest

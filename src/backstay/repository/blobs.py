@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from backstay.codec.compression import Buffer, Compressor
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import Index, PackInfo, Place
 from backstay.repository.keyring import Keyring
@@ -220,6 +220,10 @@ class BlobWriter:
 
     def _finish_if_complete(self, pack: _OpenPack) -> None:
         """Upload a pack that takes no more blobs and waits for none; durable before any index names it."""
+        if not pack.builder.reserved:  # opened for a choice that fell on the other one
+            pack.generation.begun -= 1
+            self._spare[pack.builder.kind].append(pack.builder.release())
+            return
         if pack.builder.appended < pack.builder.reserved:
             return
         size = pack.builder.size
@@ -271,18 +275,25 @@ class BlobReader:
         return place
 
     def chunk(self, chunk: bytes) -> Buffer:
-        """The raw bytes of a chunk, checked against its id. Raises CorruptedBackup."""
-        place = self.place(chunk)
+        """The raw bytes of a chunk, checked against its id, from any pack that still has it. Raises CorruptedBackup."""
+        self.place(chunk)
         try:
-            blob = self.blob(place)
+            return self._from_any_place(chunk)
         except ObjectNotFound:  # a collector moved it meanwhile
             self._reload()
-            moved = self.place(chunk)
-            if moved == place:
-                raise self._pack_lost(place) from None
-            place = moved
-            blob = self.blob(place)
-        return self.slice(blob, place, chunk)
+        try:
+            return self._from_any_place(chunk)
+        except ObjectNotFound:
+            raise self._pack_lost(self.place(chunk)) from None
+
+    def _from_any_place(self, chunk: bytes) -> Buffer:
+        error: CorruptedBackup | ObjectNotFound | None = None
+        for place in self._index.find_all(chunk):
+            try:
+                return self.slice(self.blob(place), place, chunk)
+            except (CorruptedBackup, ObjectNotFound) as failed:  # tell the first failure if no other place helps
+                error = error or failed
+        raise error or ObjectNotFound(f"chunk {chunk.hex()[:16]}")
 
     def slice(self, blob: Buffer, place: Place, chunk: bytes) -> Buffer:
         """The chunk's own bytes of a decoded blob. Raises CorruptedBackup when they are not what the id says."""
@@ -320,7 +331,7 @@ class BlobReader:
         header = self._header(pack, info)
         cipher = open_header(header, self._keyring.key(info.epoch))
         try:
-            return open_blob(cipher, header, blob, self._backend.retrieve(name, start=blob.offset, length=blob.stored))
+            return open_blob(cipher, header, blob, self._retrieve(name, blob.offset, blob.stored, info))
         except CorruptedBackup as error:
             raise CorruptedBackup(f"{name} is damaged at blob {ordinal}", cause=str(error)) from error
 
@@ -330,7 +341,7 @@ class BlobReader:
         if known is not None:
             return known
         name = pack_name(info.kind, info.digest)
-        header = self._backend.retrieve(name, start=0, length=HEADER_BYTES)
+        header = self._retrieve(name, 0, HEADER_BYTES, info)
         if header_epoch(header, info.kind, self._keyring.repository) != info.epoch:
             raise CorruptedBackup(f"{name} belongs to another epoch than its index says")
         with self._lock:
@@ -338,6 +349,16 @@ class BlobReader:
             while len(self._headers) > 4096:
                 self._headers.popitem(last=False)
         return header
+
+    def _retrieve(self, name: str, start: int, length: int, info: PackInfo) -> bytes:
+        """Part of a pack; one that is too short is damage, not a store that does not answer."""
+        try:
+            return self._backend.retrieve(name, start=start, length=length)
+        except StorageUnavailable:
+            size = self._backend.stat(name).size
+            if size == info.size:
+                raise
+            raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None
 
     def _pack_lost(self, place: Place) -> CorruptedBackup:
         info = self._index.pack(place.pack)

@@ -111,6 +111,8 @@ class Collector:
 
     def execute(self, plan: CollectionPlan) -> CollectionResult:
         """Carry a plan out as far as running writers allow; the rest is done by the next collection."""
+        swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
+        self._end_dead_sessions(plan.number)
         if plan.sparse:
             self._rewrite(plan)
         if plan.dead or plan.sparse:
@@ -124,7 +126,13 @@ class Collector:
             kept_packs=sum(len(verdict.kept) for verdict, _ in results if verdict),
             fenced=tuple(self.fenced),
             waiting_for=tuple(sorted({session for _, waiting in results for session in waiting})),
+            swept_temporaries=swept,
         )
+
+    def _end_dead_sessions(self, number: int) -> None:
+        """Writers that died keep nothing from being collected, but their announcements would stay for ever."""
+        for session in running_sessions(self.backend, self.keyring):
+            self._has_ended(number, session)
 
     def _own(self, plan: CollectionPlan) -> list[int]:
         return [plan.number] if plan.dead or plan.sparse else []

@@ -212,6 +212,11 @@ class Index:
                 found = place
         return found
 
+    def find_all(self, chunk: bytes) -> list[Place]:
+        """Everywhere a chunk can be read, packs that will stay first."""
+        places = [place for place in self._map.places(chunk) if place.pack in self._live]
+        return sorted(places, key=lambda place: place.pack not in self._reusable)
+
     def find_reusable(self, chunk: bytes) -> Place | None:
         """Where a chunk lies that a new snapshot may refer to, or None."""
         if not self._map.may_hold(chunk):

@@ -12,7 +12,7 @@ import msgspec
 from backstay.codec.cipher import COMMITMENT_BYTES, KEY_BYTES, TAG_BYTES, Cipher, expand
 from backstay.codec.compression import Compressor, decompress
 from backstay.core.ids import Random
-from backstay.errors import CorruptedBackup, UnsupportedFormat
+from backstay.errors import CorruptedBackup
 from backstay.repository.format import MAX_RECORD, SUITE, RecordKind
 
 MAGIC: Final = b"BKSY"
@@ -53,8 +53,9 @@ def header_epoch(data: bytes, kind: RecordKind, repository: bytes) -> int:
     if magic != MAGIC:
         raise CorruptedBackup("a stored object does not begin as it should", cause="its magic number is wrong")
     if version != VERSION or suite != SUITE or flags:
-        raise UnsupportedFormat(
-            "a stored object of another version", cause=f"version {version}, suite {suite}, flags {flags}"
+        raise CorruptedBackup(
+            "a stored object is damaged, or of a version that this program does not know",
+            cause=f"version {version}, suite {suite}, flags {flags}",
         )
     if stored_kind != kind:
         raise CorruptedBackup("a stored object is of another kind", cause=f"kind {stored_kind}, not {int(kind)}")

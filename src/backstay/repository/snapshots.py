@@ -29,6 +29,7 @@ from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
 
 OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
+REPAIRED_FROM: Final = "repaired_from"  # in `consistency`: the snapshot that this one replaces, less what was lost
 SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
 _ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
 _KIND_AT: Final = 5  # of the record kind in a header

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from backstay.core.clock import Clock
 from backstay.errors import ObjectNotFound
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -85,6 +86,10 @@ class StorageBackend(ABC):
         except ObjectNotFound:
             return False
         return True
+
+    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
+        """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""
+        return 0
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Let go of connections; the backend is not used afterwards."""
