@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from backstay.core.clock import Clock
+from backstay.errors import Interrupted
 
 INTERRUPTED = 130
 GRACE_S = 5.0
@@ -64,7 +65,7 @@ class Interrupts:
     def _raise_if_asked(self) -> None:
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
             self._deferred = False
-            raise KeyboardInterrupt
+            raise Interrupted("stopped, as you asked", cause="Ctrl-C or a request to terminate")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = self._clock.monotonic()

@@ -6,7 +6,7 @@ import ctypes
 import gc
 from typing import Final
 
-# mallopt(3)
+# The parameters of mallopt, as malloc.h numbers them.
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8

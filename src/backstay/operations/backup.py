@@ -16,7 +16,7 @@ from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
-from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, InvalidRequest
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest
 from backstay.operations.assemble import Assembler, BaseUnusable
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
@@ -174,7 +174,9 @@ class _Backup:
         if self.options.kind == "full":
             return None
         kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
-        return next((s for s in reversed(history) if s.kind in kinds and REPAIRED_FROM not in s.consistency), None)
+        log = self.repository.collections  # listed before the history was, on which `may_build_on` relies
+        usable = (s for s in reversed(history) if s.kind in kinds and REPAIRED_FROM not in s.consistency)
+        return next((s for s in usable if log.may_build_on(s.id)), None)
 
     def _open_base(self, base: Manifest | None) -> StatCursor | None:
         if base is None:
@@ -220,8 +222,8 @@ class _Backup:
             if base is None:
                 raise
             raise BaseUnusable(error.title, cause=error.cause, hint=error.hint) from error
-        except KeyboardInterrupt:
-            self._checkpoint(writer, journal)  # what was read until now is not read again
+        except Interrupted:  # comes from an event sink, between two steps: what was read until now is not read again
+            self._checkpoint(writer, journal)
             raise
         assembler.stat_stream = assembler.finish()
         self._checkpoint(writer, None)

@@ -76,6 +76,14 @@ class CollectionLog:
         """Packs that a collection without a verdict condemned: still readable, but not to be built upon."""
         return {pack for number in self.open_numbers() for pack in self.collection(number).condemned}
 
+    def may_build_on(self, snapshot: str) -> bool:
+        """Whether a new writer may use what a snapshot names without looking each chunk up.
+
+        A collection that is open and did not mark the snapshot keeps its packs only as long as it exists, and does
+        not wait for the new writer.
+        """
+        return all(snapshot in self.collection(number).marked for number in self.open_numbers())
+
     def deleted(self) -> set[bytes]:
         """Every pack that some verdict deleted."""
         names = [name for name in self._names if name.endswith(".done")]
@@ -89,6 +97,9 @@ class CollectionLog:
         try:
             self._store(collection_name(record.number), record)
         except ObjectExists as error:
+            if self._read(collection_name(record.number), CollectionRecord) == record:
+                self._names.add(collection_name(record.number))
+                return  # an earlier try of this very call got through
             raise CollectionBusy(
                 "another collector was faster", cause=f"{collection_name(record.number)} exists already"
             ) from error

@@ -22,13 +22,14 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, ignore
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, HoldViolation
+from backstay.errors import CorruptedBackup, HoldViolation, ObjectNotFound
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collection_log import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.format import RecordKind, index_name, pack_name
-from backstay.repository.index import IndexedPack, read_segment, stored_packs
+from backstay.repository.index import IndexedPack, read_segment, stored_pack
 from backstay.repository.marking import mark
-from backstay.repository.pack import PackTable, StoredPack
+from backstay.repository.pack import TRAILER_BYTES, PackTable, StoredPack, open_table, read_footer_length
+from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions
 from backstay.repository.snapshots import Manifest
@@ -112,13 +113,13 @@ class Collector:
     def execute(self, plan: CollectionPlan) -> CollectionResult:
         """Carry a plan out as far as running writers allow; the rest is done by the next collection."""
         swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
-        self._end_dead_sessions(plan.number)
         if plan.sparse:
             self._rewrite(plan)
         if plan.dead or plan.sparse:
             self.condemn(plan)
         results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
         self._remove_dropped()
+        self._remove_traces(plan.number)
         return CollectionResult(
             deleted_packs=sum(len(verdict.deleted) for verdict, _ in results if verdict),
             freed_bytes=self.sweep(),
@@ -128,11 +129,6 @@ class Collector:
             waiting_for=tuple(sorted({session for _, waiting in results for session in waiting})),
             swept_temporaries=swept,
         )
-
-    def _end_dead_sessions(self, number: int) -> None:
-        """Writers that died keep nothing from being collected, but their announcements would stay for ever."""
-        for session in running_sessions(self.backend, self.keyring):
-            self._has_ended(number, session)
 
     def _own(self, plan: CollectionPlan) -> list[int]:
         return [plan.number] if plan.dead or plan.sparse else []
@@ -203,15 +199,47 @@ class Collector:
         for kind, packs in small.items():
             if len(packs) > MANY_SMALL:
                 plan.sparse |= {digest: (kind, size, live) for digest, size, live in packs}
-        plan.dead |= {digest: found for digest, found in unindexed.items() if digest not in excluded}
+        # No segment names these: left by a dead writer, of a running one, or in a segment that was superseded while
+        # the index was read. Only the pack itself says which.
+        stays = stored.keys() - unindexed.keys() - plan.dead.keys() - excluded
+        for digest, (kind, size) in unindexed.items():
+            if digest not in excluded and not self._alone_holds_live(kind, digest, size, plan.live, stays):
+                plan.dead[digest] = (kind, size)
+
+    def _alone_holds_live(
+        self, kind: RecordKind, digest: bytes, size: int, live: ChunkFilter, stays: set[bytes]
+    ) -> bool:
+        """Whether a pack that is in no segment holds a chunk that is needed and not in `stays`; doubt means yes."""
+        name = pack_name(kind, digest)
+        try:
+            header = self.backend.retrieve(name, start=0, length=HEADER_BYTES)
+            trailer = self.backend.retrieve(name, start=size - TRAILER_BYTES, length=TRAILER_BYTES)
+            length = read_footer_length(trailer, size)
+            footer = self.backend.retrieve(name, start=size - TRAILER_BYTES - length, length=length)
+            key = self.keyring.key(header_epoch(header, kind, self.keyring.repository))
+            table = open_table(header, footer, size, key)
+        except (CorruptedBackup, ObjectNotFound):
+            return True
+        index = self.repository.index
+        return any(
+            chunk in live and not any(index.pack(place.pack).digest in stays for place in index.find_all(chunk))
+            for chunk, *_ in table.chunks()
+        )
 
     def _indexed_packs(self) -> Iterator[IndexedPack]:
         seen: set[bytes] = set()
         for name in self.repository.index.segments():
-            for pack in read_segment(self.backend, self.keyring, name).packs:
+            for pack in self._packs_in(name):
                 if pack.digest not in seen:
                     seen.add(pack.digest)
                     yield pack
+
+    def _packs_in(self, name: bytes) -> tuple[IndexedPack, ...]:
+        """The packs of a segment; none when it was superseded: whoever removed it has stored another before."""
+        try:
+            return read_segment(self.backend, self.keyring, name).packs
+        except ObjectNotFound:
+            return ()
 
     def _rewrite(self, plan: CollectionPlan) -> None:
         """Copy what lives in sparse packs; the sparse packs themselves stay until step 7."""
@@ -219,8 +247,12 @@ class Collector:
         repository = self.repository
         self.events(Started(operation="rewrite", total_bytes=plan.rewritten_bytes))
         sources = [pack for pack in self._indexed_packs() if pack.digest in plan.sparse]
+        found = {pack.digest for pack in sources}  # others are in a segment that was superseded meanwhile
+        plan.sparse = {digest: entry for digest, entry in plan.sparse.items() if digest in found}
         numbers = {pack.digest: repository.index.number(pack.digest) for pack in sources}
-        repository.index.load(deleted=self.log.deleted(), condemned=self.log.condemned() | set(plan.sparse))
+        # A pack that this plan condemns may have been indexed since: nothing may rely on it.
+        condemned = self.log.condemned() | set(plan.sparse) | set(plan.dead)
+        repository.index.load(deleted=self.log.deleted(), condemned=condemned)
         with Workers(repository.environment.threads, "seal") as workers:
             writer = repository.writer(workers)
             try:
@@ -299,7 +331,7 @@ class Collector:
     def _store_time(self) -> int:
         """Now, by the clock that stamped the sessions: the store's own."""
         name = f"probe/{self.repository.environment.random(16).hex()}"
-        self.backend.store(name, b"")
+        self.backend.store(name, b"", overwrite=True)
         try:
             return self.backend.stat(name).modified_ns
         finally:
@@ -322,9 +354,10 @@ class Collector:
         return VerdictRecord(number, self.clock.now_ns(), deleted, kept)
 
     def _packs_holding(self, live: ChunkFilter, packs: set[bytes]) -> set[bytes]:
-        """Those of the packs that hold a chunk in use."""
-        indexed = (pack for pack in self._indexed_packs() if pack.digest in packs)
-        return {pack.digest for pack in indexed if any(chunk in live for chunk, _, _, _ in pack.table.chunks())}
+        """Those of the packs that hold a chunk in use, or that no segment names at the moment."""
+        indexed = [pack for pack in self._indexed_packs() if pack.digest in packs]
+        free = {pack.digest for pack in indexed if not any(chunk in live for chunk, _, _, _ in pack.table.chunks())}
+        return packs - free
 
     # -- steps 6 and 7: free
 
@@ -363,10 +396,20 @@ class Collector:
     def _surviving(self, names: Iterable[bytes], doomed: set[bytes]) -> Iterator[StoredPack]:
         seen: set[bytes] = set()
         for name in names:
-            for pack in stored_packs(read_segment(self.backend, self.keyring, name)):
+            for pack in map(stored_pack, self._packs_in(name)):
                 if pack.digest not in doomed and pack.digest not in seen:
                     seen.add(pack.digest)
                     yield pack
+
+    def _remove_traces(self, number: int) -> None:
+        """What writers and collectors left that died at a bad moment."""
+        sessions = running_sessions(self.backend, self.keyring)
+        self.resolve(number, [session.id for session in sessions])
+        probes = list(self.backend.list("probe/"))
+        now = self._store_time() if probes else 0
+        for info in probes:
+            if now - info.modified_ns > self.lease // timedelta(microseconds=1) * 1000:
+                self.backend.delete(info.name)
 
     def _remove_dropped(self) -> None:
         """The objects of dropped snapshots; their drop records stay."""

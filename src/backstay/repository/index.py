@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -10,13 +11,13 @@ import msgspec
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import is_digest
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
 from backstay.repository.format import MAX_PACK, RecordKind, index_name
 from backstay.repository.keyring import Keyring
 from backstay.repository.pack import BlobInfo, PackTable, StoredPack
 from backstay.storage.backend import StorageBackend
 
-SEGMENT_PACKS: Final = 4096  # packs in one segment written by compaction
+_TRIES: Final = 3  # listings, when segments are superseded while they are read
 
 
 class IndexedPack(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,6 +150,7 @@ class Index:
         self._condemned: frozenset[bytes] = frozenset()
         self._live: set[int] = set()
         self._reusable: set[int] = set()
+        self._vanished = False
         self.damaged: list[tuple[str, CorruptedBackup]] = []
 
     def load(self, *, deleted: Iterable[bytes] = (), condemned: Iterable[bytes] = ()) -> None:
@@ -158,11 +160,14 @@ class Index:
         but a writer must not build upon them.
         """
         self._deleted, self._condemned = frozenset(deleted), frozenset(condemned)
-        self.damaged = []
-        names = set(self._list())
-        known = set(self._map.segments())
-        self._map.add(self._read_all(sorted(names - known)))
-        self._map.forget(known - names)
+        for _ in range(_TRIES):
+            self.damaged, self._vanished = [], False
+            known = set(self._map.segments())  # before the listing: others that share the map may add what it lacks
+            names = set(self._list())
+            self._map.add(self._read_all(sorted(names - known)))
+            self._map.forget(known - names)
+            if not self._vanished:
+                break
         self._refresh_live()
 
     def _list(self) -> Iterator[bytes]:
@@ -183,7 +188,7 @@ class Index:
             try:
                 yield name, stored_packs(read_segment(self._backend, self._keyring, name))
             except ObjectNotFound:
-                continue  # superseded since the listing; its successor is read by the caller's next load
+                self._vanished = True  # superseded since the listing: its successor is in the next one
             except CorruptedBackup as error:
                 self.damaged.append((index_name(name), error))
 
@@ -196,7 +201,8 @@ class Index:
         )
         data = self._keyring.seal(RecordKind.INDEX, record)
         name = sha256(data)
-        self._backend.store(index_name(name), data)
+        with suppress(ObjectExists):  # an earlier try of this very call got through
+            self._backend.store(index_name(name), data)
         self._map.add([(name, packs)])
         self._live.update(self._map.segments()[name])
         self._reusable.update(self._map.segments()[name])
@@ -267,4 +273,9 @@ def read_segment(backend: StorageBackend, keyring: Keyring, name: bytes) -> Segm
 
 def stored_packs(record: SegmentRecord) -> list[StoredPack]:
     """The packs of a segment, ready for the map."""
-    return [StoredPack(p.digest, RecordKind(p.kind), p.size, p.epoch, p.table) for p in record.packs]
+    return [stored_pack(pack) for pack in record.packs]
+
+
+def stored_pack(pack: IndexedPack) -> StoredPack:
+    """A pack of a segment, ready for the map."""
+    return StoredPack(pack.digest, RecordKind(pack.kind), pack.size, pack.epoch, pack.table)

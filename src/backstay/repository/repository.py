@@ -17,10 +17,10 @@ from backstay.core.pipeline import Workers
 from backstay.errors import (
     BackstayError,
     CorruptedBackup,
-    InvalidRequest,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
+    RepositoryExists,
     StorageMissing,
     WrongKey,
 )
@@ -88,7 +88,7 @@ class Repository:
         cost: Argon2Cost | None = None,
         note: str = "created with the repository",
     ) -> Self:
-        """Create a repository where there is none. Raises InvalidRequest when there is one.
+        """Create a repository where there is none. Raises RepositoryExists when there is one.
 
         Order: slot, epoch, then repo.json, whose atomic create decides; a crash before it leaves objects that the
         next `create` ignores, because a slot is bound to its own repo.json.
@@ -157,8 +157,8 @@ class Repository:
     def index(self) -> Index:
         """The index, loaded at first use."""
         if self._index is None:
-            self._index = Index(self.backend, self.keyring, self._place_map())
             self.reload_index()
+        assert self._index is not None
         return self._index
 
     def reload_index(self) -> None:
@@ -168,7 +168,9 @@ class Repository:
         its collector then waits for the session that was announced before.
         """
         self.collections.refresh()
-        self.index.load(deleted=self.collections.deleted(), condemned=self.collections.condemned())
+        if self._index is None:
+            self._index = Index(self.backend, self.keyring, self._place_map())
+        self._index.load(deleted=self.collections.deleted(), condemned=self.collections.condemned())
 
     def _place_map(self) -> PlaceMap:
         if self.cache is None:
@@ -201,8 +203,7 @@ class Repository:
         self.keyring.begin_epoch_if_due(self.clock)
         session = Session(self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random)
         session.announce()
-        if self._index is not None:
-            self.reload_index()
+        self.reload_index()
         return session
 
     def close(self) -> None:
@@ -221,8 +222,8 @@ class Repository:
         self.close()
 
 
-def _exists(backend: StorageBackend) -> InvalidRequest:
-    return InvalidRequest(
+def _exists(backend: StorageBackend) -> RepositoryExists:
+    return RepositoryExists(
         f"there is a repository at {backend.url} already",
         cause=f"{REPO} exists",
         hint="use it, or choose another place",
