@@ -37,7 +37,17 @@ def test_every_block_of_python_is_a_file() -> None:
 @pytest.mark.parametrize(("name", "least"), [("test_backstay_sqlite.py", 20), ("test_backstay_zip.py", 2)])
 def test_the_tests_pass(tmp_path: Path, name: str, least: int) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{written(tmp_path)}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={tmp_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        f"--rootdir={tmp_path}",
+    ]
     command += [f"--basetemp={tmp_path / 'scratch'}", name]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
@@ -52,7 +62,7 @@ def test_the_entry_point_makes_addresses_known(tmp_path: Path, monkeypatch: pyte
     (group, points), *others = declared["project"]["entry-points"].items()
     assert (group, others) == (registry.GROUP, [])
     points = [EntryPoint(name, value, group) for name, value in points.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda *, group: points)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: points)
     with registry.open_backend(f"sqlite:{tmp_path}/objects.db") as backend:
         assert isinstance(backend, StorageBackend)
         assert backend.url == f"sqlite:{tmp_path}/objects.db"

@@ -39,6 +39,7 @@ def examine(objects: Objects, place: Path, trees: dict[str, Any]) -> Outcome:
         return outcome
     with opened as repository:
         try:
+            index = repository.index
             live = repository.snapshots.live(on_damage=lambda name, error: outcome.told.append(f"{name}: {error}"))
         except BackstayError as error:
             outcome.told.append(str(error))
@@ -47,7 +48,7 @@ def examine(objects: Objects, place: Path, trees: dict[str, Any]) -> Outcome:
             _read(repository, manifest, outcome)
         for manifest in live[-1:]:
             _restore(repository, manifest, place / manifest.id, trees.get(manifest.id, {}).get("tree"), outcome)
-        outcome.told += [f"{name}: {error}" for name, error in repository.index.damaged]
+        outcome.told += [f"{name}: {error}" for name, error in index.damaged]
     return outcome
 
 

@@ -225,8 +225,15 @@ def memory_directory(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["rm", "-rf", place], check=True)
 
 
-def test_trees_deeper_than_any_path(tmp_path: Path) -> None:
-    depth = 3000
+@pytest.fixture
+def bottomless(tmp_path: Path) -> Iterator[Path]:
+    """A place for trees so deep that Python's own clean-up cannot remove them."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+def test_trees_deeper_than_any_path(bottomless: Path) -> None:
+    depth, tmp_path = 3000, bottomless
     fd = os.open(tmp_path, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("level", dir_fd=fd)
@@ -246,7 +253,6 @@ def test_trees_deeper_than_any_path(tmp_path: Path) -> None:
         directory.close()
         directory.close()
     assert not found.problems
-    subprocess.run(["rm", "-rf", tmp_path / "level"], check=True)
 
 
 def test_entries_that_vanish_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
