@@ -14,6 +14,7 @@ import pytest
 
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import SystemClock
+from backstay.errors import Interrupted
 from tests.cli.conftest import SOURCE, Account
 
 
@@ -80,7 +81,7 @@ def test_an_operation_is_interrupted_between_its_steps() -> None:
         stop_if_asked()
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # the same, told twice
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             stop_if_asked()
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 

@@ -38,9 +38,7 @@ def fail(world: World, scenario: Scenario, filesystem: FaultyFilesystem) -> Back
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("name", ERRNOS)
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_a_failing_call_is_told_and_does_no_harm(
-    scenario: Scenario, name: str, lasting: bool, place: Path
-) -> None:
+def test_a_failing_call_is_told_and_does_no_harm(scenario: Scenario, name: str, lasting: bool, place: Path) -> None:
     base = prepared(scenario, place)
     total = count_calls(scenario, base, place)
     hits = 0

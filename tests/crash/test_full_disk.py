@@ -133,5 +133,3 @@ def test_what_an_interrupted_store_left_is_removed(world: World, disk: Disk) -> 
     left = [path for path in world.directory.rglob(".tmp-*") if path.is_file()]
     assert not left
     disk.clear()
-
-

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from backstay.core.events import Event, Progress
+from backstay.errors import Interrupted
 from backstay.operations import backup as backup_module
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.testing import CrashPoint
@@ -38,7 +39,7 @@ def world(place: Path) -> World:
     return world
 
 
-def after(count: int, error: type[BaseException]) -> Callable[[object], None]:
+def after(count: int, error: BaseException | type[BaseException]) -> Callable[[object], None]:
     """Raises at its call number `count`; before, each call gives the uploads time to settle."""
     calls = 0
 
@@ -63,7 +64,7 @@ def resume(world: World) -> int:
 
 
 @pytest.mark.parametrize("error", [CrashPoint, KeyboardInterrupt])
-def test_what_a_checkpoint_covers_is_not_read_again(world: World, error: type[BaseException]) -> None:
+def test_what_a_checkpoint_covers_is_not_read_again(world: World, error: BaseException | type[BaseException]) -> None:
     with world.open() as repository, pytest.raises(error):
         world.backup(repository, TREE, MemorySource(TREE, after(30, error)))
     read = resume(world)
@@ -100,13 +101,13 @@ def test_a_journal_whose_chunks_are_gone_is_not_believed(world: World) -> None:
 
 @pytest.mark.parametrize("events", [2, 8, 15])
 def test_an_interrupt_in_the_display_leaves_a_good_repository(world: World, events: int) -> None:
-    stop = after(events, KeyboardInterrupt)
+    stop = after(events, Interrupted("interrupted"))
 
     def display(event: Event) -> None:
         if isinstance(event, Progress):
             stop(event)
 
-    with world.open() as repository, pytest.raises(KeyboardInterrupt):
+    with world.open() as repository, pytest.raises(Interrupted):
         run_backup(repository, MemorySource(TREE), BackupOptions(host="host"), events=display)
     with world.open() as repository:
         assert not repository.snapshots.live()

@@ -46,12 +46,7 @@ def commands() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=pytest.mark.xfail(reason="it names `backstay check-storage`, which is not there yet"))
-        if page.name == "crash-safety.md"
-        else page
-        for page in PAGES
-    ],
+    PAGES,
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_commands_exist(page: Path) -> None:

@@ -79,7 +79,6 @@ def test_a_damaged_epoch_leaves_what_others_sealed_readable(
     assert outcome.restored == 1
 
 
-@pytest.mark.xfail(reason="the keyring takes a damaged mark for a damaged epoch")
 @pytest.mark.parametrize("damage", ["a bit flipped", "empty", "of a foreign repository"])
 def test_a_damaged_compromise_mark_leaves_its_epoch_readable(golden: Objects, tmp_path: Path, damage: str) -> None:
     change = next(one.change for one in DAMAGES if one.name == f"compromise mark: {damage}")

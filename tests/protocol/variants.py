@@ -55,14 +55,6 @@ def _look_then_announce(repository: Repository) -> Session:
     return _announce(repository)
 
 
-def _announce_only(repository: Repository) -> Session:
-    """Collections are listed at the first use of the index, after the snapshots."""
-    session = _announce(repository)
-    if repository._index is not None:
-        repository.reload_index()
-    return session
-
-
 def _ignore_collections(repository: Repository) -> Session:
     session = _announce(repository)
     repository.reload_index()
@@ -230,5 +222,4 @@ WEAK: Final = [
     Variant("any snapshot serves as base", ((CollectionLog, "may_build_on", _yes),), CROWD),
     Variant("readers avoid condemned packs", ((Index, "find", Index.find_reusable),)),
     Variant("a pack that no segment names is dead", ((Collector, "_alone_holds_live", _no),)),
-    Variant("snapshots are listed before collections", ((Repository, "begin_session", _announce_only),), CROWD),
 ]

@@ -112,9 +112,7 @@ class TreeDirectory:
         if self.files is None:
             yield [(name, _DIR_MODE, 0, 0, 0, 1) for name in sorted(self.tree)]
         elif self.files:
-            yield [
-                (name, _FILE_MODE, len(data), zlib.crc32(data), 0, 1) for name, data in sorted(self.files.items())
-            ]
+            yield [(name, _FILE_MODE, len(data), zlib.crc32(data), 0, 1) for name, data in sorted(self.files.items())]
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
         data = None if self.files is None else self.files[entry[0]]
@@ -229,9 +227,7 @@ class Profile:
     late: float = 0.4  # how often there is an actor that lets the lease run out
 
 
-CROWD: Final = Profile(
-    writers=(2, 4), rounds=(2, 3), droppers=(2, 3), collectors=(2, 3), crash=0.002, linger=0.06
-)
+CROWD: Final = Profile(writers=(2, 4), rounds=(2, 3), droppers=(2, 3), collectors=(2, 3), crash=0.002, linger=0.06)
 PATIENT: Final = Profile(
     writers=(2, 3), droppers=(1, 2), collectors=(1, 1), crash=0, lost=0, resent=0, late=0, pause=0.05, linger=0.15
 )
@@ -284,9 +280,7 @@ class World:
     # the pieces
 
     def environment(self) -> Environment:
-        return Environment(
-            clock=self.clock, random=self.rng.randbytes, process=NOBODY, threads=1, pack_target=1200
-        )
+        return Environment(clock=self.clock, random=self.rng.randbytes, process=NOBODY, threads=1, pack_target=1200)
 
     def open(self, backend: StorageBackend) -> Repository:
         return Repository.open(backend, SECRET, environment=self.environment())

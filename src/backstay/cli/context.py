@@ -18,6 +18,7 @@ from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
+from backstay.core.memory import tune_for_large_buffers
 from backstay.errors import InsufficientSpace, NoRepository, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Context:
     @contextmanager
     def watching(self) -> Iterator[EventSink]:
         """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
+        tune_for_large_buffers()
         with (
             progress.watching(self.progress, self.environ, quiet=self.quiet) as show,
             self.interrupts.deferred() as stop_if_asked,

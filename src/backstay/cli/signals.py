@@ -65,7 +65,7 @@ class Interrupts:
     def _raise_if_asked(self) -> None:
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
             self._deferred = False
-            raise Interrupted("stopped, as you asked", cause="Ctrl-C or a request to terminate")
+            raise Interrupted("interrupted", cause="you asked to stop")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = self._clock.monotonic()

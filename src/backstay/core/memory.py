@@ -13,7 +13,7 @@ _ARENA_MAX: Final = -8
 
 
 def tune_for_large_buffers() -> None:
-    """Keep buffers of up to 4 MiB on few heaps; without this most of them are mapped and cleared anew.
+    """Keep buffers of up to 32 MiB on few heaps; without this each of them is mapped and cleared anew.
 
     Also collects cycles less often: long lists of small tuples would be searched over and over. Does nothing with a
     C library that has no mallopt.

@@ -26,7 +26,7 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
-from backstay.repository.snapshots import REPAIRED_FROM, ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
 from backstay.repository.stat_stream import StatCursor
 from backstay.sources.source import Problem, Source, Stat, Stream
 
@@ -175,8 +175,8 @@ class _Backup:
             return None
         kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
         log = self.repository.collections  # listed before the history was, on which `may_build_on` relies
-        usable = (s for s in reversed(history) if s.kind in kinds and REPAIRED_FROM not in s.consistency)
-        return next((s for s in usable if log.may_build_on(s.id)), None)
+        usable = [s for s in history if s.kind in kinds and log.may_build_on(s.id)]
+        return max(usable, key=lambda snapshot: (snapshot.time_ns, snapshot.id), default=None)
 
     def _open_base(self, base: Manifest | None) -> StatCursor | None:
         if base is None:

@@ -202,6 +202,8 @@ class _Verify:
         packs: dict[int, PackInfo] = {}
 
         def look() -> str:
+            for name in self.repository.collections.foreign:
+                self._find("integrity", name, "a foreign object lies in the repository")
             for name, error in self.repository.index.damaged:
                 self._find("integrity", name, error, "run `backstay repair index`")
             for digest in self.repository.index.segments():

@@ -55,12 +55,13 @@ class CollectionLog:
         self._backend, self._keyring = backend, keyring
         self._cache: dict[str, msgspec.Struct] = {}
         self._names: set[str] = set()
+        self.foreign: list[str] = []
 
     def refresh(self) -> None:
         """List the collections that exist now."""
-        self._names = {info.name for info in self._backend.list("gc/")}
-        if foreign := [name for name in self._names if _NAME.fullmatch(name) is None]:
-            raise CorruptedBackup(f"a foreign object lies among the collections: {foreign[0]}")
+        names = {info.name for info in self._backend.list("gc/")}
+        self._names = {name for name in names if _NAME.fullmatch(name)}
+        self.foreign = sorted(names - self._names)
 
     @property
     def last(self) -> int:

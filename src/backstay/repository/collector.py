@@ -143,6 +143,12 @@ class Collector:
                     yield bytes.fromhex(leaf), (kind, info.size)
 
     def _refuse_damage(self) -> None:
+        if self.log.foreign:
+            raise CorruptedBackup(
+                "nothing is collected while something foreign lies among the records of collections",
+                cause=self.log.foreign[0],
+                hint="find out what put it there, and remove it",
+            )
         if self.repository.index.damaged:
             name, error = self.repository.index.damaged[0]
             raise CorruptedBackup(
@@ -211,6 +217,8 @@ class Collector:
     ) -> bool:
         """Whether a pack that is in no segment holds a chunk that is needed and not in `stays`; doubt means yes."""
         name = pack_name(kind, digest)
+        if size < HEADER_BYTES + TRAILER_BYTES:
+            return False  # no pack
         try:
             header = self.backend.retrieve(name, start=0, length=HEADER_BYTES)
             trailer = self.backend.retrieve(name, start=size - TRAILER_BYTES, length=TRAILER_BYTES)

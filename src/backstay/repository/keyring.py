@@ -83,7 +83,7 @@ class Keyring:
             try:
                 if self._is_foreign(number):
                     continue
-                compromised = name + _COMPROMISED in names and self._is_compromised(number)
+                compromised = name + _COMPROMISED in names and self._is_marked(number)
                 if number not in self._epochs or self._epochs[number].compromised != compromised:
                     self._epochs[number] = self._read(number, compromised=compromised)
             except CorruptedBackup as error:
@@ -92,6 +92,13 @@ class Keyring:
             raise next(iter(self.damaged.values()), None) or CorruptedBackup(
                 "the repository has no key epoch", cause="keys/epochs/ is empty"
             )
+
+    def _is_marked(self, number: int) -> bool:
+        """Whether a genuine mark lies beside an epoch; one that cannot be read marks nothing, and `check` tells."""
+        try:
+            return self._is_compromised(number)
+        except CorruptedBackup:
+            return False
 
     def _is_compromised(self, number: int) -> bool:
         """Whether the marker beside an epoch is genuine. Raises CorruptedBackup."""
@@ -172,8 +179,10 @@ class Keyring:
             self.load()
 
     def check(self, number: int) -> None:
-        """Read an epoch's record once more. Raises CorruptedBackup, ObjectNotFound."""
+        """Read an epoch's record once more, and its mark if there is one. Raises CorruptedBackup, ObjectNotFound."""
         self._read(number, compromised=False)
+        if self._backend.exists(epoch_name(number) + _COMPROMISED) and not self._is_compromised(number):
+            raise CorruptedBackup(f"{epoch_name(number)}{_COMPROMISED} marks another epoch")
 
     def seal(self, kind: RecordKind, body: msgspec.Struct) -> bytes:
         """A record under the current epoch."""
