@@ -145,22 +145,20 @@ def _source(
     from backstay.sources.filesystem import FilesystemSource
     from backstay.sources.filters import Filters
 
-    filters = Filters([*patterns, *_itself(repository)], one_file_system=one_file_system)
+    filters = Filters([*patterns, *_itself(repository, places)], one_file_system=one_file_system)
     return FilesystemSource(places, filters=filters, clock=context.clock)
 
 
-def _itself(repository: Repository) -> list[bytes]:
-    """The pattern that leaves the repository out of its own snapshots, when it lies on this machine."""
+def _itself(repository: Repository, places: list[bytes]) -> list[bytes]:
+    """The pattern that leaves the repository out of its own snapshots, when it lies in what is backed up."""
     from backstay.storage.local import LocalStorage
 
     if not isinstance(repository.backend, LocalStorage):
         return []
-    return [
-        b"".join(
-            b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c])
-            for c in os.path.realpath(os.fsencode(repository.backend.url))
-        )
-    ]
+    itself = os.path.realpath(os.fsencode(repository.backend.url))
+    if not any((itself + b"/").startswith(os.path.realpath(place).rstrip(b"/") + b"/") for place in places):
+        return []  # a pattern would be asked about every single file
+    return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in itself)]
 
 
 def _run(context: Context, repository: Repository, source: FilesystemSource, options: BackupOptions) -> BackupResult:
