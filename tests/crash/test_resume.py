@@ -64,7 +64,7 @@ def resume(world: World) -> int:
 
 
 @pytest.mark.parametrize("error", [CrashPoint, KeyboardInterrupt])
-def test_what_a_checkpoint_covers_is_not_read_again(world: World, error: BaseException | type[BaseException]) -> None:
+def test_what_a_checkpoint_covers_is_not_read_again(world: World, error: type[BaseException]) -> None:
     with world.open() as repository, pytest.raises(error):
         world.backup(repository, TREE, MemorySource(TREE, after(30, error)))
     read = resume(world)

@@ -114,8 +114,7 @@ def _rehearse(
 ) -> int:
     from backstay.operations.restore import plan_restore
 
-    with context.watching() as events:
-        plan = plan_restore(repository, manifest, target, options, events=events)
+    plan = plan_restore(repository, manifest, target, options)
     context.result(_plan_document(plan), lambda: _show_plan(context, plan))
     refused = plan.conflict_count > 0 and options.conflict == "fail"
     return RestoreConflict.exit_status if refused else 0
@@ -132,6 +131,8 @@ def _plan_document(plan: RestorePlan) -> dict[str, object]:
         "unchanged": plan.unchanged,
         "conflicts": plan.conflict_count,
         "conflict_paths": plan.conflicts,
+        "deletions": plan.delete_count,
+        "delete_paths": plan.to_delete,
     }
 
 
@@ -141,13 +142,19 @@ def _show_plan(context: Context, plan: RestorePlan) -> None:
         f"{plural(plan.files, 'file')} with {format_size(plan.bytes)} in {dirs} "
         f"would be restored into {plan.target}; {format_count(plan.unchanged)} are there already"
     )
-    if plan.conflict_count:
-        context.say(f"{plural(plan.conflict_count, 'existing item differs', 'existing items differ')}:")
-        for path in plan.conflicts[:SHOWN]:
-            context.say(f"  {path}")
-        if plan.conflict_count > SHOWN:
-            context.say(f"  and {format_count(plan.conflict_count - SHOWN)} more")
+    _show_paths(context, plan.conflicts, plan.conflict_count, "existing item differs", "existing items differ")
+    _show_paths(context, plan.to_delete, plan.delete_count, "item would be deleted", "items would be deleted")
     context.say("nothing was written")
+
+
+def _show_paths(context: Context, paths: list[str], count: int, one: str, many: str) -> None:
+    if not count:
+        return
+    context.say(f"{plural(count, one, many)}:")
+    for path in paths[:SHOWN]:
+        context.say(f"  {path}")
+    if count > SHOWN:
+        context.say(f"  and {format_count(count - SHOWN)} more")
 
 
 def _restore(

@@ -1,4 +1,4 @@
-"""Running writers: announced before they look, seen alive by heartbeats, ended by commit or fence. See docs/crash-safety.md."""
+"""Running writers: announced before they look, seen alive by heartbeats, ended by commit or fence."""
 
 from __future__ import annotations
 

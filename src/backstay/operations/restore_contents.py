@@ -1,0 +1,233 @@
+"""Write the contents of files: small ones by the blob that holds them, large ones by several workers at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from backstay.codec.compression import Buffer
+from backstay.core.pipeline import Workers
+from backstay.errors import CorruptedBackup, NotFound
+from backstay.operations.restore_tally import Tally
+from backstay.repository.blobs import BlobReader
+from backstay.repository.index import Place
+from backstay.repository.nodes import Node
+from backstay.sources.files_target import PendingFile, TargetDirectory
+
+WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
+WINDOW_BYTES: Final = 24 << 20
+WHOLE: Final = 8 << 20  # files up to this many bytes are written by one worker; larger ones by several
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """One regular file to write into an open directory."""
+
+    directory: TargetDirectory
+    node: Node
+    path: bytes
+    chunks: list[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of data, holes left out."""
+        return self.node.size if self.node.extents is None else sum(length for _, length in self.node.extents)
+
+
+@dataclass(slots=True)
+class Window:
+    """Files planned together, and what may be done only after they are written."""
+
+    files: list[File] = field(default_factory=list)
+    bytes: int = 0
+    after: list[Callable[[], None]] = field(default_factory=list)
+
+    def add(self, file: File) -> None:
+        self.files.append(file)
+        self.bytes += file.size
+
+    def is_full(self) -> bool:
+        return len(self.files) >= WINDOW_FILES or self.bytes >= WINDOW_BYTES or len(self.after) >= WINDOW_FILES
+
+
+@dataclass(slots=True)
+class _Running:
+    """What is under way for a window."""
+
+    window: Window
+    blobs: list[tuple[Future[list[Buffer]], list[tuple[File, Place]]]] = field(default_factory=list)
+    files: list[Future[None]] = field(default_factory=list)
+    large: list[_LargeFile] = field(default_factory=list)
+
+
+class FileWriter:
+    """Works on one window while the next is planned."""
+
+    def __init__(self, reader: BlobReader, tally: Tally, workers: Workers) -> None:
+        self._reader, self._tally, self._workers = reader, tally, workers
+        self._running = _Running(Window())
+        self._large: list[_LargeFile] = []
+
+    def write(self, window: Window) -> None:
+        """Start on a window, and finish the one before it."""
+        following = self._submit(window)
+        self._settle()
+        self._running = following
+
+    def finish(self) -> None:
+        """Wait for everything."""
+        self._settle()
+        self._running = _Running(Window())
+
+    def abandon(self) -> None:
+        """Remove what several workers wrote and is not complete by now."""
+        for large in self._large:
+            large.abandon()
+        self._large.clear()
+
+    def _settle(self) -> None:
+        """Write a window's small files, wait for its others, then do what had to wait for all of them.
+
+        Small files are written here, by one thread: they are all system calls, and threads would spend as much again
+        on handing the interpreter to each other.
+        """
+        running = self._running
+        for blob, group in running.blobs:
+            self._write_group(blob, group)
+        for future in running.files:
+            future.result()
+        for action in running.window.after:
+            self._tally.guard(None, action)
+        for large in running.large:
+            large.abandon()
+            self._large.remove(large)
+        self._tally.report()
+
+    def _submit(self, window: Window) -> _Running:
+        """Start on a window: decode the blobs that hold single chunks, and write the other files."""
+        running = _Running(window)
+        groups: dict[tuple[int, int], list[tuple[File, Place]]] = {}
+        for file in window.files:
+            if len(file.chunks) == 1:
+                found = self._locate(file)
+                if found is not None:
+                    groups.setdefault((found.pack, found.ordinal), []).append((file, found))
+            elif file.size > WHOLE:
+                self._submit_large(file, running)
+            else:
+                running.files.append(self._workers.submit(self._write_whole, file))
+        running.blobs += [(self._workers.submit(self._decode_group, group), group) for group in groups.values()]
+        return running
+
+    def _locate(self, file: File) -> Place | None:
+        found: list[Place] = []
+        self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunks[0])))
+        return found[0] if found else None
+
+    def _decode_group(self, group: list[tuple[File, Place]]) -> list[Buffer]:
+        """The contents of all files that lie in one blob, which is decoded once; each is checked."""
+        blob = self._reader.blob(group[0][1])
+        return [self._reader.slice(blob, at, file.chunks[0]) for file, at in group]
+
+    def _write_group(self, decoded: Future[list[Buffer]], group: list[tuple[File, Place]]) -> None:
+        try:
+            contents = decoded.result()
+        except (CorruptedBackup, NotFound):
+            for file, _ in group:  # one by one, so that each is reported, or found in its new place
+                self._write_whole(file)
+            return
+        for (file, _), data in zip(group, contents, strict=True):
+            self._tally.guard(file.path, partial(self._write_small, file, data))
+
+    def _write_small(self, file: File, data: Buffer) -> None:
+        file.directory.write_small(file.node.name, data, file.node)
+        self._tally.done(len(data))
+
+    def _write_whole(self, file: File) -> None:
+        """Write one file, chunk after chunk."""
+
+        def write() -> None:
+            parts = [self._reader.chunk(chunk) for chunk in file.chunks]
+            self._write_small(file, parts[0] if len(parts) == 1 else b"".join(parts))
+
+        self._tally.guard(file.path, write)
+
+    def _submit_large(self, file: File, running: _Running) -> None:
+        """Write one file by several workers, out of order; the last one gives it its name."""
+        pending: list[PendingFile] = []
+        self._tally.guard(
+            file.path,
+            lambda: pending.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents)),
+        )
+        if not pending:
+            return
+        if sum(self._reader.place(chunk).length for chunk in file.chunks) != file.size:
+            pending[0].abandon()
+            self._tally.note(file.path, CorruptedBackup("its chunks do not add up to its size"))
+            return
+        large = _LargeFile(file, pending[0], self._reader, self._tally)
+        self._large.append(large)
+        running.large.append(large)
+        running.files += [self._workers.submit(large.write, piece) for piece in large.starts()]
+
+
+class _LargeFile:
+    """One file written by several workers."""
+
+    def __init__(self, file: File, pending: PendingFile, reader: BlobReader, tally: Tally) -> None:
+        self._file, self._pending, self._reader, self._tally = file, pending, reader, tally
+        self._left = len(file.chunks)
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def starts(self) -> Iterator[tuple[bytes, int]]:
+        """(chunk, offset in the file's data) of each chunk; the index knows their lengths."""
+        offset = 0
+        for chunk in self._file.chunks:
+            yield chunk, offset
+            offset += self._reader.place(chunk).length
+
+    def write(self, piece: tuple[bytes, int]) -> None:
+        """Write one chunk; the worker that does the last one gives the file its name."""
+        self._tally.guard(self._file.path, lambda: self._write(*piece))
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last and not self._failed:
+            self._tally.guard(self._file.path, self._complete)
+
+    def _write(self, chunk: bytes, offset: int) -> None:
+        if self._failed:
+            return
+        try:
+            data = memoryview(self._reader.chunk(chunk))
+            for at, start, length in pieces(self._file.node.extents, offset, len(data)):
+                self._pending.write_at(at, data[start : start + length])
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _complete(self) -> None:
+        self._pending.commit(self._file.node)
+        self._tally.done(self._file.node.size)
+
+    def abandon(self) -> None:
+        """Remove what is not complete; nothing happens to a file that is."""
+        self._pending.abandon()
+
+
+def pieces(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """(offset in the file, offset in the chunk, length) of a chunk that lies at `offset` of the joined data."""
+    if extents is None:
+        yield offset, 0, length
+        return
+    done = 0
+    for start, size in extents:
+        low, high = max(offset, done), min(offset + length, done + size)
+        if low < high:
+            yield start + low - done, low - offset, high - low
+        done += size
