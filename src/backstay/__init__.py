@@ -1,3 +1,75 @@
-"""Backstay: backups that prove they can be restored."""
+"""Backstay: backups that prove they can be restored.
+
+from backstay import Repository, open_backend, Secret
+
+with Repository.open(open_backend("/backups"), Secret.passphrase("…")) as repository:
+    for snapshot in repository.snapshots.live():
+        print(snapshot.id, snapshot.time, snapshot.host)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# Where each public name lives; they are loaded when they are asked for, so that `backstay --help` need not.
+_HOMES = {
+    "BackstayError": "backstay.errors",
+    "BackupOptions": "backstay.operations.backup",
+    "BackupResult": "backstay.operations.backup",
+    "FilesystemSource": "backstay.sources.filesystem",
+    "Filters": "backstay.sources.filters",
+    "Manifest": "backstay.repository.snapshots",
+    "Repository": "backstay.repository.repository",
+    "RestoreOptions": "backstay.operations.restore",
+    "RestoreResult": "backstay.operations.restore",
+    "Secret": "backstay.trust.secrets",
+    "StorageBackend": "backstay.storage.backend",
+    "VerifyOptions": "backstay.operations.verify",
+    "VerifyReport": "backstay.operations.verify",
+    "open_backend": "backstay.storage.registry",
+    "run_backup": "backstay.operations.backup",
+    "run_restore": "backstay.operations.restore",
+    "run_verify": "backstay.operations.verify",
+}
+
+__all__ = [
+    "BackstayError",
+    "BackupOptions",
+    "BackupResult",
+    "FilesystemSource",
+    "Filters",
+    "Manifest",
+    "Repository",
+    "RestoreOptions",
+    "RestoreResult",
+    "Secret",
+    "StorageBackend",
+    "VerifyOptions",
+    "VerifyReport",
+    "open_backend",
+    "run_backup",
+    "run_restore",
+    "run_verify",
+]
+
+if TYPE_CHECKING:
+    from backstay.errors import BackstayError
+    from backstay.operations.backup import BackupOptions, BackupResult, run_backup
+    from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
+    from backstay.operations.verify import VerifyOptions, VerifyReport, run_verify
+    from backstay.repository.repository import Repository
+    from backstay.repository.snapshots import Manifest
+    from backstay.sources.filesystem import FilesystemSource
+    from backstay.sources.filters import Filters
+    from backstay.storage.backend import StorageBackend
+    from backstay.storage.registry import open_backend
+    from backstay.trust.secrets import Secret
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ import pytest
 from backstay.core.events import Event, Progress
 from backstay.errors import Interrupted
 from backstay.operations import backup as backup_module
+from backstay.operations import capture as capture_module
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.testing import CrashPoint
 from tests.crash.scenarios import small_constants
@@ -26,7 +27,7 @@ SIZE = sum(map(len, TREE.values()))
 def _small() -> Iterator[None]:
     with (
         small_constants(),
-        patch.object(backup_module, "BATCH_FILES", 2),
+        patch.object(capture_module, "BATCH_FILES", 2),
         patch.object(backup_module, "PROGRESS_EVERY_S", 0.0),
     ):
         yield

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias, cast
 
 from backstay import __version__
-from backstay.codec.chunker import FILES, LISTINGS, CdcSizes, StreamCutter
+from backstay.codec.chunker import FILES, LISTINGS, CdcSizes
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
@@ -18,9 +18,10 @@ from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest
 from backstay.operations.assemble import Assembler, BaseUnusable
+from backstay.operations.capture import Capturing
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
-from backstay.repository.blobs import SMALL, BlobWriter
+from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import content_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
@@ -33,10 +34,6 @@ from backstay.sources.source import Problem, Source, Stat, Stream
 _Captured: TypeAlias = tuple[Visit, Stat, Node]
 BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
-WHOLE: Final = 8 << 20  # files up to this many bytes are read and cut by one reader in one go
-BATCH_FILES: Final = 128  # captures in one unit of reading
-BATCH_BYTES: Final = 1 << 20
-READ_AHEAD: Final = 16 << 20  # bytes of files being read at any time
 CHECKPOINT_LEAST_S: Final = 2.0
 CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
 CHECKPOINT_MOST_S: Final = 300.0
@@ -119,6 +116,7 @@ class _Backup:
         self.clock = repository.clock
         self.ids = repository.keyring.chunk_ids
         self.counts = _Counts()
+        self.capturing = Capturing(self.ids, repository.file_chunker, threads=max(1, options.read_concurrency))
         self.source_key = source_key(source, options.name)
         self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
@@ -211,7 +209,7 @@ class _Backup:
         )
         resume = journal if journal is not None and not journal.empty else None
         try:
-            for batch in self._captured(Scan(self.source, cursor, resume).steps()):
+            for batch in self.capturing.run(Scan(self.source, cursor, resume).steps()):
                 for step in batch.steps:
                     self._consume(step, writer, assembler)
                 self._checkpoint_if_due(writer, journal)
@@ -228,36 +226,6 @@ class _Backup:
         assembler.stat_stream = assembler.finish()
         self._checkpoint(writer, None)
         return assembler
-
-    def _captured(self, steps: Iterator[Step]) -> Iterator[_Batch]:
-        """The same steps in batches, with captures done on reader threads, in order."""
-        with Workers(max(1, self.options.read_concurrency), "read") as readers:
-            batches = readers.ordered(
-                self._read_batch, batched(steps), weigh=_Batch.weight, limit=READ_AHEAD, inline=_Batch.is_empty
-            )
-            try:
-                yield from batches
-            finally:
-                batches.close()  # type: ignore[attr-defined]
-
-    def _read_batch(self, batch: _Batch) -> _Batch:
-        for take in batch.takes:
-            try:
-                take.capture = take.visit.directory.capture(take.entry, small=WHOLE)
-            except OSError as error:
-                take.error = error
-                continue
-            if take.capture.data is not None:
-                self._cut_whole(take, take.capture.node, take.capture.data)
-        return batch
-
-    def _cut_whole(self, take: Take, node: Node, data: bytes) -> None:
-        node.sha256 = hashlib.sha256(data).digest()
-        if len(data) <= SMALL:
-            take.chunks = [(self.ids.of(data), data)] if data else []
-        else:
-            pieces = self.repository.file_chunker.cut(data, last=True)
-            take.chunks = [(self.ids.of(piece), piece) for piece in pieces]
 
     # -- the consumer
 
@@ -329,7 +297,7 @@ class _Backup:
     def _store_stream(self, stream: Stream, writer: BlobWriter) -> tuple[Content, bytes]:
         digest = hashlib.sha256()
         chunks: list[bytes] = []
-        pieces = read_ahead(self._cut_stream(stream, digest.update), depth=3)
+        pieces = read_ahead(self.capturing.stream(stream, digest.update), depth=3)
         try:
             for chunk, data in pieces:
                 writer.put(RecordKind.DATA_PACK, chunk, data)
@@ -339,18 +307,6 @@ class _Backup:
         finally:
             pieces.close()  # type: ignore[attr-defined]
         return self._content(chunks, writer), digest.digest()
-
-    def _cut_stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, memoryview]]:
-        """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
-        cutter = StreamCutter(self.repository.file_chunker)
-        with Workers(1, "sha256") as hashing:
-            while block := stream.read(WHOLE):
-                hashed = hashing.submit(digest, block)
-                for piece in cutter.feed(block):
-                    yield self.ids.of(piece), piece
-                hashed.result()
-            for piece in cutter.finish():
-                yield self.ids.of(piece), piece
 
     def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
         return content_of(chunks, writer, self.ids, self.repository.listing_chunker)
@@ -509,41 +465,6 @@ class _Backup:
             duration_s=self.clock.monotonic() - self.started,
             errors=tuple(self.source.problems),
         )
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Steps in order, with the captures among them."""
-
-    steps: list[Step] = field(default_factory=list)
-    takes: list[Take] = field(default_factory=list)
-    bytes: int = 0
-
-    def add(self, step: Step) -> None:
-        self.steps.append(step)
-        if isinstance(step, Take):
-            self.takes.append(step)
-            self.bytes += min(step.entry[2], WHOLE)
-
-    def is_full(self) -> bool:
-        return len(self.takes) >= BATCH_FILES or self.bytes >= BATCH_BYTES or len(self.steps) >= 4 * BATCH_FILES
-
-    def weight(self) -> int:
-        return self.bytes + (64 << 10)  # so that very many empty files do not run far ahead
-
-    def is_empty(self) -> bool:
-        return not self.takes
-
-
-def batched(steps: Iterable[Step]) -> Iterator[_Batch]:
-    """Group steps so that each batch is worth a thread's while."""
-    batch = _Batch()
-    for step in steps:
-        batch.add(step)
-        if batch.is_full():
-            yield batch
-            batch = _Batch()
-    yield batch
 
 
 def source_key(source: Source, name: str | None) -> str:

@@ -111,15 +111,18 @@ class LmdbPlaceMap:
         return self._filter is None or chunk in self._filter
 
     def places(self, chunk: bytes) -> Iterator[Place]:
+        key = chunk[:_KEY_BYTES]
         with self._lock:
             self._lookups += 1
             if self._filter is None and self._lookups > _FILTER_AFTER:
                 self._build_filter()
             runs = self._runs
-        for run in runs:
+            found = list(self._find(runs[0] + key)) if runs else []
+        yield from found  # mostly the first run answers, since neighbours are asked for together
+        for run in runs[1:]:
             with self._lock:
-                found = list(self._find(run + chunk[:_KEY_BYTES]))
-                if found and run != runs[0]:  # its neighbours will be asked for next
+                found = list(self._find(run + key))
+                if found:
                     self._runs = [run, *(other for other in self._runs if other != run)]
             yield from found
 
