@@ -156,6 +156,12 @@ def _itself(repository: Repository, places: list[bytes]) -> list[bytes]:
     if not isinstance(repository.backend, LocalStorage):
         return []
     itself = os.path.realpath(os.fsencode(repository.backend.url))
+    if any((os.path.realpath(place) + b"/").startswith(itself + b"/") for place in places):
+        raise InvalidRequest(
+            "a repository cannot be backed up into itself",
+            cause="a path to back up lies in it",
+            hint="copy it to another disk instead",
+        )
     if not any((itself + b"/").startswith(os.path.realpath(place).rstrip(b"/") + b"/") for place in places):
         return []  # a pattern would be asked about every single file
     return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in itself)]

@@ -19,7 +19,7 @@ from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers
-from backstay.errors import InsufficientSpace, NoRepository, StorageUnavailable
+from backstay.errors import InsufficientSpace, InvalidRequest, NoRepository, StorageUnavailable
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -103,6 +103,8 @@ class Context:
 
     def location(self, named: str | None = None) -> Location:
         """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
+        if "" in (named, self.repository):
+            raise InvalidRequest("the address of the repository is empty", hint="give -r ADDRESS, or leave -r out")
         address = named or self.repository or environment.variable(self.environ, "BACKSTAY_REPO")
         if address is not None:
             return Location(address)

@@ -56,6 +56,7 @@ def restore(
 ) -> int:
     """Restore a snapshot, or a part of it."""
     from backstay.operations.restore import RestoreOptions
+    from backstay.operations.walk import EVERYTHING
     from backstay.repository.selectors import split_target
     from backstay.sources.filters import Selection
 
@@ -63,7 +64,7 @@ def restore(
     _refuse_unclear_target(to, in_place=in_place)
     ident, path = split_target(snapshot)
     moment = choosing.moment(context, at) if at is not None else None
-    selection = Selection(_patterns(include), _patterns(exclude))
+    selection = Selection(_patterns(include), _patterns(exclude)) if include or exclude else EVERYTHING
     options = RestoreOptions(
         path=path,
         chooser=selection,
@@ -87,6 +88,12 @@ def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
             "it is not said where to restore to",
             cause="there is no --to",
             hint="give --to DIR, or --in-place to restore to the original places",
+        )
+    if to is not None and not str(to).strip("."):
+        raise InvalidRequest(
+            "it is not clear where to restore to",
+            cause="--to is empty, or means the current directory",
+            hint='name the directory; for this one write --to "$PWD"',
         )
     if to is not None and in_place:
         raise InvalidRequest(

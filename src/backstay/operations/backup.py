@@ -39,6 +39,7 @@ CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost 
 CHECKPOINT_MOST_S: Final = 300.0
 CHECKPOINT_FILES: Final = 50_000
 PROGRESS_EVERY_S: Final = 0.1
+FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
 _DATA: Final = RecordKind.DATA_PACK
 
 
@@ -92,6 +93,7 @@ def run_backup(
     Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
     segments that no snapshot needs: the next run reuses them, or a collection removes them.
     """
+    _check_time(options, repository)
     if options.dry_run:
         return _Backup(repository, source, options, None, events).run(use_base=True)
     with repository.begin_session() as session:
@@ -103,6 +105,18 @@ def run_backup(
             events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
         source.problems.clear()
         return _Backup(repository, source, options, session, events).run(use_base=False)
+
+
+def _check_time(options: BackupOptions, repository: Repository) -> None:
+    """A snapshot from the future would be the latest for ever, and none before 1970 was ever made."""
+    if options.time is None:
+        return
+    if not 0 <= ns_from_datetime(options.time) <= repository.clock.now_ns() + FUTURE_NS:
+        raise InvalidRequest(
+            f"a snapshot cannot have been made at {options.time.isoformat()}",
+            cause="that lies in the future, or before 1970",
+            hint="give the time at which the data was as it is",
+        )
 
 
 class _Backup:
@@ -125,7 +139,10 @@ class _Backup:
 
     def run(self, *, use_base: bool) -> BackupResult:
         history = self._history()
+        lost = self._lost_packs()
         base = self._base(history) if use_base else None
+        if base is not None and not lost.isdisjoint(base.packs):
+            base = None  # what it shares with the lost packs must be read again
         cursor = self._open_base(base)
         base = base if cursor is not None else None
         total = history[-1].stats if history else None
@@ -157,6 +174,17 @@ class _Backup:
         return self._result(manifest)
 
     # -- before the walk
+
+    def _lost_packs(self) -> set[bytes]:
+        lost = self.repository.hide_missing_packs()
+        if lost:
+            self.events(
+                Warned(
+                    message=f"{len(lost)} packs are missing from the repository: everything is read, and what the "
+                    "source still holds of them is stored again; run `backstay repair index`, then `repair snapshots`"
+                )
+            )
+        return lost
 
     def _history(self) -> list[Manifest]:
         """Earlier snapshots of this source on this host, oldest first."""

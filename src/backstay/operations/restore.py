@@ -338,7 +338,7 @@ class _Restore:
         for visit in wanted(self.repository, self.manifest, self.options):
             if isinstance(visit, Enter):
                 above = stack[-1] if stack else None
-                inner = root if not stack else existing_child(above, visit)
+                inner = root if not stack else self._present_child(above, visit)
                 stack.append(inner)
             elif isinstance(visit, Leave):
                 directory = stack.pop()
@@ -346,6 +346,14 @@ class _Restore:
                     directory.close()
             else:
                 self._verify_item(stack[-1], visit)
+
+    @staticmethod
+    def _present_child(above: TargetDirectory | None, visit: Enter) -> TargetDirectory | None:
+        """The directory, unless something that was left alone is in its place."""
+        try:
+            return existing_child(above, visit)
+        except RestoreConflict:
+            return None
 
     def _verify_item(self, directory: TargetDirectory | None, item: Item) -> None:
         if stat.S_ISSOCK(item.node.mode):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
-from backstay.errors import InvalidRequest, RestoreConflict
+from backstay.errors import InvalidRequest, NotFound, RestoreConflict
 from backstay.operations.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -113,8 +113,10 @@ class Planner:
             plan.files, plan.dirs, plan.bytes = stats.files, stats.dirs, stats.bytes
             return plan
         stack: list[_Place] = []
+        matched = False
         try:
             for visit in wanted(self._repository, self._manifest, self._options):
+                matched = matched or isinstance(visit, Item) or (isinstance(visit, Enter) and visit.selected)
                 if isinstance(visit, Enter):
                     self._enter(plan, visit, stack, root)
                 elif isinstance(visit, Leave):
@@ -125,6 +127,12 @@ class Planner:
             for place in stack:
                 if place.directory is not None:
                     place.directory.close()
+        if not matched:
+            raise NotFound(
+                "nothing in this snapshot is what was asked for",
+                cause="no path matches the includes, or excludes leave nothing of them",
+                hint="`backstay find PATTERN` shows what matches; patterns apply to absolute paths",
+            )
         return plan
 
     def _enter(self, plan: RestorePlan, visit: Enter, stack: list[_Place], root: TargetDirectory | None) -> None:

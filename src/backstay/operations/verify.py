@@ -147,6 +147,10 @@ class _Verify:
             slots += 1
             if isinstance(slot, CorruptedBackup):
                 self._find("signature", name, slot, "remove the slot and add a new one: `backstay key`")
+        for number, error in self.repository.keyring.damaged.items():
+            self._find("signature", epoch_name(number), error, "restore this object from a copy: its packs need it")
+        for name in self.repository.keyring.foreign:
+            self._find("signature", name, "a foreign object lies among the key epochs", "find out what put it there")
         epochs = self.repository.keyring.epochs
         for epoch in epochs:
             self._guarded("signature", epoch_name(epoch.number), partial(self.repository.keyring.check, epoch.number))
@@ -168,6 +172,10 @@ class _Verify:
         self._check("signature", read)
         if "signature" not in self.options.checks:
             live = store.live()
+        if not live:
+            self.findings.append(
+                Finding(check="completeness", severity="warning", subject="snapshots", message="there is no snapshot")
+            )
         return live if wanted is None else [manifest for manifest in live if manifest.id in wanted]
 
     def _chain(self, live: list[Manifest]) -> None:

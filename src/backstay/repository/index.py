@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -150,6 +151,7 @@ class Index:
         self._condemned: frozenset[bytes] = frozenset()
         self._live: set[int] = set()
         self._reusable: set[int] = set()
+        self._missing: frozenset[bytes] = frozenset()
         self._vanished = False
         self.damaged: list[tuple[str, CorruptedBackup]] = []
 
@@ -178,9 +180,15 @@ class Index:
             else:
                 self.damaged.append((info.name, CorruptedBackup("a foreign object lies among the index segments")))
 
+    def hide_missing(self, present: AbstractSet[bytes]) -> set[bytes]:
+        """Leave out packs that segments name and the store does not have, so that what they held is stored again."""
+        self._missing = frozenset(self._map.pack(number).digest for number in self._live) - present
+        self._refresh_live()
+        return set(self._missing)
+
     def _refresh_live(self) -> None:
         numbers = {number for packs in self._map.segments().values() for number in packs}
-        self._live = numbers - {self._map.number(digest) for digest in self._deleted}
+        self._live = numbers - {self._map.number(digest) for digest in self._deleted | self._missing}
         self._reusable = self._live - {self._map.number(digest) for digest in self._condemned}
 
     def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:

@@ -70,6 +70,7 @@ class Keyring:
         )  # the library takes 63 bits
         self._epochs: dict[int, Epoch] = {}
         self.damaged: dict[int, CorruptedBackup] = {}
+        self.foreign: list[str] = []
 
     def load(self) -> None:
         """Read every epoch record. One that cannot be read goes to `damaged`; whoever needs its key gets the error.
@@ -78,8 +79,11 @@ class Keyring:
         """
         names = {info.name for info in self._backend.list("keys/epochs/")}
         self.damaged = {}
-        for name in sorted(n for n in names if not n.endswith(_COMPROMISED)):
-            number = _epoch_number(name)
+        numbers = {n: _epoch_number(n) for n in sorted(names) if not n.endswith(_COMPROMISED)}
+        self.foreign = [n for n in sorted(names) if _epoch_number(n.removesuffix(_COMPROMISED)) is None]
+        for name, number in numbers.items():
+            if number is None:
+                continue
             try:
                 if self._is_foreign(number):
                     continue
@@ -216,8 +220,7 @@ class Keyring:
         return Epoch(number, body.created_ns, body.key, signer, compromised)
 
 
-def _epoch_number(name: str) -> int:
+def _epoch_number(name: str) -> int | None:
+    """The number in an epoch's name; None for what somebody else put there."""
     text = name.removeprefix("keys/epochs/")
-    if not text.isdecimal() or epoch_name(int(text)) != name:
-        raise CorruptedBackup(f"a foreign object lies among the key epochs: {name}")
-    return int(text)
+    return int(text) if text.isdecimal() and text.isascii() and epoch_name(int(text)) == name else None

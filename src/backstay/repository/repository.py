@@ -12,7 +12,7 @@ from backstay.codec.chunker import FILES, LISTINGS, ContentDefinedChunker
 from backstay.codec.compression import Compressor
 from backstay.codec.digest import sha256
 from backstay.core.clock import Clock, SystemClock
-from backstay.core.ids import Random
+from backstay.core.ids import Random, is_digest, parse_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import (
     BackstayError,
@@ -171,6 +171,14 @@ class Repository:
         if self._index is None:
             self._index = Index(self.backend, self.keyring, self._place_map())
         self._index.load(deleted=self.collections.deleted(), condemned=self.collections.condemned())
+
+    def hide_missing_packs(self) -> set[bytes]:
+        """Before a backup: packs that are lost must not be built upon; their digests."""
+        present: set[bytes] = set()
+        for prefix in ("packs/", "meta/"):
+            names = (info.name.rpartition("/")[2] for info in self.backend.list(prefix))
+            present.update(parse_digest(name) for name in names if is_digest(name))
+        return self.index.hide_missing(present)
 
     def _place_map(self) -> PlaceMap:
         if self.cache is None:

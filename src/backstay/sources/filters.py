@@ -87,7 +87,10 @@ def read_patterns(file: Path) -> list[bytes]:
     try:
         if file.stat().st_size > _MAX_EXCLUDE_FILE:
             raise InvalidRequest(f"cannot use exclude file {file}", cause="it is larger than 64 MiB")
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_EXCLUDE_FILE + 1)
+        if len(content) > _MAX_EXCLUDE_FILE:  # a device says nothing of its size
+            raise InvalidRequest(f"cannot use exclude file {file}", cause="it is larger than 64 MiB")
     except OSError as error:
         raise InvalidRequest(f"cannot read exclude file {file}", cause=str(error.strerror)) from error
     return list(parse_patterns(content))
