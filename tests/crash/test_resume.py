@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from backstay.core.events import Event, Progress
+from backstay.core.pipeline import Workers
 from backstay.errors import Interrupted
 from backstay.operations import backup as backup_module
 from backstay.operations import capture as capture_module
@@ -23,10 +25,21 @@ TREE = {b"/d%d/f%02d" % (at % 4, at): content(at, 10_000) for at in range(40)}
 SIZE = sum(map(len, TREE.values()))
 
 
+def _at_once(workers: Workers, work: Callable[[Any], Any], item: object) -> Future[Any]:
+    """In place of `Workers.submit`: sealing and uploads are done when they are asked for, on every machine."""
+    done: Future[Any] = Future()
+    try:
+        done.set_result(work(item))
+    except BaseException as error:  # noqa: BLE001 - goes to whoever asks for the result
+        done.set_exception(error)
+    return done
+
+
 @pytest.fixture(autouse=True)
 def _small() -> Iterator[None]:
     with (
         small_constants(),
+        patch.object(Workers, "submit", _at_once),
         patch.object(capture_module, "BATCH_FILES", 2),
         patch.object(backup_module, "PROGRESS_EVERY_S", 0.0),
     ):
@@ -41,13 +54,12 @@ def world(place: Path) -> World:
 
 
 def after(count: int, error: BaseException | type[BaseException]) -> Callable[[object], None]:
-    """Raises at its call number `count`; before, each call gives the uploads time to settle."""
+    """Raises at its call number `count`."""
     calls = 0
 
     def call(_: object) -> None:
         nonlocal calls
         calls += 1
-        time.sleep(0.02)
         if calls == count:
             raise error
 
