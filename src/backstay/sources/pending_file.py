@@ -9,11 +9,12 @@ from typing import Final, Self, TypeAlias
 from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes, ReportFailure
 from backstay.sources.extents import Extents
-from backstay.sources.kernel import reserve
+from backstay.sources.kernel import filesystem_type, reserve
 from backstay.sources.restore_errors import corrupted, failure
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
+_TMPFS: Final = 0x01021994
 _RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the disk is full
 
 
@@ -42,7 +43,8 @@ class PendingFile:
         try:
             if self._size:
                 os.ftruncate(self._fd, self._size)
-            if extents is None and self._size > _RESERVE_FROM:
+            # A file system in memory would clear every page now, only to have it written a moment later.
+            if extents is None and self._size > _RESERVE_FROM and filesystem_type(self._fd) != _TMPFS:
                 reserve(self._fd, self._size)
         except (OSError, OverflowError) as error:
             self.abandon()
