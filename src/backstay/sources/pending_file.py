@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -43,9 +44,8 @@ class PendingFile:
         try:
             if self._size:
                 os.ftruncate(self._fd, self._size)
-            # A file system in memory would clear every page now, only to have it written a moment later.
-            if extents is None and self._size > _RESERVE_FROM and filesystem_type(self._fd) != _TMPFS:
-                reserve(self._fd, self._size)
+            if extents is None and self._size > _RESERVE_FROM:
+                _make_room(self._fd, self._size)
         except (OSError, OverflowError) as error:
             self.abandon()
             raise failure(error, self._path, "create") from error
@@ -105,3 +105,21 @@ def discard(temporary: bytes, dir_fd: int, report: ReportFailure) -> None:
         return
     except OSError as error:
         report("remove temporary file", error)
+
+
+def _make_room(fd: int, size: int) -> None:
+    """Reserve blocks, or at least see that there are enough. Raises OSError."""
+    if not _lies_in_memory(fd):
+        reserve(fd, size)
+        return
+    # Reserving would clear every page now, only to have it written a moment later.
+    space = os.fstatvfs(fd)
+    if space.f_blocks and space.f_bavail * space.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _lies_in_memory(fd: int) -> bool:
+    try:
+        return filesystem_type(fd) == _TMPFS
+    except OSError:
+        return False
