@@ -10,7 +10,7 @@ from typing import Final
 from backstay.codec.chunker import Chunker, StreamCutter
 from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
-from backstay.operations.scan import Step, Take
+from backstay.operations.scan import Page, Step, Take
 from backstay.repository.blobs import SMALL
 from backstay.repository.nodes import Node
 from backstay.sources.source import Stream
@@ -18,6 +18,7 @@ from backstay.sources.source import Stream
 WHOLE: Final = 8 << 20  # files up to this many bytes are read and cut by one reader in one go
 BATCH_FILES: Final = 128  # captures in one unit of reading
 BATCH_BYTES: Final = 1 << 20
+BATCH_ROWS: Final = 8192  # entries of directories, which take more memory than the steps
 READ_AHEAD: Final = 16 << 20  # bytes of files being read at any time
 
 
@@ -28,15 +29,19 @@ class Batch:
     steps: list[Step] = field(default_factory=list)
     takes: list[Take] = field(default_factory=list)
     bytes: int = 0
+    rows: int = 0
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
+        if isinstance(step, Page):
+            self.rows += len(step.rows)
         if isinstance(step, Take):
             self.takes.append(step)
             self.bytes += min(step.entry[2], WHOLE)
 
     def is_full(self) -> bool:
-        return len(self.takes) >= BATCH_FILES or self.bytes >= BATCH_BYTES or len(self.steps) >= 4 * BATCH_FILES
+        enough = len(self.takes) >= BATCH_FILES or self.bytes >= BATCH_BYTES
+        return enough or self.rows >= BATCH_ROWS or len(self.steps) >= 4 * BATCH_FILES
 
     def weight(self) -> int:
         return self.bytes + (64 << 10)  # so that very many empty files do not run far ahead
