@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ def back_up(repository: Repository, tree: Path) -> str:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it
     place = Path(sys.argv[1])
     acknowledged = place / "acknowledged"
     backup_module.CHECKPOINT_FILES = 5  # type: ignore[misc]
