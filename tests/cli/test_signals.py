@@ -21,9 +21,8 @@ from tests.cli.conftest import SOURCE, Account
 @pytest.fixture
 def busy(account: Account) -> Account:
     """An account with enough to do for some seconds."""
-    data = os.urandom(1 << 20)
-    for number in range(150):
-        (account.documents / f"large-{number}").write_bytes(number.to_bytes(8, "big") + data * 2)
+    for number in range(200):
+        (account.documents / f"large-{number}").write_bytes(os.urandom(2 << 20))
     account.run("init")
     return account
 
