@@ -240,13 +240,6 @@ class SnapshotStore:
             raise NotFound(f"there is no snapshot {ulid}", cause="its backup was cancelled by a collector")
         return record
 
-    def is_committed(self, ulid: str) -> bool:
-        """Whether a manifest, not a fence, lies under this name."""
-        try:
-            return isinstance(self._read(ulid), Manifest)
-        except ObjectNotFound:
-            return False
-
     def digest(self, ulid: str) -> bytes:
         """SHA-256 of a snapshot's stored bytes."""
         self._read(ulid)
