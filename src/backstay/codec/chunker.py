@@ -21,7 +21,7 @@ class CdcSizes:
     greatest: int
 
 
-FILES: Final = CdcSizes(least=512 * KIB, average=2 * MIB, greatest=8 * MIB)
+FILES: Final = CdcSizes(least=256 * KIB, average=1 * MIB, greatest=4 * MIB)
 LISTINGS: Final = CdcSizes(least=16 * KIB, average=64 * KIB, greatest=256 * KIB)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -100,11 +101,15 @@ class Capturing:
     def stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, memoryview]]:
         """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
         cutter = StreamCutter(self._chunker)
+        hashed: Future[None] | None = None
         with Workers(1, "sha256") as hashing:
             while block := stream.read(WHOLE):
-                hashed = hashing.submit(digest, block)
+                before, hashed = hashed, hashing.submit(digest, block)
                 for piece in cutter.feed(block):
                     yield self._ids.of(piece), piece
-                hashed.result()
+                if before is not None:  # at most one block behind: what waits to be hashed takes memory
+                    before.result()
             for piece in cutter.finish():
                 yield self._ids.of(piece), piece
+            if hashed is not None:
+                hashed.result()

@@ -28,7 +28,7 @@ SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 16 << 20  # raw bytes being compressed at any time
-UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload
+UPLOAD_AHEAD: Final = 32 << 20  # bytes of packs that wait for their upload
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK

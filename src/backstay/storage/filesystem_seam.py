@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Final
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
+_O_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 
 
 class Filesystem:
@@ -25,6 +27,13 @@ class Filesystem:
     def write(self, descriptor: int, data: memoryview) -> int:
         """How many bytes were taken; may be fewer than given."""
         return os.write(descriptor, data)
+
+    def bypass_cache(self, descriptor: int, bypass: bool) -> None:
+        """Whether data goes past the page cache from now on; EINVAL where the file system has no such way."""
+        if not _O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _O_DIRECT if bypass else flags & ~_O_DIRECT)
 
     def pread(self, descriptor: int, length: int, offset: int) -> bytes:
         """At most `length` bytes; empty at the end of the file."""

@@ -35,6 +35,10 @@ _FILE_MODE: Final = 0o600
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
+# From this size on the page cache is in the way: its pages cost more than the writing, and nobody reads them soon.
+_BYPASS_FROM: Final = 1 << 20
+_BYPASS_UNIT: Final = 4096  # what addresses and lengths must be multiples of, on any common disk
+
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_NOREPLACE: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -164,14 +168,38 @@ class LocalStorage(StorageBackend):
         rest = _flat(data)
         descriptor = filesystem.open(temporary, _CREATE, _FILE_MODE)
         try:
-            while rest:
-                taken = filesystem.write(descriptor, rest)
-                if not taken:
-                    raise OSError(errno.EIO, "the file system takes no more bytes and does not say why", temporary)
-                rest = rest[taken:]
+            if len(rest) >= _BYPASS_FROM:
+                rest = self._write_past_cache(descriptor, rest)
+            self._write_all(descriptor, rest)
             filesystem.fsync(descriptor)  # before the name exists: a name never leads to missing bytes
         finally:
             filesystem.close(descriptor)
+
+    def _write_past_cache(self, descriptor: int, data: memoryview) -> memoryview:
+        """Write what can go straight from memory to disk; what is left of `data`."""
+        whole = len(data) - len(data) % _BYPASS_UNIT
+        rest = data
+        try:
+            self._filesystem.bypass_cache(descriptor, True)
+            try:
+                while (part := whole - (len(data) - len(rest))) > 0:
+                    rest = rest[self._write_some(descriptor, rest[:part]) :]
+            finally:
+                self._filesystem.bypass_cache(descriptor, False)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # that one: not here, not from this address, or not after a short write
+                raise
+        return rest
+
+    def _write_all(self, descriptor: int, data: memoryview) -> None:
+        while data:
+            data = data[self._write_some(descriptor, data) :]
+
+    def _write_some(self, descriptor: int, data: memoryview) -> int:
+        taken = self._filesystem.write(descriptor, data)
+        if not taken:
+            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+        return taken
 
     def _publish(self, temporary: str, final: str, name: str, *, overwrite: bool) -> None:
         """Give the finished file its name, in one step."""

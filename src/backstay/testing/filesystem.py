@@ -63,6 +63,9 @@ class FaultyFilesystem(Filesystem):
     def write(self, descriptor: int, data: memoryview) -> int:
         return self._call("write", self._paths[descriptor], lambda: self._write(descriptor, data))
 
+    def bypass_cache(self, descriptor: int, bypass: bool) -> None:
+        self._inner.bypass_cache(descriptor, bypass)
+
     def pread(self, descriptor: int, length: int, offset: int) -> bytes:
         path = self._paths[descriptor]
         return self._call("pread", path, lambda: self._inner.pread(descriptor, length, offset))
