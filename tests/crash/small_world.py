@@ -79,6 +79,9 @@ class MemoryDirectory:
         size = 0 if data is None else len(data)
         return Capture(entry, Node(entry[0], entry[1], 0, 0, "", "", size, entry[3]), data)
 
+    def lend(self) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return MemoryDirectory(self._source, self._below(entry[0]))
 

@@ -14,7 +14,7 @@ from backstay.core.events import Event, Progress
 from backstay.core.pipeline import Workers
 from backstay.errors import Interrupted
 from backstay.operations import backup as backup_module
-from backstay.operations import capture as capture_module
+from backstay.operations import batches
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.testing import CrashPoint
 from tests.crash.scenarios import small_constants
@@ -40,7 +40,7 @@ def _small() -> Iterator[None]:
     with (
         small_constants(),
         patch.object(Workers, "submit", _at_once),
-        patch.object(capture_module, "BATCH_FILES", 2),
+        patch.object(batches, "BATCH_FILES", 2),
         patch.object(backup_module, "PROGRESS_EVERY_S", 0.0),
     ):
         yield

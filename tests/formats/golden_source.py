@@ -101,6 +101,9 @@ class MemoryDirectory:
         stream: Stream = MemoryStream(name, thing)
         return Capture(thing.row(name), thing.node(name), stream=stream)
 
+    def lend(self) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return MemoryDirectory(self.path.rstrip(b"/") + b"/" + entry[0], self._thing.children[entry[0]])
 

@@ -118,6 +118,9 @@ class TreeDirectory:
         data = None if self.files is None else self.files[entry[0]]
         return Capture(entry, Node(entry[0], entry[1], 0, 0, "", "", entry[2], entry[3]), data)
 
+    def lend(self) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return TreeDirectory(b"/" + entry[0], self.tree, self.tree[entry[0]], self.on_list)
 

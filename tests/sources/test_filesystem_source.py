@@ -20,7 +20,8 @@ from backstay.core.clock import SystemClock
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
 from backstay.sources import extents, filesystem, metadata
-from backstay.sources.filesystem import CACHE_SIGNATURE, EntryChanged, FilesystemSource, OpenDirectory
+from backstay.sources.entry_reader import EntryChanged
+from backstay.sources.filesystem import CACHE_SIGNATURE, FilesystemSource, OpenDirectory
 from backstay.sources.filters import Filters
 from backstay.sources.source import NEVER_SAME, PAGE_ENTRIES, Capture, Stat
 from backstay.testing.clock import FakeClock

@@ -72,11 +72,13 @@ def backup(
     description: Annotated[str, option("TEXT", "A remark on the snapshot.")] = "",
     host: Annotated[str | None, option("HOST", "Another host name than this machine's.")] = None,
     time: Annotated[str | None, option("TIME", "The time that the snapshot claims, if not now.")] = None,
-    read_concurrency: Annotated[int, option("N", "Files read at once.", min=1, max=64, show_default=True)] = 2,
+    read_concurrency: Annotated[
+        int | None, option("N", "Files read at once; 1 or 2 if not given, by the processors.", min=1, max=64)
+    ] = None,
     dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
     """Back up files and directories into a new snapshot."""
-    from backstay.operations.backup import BackupOptions, check_name
+    from backstay.operations.backup import DEFAULT_READERS, BackupOptions, check_name
 
     context = context_of(ctx)
     check_name(name)
@@ -87,7 +89,7 @@ def backup(
         tags=tuple(dict.fromkeys(_text("tag", word) for word in tag or ())),
         description=_text("description", description),
         time=_claimed(context, time),
-        read_concurrency=read_concurrency,
+        read_concurrency=read_concurrency or DEFAULT_READERS,
         dry_run=dry_run,
     )
     places = _places(paths or [], source)

@@ -42,7 +42,7 @@ class ContentDefinedChunker:
     """
 
     def __init__(self, sizes: CdcSizes, secret: int = 0) -> None:
-        self.sizes = sizes
+        self.sizes, self.secret = sizes, secret
         self.window = 2 * sizes.greatest
         self._cdc = FastCDC(
             sizes.average,

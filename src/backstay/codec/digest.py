@@ -13,14 +13,14 @@ ID_BYTES: Final = 32
 class ChunkIds:
     """Names chunks by BLAKE3-256 keyed with the repository's id key, so that ids confirm nothing to a stranger."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("key",)
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self.key = key
 
     def of(self, data: bytes | bytearray | memoryview) -> bytes:
         """The 32-byte id of a chunk."""
-        return blake3(data, key=self._key).digest()
+        return blake3(data, key=self.key).digest()
 
 
 def sha256(data: bytes | bytearray | memoryview) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ CHECKPOINT_LEAST_S: Final = 2.0
 CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
 CHECKPOINT_MOST_S: Final = 300.0
 CHECKPOINT_FILES: Final = 50_000
+# One reader keeps two processors busy with what follows it.
+DEFAULT_READERS: Final = 1 if (os.cpu_count() or 1) <= 2 else 2
 PROGRESS_EVERY_S: Final = 0.1
 FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
 _DATA: Final = RecordKind.DATA_PACK
@@ -53,7 +56,7 @@ class BackupOptions:
     tags: tuple[str, ...] = ()
     description: str = ""
     time: datetime | None = None
-    read_concurrency: int = 2
+    read_concurrency: int = DEFAULT_READERS  # files read at once
     dry_run: bool = False
 
 
@@ -130,7 +133,13 @@ class _Backup:
         self.clock = repository.clock
         self.ids = repository.keyring.chunk_ids
         self.counts = _Counts()
-        self.capturing = Capturing(self.ids, repository.file_chunker, threads=max(1, options.read_concurrency))
+        self.capturing = Capturing(
+            self.ids,
+            repository.file_chunker,
+            readers=max(1, options.read_concurrency),
+            problem=lambda path, message: source.problems.append(Problem(path, message)),
+            warn=lambda message: events(Warned(message=message)),
+        )
         self.source_key = source_key(source, options.name)
         self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}

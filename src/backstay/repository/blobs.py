@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -27,8 +27,8 @@ PACK_TARGET: Final = 16 << 20  # bytes; a pack that reaches it is closed
 SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
-IN_FLIGHT: Final = 16 << 20  # raw bytes being compressed at any time
-UPLOAD_AHEAD: Final = 32 << 20  # bytes of packs that wait for their upload
+IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
+UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
@@ -55,11 +55,39 @@ class _OpenPack:
     waiting_raw: int = 0  # raw bytes reserved and not yet appended
 
 
-@dataclass(slots=True)
 class _Bundle:
-    members: list[Member] = field(default_factory=list)
-    data: list[Buffer] = field(default_factory=list)
-    size: int = 0
+    """Small chunks side by side, in a buffer that is used again and again: fresh memory costs more than copying."""
+
+    __slots__ = ("_buffer", "members", "size")
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self.members: list[Member] = []
+        self.size = 0
+
+    def add(self, chunk: bytes, data: Buffer) -> None:
+        end = self.size + len(data)
+        self._buffer[self.size : end] = data
+        self.members.append(Member(chunk, len(data)))
+        self.size = end
+
+    @property
+    def data(self) -> memoryview:
+        return memoryview(self._buffer)[: self.size]
+
+    def release(self) -> bytearray:
+        """Give up the buffer, for the next bundle."""
+        return self._buffer
+
+
+@dataclass(slots=True, eq=False)
+class _Sealing:
+    """A blob on its way into its pack."""
+
+    pack: _OpenPack
+    result: Future[SealedBlob]
+    raw: int  # bytes
+    bundle: _Bundle | None
 
 
 class BlobWriter:
@@ -90,7 +118,8 @@ class BlobWriter:
         self._generations: deque[_Generation] = deque([_Generation()])
         self._open: dict[PackClass, list[_OpenPack]] = {}
         self._bundles: dict[PackClass, _Bundle] = {}
-        self._sealing: deque[tuple[_OpenPack, Future[SealedBlob], int]] = deque()
+        self._sealing: deque[_Sealing] = deque()
+        self._spare_bundles: list[bytearray] = []
         self._in_flight = 0
         # One list per kind: meta packs stay small, and so should their buffers.
         self._spare: dict[PackClass, list[mmap.mmap]] = {}
@@ -110,20 +139,18 @@ class BlobWriter:
         return True
 
     def put(self, kind: PackClass, chunk: bytes, data: Buffer) -> None:
-        """Store one chunk under its id, unless it is there. May wait for room in the pipeline."""
+        """Store a copy of one chunk under its id, unless it is there. May wait for room in the pipeline."""
         if self.has(chunk):
             return
         self._generations[-1].chunks.add(chunk)
         if len(data) > SMALL:
-            # A copy lets go of the larger buffer that the chunk was cut from.
-            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), ())
+            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), None)
             return
         bundle = self._bundles.get(kind)
         if bundle is None:
-            bundle = self._bundles[kind] = _Bundle()
-        bundle.members.append(Member(chunk, len(data)))
-        bundle.data.append(data)
-        bundle.size += len(data)
+            spare = self._spare_bundles
+            bundle = self._bundles[kind] = _Bundle(spare.pop() if spare else bytearray(BUNDLE_TARGET + SMALL))
+        bundle.add(chunk, data)
         if bundle.size >= BUNDLE_TARGET:
             self._close_bundle(kind)
 
@@ -163,25 +190,25 @@ class BlobWriter:
 
     def close(self) -> None:
         """Stop; what was not flushed is lost."""
-        for _, future, _ in self._sealing:
-            future.cancel()
+        for sealing in self._sealing:
+            sealing.result.cancel()
         self._upload.close()
 
     def _close_bundle(self, kind: PackClass) -> None:
         bundle = self._bundles.pop(kind)
-        raw = b"".join(bundle.data)
-        self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(raw), raw, bundle.members)
+        self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(bundle.data), bundle.data, bundle)
 
-    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, members: Sequence[Member]) -> None:
+    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, bundle: _Bundle | None) -> None:
+        members = bundle.members if bundle is not None else ()
         pack = self._choose(kind)
         ordinal = pack.builder.reserve()
         pack.waiting_raw += len(raw)
         future = self._workers.submit(
             lambda job: pack.builder.seal(ordinal, blob, blob_id, job, members, self._compressor), raw
         )
-        self._sealing.append((pack, future, len(raw)))
+        self._sealing.append(_Sealing(pack, future, len(raw), bundle))
         self._in_flight += len(raw)
-        while self._sealing and (self._in_flight > IN_FLIGHT or self._sealing[0][1].done()):
+        while self._sealing and (self._in_flight > IN_FLIGHT or self._sealing[0].result.done()):
             self._append_next()
 
     def _choose(self, kind: PackClass) -> _OpenPack:
@@ -204,8 +231,10 @@ class BlobWriter:
         )
 
     def _append_next(self) -> None:
-        pack, future, raw = self._sealing.popleft()
-        sealed = future.result()
+        sealing = self._sealing.popleft()
+        pack, raw, sealed = sealing.pack, sealing.raw, sealing.result.result()
+        if sealing.bundle is not None:
+            self._spare_bundles.append(sealing.bundle.release())
         self._in_flight -= raw
         pack.builder.append(sealed)
         pack.waiting_raw -= raw

@@ -53,7 +53,7 @@ class MetaWriter:
     def _store(self, chunks: Iterable[memoryview]) -> None:
         for chunk in chunks:
             chunk_id = self._ids.of(chunk)
-            self._writer.put(RecordKind.META_PACK, chunk_id, bytes(chunk))
+            self._writer.put(RecordKind.META_PACK, chunk_id, chunk)
             self._content.append(chunk_id)
 
 

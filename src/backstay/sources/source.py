@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from backstay.repository.nodes import Node
 
@@ -47,6 +47,13 @@ class Capture:
     stream: Stream | None = None
 
 
+class Lent(NamedTuple):
+    """An open directory of this machine, and its absolute path."""
+
+    fd: int
+    path: bytes
+
+
 class Directory(Protocol):
     """One open directory of a source; used by one thread for listing, by several for `capture`."""
 
@@ -61,6 +68,10 @@ class Directory(Protocol):
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
         """Everything about one entry; files of at most `small` bytes come with their data. Raises OSError."""
+        ...
+
+    def lend(self) -> Lent | None:
+        """What another process could capture entries by (`entry_reader`); None when only this object can."""
         ...
 
     def enter(self, entry: Stat) -> Directory:
