@@ -17,8 +17,10 @@ from backstay.storage.memory import open_memory
 
 GROUP: Final = "backstay.storage"  # entry points: name = scheme, object = callable(url) -> StorageBackend
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_BUILT_IN: Final = ("file", "memory")
-_PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"})
+# Scheme of each driver that comes with the program, and where it is: loaded only when an address asks for it.
+_BUILT_IN: Final[dict[str, str]] = {}
+_HERE: Final = ("file", "memory")
+_PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"}) - set(_BUILT_IN)
 
 
 def open_backend(url: str, *, create: bool = True) -> StorageBackend:
@@ -62,9 +64,10 @@ def _path_of(url: str) -> str:
 
 
 def _open_with_driver(scheme: str, url: str) -> StorageBackend:
-    drivers = {point.name: point for point in entry_points(group=GROUP)}
+    drivers = {name: EntryPoint(name, place, GROUP) for name, place in _BUILT_IN.items()}
+    drivers |= {point.name: point for point in entry_points(group=GROUP)}
     if scheme not in drivers:
-        raise _unknown(scheme, sorted({*_BUILT_IN, *drivers}))
+        raise _unknown(sorted({*_HERE, *drivers}), scheme)
     backend = _load(scheme, drivers[scheme])(url)
     if not isinstance(backend, StorageBackend):
         raise InvalidRequest(f"the driver for {scheme}: is broken", cause=f"it gave a {type(backend).__name__}")
@@ -83,7 +86,7 @@ def _load(scheme: str, point: EntryPoint) -> Callable[[str], object]:
     return driver
 
 
-def _unknown(scheme: str, known: list[str]) -> InvalidRequest:
+def _unknown(known: list[str], scheme: str) -> InvalidRequest:
     names = ", ".join(f"{name}:" for name in known)
     if scheme in _PLANNED:
         return InvalidRequest(
