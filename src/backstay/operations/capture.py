@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from backstay.codec.chunker import ContentDefinedChunker, StreamCutter
@@ -52,8 +53,12 @@ class Capturing:
 
     def run(self, steps: Iterator[Step]) -> Iterator[Batch]:
         """The same steps in batches, with captures done, in order. A batch's data is gone when the next one comes."""
-        batches = batched(steps)
+        batches: Iterator[Batch] = batched(steps)
         yield from self._on_threads(_first(batches, MANY))
+        following = next(batches, None)
+        if following is None:
+            return
+        batches = chain([following], batches)
         if capture_process.is_supported():
             yield from self._in_processes(batches)
         yield from self._on_threads(batches)

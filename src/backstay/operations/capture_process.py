@@ -32,6 +32,7 @@ from backstay.sources.metadata import Owners, Volume
 from backstay.sources.source import Directory, Lent, Stat
 
 BODY: Final = 512 << 10  # bytes of a slot for the request, then for the answer
+ANSWER: Final = BODY  # bytes of an answer at most
 SLOTS: Final = 4  # requests under way
 MAX_DIRECTORIES: Final = 250  # descriptors in a request; the kernel takes 253
 _MESSAGE: Final = struct.Struct("=II")  # slot, bytes of its body
@@ -121,24 +122,38 @@ class CaptureProcess:
         self._free = deque(range(SLOTS))
         self._asked: deque[int] = deque()
         self._answers = msgspec.msgpack.Decoder(Answer)
-        self._ready = False
-        self._send(msgspec.msgpack.encode((self._slot, settings)))
+        self._ready = self._gone = False
+        try:
+            self._send(msgspec.msgpack.encode((self._slot, settings)))
+        except ReaderGone:
+            self.close()
+            raise
 
     def is_ready(self) -> bool:
-        """Whether it has started up; until then others are faster."""
+        """Whether it has started up, or never will; until then others are faster."""
         if not self._ready:
             self._socket.setblocking(False)
             try:
-                self._ready = bool(self._socket.recv(1))
+                self._ready = bool(self._socket.recv(1)) or self._give_up()
             except BlockingIOError:
                 return False
-            except OSError as error:
-                raise ReaderGone(str(error)) from error
+            except OSError:
+                self._ready = self._give_up()
             finally:
                 self._socket.setblocking(True)
-            if not self._ready:
-                raise ReaderGone("it did not start")
         return True
+
+    def _give_up(self) -> bool:
+        self._gone = True  # told by `ask`, whose caller has nothing under way elsewhere
+        return True
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended and was waited for."""
+        return self._process.poll() is not None
 
     @property
     def has_room(self) -> bool:
@@ -147,6 +162,8 @@ class CaptureProcess:
 
     def ask(self, entries: Sequence[Entry]) -> bool:
         """Request entries; false if there is nothing that this process can do for them. Raises ReaderGone."""
+        if self._gone:
+            raise ReaderGone("it did not start")
         fds: list[int] = []
         wanted: list[Wanted] = []
         for directory, group in groupby(entries, key=lambda entry: entry.directory):
@@ -179,7 +196,11 @@ class CaptureProcess:
         if answered != slot or length > BODY:
             raise ReaderGone("it answered what was not asked")
         view = memoryview(self._memory)[slot * self._slot : (slot + 1) * self._slot]
-        yield self._answers.decode(view[:length]), view[BODY:]
+        try:
+            answer = self._answers.decode(view[:length])
+        except msgspec.MsgspecError as error:
+            raise ReaderGone(f"it answered nonsense: {error}") from error
+        yield answer, view[BODY:]
         self._free.append(self._asked.popleft())
 
     def close(self) -> None:
@@ -198,9 +219,9 @@ class CaptureProcess:
 
 
 def _spawn(its: socket.socket, memory: int) -> subprocess.Popen[bytes]:
-    # -P and the path handed on: nothing is imported from the directory that happens to be the current one.
+    # Isolated, and the path handed on: nothing is imported from the directory that happens to be the current one.
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _START, str(its.fileno()), str(memory), *filter(None, sys.path)],
+        [sys.executable, "-I", "-c", _START, str(its.fileno()), str(memory), *filter(None, sys.path)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -250,7 +271,7 @@ class _Answering:
                 for fd in fds:
                     os.close(fd)
             body = msgspec.msgpack.encode(answer)
-            if len(body) > BODY:  # very many or large attributes: all of it is left to the asker
+            if len(body) > ANSWER:  # very many or large attributes: all of it is left to the asker
                 body = msgspec.msgpack.encode(Answer([], []))
             view[: len(body)] = body
             asker.send(_MESSAGE.pack(slot, len(body)))
