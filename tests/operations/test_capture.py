@@ -16,6 +16,7 @@ import pytest
 
 from backstay.codec.chunker import FILES, ContentDefinedChunker
 from backstay.codec.digest import ChunkIds
+from backstay.core import helper_process
 from backstay.core.clock import SystemClock
 from backstay.operations import capture as capture_module
 from backstay.operations import capture_process
@@ -31,7 +32,8 @@ IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DIRECTORIES, FILES_EACH = 40, 30
 # A process that has room for requests, but not for the answers.
 SHORT = (
-    "import sys; sys.path[:] = sys.argv[3:]; import backstay.operations.capture_process as p; p.ANSWER = 2000; p.main()"
+    "import sys; sys.path[:] = sys.argv[5:]; import backstay.operations.capture_process as capture; "
+    "capture.ANSWER = 2000; from backstay.core.helper_process import main; main()"
 )
 
 
@@ -126,7 +128,7 @@ def _found(take: Take) -> Found:
 def expected(tree: Path, monkeypatch: pytest.MonkeyPatch) -> dict[bytes, Found]:
     """What threads of this process find."""
     with monkeypatch.context() as here:
-        here.setattr(capture_process, "is_supported", lambda: False)
+        here.setattr(helper_process, "is_supported", lambda: False)
         return capture(tree).found
 
 
@@ -197,7 +199,7 @@ def test_a_process_that_cannot_start_is_done_without(
 def test_a_process_that_dies_at_its_start_is_done_without(
     tree: Path, expected: dict[bytes, Found], started: list[CaptureProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_process, "_START", "raise SystemExit(3)")
+    monkeypatch.setattr(helper_process, "_START", "raise SystemExit(3)")
     run = capture(tree)
     assert run.found == expected
     assert len(run.warnings) == 1
@@ -220,7 +222,7 @@ def test_answers_that_are_too_long_are_done_without(
     tree: Path, expected: dict[bytes, Found], started: list[CaptureProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with many large attributes, which not every file system holds."""
-    monkeypatch.setattr(capture_process, "_START", SHORT)
+    monkeypatch.setattr(helper_process, "_START", SHORT)
     run = capture(tree)
     assert run.found == expected
     assert run.warnings == []

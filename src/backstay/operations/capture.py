@@ -12,10 +12,11 @@ from typing import Final
 
 from backstay.codec.chunker import ContentDefinedChunker, StreamCutter
 from backstay.codec.digest import ChunkIds
+from backstay.core import helper_process
+from backstay.core.helper_process import HelperGone
 from backstay.core.pipeline import Workers
-from backstay.operations import capture_process
 from backstay.operations.batches import BATCH_BYTES, WHOLE, Batch, batched
-from backstay.operations.capture_process import Captured, CaptureProcess, Entry, ReaderGone, Settings
+from backstay.operations.capture_process import Captured, CaptureProcess, Entry, Settings
 from backstay.operations.cutting import cut_whole
 from backstay.operations.scan import Step, Take
 from backstay.sources.source import Capture, Stream
@@ -59,7 +60,7 @@ class Capturing:
         if following is None:
             return
         batches = chain([following], batches)
-        if capture_process.is_supported():
+        if helper_process.is_supported():
             yield from self._in_processes(batches)
         yield from self._on_threads(batches)
 
@@ -85,14 +86,14 @@ class Capturing:
                 asked.append(_Asked(batch))
                 while not readers[0].has_room:
                     yield from self._oldest(asked)
-                if readers[0].ask(list(map(_entry, filter(_fits, batch.takes)))):
+                if readers[0].request(list(map(_entry, filter(_fits, batch.takes)))):
                     asked[-1].reader = readers[0]
                     readers.rotate(-1)
                 while asked and asked[0].reader is None:
                     yield from self._oldest(asked)
             while asked:
                 yield from self._oldest(asked)
-        except ReaderGone as error:
+        except HelperGone as error:
             self._warn(f"a process that reads files is gone, reading goes on without it: {error}")
         finally:
             for reader in readers:
@@ -109,7 +110,7 @@ class Capturing:
             asked.popleft()
             yield self._read_batch(batch)
             return
-        with reader.answer() as (answer, data):
+        with reader.captured() as (answer, data):
             asked.popleft()
             self._fill(batch, iter(answer.entries), data)
             for path, message in answer.problems:

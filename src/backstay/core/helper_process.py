@@ -1,0 +1,200 @@
+"""A process of this program's own that answers requests in order, so that two interpreters work at once.
+
+Requests, answers and the data that belongs to them lie in shared memory, in slots; a socket says which slot is meant
+and carries open files. The helper ends when the socket does, however that came about.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Final, TypeAlias
+
+Handler: TypeAlias = Callable[[memoryview, list[int], memoryview], bytes]
+"""From a request, its open files and the room for data to an answer; may raise nothing."""
+
+BODY: Final = 512 << 10  # bytes of a slot for the request, then for the answer
+ANSWER: Final = BODY  # bytes of an answer at most
+SLOTS: Final = 4  # requests under way
+MAX_FILES: Final = 250  # open files that come with a request; the kernel takes 253
+_MESSAGE: Final = struct.Struct("=II")  # slot, bytes of the request or answer
+_START: Final = "import sys; sys.path[:] = sys.argv[5:]; from backstay.core.helper_process import main; main()"
+_SETTINGS: Final = 64 << 10  # bytes at most
+
+
+class HelperGone(Exception):
+    """The process ended; what it was asked for has to be done by others."""
+
+
+def is_supported() -> bool:
+    """Whether this system has what it takes."""
+    return bool(sys.executable) and hasattr(os, "memfd_create") and hasattr(socket, "SOCK_SEQPACKET")
+
+
+class HelperProcess:
+    """The asking side; not for several threads."""
+
+    def __init__(self, place: str, settings: bytes, *, room: int) -> None:
+        """Start `module:function`, which makes a Handler from the settings; `room` is in bytes. Raises HelperGone.
+
+        The settings may hold keys: they go through the socket.
+        """
+        self._slot = BODY + room
+        memory = os.memfd_create("backstay-helper")
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            os.ftruncate(memory, SLOTS * self._slot)
+            self._memory = mmap.mmap(memory, SLOTS * self._slot)
+            self._process = _spawn(place, its, memory, self._slot)
+        except OSError as error:
+            mine.close()
+            raise HelperGone(str(error)) from error
+        finally:
+            its.close()
+            os.close(memory)
+        self._socket = mine
+        self._free = deque(range(SLOTS))
+        self._asked: deque[int] = deque()
+        self._ready = self._gone = False
+        try:
+            self._send(settings)
+        except HelperGone:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_ready(self) -> bool:
+        """Whether it has started up, or never will; until then others are faster."""
+        if not self._ready:
+            self._socket.setblocking(False)
+            try:
+                self._ready = bool(self._socket.recv(1)) or self._give_up()
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._ready = self._give_up()
+            finally:
+                self._socket.setblocking(True)
+        return True
+
+    def _give_up(self) -> bool:
+        self._gone = True  # told by `ask`, whose caller has nothing under way elsewhere
+        return True
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended and was waited for."""
+        return self._process.poll() is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request can be made before an answer is taken."""
+        return bool(self._free)
+
+    @property
+    def owes(self) -> int:
+        """Answers not taken yet."""
+        return len(self._asked)
+
+    def ask(self, request: bytes, files: Sequence[int] = (), data: bytes | memoryview = b"") -> None:
+        """Make a request of at most BODY bytes, with its data; there must be room. Raises HelperGone."""
+        if self._gone:
+            raise HelperGone("it did not start")
+        slot = self._free.popleft()
+        start = slot * self._slot
+        self._memory[start : start + len(request)] = request
+        self._memory[start + BODY : start + BODY + len(data)] = data
+        self._asked.append(slot)
+        self._send(_MESSAGE.pack(slot, len(request)), files)
+
+    @contextmanager
+    def answer(self) -> Iterator[tuple[memoryview, memoryview]]:
+        """The answer to the oldest request, and the room for data; both are gone afterwards. Raises HelperGone."""
+        slot = self._asked[0]
+        try:
+            message = self._socket.recv(_MESSAGE.size)
+        except OSError as error:
+            raise HelperGone(str(error)) from error
+        if len(message) != _MESSAGE.size:
+            raise HelperGone("it ended")
+        answered, length = _MESSAGE.unpack(message)
+        if answered != slot or length > BODY:
+            raise HelperGone("it answered what was not asked")
+        view = memoryview(self._memory)[slot * self._slot : (slot + 1) * self._slot]
+        yield view[:length], view[BODY:]
+        self._free.append(self._asked.popleft())
+
+    def close(self, *, patience_s: float = 0) -> None:
+        """Stop it, whatever it is at, after waiting so long for it to finish by itself."""
+        self._socket.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+        self._process.kill()
+        self._process.wait()
+        with suppress(BufferError):  # what is still held keeps the memory
+            self._memory.close()
+
+    def _send(self, message: bytes, files: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._socket, [message], files)
+        except OSError as error:
+            raise HelperGone(str(error)) from error
+
+
+def _spawn(place: str, its: socket.socket, memory: int, slot: int) -> subprocess.Popen[bytes]:
+    # Isolated, and the path handed on: nothing is imported from the directory that happens to be the current one.
+    facts = (place, str(its.fileno()), str(memory), str(slot))
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _START, *facts, *filter(None, sys.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(its.fileno(), memory),
+        start_new_session=True,  # a key pressed at the terminal is for the asker alone
+    )
+
+
+# -- the process
+
+
+def main() -> None:
+    """Answer requests until the asker is gone."""
+    from backstay.core.memory import tune_for_large_buffers
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tune_for_large_buffers()
+    place, slot = sys.argv[1], int(sys.argv[4])
+    asker = socket.socket(fileno=int(sys.argv[2]))
+    memory = mmap.mmap(int(sys.argv[3]), SLOTS * slot)
+    module, _, function = place.partition(":")
+    with suppress(BrokenPipeError, ConnectionResetError):
+        handler: Handler = getattr(import_module(module), function)(asker.recv(_SETTINGS))
+        asker.send(b"r")
+        _serve(asker, memoryview(memory), slot, handler)
+
+
+def _serve(asker: socket.socket, memory: memoryview, size: int, handler: Handler) -> None:
+    while True:
+        message, files, _, _ = socket.recv_fds(asker, _MESSAGE.size, MAX_FILES)
+        if not message:
+            return
+        slot, length = _MESSAGE.unpack(message)
+        view = memory[slot * size : (slot + 1) * size]
+        try:
+            answer = handler(view[:length], files, view[BODY:])
+        finally:
+            for file in files:
+                os.close(file)
+        view[: len(answer)] = answer
+        asker.send(_MESSAGE.pack(slot, len(answer)))
