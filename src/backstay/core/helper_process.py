@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Final, TypeAlias
@@ -107,14 +107,19 @@ class HelperProcess:
         """Answers not taken yet."""
         return len(self._asked)
 
-    def ask(self, request: bytes, files: Sequence[int] = (), data: bytes | memoryview = b"") -> None:
+    def ask(
+        self, request: bytes, files: Sequence[int] = (), data: Iterable[bytes | bytearray | memoryview] = ()
+    ) -> None:
         """Make a request of at most BODY bytes, with its data; there must be room. Raises HelperGone."""
         if self._gone:
             raise HelperGone("it did not start")
         slot = self._free.popleft()
         start = slot * self._slot
         self._memory[start : start + len(request)] = request
-        self._memory[start + BODY : start + BODY + len(data)] = data
+        at = start + BODY
+        for part in data:
+            self._memory[at : at + len(part)] = part
+            at += len(part)
         self._asked.append(slot)
         self._send(_MESSAGE.pack(slot, len(request)), files)
 
@@ -123,6 +128,7 @@ class HelperProcess:
         """The answer to the oldest request, and the room for data; both are gone afterwards. Raises HelperGone."""
         slot = self._asked[0]
         try:
+            self._ready = self._ready or bool(self._socket.recv(1))
             message = self._socket.recv(_MESSAGE.size)
         except OSError as error:
             raise HelperGone(str(error)) from error

@@ -124,7 +124,7 @@ class _Restore:
     def run(self, plan: RestorePlan) -> RestoreResult:
         self.events(Started(operation="restore", total_files=plan.files, total_bytes=plan.bytes))
         with Workers(self.options.parallel or self.repository.environment.threads, "restore") as workers:
-            writer = FileWriter(self.reader, self.tally, workers)
+            writer = FileWriter(self.reader, self.repository.keyring.chunk_ids, self.target, self.tally, workers)
             try:
                 for window in self._windows():
                     writer.write(window)

@@ -6,20 +6,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from backstay.codec.compression import Buffer
+from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.restore_tally import Tally
+from backstay.operations.small_files import Errands, SmallFileWriters
+from backstay.operations.write_process import SmallFile
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
-from backstay.sources.files_target import PendingFile, TargetDirectory
+from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirectory
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
-WINDOW_BYTES: Final = 24 << 20
+WINDOW_BYTES: Final = 16 << 20
 WHOLE: Final = 8 << 20  # files up to this many bytes are written by one worker; larger ones by several
 
 
@@ -59,45 +61,49 @@ class _Running:
     """What is under way for a window."""
 
     window: Window
-    blobs: list[tuple[Future[list[Buffer]], list[tuple[File, Place]]]] = field(default_factory=list)
+    blobs: list[tuple[Future[Buffer], list[tuple[File, Place]]]] = field(default_factory=list)
     files: list[Future[None]] = field(default_factory=list)
     large: list[_LargeFile] = field(default_factory=list)
+    errands: Errands = field(default_factory=Errands)
 
 
 class FileWriter:
-    """Works on one window while the next is planned."""
+    """Works on three windows at once: one is decoded, one is written, and one is finished."""
 
-    def __init__(self, reader: BlobReader, tally: Tally, workers: Workers) -> None:
+    def __init__(self, reader: BlobReader, ids: ChunkIds, target: FilesTarget, tally: Tally, workers: Workers) -> None:
         self._reader, self._tally, self._workers = reader, tally, workers
-        self._running = _Running(Window())
+        self._writers = SmallFileWriters(target, tally, ids, self._fetch_again)
+        self._decoding = _Running(Window())
+        self._writing = _Running(Window())
         self._large: list[_LargeFile] = []
 
     def write(self, window: Window) -> None:
-        """Start on a window, and finish the one before it."""
+        """Start on a window, and finish the one before the one before it."""
         following = self._submit(window)
-        self._settle()
-        self._running = following
+        self._turn(following)
 
     def finish(self) -> None:
         """Wait for everything."""
-        self._settle()
-        self._running = _Running(Window())
+        self._turn(_Running(Window()))
+        self._turn(_Running(Window()))
+        self._writers.close()
 
     def abandon(self) -> None:
         """Remove what several workers wrote and is not complete by now."""
+        self._writers.close()
         for large in self._large:
             large.abandon()
         self._large.clear()
 
-    def _settle(self) -> None:
-        """Write a window's small files, wait for its others, then do what had to wait for all of them.
+    def _turn(self, following: _Running) -> None:
+        for blob, group in self._decoding.blobs:
+            self._write_group(blob, group, self._decoding.errands)
+        self._settle(self._writing)
+        self._writing, self._decoding = self._decoding, following
 
-        Small files are written here, by one thread: they are all system calls, and threads would spend as much again
-        on handing the interpreter to each other.
-        """
-        running = self._running
-        for blob, group in running.blobs:
-            self._write_group(blob, group)
+    def _settle(self, running: _Running) -> None:
+        """Wait for all files of a window, then do what had to wait for them."""
+        self._writers.wait_for(running.errands)
         for future in running.files:
             future.result()
         for action in running.window.after:
@@ -120,7 +126,8 @@ class FileWriter:
                 self._submit_large(file, running)
             else:
                 running.files.append(self._workers.submit(self._write_whole, file))
-        running.blobs += [(self._workers.submit(self._decode_group, group), group) for group in groups.values()]
+        for group in groups.values():
+            running.blobs.append((self._workers.submit(self._reader.blob, group[0][1]), group))
         return running
 
     def _locate(self, file: File) -> Place | None:
@@ -128,20 +135,23 @@ class FileWriter:
         self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunks[0])))
         return found[0] if found else None
 
-    def _decode_group(self, group: list[tuple[File, Place]]) -> list[Buffer]:
-        """The contents of all files that lie in one blob, which is decoded once; each is checked."""
-        blob = self._reader.blob(group[0][1])
-        return [self._reader.slice(blob, at, file.chunks[0]) for file, at in group]
-
-    def _write_group(self, decoded: Future[list[Buffer]], group: list[tuple[File, Place]]) -> None:
+    def _write_group(self, decoded: Future[Buffer], group: list[tuple[File, Place]], errands: Errands) -> None:
+        """Write the files that lie in one blob."""
         try:
-            contents = decoded.result()
+            blob = memoryview(decoded.result())
         except (CorruptedBackup, NotFound):
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
             return
-        for (file, _), data in zip(group, contents, strict=True):
-            self._tally.guard(file.path, partial(self._write_small, file, data))
+        files = [
+            SmallFile(file.directory, file.node, file.path, file.chunks[0], blob[at.offset : at.offset + at.length])
+            for file, at in group
+        ]
+        self._writers.write(files, errands)
+
+    def _fetch_again(self, small: SmallFile) -> None:
+        """Write one file whose bytes are not what its chunk's id says; another place may have them."""
+        self._write_whole(File(small.directory, small.node, small.path, [small.chunk]))
 
     def _write_small(self, file: File, data: Buffer) -> None:
         file.directory.write_small(file.node.name, data, file.node)

@@ -55,6 +55,10 @@ class Tally:
             self.errors.append((printable(path), str(error)))
         self._events(Warned(message=str(error), path=printable(path)))
 
+    def warn(self, message: str) -> None:
+        """Something that a person may want to know, and that changes nothing."""
+        self._events(Warned(message=message))
+
     def report(self) -> None:
         """Tell how far it is."""
         self._events(Progress(files=self.counts["files"], bytes=self.counts["bytes"]))

@@ -23,8 +23,8 @@ class Attributes:
     """Applies what a node says, and reports what this system or this user cannot do."""
 
     def __init__(self, *, owners: bool, numeric_ids: bool) -> None:
-        self._owners = owners
-        self._numeric = numeric_ids
+        self.owners = owners
+        self.numeric_ids = numeric_ids
         self._self = (os.geteuid(), os.getegid())
         self._uid = cache(_uid_of)
         self._gid = cache(_gid_of)
@@ -36,9 +36,9 @@ class Attributes:
         mode without write permission would forbid its owner to set attributes.
         """
         wanted = self._ids(node)
-        if self._owners and not node.xattrs and _set_at_once(item, wanted, node):
+        if self.owners and not node.xattrs and _set_at_once(item, wanted, node):
             return
-        owned = _done(report, "owner", os.chown, item, *wanted) if self._owners else wanted == self._self
+        owned = _done(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self._self
         for name, value in node.xattrs or ():
             _done(report, f"extended attribute {printable(name)}", os.setxattr, item, name, value)
         mode = stat.S_IMODE(node.mode)
@@ -49,7 +49,7 @@ class Attributes:
 
     def apply_to_symlink(self, name: bytes, dir_fd: int, node: Node, report: ReportFailure) -> None:
         """The same for a symlink itself, which has no mode of its own."""
-        if self._owners:
+        if self.owners:
             _done(report, "owner", os.chown, name, *self._ids(node), dir_fd=dir_fd, follow_symlinks=False)
         path = b"/proc/self/fd/%d/%s" % (dir_fd, name)
         for key, value in node.xattrs or ():
@@ -59,7 +59,7 @@ class Attributes:
         _done(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
 
     def _ids(self, node: Node) -> tuple[int, int]:
-        if self._numeric:
+        if self.numeric_ids:
             return node.uid, node.gid
         uid = self._uid(node.user) if node.user else None
         gid = self._gid(node.group) if node.group else None

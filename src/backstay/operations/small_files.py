@@ -1,0 +1,148 @@
+"""Who writes the small files of a restore: this thread when they are few, processes when they are many."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+from backstay.codec.digest import ChunkIds
+from backstay.core import helper_process
+from backstay.core.helper_process import HelperGone
+from backstay.operations.restore_tally import Tally
+from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.sources.files_target import FilesTarget
+
+MANY: Final = 2000  # files from which on processes are worth their start
+PROCESSES: Final = 1 if (os.cpu_count() or 1) <= 2 else 2  # besides this one
+PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
+
+FetchAgain: TypeAlias = Callable[[SmallFile], None]
+
+
+@dataclass(slots=True)
+class Errands:
+    """How many requests for one window are under way."""
+
+    open: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """Files that a process was asked to write."""
+
+    files: Sequence[SmallFile]
+    errands: Errands
+
+
+@dataclass(slots=True, eq=False)
+class _Writer:
+    process: WriteProcess
+    sent: deque[_Sent]
+
+
+class SmallFileWriters:
+    """Called by one thread. `fetch_again` writes a file whose bytes turn out not to be what its chunk's id says."""
+
+    def __init__(self, target: FilesTarget, tally: Tally, ids: ChunkIds, fetch_again: FetchAgain) -> None:
+        self._target, self._tally, self._ids, self._fetch_again = target, tally, ids, fetch_again
+        self._writers: deque[_Writer] = deque()
+        self._files = 0
+        self._may_start = helper_process.is_supported()
+
+    def write(self, files: Sequence[SmallFile], errands: Errands) -> None:
+        """Write whole files, or have them written until `wait_for` returns."""
+        self._files += len(files)
+        if self._may_start and self._files > MANY:
+            self._start()
+        if not self._is_handed_over(files, errands):
+            self._write_here(files)
+
+    def wait_for(self, errands: Errands) -> None:
+        """Until everything for one window is written."""
+        while errands.open:
+            for writer in list(self._writers):
+                if writer.sent and writer.sent[0].errands is errands:
+                    self._take_answer(writer)
+
+    def close(self) -> None:
+        """Stop all processes."""
+        while self._writers:
+            self._writers.popleft().process.close(patience_s=PATIENCE_S)
+        self._may_start = False
+
+    def _start(self) -> None:
+        self._may_start = False
+        try:
+            for _ in range(PROCESSES):
+                self._writers.append(_Writer(WriteProcess(self._target, self._ids), deque()))
+        except HelperGone:
+            self._tally.warn("no process could be started that writes files, it takes longer without")
+
+    def _write_here(self, files: Sequence[SmallFile]) -> None:
+        for file in files:
+            if self._ids.of(file.data) == file.chunk:
+                self._tally.guard(file.path, partial(self._write_one, file))
+            else:
+                self._fetch_again(file)
+
+    def _write_one(self, file: SmallFile) -> None:
+        file.directory.write_small(file.node.name, file.data, file.node)
+        self._tally.done(len(file.data))
+
+    def _is_handed_over(self, files: Sequence[SmallFile], errands: Errands) -> bool:
+        while self._writers:
+            writer = self._writers[0]
+            if not writer.process.is_ready():
+                return False
+            while writer.sent and not writer.process.has_room:
+                self._take_answer(writer)
+            try:
+                if writer not in self._writers:
+                    continue  # it went away meanwhile
+                if not writer.process.request(files):
+                    return False
+            except HelperGone:
+                self._do_without(writer)
+                continue
+            writer.sent.append(_Sent(files, errands))
+            errands.open += 1
+            self._writers.rotate(-1)
+            return True
+        return False
+
+    def _take_answer(self, writer: _Writer) -> None:
+        try:
+            with writer.process.written() as written:
+                sent = writer.sent.popleft()
+        except HelperGone:
+            self._do_without(writer)
+            return
+        failed = {failure.at: failure for failure in written.failed}
+        for at, file in enumerate(sent.files):
+            failure = failed.get(at)
+            if failure is None:
+                self._tally.done(len(file.data))
+            elif not failure.kind:
+                self._fetch_again(file)
+            else:
+                self._tally.guard(file.path, partial(_raise, failure.error()))
+        for path, message in written.problems:
+            self._target.report(path, message)
+        sent.errands.open -= 1
+
+    def _do_without(self, writer: _Writer) -> None:
+        """Write here what a process that is gone did not answer for; what it wrote is replaced by the same."""
+        self._writers.remove(writer)
+        writer.process.close(patience_s=PATIENCE_S)
+        self._tally.warn("a process that writes files is gone, the restore goes on without it")
+        for sent in writer.sent:
+            self._write_here(sent.files)
+            sent.errands.open -= 1
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,233 @@
+"""Small files are restored the same by this process and by others, and whatever becomes of those."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.core import helper_process
+from backstay.core.clock import SystemClock
+from backstay.core.events import Event, Warned
+from backstay.errors import InsufficientSpace
+from backstay.operations import small_files
+from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.repository.repository import Repository
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters
+from backstay.storage.local import LocalStorage
+from backstay.trust.secrets import Secret
+
+SECRET = Secret.new_keyfile()
+DIRECTORIES, FILES_EACH = 30, 40
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    rng = random.Random(11)  # repeatable
+    place = tmp_path / "tree"
+    for directory in range(DIRECTORIES):
+        inside = place / f"d{directory}"
+        inside.mkdir(parents=True)
+        for number in range(FILES_EACH):
+            file = inside / f"f{number}"
+            file.write_bytes(rng.randbytes(rng.choice((0, 1, 500, 9000)) if number > 4 else 700))
+            file.chmod(rng.choice((0o600, 0o644, 0o755, 0o4755, 0o444)))
+            if os.geteuid() == 0 and number % 7 == 0:
+                os.chown(file, 1234, 4321)
+            os.utime(file, ns=(rng.randrange(1 << 60), rng.randrange(1 << 60)))
+    (place / "d0/same").hardlink_to(place / "d0/f5")
+    with (place / "d1/sparse").open("wb") as sparse:
+        sparse.seek(1 << 20)
+        sparse.write(b"island")
+    os.setxattr(place / "d2/f1", "user.note", b"kept")
+    return place
+
+
+@pytest.fixture
+def repository(tmp_path: Path, tree: Path) -> Iterator[Repository]:
+    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, cache=tmp_path / "cache") as repository:
+        source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
+        run_backup(repository, source, BackupOptions(host="host"))
+        yield repository
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteProcess]]:
+    """Processes that write from the first file on; all of them must be gone in the end."""
+    processes: list[WriteProcess] = []
+    start, is_ready = WriteProcess.__init__, WriteProcess.is_ready
+
+    def noted(self: WriteProcess, *arguments: object) -> None:
+        start(self, *arguments)  # type: ignore[arg-type]
+        processes.append(self)
+
+    def waited_for(self: WriteProcess) -> bool:
+        while not is_ready(self):
+            pass
+        return True
+
+    monkeypatch.setattr(small_files, "MANY", 0)
+    monkeypatch.setattr(small_files, "PROCESSES", 2)
+    monkeypatch.setattr(WriteProcess, "__init__", noted)
+    monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
+    yield processes
+    assert all(process.is_gone() for process in processes)
+
+
+def restored(repository: Repository, out: Path, told: list[Event] | None = None) -> RestoreResult:
+    options = RestoreOptions(verify=True)
+    newest = repository.snapshots.live()[-1]
+    return run_restore(repository, newest, out, options, events=(told if told is not None else []).append)
+
+
+def facts(place: Path) -> dict[str, tuple[object, ...]]:
+    """Everything that a restore must bring back."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [place, *place.rglob("*")]:
+        info = path.lstat()
+        data = path.read_bytes() if path.is_file() else b""
+        xattrs = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+        found[str(path.relative_to(place))] = (
+            info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns, info.st_nlink, data, xattrs,
+        )  # fmt: skip
+    return found
+
+
+def warnings(told: list[Event]) -> list[str]:
+    return [event.message for event in told if isinstance(event, Warned)]
+
+
+def test_processes_restore_everything(
+    repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess]
+) -> None:
+    result = restored(repository, tmp_path / "out")
+    assert len(started) == 2
+    assert result.errors == ()
+    assert result.problems == ()
+    assert result.files == DIRECTORIES * FILES_EACH + 2
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+
+
+def test_few_files_need_no_process(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WriteProcess, "__init__", lambda *_: pytest.fail("a process was started"))
+    assert restored(repository, tmp_path / "out").errors == ()
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+def test_a_process_that_is_killed_is_done_without(
+    repository: Repository,
+    tree: Path,
+    tmp_path: Path,
+    started: list[WriteProcess],
+    requests: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = WriteProcess.request
+    made: list[None] = []
+
+    def killed(self: WriteProcess, files: list[SmallFile]) -> bool:
+        if len(made) == requests:
+            os.kill(self.pid, signal.SIGKILL)
+        made.append(None)
+        return request(self, files[: len(files)])
+
+    monkeypatch.setattr(WriteProcess, "request", killed)
+    told: list[Event] = []
+    result = restored(repository, tmp_path / "out", told)
+    assert result.errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert [message for message in warnings(told) if "gone" in message] == warnings(told) != []
+
+
+def test_processes_that_cannot_start_are_done_without(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_files, "MANY", 0)
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    told: list[Event] = []
+    assert restored(repository, tmp_path / "out", told).errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert len(warnings(told)) == 1
+
+
+def test_bytes_of_another_chunk_are_never_written(
+    repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if shared memory or the index were wrong: the file is fetched again."""
+    request = WriteProcess.request
+
+    def spoilt(self: WriteProcess, files: list[SmallFile]) -> bool:
+        return request(self, [f._replace(data=bytes(len(f.data))) for f in files])
+
+    monkeypatch.setattr(WriteProcess, "request", spoilt)
+    assert restored(repository, tmp_path / "out").errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert started
+
+
+def test_what_a_process_cannot_write_is_told_by_name(
+    repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is too long, and an owner that this system does not take, as another system's snapshot may hold."""
+    request = WriteProcess.request
+
+    def spoilt(self: WriteProcess, files: list[SmallFile]) -> bool:
+        for file in files:
+            if file.node.name == b"f3":
+                file.node.name = b"n" * 300
+            if file.node.name == b"f4":
+                file.node.user, file.node.uid = "", 1 << 40
+        return request(self, files)
+
+    monkeypatch.setattr(WriteProcess, "request", spoilt)
+    result = restored(repository, tmp_path / "out")
+    assert {path.rpartition("/")[2] for path, _ in result.errors} >= {"f3"}
+    assert len([path for path, _ in result.errors if path.endswith("/f3")]) >= DIRECTORIES
+    assert len({problem.path for problem in result.problems}) == (DIRECTORIES if os.geteuid() == 0 else 0)
+    assert started
+
+
+def test_a_full_target_ends_the_restore_as_without_processes(
+    repository: Repository, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)); import signal; "
+    ignored = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import backstay.sources.restore_errors as r; "
+    as_full = "import errno; r._FULL = frozenset({errno.EFBIG}); "
+    monkeypatch.setattr(
+        helper_process,
+        "_START",
+        "import sys; sys.path[:] = sys.argv[5:]; " + start + ignored + as_full
+        + "from backstay.core.helper_process import main; main()",
+    )  # fmt: skip
+    with pytest.raises(InsufficientSpace):
+        restored(repository, tmp_path / "out")
+    assert started
+    assert not list((tmp_path / "out").rglob(".backstay-*"))
+
+
+def test_a_process_closes_what_it_was_lent(tmp_path: Path, started: list[WriteProcess]) -> None:
+    target = FilesTarget(tmp_path / "out")
+    root = target.open_root(create=True)
+    from backstay.codec.digest import ChunkIds
+    from backstay.repository.nodes import Node
+
+    ids = ChunkIds(b"k" * 32)
+    process = WriteProcess(target, ids)
+    node = Node(b"name", 0o100644, os.geteuid(), os.getegid(), "", "", 1, 5)
+    for _ in range(50):
+        assert process.request([SmallFile(root, node, b"/name", ids.of(b"x"), b"x")])
+        with process.written() as written:
+            assert written.failed == []
+    assert len(os.listdir(f"/proc/{process.pid}/fd")) < 12
+    process.close()
+    root.close()
+    assert started
