@@ -41,21 +41,26 @@ class Compressor:
             raise InvalidRequest(f"{method} has no level {level}", hint=f"levels go from {low} to {high}")
         self._local = threading.local()
 
-    def compress(self, data: Buffer) -> tuple[int, Buffer]:
-        """(codec id, stored bytes); RAW and `data` itself when compression saves less than 3 %."""
+    def compress(self, data: Buffer, *, quick: bool = False) -> tuple[int, Buffer]:
+        """(codec id, stored bytes); RAW and `data` itself when compression saves less than 3 %.
+
+        `quick` is for parts of large files: a fifth faster, and some percent larger.
+        """
         if self.method == "none" or not data or not self._worth_trying(data):
             return RAW, data
-        codec, packed = self._pack(data)
+        codec, packed = self._pack(data, quick=quick)
         return (codec, packed) if len(packed) <= len(data) * _WORTH else (RAW, data)
 
-    def _pack(self, data: Buffer) -> tuple[int, bytes]:
+    def _pack(self, data: Buffer, *, quick: bool) -> tuple[int, bytes]:
         if self.method == "gzip":
             packer = zlib.compressobj(self.level, zlib.DEFLATED, 31)
             return GZIP, packer.compress(data) + packer.flush()
+        name = "quick" if quick else "zstd"
         try:
-            zstd = self._local.zstd
+            zstd: zstandard.ZstdCompressor = getattr(self._local, name)
         except AttributeError:  # a context serves one thread at a time
-            zstd = self._local.zstd = _zstd_compressor(self.level)
+            zstd = _zstd_compressor(self.level, quick=quick)
+            setattr(self._local, name, zstd)
         return ZSTD, zstd.compress(data)
 
     def _worth_trying(self, data: Buffer) -> bool:
@@ -65,16 +70,16 @@ class Compressor:
         view = memoryview(data)
         step = (size - _PROBE_PIECE) // 3
         sample = b"".join(view[at : at + _PROBE_PIECE] for at in range(0, size - _PROBE_PIECE + 1, step))
-        return len(self._pack(sample)[1]) <= len(sample) * _WORTH
+        return len(self._pack(sample, quick=True)[1]) <= len(sample) * _WORTH
 
 
-def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+def _zstd_compressor(level: int, *, quick: bool) -> zstandard.ZstdCompressor:
     if level:
         return zstandard.ZstdCompressor(level=level, write_checksum=False)
     parameters = zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_DFAST,
+        strategy=zstandard.STRATEGY_FAST if quick else zstandard.STRATEGY_DFAST,
         window_log=21,
-        hash_log=16,
+        hash_log=14 if quick else 16,
         chain_log=15,
         min_match=6,
         search_log=1,

@@ -42,6 +42,7 @@ CHECKPOINT_FILES: Final = 50_000
 # One reader keeps two processors busy with what follows it.
 DEFAULT_READERS: Final = 1 if (os.cpu_count() or 1) <= 2 else 2
 PROGRESS_EVERY_S: Final = 0.1
+QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
 FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
 _DATA: Final = RecordKind.DATA_PACK
 
@@ -318,7 +319,7 @@ class _Backup:
         known = self.linked.get(node.links) if node.links is not None else None
         try:
             if known is None:
-                known = self._store_stream(stream, writer)
+                known = self._store_stream(stream, writer, quick=node.size >= QUICK_FROM)
             entry, node = stream.close()
         except OSError as error:
             self._problem(take.visit, take.entry[0], error)
@@ -331,13 +332,13 @@ class _Backup:
             self.linked[node.links] = known  # the other names of this inode need not be read
         return entry, node
 
-    def _store_stream(self, stream: Stream, writer: BlobWriter) -> tuple[Content, bytes]:
+    def _store_stream(self, stream: Stream, writer: BlobWriter, *, quick: bool) -> tuple[Content, bytes]:
         digest = hashlib.sha256()
         chunks: list[bytes] = []
         pieces = read_ahead(self.capturing.stream(stream, digest.update), depth=3)
         try:
             for chunk, data in pieces:
-                writer.put(RecordKind.DATA_PACK, chunk, data)
+                writer.put(_DATA, chunk, data, quick=quick)
                 chunks.append(chunk)
                 self.counts.bytes_read += len(data)
                 self._report_progress(())

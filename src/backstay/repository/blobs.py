@@ -23,7 +23,7 @@ from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.storage.backend import StorageBackend
 
-PACK_TARGET: Final = 16 << 20  # bytes; a pack that reaches it is closed
+PACK_TARGET: Final = 14 << 20  # bytes; a pack that reaches it is closed
 SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
@@ -138,13 +138,16 @@ class BlobWriter:
         self.reused.add(place.pack)
         return True
 
-    def put(self, kind: PackClass, chunk: bytes, data: Buffer) -> None:
-        """Store a copy of one chunk under its id, unless it is there. May wait for room in the pipeline."""
+    def put(self, kind: PackClass, chunk: bytes, data: Buffer, *, quick: bool = False) -> None:
+        """Store a copy of one chunk under its id, unless it is there. May wait for room in the pipeline.
+
+        `quick` is for parts of large files (`Compressor.compress`).
+        """
         if self.has(chunk):
             return
         self._generations[-1].chunks.add(chunk)
         if len(data) > SMALL:
-            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), None)
+            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), None, quick=quick)
             return
         bundle = self._bundles.get(kind)
         if bundle is None:
@@ -198,13 +201,22 @@ class BlobWriter:
         bundle = self._bundles.pop(kind)
         self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(bundle.data), bundle.data, bundle)
 
-    def _submit(self, kind: PackClass, blob: BlobKind, blob_id: bytes, raw: Buffer, bundle: _Bundle | None) -> None:
+    def _submit(
+        self,
+        kind: PackClass,
+        blob: BlobKind,
+        blob_id: bytes,
+        raw: Buffer,
+        bundle: _Bundle | None,
+        *,
+        quick: bool = False,
+    ) -> None:
         members = bundle.members if bundle is not None else ()
         pack = self._choose(kind)
         ordinal = pack.builder.reserve()
         pack.waiting_raw += len(raw)
         future = self._workers.submit(
-            lambda job: pack.builder.seal(ordinal, blob, blob_id, job, members, self._compressor), raw
+            lambda job: pack.builder.seal(ordinal, blob, blob_id, job, members, self._compressor, quick=quick), raw
         )
         self._sealing.append(_Sealing(pack, future, len(raw), bundle))
         self._in_flight += len(raw)

@@ -234,9 +234,11 @@ class PackBuilder:
         raw: Buffer,
         members: Sequence[Member],
         compressor: Compressor,
+        *,
+        quick: bool = False,
     ) -> SealedBlob:
         """Compress and encrypt one blob, then decode it again: faulty memory shows here and not at a restore."""
-        codec, packed = compressor.compress(raw)
+        codec, packed = compressor.compress(raw, quick=quick)
         bound = _blob_bound(self.header, kind, codec, len(raw), blob_id)
         stored = self._cipher.seal(_blob_nonce(ordinal), packed, bound)
         back = decompress(codec, self._cipher.open(_blob_nonce(ordinal), stored, bound), len(raw))
