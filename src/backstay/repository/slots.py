@@ -23,6 +23,7 @@ from backstay.errors import (
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, Slot, open_note, wrap
 
@@ -134,7 +135,12 @@ class SlotStore:
     def _was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
-            data = self._backend.retrieve(slot_removal_name(digest))
-            return self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot == digest
+            retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))
         except (ObjectNotFound, CorruptedBackup):
             return False
+        return True
+
+    def check_removal(self, digest: bytes, data: bytes) -> None:
+        """Raises CorruptedBackup unless this is a genuine record that the slot was removed."""
+        if self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot != digest:
+            raise CorruptedBackup("it says that another slot was removed")
