@@ -130,9 +130,9 @@ class SlotStore:
     def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
         """Slots that a snapshot recorded and that are gone without a removal record."""
         present = set(self.digests())
-        return [digest for digest in expected if digest not in present and not self._was_removed(digest)]
+        return [digest for digest in expected if digest not in present and not self.was_removed(digest)]
 
-    def _was_removed(self, digest: bytes) -> bool:
+    def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
             retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))

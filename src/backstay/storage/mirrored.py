@@ -35,6 +35,7 @@ from backstay.errors import (
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, in_crash_order, is_transient
+from backstay.storage.mirror_log import PREFIX as MARKS
 from backstay.storage.mirror_log import MirrorLog
 
 Warn: TypeAlias = Callable[[str], None]
@@ -286,11 +287,15 @@ class Mirrored(StorageBackend):
                 self._note_unseen(copy, error)
                 continue
             for info in infos:
-                if copy is self._authority or not is_transient(info.name):
+                if self._is_listed(copy, info.name):
                     found.setdefault(info.name, info)
         if len(failed) == len(self._all):
             raise failed[0]
         return iter(found.values())
+
+    def _is_listed(self, copy: StorageBackend, name: str) -> bool:
+        """Not the marks of mirroring itself, and what means something in the first copy only from there."""
+        return not name.startswith(MARKS) if copy is self._authority else not is_transient(name)
 
     def _note_unseen(self, copy: StorageBackend, error: StorageUnavailable) -> None:
         with self._lock:
