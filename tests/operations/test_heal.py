@@ -195,7 +195,8 @@ def test_what_was_deleted_on_purpose_does_not_come_back(golden: Golden) -> None:
         repository.snapshots.drop(golden.snapshots[0], "for a test", repository.clock)
         collector = Collector(repository)
         collector.execute(collector.plan())
-        repository.slots.remove(repository.slots.list()[0].id, repository.clock)
+        spare = next(slot.id for slot in repository.slots.list() if slot.note == "third")
+        repository.slots.remove(spare, repository.clock)
     after = a.objects()
     assert set(golden.objects) - set(after), "something was deleted"
     with Repository.open(Mirrored([a, b]), SECRET) as repository:

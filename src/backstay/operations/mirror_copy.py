@@ -29,11 +29,15 @@ _SNAPSHOTS: Final = "snapshots/"
 
 
 def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
-    """Whether the target is empty or a copy of this repository; another repository is neither."""
+    """Whether the target is empty, a copy of this repository, or one that was begun; another repository is neither."""
     header = header_of(target)
     if header is not None:
         return header == repository.header.encode()
-    return not _names(target)
+    genuine = Genuine(repository)  # what is sent before repo.json are a few keys
+    begun = _names(target)
+    return all(name.startswith("keys/") for name in begun) and all(
+        genuine.is_whole(name, target.retrieve(name)) and repository.backend.exists(name) for name in begun
+    )
 
 
 def copy_objects(repository: Repository, target: StorageBackend, *, events: EventSink = ignore) -> CopyResult:
