@@ -177,6 +177,10 @@ class StorageUnavailable(BackstayError):
     transient = True
     default_hint = "check that the store is mounted or reachable and that you may write to it, then try again"
 
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.retry_after = retry_after  # seconds that the store asked to be left alone for, if it did
+
 
 class StorageMissing(StorageUnavailable):
     """The place where objects are kept is not there: never created, moved away, or not mounted."""

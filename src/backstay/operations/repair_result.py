@@ -34,12 +34,14 @@ class RepairResult:
     lost: tuple[LostPath, ...] = ()
     waiting_for: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    objects_healed: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
         """Whether anything needed repair."""
         return bool(
             self.packs_indexed
+            or self.objects_healed
             or self.segments_removed
             or self.packs_removed
             or self.snapshots_replaced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -11,7 +12,7 @@ import msgspec
 
 from backstay import __version__
 from backstay.errors import CorruptedBackup, ObjectNotFound
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import MetaWriter, all_chunk_ids, read_frames
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository
@@ -50,10 +51,14 @@ class Damage:
 
 
 class DamageSurvey:
-    """Finds lost files; remembers whole listings, so that snapshots with much in common are looked at once."""
+    """Finds lost files; remembers whole listings, so that snapshots with much in common are looked at once.
 
-    def __init__(self, repository: Repository) -> None:
+    A chunk is lost when no index segment names it, or when it is one of `lost`.
+    """
+
+    def __init__(self, repository: Repository, lost: AbstractSet[bytes] = frozenset()) -> None:
         self._reader, self._index = repository.reader, repository.index
+        self._lost_chunks = lost
         self._whole: set[bytes] = set()
 
     def of(self, manifest: Manifest) -> Damage:
@@ -93,7 +98,10 @@ class DamageSurvey:
         if content is None:
             return True
         try:
-            return all(self._index.find(chunk) is not None for chunk in all_chunk_ids(content, self._reader))
+            return all(
+                chunk not in self._lost_chunks and self._index.find(chunk) is not None
+                for chunk in all_chunk_ids(content, self._reader)
+            )
         except _UNREADABLE:
             return False
 
@@ -140,7 +148,7 @@ class Rewritten:
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
+class OpenDirectory:
     """A directory whose listing is being written; `has_base` when the old stat stream is inside it too."""
 
     path: bytes
@@ -159,9 +167,17 @@ class SnapshotRewriter:
     so that a later backup reads that directory again instead of trusting it.
     """
 
-    def __init__(self, repository: Repository, writer: BlobWriter, old: Manifest, damage: Damage) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        writer: BlobWriter,
+        old: Manifest,
+        damage: Damage,
+        *,
+        reader: BlobReader | None = None,
+    ) -> None:
         self._repository, self._writer, self._old = repository, writer, old
-        self._reader = repository.reader
+        self._reader = reader or repository.reader
         self._lost = frozenset(damage.lost)
         self._stats = self._stream()
         self._cursor = None if damage.stat_stream else StatCursor(old.stat_stream, self._reader)
@@ -205,7 +221,7 @@ class SnapshotRewriter:
             else:
                 self._keep(top, node)
 
-    def _enter(self, path: bytes, node: Node | None, content: Content, *, inside_base: bool) -> _Open:
+    def _enter(self, path: bytes, node: Node | None, content: Content, *, inside_base: bool) -> OpenDirectory:
         name = node.name if node is not None else b""
         entered = self._cursor.enter(name) if inside_base and self._cursor is not None else None
         is_broken = (path if path == b"/" else path + b"/") in self._lost
@@ -213,7 +229,7 @@ class SnapshotRewriter:
             self._stats.write(encode_enter(name, [UNKNOWN]))
         else:
             self._copy_rows(path, name, entered[0])
-        return _Open(path, node, self._left(path, content), self._stream(), entered is not None)
+        return OpenDirectory(path, node, self._left(path, content), self._stream(), entered is not None)
 
     def _copy_rows(self, path: bytes, name: bytes, rows: list[Row]) -> None:
         assert self._cursor is not None
@@ -237,15 +253,21 @@ class SnapshotRewriter:
             if _join(path, node.name) not in self._lost:
                 yield node
 
-    def _keep(self, top: _Open, node: Node) -> None:
+    def _keep(self, top: OpenDirectory, node: Node) -> None:
         if node.content is not None:
-            for chunk in all_chunk_ids(node.content, self._reader):
-                self._writer.has(chunk)  # the snapshot depends on their packs
+            node.content = self._carry(node, node.content)
         top.listing.write(encode_node(node))
         top.files += 1
         top.bytes += node.size if node.target is None else len(node.target)
 
-    def _leave(self, top: _Open) -> Content:
+    def _carry(self, node: Node, content: Content) -> Content:
+        """What a file's content is in the new snapshot; the node is passed for those who need its name."""
+        del node
+        for chunk in all_chunk_ids(content, self._reader):
+            self._writer.has(chunk)  # the snapshot depends on their packs
+        return content
+
+    def _leave(self, top: OpenDirectory) -> Content:
         content = top.listing.finish()
         if top.has_base:
             assert self._cursor is not None

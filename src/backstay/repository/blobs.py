@@ -19,9 +19,10 @@ from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, Stora
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import Index, PackInfo, Place
 from backstay.repository.keyring import Keyring
-from backstay.repository.pack import Member, PackBuilder, SealedBlob, StoredPack, new_buffer, open_blob
+from backstay.repository.pack import BlobInfo, Member, PackBuilder, SealedBlob, StoredPack, new_buffer, open_blob
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import from_any_copy
 
 PACK_TARGET: Final = 14 << 20  # bytes; a pack that reaches it is closed
 SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
@@ -363,43 +364,38 @@ class BlobReader:
         return blob
 
     def read_blob(self, pack: int, ordinal: int) -> Buffer:
-        """Fetch and decode one blob, past the cache. Raises CorruptedBackup, ObjectNotFound."""
+        """Fetch and decode one blob, past the cache, from any copy. Raises CorruptedBackup, ObjectNotFound."""
         info = self._index.pack(pack)
         if ordinal >= len(info.blobs):
             raise CorruptedBackup(f"pack {info.digest.hex()[:16]} has no blob {ordinal}")
-        blob = info.blobs[ordinal]
-        name = pack_name(info.kind, info.digest)
-        header = self._header(pack, info)
-        cipher = open_header(header, self._keyring.key(info.epoch))
-        try:
-            return open_blob(cipher, header, blob, self._retrieve(name, blob.offset, blob.stored, info))
-        except CorruptedBackup as error:
-            raise CorruptedBackup(f"{name} is damaged at blob {ordinal}", cause=str(error)) from error
+        return from_any_copy(self._backend, lambda store: self._read_blob(store, pack, info, info.blobs[ordinal]))
 
-    def _header(self, number: int, info: PackInfo) -> bytes:
+    def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
+        name = pack_name(info.kind, info.digest)
+        header = self._header(store, pack, info)
+        try:
+            cipher = open_header(header, self._keyring.key(info.epoch))
+            opened = open_blob(cipher, header, blob, _retrieve(store, name, blob.offset, blob.stored, info))
+        except CorruptedBackup as error:
+            with self._lock:
+                self._headers.pop(pack, None)  # it may be what is damaged, and another copy's is asked for then
+            raise CorruptedBackup(f"{name} is damaged at blob {blob.ordinal}", cause=str(error)) from error
+        with self._lock:
+            self._headers[pack] = header
+            while len(self._headers) > 4096:
+                self._headers.popitem(last=False)
+        return opened
+
+    def _header(self, store: StorageBackend, number: int, info: PackInfo) -> bytes:
         with self._lock:
             known = self._headers.get(number)
         if known is not None:
             return known
         name = pack_name(info.kind, info.digest)
-        header = self._retrieve(name, 0, HEADER_BYTES, info)
+        header = _retrieve(store, name, 0, HEADER_BYTES, info)
         if header_epoch(header, info.kind, self._keyring.repository) != info.epoch:
             raise CorruptedBackup(f"{name} belongs to another epoch than its index says")
-        with self._lock:
-            self._headers[number] = header
-            while len(self._headers) > 4096:
-                self._headers.popitem(last=False)
         return header
-
-    def _retrieve(self, name: str, start: int, length: int, info: PackInfo) -> bytes:
-        """Part of a pack; one that is too short is damage, not a store that does not answer."""
-        try:
-            return self._backend.retrieve(name, start=start, length=length)
-        except StorageUnavailable:
-            size = self._backend.stat(name).size
-            if size == info.size:
-                raise
-            raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None
 
     def _pack_lost(self, place: Place) -> CorruptedBackup:
         info = self._index.pack(place.pack)
@@ -407,3 +403,14 @@ class BlobReader:
             f"{pack_name(info.kind, info.digest)} is missing",
             cause="an index segment names it, but the store does not have it",
         )
+
+
+def _retrieve(store: StorageBackend, name: str, start: int, length: int, info: PackInfo) -> bytes:
+    """Part of a pack; one that is too short is damage, not a store that does not answer."""
+    try:
+        return store.retrieve(name, start=start, length=length)
+    except StorageUnavailable:
+        size = store.stat(name).size
+        if size == info.size:
+            raise
+        raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None

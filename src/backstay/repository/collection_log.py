@@ -11,6 +11,7 @@ from backstay.errors import CollectionBusy, CorruptedBackup, ObjectExists
 from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 
 _NAME: Final = re.compile(r"gc/(\d{8})(\.done|\.sessions)?")
 
@@ -136,11 +137,26 @@ class CollectionLog:
     def _read(self, name: str, type_: type[Record]) -> Record:
         known = self._cache.get(name)
         if known is None:
-            data = self._backend.retrieve(name)
-            known = self._keyring.open(data, _KINDS[type_], type_)
-            if known.number != int(name[3:11]):
-                raise CorruptedBackup(f"{name} is the record of another collection")
+            known = retrieve_valid(self._backend, name, lambda data: self._decode(name, data, type_))
             self._cache[name] = known
         if not isinstance(known, type_):
             raise CorruptedBackup(f"{name} is a record of another kind")
         return known
+
+    def check(self, name: str, data: bytes) -> None:
+        """Raises CorruptedBackup or UnsupportedFormat unless the bytes are the record that the name promises."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise CorruptedBackup(f"{name} is no record of a collection")
+        if match[2] == ".done":
+            self._decode(name, data, VerdictRecord)
+        elif match[2] == ".sessions":
+            self._decode(name, data, WaitingRecord)
+        else:
+            self._decode(name, data, CollectionRecord)
+
+    def _decode(self, name: str, data: bytes, type_: type[Record]) -> Record:
+        record = self._keyring.open(data, _KINDS[type_], type_)
+        if record.number != int(name[3:11]):
+            raise CorruptedBackup(f"{name} is the record of another collection")
+        return record

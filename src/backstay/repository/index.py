@@ -264,7 +264,11 @@ class Index:
 
 def read_segment(backend: StorageBackend, keyring: Keyring, name: bytes) -> SegmentRecord:
     """One segment, checked. Raises CorruptedBackup, ObjectNotFound."""
-    data = backend.retrieve(index_name(name))
+    return decode_segment(keyring, name, backend.retrieve(index_name(name)))
+
+
+def decode_segment(keyring: Keyring, name: bytes, data: bytes) -> SegmentRecord:
+    """One segment from its stored bytes, checked. Raises CorruptedBackup."""
     if sha256(data) != name:
         raise CorruptedBackup(f"{index_name(name)} was changed", cause="its bytes do not match its name")
     record = keyring.open(data, RecordKind.INDEX, SegmentRecord)

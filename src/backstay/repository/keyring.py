@@ -17,6 +17,7 @@ from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, Unsup
 from backstay.repository.format import FEATURES, RecordKind, epoch_name
 from backstay.repository.records import Body, header_epoch, names_repository, open_record, seal_record
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 from backstay.trust.signing import SEED_BYTES, Signer
 
 EPOCH_LIFE: Final = timedelta(days=90)
@@ -106,10 +107,14 @@ class Keyring:
 
     def _is_compromised(self, number: int) -> bool:
         """Whether the marker beside an epoch is genuine. Raises CorruptedBackup."""
-        data = self._backend.retrieve(epoch_name(number) + _COMPROMISED)
+        name = epoch_name(number) + _COMPROMISED
+        return retrieve_valid(self._backend, name, lambda data: self.decode_mark(number, data)).number == number
+
+    def decode_mark(self, number: int, data: bytes) -> CompromiseRecord:
+        """The mark that lies beside an epoch. Raises CorruptedBackup."""
         if header_epoch(data, RecordKind.COMPROMISE, self.repository) != number:
             raise CorruptedBackup(f"{epoch_name(number)}{_COMPROMISED} is about another epoch")
-        return open_record(data, key=self._wrapping, type=CompromiseRecord).number == number
+        return open_record(data, key=self._wrapping, type=CompromiseRecord)
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -163,7 +168,15 @@ class Keyring:
 
     def _is_foreign(self, number: int) -> bool:
         """Whether an interrupted `create` left this record: it names a repository that never came to be."""
-        return not names_repository(self._backend.retrieve(epoch_name(number)), self.repository)
+        try:
+            retrieve_valid(self._backend, epoch_name(number), self._check_own)
+        except CorruptedBackup:
+            return True
+        return False
+
+    def _check_own(self, data: bytes) -> None:
+        if not names_repository(data, self.repository):
+            raise CorruptedBackup("it names another repository")
 
     def begin_epoch_if_due(self, clock: Clock) -> None:
         """Start a new epoch when the current one has served its time or is compromised."""
@@ -203,7 +216,12 @@ class Keyring:
         return seal_record(kind, body, repository=self.repository, epoch=epoch, key=key, random=self._random)
 
     def _read(self, number: int, *, compromised: bool) -> Epoch:
-        data = self._backend.retrieve(epoch_name(number))
+        return retrieve_valid(
+            self._backend, epoch_name(number), lambda data: self.decode_epoch(number, data, compromised=compromised)
+        )
+
+    def decode_epoch(self, number: int, data: bytes, *, compromised: bool = False) -> Epoch:
+        """The epoch of a stored record. Raises CorruptedBackup, UnsupportedFormat."""
         if header_epoch(data, RecordKind.EPOCH, self.repository) != number:
             raise CorruptedBackup(f"{epoch_name(number)} is the record of another epoch")
         body = open_record(data, key=self._wrapping, type=EpochRecord)

@@ -33,6 +33,7 @@ from backstay.repository.sessions import Process, Session
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, unwrap
 
@@ -134,9 +135,7 @@ class Repository:
     ) -> Self:
         """Open a repository. Raises NoRepository, UnsupportedFormat, WrongKey, CorruptedBackup."""
         environment = environment or Environment()
-        encoded = _read_header(backend)
-        header = RepoHeader.decode(encoded)
-        root = _unlock(backend, secret, sha256(encoded))
+        header, root = _read_header(backend, secret)
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
         keyring.load()
         return cls(
@@ -245,11 +244,16 @@ def _has_header(backend: StorageBackend) -> bool:
         return False  # `create` makes the place with its first object
 
 
-def _read_header(backend: StorageBackend) -> bytes:
+def _read_header(backend: StorageBackend, secret: Secret) -> tuple[RepoHeader, bytes]:
+    """(repo.json, root key), from the first copy of repo.json that a key slot was made for."""
     try:
-        return backend.retrieve(REPO)
+        return retrieve_valid(backend, REPO, lambda encoded: _open_header(backend, secret, encoded))
     except (ObjectNotFound, StorageMissing) as error:
         raise NoRepository(f"there is no repository at {backend.url}", cause=str(error)) from error
+
+
+def _open_header(backend: StorageBackend, secret: Secret, encoded: bytes) -> tuple[RepoHeader, bytes]:
+    return RepoHeader.decode(encoded), _unlock(backend, secret, sha256(encoded))
 
 
 def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:

@@ -23,6 +23,7 @@ from backstay.errors import (
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, Slot, open_note, wrap
 
@@ -129,12 +130,17 @@ class SlotStore:
     def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
         """Slots that a snapshot recorded and that are gone without a removal record."""
         present = set(self.digests())
-        return [digest for digest in expected if digest not in present and not self._was_removed(digest)]
+        return [digest for digest in expected if digest not in present and not self.was_removed(digest)]
 
-    def _was_removed(self, digest: bytes) -> bool:
+    def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
-            data = self._backend.retrieve(slot_removal_name(digest))
-            return self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot == digest
+            retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))
         except (ObjectNotFound, CorruptedBackup):
             return False
+        return True
+
+    def check_removal(self, digest: bytes, data: bytes) -> None:
+        """Raises CorruptedBackup unless this is a genuine record that the slot was removed."""
+        if self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot != digest:
+            raise CorruptedBackup("it says that another slot was removed")

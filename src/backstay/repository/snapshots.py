@@ -25,6 +25,7 @@ from backstay.repository.keyring import Keyring
 from backstay.repository.nodes import Content
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
 from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
 
 OnDamage: TypeAlias = Callable[[str, BackstayError], None]
@@ -189,15 +190,20 @@ class SnapshotStore:
         if ulid in self._dropped:
             return True
         try:
-            record = self._keyring.open(self._backend.retrieve(drop_name(ulid)), RecordKind.DROP, DropRecord)
-            if record.snapshot != ulid:
-                raise CorruptedBackup(f"{drop_name(ulid)} names another snapshot")
+            retrieve_valid(self._backend, drop_name(ulid), lambda data: self.decode_drop(ulid, data))
         except (CorruptedBackup, UnsupportedFormat) as error:
             if on_damage is not None:
                 on_damage(drop_name(ulid), error)
             return False
         self._dropped.add(ulid)
         return True
+
+    def decode_drop(self, ulid: str, data: bytes) -> DropRecord:
+        """The drop record of a snapshot. Raises CorruptedBackup, UnsupportedFormat."""
+        record = self._keyring.open(data, RecordKind.DROP, DropRecord)
+        if record.snapshot != ulid:
+            raise CorruptedBackup(f"{drop_name(ulid)} names another snapshot")
+        return record
 
     def taken(self) -> list[str]:
         """Ids of all committed or fenced sessions, dropped ones included."""
@@ -259,12 +265,13 @@ class SnapshotStore:
 
     def _read(self, ulid: str) -> Manifest | FenceRecord:
         if ulid not in self._known:
-            data = self._backend.retrieve(snapshot_name(ulid))
-            self._known[ulid] = self._decode(ulid, data)
-            self._digests[ulid] = sha256(data)
+            self._known[ulid], self._digests[ulid] = retrieve_valid(
+                self._backend, snapshot_name(ulid), lambda data: (self.decode(ulid, data), sha256(data))
+            )
         return self._known[ulid]
 
-    def _decode(self, ulid: str, data: bytes) -> Manifest | FenceRecord:
+    def decode(self, ulid: str, data: bytes) -> Manifest | FenceRecord:
+        """What lies under a snapshot's name. Raises CorruptedBackup, UnsupportedFormat."""
         try:
             if data[_KIND_AT : _KIND_AT + 1] == bytes([RecordKind.FENCE]):
                 fence = self._keyring.open(data, RecordKind.FENCE, FenceRecord)

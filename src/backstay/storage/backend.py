@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -86,6 +86,13 @@ class StorageBackend(ABC):
         except ObjectNotFound:
             return False
         return True
+
+    def copies(self) -> Sequence[StorageBackend]:
+        """The whole copies of this store, the one that is read first in front; most have none besides themselves.
+
+        Whoever finds that an object does not decode asks each of them for it (`backstay.storage.copies`).
+        """
+        return (self,)
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
         """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""

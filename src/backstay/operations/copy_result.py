@@ -1,0 +1,24 @@
+"""What a copy to another store did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backstay.operations.findings import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyResult:
+    """`mirror`: the target is now the same repository. `snapshots`: another repository has these snapshots too.
+
+    `bytes` are those that were sent. `copied` are pairs of ids, here and there; `already` those that were there.
+    """
+
+    kind: Literal["mirror", "snapshots"]
+    objects: int = 0
+    bytes: int = 0
+    removed: int = 0
+    copied: tuple[tuple[str, str], ...] = ()
+    already: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,155 @@
+"""Whether the bytes of an object are what its name promises; and whether an object is gone on purpose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
+
+from backstay.core.ids import is_digest, is_ulid
+from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
+from backstay.repository.format import REPO
+from backstay.repository.index import decode_segment, read_segment
+from backstay.repository.repository import Repository
+from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.backend import StorageBackend
+from backstay.storage.crash_order import is_transient
+
+Check: TypeAlias = Callable[[str, bytes], object]  # (rest of the name, bytes); raises CorruptedBackup
+_EPOCH: Final = re.compile(r"(\d{8})(\.compromised)?")
+_TELLING: Final = ("keys/epochs/", "snapshots/", "drops/", "gc/")  # sealed with keys that nobody else has
+
+
+class Genuine:
+    """Tells whole objects of a repository from damaged and foreign ones. Any thread may call it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._header = repository.header.encode()
+        self._keyring = repository.keyring
+        snapshots = repository.snapshots
+        self._checks: dict[str, Check] = {
+            REPO: self._check_header,
+            "keys/epochs/": self._check_epoch,
+            "keys/removed/": lambda rest, data: repository.slots.check_removal(_digest(rest), data),
+            "snapshots/": lambda rest, data: snapshots.decode(_ulid(rest), data),
+            "drops/": lambda rest, data: snapshots.decode_drop(_ulid(rest), data),
+            "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
+        }
+
+    def is_whole(self, name: str, data: bytes) -> bool | None:
+        """Whether an object is as it was written; None when this program does not know such objects."""
+        if is_addressed(name):
+            return not contradicts_name(name, data)
+        for prefix, check in self._checks.items():
+            if name.startswith(prefix):
+                try:
+                    check(name.removeprefix(prefix), data)
+                except (CorruptedBackup, UnsupportedFormat):
+                    return False
+                return True
+        return None
+
+    def require_copy(self, store: StorageBackend, names: Iterable[str]) -> None:
+        """Raises InvalidRequest unless the objects of these names in a store are those of this repository.
+
+        Its repo.json may be damaged: then one genuine record must speak for it.
+        """
+        if _read(store, REPO) == self._header:
+            return
+        for name in names:
+            if name.startswith(_TELLING) and self.is_whole(name, _read(store, name) or b""):
+                return
+        raise InvalidRequest(
+            f"{store.url} is no copy of this repository",
+            cause="its repo.json is another one, and it holds no record sealed with the same keys",
+            hint="check the address",
+        )
+
+    def _check_header(self, rest: str, data: bytes) -> None:
+        if rest or data != self._header:
+            raise CorruptedBackup("repo.json is another one")
+
+    def _check_epoch(self, rest: str, data: bytes) -> None:
+        match = _EPOCH.fullmatch(rest)
+        if match is None:
+            raise CorruptedBackup(f"keys/epochs/{rest} is foreign")
+        if match[2]:
+            self._keyring.decode_mark(int(match[1]), data)
+        else:
+            self._keyring.decode_epoch(int(match[1]), data)
+
+
+class Gone:
+    """Which objects a record says to be deleted, so that a copy that still has them must not bring them back.
+
+    `repository` is loaded; `named` are the packs that its own index segments name.
+    """
+
+    def __init__(self, repository: Repository, segments: Iterable[str]) -> None:
+        self._repository = repository
+        self._deleted = repository.collections.deleted()
+        self._named: set[bytes] = set()
+        for name in segments:
+            self._named |= self._packs_of(name)
+
+    def is_gone(self, name: str) -> bool:
+        """Whether an object that one store lacks is missing there on purpose."""
+        kind, _, rest = name.partition("/")
+        leaf = rest.rpartition("/")[2]
+        if kind in ("packs", "meta"):
+            return is_digest(leaf) and bytes.fromhex(leaf) in self._deleted
+        if kind == "index":
+            return is_digest(leaf) and self._packs_of(name) <= self._named | self._deleted
+        if kind == "snapshots":
+            return leaf in self._repository.snapshots.dropped([leaf])
+        if name.startswith("keys/slots/"):
+            return is_digest(leaf) and self._repository.slots.was_removed(bytes.fromhex(leaf))
+        return is_transient(name)
+
+    def is_superseded(self, name: str, data: bytes) -> bool:
+        """Whether our segments name all packs of another store's segment that are not deleted."""
+        try:
+            record = decode_segment(self._repository.keyring, _digest(name.removeprefix("index/")), data)
+        except (CorruptedBackup, UnsupportedFormat):
+            return False
+        return {pack.digest for pack in record.packs} <= self._named | self._deleted
+
+    def _packs_of(self, name: str) -> set[bytes]:
+        """What a segment names; nothing if no copy of it is whole."""
+        leaf = name.removeprefix("index/")
+        if not is_digest(leaf):
+            return set()
+        try:
+            record = read_segment(self._repository.backend, self._repository.keyring, bytes.fromhex(leaf))
+        except (CorruptedBackup, UnsupportedFormat, ObjectNotFound):
+            return set()
+        return {pack.digest for pack in record.packs}
+
+
+def header_of(store: StorageBackend) -> bytes | None:
+    """repo.json as it is stored; None where there is none."""
+    return _read(store, REPO)
+
+
+def digest_of(name: str) -> bytes:
+    """The digest in the name of a pack."""
+    return _digest(name.rpartition("/")[2])
+
+
+def _read(store: StorageBackend, name: str) -> bytes | None:
+    try:
+        return store.retrieve(name)
+    except (ObjectNotFound, StorageMissing):
+        return None
+
+
+def _digest(text: str) -> bytes:
+    if not is_digest(text):
+        raise CorruptedBackup(f"{text} is no digest")
+    return bytes.fromhex(text)
+
+
+def _ulid(text: str) -> str:
+    if not is_ulid(text):
+        raise CorruptedBackup(f"{text} is no id")
+    return text

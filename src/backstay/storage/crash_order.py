@@ -1,0 +1,31 @@
+"""The order in which objects of a repository are copied, so that what was copied is a repository at any moment.
+
+What refers to something comes after it, as when it was written: docs/crash-safety.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+# Only meaningful in the store that they were made in: announcements, probes, ledgers.
+TRANSIENT: Final = ("sessions/", "probe/", "quota/", "mirror/")
+_ORDER: Final = ("keys/", "repo.json", "drops/", "gc/", "packs/", "meta/", "index/")
+_LAST: Final = "snapshots/"
+
+
+def in_crash_order(names: Iterable[str]) -> list[str]:
+    """Keys, repo.json, records of deletions, packs, index, what this program does not know, and snapshots last."""
+    return sorted(names, key=_key)
+
+
+def is_transient(name: str) -> bool:
+    """Whether an object means something only in its own store."""
+    return name.startswith(TRANSIENT)
+
+
+def _key(name: str) -> tuple[int, str]:
+    if name.startswith(_LAST):
+        return len(_ORDER) + 1, name
+    found = (at for at, prefix in enumerate(_ORDER) if name.startswith(prefix))
+    return next(found, len(_ORDER)), name

@@ -1,0 +1,350 @@
+"""One repository in several stores, each of them a whole copy.
+
+**The first copy decides.** Every conditional create is made there, and nowhere else: a vote of stores that may be out
+of reach could be won twice. The others then get what it holds. So writing needs the first copy; reading needs any.
+
+**A copy that fails is left behind as a whole.** From its first failure a process sends nothing more to it, so that it
+stays the consistent repository that it was, and a mark in the first copy says so (`mirror_log`). The next writer
+that reaches it sends what it lacks, in crash order, before anything new. The same happens after a writer that died.
+
+**Absent is not unknown.** A name is absent if all copies say so. A listing holds what any copy that answers holds. One
+that lacked a copy is good enough to back up by, since the first copy has all that was acknowledged; but it may lack
+an object that the first one lost, so that this process deletes and condemns nothing any more. One that lacked the
+first copy may be old: this process writes nothing any more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+from backstay.core.clock import Clock
+from backstay.core.ids import Random
+from backstay.errors import (
+    BackstayError,
+    InsufficientSpace,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageUnavailable,
+)
+from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.crash_order import TRANSIENT, in_crash_order, is_transient
+from backstay.storage.mirror_log import PREFIX as MARKS
+from backstay.storage.mirror_log import MirrorLog
+
+Warn: TypeAlias = Callable[[str], None]
+_Infos: TypeAlias = Iterator[ObjectInfo]
+_Failures: Final = (StorageUnavailable, InsufficientSpace)
+T = TypeVar("T")
+
+REPO: Final = "repo.json"  # what makes two stores copies of one repository
+_CONDEMNS: Final = "gc/"
+
+
+@dataclass(slots=True, eq=False)
+class _Copy:
+    """One of the other copies, as this process knows it."""
+
+    backend: StorageBackend
+    log: MirrorLog
+    prepared: bool = False
+    announced: bool = False
+    behind: bool = False
+
+
+class Mirrored(StorageBackend):
+    """A store that is as safe as several. `quorum` copies must have an object before it counts as stored.
+
+    `quorum` None means all of them. Reads take the first copy that has whole bytes; what this class cannot judge, the
+    repository does, with `copies`. `warn` is told, once each, which copies are out of reach.
+    """
+
+    def __init__(
+        self,
+        copies: Sequence[StorageBackend],
+        *,
+        quorum: int | None = None,
+        warn: Warn = lambda text: None,  # noqa: ARG005
+        random: Random = os.urandom,
+    ) -> None:
+        if len({copy.url for copy in copies}) < max(2, len(copies)):
+            raise InvalidRequest("a mirror needs two different stores or more", hint="name another store for the copy")
+        self._quorum = len(copies) if quorum is None else quorum
+        if not 1 <= self._quorum <= len(copies):
+            raise InvalidRequest(f"{len(copies)} copies have no quorum of {quorum}")
+        self._all = tuple(copies)
+        self._authority = copies[0]
+        self._others = [_Copy(copy, MirrorLog(copies[0], copy.url, random=random)) for copy in copies[1:]]
+        self._reading = list(copies)
+        self._unseen: set[str] = set()  # copies that a listing of this process lacked
+        self._warn = warn
+        self._lock = threading.RLock()
+        self.capabilities = Capabilities(
+            atomic_create=copies[0].capabilities.atomic_create,
+            range_reads=all(copy.capabilities.range_reads for copy in copies),
+        )
+
+    @property
+    def url(self) -> str:
+        return self._authority.url
+
+    def copies(self) -> Sequence[StorageBackend]:
+        return self._all
+
+    # --- writing ---
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        self._require_authority()
+        if is_transient(name):
+            self._authority.store(name, data, overwrite=overwrite)
+            return
+        if name.startswith(_CONDEMNS):
+            self._require_all()
+        self._prepare()
+        try:
+            self._authority.store(name, data, overwrite=overwrite)
+        except ObjectExists:
+            if is_addressed(name):  # whoever stored it may not have come to the other copies
+                self._spread(name, data)
+            raise
+        self._spread(name, data)
+
+    def delete(self, name: str) -> None:
+        if is_transient(name):
+            self._authority.delete(name)
+            return
+        self._require_authority()
+        self._require_all()
+        self._prepare()
+        # The first copy comes last: a crash between leaves an object that the next writer sends to the others again.
+        for copy in self._others:
+            if not self._attempt(copy, lambda copy=copy: copy.backend.delete(name)):  # type: ignore[misc]
+                copy.log.note_deleted(name)
+        self._authority.delete(name)
+
+    def _spread(self, name: str, data: Buffer) -> None:
+        """Give the other copies what the first one holds."""
+        done = 1
+        for copy in self._others:
+            done += self._attempt(copy, lambda copy=copy: _place(copy.backend, name, data))  # type: ignore[misc]
+        if done < self._quorum:
+            raise StorageUnavailable(
+                f"{name} was stored in {done} of {len(self._all)} copies",
+                cause=f"{self._quorum} are wanted; out of reach: {', '.join(self._behind())}",
+                hint="make the other copies reachable, or ask for a smaller quorum; what is missing is sent later",
+            )
+
+    def _attempt(self, copy: _Copy, work: Callable[[], None]) -> bool:
+        """Whether the copy took part; after its first failure it is not asked again by this process."""
+        if copy.behind:
+            return False
+        try:
+            work()
+        except _Failures as error:
+            self._leave_behind(copy, error)
+            return False
+        return True
+
+    def _leave_behind(self, copy: _Copy, error: BackstayError) -> None:
+        with self._lock:
+            if not copy.behind:
+                copy.behind = True
+                self._warn(f"the copy {copy.backend.url} is left behind until it can be reached: {error}")
+
+    def _behind(self) -> list[str]:
+        return [copy.backend.url for copy in self._others if copy.behind]
+
+    # --- before the first object is written ---
+
+    def _prepare(self) -> None:
+        """Once per process: see that the copies are copies, announce this writer, and send what earlier ones left."""
+        with self._lock:
+            for copy in self._others:
+                if not copy.prepared:
+                    self._prepare_one(copy)
+                    copy.prepared = True
+
+    def _prepare_one(self, copy: _Copy) -> None:
+        self._attempt(copy, lambda: self._admit(copy))
+        # Announced before anything is written: whatever becomes of this process, the next one will compare.
+        copy.log.open_writer()
+        copy.announced = True
+        backlog = copy.log.read()
+        if backlog and self._attempt(copy, lambda: self._catch_up(copy, backlog.deleted)):
+            copy.log.settle(backlog)
+
+    def _admit(self, copy: _Copy) -> None:
+        """Raises InvalidRequest when something else lies there: it must not be written into."""
+        ours = _repo(self._authority)
+        # While a repository is being created there may be no place for it yet; later a missing place is a failure.
+        theirs = _repo(copy.backend) if ours is None else _repo_of_place(copy.backend)
+        if ours != theirs:
+            raise InvalidRequest(
+                f"{copy.backend.url} is no copy of the repository at {self.url}",
+                cause=f"its {REPO} differs" if theirs is not None and ours is not None else f"one has no {REPO}",
+                hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
+            )
+
+    def _catch_up(self, copy: _Copy, deleted: Sequence[str]) -> None:
+        """Send all that the copy lacks, in crash order; then delete what it should not have any more."""
+        ours = {info.name for info in self._authority.list() if not is_transient(info.name)}
+        for name in in_crash_order(ours - {info.name for info in copy.backend.list()}):
+            try:
+                data = self._authority.retrieve(name)
+            except ObjectNotFound:
+                continue  # a collector deleted it since the listing
+            if contradicts_name(name, data):
+                self._warn(f"{name} is damaged in {self.url}; the copy {copy.backend.url} does not get it")
+            else:
+                _place(copy.backend, name, data)
+        for name in deleted:
+            if name not in ours:
+                copy.backend.delete(name)
+            copy.log.forget_deleted(name)
+
+    # --- what this process may still do ---
+
+    def _require_authority(self) -> None:
+        if self._authority.url in self._unseen:
+            raise StorageUnavailable(
+                f"nothing is written to {self.url}",
+                cause="it was out of reach when this process looked around, and the other copies may be old",
+                hint="repeat the command when it can be reached",
+            )
+
+    def _require_all(self) -> None:
+        if self._unseen:
+            raise StorageUnavailable(
+                "nothing is deleted while a copy cannot be seen",
+                cause=f"out of reach: {', '.join(sorted(self._unseen))}; it may hold what the others lost",
+                hint="make it reachable and repeat the command",
+            )
+
+    # --- reading ---
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        damaged: list[bytes] = []
+
+        def read(copy: StorageBackend) -> bytes:
+            data = copy.retrieve(name, start=start, length=length)
+            if not start and length is None and contradicts_name(name, data):
+                damaged.append(data)
+                raise ObjectNotFound(name)
+            return data
+
+        try:
+            return self._from_first(name, read)
+        except ObjectNotFound:
+            if damaged:
+                return damaged[0]  # who asked for it sees the damage, and knows the words for it
+            raise
+
+    def stat(self, name: str) -> ObjectInfo:
+        return self._from_first(name, lambda copy: copy.stat(name))
+
+    def _from_first(self, name: str, read: Callable[[StorageBackend], T]) -> T:
+        """From the first copy that has it. Absent only if all say so: raises StorageUnavailable else."""
+        if is_transient(name):
+            return read(self._authority)
+        failed: list[tuple[StorageBackend, StorageUnavailable]] = []
+        missing = ObjectNotFound(name)
+        for copy in list(self._reading):
+            try:
+                result = read(copy)
+            except ObjectNotFound as error:
+                missing = error
+            except StorageUnavailable as error:
+                failed.append((copy, error))
+            else:
+                self._ask_last([copy for copy, _ in failed])
+                return result
+        if failed:
+            raise failed[0][1]
+        raise missing
+
+    def _ask_last(self, copies: Sequence[StorageBackend]) -> None:
+        """Copies that failed where another helped: until those fail as well, each try would cost its whole deadline."""
+        if copies:
+            with self._lock:
+                self._reading.sort(key=lambda copy: copy in copies)
+
+    def list(self, prefix: str = "") -> _Infos:
+        if prefix.startswith(TRANSIENT):
+            return self._authority.list(prefix)
+        found: dict[str, ObjectInfo] = {}
+        failed: list[StorageUnavailable] = []
+        for copy in self._all:
+            try:
+                infos = [*copy.list(prefix)]
+            except StorageUnavailable as error:
+                failed.append(error)
+                self._note_unseen(copy, error)
+                continue
+            for info in infos:
+                if self._is_listed(copy, info.name):
+                    found.setdefault(info.name, info)
+        if len(failed) == len(self._all):
+            raise failed[0]
+        return iter(found.values())
+
+    def _is_listed(self, copy: StorageBackend, name: str) -> bool:
+        """Not the marks of mirroring itself, and what means something in the first copy only from there."""
+        return not name.startswith(MARKS) if copy is self._authority else not is_transient(name)
+
+    def _note_unseen(self, copy: StorageBackend, error: StorageUnavailable) -> None:
+        with self._lock:
+            if copy.url not in self._unseen:
+                self._unseen.add(copy.url)
+                self._warn(f"the copy {copy.url} cannot be seen: {error}")
+
+    # --- the end ---
+
+    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+        return sum(copy.sweep_temporaries(older_than_s, clock) for copy in self._all if copy.url not in self._unseen)
+
+    def close(self) -> None:
+        """Say which copies lack something, then let go of all."""
+        for copy in self._others:
+            if copy.announced:
+                try:
+                    copy.log.close_writer(behind=copy.behind)
+                except _Failures as error:  # the mark of this writer stays: the next one compares
+                    self._warn(f"{self.url} could not be told that this writer ends: {error}")
+                copy.announced = False
+        for each in self._all:
+            each.close()
+
+
+def _repo(backend: StorageBackend) -> bytes | None:
+    """What says which repository this is; None where there is none yet."""
+    try:
+        return backend.retrieve(REPO)
+    except (ObjectNotFound, StorageMissing):
+        return None
+
+
+def _repo_of_place(backend: StorageBackend) -> bytes | None:
+    """The same, where the place itself must be there. Raises StorageMissing."""
+    try:
+        return backend.retrieve(REPO)
+    except ObjectNotFound:
+        return None
+
+
+def _place(backend: StorageBackend, name: str, data: Buffer) -> None:
+    """Put into a copy what the first one decided on; what else lies there under this name has lost."""
+    try:
+        backend.store(name, data)
+    except ObjectExists:
+        if name == REPO and backend.retrieve(name) != bytes(data):
+            raise InvalidRequest(
+                f"{backend.url} holds another repository", cause=f"its {REPO} differs", hint="name an empty store"
+            ) from None
+        if not is_addressed(name) and backend.retrieve(name) != bytes(data):
+            backend.store(name, data, overwrite=True)

@@ -1,0 +1,51 @@
+"""A backend around another one: passes everything on until a subclass says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from backstay.core.clock import Clock
+from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+
+_Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
+
+
+class Wrapper(StorageBackend):
+    """Everything as the inner backend does it. Closing the wrapper closes the inner one."""
+
+    def __init__(self, inner: StorageBackend) -> None:
+        self.inner = inner
+        self.capabilities = inner.capabilities
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        self.inner.store(name, data, overwrite=overwrite)
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        return self.inner.retrieve(name, start=start, length=length)
+
+    def delete(self, name: str) -> None:
+        self.inner.delete(name)
+
+    def list(self, prefix: str = "") -> _Infos:
+        return self.inner.list(prefix)
+
+    def stat(self, name: str) -> ObjectInfo:
+        return self.inner.stat(name)
+
+    def exists(self, name: str) -> bool:
+        return self.inner.exists(name)
+
+    def copies(self) -> Sequence[StorageBackend]:
+        found = self.inner.copies()
+        return found if len(found) > 1 else (self,)  # one that is alone is read through this wrapper
+
+    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+        return self.inner.sweep_temporaries(older_than_s, clock)
+
+    def close(self) -> None:
+        self.inner.close()
