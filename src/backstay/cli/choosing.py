@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 
+_MEND_HINT = "put the objects back from a copy; what there is no copy of, `backstay repair snapshots` gives up"
+
 
 def readable(context: Context, repository: Repository) -> tuple[list[Manifest], list[str]]:
     """(snapshots, oldest first; names of those that cannot be read, each of which was warned about)."""
@@ -33,13 +35,14 @@ def one(context: Context, repository: Repository, text: str, *, at: datetime | N
 
     known, damaged = readable(context, repository)
     if damaged and not known:
-        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged")
+        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
     chosen = choose(known, text, at=at)
     if damaged and not chosen.id.startswith(text.lower()):
         raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",
             cause=f"{damaged[0]} is damaged, and may be it",
-            hint="choose one by its id: `backstay list` shows those that can be read",
+            hint="choose one by its id, as `backstay list` shows those that can be read; "
+            "`backstay repair snapshots` gives up the others",
         )
     return chosen
 

@@ -31,6 +31,7 @@ OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
 REPAIRED_FROM: Final = "repaired_from"  # in `consistency`: the snapshot that this one replaces, less what was lost
 SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
+_MEND_HINT: Final = "put the object back from a copy, or give the snapshot up with `backstay repair snapshots`"
 _ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
 _KIND_AT: Final = 5  # of the record kind in a header
 
@@ -254,7 +255,11 @@ class SnapshotStore:
         for info in self._backend.list(prefix):
             ulid = info.name.removeprefix(prefix)
             if not is_ulid(ulid):
-                raise CorruptedBackup(f"a foreign object lies in the repository: {info.name}")
+                raise CorruptedBackup(
+                    "a foreign object lies in the repository",
+                    cause=f"{info.name} is not the name of a snapshot",
+                    hint="find out what put it there, and remove it",
+                )
             yield ulid
 
     def _read(self, ulid: str) -> Manifest | FenceRecord:
@@ -273,7 +278,7 @@ class SnapshotStore:
                 return fence
             return self._decode_manifest(ulid, data)
         except CorruptedBackup as error:
-            raise CorruptedBackup(f"{snapshot_name(ulid)} is damaged", cause=str(error)) from error
+            raise CorruptedBackup(f"{snapshot_name(ulid)} is damaged", cause=str(error), hint=_MEND_HINT) from error
 
     def _decode_manifest(self, ulid: str, data: bytes) -> Manifest:
         if len(data) < HEADER_BYTES + _ENVELOPE:
