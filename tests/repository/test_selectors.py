@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ class Snap:
     id: str
     name: str | None
     time: datetime
+    paths: tuple[bytes, ...] = (b"/",)
 
 
 def snap(start: str, name: str | None, hours: float) -> Snap:
@@ -80,6 +81,49 @@ def test_nothing_that_old_names_the_oldest(text: str, oldest: Snap) -> None:
         choose(ALL, text, at=NOON - timedelta(days=9))
     assert oldest.id in caught.value.cause
     assert oldest.time.isoformat().replace("+00:00", "Z") in caught.value.cause
+
+
+ETC = replace(snap("01ea", "system", -9), paths=(b"/etc", b"/boot"))
+ETC_NEW = replace(snap("01eb", "system", -8), paths=(b"/etc",))
+HOME = replace(snap("01ha", None, -7), paths=(b"/home/you",))
+DOCUMENTS = replace(snap("01hb", None, -6), paths=(b"/home/you/Documents",))
+SOURCES = [HOME, ETC_NEW, DOCUMENTS, ETC]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "found"),
+    [
+        ("latest", None, DOCUMENTS),
+        ("latest", b"/", DOCUMENTS),
+        ("latest", b"/etc", ETC_NEW),
+        ("latest", b"//etc/hosts/", ETC_NEW),
+        ("latest", b"/boot/grub", ETC),
+        ("latest:system", b"/boot", ETC),
+        ("system", b"/boot", ETC),
+        ("latest", b"/home/you/Documents/letter", DOCUMENTS),
+        ("latest", b"/home/you", HOME),  # the newer one holds a part of it only
+        ("latest", b"/home", DOCUMENTS),  # nothing holds all of it
+        (HOME.id, b"/etc", HOME),
+        ("01ha", b"/etc", HOME),
+    ],
+)
+def test_the_newest_is_the_newest_that_holds_the_path(text: str, path: bytes | None, found: Snap) -> None:
+    assert choose(SOURCES, text, path=path) is found
+
+
+def test_the_time_is_asked_of_those_that_hold_the_path() -> None:
+    assert choose(SOURCES, "latest", path=b"/etc", at=NOON - timedelta(hours=8.5)) is ETC
+    with pytest.raises(NotFound, match="that old"):
+        choose(SOURCES, "latest", path=b"/home/you", at=NOON - timedelta(hours=8.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("latest", b"/et"), ("latest", b"/etcetera"), ("latest:system", b"/home"), ("system", b"/home")]
+)
+def test_a_path_that_nothing_holds(text: str, path: bytes) -> None:
+    with pytest.raises(NotFound, match=f"holds {path.decode()}:") as caught:
+        choose(SOURCES, text, path=path)
+    assert "backstay list" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["latest:nobody", "latest:WEB", "01kz", "WEBS", "01kb" + "0" * 23, "01kb:etc/passwd"])

@@ -29,14 +29,16 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
     return sorted(found, key=lambda manifest: (manifest.time_ns, manifest.id)), damaged
 
 
-def one(context: Context, repository: Repository, text: str, *, at: datetime | None = None) -> Manifest:
-    """The snapshot that `text` means. Raises NotFound, InvalidRequest, CorruptedBackup."""
+def one(
+    context: Context, repository: Repository, text: str, *, at: datetime | None = None, path: bytes | None = None
+) -> Manifest:
+    """The snapshot that `text` means, when `path` is wanted of it. Raises NotFound, InvalidRequest, CorruptedBackup."""
     from backstay.repository.selectors import choose
 
     known, damaged = readable(context, repository)
     if damaged and not known:
         raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
-    chosen = choose(known, text, at=at)
+    chosen = choose(known, text, at=at, path=path)
     if damaged and not chosen.id.startswith(text.lower()):
         raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",

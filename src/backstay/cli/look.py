@@ -181,9 +181,9 @@ def ls(
 
     context = context_of(ctx)
     ident, inside = split_target(snapshot)
+    wanted = choosing.stored_path(path) if path is not None else inside
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident)
-        wanted = choosing.stored_path(path) if path is not None else inside
+        manifest = choosing.one(context, repository, ident, path=wanted)
         found = (
             entry
             for place in ([wanted] if wanted is not None else manifest.paths)

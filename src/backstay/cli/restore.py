@@ -75,7 +75,7 @@ def restore(
         parallel=parallel,
     )
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident, at=moment)
+        manifest = choosing.one(context, repository, ident, at=moment, path=path)
         target = to if to is not None else _original_place(repository, manifest, path)
         if dry_run:
             return _rehearse(context, repository, manifest, target, options)
@@ -248,7 +248,7 @@ def cat(
     if wanted is None:
         raise InvalidRequest("it is not said which file", cause="there is no PATH", hint="write `backstay cat ID PATH`")
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident)
+        manifest = choosing.one(context, repository, ident, path=wanted)
         for piece in open_file(repository, manifest, wanted):
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()

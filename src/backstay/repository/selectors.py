@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, Protocol, TypeVar
 
+from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
 
 MINIMUM_PREFIX: Final = 4
@@ -18,7 +19,7 @@ _PATH: Final = re.compile(r":(?=/(?!/))")
 
 
 class Selectable(Protocol):
-    """What a snapshot is chosen by; `id` is lower case, `time` is aware."""
+    """What a snapshot is chosen by; `id` is lower case, `time` is aware, `paths` are what was backed up."""
 
     @property
     def id(self) -> str: ...
@@ -26,32 +27,39 @@ class Selectable(Protocol):
     def name(self) -> str | None: ...
     @property
     def time(self) -> datetime: ...
+    @property
+    def paths(self) -> Sequence[bytes]: ...
 
 
 SelectableT = TypeVar("SelectableT", bound=Selectable)
 
 
-def choose(snapshots: Iterable[SelectableT], text: str, *, at: datetime | None = None) -> SelectableT:
+def choose(
+    snapshots: Iterable[SelectableT], text: str, *, at: datetime | None = None, path: bytes | None = None
+) -> SelectableT:
     """The one snapshot that `text` means, not later than `at`.
 
     `text` is `latest`, `latest:NAME`, a full id, an exact name (the newest of that name is meant) or the beginning
     of an id in any case. `latest` goes by time, then id. What fits nothing is NotFound; what may mean several things,
     also a name and the beginning of an id, is an InvalidRequest.
+
+    Where the newest is meant and a `path` is wanted, it is the newest of those that hold the path: whatever else
+    was backed up since is of another source.
     """
     known = list(snapshots)
     if not known:
         raise NotFound("there is no snapshot to choose from", hint="make one with `backstay backup PATH`")
     if text == "latest":
-        return _newest(known, at, "snapshot")
+        return _newest(_holding(known, path, "snapshot"), at, "snapshot")
     if text.startswith("latest:"):
-        return _newest_named(known, text.removeprefix("latest:"), at)
+        return _newest_named(known, text.removeprefix("latest:"), at, path)
     if exact := [snapshot for snapshot in known if snapshot.id == text.lower()]:
         return _newest(exact, at, f"snapshot {text}")
     named = [snapshot for snapshot in known if text and snapshot.name == text]
     begun = _begun(known, text)
     if named and begun:
         raise _ambiguous(text, begun, f"it is the name of a snapshot and begins {_listed(begun)}")
-    return _newest(named, at, f"snapshot named {text!r}") if named else _only(begun, text, at)
+    return _newest_named(named, text, at, path) if named else _only(begun, text, at)
 
 
 def split_target(text: str) -> tuple[str, bytes | None]:
@@ -82,10 +90,36 @@ def _shared(left: str, right: str) -> int:
     return next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))
 
 
-def _newest_named(known: Sequence[SelectableT], name: str, at: datetime | None) -> SelectableT:
+def _newest_named(known: Sequence[SelectableT], name: str, at: datetime | None, path: bytes | None) -> SelectableT:
     if not name:
         raise InvalidRequest("`latest:` must be followed by a name", hint="write latest:NAME, or latest alone")
-    return _newest([snapshot for snapshot in known if snapshot.name == name], at, f"snapshot named {name!r}")
+    what = f"snapshot named {name!r}"
+    return _newest(_holding([snapshot for snapshot in known if snapshot.name == name], path, what), at, what)
+
+
+def _holding(matching: Sequence[SelectableT], path: bytes | None, what: str) -> Sequence[SelectableT]:
+    """Those that backed up a path whole; if there are none, those that backed up something below it."""
+    if path is None or not matching:
+        return matching
+    place = _parts(path)
+    whole = [snapshot for snapshot in matching if any(_begins(_parts(top), place) for top in snapshot.paths)]
+    found = whole or [snapshot for snapshot in matching if any(_begins(place, _parts(top)) for top in snapshot.paths)]
+    if not found:
+        raise NotFound(
+            f"no {what} holds {printable(path)}",
+            cause="it lies in nothing that was backed up",
+            hint="`backstay list` shows what was backed up",
+        )
+    return found
+
+
+def _parts(path: bytes) -> tuple[bytes, ...]:
+    return tuple(filter(None, path.split(b"/")))
+
+
+def _begins(upper: tuple[bytes, ...], lower: tuple[bytes, ...]) -> bool:
+    """Whether one path is the other, or a directory above it."""
+    return lower[: len(upper)] == upper
 
 
 def _begun(known: Sequence[SelectableT], text: str) -> list[SelectableT]:
