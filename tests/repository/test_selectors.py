@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.repository.selectors import choose, shortest_prefixes, split_target
+from backstay.repository.selectors import TOLERANCE, is_to_come, shortest_prefixes, split_target
+from backstay.repository.selectors import choose as choose_at
 
 NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+choose = partial(choose_at, now=NOON + timedelta(days=1))
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,25 @@ def test_split(text: str, parts: tuple[str, bytes | None]) -> None:
 def test_split_refuses_a_path_alone(text: str) -> None:
     with pytest.raises(InvalidRequest):
         split_target(text)
+
+
+AHEAD = snap("01ff", "web", 24 + 1.1)
+FAR_AHEAD = snap("01fg", "web", 24 * 365)
+
+
+def test_a_snapshot_from_the_future_is_latest_only_when_there_is_no_other() -> None:
+    for text in ("latest", "latest:web", "web"):
+        assert choose([FAR_AHEAD, WEB_OLD, AHEAD, WEB_NEW], text) is WEB_NEW
+        assert choose([FAR_AHEAD, AHEAD], text) is FAR_AHEAD
+    assert choose([HOME, replace(AHEAD, paths=(b"/etc",))], "latest", path=b"/etc").id == AHEAD.id
+    assert choose([FAR_AHEAD, WEB_NEW], FAR_AHEAD.id) is FAR_AHEAD
+    assert choose([FAR_AHEAD, WEB_NEW], "latest", at=FAR_AHEAD.time) is FAR_AHEAD
+
+
+def test_clocks_may_differ_a_little() -> None:
+    ahead = replace(AHEAD, time=NOON + timedelta(days=1) + TOLERANCE)
+    assert not is_to_come(ahead, NOON + timedelta(days=1))
+    assert choose([ahead, WEB_NEW], "latest") is ahead
 
 
 ids = st.text("01ab", min_size=26, max_size=26) | st.text(CROCKFORD, min_size=26, max_size=26)

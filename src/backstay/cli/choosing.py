@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
+from backstay.cli.render import local_time, plural
 from backstay.errors import BackstayError, CorruptedBackup
 
 if TYPE_CHECKING:
@@ -38,8 +40,11 @@ def one(
     known, damaged = readable(context, repository)
     if damaged and not known:
         raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
-    chosen = choose(known, text, at=at, path=path)
-    if damaged and not chosen.id.startswith(text.lower()):
+    chosen = choose(known, text, now=context.clock.now(), at=at, path=path)
+    by_id = chosen.id.startswith(text.lower())
+    if at is None and not by_id:
+        warn_of_future(context, known)
+    if damaged and not by_id:
         raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",
             cause=f"{damaged[0]} is damaged, and may be it",
@@ -47,6 +52,19 @@ def one(
             "`backstay repair snapshots` gives up the others",
         )
     return chosen
+
+
+def warn_of_future(context: Context, known: Sequence[Manifest]) -> None:
+    """Tell of snapshots that claim a time to come, which `latest` does not mean as long as there is another."""
+    from backstay.repository.selectors import is_to_come
+
+    now = context.clock.now()
+    if later := [manifest for manifest in known if is_to_come(manifest, now)]:
+        last = later[-1]
+        context.warn(
+            f"{plural(len(later), 'snapshot claims', 'snapshots claim')} a time that is yet to come, such as "
+            f"{last.id} of {local_time(last.time)}; `latest` prefers others: a clock was wrong then, or is now"
+        )
 
 
 def moment(context: Context, text: str) -> datetime:

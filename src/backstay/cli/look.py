@@ -47,6 +47,7 @@ def list_snapshots(
         and (host is None or manifest.host == host)
         and set(tag or ()) <= set(manifest.tags)
     ]
+    choosing.warn_of_future(context, wanted)
     context.result([summary(manifest) for manifest in wanted], lambda: _show_list(context, known, wanted))
     return CorruptedBackup.exit_status if damaged else 0
 

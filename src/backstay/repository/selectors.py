@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Final, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
 
 MINIMUM_PREFIX: Final = 4
+TOLERANCE: Final = timedelta(hours=1)  # by which clocks may differ
 _SHOWN: Final = 8  # candidates that an error names
 # The path begins with one slash: `latest:postgres://host/db` is a name alone.
 _PATH: Final = re.compile(r":(?=/(?!/))")
@@ -34,19 +36,32 @@ class Selectable(Protocol):
 SelectableT = TypeVar("SelectableT", bound=Selectable)
 
 
+def is_to_come(snapshot: Selectable, now: datetime) -> bool:
+    """Whether a snapshot claims a time that no clock can show yet: one was wrong when it was made, or is wrong now."""
+    return snapshot.time.astimezone(UTC) > now + TOLERANCE
+
+
 def choose(
-    snapshots: Iterable[SelectableT], text: str, *, at: datetime | None = None, path: bytes | None = None
+    snapshots: Iterable[SelectableT],
+    text: str,
+    *,
+    now: datetime,
+    at: datetime | None = None,
+    path: bytes | None = None,
 ) -> SelectableT:
     """The one snapshot that `text` means, not later than `at`.
 
     `text` is `latest`, `latest:NAME`, a full id, an exact name (the newest of that name is meant) or the beginning
-    of an id in any case. `latest` goes by time, then id. What fits nothing is NotFound; what may mean several things,
-    also a name and the beginning of an id, is an InvalidRequest.
+    of an id in any case. What fits nothing is NotFound; what may mean several things, also a name and the beginning
+    of an id, is an InvalidRequest.
+
+    `latest` goes by time, then id, and takes a snapshot that is to come only if there is no other: one that was made
+    while a clock was ahead would be the latest for months.
 
     Where the newest is meant and a `path` is wanted, it is the newest of those that hold the path: whatever else
     was backed up since is of another source.
     """
-    known = list(snapshots)
+    known = sorted(snapshots, key=partial(_order, now=now if at is None else None))
     if not known:
         raise NotFound("there is no snapshot to choose from", hint="make one with `backstay backup PATH`")
     if text == "latest":
@@ -143,16 +158,21 @@ def _only(begun: Sequence[SelectableT], text: str, at: datetime | None) -> Selec
     return _newest(begun, at, f"snapshot {text}")
 
 
+def _order(snapshot: Selectable, now: datetime | None) -> tuple[bool, datetime, str]:
+    """What `latest` goes by; the snapshots that are to come at `now` are before all others."""
+    # In UTC, because times of one zone compare by the clock on the wall, which repeats an hour each autumn.
+    return now is None or not is_to_come(snapshot, now), snapshot.time.astimezone(UTC), snapshot.id
+
+
 def _newest(matching: Sequence[SelectableT], at: datetime | None, what: str) -> SelectableT:
+    """The last of those that match, which are in order."""
     if not matching:
         raise NotFound(f"there is no {what}")
-    # In UTC, because times of one zone compare by the clock on the wall, which repeats an hour each autumn.
-    ordered = sorted(matching, key=lambda snapshot: (snapshot.time.astimezone(UTC), snapshot.id))
-    reached = [snapshot for snapshot in ordered if at is None or snapshot.time.astimezone(UTC) <= at]
+    reached = [snapshot for snapshot in matching if at is None or snapshot.time.astimezone(UTC) <= at]
     if not reached:
         raise NotFound(
             f"there is no {what} that old",
-            cause=f"the oldest is {ordered[0].id} of {_stamp(ordered[0].time)}",
+            cause=f"the oldest is {matching[0].id} of {_stamp(matching[0].time)}",
             hint="give that time or a later one",
         )
     return reached[-1]
