@@ -105,7 +105,7 @@ class Repository:
         )
         encoded, root = header.encode(), environment.random(32)
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
-        SlotStore(backend, keyring).add(
+        SlotStore(backend, keyring).add_first(
             secret, sha256(encoded), note=note, created=header.created, cost=cost, random=environment.random
         )
         keyring.begin_epoch(environment.clock)
