@@ -54,6 +54,7 @@ def test_no_password_and_nobody_to_ask(saved: Account) -> None:
         ("prune", "--keep-last", "-1"),
         ("key", "remove"),
         ("completion", "tcsh"),
+        ("-r", "x", "init", "y"),
     ],
 )
 def test_usage(saved: Account, argv: tuple[str, ...]) -> None:
@@ -71,6 +72,18 @@ def test_nothing_found(saved: Account) -> None:
 
 def test_a_second_init(saved: Account) -> None:
     assert saved.json("init", status=1)["code"] == "RepositoryExists"
+
+
+def test_an_address_may_be_given_twice_but_not_two(account: Account) -> None:
+    one, other = str(account.root / "one"), str(account.root / "other")
+    env = {"BACKSTAY_PASSWORD": "some passphrase"}
+    done = account.run("-r", one, "init", other, env=env, status=2)
+    assert one in done.err
+    assert other in done.err
+    assert not Path(one).exists()
+    assert not Path(other).exists()
+    account.run("-r", one, "init", one, env=env)
+    account.run("init", other, env=env | {"BACKSTAY_REPO": one})
 
 
 def test_unreadable_items_make_a_partial_backup(account: Account) -> None:

@@ -105,6 +105,12 @@ class Context:
         """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
         if "" in (named, self.repository):
             raise InvalidRequest("the address of the repository is empty", hint="give -r ADDRESS, or leave -r out")
+        if named is not None and self.repository not in (None, named):
+            raise InvalidRequest(
+                "two addresses are given for the repository",
+                cause=f"the command names {named}, and -r {self.repository}",
+                hint="give one of them",
+            )
         address = named or self.repository or environment.variable(self.environ, "BACKSTAY_REPO")
         if address is not None:
             return Location(address)
