@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
 
+LATEST: Final = "latest"
 MINIMUM_PREFIX: Final = 4
 TOLERANCE: Final = timedelta(hours=1)  # by which clocks may differ
 _SHOWN: Final = 8  # candidates that an error names
@@ -64,10 +65,10 @@ def choose(
     known = sorted(snapshots, key=partial(_order, now=now if at is None else None))
     if not known:
         raise NotFound("there is no snapshot to choose from", hint="make one with `backstay backup PATH`")
-    if text == "latest":
+    if text == LATEST:
         return _newest(_holding(known, path, "snapshot"), at, "snapshot")
-    if text.startswith("latest:"):
-        return _newest_named(known, text.removeprefix("latest:"), at, path)
+    if text.startswith(f"{LATEST}:"):
+        return _newest_named(known, text.removeprefix(f"{LATEST}:"), at, path)
     if exact := [snapshot for snapshot in known if snapshot.id == text.lower()]:
         return _newest(exact, at, f"snapshot {text}")
     named = [snapshot for snapshot in known if text and snapshot.name == text]
