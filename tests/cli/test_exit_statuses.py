@@ -166,3 +166,36 @@ def run_quietly(account: Account, argv: tuple[str, ...]) -> int:
 def test_no_command_prints_the_help(account: Account) -> None:
     assert run([], account.environ) == 0
     assert "backup" in account.capture.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "cause"),
+    [
+        (("delete",), 2, "it is called as `backstay delete [OPTIONS] {ID}...`"),
+        (("info", "latest:letters"), 1, "the names are docs"),
+        (("ls", "latest", "/no/such/place"), 1, "it lies in nothing that was backed up"),
+        (("key", "remove", "ffffffff"), 1, "none of the 2 ids begins so"),
+        (("key", "remove", ""), 2, "their ids begin alike"),
+        (("restore", "latest"), 2, "neither --to nor --in-place is given"),
+        (("cat", "latest", "/"), 2, "it is the root"),
+        (("-r", "", "list"), 2, "a text without characters names no place"),
+        (("prune", "--keep-within", "long"), 2, "it is no whole number with a unit"),
+        (("repair", "packs", "zz"), 1, "packs are named by the SHA-256 of what they held when they were stored"),
+    ],
+)
+def test_a_cause_tells_more_than_the_title(saved: Account, argv: tuple[str, ...], status: int, cause: str) -> None:
+    assert f"cause: {cause}\n" in saved.run(*argv, status=status).err
+
+
+def test_a_path_that_a_snapshot_lacks_is_told_by_its_first_missing_part(saved: Account) -> None:
+    for path, cause in (
+        (saved.documents / "letters/more/a", f"{saved.documents}/letters holds no more"),
+        (saved.documents / "note/a", f"{saved.documents}/note is no directory"),
+    ):
+        assert saved.json("ls", "latest", path, status=1)["cause"] == cause
+    assert "cause: it is a directory\n" in saved.run("cat", "latest", saved.documents, status=2).err
+
+
+def test_how_many_secrets_were_tried(saved: Account) -> None:
+    env = {"BACKSTAY_PASSWORD": "not this one"}
+    assert saved.json("list", env=env, status=12)["cause"] == "2 secrets open it, and this is none of them"

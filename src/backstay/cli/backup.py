@@ -110,7 +110,9 @@ def _text(what: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(
-            f"the {what} is not valid UTF-8", cause="it holds other bytes", hint="write it in UTF-8"
+            f"the {what} is not valid UTF-8",
+            cause="snapshots keep words so that every system can show them",
+            hint="write it in UTF-8",
         ) from None
     return text
 

@@ -104,7 +104,11 @@ class Context:
     def location(self, named: str | None = None) -> Location:
         """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
         if "" in (named, self.repository):
-            raise InvalidRequest("the address of the repository is empty", hint="give -r ADDRESS, or leave -r out")
+            raise InvalidRequest(
+                "the address of the repository is empty",
+                cause="a text without characters names no place",
+                hint="give -r ADDRESS, or leave -r out",
+            )
         if named is not None and self.repository not in (None, named):
             raise InvalidRequest(
                 "two addresses are given for the repository",
@@ -160,7 +164,7 @@ class Context:
     def _no_repository(location: Location, cause: str) -> NoRepository:
         hint = "`backstay backup PATH` creates it" if location.key_file is not None else ""
         return NoRepository(
-            f"there is no repository at {location.address}", cause=cause or "nothing is there", hint=hint
+            f"there is no repository at {location.address}", cause=cause or "no repo.json lies there", hint=hint
         )
 
     def cache(self) -> Path | None:

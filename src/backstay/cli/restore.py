@@ -86,7 +86,7 @@ def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
     if to is None and not in_place:
         raise InvalidRequest(
             "it is not said where to restore to",
-            cause="there is no --to",
+            cause="neither --to nor --in-place is given",
             hint="give --to DIR, or --in-place to restore to the original places",
         )
     if to is not None and not str(to).strip("."):
@@ -246,7 +246,11 @@ def cat(
     ident, inside = split_target(snapshot)
     wanted = choosing.stored_path(path) if path is not None else inside
     if wanted is None:
-        raise InvalidRequest("it is not said which file", cause="there is no PATH", hint="write `backstay cat ID PATH`")
+        raise InvalidRequest(
+            "it is not said which file",
+            cause="the command names a snapshot, and no path in it",
+            hint="write `backstay cat ID PATH`",
+        )
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, path=wanted)
         for piece in open_file(repository, manifest, wanted):

@@ -200,7 +200,7 @@ class _Restore:
                 self.tally.count("skipped")
                 return
             if self.options.conflict == "fail":
-                raise RestoreConflict(f"{printable(place.path)} changed since the conflicts were looked for")
+                raise _appeared(place.path)
             if self.options.conflict == "rename":
                 self._set_aside(above, parent, place.name)
             place.is_new = True
@@ -279,7 +279,7 @@ class _Restore:
             self._remember_link(place, node)
             return False
         if conflict == "fail":
-            raise RestoreConflict(f"{printable(item.path)} changed since the conflicts were looked for")
+            raise _appeared(item.path)
         if not self._replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
@@ -362,3 +362,9 @@ class _Restore:
             self.verified += 1
         elif self.options.conflict not in ("skip", "newer"):
             self.tally.errors.append((printable(item.path), "is not what the snapshot holds after it was restored"))
+
+
+def _appeared(path: bytes) -> RestoreConflict:
+    return RestoreConflict(
+        f"{printable(path)} changed since the conflicts were looked for", cause="another program writes there"
+    )

@@ -255,7 +255,9 @@ def _read_header(backend: StorageBackend) -> bytes:
 def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
     """The root key, from whichever slot the secret opens."""
     damaged: BackstayError | None = None
+    tried = 0
     for name, slot in SlotStore.read_all(backend):
+        tried += 1
         if isinstance(slot, BackstayError):
             damaged = slot
             continue
@@ -270,7 +272,10 @@ def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
             damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
     if damaged is not None:
         raise damaged
-    raise WrongKey(f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it")
+    raise WrongKey(
+        f"the {_told(secret)} does not open the repository at {backend.url}",
+        cause=f"{tried} secrets open it, and this is none of them" if tried > 1 else "another secret opens it",
+    )
 
 
 def _told(secret: Secret) -> str:

@@ -16,7 +16,7 @@ from backstay.errors import InvalidRequest, NotFound
 LATEST: Final = "latest"
 MINIMUM_PREFIX: Final = 4
 TOLERANCE: Final = timedelta(hours=1)  # by which clocks may differ
-_SHOWN: Final = 8  # candidates that an error names
+_SHOWN: Final = 8  # ids or names that an error tells
 # The path begins with one slash: `latest:postgres://host/db` is a name alone.
 _PATH: Final = re.compile(r":(?=/(?!/))")
 
@@ -64,7 +64,11 @@ def choose(
     """
     known = sorted(snapshots, key=partial(_order, now=now if at is None else None))
     if not known:
-        raise NotFound("there is no snapshot to choose from", hint="make one with `backstay backup PATH`")
+        raise NotFound(
+            "there is no snapshot to choose from",
+            cause="none was made yet, or all were deleted",
+            hint="make one with `backstay backup PATH`",
+        )
     if text == LATEST:
         return _newest(_holding(known, path, "snapshot"), at, "snapshot")
     if text.startswith(f"{LATEST}:"):
@@ -86,7 +90,9 @@ def split_target(text: str) -> tuple[str, bytes | None]:
     found = _PATH.search(text)
     snapshot, path = (text[: found.start()], os.fsencode(text[found.end() :])) if found else (text, None)
     if not snapshot:
-        raise InvalidRequest(f"{text!r} names no snapshot", hint="write ID:/path or latest:/path")
+        raise InvalidRequest(
+            f"{text!r} names no snapshot", cause="a path alone may lie in many", hint="write ID:/path or latest:/path"
+        )
     return snapshot, path
 
 
@@ -108,14 +114,25 @@ def _shared(left: str, right: str) -> int:
 
 def _newest_named(known: Sequence[SelectableT], name: str, at: datetime | None, path: bytes | None) -> SelectableT:
     if not name:
-        raise InvalidRequest("`latest:` must be followed by a name", hint="write latest:NAME, or latest alone")
+        raise InvalidRequest(
+            "`latest:` must be followed by a name",
+            cause="it asks for a name",
+            hint="write latest:NAME, or latest alone",
+        )
     what = f"snapshot named {name!r}"
-    return _newest(_holding([snapshot for snapshot in known if snapshot.name == name], path, what), at, what)
+    named = [snapshot for snapshot in known if snapshot.name == name]
+    if not named:
+        names = sorted({snapshot.name for snapshot in known if snapshot.name})
+        raise NotFound(
+            f"there is no {what}",
+            cause=f"the names are {_shortened(names)}" if names else "no snapshot has a name",
+        )
+    return _newest(_holding(named, path, what), at, what)
 
 
 def _holding(matching: Sequence[SelectableT], path: bytes | None, what: str) -> Sequence[SelectableT]:
     """Those that backed up a path whole; if there are none, those that backed up something below it."""
-    if path is None or not matching:
+    if path is None:
         return matching
     place = _parts(path)
     whole = [snapshot for snapshot in matching if any(_begins(_parts(top), place) for top in snapshot.paths)]
@@ -167,8 +184,6 @@ def _order(snapshot: Selectable, now: datetime | None) -> tuple[bool, datetime, 
 
 def _newest(matching: Sequence[SelectableT], at: datetime | None, what: str) -> SelectableT:
     """The last of those that match, which are in order."""
-    if not matching:
-        raise NotFound(f"there is no {what}")
     reached = [snapshot for snapshot in matching if at is None or snapshot.time.astimezone(UTC) <= at]
     if not reached:
         raise NotFound(
@@ -186,9 +201,12 @@ def _ambiguous(text: str, begun: Sequence[Selectable], cause: str) -> InvalidReq
 
 
 def _listed(begun: Sequence[Selectable]) -> str:
-    ids = sorted(snapshot.id for snapshot in begun)
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[:_SHOWN]) + more
+    return _shortened(sorted(snapshot.id for snapshot in begun))
+
+
+def _shortened(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
 
 
 def _stamp(moment: datetime) -> str:

@@ -173,7 +173,11 @@ def running_sessions(backend: StorageBackend, keyring: Keyring) -> list[RunningS
     for info in backend.list("sessions/"):
         ulid, _, beat = info.name.removeprefix("sessions/").partition(".")
         if not is_ulid(ulid) or not beat.isdecimal():
-            raise CorruptedBackup(f"a foreign object lies among the sessions: {info.name}")
+            raise CorruptedBackup(
+                "a foreign object lies among the sessions",
+                cause=f"{info.name} is not the name of a session",
+                hint="find out what put it there, and remove it",
+            )
         seen.setdefault(ulid, []).append((info.modified_ns, info.name))
     return [
         RunningSession(ulid, max(beats)[0], tuple(name for _, name in beats), _read(backend, keyring, ulid, beats))

@@ -144,9 +144,15 @@ class SlotStore:
         slots = self.list()
         found = [slot for slot in slots if slot.id.startswith(ident)]
         if not found:
-            raise NotFound(f"there is no key slot {ident}", hint="`backstay key list` shows the slots there are")
+            raise NotFound(
+                f"there is no key slot {ident}",
+                cause=f"none of the {len(slots)} ids begins so",
+                hint="`backstay key list` shows the slots there are",
+            )
         if len(found) > 1:
-            raise InvalidRequest(f"{ident} stands for {len(found)} key slots", hint="give more of the id")
+            raise InvalidRequest(
+                f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
+            )
         if len(slots) == 1:
             raise InvalidRequest(
                 "this is the only key slot", cause="nobody could open the repository any more", hint="add another first"

@@ -166,7 +166,7 @@ class SnapshotStore:
     def accept_loss(self, ulid: str, reason: str, clock: Clock) -> None:
         """Say that a snapshot which is gone or cannot be read will not come back; what it left is then collected."""
         if not is_ulid(ulid):
-            raise NotFound(f"there is no snapshot {ulid}")
+            raise _no_snapshot(ulid, "no id looks like this")
         self._record_drop(ulid, reason, clock)
 
     def _record_drop(self, ulid: str, reason: str, clock: Clock) -> None:
@@ -231,14 +231,16 @@ class SnapshotStore:
 
     def get(self, ulid: str) -> Manifest:
         """One snapshot by its whole id. Raises NotFound, CorruptedBackup."""
-        if not is_ulid(ulid) or ulid in self.dropped([ulid]):
-            raise NotFound(f"there is no snapshot {ulid}")
+        if not is_ulid(ulid):
+            raise _no_snapshot(ulid, "no id looks like this")
+        if ulid in self.dropped([ulid]):
+            raise _no_snapshot(ulid, "it was deleted")
         try:
             record = self._read(ulid)
         except ObjectNotFound as error:
-            raise NotFound(f"there is no snapshot {ulid}") from error
+            raise _no_snapshot(ulid, "none with this id was ever made, or it is lost") from error
         if isinstance(record, FenceRecord):
-            raise NotFound(f"there is no snapshot {ulid}", cause="its backup was cancelled by a collector")
+            raise _no_snapshot(ulid, "its backup was cancelled by a collector")
         return record
 
     def digest(self, ulid: str) -> bytes:
@@ -291,3 +293,7 @@ class SnapshotStore:
         if manifest.id != ulid:
             raise CorruptedBackup("it is the manifest of another snapshot", cause=manifest.id)
         return manifest
+
+
+def _no_snapshot(ulid: str, cause: str) -> NotFound:
+    return NotFound(f"there is no snapshot {ulid}", cause=cause)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.blobs import BlobReader
 from backstay.repository.contents import frame, read_frames
@@ -65,14 +66,17 @@ def find_node(root: Content, path: bytes, reader: BlobReader) -> Node | None:
     """The node at an absolute path, None for `/` itself. Raises NotFound, CorruptedBackup."""
     node: Node | None = None
     content: Content | None = root
+    above = b"/"
     for name in (part for part in path.split(b"/") if part):
         node = None if content is None else _child(content, name, reader)
         if node is None:
             raise NotFound(
-                f"there is no {path.decode('utf-8', 'backslashreplace')} in this snapshot",
+                f"there is no {printable(path)} in this snapshot",
+                cause=f"{printable(above)} {'is no directory' if content is None else f'holds no {printable(name)}'}",
                 hint="`backstay ls ID` and `backstay find PATTERN` show what is in it",
             )
         content = node.content if node.is_dir else None
+        above = above.rstrip(b"/") + b"/" + name
     return node
 
 
