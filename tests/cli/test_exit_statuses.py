@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.cli.main import run
+from backstay.errors import RestoreFailed
+from backstay.sources.files_target import TargetDirectory
 from tests.cli.conftest import Account
 
 
@@ -120,6 +122,19 @@ def test_damage(account: Account, flip: Callable[[Path], None]) -> None:
     assert report["findings"]
     done = account.run("restore", "latest", "--to", account.root / "target", status=13)
     assert "not restored" in done.err
+    errors = account.json("restore", "latest", "--to", account.root / "again", status=13)["errors"]
+    assert {error["code"] for error in errors} == {"CorruptedBackup"}
+    assert all(error["path"].startswith(str(account.documents)) and error["message"] for error in errors)
+
+
+def test_a_target_that_refuses_an_item_is_no_damage(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(directory: TargetDirectory, name: bytes, *_: object) -> None:
+        raise RestoreFailed(f"cannot write {name.decode()}", cause="by a test")
+
+    monkeypatch.setattr(TargetDirectory, "write_small", refuse)
+    result = saved.json("restore", "latest", "--to", saved.root / "target", status=1)
+    assert {error["code"] for error in result["errors"]} == {"RestoreFailed"}
+    assert len(result["errors"]) == 6
 
 
 def test_latest_is_not_guessed_when_a_snapshot_is_damaged(saved: Account, flip: Callable[[Path], None]) -> None:

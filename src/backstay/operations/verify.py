@@ -391,8 +391,8 @@ class _Verify:
                         self.repository, manifest, Path(scratch), RestoreOptions(verify=True), events=self.events
                     )
                 files += result.verified
-                for path, message in result.errors:
-                    self._find("rehearsal", f"snapshot {manifest.id}: {path}", message)
+                for item in result.errors:
+                    self._find("rehearsal", f"snapshot {manifest.id}: {item.path}", item.message)
             return f"{files} files restored and compared"
 
         self._check("rehearsal", look)
