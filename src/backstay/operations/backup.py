@@ -177,7 +177,8 @@ class _Backup:
                     manifest = self._manifest(writer, assembler, base, history)
                 finally:
                     writer.close()
-            self.repository.snapshots.commit(manifest)
+            with self.session.deciding():
+                self.repository.snapshots.commit(manifest)
             done = True
         finally:
             if journal is not None:

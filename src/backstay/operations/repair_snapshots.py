@@ -142,7 +142,8 @@ class SnapshotRepair:
                 description=_described(old, damage),
                 consistency={**old.consistency, REPAIRED_FROM: old.id},
             )
-            self.snapshots.commit(manifest)
+            with session.deciding():
+                self.snapshots.commit(manifest)
         return manifest
 
 
