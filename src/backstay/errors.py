@@ -73,7 +73,7 @@ class ObjectNotFound(NotFound):
     default_hint = "run `backstay verify` to see what else is missing"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"object {name} does not exist", cause="the store has no object of this name")
+        super().__init__(f"object {name} does not exist", cause="it was deleted, or never stored")
         self.name = name
 
 

@@ -69,6 +69,18 @@ def test_gc_frees_what_was_deleted(account: Account) -> None:
     account.run("verify", "--read-data")
 
 
+def test_every_repository_keeps_a_reserve(saved: Account) -> None:
+    file = saved.repository / "reserve"
+    assert file.stat().st_size == 1 << 20
+    file.unlink()
+    saved.run("gc", "--dry-run")
+    assert not file.exists()
+    saved.run("gc")
+    assert file.stat().st_size == 1 << 20
+    saved.run("verify", "--read-data")
+    assert "gone" not in saved.run("repair", "index").out
+
+
 def test_gc_beside_the_first_backup(account: Account) -> None:
     account.run("init")
     from backstay.repository.repository import Repository

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.cli.main import run
+from backstay.errors import RestoreFailed
+from backstay.sources.files_target import TargetDirectory
 from tests.cli.conftest import Account
 
 
@@ -45,6 +47,9 @@ def test_no_password_and_nobody_to_ask(saved: Account) -> None:
         ("restore", "latest", "--to", "x", "--at", "whenever"),
         ("backup", ".", "--kind", "sideways"),
         ("backup", ".", "--name", "a:b"),
+        ("backup", ".", "--name", "latest"),
+        ("backup", ".", "--name", "Latest"),
+        ("backup", ".", "--name", "01K9ZZZZZZZZZZZZZZZZZZZZZZ"),
         ("backup", ".", "--source", "postgres://host/db"),
         ("verify", "--read-data=many"),
         ("verify", "--min-bytes", "lots"),
@@ -54,6 +59,7 @@ def test_no_password_and_nobody_to_ask(saved: Account) -> None:
         ("prune", "--keep-last", "-1"),
         ("key", "remove"),
         ("completion", "tcsh"),
+        ("-r", "x", "init", "y"),
     ],
 )
 def test_usage(saved: Account, argv: tuple[str, ...]) -> None:
@@ -71,6 +77,18 @@ def test_nothing_found(saved: Account) -> None:
 
 def test_a_second_init(saved: Account) -> None:
     assert saved.json("init", status=1)["code"] == "RepositoryExists"
+
+
+def test_an_address_may_be_given_twice_but_not_two(account: Account) -> None:
+    one, other = str(account.root / "one"), str(account.root / "other")
+    env = {"BACKSTAY_PASSWORD": "some passphrase"}
+    done = account.run("-r", one, "init", other, env=env, status=2)
+    assert one in done.err
+    assert other in done.err
+    assert not Path(one).exists()
+    assert not Path(other).exists()
+    account.run("-r", one, "init", one, env=env)
+    account.run("init", other, env=env | {"BACKSTAY_REPO": one})
 
 
 def test_unreadable_items_make_a_partial_backup(account: Account) -> None:
@@ -104,6 +122,19 @@ def test_damage(account: Account, flip: Callable[[Path], None]) -> None:
     assert report["findings"]
     done = account.run("restore", "latest", "--to", account.root / "target", status=13)
     assert "not restored" in done.err
+    errors = account.json("restore", "latest", "--to", account.root / "again", status=13)["errors"]
+    assert {error["code"] for error in errors} == {"CorruptedBackup"}
+    assert all(error["path"].startswith(str(account.documents)) and error["message"] for error in errors)
+
+
+def test_a_target_that_refuses_an_item_is_no_damage(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(directory: TargetDirectory, name: bytes, *_: object) -> None:
+        raise RestoreFailed(f"cannot write {name.decode()}", cause="by a test")
+
+    monkeypatch.setattr(TargetDirectory, "write_small", refuse)
+    result = saved.json("restore", "latest", "--to", saved.root / "target", status=1)
+    assert {error["code"] for error in result["errors"]} == {"RestoreFailed"}
+    assert len(result["errors"]) == 6
 
 
 def test_latest_is_not_guessed_when_a_snapshot_is_damaged(saved: Account, flip: Callable[[Path], None]) -> None:
@@ -150,3 +181,36 @@ def run_quietly(account: Account, argv: tuple[str, ...]) -> int:
 def test_no_command_prints_the_help(account: Account) -> None:
     assert run([], account.environ) == 0
     assert "backup" in account.capture.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "cause"),
+    [
+        (("delete",), 2, "it is called as `backstay delete [OPTIONS] {ID}...`"),
+        (("info", "latest:letters"), 1, "the names are docs"),
+        (("ls", "latest", "/no/such/place"), 1, "it lies in nothing that was backed up"),
+        (("key", "remove", "ffffffff"), 1, "none of the 2 ids begins so"),
+        (("key", "remove", ""), 2, "their ids begin alike"),
+        (("restore", "latest"), 2, "neither --to nor --in-place is given"),
+        (("cat", "latest", "/"), 2, "it is the root"),
+        (("-r", "", "list"), 2, "a text without characters names no place"),
+        (("prune", "--keep-within", "long"), 2, "it is no whole number with a unit"),
+        (("repair", "packs", "zz"), 1, "packs are named by the SHA-256 of what they held when they were stored"),
+    ],
+)
+def test_a_cause_tells_more_than_the_title(saved: Account, argv: tuple[str, ...], status: int, cause: str) -> None:
+    assert f"cause: {cause}\n" in saved.run(*argv, status=status).err
+
+
+def test_a_path_that_a_snapshot_lacks_is_told_by_its_first_missing_part(saved: Account) -> None:
+    for path, cause in (
+        (saved.documents / "letters/more/a", f"{saved.documents}/letters holds no more"),
+        (saved.documents / "note/a", f"{saved.documents}/note is no directory"),
+    ):
+        assert saved.json("ls", "latest", path, status=1)["cause"] == cause
+    assert "cause: it is a directory\n" in saved.run("cat", "latest", saved.documents, status=2).err
+
+
+def test_how_many_secrets_were_tried(saved: Account) -> None:
+    env = {"BACKSTAY_PASSWORD": "not this one"}
+    assert saved.json("list", env=env, status=12)["cause"] == "2 secrets open it, and this is none of them"

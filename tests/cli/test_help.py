@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -65,6 +66,16 @@ def test_help(account: Account, words: tuple[str, ...]) -> None:
 
 def test_version(account: Account) -> None:
     assert account.run("--version").out == f"backstay {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [("--json", "--version"), ("--version", "--json")])
+def test_version_for_programs(account: Account, argv: tuple[str, ...]) -> None:
+    assert json.loads(account.run(*argv).out) == {"version": __version__}
+
+
+def test_help_is_text_also_for_programs(account: Account) -> None:
+    assert account.run("--json", "--help").out == account.run("--help").out
+    assert "help stays text" in account.run("--help").out
 
 
 def test_help_is_quick() -> None:

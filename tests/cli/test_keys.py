@@ -25,6 +25,24 @@ def test_a_second_password(saved: Account) -> None:
     assert "for the other admin" in saved.run("key", "list").out
 
 
+def test_a_password_that_opens_the_repository_already(saved: Account) -> None:
+    saved.run("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})
+    before = slots(saved)
+    problem = saved.json("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"}, status=2)
+    passphrase = next(ident for ident, kind in before.items() if kind == "passphrase")
+    assert passphrase[:8] in problem["cause"]
+    saved.run("key", "add", "--new-password-file", saved.key_file, status=2)
+    assert slots(saved) == before
+
+
+def test_a_removed_password_may_come_back(saved: Account) -> None:
+    env = {"BACKSTAY_NEW_PASSWORD": "second passphrase"}
+    slot = saved.json("key", "add", env=env)["slot"]
+    saved.run("key", "remove", slot)
+    saved.run("key", "add", env=env)
+    saved.run("list", env={"BACKSTAY_PASSWORD": "second passphrase"})
+
+
 def test_a_key_file(saved: Account) -> None:
     file = saved.root / "second.key"
     saved.run("key", "add", "--new-key-file", file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_ids_and_names(saved: Account) -> None:
     ident = saved.json("list")[0]["id"]
     for text in (ident, ident.upper(), ident[:6], "docs", "latest", "latest:docs"):
         assert saved.json("info", text)["id"] == ident
+
+
+def test_a_time_that_is_yet_to_come(saved: Account) -> None:
+    first = saved.json("list")[0]["id"]
+    assert "yet to come" not in saved.run("list").err
+    soon = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    ahead = saved.json("backup", saved.documents, "--time", soon)["snapshot"]
+    for argv in (("list",), ("info", "latest"), ("info", "latest", "--json")):
+        assert f"1 snapshot claims a time that is yet to come, such as {ahead}" in saved.run(*argv).err
+    assert saved.json("info", "latest")["id"] == first
+    assert "yet to come" not in saved.run("info", ahead).err
 
 
 def test_an_empty_repository(account: Account) -> None:

@@ -38,6 +38,21 @@ def test_a_subtree_is_put_into_the_target(saved: Account) -> None:
     assert (target / "note").read_text() == "a note\n"
 
 
+def test_latest_with_a_path_looks_into_the_source_that_holds_it(saved: Account) -> None:
+    other = saved.root / "other"
+    other.mkdir()
+    (other / "thing").write_text("of another source\n")
+    saved.run("backup", other)
+    target = saved.root / "target"
+    saved.run("restore", f"latest:{saved.documents / 'letters'}", "--to", target)
+    assert len(list(target.iterdir())) == 5
+    assert "/note" in saved.run("ls", "latest", saved.documents).out
+    assert "/thing" in saved.run("ls", "latest").out
+    assert saved.run("cat", "latest", saved.documents / "note", status=None).status == 0
+    done = saved.run("ls", "latest:/no/such/place", status=1)
+    assert "no snapshot holds /no/such/place" in done.err
+
+
 def test_include_and_exclude(saved: Account) -> None:
     target = saved.root / "target"
     saved.run("restore", "latest", "--to", target, "--include", "letter-*", "--exclude", "letter-3*")

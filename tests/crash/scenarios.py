@@ -14,6 +14,7 @@ from unittest.mock import patch
 from backstay.operations import backup as backup_module
 from backstay.operations.repair import repair_index, repair_packs, repair_snapshots
 from backstay.repository import collector as collector_module
+from backstay.repository.reserve import set_aside
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FaultyFilesystem
 from backstay.testing.filesystem import MUTATIONS
@@ -68,6 +69,7 @@ def _littered(world: World) -> None:
     with world.open() as repository:
         for ulid in sorted(world.promised)[:3]:
             world.drop(repository, ulid)
+        assert set_aside(repository)
         session = repository.begin_session()
         assert session.id
         repository.backend.store("packs/00/" + "00" * 32, b"left by a writer that died")

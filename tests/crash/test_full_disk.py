@@ -12,6 +12,8 @@ from typing import Final
 import pytest
 
 from backstay.errors import InsufficientSpace
+from backstay.repository.format import RESERVE
+from backstay.repository.reserve import set_aside, with_reserve
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FaultyFilesystem
 from tests.crash.small_world import Tree, Unsynced, World, collect, content
@@ -105,6 +107,36 @@ def test_a_collection_needs_little_room(world: World, disk: Disk) -> None:
     if disk.is_real:  # the room that it made is there
         with world.open(disk.filesystem()) as repository:
             world.backup(repository, tree(300, 1 << 19))
+    disk.clear()
+    world.assert_sound()
+
+
+def test_a_disk_without_room_is_freed_in_the_room_of_the_reserve(world: World, disk: Disk) -> None:
+    if not disk.is_real:
+        pytest.skip("what is deleted makes room on a real disk only")
+    with world.open() as repository:
+        assert set_aside(repository)
+    disk.leave(0)
+    with world.open(disk.filesystem()) as repository:
+        with_reserve(repository, lambda: world.drop(repository, min(world.promised)))
+        assert not repository.backend.exists(RESERVE)
+    with world.open(disk.filesystem()) as repository:
+        assert collect(repository).freed_bytes >= 1 << 20
+        assert set_aside(repository)
+    disk.clear()
+    world.assert_sound()
+
+
+def test_a_collection_gives_the_reserve_up_and_sets_it_aside_again(world: World, disk: Disk) -> None:
+    if not disk.is_real:
+        pytest.skip("what is deleted makes room on a real disk only")
+    dropped(world)
+    with world.open() as repository:
+        assert set_aside(repository)
+    disk.leave(0)
+    with world.open(disk.filesystem()) as repository:
+        assert collect(repository).freed_bytes >= 1 << 20
+        assert repository.backend.exists(RESERVE)
     disk.clear()
     world.assert_sound()
 

@@ -70,8 +70,8 @@ def _restore(
     except BackstayError as error:
         outcome.told.append(str(error))
         return
-    outcome.told += [f"{path}: {why}" for path, why in result.errors]
-    reported = [path for path, _ in result.errors]
+    outcome.told += [f"{item.path}: {item.message}" for item in result.errors]
+    reported = [item.path for item in result.errors]
     if tree is None:
         outcome.restored += not reported
         return

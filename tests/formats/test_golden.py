@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
@@ -103,6 +104,12 @@ def test_the_dumb_verifier_says_what_it_cannot_open(tmp_path: Path, golden: Obje
     key.write_text("not this one")
     assert dumb_verifier.main([str(place), "--password-file", str(key)]) == 2
     assert dumb_verifier.main([os.fspath(tmp_path), "--password-file", str(key)]) == 2
+
+
+def test_the_dumb_verifier_passes_over_a_reserve(tmp_path: Path, golden: Objects) -> None:
+    place, key = unpacked({**golden, RESERVE: b"random"}, tmp_path / "repository"), tmp_path / "secret"
+    key.write_text(PASSPHRASE)
+    assert dumb_verifier.main([str(place), "--password-file", str(key)]) == 0
 
 
 def test_comparing_notices_a_difference(tmp_path: Path, golden: Objects) -> None:

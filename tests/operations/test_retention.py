@@ -231,12 +231,23 @@ def test_a_day_that_comes_twice_is_one_day() -> None:
 # --- requests that make no sense --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [{}, dict.fromkeys(COUNTS, 0), {"keep_within": Span()}, {"keep_last": 0, "keep_within": Span(), "keep_tags": ()}],
-)
-def test_rules_that_keep_nothing_are_refused(rules: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rules", [{}, {"keep_last": None, "keep_tags": ()}])
+def test_no_rules_are_refused(rules: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="no rule says what to keep"):
+        rules_of(rules)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({"keep_last": 0}, "keep_last is 0:"),
+        (dict.fromkeys(COUNTS, 0), "keep_last is 0, keep_hourly is 0, .*, keep_yearly is 0:"),
+        ({"keep_within": Span()}, "keep_within is 0:"),
+        ({"keep_last": 0, "keep_within": Span(), "keep_tags": ()}, "keep_last is 0, keep_within is 0:"),
+    ],
+)
+def test_rules_that_keep_nothing_are_told_by_name(rules: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"the rules keep nothing: {told}"):
         rules_of(rules)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from unittest.mock import patch
 
 import pytest
 
-from backstay.errors import BackstayError, CollectionBusy
+from backstay.errors import BackstayError, CollectionBusy, ObjectExists, StorageUnavailable
 from backstay.repository import blobs as blobs_module
 from backstay.repository import collector as collector_module
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, index_name
 from backstay.repository.index import Index, MemoryPlaceMap
 from backstay.repository.repository import Repository
+from backstay.repository.sessions import LEASE
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
 from tests.protocol.world import CONTENTS, SECRET, Tree, World, patched
@@ -267,6 +269,54 @@ def test_traces_of_a_writer_that_died_after_its_commit(world: World) -> None:
     store.script(Fault(kind="crash_before", operation="delete", prefix="sessions/"))
     with pytest.raises(CrashPoint):
         world.back_up(world.open(store), KEPT)
+    world.check()
+
+
+class Delayed(Before):
+    """A store in front of which a commit is held up: its sender is told of no answer, and it arrives later."""
+
+    def __init__(self, inner: StorageBackend) -> None:
+        super().__init__(inner, "", "", lambda: None)
+        self.held: list[tuple[str, bytes]] = []
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        if name.startswith("snapshots/") and not self.held:
+            self.held.append((name, bytes(data)))
+            raise StorageUnavailable(f"no answer for {name}")
+        super().store(name, data, overwrite=overwrite)
+
+    def deliver(self) -> None:
+        with suppress(ObjectExists):
+            self._inner.store(*self.held[0])
+
+
+@pytest.mark.parametrize("lease_is_over", [False, True])
+def test_commit_that_arrives_after_its_writer_gave_up(world: World, lease_is_over: bool) -> None:
+    """Its session outlives the writer: a collection waits for the commit, or makes it fail."""
+    back_up(world, KEPT)
+    store = Delayed(world.store)
+    with pytest.raises(StorageUnavailable):
+        world.back_up(world.open(store), {b"a": {b"y": BIG}}, host="two")
+    if lease_is_over:
+        world.clock.advance(2 * LEASE / timedelta(seconds=1))
+    collect(world)
+    store.deliver()
+    assert len(world.open(world.store).snapshots.live()) == (1 if lease_is_over else 2)
+    world.check_snapshots()
+    collect(world)
+    world.check()
+
+
+def test_a_writer_that_was_fenced_leaves_nothing(world: World) -> None:
+    def fence() -> None:
+        world.clock.advance(2 * LEASE / timedelta(seconds=1))
+        collect(world)
+
+    back_up(world, KEPT)
+    store = Before(world.store, "store", "snapshots/", fence)
+    assert world.back_up(world.open(store), {b"a": {b"y": BIG}}, host="two") is None
+    assert len(world.seen.fenced) == 1
+    assert not list(world.store.list("sessions/"))
     world.check()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.repository.selectors import choose, shortest_prefixes, split_target
+from backstay.repository.selectors import TOLERANCE, is_to_come, shortest_prefixes, split_target
+from backstay.repository.selectors import choose as choose_at
 
 NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+choose = partial(choose_at, now=NOON + timedelta(days=1))
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Snap:
     id: str
     name: str | None
     time: datetime
+    paths: tuple[bytes, ...] = (b"/",)
 
 
 def snap(start: str, name: str | None, hours: float) -> Snap:
@@ -80,6 +84,49 @@ def test_nothing_that_old_names_the_oldest(text: str, oldest: Snap) -> None:
         choose(ALL, text, at=NOON - timedelta(days=9))
     assert oldest.id in caught.value.cause
     assert oldest.time.isoformat().replace("+00:00", "Z") in caught.value.cause
+
+
+ETC = replace(snap("01ea", "system", -9), paths=(b"/etc", b"/boot"))
+ETC_NEW = replace(snap("01eb", "system", -8), paths=(b"/etc",))
+HOME = replace(snap("01ha", None, -7), paths=(b"/home/you",))
+DOCUMENTS = replace(snap("01hb", None, -6), paths=(b"/home/you/Documents",))
+SOURCES = [HOME, ETC_NEW, DOCUMENTS, ETC]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "found"),
+    [
+        ("latest", None, DOCUMENTS),
+        ("latest", b"/", DOCUMENTS),
+        ("latest", b"/etc", ETC_NEW),
+        ("latest", b"//etc/hosts/", ETC_NEW),
+        ("latest", b"/boot/grub", ETC),
+        ("latest:system", b"/boot", ETC),
+        ("system", b"/boot", ETC),
+        ("latest", b"/home/you/Documents/letter", DOCUMENTS),
+        ("latest", b"/home/you", HOME),  # the newer one holds a part of it only
+        ("latest", b"/home", DOCUMENTS),  # nothing holds all of it
+        (HOME.id, b"/etc", HOME),
+        ("01ha", b"/etc", HOME),
+    ],
+)
+def test_the_newest_is_the_newest_that_holds_the_path(text: str, path: bytes | None, found: Snap) -> None:
+    assert choose(SOURCES, text, path=path) is found
+
+
+def test_the_time_is_asked_of_those_that_hold_the_path() -> None:
+    assert choose(SOURCES, "latest", path=b"/etc", at=NOON - timedelta(hours=8.5)) is ETC
+    with pytest.raises(NotFound, match="that old"):
+        choose(SOURCES, "latest", path=b"/home/you", at=NOON - timedelta(hours=8.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("latest", b"/et"), ("latest", b"/etcetera"), ("latest:system", b"/home"), ("system", b"/home")]
+)
+def test_a_path_that_nothing_holds(text: str, path: bytes) -> None:
+    with pytest.raises(NotFound, match=f"holds {path.decode()}:") as caught:
+        choose(SOURCES, text, path=path)
+    assert "backstay list" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["latest:nobody", "latest:WEB", "01kz", "WEBS", "01kb" + "0" * 23, "01kb:etc/passwd"])
@@ -170,6 +217,25 @@ def test_split(text: str, parts: tuple[str, bytes | None]) -> None:
 def test_split_refuses_a_path_alone(text: str) -> None:
     with pytest.raises(InvalidRequest):
         split_target(text)
+
+
+AHEAD = snap("01ff", "web", 24 + 1.1)
+FAR_AHEAD = snap("01fg", "web", 24 * 365)
+
+
+def test_a_snapshot_from_the_future_is_latest_only_when_there_is_no_other() -> None:
+    for text in ("latest", "latest:web", "web"):
+        assert choose([FAR_AHEAD, WEB_OLD, AHEAD, WEB_NEW], text) is WEB_NEW
+        assert choose([FAR_AHEAD, AHEAD], text) is FAR_AHEAD
+    assert choose([HOME, replace(AHEAD, paths=(b"/etc",))], "latest", path=b"/etc").id == AHEAD.id
+    assert choose([FAR_AHEAD, WEB_NEW], FAR_AHEAD.id) is FAR_AHEAD
+    assert choose([FAR_AHEAD, WEB_NEW], "latest", at=FAR_AHEAD.time) is FAR_AHEAD
+
+
+def test_clocks_may_differ_a_little() -> None:
+    ahead = replace(AHEAD, time=NOON + timedelta(days=1) + TOLERANCE)
+    assert not is_to_come(ahead, NOON + timedelta(days=1))
+    assert choose([ahead, WEB_NEW], "latest") is ahead
 
 
 ids = st.text("01ab", min_size=26, max_size=26) | st.text(CROCKFORD, min_size=26, max_size=26)

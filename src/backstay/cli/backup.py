@@ -29,11 +29,12 @@ SHOWN_ERRORS = 20
 
 def init(
     ctx: typer.Context,
-    repository: Annotated[str | None, argument("REPO", "Where; else -r, BACKSTAY_REPO or the default place.")] = None,
+    # Not named `repository`: the parser would take it for the value of -r as well.
+    address: Annotated[str | None, argument("REPO", "Where; else -r, BACKSTAY_REPO or the default place.")] = None,
 ) -> int:
     """Create a repository."""
     context = context_of(ctx)
-    location = context.location(repository)
+    location = context.location(address)
     uuid = default_repository.create(context, location)
 
     def show() -> None:
@@ -109,7 +110,9 @@ def _text(what: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(
-            f"the {what} is not valid UTF-8", cause="it holds other bytes", hint="write it in UTF-8"
+            f"the {what} is not valid UTF-8",
+            cause="snapshots keep words so that every system can show them",
+            hint="write it in UTF-8",
         ) from None
     return text
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
+from backstay.cli.render import local_time, plural
 from backstay.errors import BackstayError, CorruptedBackup
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
+
+_MEND_HINT = "put the objects back from a copy; what there is no copy of, `backstay repair snapshots` gives up"
 
 
 def readable(context: Context, repository: Repository) -> tuple[list[Manifest], list[str]]:
@@ -27,21 +31,40 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
     return sorted(found, key=lambda manifest: (manifest.time_ns, manifest.id)), damaged
 
 
-def one(context: Context, repository: Repository, text: str, *, at: datetime | None = None) -> Manifest:
-    """The snapshot that `text` means. Raises NotFound, InvalidRequest, CorruptedBackup."""
+def one(
+    context: Context, repository: Repository, text: str, *, at: datetime | None = None, path: bytes | None = None
+) -> Manifest:
+    """The snapshot that `text` means, when `path` is wanted of it. Raises NotFound, InvalidRequest, CorruptedBackup."""
     from backstay.repository.selectors import choose
 
     known, damaged = readable(context, repository)
     if damaged and not known:
-        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged")
-    chosen = choose(known, text, at=at)
-    if damaged and not chosen.id.startswith(text.lower()):
+        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
+    chosen = choose(known, text, now=context.clock.now(), at=at, path=path)
+    by_id = chosen.id.startswith(text.lower())
+    if at is None and not by_id:
+        warn_of_future(context, known)
+    if damaged and not by_id:
         raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",
             cause=f"{damaged[0]} is damaged, and may be it",
-            hint="choose one by its id: `backstay list` shows those that can be read",
+            hint="choose one by its id, as `backstay list` shows those that can be read; "
+            "`backstay repair snapshots` gives up the others",
         )
     return chosen
+
+
+def warn_of_future(context: Context, known: Sequence[Manifest]) -> None:
+    """Tell of snapshots that claim a time to come, which `latest` does not mean as long as there is another."""
+    from backstay.repository.selectors import is_to_come
+
+    now = context.clock.now()
+    if later := [manifest for manifest in known if is_to_come(manifest, now)]:
+        last = later[-1]
+        context.warn(
+            f"{plural(len(later), 'snapshot claims', 'snapshots claim')} a time that is yet to come, such as "
+            f"{last.id} of {local_time(last.time)}; `latest` prefers others: a clock was wrong then, or is now"
+        )
 
 
 def moment(context: Context, text: str) -> datetime:

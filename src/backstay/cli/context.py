@@ -104,7 +104,17 @@ class Context:
     def location(self, named: str | None = None) -> Location:
         """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
         if "" in (named, self.repository):
-            raise InvalidRequest("the address of the repository is empty", hint="give -r ADDRESS, or leave -r out")
+            raise InvalidRequest(
+                "the address of the repository is empty",
+                cause="a text without characters names no place",
+                hint="give -r ADDRESS, or leave -r out",
+            )
+        if named is not None and self.repository not in (None, named):
+            raise InvalidRequest(
+                "two addresses are given for the repository",
+                cause=f"the command names {named}, and -r {self.repository}",
+                hint="give one of them",
+            )
         address = named or self.repository or environment.variable(self.environ, "BACKSTAY_REPO")
         if address is not None:
             return Location(address)
@@ -154,7 +164,7 @@ class Context:
     def _no_repository(location: Location, cause: str) -> NoRepository:
         hint = "`backstay backup PATH` creates it" if location.key_file is not None else ""
         return NoRepository(
-            f"there is no repository at {location.address}", cause=cause or "nothing is there", hint=hint
+            f"there is no repository at {location.address}", cause=cause or "no repo.json lies there", hint=hint
         )
 
     def cache(self) -> Path | None:

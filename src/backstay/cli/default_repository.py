@@ -146,9 +146,12 @@ def _sync_directory(directory: Path) -> None:
 
 def _new(location: Location, secret: Secret, *, note: str) -> Repository:
     from backstay.repository.repository import Repository
+    from backstay.repository.reserve import set_aside
     from backstay.storage.registry import open_backend
 
-    return Repository.create(open_backend(location.address, create=True), secret, note=note)
+    made = Repository.create(open_backend(location.address, create=True), secret, note=note)
+    set_aside(made)
+    return made
 
 
 def _new_or_begun(location: Location, secret: Secret) -> Repository:

@@ -47,6 +47,7 @@ def list_snapshots(
         and (host is None or manifest.host == host)
         and set(tag or ()) <= set(manifest.tags)
     ]
+    choosing.warn_of_future(context, wanted)
     context.result([summary(manifest) for manifest in wanted], lambda: _show_list(context, known, wanted))
     return CorruptedBackup.exit_status if damaged else 0
 
@@ -181,9 +182,9 @@ def ls(
 
     context = context_of(ctx)
     ident, inside = split_target(snapshot)
+    wanted = choosing.stored_path(path) if path is not None else inside
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident)
-        wanted = choosing.stored_path(path) if path is not None else inside
+        manifest = choosing.one(context, repository, ident, path=wanted)
         found = (
             entry
             for place in ([wanted] if wanted is not None else manifest.paths)

@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, keys, look, restore, space
+from backstay.cli import assist, backup, care, jsonout, keys, look, restore, space
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -26,10 +26,13 @@ BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
+class _VersionAsked(Exception):
+    """Ends the parsing at --version; what else stands on the command line says how it is told."""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        out(f"backstay {__version__}")
-        raise typer.Exit
+        raise _VersionAsked
 
 
 def _options(
@@ -53,7 +56,8 @@ def _options(
         ),
     ] = None,
     json: Annotated[
-        bool, flag("Print one JSON document on standard output.", "--json", rich_help_panel=GLOBAL_PANEL)
+        bool,
+        flag("Print one JSON document on standard output; help stays text.", "--json", rich_help_panel=GLOBAL_PANEL),
     ] = False,
     quiet: Annotated[
         bool,
@@ -190,6 +194,8 @@ def _run(argv: Sequence[str], context: Context) -> int:
         _finish_output()
     except typer.Exit as leave:
         return leave.exit_code
+    except _VersionAsked:
+        return _tell_version(json=_wants_json(argv, context))
     except BrokenPipeError:
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told as three lines, whatever it is
@@ -208,12 +214,24 @@ def _invoke(argv: list[str], context: Context) -> int:
 
 
 def _report(error: BaseException, argv: Sequence[str], context: Context) -> int:
-    given = argv[: argv.index("--")] if "--" in argv else argv
-    json = context.json or "--json" in given  # a usage error may come before the option was seen
     try:
-        return report(error, json=json, verbose=context.verbose)
+        return report(error, json=_wants_json(argv, context), verbose=context.verbose)
     except BrokenPipeError:
         return BROKEN_PIPE
+
+
+def _wants_json(argv: Sequence[str], context: Context) -> bool:
+    """Whether --json stands anywhere: the parsing may have ended before the option was seen."""
+    given = argv[: argv.index("--")] if "--" in argv else argv
+    return context.json or "--json" in given
+
+
+def _tell_version(*, json: bool) -> int:
+    if json:
+        jsonout.write({"version": __version__}, sys.stdout)
+    else:
+        out(f"backstay {__version__}")
+    return 0
 
 
 def _finish_output() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from backstay.cli import jsonout
 from backstay.cli.render import err
+from backstay.cli.signals import ASKED_TO_STOP
 from backstay.errors import BackstayError, InsufficientSpace, InternalError, Interrupted, InvalidRequest
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -21,7 +22,7 @@ def typed(error: BaseException) -> BackstayError:
     if isinstance(error, BackstayError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted", cause="you asked to stop; the repository is as good as before")
+        return Interrupted("interrupted", cause=ASKED_TO_STOP)
     if isinstance(error, typer.TyperException):
         return _usage(error)
     if isinstance(error, typer.Abort):
@@ -30,7 +31,9 @@ def typed(error: BaseException) -> BackstayError:
         return _system(error)
     if isinstance(error, MemoryError):
         return BackstayError(
-            "out of memory", cause="the system gave no more", hint="close other programs and try again"
+            "out of memory",
+            cause="other programs, or a limit on this one, left too little",
+            hint="close some and try again",
         )
     return InternalError("this is a mistake in backstay", cause=f"{type(error).__name__}: {error}")
 
@@ -38,10 +41,11 @@ def typed(error: BaseException) -> BackstayError:
 def _usage(error: typer.TyperException) -> InvalidRequest:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "backstay"
+    usage = [command, *context.command.collect_usage_pieces(context)] if context is not None else [command]
     title = error.format_message().strip().rstrip(".")
     return InvalidRequest(
         title[:1].lower() + title[1:],
-        cause=f"`{command}` cannot be called like this",
+        cause=f"it is called as `{' '.join(usage)}`",
         hint=f"see `{command} --help`",
     )
 

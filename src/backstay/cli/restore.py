@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,6 @@ from backstay.cli import choosing
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.render import plural
-from backstay.core.events import Event, EventSink, Warned
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_size
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backstay.repository.snapshots import Manifest
 
 SHOWN = 20
+_DAMAGE = {CorruptedBackup.code, ObjectNotFound.code}  # the repository is to blame, not the target
 
 
 def restore(
@@ -75,7 +76,7 @@ def restore(
         parallel=parallel,
     )
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident, at=moment)
+        manifest = choosing.one(context, repository, ident, at=moment, path=path)
         target = to if to is not None else _original_place(repository, manifest, path)
         if dry_run:
             return _rehearse(context, repository, manifest, target, options)
@@ -86,7 +87,7 @@ def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
     if to is None and not in_place:
         raise InvalidRequest(
             "it is not said where to restore to",
-            cause="there is no --to",
+            cause="neither --to nor --in-place is given",
             hint="give --to DIR, or --in-place to restore to the original places",
         )
     if to is not None and not str(to).strip("."):
@@ -170,25 +171,12 @@ def _restore(
     from backstay.operations.restore import run_restore
 
     with context.watching() as events:
-        damage = _DamageWatch(events)
-        result = run_restore(repository, manifest, target, options, events=damage)
+        result = run_restore(repository, manifest, target, options, events=events)
     context.result(_document(manifest, target, result), lambda: _show(context, manifest, target, result))
     if not result.errors:
         return 0
-    return CorruptedBackup.exit_status if damage.seen else RestoreFailed.exit_status
-
-
-class _DamageWatch:
-    """A sink that learns whether the repository is to blame: a restore warns while it handles the failure."""
-
-    def __init__(self, events: EventSink) -> None:
-        self._events = events
-        self.seen = False
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Warned) and isinstance(sys.exception(), (CorruptedBackup, ObjectNotFound)):
-            self.seen = True
-        self._events(event)
+    damaged = any(item.code in _DAMAGE for item in result.errors)
+    return CorruptedBackup.exit_status if damaged else RestoreFailed.exit_status
 
 
 def _document(manifest: Manifest, target: Path, result: RestoreResult) -> dict[str, object]:
@@ -203,7 +191,7 @@ def _document(manifest: Manifest, target: Path, result: RestoreResult) -> dict[s
         "renamed": result.renamed,
         "deleted": result.deleted,
         "verified": result.verified,
-        "errors": [{"path": path, "message": message} for path, message in result.errors],
+        "errors": [asdict(item) for item in result.errors],
         "problems": [{"path": printable(problem.path), "message": problem.message} for problem in result.problems],
     }
 
@@ -222,8 +210,8 @@ def _show(context: Context, manifest: Manifest, target: Path, result: RestoreRes
     }
     if told := [f"{format_count(count)} {what}" for what, count in counts.items() if count]:
         context.say(", ".join(told))
-    for path, message in result.errors[:SHOWN]:
-        context.warn(f"not restored: {path}: {message}" if path else f"not restored: {message}")
+    for item in result.errors[:SHOWN]:
+        context.warn(f"not restored: {item.path}: {item.message}" if item.path else f"not restored: {item.message}")
     for problem in result.problems[:SHOWN]:
         context.warn(f"{printable(problem.path)}: {problem.message}")
     hidden = max(0, len(result.errors) - SHOWN) + max(0, len(result.problems) - SHOWN)
@@ -246,9 +234,13 @@ def cat(
     ident, inside = split_target(snapshot)
     wanted = choosing.stored_path(path) if path is not None else inside
     if wanted is None:
-        raise InvalidRequest("it is not said which file", cause="there is no PATH", hint="write `backstay cat ID PATH`")
+        raise InvalidRequest(
+            "it is not said which file",
+            cause="the command names a snapshot, and no path in it",
+            hint="write `backstay cat ID PATH`",
+        )
     with context.open() as repository:
-        manifest = choosing.one(context, repository, ident)
+        manifest = choosing.one(context, repository, ident, path=wanted)
         for piece in open_file(repository, manifest, wanted):
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()

@@ -22,9 +22,10 @@ from backstay.errors import Interrupted
 INTERRUPTED = 130
 GRACE_S = 5.0
 SAME_S = 0.5  # launchers pass a Ctrl-C on that the terminal had already sent to us: within this time it is the same
+ASKED_TO_STOP = "a signal asked it to stop, as Ctrl-C does; the repository is as good as before"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h\n"
-_ABRUPT = b"error: interrupted\ncause: you asked to stop, and it was done at once\nhint:  run the same command again\n"
+_ABRUPT = b"error: interrupted\ncause: signals asked it to stop at once\nhint:  run the same command again\n"
 
 
 class Interrupts:
@@ -65,7 +66,7 @@ class Interrupts:
     def _raise_if_asked(self) -> None:
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
             self._deferred = False
-            raise Interrupted("interrupted", cause="you asked to stop")
+            raise Interrupted("interrupted", cause=ASKED_TO_STOP)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = self._clock.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,11 +26,14 @@ def delete(
     snapshots: Annotated[list[str], argument("ID", "Snapshots to delete.")],
 ) -> int:
     """Delete snapshots; `gc` frees their space."""
+    from backstay.repository.reserve import with_reserve
+
     context = context_of(ctx)
     with context.open(index=False) as repository:
         chosen = {manifest.id: manifest for manifest in (choosing.one(context, repository, text) for text in snapshots)}
         for ident in chosen:
-            repository.snapshots.drop(ident, "deleted by hand", context.clock)
+            drop = partial(repository.snapshots.drop, ident, "deleted by hand", context.clock)
+            with_reserve(repository, drop)
 
     def show() -> None:
         for manifest in chosen.values():
@@ -130,6 +134,7 @@ def gc(
 ) -> int:
     """Free the space that no snapshot needs; backups may run meanwhile."""
     from backstay.repository.collector import Collector
+    from backstay.repository.reserve import set_aside
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -141,6 +146,8 @@ def gc(
                 return _wait_for_first(context, writers)
             raise
         result = None if dry_run else collector.execute(plan)
+        if not dry_run:
+            set_aside(repository)  # also where it never was, or a collection was interrupted
     context.result(_collection(plan, result), lambda: _show_collection(context, plan, result))
     return 0
 

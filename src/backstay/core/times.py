@@ -118,7 +118,9 @@ def parse_moment(text: str, *, now: datetime, zone: tzinfo) -> datetime:
 def _span_counts(text: str) -> dict[str, int]:
     words = text.strip().lower()
     if not _SPAN.fullmatch(words):
-        raise InvalidRequest(f"cannot read the span of time {text!r}", hint=_SPAN_HINT)
+        raise InvalidRequest(
+            f"cannot read the span of time {text!r}", cause="it is no whole number with a unit", hint=_SPAN_HINT
+        )
     counts: dict[str, int] = {}
     last = -1
     for number, unit in _SPAN_PART.findall(words):

@@ -15,6 +15,7 @@ from backstay.codec.chunker import FILES, LISTINGS, CdcSizes
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.ids import is_ulid
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest
@@ -27,6 +28,7 @@ from backstay.repository.contents import content_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
+from backstay.repository.selectors import LATEST
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
 from backstay.repository.stat_stream import StatCursor
@@ -97,6 +99,7 @@ def run_backup(
     Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
     segments that no snapshot needs: the next run reuses them, or a collection removes them.
     """
+    check_name(options.name)
     _check_time(options, repository)
     if options.dry_run:
         return _Backup(repository, source, options, None, events).run(use_base=True)
@@ -175,7 +178,8 @@ class _Backup:
                     manifest = self._manifest(writer, assembler, base, history)
                 finally:
                     writer.close()
-            self.repository.snapshots.commit(manifest)
+            with self.session.deciding():
+                self.repository.snapshots.commit(manifest)
             done = True
         finally:
             if journal is not None:
@@ -517,10 +521,20 @@ def _chunker(sizes: CdcSizes) -> ChunkerInfo:
 
 
 def check_name(name: str | None) -> None:
-    """Names are chosen by people and typed in shells. Raises InvalidRequest."""
-    if name is not None and (not name or len(name) > 200 or any(c in name for c in ":/\n\0")):
+    """Names are chosen by people, typed in shells, and stand where ids and `latest` do. Raises InvalidRequest."""
+    if name is None:
+        return
+    if not name or len(name) > 200 or any(c in name for c in ":/\n\0"):
         raise InvalidRequest(
-            f"{name!r} cannot name a backup", hint="a name is 1 to 200 characters without `:`, `/` and line breaks"
+            f"{name!r} cannot name a backup",
+            cause="a name has 1 to 200 characters, and no `:`, `/` or line break among them",
+            hint="choose another name",
+        )
+    if name.lower() == LATEST or is_ulid(name.lower()):
+        raise InvalidRequest(
+            f"{name!r} cannot name a backup",
+            cause="`latest` is the newest snapshot of all" if name.lower() == LATEST else "it looks like an id",
+            hint="choose another name: this one could never be asked for",
         )
 
 

@@ -20,6 +20,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import listing_key, read_listing
 
+_KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
 Change: TypeAlias = Literal["added", "removed", "changed", "metadata", "type"]
 
 
@@ -77,7 +78,13 @@ def open_file(repository: Repository, manifest: Manifest, path: bytes) -> Iterat
     """The bytes of one file, holes as zeros. Raises NotFound, InvalidRequest for what is no file."""
     node, _ = subtree(manifest.root, path, repository.reader)
     if node is None or not node.is_file:
-        raise InvalidRequest(f"{printable(path)} is not a file", hint="`backstay ls` lists directories")
+        raise InvalidRequest(
+            f"{printable(path)} is not a file",
+            cause=f"it is {_KINDS.get(stat.S_IFMT(node.mode), 'a device, pipe or socket')}"
+            if node
+            else "it is the root",
+            hint="`backstay ls` lists directories",
+        )
     return _file_bytes(repository, node)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import partial
 
 from backstay.operations.retention import Decision, RetentionRules, decide
 from backstay.repository.repository import Repository
+from backstay.repository.reserve import with_reserve
 from backstay.repository.snapshots import Manifest
 
 
@@ -36,5 +38,6 @@ def execute_prune(repository: Repository, plan: PrunePlan) -> list[str]:
     doomed = sorted(plan.dropped, key=lambda decision: decision.candidate.time_ns)
     for decision in doomed:
         reason = "; ".join(decision.reasons)
-        repository.snapshots.drop(decision.candidate.id, f"pruned: {reason}", repository.clock)
+        drop = partial(repository.snapshots.drop, decision.candidate.id, f"pruned: {reason}", repository.clock)
+        with_reserve(repository, drop)
     return [decision.candidate.id for decision in doomed]

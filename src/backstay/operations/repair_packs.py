@@ -114,10 +114,14 @@ class PackRepair:
         found = [info.digest for _, info in self.repository.index.packs() if info.digest.hex().startswith(start)]
         if not found or not start:
             raise NotFound(
-                f"the index names no pack {text}", hint="run `backstay verify --read-data` to see what is damaged"
+                f"the index names no pack {text}",
+                cause="packs are named by the SHA-256 of what they held when they were stored",
+                hint="run `backstay verify --read-data` to see what is damaged",
             )
         if len(found) > 1:
-            raise InvalidRequest(f"{text} stands for {len(found)} packs", hint="give more of the digest")
+            raise InvalidRequest(
+                f"{text} stands for {len(found)} packs", cause="their names begin alike", hint="give more of the digest"
+            )
         return found[0]
 
     def _salvage(self, damaged: list[IndexedPack]) -> None:

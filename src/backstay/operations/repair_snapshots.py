@@ -63,7 +63,7 @@ class SnapshotRepair:
     def _check_wanted(self, live: list[Manifest], unreadable: list[tuple[str, BackstayError]]) -> None:
         known = {m.id for m in live} | {m.previous for m in live} | {name.rpartition("/")[2] for name, _ in unreadable}
         for ulid in sorted((self.wanted or set()) - known):
-            raise NotFound(f"there is no snapshot {ulid}")
+            raise NotFound(f"there is no snapshot {ulid}", cause="no other snapshot follows one with this id either")
 
     def _accept_gaps(self, live: list[Manifest]) -> None:
         """Snapshots that a later one follows, and that vanished without a record."""
@@ -142,7 +142,8 @@ class SnapshotRepair:
                 description=_described(old, damage),
                 consistency={**old.consistency, REPAIRED_FROM: old.id},
             )
-            self.snapshots.commit(manifest)
+            with session.deciding():
+                self.snapshots.commit(manifest)
         return manifest
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import RestoreConflict
+from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore_contents import File, FileWriter, Window
 from backstay.operations.restore_plan import (
     Conflict,
@@ -25,7 +25,7 @@ from backstay.operations.restore_plan import (
     strangers,
     wanted,
 )
-from backstay.operations.restore_tally import Tally
+from backstay.operations.restore_tally import FailedItem, Tally
 from backstay.operations.walk import Enter, Item, Leave
 from backstay.repository.contents import chunk_ids
 from backstay.repository.nodes import EMPTY, Node
@@ -34,7 +34,7 @@ from backstay.repository.snapshots import Manifest
 from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
 from backstay.sources.source import Problem
 
-__all__ = ["Conflict", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
+__all__ = ["Conflict", "FailedItem", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
 
 _LEFTOVER: Final = re.compile(rb"\.backstay-[0-9a-f]{12}-[0-9a-f]+")
 
@@ -51,7 +51,7 @@ class RestoreResult:
     renamed: int
     deleted: int
     verified: int
-    errors: tuple[tuple[str, str], ...]
+    errors: tuple[FailedItem, ...]
     problems: tuple[Problem, ...]
 
 
@@ -200,7 +200,7 @@ class _Restore:
                 self.tally.count("skipped")
                 return
             if self.options.conflict == "fail":
-                raise RestoreConflict(f"{printable(place.path)} changed since the conflicts were looked for")
+                raise _appeared(place.path)
             if self.options.conflict == "rename":
                 self._set_aside(above, parent, place.name)
             place.is_new = True
@@ -279,7 +279,7 @@ class _Restore:
             self._remember_link(place, node)
             return False
         if conflict == "fail":
-            raise RestoreConflict(f"{printable(item.path)} changed since the conflicts were looked for")
+            raise _appeared(item.path)
         if not self._replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
@@ -361,4 +361,11 @@ class _Restore:
         if directory is not None and existing_equals(directory, item.node.name, item.node):
             self.verified += 1
         elif self.options.conflict not in ("skip", "newer"):
-            self.tally.errors.append((printable(item.path), "is not what the snapshot holds after it was restored"))
+            message = "is not what the snapshot holds after it was restored"
+            self.tally.errors.append(FailedItem(printable(item.path), RestoreFailed.code, message))
+
+
+def _appeared(path: bytes) -> RestoreConflict:
+    return RestoreConflict(
+        f"{printable(path)} changed since the conflicts were looked for", cause="another program writes there"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from backstay.core.events import EventSink, Progress, Warned
@@ -21,6 +22,15 @@ from backstay.errors import (
 COUNTED: Final = ("files", "dirs", "bytes", "unchanged", "skipped", "renamed", "deleted")
 
 
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """One item that could not be restored; `code` is that of the error, such as CorruptedBackup."""
+
+    path: str
+    code: str
+    message: str
+
+
 class Tally:
     """Counts and errors; any thread may add to it."""
 
@@ -28,7 +38,7 @@ class Tally:
         self._events = events
         self._lock = threading.Lock()
         self.counts = dict.fromkeys(COUNTED, 0)
-        self.errors: list[tuple[str, str]] = []
+        self.errors: list[FailedItem] = []
 
     def count(self, what: str, by: int = 1) -> None:
         with self._lock:
@@ -52,7 +62,7 @@ class Tally:
     def note(self, path: bytes, error: BackstayError) -> None:
         """One item could not be restored."""
         with self._lock:
-            self.errors.append((printable(path), str(error)))
+            self.errors.append(FailedItem(printable(path), error.code, str(error)))
         self._events(Warned(message=str(error), path=printable(path)))
 
     def warn(self, message: str) -> None:

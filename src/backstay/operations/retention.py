@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NoReturn, Protocol, TypeVar
 
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
@@ -43,11 +43,18 @@ class RetentionRules:
         if "" in self.keep_tags:
             raise InvalidRequest("keep_tags holds an empty tag", cause="no snapshot carries it, so it protects nothing")
         if not (any(counts.values()) or self.keep_within or self.keep_tags):
-            raise InvalidRequest(
-                "no rule says what to keep",
-                cause="without one, every snapshot but the newest of each source would go",
-                hint="give at least one, for example --keep-daily 7 --keep-weekly 4 --keep-monthly 12",
-            )
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        """Tell of rules that keep nothing, by the rules that were given as 0, if any."""
+        zeros = [name for name in (*_COUNTS, "keep_within") if getattr(self, name) is not None]
+        told = ", ".join(f"{name} is 0" for name in zeros)
+        raise InvalidRequest(
+            "the rules keep nothing" if zeros else "no rule says what to keep",
+            cause=f"{told or 'there is none'}: every snapshot but the newest of each source would go",
+            hint="keep something, for example --keep-daily 7 --keep-weekly 4 --keep-monthly 12; "
+            "`backstay delete` drops single snapshots",
+        )
 
 
 class Candidate(Protocol):

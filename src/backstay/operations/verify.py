@@ -27,8 +27,13 @@ from backstay.repository.repository import Repository
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import Manifest
 from backstay.repository.stat_stream import StatCursor
-from backstay.repository.trees import read_listing
+from backstay.repository.trees import MEND_HINT, read_listing
 
+_EPOCH_HINT: Final = "put this object back from a copy: its packs need it"
+_INDEX_HINT: Final = "run `backstay repair index`"
+_REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
+_PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
+_GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
 
 
@@ -131,13 +136,13 @@ class _Verify:
             for check, details in self.details.items()
         )
 
-    def _guarded(self, check: Check, subject: str, work: Callable[[], None]) -> None:
+    def _guarded(self, check: Check, subject: str, work: Callable[[], None], hint: str) -> None:
         try:
             work()
         except ObjectNotFound as error:
-            self._find(check, subject, f"{error.name} is missing", "restore it from a copy, or run `backstay repair`")
+            self._find(check, subject, f"{error.name} is missing", hint)
         except CorruptedBackup as error:
-            self._find(check, subject, error)
+            self._find(check, subject, error, hint)
 
     # -- keys, slots, signatures
 
@@ -148,12 +153,13 @@ class _Verify:
             if isinstance(slot, CorruptedBackup):
                 self._find("signature", name, slot, "remove the slot and add a new one: `backstay key`")
         for number, error in self.repository.keyring.damaged.items():
-            self._find("signature", epoch_name(number), error, "restore this object from a copy: its packs need it")
+            self._find("signature", epoch_name(number), error, _EPOCH_HINT)
         for name in self.repository.keyring.foreign:
             self._find("signature", name, "a foreign object lies among the key epochs", "find out what put it there")
         epochs = self.repository.keyring.epochs
         for epoch in epochs:
-            self._guarded("signature", epoch_name(epoch.number), partial(self.repository.keyring.check, epoch.number))
+            check = partial(self.repository.keyring.check, epoch.number)
+            self._guarded("signature", epoch_name(epoch.number), check, _EPOCH_HINT)
         return f"{slots} key slots, {len(epochs)} epochs"
 
     def _manifests(self, wanted: set[str] | None) -> list[Manifest]:
@@ -194,7 +200,7 @@ class _Verify:
                     "restore the object from a copy, or accept the loss with `backstay repair snapshots`",
                 )
                 continue
-            self._guarded("signature", manifest.previous, partial(self._link, manifest))
+            self._guarded("signature", manifest.previous, partial(self._link, manifest), _REPLACED_HINT)
 
     def _link(self, manifest: Manifest) -> None:
         assert manifest.previous is not None
@@ -213,9 +219,9 @@ class _Verify:
             for name in self.repository.collections.foreign:
                 self._find("integrity", name, "a foreign object lies in the repository")
             for name, error in self.repository.index.damaged:
-                self._find("integrity", name, error, "run `backstay repair index`")
+                self._find("integrity", name, error, _INDEX_HINT)
             for digest in self.repository.index.segments():
-                self._guarded("integrity", index_name(digest), partial(self._segment, digest))
+                self._guarded("integrity", index_name(digest), partial(self._segment, digest), _INDEX_HINT)
             packs.update(self.repository.index.packs())
             self._existence(packs)
             return f"{len(self.repository.index.segments())} index segments, {len(packs)} packs"
@@ -236,9 +242,9 @@ class _Verify:
         for pack in packs.values():
             name = pack_name(pack.kind, pack.digest)
             if name not in sizes:
-                self._find("integrity", name, "this pack is missing", "restore it from a copy; see `repair packs`")
+                self._find("integrity", name, "this pack is missing", _GONE_HINT)
             elif sizes[name] != pack.size:
-                self._find("integrity", name, f"this pack has {sizes[name]} bytes, not {pack.size}")
+                self._find("integrity", name, f"this pack has {sizes[name]} bytes, not {pack.size}", _PACK_HINT)
 
     def _read_and_walk(self, manifests: list[Manifest], packs: dict[int, PackInfo]) -> None:
         """Read packs, which is work for the processors, while one thread walks the listings."""
@@ -272,7 +278,7 @@ class _Verify:
             yield from self._walk_listing(manifest.root, used, seen, subject)
         except BackstayError as error:
             if isinstance(error, (CorruptedBackup, ObjectNotFound)):
-                self._find("completeness", subject, error)
+                self._find("completeness", subject, error, MEND_HINT)
             else:
                 raise
 
@@ -309,7 +315,7 @@ class _Verify:
         try:
             self._need(node.content, used)
         except (CorruptedBackup, ObjectNotFound) as error:
-            self._find("completeness", f"{subject}: {printable(path)}", error)
+            self._find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
 
     def _need(self, content: Content, used: set[int]) -> None:
         if content.depth == 0:  # nearly all of them
@@ -365,7 +371,10 @@ class _Verify:
         name = pack_name(info.kind, info.digest)
         repository = self.repository
         self._guarded(
-            "integrity", name, lambda: check_pack(repository.backend.retrieve(name), info, repository.keyring)
+            "integrity",
+            name,
+            lambda: check_pack(repository.backend.retrieve(name), info, repository.keyring),
+            _PACK_HINT,
         )
         return info.size
 
@@ -383,8 +392,8 @@ class _Verify:
                         self.repository, manifest, Path(scratch), RestoreOptions(verify=True), events=self.events
                     )
                 files += result.verified
-                for path, message in result.errors:
-                    self._find("rehearsal", f"snapshot {manifest.id}: {path}", message)
+                for item in result.errors:
+                    self._find("rehearsal", f"snapshot {manifest.id}: {item.path}", item.message)
             return f"{files} files restored and compared"
 
         self._check("rehearsal", look)

@@ -10,7 +10,7 @@ from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs import BlobReader
 from backstay.repository.nodes import Content, Node
-from backstay.repository.trees import find_node, read_listing
+from backstay.repository.trees import MEND_HINT, find_node, read_listing
 
 MAX_DEPTH = 8192  # directories below each other; Linux has no such limit, but no sane tree comes near
 
@@ -99,5 +99,5 @@ def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None
 def directory_content(node: Node, path: bytes) -> Content:
     """The listing of a directory. Raises CorruptedBackup when it has none."""
     if node.content is None:
-        raise CorruptedBackup(f"the directory {printable(path)} has no listing")
+        raise CorruptedBackup(f"the directory {printable(path)} has no listing", hint=MEND_HINT)
     return node.content

@@ -10,6 +10,8 @@ Each step is durable before the next begins, and any later collector can take ov
 5. snapshots that were not walked in step 2 are walked now: packs that they need are kept; gc/<n>.done fixes this;
 6. index segments without the deleted packs supersede those that name them, then the old segments are deleted;
 7. the packs are deleted, then the objects of dropped snapshots.
+
+On a full disk the reserve is given up before step 3, step 2 is left out, and step 7 comes before 6.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from backstay.core.events import EventSink, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, Warned, ignore
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, HoldViolation, ObjectNotFound
+from backstay.errors import CorruptedBackup, HoldViolation, InsufficientSpace, ObjectNotFound
+from backstay.repository import reserve
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collection_log import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.format import RecordKind, index_name, pack_name
@@ -114,15 +117,21 @@ class Collector:
         """Carry a plan out as far as running writers allow; the rest is done by the next collection."""
         swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
         if plan.sparse:
-            self._rewrite(plan)
+            self._rewrite_if_room(plan)
+        # What follows writes little and frees much. Copies, which may be large, must not take the room for it.
+        frees = bool(plan.dead or plan.sparse or plan.unfinished)
+        released = frees and reserve.release(self.repository)
         if plan.dead or plan.sparse:
             self.condemn(plan)
         results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
         self._remove_dropped()
         self._remove_traces(plan.number)
+        freed = self.sweep()
+        if released:
+            reserve.set_aside(self.repository)
         return CollectionResult(
             deleted_packs=sum(len(verdict.deleted) for verdict, _ in results if verdict),
-            freed_bytes=self.sweep(),
+            freed_bytes=freed,
             rewritten_bytes=plan.rewritten_bytes,
             kept_packs=sum(len(verdict.kept) for verdict, _ in results if verdict),
             fenced=tuple(self.fenced),
@@ -249,6 +258,21 @@ class Collector:
         except ObjectNotFound:
             return ()
 
+    def _rewrite_if_room(self, plan: CollectionPlan) -> None:
+        """Copy what lives in sparse packs; on a full disk free what is dead first, and leave that to a later run.
+
+        What was copied until then is in no segment: garbage, as after a crash at this place.
+        """
+        try:
+            self._rewrite(plan)
+        except InsufficientSpace as error:
+            if not plan.dead and not plan.unfinished:
+                raise
+            plan.sparse = {}
+            self.events(
+                Warned(message=f"only what is in no use is freed, run `backstay gc` again for the rest: {error}")
+            )
+
     def _rewrite(self, plan: CollectionPlan) -> None:
         """Copy what lives in sparse packs; the sparse packs themselves stay until step 7."""
         assert plan.live is not None
@@ -370,9 +394,23 @@ class Collector:
     # -- steps 6 and 7: free
 
     def sweep(self) -> int:
-        """Delete what any verdict says, if it is still there; the bytes that this freed."""
+        """Delete what any verdict says, if it is still there; the bytes that this freed.
+
+        On a disk that is too full for new segments the packs go first: the verdict keeps everybody from them, whether
+        a segment names them or not.
+        """
         doomed = self.log.deleted()
-        self.compact(doomed)
+        try:
+            self.compact(doomed)
+        except InsufficientSpace:
+            if not (freed := self._delete_packs(doomed)):
+                raise
+            self.compact(doomed)
+            return freed
+        return self._delete_packs(doomed)
+
+    def _delete_packs(self, doomed: set[bytes]) -> int:
+        """Step 7; the bytes that this freed."""
         freed = 0
         for digest, (kind, size) in list(self._stored_packs()):
             if digest in doomed:

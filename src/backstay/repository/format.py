@@ -14,6 +14,7 @@ FEATURES: Final = frozenset[str]()  # features that a reader must know beyond fo
 SUITE: Final = 1  # AES-256-GCM, HKDF-Expand-SHA512, keyed BLAKE3-256, Ed25519
 
 REPO: Final = "repo.json"
+RESERVE: Final = "reserve"
 MAX_RECORD: Final = 256 << 20  # bytes of a decoded record
 MAX_BLOB: Final = 64 << 20  # bytes of a decoded blob
 MAX_PACK: Final = 1 << 30  # bytes of a stored pack

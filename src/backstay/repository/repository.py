@@ -106,7 +106,7 @@ class Repository:
         )
         encoded, root = header.encode(), environment.random(32)
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
-        SlotStore(backend, keyring).add(
+        SlotStore(backend, keyring).add_first(
             secret, sha256(encoded), note=note, created=header.created, cost=cost, random=environment.random
         )
         keyring.begin_epoch(environment.clock)
@@ -259,7 +259,9 @@ def _open_header(backend: StorageBackend, secret: Secret, encoded: bytes) -> tup
 def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
     """The root key, from whichever slot the secret opens."""
     damaged: BackstayError | None = None
+    tried = 0
     for name, slot in SlotStore.read_all(backend):
+        tried += 1
         if isinstance(slot, BackstayError):
             damaged = slot
             continue
@@ -274,7 +276,10 @@ def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
             damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
     if damaged is not None:
         raise damaged
-    raise WrongKey(f"the {_told(secret)} does not open the repository at {backend.url}", cause="no key slot matches it")
+    raise WrongKey(
+        f"the {_told(secret)} does not open the repository at {backend.url}",
+        cause=f"{tried} secrets open it, and this is none of them" if tried > 1 else "another secret opens it",
+    )
 
 
 def _told(secret: Secret) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
-from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, SnapshotFenced
 from backstay.repository.format import RecordKind, session_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
@@ -105,6 +106,7 @@ class Session:
         self._backend, self._keyring, self._clock, self._process = backend, keyring, clock, process
         self.id = new_ulid(clock.now_ns(), random)
         self._beat = 0
+        self._undecided = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -145,11 +147,29 @@ class Session:
         except ObjectExists:  # an earlier try of this very call got through
             return
 
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Around the commit: unless its end becomes known, nobody may take this writer for ended.
+
+        A commit whose answer did not come may still be on its way. If the announcement were gone, a collector would
+        judge without it, and delete packs that the snapshot needs when it arrives. So the announcement stays, and a
+        collector decides by a fence, on which a late commit fails.
+        """
+        self._undecided = True
+        try:
+            yield
+        except SnapshotFenced:
+            self._undecided = False
+            raise
+        self._undecided = False
+
     def close(self) -> None:
-        """Take the announcement back: this writer has committed, or never will."""
+        """Take the announcement back: this writer has committed, or never will. If neither is known, it stays."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._undecided:
+            return
         for info in list(self._backend.list(f"sessions/{self.id}.")):
             self._backend.delete(info.name)
 
@@ -173,7 +193,11 @@ def running_sessions(backend: StorageBackend, keyring: Keyring) -> list[RunningS
     for info in backend.list("sessions/"):
         ulid, _, beat = info.name.removeprefix("sessions/").partition(".")
         if not is_ulid(ulid) or not beat.isdecimal():
-            raise CorruptedBackup(f"a foreign object lies among the sessions: {info.name}")
+            raise CorruptedBackup(
+                "a foreign object lies among the sessions",
+                cause=f"{info.name} is not the name of a session",
+                hint="find out what put it there, and remove it",
+            )
         seen.setdefault(ulid, []).append((info.modified_ns, info.name))
     return [
         RunningSession(ulid, max(beats)[0], tuple(name for _, name in beats), _read(backend, keyring, ulid, beats))

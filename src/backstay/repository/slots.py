@@ -25,7 +25,7 @@ from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 from backstay.trust.secrets import Secret
-from backstay.trust.slots import Argon2Cost, Slot, open_note, wrap
+from backstay.trust.slots import Argon2Cost, Slot, open_note, unwrap, wrap
 
 
 class SlotRemoval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,12 +75,48 @@ class SlotStore:
         cost: Argon2Cost | None = None,
         random: Random = os.urandom,
     ) -> str:
-        """Let one more secret open the repository; the slot's id. `header` is the SHA-256 of repo.json."""
+        """Let one more secret open the repository; the slot's id. `header` is the SHA-256 of repo.json.
+
+        Raises InvalidRequest for one that opens it already: whoever removes one of two equal slots would believe
+        that the secret is worth nothing any more.
+        """
+        if (known := self._opened_by(secret)) is not None:
+            raise InvalidRequest(
+                "this password or key opens the repository already",
+                cause=f"it is that of key slot {known[:8]}",
+                hint="choose another one; `backstay key list` shows what there is",
+            )
+        return self.add_first(secret, header, note=note, created=created, cost=cost, random=random)
+
+    def add_first(
+        self,
+        secret: Secret,
+        header: bytes,
+        *,
+        note: str,
+        created: str,
+        cost: Argon2Cost | None = None,
+        random: Random = os.urandom,
+    ) -> str:
+        """The same for a repository that is being created: no other slot is its own, and its place may not exist."""
         slot = wrap(secret, self._keyring.root, header, created=created, note=note, cost=cost, random=random)
         data = slot.encode()
         digest = sha256(data)
         self._backend.store(slot_name(digest), data)
         return digest.hex()
+
+    def _opened_by(self, secret: Secret) -> str | None:
+        """The id of the slot of this repository that a secret opens, if there is one."""
+        for name, slot in self.read_all(self._backend):
+            if isinstance(slot, BackstayError):
+                continue
+            try:
+                opened = unwrap(slot, secret)
+            except CorruptedBackup:  # it opens nothing any more, and `verify` tells of it
+                continue
+            if opened is not None and opened[0] == self._keyring.root:
+                return name.rpartition("/")[2]
+        return None
 
     def list(self) -> Sequence[SlotInfo]:
         """All slots; a damaged one is shown as such."""
@@ -109,9 +145,15 @@ class SlotStore:
         slots = self.list()
         found = [slot for slot in slots if slot.id.startswith(ident)]
         if not found:
-            raise NotFound(f"there is no key slot {ident}", hint="`backstay key list` shows the slots there are")
+            raise NotFound(
+                f"there is no key slot {ident}",
+                cause=f"none of the {len(slots)} ids begins so",
+                hint="`backstay key list` shows the slots there are",
+            )
         if len(found) > 1:
-            raise InvalidRequest(f"{ident} stands for {len(found)} key slots", hint="give more of the id")
+            raise InvalidRequest(
+                f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
+            )
         if len(slots) == 1:
             raise InvalidRequest(
                 "this is the only key slot", cause="nobody could open the repository any more", hint="add another first"

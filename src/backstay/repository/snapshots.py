@@ -32,6 +32,7 @@ OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
 REPAIRED_FROM: Final = "repaired_from"  # in `consistency`: the snapshot that this one replaces, less what was lost
 SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
+_MEND_HINT: Final = "put the object back from a copy, or give the snapshot up with `backstay repair snapshots`"
 _ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
 _KIND_AT: Final = 5  # of the record kind in a header
 
@@ -166,7 +167,7 @@ class SnapshotStore:
     def accept_loss(self, ulid: str, reason: str, clock: Clock) -> None:
         """Say that a snapshot which is gone or cannot be read will not come back; what it left is then collected."""
         if not is_ulid(ulid):
-            raise NotFound(f"there is no snapshot {ulid}")
+            raise _no_snapshot(ulid, "no id looks like this")
         self._record_drop(ulid, reason, clock)
 
     def _record_drop(self, ulid: str, reason: str, clock: Clock) -> None:
@@ -236,14 +237,16 @@ class SnapshotStore:
 
     def get(self, ulid: str) -> Manifest:
         """One snapshot by its whole id. Raises NotFound, CorruptedBackup."""
-        if not is_ulid(ulid) or ulid in self.dropped([ulid]):
-            raise NotFound(f"there is no snapshot {ulid}")
+        if not is_ulid(ulid):
+            raise _no_snapshot(ulid, "no id looks like this")
+        if ulid in self.dropped([ulid]):
+            raise _no_snapshot(ulid, "it was deleted")
         try:
             record = self._read(ulid)
         except ObjectNotFound as error:
-            raise NotFound(f"there is no snapshot {ulid}") from error
+            raise _no_snapshot(ulid, "none with this id was ever made, or it is lost") from error
         if isinstance(record, FenceRecord):
-            raise NotFound(f"there is no snapshot {ulid}", cause="its backup was cancelled by a collector")
+            raise _no_snapshot(ulid, "its backup was cancelled by a collector")
         return record
 
     def digest(self, ulid: str) -> bytes:
@@ -260,7 +263,11 @@ class SnapshotStore:
         for info in self._backend.list(prefix):
             ulid = info.name.removeprefix(prefix)
             if not is_ulid(ulid):
-                raise CorruptedBackup(f"a foreign object lies in the repository: {info.name}")
+                raise CorruptedBackup(
+                    "a foreign object lies in the repository",
+                    cause=f"{info.name} is not the name of a snapshot",
+                    hint="find out what put it there, and remove it",
+                )
             yield ulid
 
     def _read(self, ulid: str) -> Manifest | FenceRecord:
@@ -280,7 +287,7 @@ class SnapshotStore:
                 return fence
             return self._decode_manifest(ulid, data)
         except CorruptedBackup as error:
-            raise CorruptedBackup(f"{snapshot_name(ulid)} is damaged", cause=str(error)) from error
+            raise CorruptedBackup(f"{snapshot_name(ulid)} is damaged", cause=str(error), hint=_MEND_HINT) from error
 
     def _decode_manifest(self, ulid: str, data: bytes) -> Manifest:
         if len(data) < HEADER_BYTES + _ENVELOPE:
@@ -293,3 +300,7 @@ class SnapshotStore:
         if manifest.id != ulid:
             raise CorruptedBackup("it is the manifest of another snapshot", cause=manifest.id)
         return manifest
+
+
+def _no_snapshot(ulid: str, cause: str) -> NotFound:
+    return NotFound(f"there is no snapshot {ulid}", cause=cause)

@@ -7,12 +7,16 @@ from typing import Final
 
 import msgspec
 
+from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.blobs import BlobReader
 from backstay.repository.contents import frame, read_frames
 from backstay.repository.nodes import MAX_NODE, Content, Node
 
 NODE_FRAME: Final = 0
+MEND_HINT: Final = (
+    "run `backstay repair index`, then `backstay repair packs`; `backstay repair snapshots` leaves out what stays lost"
+)
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Node)
 
@@ -44,29 +48,35 @@ def decode_node(body: bytes) -> Node:
 def read_listing(content: Content, reader: BlobReader) -> Iterator[Node]:
     """The nodes of a directory, in order, checked to be in order. Raises CorruptedBackup."""
     last: tuple[bool, bytes] | None = None
-    for kind, body in read_frames(content, reader, limit=MAX_NODE):
-        if kind != NODE_FRAME:
-            raise CorruptedBackup("a listing holds a foreign record")
-        node = decode_node(body)
-        key = listing_key(node)
-        if last is not None and key <= last:
-            raise CorruptedBackup("a listing is out of order, or names an entry twice")
-        last = key
-        yield node
+    try:
+        for kind, body in read_frames(content, reader, limit=MAX_NODE):
+            if kind != NODE_FRAME:
+                raise CorruptedBackup("it holds a foreign record")
+            node = decode_node(body)
+            key = listing_key(node)
+            if last is not None and key <= last:
+                raise CorruptedBackup("it is out of order, or names an entry twice")
+            last = key
+            yield node
+    except CorruptedBackup as error:
+        raise CorruptedBackup("a directory listing cannot be read", cause=str(error), hint=MEND_HINT) from error
 
 
 def find_node(root: Content, path: bytes, reader: BlobReader) -> Node | None:
     """The node at an absolute path, None for `/` itself. Raises NotFound, CorruptedBackup."""
     node: Node | None = None
     content: Content | None = root
+    above = b"/"
     for name in (part for part in path.split(b"/") if part):
         node = None if content is None else _child(content, name, reader)
         if node is None:
             raise NotFound(
-                f"there is no {path.decode('utf-8', 'backslashreplace')} in this snapshot",
+                f"there is no {printable(path)} in this snapshot",
+                cause=f"{printable(above)} {'is no directory' if content is None else f'holds no {printable(name)}'}",
                 hint="`backstay ls ID` and `backstay find PATTERN` show what is in it",
             )
         content = node.content if node.is_dir else None
+        above = above.rstrip(b"/") + b"/" + name
     return node
 
 

@@ -29,7 +29,9 @@ class Secret:
     def passphrase(cls, text: str) -> Secret:
         """A passphrase as typed, in UTF-8 and NFC, since keyboards differ. Raises InvalidRequest if empty."""
         if not text:
-            raise InvalidRequest("the passphrase is empty", hint="choose a passphrase of several words")
+            raise InvalidRequest(
+                "the passphrase is empty", cause="everybody would guess it", hint="choose a passphrase of several words"
+            )
         return cls("passphrase", unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape"))
 
     @classmethod
@@ -45,7 +47,11 @@ class Secret:
         """The secret of a key file's one line. Raises InvalidRequest."""
         line = text.strip()
         if not line.startswith(KEY_FILE_PREFIX):
-            raise InvalidRequest("this is not a backstay key file", hint="give the file that `backstay` created")
+            raise InvalidRequest(
+                "this is not a backstay key file",
+                cause=f"it does not begin with {KEY_FILE_PREFIX}",
+                hint="give the file that `backstay` created",
+            )
         return cls("keyfile", _parse_words(line.removeprefix(KEY_FILE_PREFIX)))
 
     @classmethod

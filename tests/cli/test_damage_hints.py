@@ -1,0 +1,47 @@
+"""Whoever meets damage in snapshots and listings is told which command helps, and it does help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Account
+
+REPAIR = "`backstay repair snapshots`"
+
+
+@pytest.fixture
+def without_listings(saved: Account, flip: Callable[[Path], None]) -> Account:
+    """An account whose listings cannot be read any more."""
+    for pack in (saved.repository / "meta").rglob("*"):
+        if pack.is_file():
+            flip(pack)
+    return saved
+
+
+@pytest.mark.parametrize("argv", [("ls", "latest"), ("find", "note"), ("restore", "latest", "--to", "x"), ("gc",)])
+def test_a_listing_that_cannot_be_read(without_listings: Account, argv: tuple[str, ...]) -> None:
+    problem = without_listings.json(*argv, status=13)
+    assert REPAIR in problem["hint"]
+    assert "meta/" in problem["cause"]
+
+
+def test_verify_names_the_command_for_each_damaged_pack_and_snapshot(without_listings: Account) -> None:
+    findings = without_listings.json("verify", "--read-data", status=13)["findings"]
+    assert {finding["subject"].split("/")[0].split(" ")[0] for finding in findings} == {"meta", "snapshot"}
+    assert all(REPAIR in finding["hint"] for finding in findings)
+
+
+def test_a_snapshot_that_cannot_be_read(saved: Account, flip: Callable[[Path], None]) -> None:
+    saved.backup()
+    (first, second) = sorted((saved.repository / "snapshots").iterdir())
+    flip(second)
+    assert REPAIR in saved.json("info", "latest", status=13)["hint"]
+    assert REPAIR in saved.json("gc", status=13)["hint"]
+    assert all(REPAIR in finding["hint"] for finding in saved.json("verify", status=13)["findings"])
+    flip(first)
+    assert REPAIR in saved.json("info", "latest", status=13)["hint"]
+    saved.run("repair", "snapshots")
+    saved.run("verify", "--read-data")
