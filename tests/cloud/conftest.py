@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
+from tests.cli.conftest import Account
 from tests.cloud.servers import BUCKET, CREDENTIALS, rclone_s3, seaweedfs
 
 
@@ -47,3 +49,22 @@ def s3(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ObjectSto
         return ObjectStorage(parse_address(url), {**CREDENTIALS, "HOME": str(home)})
 
     return open_
+
+
+@pytest.fixture
+def account(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Account:
+    """A user with a few documents, a password, and the credentials of the test servers."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    documents = home / "documents"
+    (documents / "letters").mkdir(parents=True)
+    for number in range(5):
+        (documents / "letters" / f"letter-{number}.txt").write_text(f"Dear reader {number}\n" * 20)
+    (documents / "large.bin").write_bytes(random.Random(1).randbytes(3 << 20))
+    return Account(home, capsys, {"HOME": str(home), "TZ": "UTC", "BACKSTAY_PASSWORD": "correct horse"})
+
+
+@pytest.fixture
+def address(weed: str) -> str:
+    """Where in SeaweedFS a repository may be made."""
+    return f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={weed}"

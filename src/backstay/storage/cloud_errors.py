@@ -6,14 +6,12 @@ obstore's own text is never shown: it has many lines, and with a shared access s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from backstay.errors import InsufficientSpace, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.errors import InsufficientSpace, StorageRefused, StorageUnavailable
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
 
@@ -90,22 +88,11 @@ def says_exists(error: BaseException) -> bool:
 
 
 def failure(error: BaseException, title: str) -> StorageUnavailable | InsufficientSpace:
-    """The error to raise for anything but a missing object or one that exists."""
+    """The error to raise for anything but an object that exists, and objects and buckets that do not."""
     answer = read_answer(error)
     cause, hint = str(answer), _HINTS.get(answer.code, "")
-    if answer.says_no_bucket:
-        return StorageMissing(title, cause=cause, hint="create the bucket, or check its name and the endpoint")
     if answer.status == 507 or answer.code in _FULL:
         return InsufficientSpace(title, cause=cause)
     if answer.status in (401, 403) or (hint and answer.status < 500) or "no credentials" in answer.reason:
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
     return StorageUnavailable(title, cause=cause, hint=hint)
-
-
-@contextmanager
-def told(title: str) -> Iterator[None]:
-    """Raise what obstore raises as an error of ours that says what failed."""
-    try:
-        yield
-    except FAILURES as error:
-        raise failure(error, title) from error

@@ -8,16 +8,17 @@ import re
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import obstore
 
 from backstay.core.clock import Clock, SystemClock, ns_from_datetime
-from backstay.errors import ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
-from backstay.storage.cloud_errors import FAILURES, failure, read_answer, says_exists, told
+from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.names import check_name, check_prefix, check_range
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ObjectStorage(StorageBackend):
         except FAILURES as error:
             if says_exists(error):
                 raise ObjectExists(name) from None
-            raise failure(error, f"cannot store {name}") from error
+            raise self._failure(error, f"cannot store {name}") from error
         if not self._etags.fits(answer["e_tag"], body):
             self.delete(name)  # it is ours: the create has just succeeded, and nobody was told so
             raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
@@ -102,7 +103,7 @@ class ObjectStorage(StorageBackend):
         except FileNotFoundError as error:
             self._prove_absent(error, name)
         except FAILURES as error:
-            raise failure(error, f"cannot delete {name}") from error
+            raise self._failure(error, f"cannot delete {name}") from error
 
     def list(self, prefix: str = "") -> _Infos:
         check_prefix(prefix)
@@ -112,10 +113,10 @@ class ObjectStorage(StorageBackend):
         check_name(name)
         try:
             meta = obstore.head(self._clients.for_reading(), self._root + name)
-        except FileNotFoundError:
-            return self._confirm_absent(name)
         except FAILURES as error:
-            raise failure(error, f"cannot examine {name}") from error
+            if read_answer(error).status:
+                return self._ask_again(name)
+            raise self._failure(error, f"cannot examine {name}") from error
         return self._info(meta)
 
     def refuses_damage(self, name: str) -> bool:
@@ -127,7 +128,7 @@ class ObjectStorage(StorageBackend):
             obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
         except FAILURES as error:
             if read_answer(error).status != 400:
-                raise failure(error, f"cannot store {name}") from error
+                raise self._failure(error, f"cannot store {name}") from error
             self._etags.checked_by_store = True
             return True
         self.delete(name)
@@ -168,24 +169,23 @@ class ObjectStorage(StorageBackend):
         if attributes.get("Content-Type", "").startswith("text/html"):
             raise StorageUnavailable(f"cannot read {name}", cause="a web page came instead of the object")
 
-    @staticmethod
-    def _unreadable(error: BaseException, name: str) -> Exception:
+    def _unreadable(self, error: BaseException, name: str) -> BackstayError:
         if read_answer(error).status == 416:
             return StorageUnavailable(f"{name} is too short", cause="the store says that the range lies behind its end")
-        return failure(error, f"cannot read {name}")
+        return self._failure(error, f"cannot read {name}")
 
     # --- listing ---
 
     def _list(self, prefix: str) -> _Infos:
         """Pages as they come. obstore's prefixes are whole directories; ours end anywhere."""
         empty = True
-        with told(f"cannot list {self.url}"):
+        with self._told(f"cannot list {self.url}"):
             pages: ListStream[Sequence[ObjectMeta]] = obstore.list(
                 self._clients.for_reading(_PAGE << 10), prefix.rpartition("/")[0] or None, chunk_size=_PAGE
             )
             pages_left = iter(pages)
         while True:
-            with told(f"cannot list {self.url}"):
+            with self._told(f"cannot list {self.url}"):
                 page = next(pages_left, None)
             if page is None:
                 break
@@ -205,15 +205,15 @@ class ObjectStorage(StorageBackend):
 
     # --- proof of absence ---
 
-    def _confirm_absent(self, name: str) -> ObjectInfo:
-        """After a HEAD that found nothing: its answer has no body that would say what is missing, so ask again."""
+    def _ask_again(self, name: str) -> ObjectInfo:
+        """Raise what is wrong after a HEAD: the answers to it have no body that would say what, nor what is missing."""
         self._read(name, self._clients.for_reading(), {"range": (0, 1)}, 1)
         raise StorageUnavailable(f"cannot examine {name}", cause="the store says that it is there and that it is not")
 
     def _prove_absent(self, error: FileNotFoundError, name: str) -> None:
         """Return if the store itself said that the object is not there, in a bucket that is."""
         if not read_answer(error).says_no_key:
-            raise failure(error, f"cannot tell whether {name} is there") from error
+            raise self._failure(error, f"cannot tell whether {name} is there") from error
         self._prove_bucket()
 
     def _prove_bucket(self) -> None:
@@ -221,19 +221,14 @@ class ObjectStorage(StorageBackend):
         now = self._clock.monotonic()
         if self._seen is not None and now - self._seen < _PROOF_S:
             return
-        what = CONTAINER[self._address.scheme]
         try:
             self._ask_for_bucket()
-        except FileNotFoundError as error:
-            raise StorageMissing(
-                f"the {what} {self._address.bucket} is not there",
-                cause=str(read_answer(error)),
-                hint=f"create it, or check the {what}'s name and the endpoint",
-            ) from error
         except FAILURES as error:
+            if isinstance(error, FileNotFoundError):
+                raise self._missing(read_answer(error)) from error
             # HEAD of a bucket is answered without what HEAD of an object has: obstore misses it, we do not.
             if "Header missing from response" not in str(error):
-                raise failure(error, f"cannot tell whether the {what} {self._address.bucket} is there") from error
+                raise self._failure(error, f"cannot tell whether {self._address.bucket} is there") from error
         self._seen = now
 
     def _ask_for_bucket(self) -> None:
@@ -241,6 +236,27 @@ class ObjectStorage(StorageBackend):
             obstore.head(self._clients.for_reading(), "")
         else:  # these never list a container that is not there
             next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
+
+    # --- failures ---
+
+    @contextmanager
+    def _told(self, title: str) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            raise self._failure(error, title) from error
+
+    def _failure(self, error: BaseException, title: str) -> BackstayError:
+        answer = read_answer(error)
+        return self._missing(answer) if answer.says_no_bucket else failure(error, title)
+
+    def _missing(self, answer: Answer) -> StorageMissing:
+        what = CONTAINER[self._address.scheme]
+        return StorageMissing(
+            f"the {what} {self._address.bucket} is not there",
+            cause=str(answer),
+            hint=f"create it, or check the {what}'s name and the endpoint",
+        )
 
 
 class _Etags:
