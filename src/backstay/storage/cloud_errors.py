@@ -18,12 +18,14 @@ FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all t
 _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
 _REASONS: Final = (
-    re.compile(r'kind: [A-Za-z]+, message: "([^"\n]{1,120})"'),  # what the operating system said
-    re.compile(r"(invalid peer certificate: [A-Za-z]+|InvalidCertificate\(\s*[A-Za-z]+)"),
-    re.compile(r"(failed to lookup address|dns error)"),
+    re.compile(r'message: "([^"\n]{1,120})"'),  # what the operating system said
+    re.compile(r"(InvalidCertificate\(\s*[A-Za-z]+|AlertReceived\(\s*[A-Za-z]+|InvalidMessage\(\s*[A-Za-z]+)"),
+    re.compile(r"(failed to lookup address information|dns error)"),
     re.compile(r"(IncompleteMessage|IncompleteBody|UnexpectedEof|ConnectionReset|BrokenPipe)"),
-    re.compile(r"(TimedOut|operation timed out|Timeout)"),
+    re.compile(r"(TimedOut|Timeout)"),
+    re.compile(r"(Received non-partial response when range requested|Got invalid list response)"),
 )
+_OPENING: Final = re.compile(r"\(\s*")
 _NO_KEY: Final = frozenset({"NoSuchKey", "BlobNotFound"})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _FULL: Final = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
@@ -76,7 +78,7 @@ def read_answer(error: BaseException) -> Answer:
 def _reason(text: str) -> str:
     for pattern in _REASONS:
         if found := pattern.search(text):
-            return " ".join(found[1].split())
+            return _OPENING.sub(": ", found[1])
     if "redential" in text or "169.254.169.254" in text:
         return "no credentials were found"
     return "it gave no answer that could be understood"

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,14 +19,14 @@ from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
+from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
 
 if TYPE_CHECKING:
-    from obstore import Attributes, GetOptions, ListStream, ObjectMeta
+    from obstore import Attributes, GetOptions, ObjectMeta
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
-_PAGE: Final = 1000  # what the stores give at once
 _PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
@@ -56,6 +56,7 @@ class ObjectStorage(StorageBackend):
         self._attributes: Attributes | None = {"Storage-Class": storage_class} if storage_class else None
         self._etags = _Etags()
         self._seen: float | None = None  # when the bucket was last known to be there
+        self._witness: str | None = None  # an object that was seen: no listing of everything may be without it
 
     @property
     def url(self) -> str:
@@ -82,6 +83,7 @@ class ObjectStorage(StorageBackend):
         if not self._etags.fits(answer["e_tag"], body):
             self.delete(name)  # it is ours: the create has just succeeded, and nobody was told so
             raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
+        self._witness = self._witness or name
 
     def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         check_name(name)
@@ -98,6 +100,8 @@ class ObjectStorage(StorageBackend):
 
     def delete(self, name: str) -> None:
         check_name(name)
+        if self._witness == name:
+            self._witness = None
         try:
             obstore.delete(self._clients.for_reading(), self._root + name)
         except FileNotFoundError as error:
@@ -161,6 +165,7 @@ class ObjectStorage(StorageBackend):
             raise StorageUnavailable(
                 f"{name} has other bytes than were asked for", cause=f"{len(data)} bytes came instead of {size}"
             )
+        self._witness = self._witness or name
         return bytes(data)
 
     @staticmethod
@@ -177,22 +182,27 @@ class ObjectStorage(StorageBackend):
     # --- listing ---
 
     def _list(self, prefix: str) -> _Infos:
-        """Pages as they come. obstore's prefixes are whole directories; ours end anywhere."""
-        empty = True
-        with self._told(f"cannot list {self.url}"):
-            pages: ListStream[Sequence[ObjectMeta]] = obstore.list(
-                self._clients.for_reading(_PAGE << 10), prefix.rpartition("/")[0] or None, chunk_size=_PAGE
-            )
-            pages_left = iter(pages)
+        """Entries as they come. obstore's prefixes are whole directories; ours end anywhere."""
+        entries = self._entries(prefix.rpartition("/")[0])
         while True:
             with self._told(f"cannot list {self.url}"):
-                page = next(pages_left, None)
-            if page is None:
-                break
+                meta = next(entries, None)
+            if meta is None:
+                return
+            if meta["path"].startswith(prefix):
+                yield self._info(meta)
+
+    def _entries(self, directory: str) -> Iterator[ObjectMeta]:
+        listing = CloudListing(
+            self._clients.for_reading(PAGE << 10),
+            self._address.prefix,
+            is_there=lambda key: self.exists(key[len(self._root) :]),
+            witness=lambda: None if self._witness is None else self._root + self._witness,
+        )
+        empty = True
+        for meta in listing.entries(directory):
             empty = False
-            for meta in page:
-                if meta["path"].startswith(prefix):
-                    yield self._info(meta)
+            yield meta
         if empty:  # some stores list a bucket that is not there
             self._prove_bucket()
 
