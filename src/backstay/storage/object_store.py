@@ -104,10 +104,9 @@ class ObjectStorage(StorageBackend):
             self._witness = None
         try:
             obstore.delete(self._clients.for_reading(), self._root + name)
-        except FileNotFoundError as error:
-            self._prove_absent(error, name)
         except FAILURES as error:
-            raise self._failure(error, f"cannot delete {name}") from error
+            if not isinstance(error, FileNotFoundError) or self.exists(name):
+                raise self._failure(error, f"cannot delete {name}") from error
 
     def list(self, prefix: str = "") -> _Infos:
         check_prefix(prefix)
