@@ -18,7 +18,9 @@ BackstayError
 ├── InsufficientSpace         exit 14
 │   └── QuotaExceeded         exit 14
 ├── StorageUnavailable        exit 15  the store does not answer as it should (transient by nature)
-│   └── StorageMissing        exit 15  the directory or bucket itself is not there
+│   ├── StorageMissing        exit 15  the directory or bucket itself is not there
+│   ├── StorageRefused        exit 15  the store knows us not, or forbids it
+│   └── StorageUnfit          exit 15  the store lacks what a repository relies on
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
@@ -187,6 +189,20 @@ class StorageMissing(StorageUnavailable):
 
     transient = False
     default_hint = "check the address; if it is on a disk or a share, mount it"
+
+
+class StorageRefused(StorageUnavailable):
+    """The store answered, and said no: credentials, permissions, or a rule of its own."""
+
+    transient = False
+    default_hint = "check the credentials and what they allow"
+
+
+class StorageUnfit(StorageUnavailable):
+    """The store works, but cannot do what a repository relies on."""
+
+    transient = False
+    default_hint = "use another store; `backstay check-storage` shows what this one can do"
 
 
 class HoldViolation(BackstayError):

@@ -45,6 +45,7 @@ def test_the_commands_of_this_version() -> None:
         "prune",
         "delete",
         "gc",
+        "check-storage",
         "benchmark",
         "completion",
     ]

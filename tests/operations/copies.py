@@ -107,7 +107,7 @@ def contents(place: Path) -> dict[str, bytes | str]:
 def restored(repository: Repository, snapshot: str, to: Path, source: Path) -> tuple[dict[str, bytes | str], list[str]]:
     """(what a restore gives, the paths that it could not)."""
     result = run_restore(repository, repository.snapshots.get(snapshot), to, RestoreOptions(verify=True))
-    return contents(to / str(source).lstrip("/")), [str(path) for path, _ in result.errors]
+    return contents(to / str(source).lstrip("/")), [item.path for item in result.errors]
 
 
 def kinds(names: Iterable[str]) -> set[str]:

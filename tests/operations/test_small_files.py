@@ -190,8 +190,8 @@ def test_what_a_process_cannot_write_is_told_by_name(
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     result = restored(repository, tmp_path / "out")
-    assert {path.rpartition("/")[2] for path, _ in result.errors} >= {"f3"}
-    assert len([path for path, _ in result.errors if path.endswith("/f3")]) >= DIRECTORIES
+    assert {item.path.rpartition("/")[2] for item in result.errors} >= {"f3"}
+    assert len([item for item in result.errors if item.path.endswith("/f3")]) >= DIRECTORIES
     assert len({problem.path for problem in result.problems}) == (DIRECTORIES if os.geteuid() == 0 else 0)
     assert started
 

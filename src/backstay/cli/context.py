@@ -19,7 +19,7 @@ from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers
-from backstay.errors import InsufficientSpace, InvalidRequest, NoRepository, StorageUnavailable
+from backstay.errors import InsufficientSpace, InvalidRequest, NoRepository, StorageMissing, StorageUnavailable
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -157,7 +157,13 @@ class Context:
 
     def _require(self, backend: StorageBackend, location: Location) -> None:
         """Raise when there is no repository, before anybody is asked for its password."""
-        if not has_repository(backend):
+        from backstay.repository.format import REPO
+
+        try:
+            there = backend.exists(REPO)
+        except StorageMissing as error:
+            raise self._no_repository(location, str(error)) from error
+        if not there:
             raise self._no_repository(location, "")
 
     @staticmethod
@@ -184,7 +190,6 @@ class Context:
 
 def has_repository(backend: StorageBackend) -> bool:
     """Whether a repository lies in this store."""
-    from backstay.errors import StorageMissing
     from backstay.repository.format import REPO
 
     try:

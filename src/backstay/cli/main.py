@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, jsonout, keys, look, restore, space
+from backstay.cli import assist, backup, care, jsonout, keys, look, restore, space, storage
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -133,7 +133,13 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "cat": restore.cat,
         "stats": look.stats,
     },
-    "Keep it good": {"verify": care.verify, "prune": space.prune, "delete": space.delete, "gc": space.gc},
+    "Keep it good": {
+        "verify": care.verify,
+        "prune": space.prune,
+        "delete": space.delete,
+        "gc": space.gc,
+        "check-storage": storage.check_storage,
+    },
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {

@@ -115,6 +115,7 @@ class Collector:
 
     def execute(self, plan: CollectionPlan) -> CollectionResult:
         """Carry a plan out as far as running writers allow; the rest is done by the next collection."""
+        self.repository.require_fit()
         swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
         if plan.sparse:
             self._rewrite_if_room(plan)

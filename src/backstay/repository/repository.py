@@ -34,6 +34,7 @@ from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
+from backstay.storage.fitness import require_fit
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, unwrap
 
@@ -76,6 +77,7 @@ class Repository:
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
         self._index: Index | None = None
         self._reader: BlobReader | None = None
+        self._is_fit = False
 
     @classmethod
     def create(
@@ -97,6 +99,7 @@ class Repository:
         environment = environment or Environment()
         if _has_header(backend):
             raise _exists(backend)
+        require_fit(backend)
         header = RepoHeader(
             format=FORMAT,
             uuid=environment.random(16).hex(),
@@ -207,11 +210,18 @@ class Repository:
 
     def begin_session(self) -> Session:
         """Announce a writer, then look at collections and index: in this order, on which collection relies."""
+        self.require_fit()
         self.keyring.begin_epoch_if_due(self.clock)
         session = Session(self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random)
         session.announce()
         self.reload_index()
         return session
+
+    def require_fit(self) -> None:
+        """Before anything is written: see once that the store still does what writers rely on. Raises StorageUnfit."""
+        if not self._is_fit:
+            require_fit(self.backend)
+            self._is_fit = True
 
     def close(self) -> None:
         if self._index is not None:

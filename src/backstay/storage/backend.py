@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -25,10 +25,16 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a store can do; probed when a repository is created, not believed."""
+    """What a store can do; probed before a repository is written to, not believed.
+
+    `checksums`: it refuses bytes that do not fit the checksum sent with them. `proven`: tests have shown all of this
+    for every store of the kind, so that no probe is needed.
+    """
 
     atomic_create: bool = True
     range_reads: bool = True
+    checksums: bool = False
+    proven: bool = field(default=False, compare=False)
 
 
 class StorageBackend(ABC):
@@ -93,6 +99,10 @@ class StorageBackend(ABC):
         Whoever finds that an object does not decode asks each of them for it (`backstay.storage.copies`).
         """
         return (self,)
+
+    def refuses_damage(self, name: str) -> bool:  # noqa: ARG002 - most backends send no checksum
+        """Try whether the store refuses bytes that do not fit the checksum sent with them; `name` is free for it."""
+        return False
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
         """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""

@@ -23,7 +23,7 @@ from backstay.errors import (
     StorageMissing,
     StorageUnavailable,
 )
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
 
@@ -68,6 +68,8 @@ class LocalStorage(StorageBackend):
     any more, or lies on another device than before, is a disk that was unmounted: StorageUnavailable, never
     "not found", and nothing is written below its empty mount point.
     """
+
+    capabilities = Capabilities(proven=True)
 
     def __init__(self, path: Path | str, *, create: bool = True, filesystem: Filesystem | None = None) -> None:
         self._root = Path(path).absolute()

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest, ObjectExists, ObjectNotFound, StorageUnavailable
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.names import check_name, check_prefix, check_range
 
 _SYSTEM_CLOCK: Final = SystemClock()
@@ -26,6 +26,7 @@ class _Shelf:
 class MemoryStorage(StorageBackend):
     """A dictionary. Instances of the same name share it; one without a name has its own."""
 
+    capabilities = Capabilities(proven=True)
     _shelves: ClassVar[dict[str, _Shelf]] = {}
 
     def __init__(self, name: str = "", *, clock: Clock = _SYSTEM_CLOCK) -> None:

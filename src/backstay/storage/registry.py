@@ -18,7 +18,11 @@ from backstay.storage.memory import open_memory
 GROUP: Final = "backstay.storage"  # entry points: name = scheme, object = callable(url) -> StorageBackend
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Scheme of each driver that comes with the program, and where it is: loaded only when an address asks for it.
-_BUILT_IN: Final[dict[str, str]] = {}
+_BUILT_IN: Final[dict[str, str]] = {
+    "s3": "backstay.storage.object_store:open_s3",
+    "az": "backstay.storage.object_store:open_az",
+    "gs": "backstay.storage.object_store:open_gs",
+}
 _HERE: Final = ("file", "memory")
 _PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"}) - set(_BUILT_IN)
 
@@ -124,6 +128,7 @@ def probe_capabilities(backend: StorageBackend, *, rng: random.Random | None = N
         return Capabilities(
             atomic_create=declared.atomic_create and refused and kept == _FIRST,
             range_reads=declared.range_reads and _reads_ranges(backend, name, kept),
+            checksums=backend.refuses_damage(f"{name}-damaged"),
         )
     finally:
         backend.delete(name)

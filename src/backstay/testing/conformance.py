@@ -17,14 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from backstay.errors import BackstayError, InvalidRequest, ObjectExists, ObjectNotFound, StorageUnavailable
+from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound
+from backstay.storage import promises
 from backstay.storage.backend import Buffer, StorageBackend
+from backstay.storage.promises import together
 
-RACERS = 16
-ROUNDS = 4
-SIZES = (0, 1, 2, 3, 4095, 4096, 4097, 65_535, 65_536, 1 << 20)
-RANGES = ((0, 0), (0, 1), (0, 1000), (1, 998), (1, 999), (500, 250), (999, 1), (1000, 0))
-BAD_RANGES = ((0, 1001), (1, 1000), (999, 2), (1000, 1), (1001, 0), (1001, None), (5000, None), (5000, 1), (0, 1 << 62))
 BAD_NAMES = (
     "", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a/./b", "a/..",
     "a b", "a\\b", "a\n", "a\0b", "ä", "a:b", "a%2fb", "a*", "~a+", ".tmp-1-ab", "a/.tmp-x", "x" * 256,
@@ -49,32 +46,13 @@ def _bytes(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)  # noqa: S311 - repeatable, not secret
 
 
-def _together(calls: list[Callable[[], object]]) -> list[object]:
-    """Results, or the BackstayErrors, of calls that start as close to each other as threads can."""
-    barrier = threading.Barrier(len(calls))
-
-    def start(call: Callable[[], object]) -> object:
-        barrier.wait()
-        try:
-            return call()
-        except BackstayError as error:
-            return error
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [*pool.map(start, calls)]
-
-
 class StorageConformance:
     """Inherit from it and give a fixture `backend`; each test gets an empty store."""
 
     # --- store ---
 
     def test_what_was_stored_comes_back(self, backend: StorageBackend) -> None:
-        for size in SIZES:
-            data = _bytes(size, size)
-            backend.store(f"sizes/{size}", data)
-            assert backend.retrieve(f"sizes/{size}") == data
-            assert backend.stat(f"sizes/{size}").size == size
+        assert promises.content_comes_back(backend, "sizes") == promises.KEPT
 
     def test_every_kind_of_buffer_is_taken(self, backend: StorageBackend) -> None:
         whole = _bytes(1000)
@@ -99,29 +77,13 @@ class StorageConformance:
         assert type(first) is bytes, "bytes cannot be changed by whoever gets them"
 
     def test_an_object_is_written_once(self, backend: StorageBackend) -> None:
-        backend.store("a/b", b"first")
-        for data in (b"second, longer", b"first", b""):
-            with _refused(ObjectExists, "from a second store"):
-                backend.store("a/b", data)
-        assert backend.retrieve("a/b") == b"first"
+        assert promises.written_once(backend, "a") == promises.KEPT
 
     def test_of_racing_stores_exactly_one_succeeds(self, backend: StorageBackend) -> None:
-        for round_ in range(ROUNDS):
-            name = f"race/{round_}"
-            contents = [f"{racer}:".encode() * 500 for racer in range(RACERS)]
-            results = _together([partial(backend.store, name, data) for data in contents])
-            winners = [data for data, result in zip(contents, results, strict=True) if result is None]
-            losers = [result for result in results if isinstance(result, ObjectExists)]
-            assert len(winners) == 1, f"{len(winners)} of {RACERS} racing stores succeeded"
-            assert len(losers) == RACERS - 1, f"the others must get ObjectExists: {results}"
-            assert backend.retrieve(name) == winners[0], "the object is not the winner's"
+        assert promises.races_have_one_winner(backend, "race") == promises.KEPT
 
     def test_overwrite_replaces_the_whole_object(self, backend: StorageBackend) -> None:
-        for data in (b"first", b"second, and longer", b"3rd", b""):
-            backend.store("a", data, overwrite=True)
-            assert backend.retrieve("a") == data
-            assert backend.stat("a").size == len(data)
-        assert _names(backend) == ["a"]
+        assert promises.overwriting_replaces(backend, "a") == promises.KEPT
 
     def test_readers_see_the_old_or_the_new_object(self, backend: StorageBackend) -> None:
         contents = [bytes([number]) * 20_000 for number in range(8)]
@@ -142,7 +104,7 @@ class StorageConformance:
                 seen.add(backend.retrieve("a"))
             return seen
 
-        _, *seen = _together([write, read, read])
+        _, *seen = together([write, read, read])
         for found in seen:
             assert isinstance(found, set), found
             assert found <= set(contents), "a reader saw a mixture"
@@ -157,21 +119,10 @@ class StorageConformance:
     # --- retrieve ---
 
     def test_ranges(self, backend: StorageBackend) -> None:
-        data = _bytes(1000)
-        backend.store("a", data)
-        for start, length in RANGES:
-            assert backend.retrieve("a", start=start, length=length) == data[start : start + length], (start, length)
-        for start in (0, 1, 999, 1000):
-            assert backend.retrieve("a", start=start) == data[start:], start
+        assert promises.ranges_are_exact(backend, "a") == promises.KEPT
 
     def test_a_range_past_the_end_is_an_error(self, backend: StorageBackend) -> None:
-        backend.store("a", _bytes(1000))
-        backend.store("empty", b"")
-        for start, length in BAD_RANGES:
-            with _refused(StorageUnavailable, f"for {length} bytes at {start} of 1000"):
-                backend.retrieve("a", start=start, length=length)
-        with _refused(StorageUnavailable, "for a byte of nothing"):
-            backend.retrieve("empty", length=1)
+        assert promises.bad_ranges_are_refused(backend, "a") == promises.KEPT
 
     def test_a_negative_range_is_an_error(self, backend: StorageBackend) -> None:
         backend.store("a", b"1234")
@@ -237,10 +188,7 @@ class StorageConformance:
         assert {info.name: info.size for info in backend.list("s/")} == {"s/0": 0, "s/1": 1, "s/5000": 5000}
 
     def test_a_long_listing_is_complete(self, backend: StorageBackend) -> None:
-        names = {f"many/{number:04}" for number in range(300)}
-        with ThreadPoolExecutor(8) as pool:
-            [*pool.map(lambda name: backend.store(name, b""), names)]
-        assert _names(backend, "many/") == sorted(names)
+        assert promises.listings_are_complete(backend, "many") == promises.KEPT
 
     def test_what_was_stored_before_is_listed_while_others_store(self, backend: StorageBackend) -> None:
         before = [f"x/{number % 7}/{number}" for number in range(40)]
@@ -255,7 +203,7 @@ class StorageConformance:
         def read() -> list[list[str]]:
             return [_names(backend, "x/") for _ in range(10)]
 
-        _, *seen = _together([write, read, read])
+        _, *seen = together([write, read, read])
         for listings in seen:
             assert isinstance(listings, list), listings
             for listing in listings:

@@ -1,0 +1,176 @@
+"""Try on a live store what a repository relies on, in a scratch place that is emptied afterwards, and measure it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal, TypeAlias
+
+from backstay.core.clock import Clock, SystemClock
+from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.errors import BackstayError, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.storage import promises
+from backstay.storage.backend import StorageBackend
+from backstay.storage.local import LocalStorage
+
+Need: TypeAlias = Literal["any use", "several writers", "nothing"]
+Verdict: TypeAlias = Literal["usable", "limited", "unusable"]
+
+BYTES: Final = 32 << 20  # to move for the figures, each way
+PIECE: Final = 8 << 20
+CALLS: Final = 20  # of which the median is taken
+PARALLEL: Final = 2
+_SWEEPS: Final = 2  # a store that lists badly may show some only now
+SKEW_S: Final = 60.0  # from which on a difference of clocks is worth a word
+_SYSTEM_CLOCK: Final = SystemClock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One thing that was tried; `needed_for` says what it takes away if it is not so."""
+
+    name: str
+    ok: bool
+    needed_for: Need
+    details: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Seconds of one small call, in the median; bytes per second of large objects, two at a time."""
+
+    put_latency_s: float
+    get_latency_s: float
+    put_rate: float
+    get_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageReport:
+    """What a store can and cannot do; no figures where it is unusable."""
+
+    address: str
+    points: tuple[Point, ...]
+    figures: Figures | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """usable: for several writers at once; limited: for one at a time; unusable: not for a repository."""
+        lacking = {point.needed_for for point in self.points if not point.ok}
+        return "unusable" if "any use" in lacking else "limited" if "several writers" in lacking else "usable"
+
+
+_Promise: TypeAlias = Callable[[StorageBackend, str], str]
+_PROMISES: Final[tuple[tuple[str, Need, _Promise], ...]] = (
+    ("gives back what was stored", "any use", promises.content_comes_back),
+    ("says what is absent", "any use", promises.absence_is_told),
+    ("gives exact parts of objects", "any use", promises.ranges_are_exact),
+    ("refuses parts behind the end", "any use", promises.bad_ranges_are_refused),
+    ("lists all objects at once", "any use", promises.listings_are_complete),
+    ("overwrites when asked to", "any use", promises.overwriting_replaces),
+    ("deletes", "any use", promises.what_is_deleted_is_gone),
+    ("creates a name only once", "several writers", promises.written_once),
+    ("decides races", "several writers", promises.races_have_one_winner),
+)
+
+
+def check_storage(
+    backend: StorageBackend,
+    *,
+    size: int = BYTES,
+    events: EventSink = ignore,
+    clock: Clock = _SYSTEM_CLOCK,
+    rng: random.Random | None = None,
+) -> StorageReport:
+    """Try everything, and clean up. Raises StorageUnavailable when the store cannot be reached or refuses us."""
+    place = f"check-{(rng or random.SystemRandom()).getrandbits(64):016x}"
+    events(Started(operation="check-storage"))
+    with _emptied(backend, place) as scratch:
+        points = [*_try_promises(scratch, place, events), _checksum(scratch, place), _skew(scratch, place, clock)]
+        report = StorageReport(address=backend.url, points=tuple(points), figures=None)
+        if report.verdict != "unusable":
+            figures = _measure(scratch, f"{place}/speed", size, clock, events)
+            report = StorageReport(address=backend.url, points=report.points, figures=figures)
+    events(Finished(operation="check-storage"))
+    return report
+
+
+@contextmanager
+def _emptied(backend: StorageBackend, place: str) -> Iterator[StorageBackend]:
+    """The store; afterwards it holds nothing at the place."""
+    try:
+        yield backend
+    except BaseException:
+        with suppress(BackstayError):  # what went wrong first says more
+            _empty(backend, place)
+        raise
+    _empty(backend, place)
+
+
+def _empty(backend: StorageBackend, place: str) -> None:
+    for _ in range(_SWEEPS):
+        with ThreadPoolExecutor(8) as pool:
+            [*pool.map(lambda info: backend.delete(info.name), list(backend.list(f"{place}/")))]
+    if isinstance(backend, LocalStorage):  # where empty directories stay
+        shutil.rmtree(Path(backend.url) / place, ignore_errors=True)
+
+
+def _try_promises(backend: StorageBackend, place: str, events: EventSink) -> Iterator[Point]:
+    for number, (name, need, promise) in enumerate(_PROMISES):
+        events(Progress(files=number, bytes=0, current=name))
+        try:
+            broken = promise(backend, f"{place}/{number}")
+        except (StorageMissing, StorageRefused):
+            raise
+        except StorageUnavailable as error:
+            if number == 0:  # then it is not this promise, but the store
+                raise
+            broken = str(error)
+        yield Point(name=name, ok=not broken, needed_for=need, details=broken)
+
+
+def _checksum(backend: StorageBackend, place: str) -> Point:
+    refuses = backend.refuses_damage(f"{place}/damaged")
+    details = "" if refuses else "damage on the way is noticed when the data is read, not when it is stored"
+    return Point(name="checks what arrives by its checksum", ok=refuses, needed_for="nothing", details=details)
+
+
+def _skew(backend: StorageBackend, place: str, clock: Clock) -> Point:
+    """How far the store's clock is from ours, not counting the time that storing took and parts of a second."""
+    before = clock.now_ns() // 10**9
+    backend.store(f"{place}/clock", b"")
+    after = clock.now_ns() // 10**9
+    told = backend.stat(f"{place}/clock").modified_ns // 10**9
+    skew = max(before - told, told - after, 0)
+    details = f"it is {skew} s {'behind' if told < before else 'ahead'}" if skew else ""
+    return Point(name="has the same time as this machine", ok=skew <= SKEW_S, needed_for="nothing", details=details)
+
+
+def _measure(backend: StorageBackend, place: str, size: int, clock: Clock, events: EventSink) -> Figures:
+    """Small calls one after the other, then large ones two at a time; the data cannot be compressed on the way."""
+    events(Progress(files=len(_PROMISES), bytes=0, current="speed"))
+    names = [f"{place}/small-{number}" for number in range(CALLS)]
+    puts = [_seconds(partial(backend.store, name, b"1234567890"), clock) for name in names]
+    gets = [_seconds(partial(backend.retrieve, name), clock) for name in names]
+    piece = random.randbytes(min(PIECE, size))  # noqa: S311 - not secret
+    large = [f"{place}/large-{number}" for number in range(max(1, size // PIECE))]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        stored = _seconds(lambda: [*pool.map(lambda name: backend.store(name, piece), large)], clock)
+        read = _seconds(lambda: [*pool.map(backend.retrieve, large)], clock)
+    moved = len(piece) * len(large)
+    return Figures(
+        put_latency_s=median(puts), get_latency_s=median(gets), put_rate=moved / stored, get_rate=moved / read
+    )
+
+
+def _seconds(call: Callable[[], object], clock: Clock) -> float:
+    before = clock.monotonic()
+    call()
+    return max(clock.monotonic() - before, 1e-9)

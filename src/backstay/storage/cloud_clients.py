@@ -1,0 +1,248 @@
+"""obstore's clients for one address: by cloud, and by how long a transfer may take.
+
+obstore's `timeout` covers a whole request with its body, and its `read_timeout` runs during an upload too. So a small
+object and a large one need clients of their own, and so do uploads and downloads.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from backstay.core.clock import Clock
+from backstay.errors import InvalidRequest
+from backstay.storage.cloud_address import CloudAddress
+from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+CloudStore: TypeAlias = S3Store | AzureStore | GCSStore
+
+CONTENT_TYPE: Final = "application/octet-stream"
+_NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(0)}  # one wrapper does it for all
+_STEPS: Final = (1 << 20, 20 << 20, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait for a store.
+
+    `connect` and `silence` are seconds; a transfer may take `silence` and as long as its bytes need at `slowest` bytes
+    a second, which is what one of eight parallel uploads has on a line of 2 Mbit/s.
+    """
+
+    connect: float = 10.0
+    silence: float = 60.0
+    slowest: int = 32 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Which client: for uploads or not, up to how many bytes, objects locked until when, claiming which checksum."""
+
+    upload: bool
+    limit: int
+    locked_until: str
+    checksum: str
+
+
+class CloudClients:
+    """Clients of one address, made when they are first needed. Any thread may ask."""
+
+    def __init__(
+        self,
+        address: CloudAddress,
+        environ: Mapping[str, str],
+        *,
+        clock: Clock,
+        patience: Patience,
+    ) -> None:
+        self._address, self._clock, self._patience = address, clock, patience
+        self._make = _MAKERS[address.scheme](address, environ)
+        self._root = _certificates(address.get("ca"))
+        self._retention = _retention(address)
+        self._clients: dict[_Kind, CloudStore] = {}
+        self._lock = threading.Lock()
+
+    def for_reading(self, size: int = 0) -> CloudStore:
+        """For requests without a body whose answer has so many bytes."""
+        return self._client(_Kind(False, _class(size), "", ""))
+
+    def for_reading_all(self) -> CloudStore:
+        """The same when nobody knows how many it has."""
+        return self._client(_Kind(False, _STEPS[-1], "", ""))
+
+    def for_storing(self, size: int, *, checksum: str = "") -> CloudStore:
+        """For a body of so many bytes. With a `checksum` (SHA-256, base64) that is claimed, whatever the body is."""
+        return self._client(_Kind(True, _class(size), self._locked_until(), checksum))
+
+    def _client(self, kind: _Kind) -> CloudStore:
+        with self._lock:
+            if kind not in self._clients:
+                self._clients[kind] = self._make(self._options(kind), bool(kind.checksum))
+            return self._clients[kind]
+
+    def _options(self, kind: _Kind) -> ClientConfig:
+        patience, headers = self._patience, {}
+        if kind.locked_until:
+            headers["x-amz-object-lock-mode"] = self._retention[1]
+            headers["x-amz-object-lock-retain-until-date"] = kind.locked_until
+        if kind.checksum:
+            headers["x-amz-checksum-sha256"] = kind.checksum
+        options: ClientConfig = {
+            "connect_timeout": timedelta(seconds=patience.connect),
+            "timeout": timedelta(seconds=patience.silence + kind.limit / patience.slowest),
+            "allow_invalid_certificates": False,
+            "default_content_type": CONTENT_TYPE,
+            "user_agent": "backstay",
+        }
+        if not kind.upload:
+            options["read_timeout"] = timedelta(seconds=patience.silence)
+        if headers:
+            options["default_headers"] = headers
+        if self._root:
+            options["root_certificate"] = self._root
+        if proxy := self._address.get("proxy"):
+            options["proxy_url"] = proxy
+        return options
+
+    def _locked_until(self) -> str:
+        """The end of the last day of the retention, so that one client serves for a day."""
+        days, _ = self._retention
+        if not days:
+            return ""
+        today: datetime = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return (today + timedelta(days=days + 1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_Make: TypeAlias = "Callable[[ClientConfig, bool], CloudStore]"
+
+
+def _class(size: int) -> int:
+    """The bound of the class that a transfer belongs to; no store takes more than the last one in one request."""
+    return next((step for step in _STEPS if size <= step), _STEPS[-1])
+
+
+def _certificates(path: str | None) -> str:
+    """The certificates of a file, read once. InvalidRequest when there are none."""
+    if path is None:
+        return ""
+    try:
+        text = Path(path).expanduser().read_text()
+        ssl.create_default_context(cadata=text)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"{path} holds no certificates", cause=str(error), hint="give a file in PEM form: ca=/path/to/ca.pem"
+        ) from error
+    return text
+
+
+def _retention(address: CloudAddress) -> tuple[int, str]:
+    """For how many days objects are locked (0: not at all), and how."""
+    days, mode = address.get("retain-days"), (address.get("retain-mode") or "compliance").upper()
+    if mode not in ("COMPLIANCE", "GOVERNANCE"):
+        raise InvalidRequest("retain-mode is wrong", hint="write retain-mode=compliance or retain-mode=governance")
+    if days is None:
+        return 0, mode
+    if not (days.isascii() and days.isdigit() and 1 <= int(days) <= 36500):
+        raise InvalidRequest("retain-days is no number of days", hint="write for example retain-days=30")
+    return int(days), mode
+
+
+def _s3(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+    profile = AwsProfile(environ)
+    endpoint = (
+        address.get("endpoint")
+        or environ.get("AWS_ENDPOINT_URL_S3")
+        or environ.get("AWS_ENDPOINT_URL")
+        or profile.get("endpoint_url")
+        or ""
+    ).rstrip("/")
+    settings: dict[str, Any] = {**aws_keys(profile, environ), **_style(address, endpoint)}
+    settings["region"] = (
+        address.get("region")
+        or environ.get("AWS_REGION")
+        or environ.get("AWS_DEFAULT_REGION")
+        or profile.get("region")
+        or "us-east-1"
+    )
+    provider = aws_provider(profile, environ)
+
+    def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
+        own: dict[str, Any] = settings if claims_checksum else {**settings, "checksum_algorithm": "SHA256"}
+        return S3Store(
+            address.bucket,
+            client_options=_with_http(options, endpoint),
+            retry_config=_NO_RETRIES,
+            credential_provider=provider,
+            conditional_put="etag",
+            disable_bulk_delete=True,
+            **own,
+        )
+
+    return make
+
+
+def _style(address: CloudAddress, endpoint: str) -> dict[str, Any]:
+    """Where the bucket's name goes: into the host name at AWS, into the path elsewhere, or as the address says.
+
+    A certificate for `*.host` does not fit a bucket with dots in its name.
+    """
+    given = address.get("path-style")
+    if given not in (None, "true", "false"):
+        raise InvalidRequest("path-style is wrong", hint="write path-style=true or path-style=false")
+    in_path = given == "true" or (given is None and (bool(endpoint) or "." in address.bucket))
+    if not endpoint:
+        return {"virtual_hosted_style_request": not in_path}
+    if not in_path:
+        scheme, _, host = endpoint.partition("://")
+        endpoint = f"{scheme}://{address.bucket}.{host}"
+    # obstore prefers the second key, also when it has only read it from the environment.
+    return {"virtual_hosted_style_request": not in_path, "endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
+
+
+def _az(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+    settings: dict[str, Any] = azure_settings(environ)
+    if account := address.get("account") or environ.get("AZURE_STORAGE_ACCOUNT"):
+        settings["account_name"] = account
+    given = address.get("endpoint") or environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
+    if given:
+        settings["endpoint"] = given.rstrip("/")
+    endpoint = settings.get("endpoint", "")
+
+    def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
+        del claims_checksum  # no checksum that obstore could send
+        return AzureStore(
+            address.bucket, client_options=_with_http(options, endpoint), retry_config=_NO_RETRIES, **settings
+        )
+
+    return make
+
+
+def _gs(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+    endpoint = (address.get("endpoint") or environ.get("GOOGLE_BASE_URL") or "").rstrip("/")
+    settings: dict[str, Any] = {"base_url": endpoint} if endpoint else {}
+
+    def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
+        del claims_checksum
+        return GCSStore(
+            address.bucket, client_options=_with_http(options, endpoint), retry_config=_NO_RETRIES, **settings
+        )
+
+    return make
+
+
+def _with_http(options: ClientConfig, endpoint: str) -> ClientConfig:
+    """Without TLS only where the endpoint says so itself, whatever the environment allows."""
+    return {**options, "allow_http": endpoint.startswith("http://")}
+
+
+_MAKERS: Final = {"s3": _s3, "az": _az, "gs": _gs}

@@ -1,0 +1,30 @@
+"""Whether a store can hold a repository that several programs write to: tried out, before anything is written."""
+
+from __future__ import annotations
+
+from backstay.errors import StorageUnfit
+from backstay.storage.backend import Capabilities, StorageBackend
+from backstay.storage.registry import probe_capabilities
+
+
+def require_fit(backend: StorageBackend) -> Capabilities:
+    """What the store can do, if that is enough. Raises StorageUnfit.
+
+    Snapshots are committed, and writers fenced, by creating a name that only one of several can create. Where the
+    second overwrites the first, two backups at the same time, or one beside `gc`, lose data that was acknowledged.
+    """
+    declared = backend.capabilities
+    found = declared if declared.proven else probe_capabilities(backend)
+    if lacking := _lacking(found):
+        raise StorageUnfit(f"{backend.url} cannot hold a repository", cause=" and ".join(lacking))
+    return found
+
+
+def _lacking(found: Capabilities) -> list[str]:
+    lacks = {
+        "it overwrites an object that it was asked only to create, so that writers at the same time lose data": (
+            found.atomic_create
+        ),
+        "it does not give parts of objects": found.range_reads,
+    }
+    return [what for what, has in lacks.items() if not has]

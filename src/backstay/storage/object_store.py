@@ -1,0 +1,318 @@
+"""Objects in the cloud: S3 and what speaks like it, Azure Blob Storage, Google Cloud Storage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import obstore
+
+from backstay.core.clock import Clock, SystemClock, ns_from_datetime
+from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
+from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
+from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
+from backstay.storage.cloud_listing import PAGE, CloudListing
+from backstay.storage.names import check_name, check_prefix, check_range
+
+if TYPE_CHECKING:
+    from obstore import Attributes, GetOptions, ObjectMeta
+
+_Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
+
+_PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
+_LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
+_MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
+
+
+class ObjectStorage(StorageBackend):
+    """A bucket or container, or what lies in it below a prefix.
+
+    Objects are stored in one request each, with a condition that lets the store decide races. Nothing is tried
+    twice here. That an object is absent is believed when the store says so in its own words and the bucket is seen
+    to be there.
+    """
+
+    def __init__(
+        self,
+        address: CloudAddress,
+        environ: Mapping[str, str],
+        *,
+        clock: Clock | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._address = address
+        self._clock = clock or SystemClock()
+        self._clients = CloudClients(address, environ, clock=self._clock, patience=patience or Patience())
+        self._root = f"{address.prefix}/" if address.prefix else ""
+        storage_class = address.get("storage-class")
+        self._attributes: Attributes | None = {"Storage-Class": storage_class} if storage_class else None
+        self._etags = _Etags()
+        self._seen: float | None = None  # when the bucket was last known to be there
+        self._witness: str | None = None  # an object that was seen: no listing of everything may be without it
+
+    @property
+    def url(self) -> str:
+        return str(self._address)
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        check_name(name)
+        body = _flat(data)
+        if self._seen is None:  # some stores make a bucket that is not there, also one with a misspelt name
+            self._prove_bucket()
+        try:
+            answer = obstore.put(
+                self._clients.for_storing(len(body)),
+                self._root + name,
+                body,
+                attributes=self._attributes,
+                mode="overwrite" if overwrite else "create",
+                use_multipart=False,
+            )
+        except FAILURES as error:
+            if says_exists(error):
+                raise ObjectExists(name) from None
+            raise self._failure(error, f"cannot store {name}") from error
+        if not self._etags.fits(answer["e_tag"], body):
+            self.delete(name)  # it is ours: the create has just succeeded, and nobody was told so
+            raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
+        self._witness = self._witness or name
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        check_name(name)
+        check_range(start, length)
+        if length == 0:
+            _check_end(name, start, self.stat(name).size)
+            return b""
+        if length is None:
+            return self._read_to_end(name, start)
+        end = start + length
+        if end > _LARGEST:
+            _check_end(name, end, self.stat(name).size)
+        return self._read(name, self._clients.for_reading(length), {"range": (start, end)}, length)
+
+    def delete(self, name: str) -> None:
+        check_name(name)
+        if self._witness == name:
+            self._witness = None
+        try:
+            obstore.delete(self._clients.for_reading(), self._root + name)
+        except FAILURES as error:
+            if not isinstance(error, FileNotFoundError) or self.exists(name):
+                raise self._failure(error, f"cannot delete {name}") from error
+
+    def list(self, prefix: str = "") -> _Infos:
+        check_prefix(prefix)
+        return self._list(self._root + prefix)
+
+    def stat(self, name: str) -> ObjectInfo:
+        check_name(name)
+        try:
+            meta = obstore.head(self._clients.for_reading(), self._root + name)
+        except FAILURES as error:
+            if read_answer(error).status:
+                return self._ask_again(name)
+            raise self._failure(error, f"cannot examine {name}") from error
+        return self._info(meta)
+
+    def refuses_damage(self, name: str) -> bool:
+        """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
+        if self._address.scheme != "s3":
+            return False
+        checksum = b64encode(hashlib.sha256(b"what was sent").digest()).decode()
+        try:
+            obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
+        except FAILURES as error:
+            if read_answer(error).status != 400:
+                raise self._failure(error, f"cannot store {name}") from error
+            self._etags.checked_by_store = True
+            return True
+        self.delete(name)
+        return False
+
+    # --- reading ---
+
+    def _read_to_end(self, name: str, start: int) -> bytes:
+        if start == 0:
+            return self._read(name, self._clients.for_reading_all(), {}, None)
+        size = self.stat(name).size
+        _check_end(name, start, size)
+        if start == size:  # a range without bytes cannot be asked for
+            return b""
+        return self._read(name, self._clients.for_reading(size - start), {"range": (start, size)}, size - start)
+
+    def _read(self, name: str, client: CloudStore, options: GetOptions, length: int | None) -> bytes:
+        """The bytes of one answer, exactly `length` of them, or as many as the store says the object has."""
+        try:
+            answer = obstore.get(client, self._root + name, options=options)
+            self._check_type(name, answer.attributes)
+            size = answer.meta["size"] if length is None else length
+            data = answer.bytes()
+        except FileNotFoundError as error:
+            self._prove_absent(error, name)
+            raise ObjectNotFound(name) from None
+        except FAILURES as error:
+            raise self._unreadable(error, name) from error
+        if len(data) != size:
+            raise StorageUnavailable(
+                f"{name} has other bytes than were asked for", cause=f"{len(data)} bytes came instead of {size}"
+            )
+        self._witness = self._witness or name
+        return bytes(data)
+
+    @staticmethod
+    def _check_type(name: str, attributes: Attributes) -> None:
+        """Refuse a page for people: a portal or a proxy answered, not the store."""
+        if attributes.get("Content-Type", "").startswith("text/html"):
+            raise StorageUnavailable(f"cannot read {name}", cause="a web page came instead of the object")
+
+    def _unreadable(self, error: BaseException, name: str) -> BackstayError:
+        if read_answer(error).status == 416:
+            return StorageUnavailable(f"{name} is too short", cause="the store says that the range lies behind its end")
+        return self._failure(error, f"cannot read {name}")
+
+    # --- listing ---
+
+    def _list(self, prefix: str) -> _Infos:
+        """Entries as they come. obstore's prefixes are whole directories; ours end anywhere."""
+        entries = self._entries(prefix.rpartition("/")[0])
+        while True:
+            with self._told(f"cannot list {self.url}"):
+                meta = next(entries, None)
+            if meta is None:
+                return
+            if meta["path"].startswith(prefix):
+                yield self._info(meta)
+
+    def _entries(self, directory: str) -> Iterator[ObjectMeta]:
+        listing = CloudListing(
+            self._clients.for_reading(PAGE << 10),
+            self._address.prefix,
+            is_there=lambda key: self.exists(key[len(self._root) :]),
+            witness=lambda: None if self._witness is None else self._root + self._witness,
+        )
+        empty = True
+        for meta in listing.entries(directory):
+            empty = False
+            yield meta
+        if empty:  # some stores list a bucket that is not there
+            self._prove_bucket()
+
+    def _info(self, meta: ObjectMeta) -> ObjectInfo:
+        return ObjectInfo(
+            name=meta["path"][len(self._root) :],
+            size=meta["size"],
+            modified_ns=ns_from_datetime(meta["last_modified"]),
+        )
+
+    # --- proof of absence ---
+
+    def _ask_again(self, name: str) -> ObjectInfo:
+        """Raise what is wrong after a HEAD: the answers to it have no body that would say what, nor what is missing."""
+        self._read(name, self._clients.for_reading(), {"range": (0, 1)}, 1)
+        raise StorageUnavailable(f"cannot examine {name}", cause="the store says that it is there and that it is not")
+
+    def _prove_absent(self, error: FileNotFoundError, name: str) -> None:
+        """Return if the store itself said that the object is not there, in a bucket that is."""
+        if not read_answer(error).says_no_key:
+            raise self._failure(error, f"cannot tell whether {name} is there") from error
+        self._prove_bucket()
+
+    def _prove_bucket(self) -> None:
+        """Return if the bucket is there now, or was a short while ago. Raises StorageMissing."""
+        now = self._clock.monotonic()
+        if self._seen is not None and now - self._seen < _PROOF_S:
+            return
+        try:
+            self._ask_for_bucket()
+        except FAILURES as error:
+            if isinstance(error, FileNotFoundError):
+                raise self._missing(read_answer(error)) from error
+            # HEAD of a bucket is answered without what HEAD of an object has: obstore misses it, we do not.
+            if "Header missing from response" not in str(error):
+                raise self._failure(error, f"cannot tell whether {self._address.bucket} is there") from error
+        self._seen = now
+
+    def _ask_for_bucket(self) -> None:
+        if self._address.scheme == "s3":
+            obstore.head(self._clients.for_reading(), "")
+        else:  # these never list a container that is not there
+            next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
+
+    # --- failures ---
+
+    @contextmanager
+    def _told(self, title: str) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            raise self._failure(error, title) from error
+
+    def _failure(self, error: BaseException, title: str) -> BackstayError:
+        answer = read_answer(error)
+        return self._missing(answer) if answer.says_no_bucket else failure(error, title)
+
+    def _missing(self, answer: Answer) -> StorageMissing:
+        what = CONTAINER[self._address.scheme]
+        return StorageMissing(
+            f"the {what} {self._address.bucket} is not there",
+            cause=str(answer),
+            hint=f"create it, or check the {what}'s name and the endpoint",
+        )
+
+
+class _Etags:
+    """Compares what a store says it has received, where its entity tags are MD5 sums.
+
+    Whether they are depends on the store and on how it encrypts, so the first ones are watched. A store that has
+    proved to check the SHA-256 sums itself need not be checked again.
+    """
+
+    def __init__(self) -> None:
+        self.checked_by_store = False
+        self._are_md5: bool | None = None
+        self._lock = threading.Lock()
+
+    def fits(self, tag: str | None, body: memoryview) -> bool:
+        """False only if this body did not arrive as it was sent."""
+        match = _MD5.match(tag or "")
+        if match is None or self.checked_by_store or self._are_md5 is False:
+            return True
+        same = hashlib.md5(body, usedforsecurity=False).hexdigest() == match[1]
+        with self._lock:
+            if self._are_md5 is None:
+                self._are_md5 = same
+            return same or not self._are_md5
+
+
+def _flat(data: Buffer) -> memoryview:
+    """The same bytes as one run of unsigned bytes, copied only if they are scattered."""
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def _check_end(name: str, end: int, size: int) -> None:
+    if end > size:
+        raise StorageUnavailable(f"{name} is too short", cause=f"asked for bytes up to {end}, but it has only {size}")
+
+
+def open_s3(url: str) -> ObjectStorage:
+    """What `s3://BUCKET/PREFIX` means."""
+    return ObjectStorage(parse_address(url), os.environ)
+
+
+def open_az(url: str) -> ObjectStorage:
+    """What `az://CONTAINER/PREFIX` means."""
+    return ObjectStorage(parse_address(url), os.environ)
+
+
+def open_gs(url: str) -> ObjectStorage:
+    """What `gs://BUCKET/PREFIX` means."""
+    return ObjectStorage(parse_address(url), os.environ)

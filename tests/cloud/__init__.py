@@ -1,0 +1,1 @@
+"""Object stores, against real servers that the fixtures start."""

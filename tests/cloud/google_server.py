@@ -1,0 +1,166 @@
+"""Google Cloud Storage as far as a backup needs its XML interface.
+
+No emulator that can be installed is faithful: those there are speak the JSON interface only, and overwrite in spite of
+`x-goog-if-generation-match: 0`. This one keeps objects in memory and honours what the driver relies on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from tests.cloud.servers import BUCKET
+
+TOKEN = "a-bearer-token"
+CREDENTIALS = {"GOOGLE_BEARER_TOKEN": TOKEN}
+_PAGE = 100  # small, so that tests see listings of several pages
+
+
+@dataclass
+class Bucket:
+    """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic."""
+
+    objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    bucket: Bucket
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if (key := self._key()) is None:
+            return
+        with self.bucket.lock:
+            if self.headers.get("x-goog-if-generation-match") == "0" and key in self.bucket.objects:
+                self._refuse(412, "PreconditionFailed")
+                return
+            storage_class = self.headers.get("x-goog-storage-class", "STANDARD")
+            self.bucket.objects[key] = (data, time.time(), storage_class)
+        self._answer(200, headers={"ETag": _etag(data), "x-goog-generation": "1"})
+
+    def do_GET(self) -> None:
+        if (key := self._key()) is None:
+            return
+        if not key:
+            self._list()
+        elif (found := self.bucket.objects.get(key)) is None:
+            self._refuse(404, "NoSuchKey")
+        else:
+            self._give(*found)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        if (key := self._key()) is None:
+            return
+        with self.bucket.lock:
+            found = self.bucket.objects.pop(key, None)
+        if found is None:
+            self._refuse(404, "NoSuchKey")
+        else:
+            self._answer(204)
+
+    def _key(self) -> str | None:
+        """The object's key, "" for the bucket; None after a refusal."""
+        bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._refuse(401, "AuthenticationRequired")
+        elif bucket != BUCKET:
+            self._refuse(404, "NoSuchBucket")
+        else:
+            return key
+        return None
+
+    def _give(self, data: bytes, stored: float, _: str) -> None:
+        headers = {"ETag": _etag(data), "Last-Modified": formatdate(stored, usegmt=True)}
+        wanted = self.headers.get("Range")
+        if wanted is None:
+            self._answer(200, data, headers)
+            return
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1 if last else len(data), len(data))
+        if start >= len(data):
+            self._refuse(416, "InvalidRange")
+            return
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._answer(206, data[start:end], headers)
+
+    def _list(self) -> None:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
+        after = max(query.get("start-after", ""), query.get("continuation-token", ""))
+        with self.bucket.lock:
+            items = sorted((key, *found) for key, found in self.bucket.objects.items())
+        rows: dict[str, str] = {}
+        for key, data, stored, _ in items:
+            if not key.startswith(prefix) or key <= after:
+                continue
+            inner, cut, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+            name = prefix + inner + cut if cut else key
+            rows[name] = f"<Prefix>{escape(name)}</Prefix>" if cut else _contents(key, data, stored)
+        page = list(rows.items())[:_PAGE]
+        more = len(rows) > len(page)
+        body = "".join(
+            f"<CommonPrefixes>{row}</CommonPrefixes>" if row.startswith("<Prefix>") else row for _, row in page
+        )
+        token = f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>" if more else ""
+        text = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{body}</ListBucketResult>"
+        self._answer(200, text.encode(), {"Content-Type": "application/xml"})
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._answer(status, f"<Error><Code>{code}</Code></Error>".encode(), {"Content-Type": "application/xml"})
+
+    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+        """Be quiet."""
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
+def _contents(key: str, data: bytes, stored: float) -> str:
+    moment = datetime.fromtimestamp(stored, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (
+        f"<Contents><Key>{escape(key)}</Key><LastModified>{moment}</LastModified>"
+        f"<ETag>{escape(_etag(data))}</ETag><Size>{len(data)}</Size></Contents>"
+    )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+@contextmanager
+def google() -> Iterator[tuple[str, Bucket]]:
+    """The endpoint of a server with one empty bucket, and the bucket."""
+    bucket = Bucket()
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
+    thread = threading.Thread(target=server.serve_forever, name="google", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", bucket
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
