@@ -123,7 +123,8 @@ class _Restore:
 
     def run(self, plan: RestorePlan) -> RestoreResult:
         self.events(Started(operation="restore", total_files=plan.files, total_bytes=plan.bytes))
-        with Workers(self.options.parallel or self.repository.environment.threads, "restore") as workers:
+        threads = max(self.repository.environment.threads, self.repository.backend.parallel)
+        with Workers(self.options.parallel or threads, "restore") as workers:
             writer = FileWriter(self.reader, self.repository.keyring.chunk_ids, self.target, self.tally, workers)
             try:
                 for window in self._windows():

@@ -347,7 +347,8 @@ class _Verify:
             total = sum(pack.size for pack in chosen.values())
             self.events(Started(operation="read packs", total_files=len(chosen), total_bytes=total))
             # One more than compute at once: one of them waits for the store.
-            with Workers(self.repository.environment.threads + 1, "verify") as workers:
+            threads = max(self.repository.environment.threads + 1, self.repository.backend.parallel)
+            with Workers(threads, "verify") as workers:
                 work = workers.ordered(self._read_pack, chosen.values(), weigh=lambda info: info.size, limit=48 << 20)
                 for size in work:
                     self.packs_read += 1

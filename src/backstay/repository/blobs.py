@@ -29,7 +29,7 @@ SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
-UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload
+UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload, for each upload at once
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
@@ -41,7 +41,7 @@ class _Generation:
 
     chunks: set[bytes] = field(default_factory=set)
     begun: int = 0  # packs; counted by the calling thread alone
-    packs: list[StoredPack] = field(default_factory=list)  # stored; filled by the uploading thread alone
+    packs: list[StoredPack] = field(default_factory=list)  # stored
     note: object = None
 
     @property
@@ -113,8 +113,9 @@ class BlobWriter:
         self._backend, self._keyring, self._index = backend, keyring, index
         self._workers, self._compressor, self._random = workers, compressor, random
         self._pack_target = pack_target
-        self._upload = Workers(1, "upload")
-        self._uploads: deque[tuple[Future[None], int]] = deque()
+        self._upload = Workers(backend.parallel, "upload")
+        self._upload_ahead = UPLOAD_AHEAD * backend.parallel
+        self._uploads: deque[tuple[Future[StoredPack], _OpenPack, int]] = deque()
         self._upload_bytes = 0
         self._generations: deque[_Generation] = deque([_Generation()])
         self._open: dict[PackClass, list[_OpenPack]] = {}
@@ -269,27 +270,28 @@ class BlobWriter:
         if pack.builder.appended < pack.builder.reserved:
             return
         size = pack.builder.size
-        while self._uploads and self._upload_bytes + size > UPLOAD_AHEAD:
+        while self._uploads and self._upload_bytes + size > self._upload_ahead:
             self._collect_uploads(wait_for=1)
         self._upload_bytes += size
-        self._uploads.append((self._upload.submit(self._store, pack), size))
+        self._uploads.append((self._upload.submit(self._store, pack), pack, size))
 
     def _collect_uploads(self, *, wait_for: int) -> None:
         """Take note of uploads that are done, the first ones at any rate; an upload's error is raised here."""
         while self._uploads and (wait_for > 0 or self._uploads[0][0].done()):
-            future, size = self._uploads.popleft()
-            future.result()
+            future, pack, size = self._uploads.popleft()
+            stored = future.result()
             self._upload_bytes -= size
+            self._spare[stored.kind].append(pack.builder.release())
+            self.bytes_added += stored.size
+            pack.generation.packs.append(stored)
             wait_for -= 1
 
-    def _store(self, pack: _OpenPack) -> None:
+    def _store(self, pack: _OpenPack) -> StoredPack:
         stored = pack.builder.finish()
         # A pack of this name has the same bytes: it is there when an earlier try got through.
         with contextlib.suppress(ObjectExists), pack.builder.data as data:
             self._backend.store(pack_name(stored.kind, stored.digest), data)
-        self._spare[stored.kind].append(pack.builder.release())
-        self.bytes_added += stored.size
-        pack.generation.packs.append(stored)
+        return stored
 
 
 class BlobReader:

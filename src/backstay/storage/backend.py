@@ -45,6 +45,8 @@ class StorageBackend(ABC):
     """
 
     capabilities: Capabilities = Capabilities()
+    parallel: int = 1
+    """Calls at once from which on more are no faster: 1 where the disk or one connection is the limit."""
 
     @property
     @abstractmethod

@@ -40,6 +40,8 @@ class ObjectStorage(StorageBackend):
     to be there.
     """
 
+    parallel = 4
+
     def __init__(
         self,
         address: CloudAddress,

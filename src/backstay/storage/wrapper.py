@@ -17,6 +17,7 @@ class Wrapper(StorageBackend):
     def __init__(self, inner: StorageBackend) -> None:
         self.inner = inner
         self.capabilities = inner.capabilities
+        self.parallel = inner.parallel
 
     @property
     def url(self) -> str:
