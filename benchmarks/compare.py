@@ -30,13 +30,13 @@ class Program(Protocol):
 
     def is_installed(self) -> bool: ...
 
-    def prepare(self, repository: Path) -> list[str]: ...
+    def prepare(self, repository: Path | str) -> list[str]: ...
 
-    def back_up(self, repository: Path, tree: Path) -> list[str]: ...
+    def back_up(self, repository: Path | str, tree: Path) -> list[str]: ...
 
-    def verify(self, repository: Path) -> list[str]: ...
+    def verify(self, repository: Path | str) -> list[str]: ...
 
-    def restore(self, repository: Path, target: Path) -> list[str]: ...
+    def restore(self, repository: Path | str, target: Path) -> list[str]: ...
 
 
 class Backstay:
@@ -47,19 +47,19 @@ class Backstay:
     def is_installed(self) -> bool:
         return True
 
-    def _command(self, repository: Path, *arguments: str) -> list[str]:
+    def _command(self, repository: Path | str, *arguments: str) -> list[str]:
         return [*BACKSTAY, "-q", "-r", str(repository), *arguments]
 
-    def prepare(self, repository: Path) -> list[str]:
+    def prepare(self, repository: Path | str) -> list[str]:
         return self._command(repository, "init")
 
-    def back_up(self, repository: Path, tree: Path) -> list[str]:
+    def back_up(self, repository: Path | str, tree: Path) -> list[str]:
         return self._command(repository, "backup", str(tree))
 
-    def verify(self, repository: Path) -> list[str]:
+    def verify(self, repository: Path | str) -> list[str]:
         return self._command(repository, "verify", "--read-data")
 
-    def restore(self, repository: Path, target: Path) -> list[str]:
+    def restore(self, repository: Path | str, target: Path) -> list[str]:
         return self._command(repository, "restore", "latest", "--to", str(target))
 
 
@@ -71,19 +71,19 @@ class Restic:
     def is_installed(self) -> bool:
         return shutil.which("restic") is not None
 
-    def _command(self, repository: Path, *arguments: str) -> list[str]:
+    def _command(self, repository: Path | str, *arguments: str) -> list[str]:
         return ["restic", "--quiet", "--repo", str(repository), *arguments]
 
-    def prepare(self, repository: Path) -> list[str]:
+    def prepare(self, repository: Path | str) -> list[str]:
         return self._command(repository, "init")
 
-    def back_up(self, repository: Path, tree: Path) -> list[str]:
+    def back_up(self, repository: Path | str, tree: Path) -> list[str]:
         return self._command(repository, "backup", str(tree))
 
-    def verify(self, repository: Path) -> list[str]:
+    def verify(self, repository: Path | str) -> list[str]:
         return self._command(repository, "check", "--read-data")
 
-    def restore(self, repository: Path, target: Path) -> list[str]:
+    def restore(self, repository: Path | str, target: Path) -> list[str]:
         return self._command(repository, "restore", "latest", "--target", str(target))
 
 
@@ -98,18 +98,18 @@ class Borg:
     def is_installed(self) -> bool:
         return shutil.which("borg") is not None
 
-    def prepare(self, repository: Path) -> list[str]:
+    def prepare(self, repository: Path | str) -> list[str]:
         self._archives = 0
         return ["borg", "init", "--encryption", "repokey-blake2", str(repository)]
 
-    def back_up(self, repository: Path, tree: Path) -> list[str]:
+    def back_up(self, repository: Path | str, tree: Path) -> list[str]:
         self._archives += 1
         return ["borg", "create", f"{repository}::archive{self._archives}", str(tree)]
 
-    def verify(self, repository: Path) -> list[str]:
+    def verify(self, repository: Path | str) -> list[str]:
         return ["borg", "check", "--verify-data", str(repository)]
 
-    def restore(self, repository: Path, target: Path) -> list[str]:
+    def restore(self, repository: Path | str, target: Path) -> list[str]:
         script = 'cd "$1" && exec borg extract "$2"'  # it extracts into the working directory
         return ["sh", "-c", script, "sh", str(target), f"{repository}::archive{self._archives}"]
 
