@@ -13,9 +13,8 @@ import typer
 from backstay.cli import default_repository, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import plural
 from backstay.core.names import printable
-from backstay.core.quantities import format_count, format_duration, format_size
+from backstay.core.quantities import format_count, format_duration, format_size, plural
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:

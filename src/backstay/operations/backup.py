@@ -18,6 +18,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, Warned,
 from backstay.core.ids import is_ulid
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
+from backstay.core.quantities import plural
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest
 from backstay.operations.assemble import Assembler, BaseUnusable
 from backstay.operations.capture import Capturing
@@ -191,10 +192,11 @@ class _Backup:
     def _lost_packs(self) -> set[bytes]:
         lost = self.repository.hide_missing_packs()
         if lost:
+            told = plural(len(lost), "pack is", "packs are")
             self.events(
                 Warned(
-                    message=f"{len(lost)} packs are missing from the repository: everything is read, and what the "
-                    "source still holds of them is stored again; run `backstay repair index`, then `repair snapshots`"
+                    message=f"{told} missing from the repository: everything is read, and what the source still holds "
+                    "of them is stored again; run `backstay repair index`, then `repair snapshots`"
                 )
             )
         return lost
