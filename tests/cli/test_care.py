@@ -24,6 +24,15 @@ def test_read_data_with_and_without_a_value(saved: Account) -> None:
     assert [result["check"] for result in one["results"]] == ["integrity", "completeness"]
 
 
+def test_verify_counts_like_people(saved: Account) -> None:
+    done = saved.run("verify", "--read-data", "--min-bytes", "1", "--rehearse", saved.root / "scratch")
+    assert "2 key slots, 1 epoch, 1 snapshot, with signatures" in done.out
+    assert "1 index segment, 2 packs, 2 of 2 packs read" in done.out
+    assert "1 snapshot, 6 files" in done.out
+    assert "1 snapshot, at least 1 byte each" in done.out
+    assert "6 files restored" in done.out
+
+
 def test_size_check(saved: Account) -> None:
     saved.run("verify", "--min-bytes", "10")
     report = saved.json("verify", "--min-bytes", "1GiB", status=13)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -86,17 +90,36 @@ def test_a_missing_repository_is_told_before_anybody_is_asked(account: Account) 
     account.run("-r", account.root / "nothing", "list", status=10)
 
 
-def test_the_key_ring(locked: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    package = tmp_path / "keyring"
-    package.mkdir()
+def forget_key_ring() -> dict[str, ModuleType]:
+    """Let the package be imported anew; the modules that were."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "keyring"}
+
+
+@contextmanager
+def key_ring(place: Path, known: dict[tuple[str, str], str]) -> Iterator[None]:
+    """Within, this is the package `keyring`, whichever is installed or was imported before."""
+    package = place / "keyring"
+    package.mkdir(parents=True)
     (package / "__init__.py").write_text(
-        "from . import errors\n"
-        f"known = {{('backstay', {str(locked.root / 'repo')!r}): {PASSWORD!r}}}\n"
-        "def get_password(*words):\n    return known.get(words)\n"
+        f"from . import errors\nknown = {known!r}\ndef get_password(*words):\n    return known.get(words)\n"
     )
     (package / "errors.py").write_text("class KeyringError(Exception): pass\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    locked.run("list")
+    before = forget_key_ring()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(place))
+            yield
+    finally:
+        forget_key_ring()
+        sys.modules.update(before)
+
+
+def test_the_key_ring(locked: Account, tmp_path: Path) -> None:
+    with key_ring(tmp_path / "other", {}):
+        locked.run("list", status=12)
+        with key_ring(tmp_path / "one", {("backstay", str(locked.root / "repo")): PASSWORD}):
+            locked.run("list")
+        locked.run("list", status=12)
 
 
 def converse(account: Account, argv: tuple[str, ...], answers: list[bytes]) -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.core.quantities import format_age, format_count, format_duration, format_size
+from backstay.core.quantities import format_age, format_count, format_duration, format_size, plural
 
 NOW = datetime(2026, 11, 18, 14, 0, tzinfo=UTC)
 DAY = 86400
@@ -97,3 +97,16 @@ def test_duration(seconds: float, text: str) -> None:
 )
 def test_age(seconds: int, text: str) -> None:
     assert format_age(NOW - timedelta(seconds=seconds), now=NOW) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "text"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (1234, ("file",), "1 234 files"),
+        (2, ("directory", "directories"), "2 directories"),
+    ],
+)
+def test_plural(count: int, words: tuple[str, ...], text: str) -> None:
+    assert plural(count, *words) == text

@@ -13,13 +13,12 @@ import typer
 from backstay.cli import default_repository, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import plural
 from backstay.core.names import printable
-from backstay.core.quantities import format_count, format_duration, format_size
+from backstay.core.quantities import format_count, format_duration, format_size, plural
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.backup import BackupOptions, BackupResult
+    from backstay.operations.backup_request import BackupOptions, BackupResult
     from backstay.repository.repository import Repository
     from backstay.sources.filesystem import FilesystemSource
 
@@ -79,7 +78,7 @@ def backup(
     dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
     """Back up files and directories into a new snapshot."""
-    from backstay.operations.backup import DEFAULT_READERS, BackupOptions, check_name
+    from backstay.operations.backup_request import DEFAULT_READERS, BackupOptions, check_name
 
     context = context_of(ctx)
     check_name(name)

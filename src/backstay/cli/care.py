@@ -12,9 +12,8 @@ import typer
 from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.render import plural
 from backstay.core.ids import is_ulid
-from backstay.core.quantities import format_count
+from backstay.core.quantities import format_count, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:

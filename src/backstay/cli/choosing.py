@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
-from backstay.cli.render import local_time, plural
+from backstay.cli.render import local_time
+from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup
 
 if TYPE_CHECKING:

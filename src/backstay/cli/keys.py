@@ -12,8 +12,9 @@ from backstay.cli import secrets
 from backstay.cli.context import Context, context_of
 from backstay.cli.default_repository import add_recovery, print_recovery_key, write_secret_file
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import local_time, out, plural, print_heading, print_table
+from backstay.cli.render import local_time, out, print_heading, print_table
 from backstay.core.clock import datetime_from_ns
+from backstay.core.quantities import plural
 
 _KINDS = {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}
 

@@ -13,10 +13,10 @@ import typer
 from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
-from backstay.cli.render import local_time, mode_text, out, plural, print_heading, print_pairs, print_table
+from backstay.cli.render import local_time, mode_text, out, print_heading, print_pairs, print_table
 from backstay.core.clock import datetime_from_ns
 from backstay.core.names import printable
-from backstay.core.quantities import format_age, format_count, format_duration, format_size
+from backstay.core.quantities import format_age, format_count, format_duration, format_size, plural
 from backstay.errors import CorruptedBackup
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from backstay.core.events import Event, Warned
-from backstay.core.quantities import format_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,11 +101,6 @@ def _styled(text: str, style: str, environ: Mapping[str, str]) -> str:
 def local_time(moment: datetime) -> str:
     """A time on the clock of this place, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 file`, `2 files`, `1 234 files`."""
-    return f"{format_count(count)} {one if count == 1 else many or one + 's'}"
 
 
 def mode_text(mode: int) -> str:

@@ -13,9 +13,8 @@ import typer
 from backstay.cli import choosing
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
-from backstay.cli.render import plural
 from backstay.core.names import printable
-from backstay.core.quantities import format_count, format_size
+from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
 
 if TYPE_CHECKING:

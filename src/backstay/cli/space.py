@@ -10,8 +10,8 @@ import typer
 from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import local_time, plural, print_heading, print_table
-from backstay.core.quantities import format_count, format_size
+from backstay.cli.render import local_time, print_heading, print_table
+from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import HoldViolation
 
 if TYPE_CHECKING:

@@ -39,6 +39,11 @@ def format_count(count: int) -> str:
     return f"{count:,}".replace(",", " ")
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 file`, `2 files`, `1 234 files`."""
+    return f"{format_count(count)} {one if count == 1 else many or one + 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """How long something took, in one or two units: `85 ms`, `1.2 s`, `3 min 05 s`, `2 h 10 min`, `3 d 04 h`."""
     if seconds < 0:
@@ -57,10 +62,10 @@ def format_duration(seconds: float) -> str:
 def format_age(moment: datetime, *, now: datetime) -> str:
     """How long ago a moment was, in one unit rounded down: `5 min ago`, `3 days ago`; `in 2 h` when it is to come."""
     seconds = (now - moment).total_seconds()
-    for least, one, singular, plural in _AGE_UNITS:
+    for least, one, singular, several in _AGE_UNITS:
         if abs(seconds) >= least:
             count = int(abs(seconds) // one)
-            told = f"{count} {singular if count == 1 else plural}"
+            told = f"{count} {singular if count == 1 else several}"
             return f"{told} ago" if seconds > 0 else f"in {told}"
     return "just now"
 

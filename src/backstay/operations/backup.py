@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from backstay import __version__
 from backstay.codec.chunker import FILES, LISTINGS, CdcSizes
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
-from backstay.core.ids import is_ulid
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
-from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest
+from backstay.core.quantities import plural
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
 from backstay.operations.assemble import Assembler, BaseUnusable
+from backstay.operations.backup_request import (
+    BackupKind,
+    BackupOptions,
+    BackupResult,
+    check_name,
+    check_options,
+    kind_of,
+)
 from backstay.operations.capture import Capturing
+from backstay.operations.rehearsal import Rehearsal
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.repository.blobs import BlobWriter
@@ -28,58 +34,20 @@ from backstay.repository.contents import content_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.selectors import LATEST
 from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
 from backstay.repository.stat_stream import StatCursor
 from backstay.sources.source import Problem, Source, Stat, Stream
 
 _Captured: TypeAlias = tuple[Visit, Stat, Node]
-BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
 CHECKPOINT_LEAST_S: Final = 2.0
 CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
 CHECKPOINT_MOST_S: Final = 300.0
 CHECKPOINT_FILES: Final = 50_000
-# One reader keeps two processors busy with what follows it.
-DEFAULT_READERS: Final = 1 if (os.cpu_count() or 1) <= 2 else 2
 PROGRESS_EVERY_S: Final = 0.1
 QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
-FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
 _DATA: Final = RecordKind.DATA_PACK
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupOptions:
-    """How to back up; `time` is what the snapshot claims, now if None."""
-
-    kind: BackupKind = "incremental"
-    host: str
-    name: str | None = None
-    tags: tuple[str, ...] = ()
-    description: str = ""
-    time: datetime | None = None
-    read_concurrency: int = DEFAULT_READERS  # files read at once
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupResult:
-    """What a backup did; sizes in bytes. `snapshot` is None after a dry run."""
-
-    snapshot: str | None
-    kind: SnapshotKind
-    parent: str | None
-    files_new: int
-    files_changed: int
-    files_unchanged: int
-    files: int
-    dirs: int
-    bytes_scanned: int
-    bytes_read: int
-    bytes_added: int
-    duration_s: float
-    errors: tuple[Problem, ...]
 
 
 @dataclass(slots=True)
@@ -99,8 +67,7 @@ def run_backup(
     Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
     segments that no snapshot needs: the next run reuses them, or a collection removes them.
     """
-    check_name(options.name)
-    _check_time(options, repository)
+    check_options(options, repository.clock)
     if options.dry_run:
         return _Backup(repository, source, options, None, events).run(use_base=True)
     with repository.begin_session() as session:
@@ -112,18 +79,6 @@ def run_backup(
             events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
         source.problems.clear()
         return _Backup(repository, source, options, session, events).run(use_base=False)
-
-
-def _check_time(options: BackupOptions, repository: Repository) -> None:
-    """A snapshot from the future would be the latest for ever, and none before 1970 was ever made."""
-    if options.time is None:
-        return
-    if not 0 <= ns_from_datetime(options.time) <= repository.clock.now_ns() + FUTURE_NS:
-        raise InvalidRequest(
-            f"a snapshot cannot have been made at {options.time.isoformat()}",
-            cause="that lies in the future, or before 1970",
-            hint="give the time at which the data was as it is",
-        )
 
 
 class _Backup:
@@ -167,7 +122,8 @@ class _Backup:
             )
         )
         if self.session is None:
-            return self._rehearse(base, cursor)
+            rehearsal = Rehearsal(self.source, self.options, clock=self.clock, tell=self._rehearsed)
+            return rehearsal.run(base, cursor, started=self.started)
         journal = self._journal()
         done = False
         try:
@@ -192,10 +148,11 @@ class _Backup:
     def _lost_packs(self) -> set[bytes]:
         lost = self.repository.hide_missing_packs()
         if lost:
+            told = plural(len(lost), "pack is", "packs are")
             self.events(
                 Warned(
-                    message=f"{len(lost)} packs are missing from the repository: everything is read, and what the "
-                    "source still holds of them is stored again; run `backstay repair index`, then `repair snapshots`"
+                    message=f"{told} missing from the repository: everything is read, and what the source still holds "
+                    "of them is stored again; run `backstay repair index`, then `repair snapshots`"
                 )
             )
         return lost
@@ -380,6 +337,10 @@ class _Backup:
         current = printable(steps[-1].visit.directory.path) if steps else ""
         self.events(Progress(files=self.counts.seen_files, bytes=self.counts.bytes_read, current=current))
 
+    def _rehearsed(self, step: Step, files: int) -> None:
+        self.counts.seen_files = files
+        self._report_progress((step,))
+
     # -- durability
 
     def _checkpoint_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
@@ -426,7 +387,7 @@ class _Backup:
         previous = history[-1] if history else None
         return Manifest(
             id=self.session.id,
-            kind="full" if base is None else "differential" if options.kind == "differential" else "incremental",
+            kind=kind_of(options, base),
             source=self.source_key,
             host=options.host,
             paths=tuple(self.source.paths),
@@ -476,38 +437,6 @@ class _Backup:
             errors=tuple(self.source.problems),
         )
 
-    def _rehearse(self, base: Manifest | None, cursor: StatCursor | None) -> BackupResult:
-        """Walk and compare without reading or storing contents."""
-        files = dirs = size = to_read = 0
-        for step in Scan(self.source, cursor, None).steps():
-            if isinstance(step, Take) and not stat.S_ISDIR(step.entry[1]):
-                self._count(step)
-                to_read += step.entry[2]
-            elif isinstance(step, Page):
-                inner = sum(1 for row in step.rows if stat.S_ISDIR(row[1]))
-                files += len(step.rows) - inner
-                size += sum(row[2] for row in step.rows)
-                self.counts.seen_files = files
-            elif isinstance(step, Left):
-                dirs += 1
-                step.visit.directory.close()
-            self._report_progress((step,))
-        return BackupResult(
-            snapshot=None,
-            kind="full" if base is None else "differential" if self.options.kind == "differential" else "incremental",
-            parent=base.id if base is not None else None,
-            files_new=self.counts.files_new,
-            files_changed=self.counts.files_changed,
-            files_unchanged=files - self.counts.files_new - self.counts.files_changed,
-            files=files,
-            dirs=dirs,
-            bytes_scanned=size,
-            bytes_read=to_read,
-            bytes_added=0,
-            duration_s=self.clock.monotonic() - self.started,
-            errors=tuple(self.source.problems),
-        )
-
 
 def source_key(source: Source, name: str | None) -> str:
     """What makes two backups backups of the same source on a host: its name, else what it reads."""
@@ -518,24 +447,6 @@ def source_key(source: Source, name: str | None) -> str:
 
 def _chunker(sizes: CdcSizes) -> ChunkerInfo:
     return ChunkerInfo("fastcdc-nc2", sizes.least, sizes.average, sizes.greatest)
-
-
-def check_name(name: str | None) -> None:
-    """Names are chosen by people, typed in shells, and stand where ids and `latest` do. Raises InvalidRequest."""
-    if name is None:
-        return
-    if not name or len(name) > 200 or any(c in name for c in ":/\n\0"):
-        raise InvalidRequest(
-            f"{name!r} cannot name a backup",
-            cause="a name has 1 to 200 characters, and no `:`, `/` or line break among them",
-            hint="choose another name",
-        )
-    if name.lower() == LATEST or is_ulid(name.lower()):
-        raise InvalidRequest(
-            f"{name!r} cannot name a backup",
-            cause="`latest` is the newest snapshot of all" if name.lower() == LATEST else "it looks like an id",
-            hint="choose another name: this one could never be asked for",
-        )
 
 
 __all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]

@@ -14,6 +14,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.ids import is_digest
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
+from backstay.core.quantities import format_count, plural
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
 from backstay.operations.findings import Check, Finding
 from backstay.operations.restore import RestoreOptions, run_restore
@@ -160,7 +161,7 @@ class _Verify:
         for epoch in epochs:
             check = partial(self.repository.keyring.check, epoch.number)
             self._guarded("signature", epoch_name(epoch.number), check, _EPOCH_HINT)
-        return f"{slots} key slots, {len(epochs)} epochs"
+        return f"{plural(slots, 'key slot')}, {plural(len(epochs), 'epoch')}"
 
     def _manifests(self, wanted: set[str] | None) -> list[Manifest]:
         store = self.repository.snapshots
@@ -173,7 +174,7 @@ class _Verify:
             if live:
                 for digest in self.repository.slots.lost(live[-1].slots):
                     self._find("signature", f"keys/slots/{digest.hex()}", "this key slot is gone without a record")
-            return f"{len(live)} snapshots, signatures and chains"
+            return f"{plural(len(live), 'snapshot')}, with signatures and chains"
 
         self._check("signature", read)
         if "signature" not in self.options.checks:
@@ -224,7 +225,8 @@ class _Verify:
                 self._guarded("integrity", index_name(digest), partial(self._segment, digest), _INDEX_HINT)
             packs.update(self.repository.index.packs())
             self._existence(packs)
-            return f"{len(self.repository.index.segments())} index segments, {len(packs)} packs"
+            segments = self.repository.index.segments()
+            return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
 
         self._check("integrity", look)
         return packs or dict(self.repository.index.packs())
@@ -265,7 +267,7 @@ class _Verify:
                 for count in self._walk(manifest, used, seen):
                     files += count
                     events(Progress(files=files, bytes=0, current=manifest.id))
-            return f"{len(manifests)} snapshots, {files} files"
+            return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
 
         self._check("completeness", look)
         return used
@@ -331,8 +333,12 @@ class _Verify:
         def look() -> str:
             for manifest in manifests:
                 if manifest.stats.bytes < least:
-                    self._find("size", f"snapshot {manifest.id}", f"it holds {manifest.stats.bytes} bytes, not {least}")
-            return f"{len(manifests)} snapshots hold at least {least} bytes each"
+                    self._find(
+                        "size",
+                        f"snapshot {manifest.id}",
+                        f"it holds {plural(manifest.stats.bytes, 'byte')}, not {format_count(least)}",
+                    )
+            return f"{plural(len(manifests), 'snapshot')}, at least {plural(least, 'byte')} each"
 
         self._check("size", look)
 
@@ -354,7 +360,7 @@ class _Verify:
                     self.packs_read += 1
                     self.bytes_read += size
                     self.events(Progress(files=self.packs_read, bytes=self.bytes_read))
-            return f"{len(chosen)} of {len(packs)} packs read, decrypted and decoded"
+            return f"{format_count(len(chosen))} of {plural(len(packs), 'pack')} read, decrypted and decoded"
 
         self._check("integrity", look)
 
@@ -395,6 +401,6 @@ class _Verify:
                 files += result.verified
                 for item in result.errors:
                     self._find("rehearsal", f"snapshot {manifest.id}: {item.path}", item.message)
-            return f"{files} files restored and compared"
+            return f"{plural(files, 'file')} restored and compared"
 
         self._check("rehearsal", look)

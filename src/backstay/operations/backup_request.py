@@ -1,0 +1,97 @@
+"""What is asked of a backup, and what it tells when it is done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from backstay.core.clock import Clock, ns_from_datetime
+from backstay.core.ids import is_ulid
+from backstay.errors import InvalidRequest
+from backstay.repository.selectors import LATEST
+from backstay.repository.snapshots import Manifest, SnapshotKind
+from backstay.sources.source import Problem
+
+BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
+
+# One reader keeps two processors busy with what follows it.
+DEFAULT_READERS: Final = 1 if (os.cpu_count() or 1) <= 2 else 2
+FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How to back up; `time` is what the snapshot claims, now if None."""
+
+    kind: BackupKind = "incremental"
+    host: str
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    time: datetime | None = None
+    read_concurrency: int = DEFAULT_READERS  # files read at once
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupResult:
+    """What a backup did; sizes in bytes. `snapshot` is None after a dry run."""
+
+    snapshot: str | None
+    kind: SnapshotKind
+    parent: str | None
+    files_new: int
+    files_changed: int
+    files_unchanged: int
+    files: int
+    dirs: int
+    bytes_scanned: int
+    bytes_read: int
+    bytes_added: int
+    duration_s: float
+    errors: tuple[Problem, ...]
+
+
+def check_options(options: BackupOptions, clock: Clock) -> None:
+    """Raises InvalidRequest for what no snapshot may claim to be."""
+    check_name(options.name)
+    _check_time(options, clock)
+
+
+def check_name(name: str | None) -> None:
+    """Names are chosen by people, typed in shells, and stand where ids and `latest` do. Raises InvalidRequest."""
+    if name is None:
+        return
+    if not name or len(name) > 200 or any(c in name for c in ":/\n\0"):
+        raise InvalidRequest(
+            f"{name!r} cannot name a backup",
+            cause="a name has 1 to 200 characters, and no `:`, `/` or line break among them",
+            hint="choose another name",
+        )
+    if name.lower() == LATEST or is_ulid(name.lower()):
+        raise InvalidRequest(
+            f"{name!r} cannot name a backup",
+            cause="`latest` is the newest snapshot of all" if name.lower() == LATEST else "it looks like an id",
+            hint="choose another name: this one could never be asked for",
+        )
+
+
+def _check_time(options: BackupOptions, clock: Clock) -> None:
+    """A snapshot from the future would be believed by nobody, and none before 1970 was ever made."""
+    if options.time is None:
+        return
+    if not 0 <= ns_from_datetime(options.time) <= clock.now_ns() + FUTURE_NS:
+        raise InvalidRequest(
+            f"a snapshot cannot have been made at {options.time.isoformat()}",
+            cause="that lies in the future, or before 1970",
+            hint="give the time at which the data was as it is",
+        )
+
+
+def kind_of(options: BackupOptions, base: Manifest | None) -> SnapshotKind:
+    """What a snapshot is in the end: without a base everything is read, whatever was asked for."""
+    if base is None:
+        return "full"
+    return "differential" if options.kind == "differential" else "incremental"
