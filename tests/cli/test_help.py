@@ -44,6 +44,7 @@ def test_the_commands_of_this_version() -> None:
         "prune",
         "delete",
         "gc",
+        "copy",
         "benchmark",
         "completion",
     ]
