@@ -88,6 +88,10 @@ def test_a_mirror_that_is_away_is_completed_later(mirrored: Account) -> None:
     mirrored.run("--mirror", copy, "backup", mirrored.documents, status=15)
     done = mirrored.run("--mirror", copy, "--quorum", 1, "backup", mirrored.documents)
     assert "is left behind until it can be reached" in done.err
+    mirrored.run("--mirror", copy, "--quorum", 1, "delete", mirrored.json("list")[-1]["id"])
+    mirrored.run("--mirror", copy, "--quorum", 1, "delete", mirrored.json("list")[-1]["id"])
+    refused = mirrored.json("--mirror", copy, "--quorum", 1, "gc", "--allow-empty", status=15)
+    assert refused["title"] == "nothing is deleted while a copy cannot be seen"
     away.rename(copy)
     mirrored.run("--mirror", copy, "backup", mirrored.documents)
     assert objects(copy) == objects(mirrored.repository)

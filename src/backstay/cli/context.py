@@ -123,6 +123,8 @@ class Context:
 
         What `grows` a repository is subject to its size limit; what frees space is not.
         """
+        if self.quorum is not None and not self.mirror:
+            raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
         backend = self.backend(self.location().address, mirrors=self.mirror or (), grows=grows)
         with self._opened(backend, index=index) as repository:
             yield repository
