@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backstay.cli.care import _part, parse_size
+from backstay.cli.care import _part
+from backstay.cli.quantities import parse_size
 from backstay.errors import InvalidRequest
 from backstay.operations import benchmark
 from tests.cli.conftest import Account

@@ -46,6 +46,7 @@ def test_the_commands_of_this_version() -> None:
         "delete",
         "gc",
         "check-storage",
+        "copy",
         "benchmark",
         "completion",
     ]

@@ -96,7 +96,7 @@ def backup(
     patterns = _patterns(exclude or [], exclude_from or [])
     if not dry_run:
         default_repository.ensure_default(context, context.location())
-    with context.open() as repository:
+    with context.open(grows=True) as repository:
         found = _source(context, repository, places, patterns, one_file_system=one_file_system)
         result = _run(context, repository, found, options)
     context.result(_document(result), lambda: _show(context, result))
@@ -154,12 +154,14 @@ def _source(
 
 
 def _itself(repository: Repository, places: list[bytes]) -> list[bytes]:
-    """The pattern that leaves the repository out of its own snapshots, when it lies in what is backed up."""
-    from backstay.storage.local import LocalStorage
+    """The patterns that leave the repository out of its own snapshots, when it lies in what is backed up."""
+    from backstay.storage.assembly import local_places
 
-    if not isinstance(repository.backend, LocalStorage):
-        return []
-    itself = os.path.realpath(os.fsencode(repository.backend.url))
+    return [pattern for copy in local_places(repository.backend) for pattern in _without(bytes(copy), places)]
+
+
+def _without(repository: bytes, places: list[bytes]) -> list[bytes]:
+    itself = os.path.realpath(repository)
     if any((os.path.realpath(place) + b"/").startswith(itself + b"/") for place in places):
         raise InvalidRequest(
             "a repository cannot be backed up into itself",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backstay.cli import choosing, jsonout
+from backstay.cli import choosing, copies, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
+from backstay.cli.quantities import parse_size
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import format_count, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backstay.repository.repository import Repository
 
 SHOWN_FINDINGS = 50
-_SIZE = re.compile(r"([0-9]+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
 _ALL_DATA = "100%"
 
 
@@ -92,18 +91,6 @@ def _part(text: str) -> float:
     return percent / 100
 
 
-def parse_size(text: str) -> int:
-    """The number of bytes that `500MiB`, `2g` or `4096` means; units are binary."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidRequest(
-            f"cannot read the size {text!r}",
-            cause="it is no whole number with a unit",
-            hint="write for example 500MiB or 2g",
-        )
-    return int(found[1]) << 10 * (" kmgt".index((found[2] or " ").lower()))
-
-
 def _report(report: VerifyReport) -> dict[str, object]:
     return {
         "ok": report.ok,
@@ -168,11 +155,17 @@ def _even_damaged(context: Context, repository: Repository, text: str) -> str:
 def repair_packs(
     ctx: typer.Context,
     packs: Annotated[list[str] | None, argument("PACK", "Only these packs, by their SHA-256.")] = None,
+    from_copy: Annotated[
+        str | None,
+        option("REPO", "Bring back objects of all kinds, bit by bit, that this copy of the repository still has."),
+    ] = None,
 ) -> int:
-    """Save what can be read of damaged packs into new ones."""
+    """Save what can be read of damaged packs into new ones, or get whole ones from a copy."""
     from backstay.operations.repair import repair_packs as work
 
     context = context_of(ctx)
+    if from_copy is not None:
+        return _repaired(context, copies.heal(context, from_copy, packs or None))
     with context.open() as repository, context.watching() as events:
         result = work(repository, packs or None, events=events)
     return _repaired(context, result)
@@ -186,6 +179,7 @@ def _repaired(context: Context, result: RepairResult) -> int:
 
 def _show_repair(context: Context, result: RepairResult) -> None:
     counts = {
+        "objects brought back from the copy": len(result.objects_healed),
         "packs added to the index": result.packs_indexed,
         "index segments removed": result.segments_removed,
         "damaged packs removed": len(result.packs_removed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from backstay.cli import environment, jsonout, progress, secrets
+from backstay.cli.quantities import parse_size
 from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
@@ -50,6 +51,11 @@ class Context:
     interrupts: Interrupts
     repository: str | None = None
     password_file: Path | None = None
+    mirror: list[str] | None = None
+    quorum: int | None = None
+    max_size: str | None = None
+    limit_upload: str | None = None
+    limit_download: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -58,7 +64,7 @@ class Context:
     def take(self, **options: Any) -> None:  # noqa: ANN401 - as the fields are
         """Set global options; what was not given (None or False) changes nothing."""
         for name, value in options.items():
-            if value not in (None, False):
+            if value not in (None, False, [], ()):
                 setattr(self, name, value)
 
     # -- telling
@@ -122,17 +128,51 @@ class Context:
         return Location(str(environment.data_directory(self.environ) / "repository"), config / "default.key")
 
     @contextmanager
-    def open(self, *, index: bool = True) -> Iterator[Repository]:
-        """The repository, opened. Without `index` only snapshots and keys are needed, and no cache."""
-        with self._opened(index=index) as repository:
+    def open(self, *, index: bool = True, grows: bool = False) -> Iterator[Repository]:
+        """The repository, opened. Without `index` only snapshots and keys are needed, and no cache.
+
+        What `grows` a repository is subject to its size limit; what frees space is not.
+        """
+        if self.quorum is not None and not self.mirror:
+            raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
+        backend = self.backend(self.location().address, mirrors=self.mirror or (), grows=grows)
+        with self._opened(backend, index=index) as repository:
             yield repository
 
-    def _opened(self, *, index: bool) -> Repository:
+    @contextmanager
+    def opened_on(self, backend: StorageBackend) -> Iterator[Repository]:
+        """The repository, opened on a backend made for it."""
+        with self._opened(backend, index=True) as repository:
+            yield repository
+
+    @contextmanager
+    def assembled(self, address: str, *, create: bool = False, grows: bool = False) -> Iterator[StorageBackend]:
+        """The backend of one address, without mirrors."""
+        with self.backend(address, create=create, grows=grows) as backend:
+            yield backend
+
+    def backend(
+        self, address: str, *, mirrors: Sequence[str] = (), create: bool = False, grows: bool = False
+    ) -> StorageBackend:
+        """The backend of an address with its retries, and the limits and mirrors that were asked for."""
+        from backstay.storage.assembly import StorageSettings, assemble
+        from backstay.storage.limits import LimitPolicy
+
+        def size(text: str | None) -> int | None:
+            return None if text is None else parse_size(text)
+
+        settings = StorageSettings(
+            mirrors=tuple(mirrors),
+            quorum=self.quorum if mirrors else None,
+            max_size=size(self.max_size) if grows else None,
+            limits=LimitPolicy(upload=size(self.limit_upload), download=size(self.limit_download)),
+        )
+        return assemble(address, settings, create=create, clock=self.clock, warn=self.warn)
+
+    def _opened(self, backend: StorageBackend, *, index: bool) -> Repository:
         from backstay.repository.repository import Repository
-        from backstay.storage.registry import open_backend
 
         location = self.location()
-        backend = open_backend(location.address, create=False)
         secret = secrets.find_secret(
             self.environ,
             password_file=self.password_file,

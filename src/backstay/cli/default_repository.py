@@ -24,12 +24,12 @@ def create(context: Context, location: Location) -> str:
     secret = secrets.given_secret(context.environ, context.password_file)
     if secret is None and location.key_file is not None:
         with _alone(location.key_file.parent):
-            _refuse_existing(location)
+            _refuse_existing(context, location)
             return _create_with_key_file(context, location, location.key_file)
-    _refuse_existing(location)
+    _refuse_existing(context, location)
     if secret is None:
         secret = secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
-    with _new(location, secret, note="created with the repository") as repository:
+    with _new(context, location, secret, note="created with the repository") as repository:
         return repository.header.uuid
 
 
@@ -38,14 +38,14 @@ def ensure_default(context: Context, location: Location) -> None:
 
     Raises NoRepository when it existed once: an unmounted disk must not get a second one.
     """
-    if location.key_file is None or (_exists(location) and not _unfinished(location.key_file).exists()):
+    if location.key_file is None or (_exists(context, location) and not _unfinished(location.key_file).exists()):
         return
     with _alone(location.key_file.parent):
         _create_default(context, location, location.key_file)
 
 
 def _create_default(context: Context, location: Location, key_file: Path) -> None:
-    exists = _exists(location)
+    exists = _exists(context, location)
     if exists and not _unfinished(key_file).exists():
         return  # another first backup was faster
     if not exists and key_file.exists():
@@ -58,7 +58,7 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
     if secret is None or exists:
         _create_with_key_file(context, location, key_file)
         return
-    with _new(location, secret, note="created by the first backup") as repository:
+    with _new(context, location, secret, note="created by the first backup") as repository:
         _print_recovery(context, repository, location, None)
 
 
@@ -72,23 +72,22 @@ def _create_with_key_file(context: Context, location: Location, key_file: Path) 
     if key_file.exists():  # of an earlier repository that is gone
         key_file.rename(unfinished)
     secret = secrets.read_key_file(unfinished) if unfinished.exists() else _write_key_file(unfinished)
-    with _new_or_begun(location, secret) as repository:
+    with _new_or_begun(context, location, secret) as repository:
         _print_recovery(context, repository, location, key_file)
         unfinished.rename(key_file)
         _sync_directory(key_file.parent)
         return repository.header.uuid
 
 
-def _refuse_existing(location: Location) -> None:
+def _refuse_existing(context: Context, location: Location) -> None:
     unfinished = location.key_file is not None and _unfinished(location.key_file).exists()
-    if _exists(location) and not unfinished:
+    if _exists(context, location) and not unfinished:
         raise RepositoryExists(f"there is a repository at {location.address} already", cause="it holds a repo.json")
 
 
-def _exists(location: Location) -> bool:
-    from backstay.storage.registry import open_backend
-
-    return has_repository(open_backend(location.address, create=False))
+def _exists(context: Context, location: Location) -> bool:
+    with context.assembled(location.address) as backend:
+        return has_repository(backend)
 
 
 def _unfinished(key_file: Path) -> Path:
@@ -144,24 +143,23 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _new(location: Location, secret: Secret, *, note: str) -> Repository:
+def _new(context: Context, location: Location, secret: Secret, *, note: str) -> Repository:
     from backstay.repository.repository import Repository
     from backstay.repository.reserve import set_aside
-    from backstay.storage.registry import open_backend
 
-    made = Repository.create(open_backend(location.address, create=True), secret, note=note)
+    backend = context.backend(location.address, mirrors=context.mirror or (), create=True)
+    made = Repository.create(backend, secret, note=note)
     set_aside(made)
     return made
 
 
-def _new_or_begun(location: Location, secret: Secret) -> Repository:
+def _new_or_begun(context: Context, location: Location, secret: Secret) -> Repository:
     """A new repository, or the one that an interrupted run had created with this secret."""
     from backstay.repository.repository import Repository
-    from backstay.storage.registry import open_backend
 
-    if _exists(location):
-        return Repository.open(open_backend(location.address, create=False), secret)
-    return _new(location, secret, note="key file of the default repository")
+    if _exists(context, location):
+        return Repository.open(context.backend(location.address, mirrors=context.mirror or ()), secret)
+    return _new(context, location, secret, note="key file of the default repository")
 
 
 def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, jsonout, keys, look, restore, space, storage
+from backstay.cli import assist, backup, care, copies, jsonout, keys, look, restore, space, storage
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -55,6 +55,24 @@ def _options(
             rich_help_panel=GLOBAL_PANEL,
         ),
     ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        option("REPO", "A further copy of the repository, kept up to date; repeatable.", rich_help_panel=GLOBAL_PANEL),
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        option("N", "So many copies must have what is stored; all if not given.", min=1, rich_help_panel=GLOBAL_PANEL),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        option("SIZE", "Do not let the repository grow beyond, such as 500GiB.", rich_help_panel=GLOBAL_PANEL),
+    ] = None,
+    limit_upload: Annotated[
+        str | None, option("SIZE", "Send so much per second at most, such as 2MiB.", rich_help_panel=GLOBAL_PANEL)
+    ] = None,
+    limit_download: Annotated[
+        str | None, option("SIZE", "Fetch so much per second at most.", rich_help_panel=GLOBAL_PANEL)
+    ] = None,
     json: Annotated[
         bool,
         flag("Print one JSON document on standard output; help stays text.", "--json", rich_help_panel=GLOBAL_PANEL),
@@ -84,6 +102,11 @@ def _options(
     context_of(ctx).take(
         repository=repository,
         password_file=password_file,
+        mirror=mirror,
+        quorum=quorum,
+        max_size=max_size,
+        limit_upload=limit_upload,
+        limit_download=limit_download,
         json=json,
         quiet=quiet,
         verbose=verbose,
@@ -139,6 +162,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "delete": space.delete,
         "gc": space.gc,
         "check-storage": storage.check_storage,
+        "copy": copies.copy,
     },
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }

@@ -66,6 +66,18 @@ def new_secret(environ: Mapping[str, str], *, password_file: Path | None) -> Sec
     return secret_of(ask_twice("new password: ", hint="give --new-password-file FILE or set BACKSTAY_NEW_PASSWORD"))
 
 
+def other_secret(environ: Mapping[str, str], *, password_file: Path | None, same: Path | None, address: str) -> Secret:
+    """The secret of a second repository: a file, BACKSTAY_TO_PASSWORD, what opens the first one, or typed."""
+    if password_file is not None:
+        return secret_of(_read(password_file))
+    if (text := variable(environ, "BACKSTAY_TO_PASSWORD")) is not None:
+        return secret_of(text)
+    if (given := given_secret(environ, same)) is not None:
+        return given
+    hint = "give --to-password-file FILE or set BACKSTAY_TO_PASSWORD"
+    return secret_of(ask(f"password of {address}: ", hint=hint))
+
+
 def secret_of(text: str) -> Secret:
     """The secret that a text is: a key file's line, a recovery key, else a passphrase."""
     from backstay.trust.secrets import KEY_FILE_PREFIX, Secret, looks_like_recovery

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from backstay.cli import jsonout
-from backstay.cli.care import parse_size
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
+from backstay.cli.quantities import parse_size
 from backstay.cli.render import out, print_table
 from backstay.core.quantities import format_duration, format_size
 from backstay.errors import StorageUnavailable

@@ -62,6 +62,7 @@ class _Healing:
         self.lost: list[str] = []
 
     def run(self, wanted: list[str] | None) -> RepairResult:
+        self._make_place()
         ours, theirs = _sizes(self.damaged), _sizes(self.copy)
         if ours:
             self.genuine.require_copy(self.damaged, ours)
@@ -76,6 +77,12 @@ class _Healing:
         lost = self._lost_files()
         self.events(Finished(operation="heal"))
         return RepairResult(objects_healed=tuple(self.healed), lost=tuple(lost), findings=tuple(self.findings.found))
+
+    def _make_place(self) -> None:
+        """A store that is gone altogether gets its place, so that what it lacks counts as absent from here on."""
+        name = f"probe/{self.repository.environment.random(16).hex()}"
+        self.damaged.store(name, b"")
+        self.damaged.delete(name)
 
     def _heal(self, names: list[str], ours: dict[str, int], theirs: dict[str, int]) -> None:
         def size(name: str) -> int:

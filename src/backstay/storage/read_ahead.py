@@ -18,7 +18,7 @@ _Key: TypeAlias = tuple[str, int]
 
 
 class ReadAhead(Wrapper):
-    """Keeps the pieces read last. Packs never change, so that nothing kept becomes wrong; only lost ones are read on."""
+    """Keeps the pieces read last; packs never change, so that nothing kept becomes wrong."""
 
     def __init__(self, inner: StorageBackend) -> None:
         super().__init__(inner)
@@ -78,7 +78,7 @@ class ReadAhead(Wrapper):
         start = number * PIECE
         try:
             piece.set_result(self.inner.retrieve(name, start=start, length=min(PIECE, size - start)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to all who wait for the piece
             with self._lock:  # whoever asks later tries again
                 if self._pieces.get(key) is piece:
                     del self._pieces[key]

@@ -1,0 +1,121 @@
+"""`copy`, and `repair packs --from-copy`: further copies of a repository, and what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backstay.cli import choosing, jsonout, secrets
+from backstay.cli.context import Context, context_of
+from backstay.cli.options import argument, option
+from backstay.core.quantities import format_size, plural
+from backstay.errors import CorruptedBackup, InvalidRequest
+
+if TYPE_CHECKING:
+    from backstay.operations.copy_result import CopyResult
+    from backstay.operations.repair import RepairResult
+    from backstay.repository.repository import Repository
+    from backstay.storage.backend import StorageBackend
+
+
+def copy(
+    ctx: typer.Context,
+    snapshots: Annotated[list[str] | None, argument("ID", "Only these snapshots; into another repository.")] = None,
+    to: Annotated[str, option("REPO", "Where to: an empty store, a copy made before, or another repository.")] = "",
+    to_password_file: Annotated[
+        Path | None,
+        option(
+            "FILE",
+            "The password or key file of another repository; else BACKSTAY_TO_PASSWORD, else the same as here.",
+        ),
+    ] = None,
+) -> int:
+    """Copy a whole repository bit by bit, or snapshots into another repository."""
+    context = context_of(ctx)
+    if not to:
+        raise InvalidRequest("it is not said where to copy to", hint="give --to REPO")
+    target = context.backend(to, create=True, grows=True)  # closed by whoever gets it
+    with context.open() as repository:
+        if _becomes_mirror(repository, target, snapshots or []):
+            result = _mirror(context, repository, target)
+        else:
+            result = _transfer(context, repository, target, snapshots or [], to, to_password_file)
+    context.result(jsonout.plain(result), lambda: _show(context, result, to))
+    return CorruptedBackup.exit_status if result.findings else 0
+
+
+def _becomes_mirror(repository: Repository, target: StorageBackend, snapshots: list[str]) -> bool:
+    from backstay.operations.mirror_copy import can_be_mirror
+    from backstay.repository.genuine import header_of
+
+    mirror = can_be_mirror(repository, target)
+    if mirror and snapshots:
+        raise InvalidRequest(
+            "single snapshots can be copied into another repository only",
+            cause=f"{target.url} is empty, or a copy of the whole repository",
+            hint="leave the ids out, or create another repository there first with `backstay init`",
+        )
+    if not mirror and header_of(target) is None:
+        raise InvalidRequest(
+            f"{target.url} is no place to copy to",
+            cause="it holds objects, but no repository",
+            hint="name an empty one",
+        )
+    return mirror
+
+
+def _mirror(context: Context, repository: Repository, target: StorageBackend) -> CopyResult:
+    from backstay.operations.mirror_copy import copy_objects
+
+    with target, context.watching() as events:
+        return copy_objects(repository, target, events=events)
+
+
+def _transfer(
+    context: Context,
+    repository: Repository,
+    target: StorageBackend,
+    snapshots: list[str],
+    address: str,
+    password_file: Path | None,
+) -> CopyResult:
+    from backstay.operations.transfer import copy_snapshots
+    from backstay.repository.repository import Repository
+
+    chosen = [choosing.one(context, repository, text) for text in snapshots] or repository.snapshots.live()
+    secret = secrets.other_secret(
+        context.environ, password_file=password_file, same=context.password_file, address=address
+    )
+    with Repository.open(target, secret, cache=context.cache()) as there, context.watching() as events:
+        return copy_snapshots(repository, there, chosen, events=events)
+
+
+def _show(context: Context, result: CopyResult, to: str) -> None:
+    if result.kind == "mirror":
+        context.say(f"{plural(result.objects, 'object')} with {format_size(result.bytes)} sent to {to}")
+        if result.removed:
+            context.say(f"{plural(result.removed, 'object')} removed there that the repository had deleted")
+        if not result.findings:
+            context.say("it is a whole copy of the repository")
+    else:
+        for old, new in result.copied:
+            context.say(f"snapshot {old} is {new} there")
+        if result.already:
+            context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
+        context.say(f"{format_size(result.bytes)} sent to {to}")
+    for finding in result.findings:
+        context.warn(f"{finding.subject}: {finding.message}")
+
+
+def heal(context: Context, copy: str, packs: list[str] | None) -> RepairResult:
+    """What `repair packs --from-copy` does."""
+    from backstay.operations.heal import heal_from_copy
+    from backstay.storage.mirrored import Mirrored
+
+    damaged = context.backend(context.location().address, create=True)
+    whole = context.backend(copy)
+    both = Mirrored([damaged, whole], quorum=1, warn=context.warn)
+    with context.opened_on(both) as repository, context.watching() as events:
+        return heal_from_copy(repository, damaged, whole, packs, events=events)

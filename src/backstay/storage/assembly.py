@@ -1,0 +1,119 @@
+"""From an address and what was asked for to one backend: the engine and the wrappers around it.
+
+From the outside in, each knows nothing of the others:
+
+    Quota > Mirrored > one for each copy: ReadAhead > Limits > Retrying > Metered > engine
+
+The quota counts an object once, however many copies get it. Retries are inside of the mirror, so that a copy fails for
+good before it is left behind, and inside of the limits, so that waiting for the line is not taken for a failure. The
+meters see every single try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from backstay.core.clock import Clock, SystemClock
+from backstay.errors import InvalidRequest
+from backstay.storage.backend import StorageBackend
+from backstay.storage.circuit import Circuit
+from backstay.storage.limits import LimitPolicy, Limits
+from backstay.storage.local import LocalStorage
+from backstay.storage.memory import MemoryStorage
+from backstay.storage.metered import Metered
+from backstay.storage.mirrored import Mirrored
+from backstay.storage.quota import Quota
+from backstay.storage.read_ahead import ReadAhead
+from backstay.storage.registry import open_backend
+from backstay.storage.retrying import Retrying, RetryPolicy
+from backstay.storage.wrapper import Wrapper
+
+# What answers at once or never: a second try on a local disk finds what the first one found.
+_AT_HAND: Final = (LocalStorage, MemoryStorage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """What a user asks for besides the address.
+
+    `mirrors` are addresses of further copies; `quorum` copies must have an object, None means all. `max_size` in
+    bytes limits the repository; it is for those who add to it, not for those who free space.
+    """
+
+    mirrors: tuple[str, ...] = ()
+    quorum: int | None = None
+    max_size: int | None = None
+    limits: LimitPolicy = field(default_factory=LimitPolicy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+def assemble(
+    url: str,
+    settings: StorageSettings | None = None,
+    *,
+    create: bool = True,
+    clock: Clock | None = None,
+    warn: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+) -> StorageBackend:
+    """The backend of an address with all that was asked for; `create` is as in `open_backend`.
+
+    Raises InvalidRequest.
+    """
+    settings, clock = settings or StorageSettings(), clock or SystemClock()
+    circuits: dict[str, Circuit] = {}  # copies on one server share what is known of it
+    places = [_reach(place, settings, circuits, clock, create=create) for place in (url, *settings.mirrors)]
+    if len(places) == 1 and settings.quorum is not None:
+        raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
+    backend = Mirrored(places, quorum=settings.quorum, warn=warn) if len(places) > 1 else places[0]
+    if settings.max_size is None:
+        return backend
+    return Quota(backend, max_size=settings.max_size, clock=clock, warn=warn)
+
+
+def _reach(
+    url: str, settings: StorageSettings, circuits: dict[str, Circuit], clock: Clock, *, create: bool
+) -> StorageBackend:
+    """One place, with the wrappers that belong to it alone."""
+    backend = open_backend(url, create=create)
+    if not isinstance(backend, _AT_HAND):
+        circuit = circuits.setdefault(_endpoint(url), Circuit(settings.retry.circuit, clock))
+        backend = Retrying(Metered(backend, clock=clock), policy=settings.retry, clock=clock, circuit=circuit)
+    if settings.limits != LimitPolicy():
+        backend = Limits(backend, settings.limits, clock=clock)
+    return backend if backend.parallel == 1 else ReadAhead(backend)
+
+
+def _endpoint(url: str) -> str:
+    """The part of an address that says which server is meant."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}"
+
+
+def engines(backend: StorageBackend) -> Iterator[StorageBackend]:
+    """The backends below all wrappers and in all copies."""
+    for layer in _layers(backend):
+        if not isinstance(layer, (Wrapper, Mirrored)):
+            yield layer
+
+
+def meters(backend: StorageBackend) -> dict[str, Metered]:
+    """The figures of each place that is measured, by its address."""
+    return {layer.url: layer for layer in _layers(backend) if isinstance(layer, Metered)}
+
+
+def local_places(backend: StorageBackend) -> list[Path]:
+    """The directories of this machine in which objects lie."""
+    return [Path(engine.url) for engine in engines(backend) if isinstance(engine, LocalStorage)]
+
+
+def _layers(backend: StorageBackend) -> Iterator[StorageBackend]:
+    yield backend
+    if isinstance(backend, Wrapper):
+        yield from _layers(backend.inner)
+    elif isinstance(backend, Mirrored):
+        for copy in backend.copies():
+            yield from _layers(copy)

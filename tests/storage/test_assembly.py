@@ -1,0 +1,111 @@
+"""One function makes the whole stack, in the right order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import InvalidRequest, QuotaExceeded, StorageUnavailable
+from backstay.storage import assembly
+from backstay.storage.assembly import StorageSettings, assemble, engines, local_places, meters
+from backstay.storage.backend import StorageBackend
+from backstay.storage.circuit import CircuitPolicy
+from backstay.storage.limits import LimitPolicy, Limits
+from backstay.storage.local import LocalStorage
+from backstay.storage.memory import MemoryStorage
+from backstay.storage.metered import Metered
+from backstay.storage.mirrored import Mirrored
+from backstay.storage.quota import Quota
+from backstay.storage.retrying import Retrying, RetryPolicy
+from backstay.storage.wrapper import Wrapper
+from backstay.testing import FakeClock, Fault, FaultyBackend
+
+
+class Remote(FaultyBackend):
+    """A store that is not at hand."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(MemoryStorage())
+        self.place = url
+
+    @property
+    def url(self) -> str:
+        return self.place
+
+
+@pytest.fixture
+def remotes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Remote]:
+    """What `far:` addresses lead to."""
+    made: dict[str, Remote] = {}
+
+    def open_far(url: str, *, create: bool) -> StorageBackend:
+        return made.setdefault(url, Remote(url)) if url.startswith("far:") else LocalStorage(url, create=create)
+
+    monkeypatch.setattr(assembly, "open_backend", open_far)
+    return made
+
+
+def layers(backend: StorageBackend) -> list[type[StorageBackend]]:
+    """The types from the outside in, along the first copy."""
+    found = [type(backend)]
+    while not isinstance(backend, (Remote, LocalStorage, MemoryStorage)):
+        backend = backend.inner if isinstance(backend, Wrapper) else backend.copies()[0]
+        found.append(type(backend))
+    return found
+
+
+def test_a_local_directory_needs_nothing(tmp_path: Path) -> None:
+    assert layers(assemble(str(tmp_path))) == [LocalStorage]
+    assert layers(assemble("memory:assembly")) == [MemoryStorage]
+
+
+def test_a_remote_store_is_retried_and_metered(remotes: dict[str, Remote]) -> None:
+    assert layers(assemble("far://host/a")) == [Retrying, Metered, Remote]
+
+
+def test_everything_together(remotes: dict[str, Remote], tmp_path: Path) -> None:
+    settings = StorageSettings(
+        mirrors=("far://host/b", str(tmp_path)), quorum=2, max_size=1000, limits=LimitPolicy(upload=1 << 20)
+    )
+    backend = assemble("far://host/a", settings, clock=FakeClock())
+    assert layers(backend) == [Quota, Mirrored, Limits, Retrying, Metered, Remote]
+    assert [engine.url for engine in engines(backend)] == ["far://host/a", "far://host/b", str(tmp_path)]
+    assert local_places(backend) == [tmp_path]
+    backend.store("packs/00/x", bytes(900))
+    assert all(remote.exists("packs/00/x") for remote in remotes.values())
+    with pytest.raises(QuotaExceeded):
+        backend.store("packs/00/y", bytes(900))
+    assert {url: meter.snapshot()["store"].bytes > 900 for url, meter in meters(backend).items()} == {
+        "far://host/a": True,
+        "far://host/b": False,
+    }
+    assert len(backend.copies()) == 3
+
+
+def test_a_failure_is_repeated_and_seen_by_the_meter(remotes: dict[str, Remote]) -> None:
+    backend = assemble("far://host/a", clock=FakeClock())
+    remotes["far://host/a"].script(Fault(kind="error_after", operation="store"))
+    backend.store("snapshots/x", b"manifest")
+    figures = meters(backend)["far://host/a"].snapshot()
+    assert figures["store"].errors == {"StorageUnavailable": 1, "ObjectExists": 1}
+
+
+@pytest.mark.parametrize(("other", "shared"), [("far://host/b", True), ("far://elsewhere/b", False)])
+def test_copies_on_one_server_share_what_is_known_of_it(remotes: dict[str, Remote], other: str, shared: bool) -> None:
+    policy = RetryPolicy(deadline_s=0, circuit=CircuitPolicy(failures=1))
+    backend = assemble("far://host/a", StorageSettings(mirrors=(other,), retry=policy), clock=FakeClock())
+    first, second = backend.copies()
+    remotes["far://host/a"].script(Fault(kind="error_before", operation="delete"))
+    with pytest.raises(StorageUnavailable):
+        first.delete("a")
+    if shared:
+        with pytest.raises(StorageUnavailable, match="is not asked"):
+            second.delete("a")
+    else:
+        second.delete("a")
+
+
+def test_a_quorum_without_copies_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        assemble(str(tmp_path), StorageSettings(quorum=2))
