@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,10 +27,14 @@ _PAGE = 100  # small, so that tests see listings of several pages
 
 @dataclass
 class Bucket:
-    """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic."""
+    """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
+
+    `portal` says to which paths a web page is the answer, as from a proxy that wants a login, and with which status.
+    """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    portal: Callable[[str], int] = lambda _: 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -74,6 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _key(self) -> str | None:
         """The object's key, "" for the bucket; None after a refusal."""
+        if status := self.bucket.portal(self.path):
+            self._answer(status, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
+            return None
         bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._refuse(401, "AuthenticationRequired")

@@ -28,6 +28,7 @@ CloudStore: TypeAlias = S3Store | AzureStore | GCSStore
 
 CONTENT_TYPE: Final = "application/octet-stream"
 _NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(0)}  # one wrapper does it for all
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _STEPS: Final = (1 << 20, 20 << 20, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
 
 
@@ -137,6 +138,8 @@ def _certificates(path: str | None) -> str:
         return ""
     try:
         text = Path(path).expanduser().read_text()
+        if _CERTIFICATE not in text:
+            raise ValueError("there is no certificate in it")
         ssl.create_default_context(cadata=text)
     except (OSError, ValueError) as error:
         raise InvalidRequest(

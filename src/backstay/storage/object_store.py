@@ -65,8 +65,7 @@ class ObjectStorage(StorageBackend):
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         check_name(name)
         body = _flat(data)
-        if self._seen is None:  # some stores make a bucket that is not there, also one with a misspelt name
-            self._prove_bucket()
+        self._see_bucket()
         try:
             answer = obstore.put(
                 self._clients.for_storing(len(body)),
@@ -102,6 +101,7 @@ class ObjectStorage(StorageBackend):
         check_name(name)
         if self._witness == name:
             self._witness = None
+        self._see_bucket()
         try:
             obstore.delete(self._clients.for_reading(), self._root + name)
         except FAILURES as error:
@@ -126,6 +126,7 @@ class ObjectStorage(StorageBackend):
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
         if self._address.scheme != "s3":
             return False
+        self._see_bucket()
         checksum = b64encode(hashlib.sha256(b"what was sent").digest()).decode()
         try:
             obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
@@ -225,26 +226,40 @@ class ObjectStorage(StorageBackend):
             raise self._failure(error, f"cannot tell whether {name} is there") from error
         self._prove_bucket()
 
+    def _see_bucket(self) -> None:
+        """Before the first write: some stores make a bucket that is not there, also one with a misspelt name."""
+        if self._seen is None:
+            self._prove_bucket()
+
     def _prove_bucket(self) -> None:
         """Return if the bucket is there now, or was a short while ago. Raises StorageMissing."""
         now = self._clock.monotonic()
         if self._seen is not None and now - self._seen < _PROOF_S:
             return
         try:
-            self._ask_for_bucket()
+            if self._address.scheme == "s3":
+                obstore.head(self._clients.for_reading(), "")
+            else:  # these never list a container that is not there
+                self._peek()
+        except FileNotFoundError as error:
+            raise self._bucket_missing(error) from error
         except FAILURES as error:
-            if isinstance(error, FileNotFoundError):
-                raise self._missing(read_answer(error)) from error
             # HEAD of a bucket is answered without what HEAD of an object has: obstore misses it, we do not.
             if "Header missing from response" not in str(error):
                 raise self._failure(error, f"cannot tell whether {self._address.bucket} is there") from error
         self._seen = now
 
-    def _ask_for_bucket(self) -> None:
-        if self._address.scheme == "s3":
-            obstore.head(self._clients.for_reading(), "")
-        else:  # these never list a container that is not there
-            next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
+    def _bucket_missing(self, error: FileNotFoundError) -> BackstayError:
+        """What to say after a HEAD of the bucket that found nothing, which anybody may answer: ask for a listing."""
+        try:
+            self._peek()
+        except FAILURES as again:
+            return self._failure(again, f"cannot tell whether {self._address.bucket} is there")
+        return self._missing(read_answer(error))
+
+    def _peek(self) -> None:
+        """Begin a listing that has few entries or none."""
+        next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
 
     # --- failures ---
 
