@@ -29,11 +29,13 @@ _PAGE = 100  # small, so that tests see listings of several pages
 class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
-    `portal` says to which paths a web page is the answer, as from a proxy that wants a login, and with which status.
+    `damage` is done to what arrives. `portal` says to which paths a web page is the answer, as from a proxy that wants a
+    login, and with which status.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    damage: Callable[[bytes], bytes] = lambda data: data
     portal: Callable[[str], int] = lambda _: 0
 
 
@@ -42,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     bucket: Bucket
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
+        data = self.bucket.damage(self.rfile.read(int(self.headers["Content-Length"])))
         if (key := self._key()) is None:
             return
         with self.bucket.lock:

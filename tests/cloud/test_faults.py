@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import socket
 import ssl
 import threading
@@ -174,6 +175,23 @@ def test_a_web_page_in_the_middle_does_not_end_a_listing(
     assert "not complete" in str(failure(lambda: list(store.list("packs/"))))
 
 
+def test_damage_on_the_way_is_noticed_by_the_entity_tag(google: tuple[StorageBackend, google_server.Bucket]) -> None:
+    store, bucket = google
+    store.store("before", b"sound")
+    bucket.damage = bytes.upper
+    assert failure(lambda: store.store("a", b"changed")).cause == "the store received other bytes"
+    bucket.damage = bytes
+    assert not store.exists("a")
+    store.store("a", b"changed")
+
+
+def test_entity_tags_that_are_no_sums_mean_nothing(google: tuple[StorageBackend, google_server.Bucket]) -> None:
+    store, bucket = google
+    bucket.damage = bytes.upper  # as when the store encrypts: its tags are never the sums of what was sent
+    for name in ("a", "b"):
+        store.store(name, b"encrypted")
+
+
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
     """The endpoint of a server that gives the same answer to everything, and hangs up."""
@@ -215,6 +233,15 @@ def test_a_web_page_is_no_proof_that_the_bucket_is_missing(home: Path, keys: dic
         store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
         for name, call in every_call(store).items():
             assert not isinstance(failure(call), StorageMissing), name
+
+
+def test_a_large_object_is_read_whole(weed: str, keys: dict[str, str]) -> None:
+    store = ObjectStorage(parse_address(f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={weed}"), keys)
+    body = random.Random(7).randbytes((20 << 20) + 1)
+    store.store("large", body)
+    assert store.retrieve("large") == body
+    assert store.retrieve("large", start=len(body) - 5) == body[-5:]
+    store.delete("large")
 
 
 # --- a server that dies ---

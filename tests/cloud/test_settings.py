@@ -188,3 +188,22 @@ def test_an_endpoint_without_a_scheme_of_http_is_never_spoken_to_in_the_clear(
     with pytest.raises(Exception, match="InvalidMessage"):
         server.put(f"s3://{BUCKET}/x?endpoint={plain}", keys)
     assert not server.seen
+
+
+@pytest.mark.parametrize("by", ["address", "environment"])
+def test_a_proxy_is_used(by: str, server: Server, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"s3://{BUCKET}/x?endpoint=http://store.invalid:9000"
+    if by == "address":
+        address += f"&proxy={server.endpoint}"
+    else:
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("HTTP_PROXY", server.endpoint)
+        monkeypatch.setenv("http_proxy", server.endpoint)
+    assert server.put(address, keys)["path"] == f"http://store.invalid:9000/{BUCKET}/x/name"
+
+
+def test_the_bucket_may_go_into_the_host_name(server: Server, keys: dict[str, str]) -> None:
+    endpoint = "http://store.invalid:9000"
+    headers = server.put(f"s3://{BUCKET}/x?endpoint={endpoint}&path-style=false&proxy={server.endpoint}", keys)
+    assert headers["path"] == f"http://{BUCKET}.store.invalid:9000/x/name"

@@ -29,7 +29,8 @@ CloudStore: TypeAlias = S3Store | AzureStore | GCSStore
 CONTENT_TYPE: Final = "application/octet-stream"
 _NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(0)}  # one wrapper does it for all
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
-_STEPS: Final = (1 << 20, 20 << 20, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
+USUAL: Final = 20 << 20  # bytes; hardly any object is larger
+_STEPS: Final = (1 << 20, USUAL, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +77,6 @@ class CloudClients:
     def for_reading(self, size: int = 0) -> CloudStore:
         """For requests without a body whose answer has so many bytes."""
         return self._client(_Kind(False, _class(size), "", ""))
-
-    def for_reading_all(self) -> CloudStore:
-        """The same when nobody knows how many it has."""
-        return self._client(_Kind(False, _STEPS[-1], "", ""))
 
     def for_storing(self, size: int, *, checksum: str = "") -> CloudStore:
         """For a body of so many bytes. With a `checksum` (SHA-256, base64) that is claimed, whatever the body is."""

@@ -17,7 +17,7 @@ from backstay.core.clock import Clock, SystemClock, ns_from_datetime
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
-from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
+from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Patience
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
@@ -80,7 +80,7 @@ class ObjectStorage(StorageBackend):
                 raise ObjectExists(name) from None
             raise self._failure(error, f"cannot store {name}") from error
         if not self._etags.fits(answer["e_tag"], body):
-            self.delete(name)  # it is ours: the create has just succeeded, and nobody was told so
+            self.delete(name)  # nobody was told that it is there, and nobody could use it
             raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
         self._witness = self._witness or name
 
@@ -142,7 +142,7 @@ class ObjectStorage(StorageBackend):
 
     def _read_to_end(self, name: str, start: int) -> bytes:
         if start == 0:
-            return self._read(name, self._clients.for_reading_all(), {}, None)
+            return self._read(name, self._clients.for_reading(USUAL), {}, None)
         size = self.stat(name).size
         _check_end(name, start, size)
         if start == size:  # a range without bytes cannot be asked for
@@ -155,6 +155,8 @@ class ObjectStorage(StorageBackend):
             answer = obstore.get(client, self._root + name, options=options)
             self._check_type(name, answer.attributes)
             size = answer.meta["size"] if length is None else length
+            if length is None and size > USUAL:  # this client would give up too early
+                return self._read(name, self._clients.for_reading(size), {"range": (0, size)}, size)
             data = answer.bytes()
         except FileNotFoundError as error:
             self._prove_absent(error, name)
