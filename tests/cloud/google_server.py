@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,10 +27,16 @@ _PAGE = 100  # small, so that tests see listings of several pages
 
 @dataclass
 class Bucket:
-    """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic."""
+    """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
+
+    `damage` is done to what arrives. `portal` says to which paths a web page is the answer, as from a proxy that wants
+    a login, and with which status.
+    """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    damage: Callable[[bytes], bytes] = lambda data: data
+    portal: Callable[[str], int] = lambda _: 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     bucket: Bucket
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
+        data = self.bucket.damage(self.rfile.read(int(self.headers["Content-Length"])))
         if (key := self._key()) is None:
             return
         with self.bucket.lock:
@@ -74,6 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _key(self) -> str | None:
         """The object's key, "" for the bucket; None after a refusal."""
+        if status := self.bucket.portal(self.path):
+            self._answer(status, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
+            return None
         bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._refuse(401, "AuthenticationRequired")

@@ -82,7 +82,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(3)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own group: `start_new_session`
         process.wait()
@@ -129,8 +129,8 @@ def seaweedfs_argv(place: Path, ports: Sequence[int]) -> list[str]:
 
 @contextmanager
 def seaweedfs(place: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real S3 server: its endpoint, and its process."""
-    (data := place / "data").mkdir(parents=True)
+    """A real S3 server: its endpoint, and its process. It keeps what an earlier one left in the same place."""
+    (data := place / "data").mkdir(parents=True, exist_ok=True)
     ports = free_ports(5, companion=_GRPC)
     endpoint = f"http://127.0.0.1:{ports[0]}"
     environ = {**CREDENTIALS, "GOMEMLIMIT": "300MiB"}

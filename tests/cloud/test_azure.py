@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import StorageMissing, StorageRefused
+from backstay.errors import StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.registry import open_backend, probe_capabilities
 from backstay.testing import StorageConformance
@@ -65,3 +65,12 @@ def test_a_connection_string_is_enough(endpoint: str, home: Path, monkeypatch: p
     with open_backend(f"az://{BUCKET}/{secrets.token_hex(8)}") as store:
         store.store("a", b"x")
         assert store.retrieve("a") == b"x"
+
+
+def test_the_access_tier_is_sent(backend: StorageBackend, endpoint: str) -> None:
+    address = f"az://{BUCKET}/{secrets.token_hex(8)}?endpoint={endpoint}&storage-class="
+    with open_backend(address + "Cool") as cool, open_backend(address + "NoSuchTier") as wrong:
+        cool.store("a", b"x")
+        assert cool.retrieve("a") == b"x"
+        with pytest.raises(StorageUnavailable, match="400"):
+            wrong.store("b", b"x")

@@ -36,8 +36,8 @@ def test_a_bad_object_store_is_told_apart(account: Account, rclone: str) -> None
         "decides races",
         "checks what arrives by its checksum",
     }
-    with open_backend(address) as backend:
-        assert not [*backend.list()]
+    with open_backend(address) as backend:  # here an object that several have written may come back after its deletion
+        assert not [info.name for info in backend.list() if "/race-" not in info.name]
 
 
 def test_a_directory_is_usable_and_stays_empty(account: Account) -> None:

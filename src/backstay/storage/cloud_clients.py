@@ -28,7 +28,9 @@ CloudStore: TypeAlias = S3Store | AzureStore | GCSStore
 
 CONTENT_TYPE: Final = "application/octet-stream"
 _NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(0)}  # one wrapper does it for all
-_STEPS: Final = (1 << 20, 20 << 20, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+USUAL: Final = 20 << 20  # bytes; hardly any object is larger
+_STEPS: Final = (1 << 20, USUAL, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +77,6 @@ class CloudClients:
     def for_reading(self, size: int = 0) -> CloudStore:
         """For requests without a body whose answer has so many bytes."""
         return self._client(_Kind(False, _class(size), "", ""))
-
-    def for_reading_all(self) -> CloudStore:
-        """The same when nobody knows how many it has."""
-        return self._client(_Kind(False, _STEPS[-1], "", ""))
 
     def for_storing(self, size: int, *, checksum: str = "") -> CloudStore:
         """For a body of so many bytes. With a `checksum` (SHA-256, base64) that is claimed, whatever the body is."""
@@ -137,6 +135,8 @@ def _certificates(path: str | None) -> str:
         return ""
     try:
         text = Path(path).expanduser().read_text()
+        if _CERTIFICATE not in text:
+            raise ValueError("there is no certificate in it")
         ssl.create_default_context(cadata=text)
     except (OSError, ValueError) as error:
         raise InvalidRequest(

@@ -17,13 +17,18 @@ FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all t
 
 _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
+# What to look for in obstore's text, and how to say it; with "" as it was found.
 _REASONS: Final = (
-    re.compile(r'message: "([^"\n]{1,120})"'),  # what the operating system said
-    re.compile(r"(InvalidCertificate\(\s*[A-Za-z]+|AlertReceived\(\s*[A-Za-z]+|InvalidMessage\(\s*[A-Za-z]+)"),
-    re.compile(r"(failed to lookup address information|dns error)"),
-    re.compile(r"(IncompleteMessage|IncompleteBody|UnexpectedEof|ConnectionReset|BrokenPipe)"),
-    re.compile(r"(TimedOut|Timeout)"),
-    re.compile(r"(Received non-partial response when range requested|Got invalid list response)"),
+    (re.compile(r'message: "([^"\n]{1,120})"'), ""),  # the operating system's own words
+    (re.compile(r"(InvalidCertificate\(\s*[A-Za-z]+|AlertReceived\(\s*[A-Za-z]+|InvalidMessage\(\s*[A-Za-z]+)"), ""),
+    (re.compile(r"(failed to lookup address information|dns error)"), "the name of its host is not known"),
+    (re.compile(r"(TimedOut|kind: Timeout)"), "it did not answer in time"),
+    (
+        re.compile(r"(IncompleteMessage|IncompleteBody|UnexpectedEof|ConnectionReset|BrokenPipe)"),
+        "the connection broke",
+    ),
+    (re.compile(r"(non-partial response)"), "it gave the whole object instead of a part"),
+    (re.compile(r"(invalid list response)"), "its listing cannot be read"),
 )
 _OPENING: Final = re.compile(r"\(\s*")
 _NO_KEY: Final = frozenset({"NoSuchKey", "BlobNotFound"})
@@ -76,9 +81,9 @@ def read_answer(error: BaseException) -> Answer:
 
 
 def _reason(text: str) -> str:
-    for pattern in _REASONS:
+    for pattern, words in _REASONS:
         if found := pattern.search(text):
-            return _OPENING.sub(": ", found[1])
+            return words or _OPENING.sub(": ", found[1])
     if "redential" in text or "169.254.169.254" in text:
         return "no credentials were found"
     return "it gave no answer that could be understood"

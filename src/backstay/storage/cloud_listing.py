@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import obstore
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PAGE: Final = 1000  # what the stores give at once
 _SIGNS: Final[list[str]] = sorted({*string.ascii_letters, *string.digits, *"-_"})  # no dot: "." alone is no name
 _TRIES: Final = 3  # as often a directory that is shown from above must have had nothing
+
+
+_Sign: TypeAlias = Literal["none", "directory", "object"]
 
 
 class CloudListing:
@@ -38,6 +41,7 @@ class CloudListing:
 
     def entries(self, directory: str) -> Iterator[ObjectMeta]:
         """Every object below, page by page, and then proof that there are no more. Raises StorageUnavailable."""
+        sign: _Sign = "none"
         for _ in range(_TRIES):
             last = ""
             for page in self._pages(directory):
@@ -46,8 +50,11 @@ class CloudListing:
             if last:
                 yield from self._rest(directory, last)
                 return
-            if not self._is_shown(directory):
+            sign = self._sign_of(directory)
+            if sign == "none":
                 return
+        if sign == "object":
+            raise _contradiction(directory)
 
     def _rest(self, directory: str, last: str) -> Iterator[ObjectMeta]:
         """What a listing that begins just before the last key shows behind it: nothing, if the end was the end."""
@@ -64,21 +71,19 @@ class CloudListing:
     def _pages(self, directory: str, *, offset: str | None = None) -> Iterator[Sequence[ObjectMeta]]:
         return iter(obstore.list(self._client, directory or None, offset=offset, chunk_size=PAGE))
 
-    def _is_shown(self, directory: str) -> bool:
-        """Whether a directory that had nothing is shown by the one above it, in an answer that shows something.
+    def _sign_of(self, directory: str) -> _Sign:
+        """What speaks against it that a directory has nothing: the one above it shows it, or an object is there.
 
-        Then it is asked again; some servers keep showing a directory for a while after its last object was deleted.
+        Then it is asked again. Some servers keep showing a directory for a while after its last object was deleted.
         """
         while directory != self._root:
             above = directory.rpartition("/")[0]
             shown = obstore.list_with_delimiter(self._client, above or None)
             if shown["common_prefixes"] or shown["objects"]:
-                return directory in (path.rstrip("/") for path in shown["common_prefixes"])
+                return "directory" if directory in (path.rstrip("/") for path in shown["common_prefixes"]) else "none"
             directory = above
         witness = self._witness()
-        if witness is not None and self._is_there(witness):
-            raise _contradiction(directory)
-        return False
+        return "object" if witness is not None and self._is_there(witness) else "none"
 
 
 def _just_before(key: str) -> str | None:

@@ -17,7 +17,7 @@ from backstay.core.clock import Clock, SystemClock, ns_from_datetime
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
-from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
+from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Patience
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
@@ -67,8 +67,7 @@ class ObjectStorage(StorageBackend):
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         check_name(name)
         body = _flat(data)
-        if self._seen is None:  # some stores make a bucket that is not there, also one with a misspelt name
-            self._prove_bucket()
+        self._see_bucket()
         try:
             answer = obstore.put(
                 self._clients.for_storing(len(body)),
@@ -83,7 +82,7 @@ class ObjectStorage(StorageBackend):
                 raise ObjectExists(name) from None
             raise self._failure(error, f"cannot store {name}") from error
         if not self._etags.fits(answer["e_tag"], body):
-            self.delete(name)  # it is ours: the create has just succeeded, and nobody was told so
+            self.delete(name)  # nobody was told that it is there, and nobody could use it
             raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
         self._witness = self._witness or name
 
@@ -104,6 +103,7 @@ class ObjectStorage(StorageBackend):
         check_name(name)
         if self._witness == name:
             self._witness = None
+        self._see_bucket()
         try:
             obstore.delete(self._clients.for_reading(), self._root + name)
         except FAILURES as error:
@@ -128,6 +128,7 @@ class ObjectStorage(StorageBackend):
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
         if self._address.scheme != "s3":
             return False
+        self._see_bucket()
         checksum = b64encode(hashlib.sha256(b"what was sent").digest()).decode()
         try:
             obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
@@ -143,7 +144,7 @@ class ObjectStorage(StorageBackend):
 
     def _read_to_end(self, name: str, start: int) -> bytes:
         if start == 0:
-            return self._read(name, self._clients.for_reading_all(), {}, None)
+            return self._read(name, self._clients.for_reading(USUAL), {}, None)
         size = self.stat(name).size
         _check_end(name, start, size)
         if start == size:  # a range without bytes cannot be asked for
@@ -156,6 +157,8 @@ class ObjectStorage(StorageBackend):
             answer = obstore.get(client, self._root + name, options=options)
             self._check_type(name, answer.attributes)
             size = answer.meta["size"] if length is None else length
+            if length is None and size > USUAL:  # this client would give up too early
+                return self._read(name, self._clients.for_reading(size), {"range": (0, size)}, size)
             data = answer.bytes()
         except FileNotFoundError as error:
             self._prove_absent(error, name)
@@ -227,26 +230,40 @@ class ObjectStorage(StorageBackend):
             raise self._failure(error, f"cannot tell whether {name} is there") from error
         self._prove_bucket()
 
+    def _see_bucket(self) -> None:
+        """Before the first write: some stores make a bucket that is not there, also one with a misspelt name."""
+        if self._seen is None:
+            self._prove_bucket()
+
     def _prove_bucket(self) -> None:
         """Return if the bucket is there now, or was a short while ago. Raises StorageMissing."""
         now = self._clock.monotonic()
         if self._seen is not None and now - self._seen < _PROOF_S:
             return
         try:
-            self._ask_for_bucket()
+            if self._address.scheme == "s3":
+                obstore.head(self._clients.for_reading(), "")
+            else:  # these never list a container that is not there
+                self._peek()
+        except FileNotFoundError as error:
+            raise self._bucket_missing(error) from error
         except FAILURES as error:
-            if isinstance(error, FileNotFoundError):
-                raise self._missing(read_answer(error)) from error
             # HEAD of a bucket is answered without what HEAD of an object has: obstore misses it, we do not.
             if "Header missing from response" not in str(error):
                 raise self._failure(error, f"cannot tell whether {self._address.bucket} is there") from error
         self._seen = now
 
-    def _ask_for_bucket(self) -> None:
-        if self._address.scheme == "s3":
-            obstore.head(self._clients.for_reading(), "")
-        else:  # these never list a container that is not there
-            next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
+    def _bucket_missing(self, error: FileNotFoundError) -> BackstayError:
+        """What to say after a HEAD of the bucket that found nothing, which anybody may answer: ask for a listing."""
+        try:
+            self._peek()
+        except FAILURES as again:
+            return self._failure(again, f"cannot tell whether {self._address.bucket} is there")
+        return self._missing(read_answer(error))
+
+    def _peek(self) -> None:
+        """Begin a listing that has few entries or none."""
+        next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
 
     # --- failures ---
 

@@ -1,0 +1,85 @@
+"""Addresses of object stores: what they may say, and that no secret in them is repeated."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import InvalidRequest
+from backstay.storage.cloud_address import parse_address
+from backstay.storage.registry import open_backend
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "prefix", "shown"),
+    [
+        ("s3://bucket", "bucket", "", "s3://bucket"),
+        ("S3://bucket/", "bucket", "", "s3://bucket"),
+        ("az://box/a/b/", "box", "a/b", "az://box/a/b"),
+        ("gs://my.bucket/x?storage-class=NEARLINE", "my.bucket", "x", "gs://my.bucket/x?storage-class=NEARLINE"),
+        (
+            "s3://b/x?region=eu-1&endpoint=https://host:9000",
+            "b",
+            "x",
+            "s3://b/x?endpoint=https://host:9000&region=eu-1",
+        ),
+    ],
+)
+def test_addresses(url: str, bucket: str, prefix: str, shown: str) -> None:
+    address = parse_address(url)
+    assert (address.bucket, address.prefix, str(address)) == (bucket, prefix, shown)
+
+
+SECRET = "hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://KEY:{SECRET}@bucket/x",
+        f"s3://{SECRET}@bucket/x",
+        f"s3://bucket/x?secret={SECRET}",
+        f"s3://bucket/x?{SECRET}=1",
+        f"s3://bucket/x?{SECRET}",
+        f"s3://bucket/x#{SECRET}",
+        f"s3://bucket/x?endpoint=https://me:{SECRET}@host",
+        f"s3://bucket/x?proxy=http://me:{SECRET}@host",
+        f"s3://bucket/x?endpoint=https://host/?sig={SECRET}",
+        f"az://container/x?sig={SECRET}&se=2030",
+        f"gs://bucket/x?token={SECRET}",
+        f"gs://bucket/x?region={SECRET}",  # not an option of this scheme
+        f"s3://[{SECRET}/x",
+        f"s3://bucket/{SECRET} with spaces",
+        "s3://",
+        "s3:///x",
+        "s3://bucket/../x",
+        "s3://bucket/x?region=",
+        "s3://bucket/x?region=a&region=b",
+        "s3://bucket/x?endpoint=ftp://host",
+        "s3://bucket/x?endpoint=host:9000",
+        "s3://bucket/x?path-style=maybe",
+        "s3://bucket/x?retain-days=0",
+        "s3://bucket/x?retain-days=ten",
+        "s3://bucket/x?retain-days=10&retain-mode=strict",
+        "s3://bucket/x?ca=/no/such/file.pem",
+        "s3://bucket/x?ca=/dev/null",
+    ],
+)
+def test_what_is_wrong_is_refused_and_no_secret_repeated(url: str, home: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        open_backend(url)
+    error = caught.value
+    told = f"{error.title} {error.cause} {error.hint}"
+    assert "hunter2" not in told
+    assert error.hint
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("backstay.storage.object_store")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(InvalidRequest, match="obstore") as caught:
+        open_backend("s3://bucket/x")
+    assert "install" in caught.value.hint

@@ -1,0 +1,364 @@
+"""What goes wrong on the way to a store: a typed error each time, nothing lost, and doubt is never absence."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import HTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from backstay.errors import BackstayError, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.storage.backend import StorageBackend
+from backstay.storage.cloud_address import parse_address
+from backstay.storage.cloud_clients import Patience
+from backstay.storage.object_store import ObjectStorage
+from backstay.storage.registry import open_backend
+from tests.cloud import google_server
+from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs
+from tests.cloud.test_settings import Recorder
+
+Calls = dict[str, Callable[[], object]]
+LARGE = 96 << 20
+
+
+def every_call(store: StorageBackend) -> Calls:
+    return {
+        "list": lambda: list(store.list()),
+        "list below": lambda: list(store.list("sessions/")),
+        "stat": lambda: store.stat("a"),
+        "exists": lambda: store.exists("a"),
+        "retrieve": lambda: store.retrieve("a"),
+        "retrieve a part": lambda: store.retrieve("a", start=1, length=2),
+        "retrieve the rest": lambda: store.retrieve("a", start=1),
+        "delete": lambda: store.delete("a"),
+        "store": lambda: store.store("a", b"x"),
+        "overwrite": lambda: store.store("a", b"x", overwrite=True),
+        "refuses_damage": lambda: store.refuses_damage("a"),
+    }
+
+
+def failure(call: Callable[[], object]) -> BackstayError:
+    with pytest.raises(BackstayError) as caught:
+        call()
+    assert not isinstance(caught.value, ObjectNotFound)
+    return caught.value
+
+
+@pytest.fixture
+def keys(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return {**CREDENTIALS, "HOME": str(home)}
+
+
+def test_a_missing_bucket_is_neither_empty_nor_made(weed: str, keys: dict[str, str]) -> None:
+    for number, name in enumerate(every_call(open_backend("memory:none"))):
+        store = ObjectStorage(parse_address(f"s3://missing-{number}/x?endpoint={weed}"), keys)
+        for _ in range(2):
+            error = failure(every_call(store)[name])
+            assert isinstance(error, StorageMissing), name
+            assert f"missing-{number} is not there" in error.title
+
+
+def test_wrong_credentials_are_refused(weed: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong, code in (
+        ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"),
+        ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"),
+    ):
+        monkeypatch.setenv(wrong, "WRONGWRONG")
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={weed}"), keys)
+        for name, call in every_call(store).items():
+            error = failure(call)
+            assert isinstance(error, StorageRefused), name
+            assert not error.transient
+            assert "WRONGWRONG" not in f"{error} {error.hint}"
+            assert code in error.cause or error.cause == "it answered 403", name  # HEAD of a bucket has no more to say
+        monkeypatch.setenv(wrong, CREDENTIALS[wrong])
+
+
+def test_nobody_listens(keys: dict[str, str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        for name, call in every_call(store).items():
+            error = failure(call)
+            assert isinstance(error, StorageUnavailable), name
+            assert (error.transient, error.cause) == (True, "Connection refused"), name
+
+
+def test_a_server_that_never_answers_is_given_up(keys: dict[str, str]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(32)
+        address = parse_address(f"s3://{BUCKET}/x?endpoint=http://127.0.0.1:{silent.getsockname()[1]}")
+        patience = Patience(connect=0.2, silence=0.2, slowest=1 << 40)
+        store = ObjectStorage(address, keys, patience=patience)
+        for name, call in every_call(store).items():
+            error = failure(call)
+            assert (error.transient, error.cause) == (True, "it did not answer in time"), name
+
+
+# --- answers that are none ---
+
+
+@pytest.fixture
+def google(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StorageBackend, google_server.Bucket]]:
+    for name, value in google_server.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with google_server.google() as (endpoint, bucket):
+        yield open_backend(f"gs://{BUCKET}/x?endpoint={endpoint}"), bucket
+
+
+@pytest.mark.parametrize("status", [200, 302, 403, 404, 500, 502, 503])
+def test_web_pages_are_no_answers(google: tuple[StorageBackend, google_server.Bucket], status: int) -> None:
+    store, bucket = google
+    store.store("a", b"x")
+    bucket.portal = lambda _: status
+    for name, call in every_call(store).items():
+        if name in ("stat", "exists", "store", "overwrite", "delete", "refuses_damage") and status == 200:
+            continue  # there the status is the whole answer
+        if name == "refuses_damage":
+            continue  # it asks S3 only
+        assert isinstance(failure(call), StorageUnavailable), name
+    bucket.portal = lambda _: 0
+    assert store.retrieve("a") == b"x"
+
+
+def test_an_empty_directory_is_told_from_a_web_page(google: tuple[StorageBackend, google_server.Bucket]) -> None:
+    store, bucket = google
+    store.store("repo.json", b"x")
+    assert [*store.list("sessions/")] == []
+    store.store("sessions/one", b"x")
+    for prefix in ("sessions/", "sessions/o", ""):
+        asked: list[str] = []
+
+        def once(path: str, asked: list[str] = asked) -> int:
+            asked.append(path)
+            return 200 if len(asked) == 1 else 0
+
+        bucket.portal = once
+        assert "sessions/one" in [info.name for info in store.list(prefix)], prefix
+
+
+def test_a_web_page_in_the_middle_does_not_end_a_listing(
+    google: tuple[StorageBackend, google_server.Bucket],
+) -> None:
+    store, bucket = google
+    names = [f"packs/{number:03}" for number in range(250)]  # three pages
+    for name in names:
+        store.store(name, b"")
+    for bad in range(1, 4):
+        listings: list[str] = []
+
+        def portal(path: str, bad: int = bad, listings: list[str] = listings) -> int:
+            listings.append(path)
+            return 200 if len(listings) == bad else 0
+
+        bucket.portal = portal
+        assert sorted(info.name for info in store.list("packs/")) == names, bad
+    bucket.portal = lambda path: 200 if "continuation-token" in path or "start-after" in path else 0
+    assert "not complete" in str(failure(lambda: list(store.list("packs/"))))
+
+
+def test_damage_on_the_way_is_noticed_by_the_entity_tag(google: tuple[StorageBackend, google_server.Bucket]) -> None:
+    store, bucket = google
+    store.store("before", b"sound")
+    bucket.damage = bytes.upper
+    assert failure(lambda: store.store("a", b"changed")).cause == "the store received other bytes"
+    bucket.damage = bytes
+    assert not store.exists("a")
+    store.store("a", b"changed")
+
+
+def test_entity_tags_that_are_no_sums_mean_nothing(google: tuple[StorageBackend, google_server.Bucket]) -> None:
+    store, bucket = google
+    bucket.damage = bytes.upper  # as when the store encrypts: its tags are never the sums of what was sent
+    for name in ("a", "b"):
+        store.store(name, b"encrypted")
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The endpoint of a server that gives the same answer to everything, and hangs up."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(32)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:  # shut down
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_answers_cut_short_are_errors(home: Path, keys: dict[str, str]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nETag: x\r\n\r\n"
+    with answering(head + b"only a part") as endpoint:
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        assert failure(lambda: store.retrieve("a")).cause == "the connection broke"
+        whole = failure(lambda: store.retrieve("a", start=0, length=11))
+        assert whole.cause == "it gave the whole object instead of a part"
+
+
+def test_a_web_page_is_no_proof_that_the_bucket_is_missing(home: Path, keys: dict[str, str]) -> None:
+    page = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n"
+    with answering(page + b"<html></html>") as endpoint:
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        for name, call in every_call(store).items():
+            assert not isinstance(failure(call), StorageMissing), name
+
+
+def test_a_large_object_is_read_whole(weed: str, keys: dict[str, str]) -> None:
+    store = ObjectStorage(parse_address(f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={weed}"), keys)
+    body = random.Random(7).randbytes((20 << 20) + 1)
+    store.store("large", body)
+    assert store.retrieve("large") == body
+    assert store.retrieve("large", start=len(body) - 5) == body[-5:]
+    store.delete("large")
+
+
+# --- a server that dies ---
+
+
+def test_a_server_killed_while_storing_loses_nothing_it_acknowledged(tmp_path: Path, keys: dict[str, str]) -> None:
+    body = random.Random(5).randbytes(LARGE)
+    outcomes: dict[str, BackstayError | None] = {}
+    for delay in (0.02, 0.1):
+        with seaweedfs(tmp_path / "server") as (endpoint, process):
+            store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+            store.store(f"before-{delay}", b"acknowledged")
+            outcomes[f"before-{delay}"] = None
+
+            def put(store: ObjectStorage = store, name: str = f"during-{delay}") -> None:
+                try:
+                    store.store(name, body)
+                except BackstayError as error:
+                    outcomes[name] = error
+                else:
+                    outcomes[name] = None
+
+            thread = threading.Thread(target=put)
+            thread.start()
+            time.sleep(delay)
+            process.kill()
+            process.wait()
+            thread.join()
+    with seaweedfs(tmp_path / "server") as (endpoint, _):
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        for name, error in outcomes.items():
+            assert error is None or isinstance(error, StorageUnavailable), error
+            if error is None or store.exists(name):
+                assert store.retrieve(name) == (body if name.startswith("during") else b"acknowledged"), name
+
+
+def test_a_server_killed_while_reading_gives_all_or_an_error(tmp_path: Path, keys: dict[str, str]) -> None:
+    body = random.Random(6).randbytes(LARGE)
+    with seaweedfs(tmp_path / "server") as (endpoint, process):
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        store.store("large", body)
+        results: list[bytes | BackstayError] = []
+
+        def read() -> None:
+            try:
+                results.append(store.retrieve("large"))
+            except BackstayError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        process.kill()
+        process.wait()
+        for thread in threads:
+            thread.join()
+        assert len(results) == 3
+        assert all(result == body or isinstance(result, StorageUnavailable) for result in results)
+        assert isinstance(failure(lambda: store.retrieve("large")), StorageUnavailable)
+
+
+# --- certificates ---
+
+
+def certificates(place: Path) -> tuple[Path, Path]:
+    """A file with an authority that no system trusts, and one with the certificate for 127.0.0.1 that it gave."""
+    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority = _certificate("authority", authority_key, "authority", authority_key, is_authority=True)
+    own = _certificate("127.0.0.1", key, "authority", authority_key, is_authority=False)
+    (public := place / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
+    (private := place / "server.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + own.public_bytes(Encoding.PEM)
+    )
+    return public, private
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, by: str, with_: ec.EllipticCurvePrivateKey, *, is_authority: bool
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, by)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .sign(with_, hashes.SHA256())
+    )
+
+
+class _Quiet(HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that does not trust us hangs up."""
+
+
+def test_certificates_are_checked_and_ones_own_authority_may_be_named(tmp_path: Path, keys: dict[str, str]) -> None:
+    authority, own = certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    seen: list[tuple[str, str, dict[str, str]]] = []
+    server = _Quiet(("127.0.0.1", 0), type("Handler", (Recorder,), {"seen": seen}))
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"s3://{BUCKET}/x?endpoint=https://127.0.0.1:{server.server_address[1]}"
+    try:
+        store = ObjectStorage(parse_address(address), keys)
+        assert failure(lambda: store.store("a", b"x")).cause == "InvalidCertificate: UnknownIssuer"
+        assert not seen
+        ObjectStorage(parse_address(f"{address}&ca={authority}"), keys).delete("a")
+        assert [command for command, _, _ in seen] == ["HEAD", "DELETE"]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
