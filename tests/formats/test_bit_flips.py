@@ -123,7 +123,7 @@ def test_snapshots(golden: Objects, keyring: Keyring) -> None:
     )
     store = SnapshotStore(storage_of(golden), keyring)
     ident = name.removeprefix("snapshots/")
-    assert accepted(golden[name], partial(store._decode, ident)) == 0
+    assert accepted(golden[name], partial(store.decode, ident)) == 0
 
 
 def test_the_header_raises_only_typed_errors(golden: Objects) -> None:
