@@ -183,7 +183,20 @@ def test_a_copy_settles_what_a_mirror_left(ours: Store, source: Path) -> None:
     assert any("/behind/" in name for name in ours.objects())
     mirror_to(ours, target)
     assert target.objects() == lasting(ours)
-    assert not any(name.startswith("mirror/") for name in ours.objects())
+    assert [name for name in ours.objects() if name.startswith("mirror/")] == ["mirror/first"]
+
+
+def test_what_was_the_first_copy_becomes_a_plain_one(ours: Store, source: Path) -> None:
+    other = Store("other")
+    mirror_to(ours, other)
+    with Repository.open(Mirrored([ours, other]), SECRET, environment=SMALL_PACKS) as repository:
+        back_up(repository, source)
+    with Repository.open(Mirrored([other, ours]), SECRET) as repository, pytest.raises(InvalidRequest):
+        back_up(repository, source)
+    mirror_to(other, ours)
+    with Repository.open(Mirrored([other, ours]), SECRET, environment=SMALL_PACKS) as repository:
+        back_up(repository, source)
+    assert lasting(ours) == lasting(other)
 
 
 # --- with other keys ---

@@ -40,7 +40,8 @@ class Place(FaultyBackend):
         return sorted(info.name for info in self.inner.list() if not info.name.startswith("mirror/"))
 
     def marks(self) -> list[str]:
-        return sorted(info.name.split("/")[2] for info in self.inner.list("mirror/"))
+        marks = (info.name.split("/") for info in self.inner.list("mirror/"))
+        return sorted(mark[2] for mark in marks if mark[1] != "first")
 
 
 @dataclass
@@ -153,6 +154,16 @@ def test_a_store_that_is_no_copy_is_not_written_into(world: World, header: bytes
         world.mirror().store(PACK, DATA)
     assert world.b.names() == before
     assert not world.a.inner.exists(PACK)
+
+
+def test_two_stores_cannot_both_decide(world: World) -> None:
+    with world.mirror() as mirror:
+        mirror.store(PACK, DATA)
+    swapped = Mirrored([world.b, world.a])
+    assert swapped.retrieve(PACK) == DATA
+    with pytest.raises(InvalidRequest, match="was the first copy of a mirror"):
+        swapped.store(SNAPSHOT, b"")
+    assert not world.b.inner.exists(SNAPSHOT)
 
 
 # --- a copy that is left behind ---
@@ -316,6 +327,18 @@ def test_a_listing_holds_what_any_copy_holds(full: World) -> None:
     full.b.inner.delete(SNAPSHOT)
     names = [info.name for info in full.mirror(3).list()]
     assert sorted(names) == [PACK, "repo.json", SNAPSHOT]
+
+
+def test_a_copy_that_was_missing_in_a_listing_is_not_waited_for_again(full: World) -> None:
+    full.a.unplug()
+    mirror = full.mirror(3)
+    for _ in range(5):
+        assert PACK in [info.name for info in mirror.list()]
+    assert sum(call.operation == "list" and bool(call.fault) for call in full.a.calls) == 1
+    full.a.heal()
+    full.b.unplug()
+    full.c.unplug()
+    assert PACK in [info.name for info in mirror.list()]
 
 
 def test_a_listing_without_any_copy_fails(full: World) -> None:

@@ -1,8 +1,10 @@
 """Heal a repository from another copy of it: objects that are damaged or lost come back byte for byte.
 
 Every object is read and checked, in either copy, against its name or its seal, before it is written: damage is not
-copied. Order: as when they were written, so that what an interrupted run leaves is better than before and whole in
-itself. A second run goes on where it stopped.
+copied. One that is damaged in both, but at different places, is put together from what is right in each.
+
+Order: as when they were written, so that what an interrupted run leaves is better than before and whole in itself. A
+second run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound, ObjectNotFound, StorageMissing
 from backstay.operations.repair_result import Findings, LostPath, RepairResult
 from backstay.operations.rewrite import DamageSurvey
+from backstay.operations.splice import spliced
 from backstay.repository.format import pack_name
 from backstay.repository.genuine import Genuine, Gone, digest_of
 from backstay.repository.index import IndexedPack, read_segment
@@ -104,6 +107,10 @@ class _Healing:
         other = _read(self.copy, name)
         if other is not None and self.genuine.is_whole(name, other) is not False:
             return _Examined(name, other)
+        if mine is not None and other is not None:
+            made = spliced(mine, other, lambda data: self.genuine.is_whole(name, data) is True)
+            if made is not None:
+                return _Examined(name, made)
         return _Examined(name, is_lost=mine is not None or other is not None)
 
     def _settle(self, found: _Examined) -> None:

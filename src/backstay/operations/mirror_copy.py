@@ -21,7 +21,7 @@ from backstay.repository.genuine import Genuine, Gone, header_of
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import in_crash_order, is_transient
-from backstay.storage.mirror_log import MirrorLog
+from backstay.storage.mirror_log import MirrorLog, unmark_as_first
 
 READ_AHEAD: Final = 48 << 20  # bytes of objects that are read before they are sent
 _TRIES: Final = 4  # listings, when a collector deletes meanwhile
@@ -78,6 +78,7 @@ class _MirrorCopy:
         for name in backlog.deleted:
             log.forget_deleted(name)
         log.settle(backlog)
+        unmark_as_first(self.target)
         findings = Findings(self.events)
         for name in sorted(self.damaged):
             hint = "mend it with `backstay repair packs`, from a copy if there is one; then copy again"

@@ -12,7 +12,7 @@ meters see every single try.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.storage.backend import StorageBackend
-from backstay.storage.circuit import Circuit
+from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.limits import LimitPolicy, Limits
 from backstay.storage.local import LocalStorage
 from backstay.storage.memory import MemoryStorage
@@ -33,6 +33,7 @@ from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.wrapper import Wrapper
 
 # What answers at once or never: a second try on a local disk finds what the first one found.
+COPY_DEADLINE_S: Final = 60.0
 _AT_HAND: Final = (LocalStorage, MemoryStorage)
 
 
@@ -65,7 +66,10 @@ def assemble(
     """
     settings, clock = settings or StorageSettings(), clock or SystemClock()
     circuits: dict[str, Circuit] = {}  # copies on one server share what is known of it
-    places = [_reach(place, settings, circuits, clock, create=create) for place in (url, *settings.mirrors)]
+    places = [_reach(url, settings.limits, settings.retry, circuits, clock, create=create)]
+    for mirror in settings.mirrors:
+        policy = _for_copies(settings.retry)
+        places.append(_reach(mirror, settings.limits, policy, circuits, clock, create=create))
     if len(places) == 1 and settings.quorum is not None:
         raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
     backend = Mirrored(places, quorum=settings.quorum, warn=warn) if len(places) > 1 else places[0]
@@ -74,16 +78,22 @@ def assemble(
     return Quota(backend, max_size=settings.max_size, clock=clock, warn=warn)
 
 
+def _for_copies(policy: RetryPolicy) -> RetryPolicy:
+    """A copy can be done without for a while: it is waited for less, and not again soon."""
+    circuit = CircuitPolicy(failures=1, open_s=policy.circuit.open_s)
+    return replace(policy, deadline_s=min(policy.deadline_s, COPY_DEADLINE_S), circuit=circuit)
+
+
 def _reach(
-    url: str, settings: StorageSettings, circuits: dict[str, Circuit], clock: Clock, *, create: bool
+    url: str, limits: LimitPolicy, policy: RetryPolicy, circuits: dict[str, Circuit], clock: Clock, *, create: bool
 ) -> StorageBackend:
     """One place, with the wrappers that belong to it alone."""
     backend = open_backend(url, create=create)
     if not isinstance(backend, _AT_HAND):
-        circuit = circuits.setdefault(_endpoint(url), Circuit(settings.retry.circuit, clock))
-        backend = Retrying(Metered(backend, clock=clock), policy=settings.retry, clock=clock, circuit=circuit)
-    if settings.limits != LimitPolicy():
-        backend = Limits(backend, settings.limits, clock=clock)
+        circuit = circuits.setdefault(_endpoint(url), Circuit(policy.circuit, clock))
+        backend = Retrying(Metered(backend, clock=clock), policy=policy, clock=clock, circuit=circuit)
+    if limits != LimitPolicy():
+        backend = Limits(backend, limits, clock=clock)
     return backend if backend.parallel == 1 else ReadAhead(backend)
 
 

@@ -3,6 +3,7 @@
     mirror/<copy>/writer/<id>     a writer that may store what this copy does not get; goes when it closes in order
     mirror/<copy>/behind/<id>     a writer that ended and whose objects this copy lacks; goes when it has caught up
     mirror/<copy>/deleted/<name>  an object to be deleted from this copy too
+    mirror/first                  this store is the one that decides
 
 They lie in the store and not in a local cache, because the next writer may be another host, and a cache may go.
 """
@@ -19,6 +20,7 @@ from backstay.errors import ObjectExists
 from backstay.storage.backend import ObjectInfo, StorageBackend
 
 PREFIX: Final = "mirror/"
+_FIRST: Final = f"{PREFIX}first"
 _OLD_NS: Final = 24 * 3600 * 10**9  # a writer's mark that is older than this is that of a dead one
 
 
@@ -99,6 +101,24 @@ class MirrorLog:
             self._authority.store(name, b"")
         except ObjectExists:
             return
+
+
+def mark_as_first(store: StorageBackend) -> None:
+    """Say, for good, that this store decides for its copies."""
+    try:
+        store.store(_FIRST, b"")
+    except ObjectExists:
+        return
+
+
+def is_marked_as_first(store: StorageBackend) -> bool:
+    """Whether some mirror has this store as the one that decides."""
+    return store.exists(_FIRST)
+
+
+def unmark_as_first(store: StorageBackend) -> None:
+    """Let a store become one copy among others."""
+    store.delete(_FIRST)
 
 
 def copy_id(url: str) -> str:

@@ -36,7 +36,7 @@ from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, in_crash_order, is_transient
 from backstay.storage.mirror_log import PREFIX as MARKS
-from backstay.storage.mirror_log import MirrorLog
+from backstay.storage.mirror_log import MirrorLog, is_marked_as_first, mark_as_first
 
 Warn: TypeAlias = Callable[[str], None]
 _Infos: TypeAlias = Iterator[ObjectInfo]
@@ -82,6 +82,7 @@ class Mirrored(StorageBackend):
         self._authority = copies[0]
         self._others = [_Copy(copy, MirrorLog(copies[0], copy.url, random=random)) for copy in copies[1:]]
         self._reading = list(copies)
+        self._is_first = False  # whether the first copy says so
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
         self._lock = threading.RLock()
@@ -169,6 +170,9 @@ class Mirrored(StorageBackend):
                 if not copy.prepared:
                     self._prepare_one(copy)
                     copy.prepared = True
+            if not self._is_first:
+                mark_as_first(self._authority)
+                self._is_first = True
 
     def _prepare_one(self, copy: _Copy) -> None:
         self._attempt(copy, lambda: self._admit(copy))
@@ -184,6 +188,13 @@ class Mirrored(StorageBackend):
         ours = _repo(self._authority)
         # While a repository is being created there may be no place for it yet; later a missing place is a failure.
         theirs = _repo(copy.backend) if ours is None else _repo_of_place(copy.backend)
+        if theirs is not None and is_marked_as_first(copy.backend):
+            raise InvalidRequest(
+                f"{copy.backend.url} was the first copy of a mirror, and is named as another one here",
+                cause="where two copies decide, both a commit and its cancellation may win",
+                hint="name the copies in the same order everywhere; if the other one is lost for good, "
+                "`backstay copy --to` makes this one a plain copy again",
+            )
         if ours != theirs:
             raise InvalidRequest(
                 f"{copy.backend.url} is no copy of the repository at {self.url}",
@@ -279,17 +290,22 @@ class Mirrored(StorageBackend):
             return self._authority.list(prefix)
         found: dict[str, ObjectInfo] = {}
         failed: list[StorageUnavailable] = []
-        for copy in self._all:
+        answered = False
+        # One that was out of reach is not waited for again: what this process may do does not change any more.
+        for copy in sorted(self._all, key=lambda copy: copy.url in self._unseen):
+            if answered and copy.url in self._unseen:
+                continue
             try:
                 infos = [*copy.list(prefix)]
             except StorageUnavailable as error:
                 failed.append(error)
                 self._note_unseen(copy, error)
                 continue
+            answered = True
             for info in infos:
                 if self._is_listed(copy, info.name):
                     found.setdefault(info.name, info)
-        if len(failed) == len(self._all):
+        if not answered:
             raise failed[0]
         return iter(found.values())
 
