@@ -18,7 +18,8 @@ BackstayError
 ├── InsufficientSpace         exit 14
 │   └── QuotaExceeded         exit 14
 ├── StorageUnavailable        exit 15  the store does not answer as it should (transient by nature)
-│   └── StorageMissing        exit 15  the directory or bucket itself is not there
+│   ├── StorageMissing        exit 15  the directory or bucket itself is not there
+│   └── StorageRefused        exit 15  the store does not trust us, or we do not trust it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
@@ -183,6 +184,13 @@ class StorageMissing(StorageUnavailable):
 
     transient = False
     default_hint = "check the address; if it is on a disk or a share, mount it"
+
+
+class StorageRefused(StorageUnavailable):
+    """One side does not trust the other: wrong credentials, an unknown host key, a certificate that does not hold."""
+
+    transient = False
+    default_hint = "check the user name, the password or key, and that this is the right server"
 
 
 class HoldViolation(BackstayError):

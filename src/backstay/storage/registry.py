@@ -18,7 +18,14 @@ from backstay.storage.memory import open_memory
 GROUP: Final = "backstay.storage"  # entry points: name = scheme, object = callable(url) -> StorageBackend
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Scheme of each driver that comes with the program, and where it is: loaded only when an address asks for it.
-_BUILT_IN: Final[dict[str, str]] = {}
+_BUILT_IN: Final[dict[str, str]] = {
+    "ftp": "backstay.storage.ftp:open_ftp",
+    "ftps": "backstay.storage.ftp:open_ftp",
+    "ipfs": "backstay.storage.ipfs:open_ipfs",
+    "sftp": "backstay.storage.sftp:open_sftp",
+    "webdav": "backstay.storage.webdav:open_webdav",
+    "webdavs": "backstay.storage.webdav:open_webdav",
+}
 _HERE: Final = ("file", "memory")
 _PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"}) - set(_BUILT_IN)
 

@@ -106,15 +106,21 @@ class StorageConformance:
         assert backend.retrieve("a/b") == b"first"
 
     def test_of_racing_stores_exactly_one_succeeds(self, backend: StorageBackend) -> None:
+        """Without `atomic_create` more than one may be told so, but what is kept is whole and the work of one of them."""
+        atomic = backend.capabilities.atomic_create
         for round_ in range(ROUNDS):
             name = f"race/{round_}"
             contents = [f"{racer}:".encode() * 500 for racer in range(RACERS)]
             results = _together([partial(backend.store, name, data) for data in contents])
             winners = [data for data, result in zip(contents, results, strict=True) if result is None]
             losers = [result for result in results if isinstance(result, ObjectExists)]
-            assert len(winners) == 1, f"{len(winners)} of {RACERS} racing stores succeeded"
-            assert len(losers) == RACERS - 1, f"the others must get ObjectExists: {results}"
-            assert backend.retrieve(name) == winners[0], "the object is not the winner's"
+            assert winners, f"none of {RACERS} racing stores succeeded: {results}"
+            assert len(winners) == 1 or not atomic, f"{len(winners)} of {RACERS} racing stores succeeded"
+            assert len(losers) == RACERS - len(winners), f"the others must get ObjectExists: {results}"
+            assert backend.retrieve(name) in winners, "the object is not the winner's"
+            assert _names(backend, "race/") == [f"race/{number}" for number in range(round_ + 1)]
+            with _refused(ObjectExists, "when the race is over"):
+                backend.store(name, b"late")
 
     def test_overwrite_replaces_the_whole_object(self, backend: StorageBackend) -> None:
         for data in (b"first", b"second, and longer", b"3rd", b""):
