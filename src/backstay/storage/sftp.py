@@ -196,10 +196,10 @@ class SftpStorage(StorageBackend):
             if self._links is None:
                 try:  # nothing of this name exists; only a server that knows the request looks for it
                     await sftp.link(f"{self._root}/{temporary_name()}", f"{self._root}/{temporary_name()}")
-                except UNSUPPORTED:
-                    self._links = False
-                except _SFTPError:
+                except ABSENT:
                     return True
+                except (UNSUPPORTED, asyncssh.SFTPFailure):
+                    self._links = False
             if self._links:
                 return True
             await self._make_directory(sftp, self._root)

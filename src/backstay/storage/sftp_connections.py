@@ -112,8 +112,14 @@ class SftpConnections:
             ) from error
 
     async def _options(self) -> asyncssh.SSHClientConnectionOptions:
+        """As for `ssh`, but with a check of host keys that no configuration takes away.
+
+        `UserKnownHostsFile none` becomes known_hosts=None, by which asyncssh means: check nothing. What is passed
+        explicitly stays when a connection reads the configuration again (canonical names, `Match final`).
+        """
         address = self._address
-        options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
+        first: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
+            config=(),  # ~/.ssh/config; without this word it would be read later, behind the check below
             host=address.host,
             port=address.port or (),
             username=address.user or (),
@@ -122,13 +128,16 @@ class SftpConnections:
             login_timeout=_CONNECT_S,
             keepalive_interval=_KEEPALIVE_S,
         )
-        if options.known_hosts is None:  # `UserKnownHostsFile none`: asyncssh would check nothing
+        if first.known_hosts is None:
             raise InvalidRequest(
                 "the SSH configuration switches off the check of host keys",
                 cause="UserKnownHostsFile is none",
                 hint="name a file there: whoever answers in place of the server could read and delete the repository",
             )
-        return options
+        checked: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
+            first, config=(), host=address.host, known_hosts=first.known_hosts
+        )
+        return checked
 
     def _unknown_host(self, cause: str) -> BackstayError:
         port = f"-p {self._address.port} " if self._address.port else ""

@@ -106,7 +106,7 @@ class StorageConformance:
         assert backend.retrieve("a/b") == b"first"
 
     def test_of_racing_stores_exactly_one_succeeds(self, backend: StorageBackend) -> None:
-        """Without `atomic_create` more than one may be told so, but what is kept is whole and the work of one of them."""
+        """Without `atomic_create` more than one may be told so, but one of these is kept, whole."""
         atomic = backend.capabilities.atomic_create
         for round_ in range(ROUNDS):
             name = f"race/{round_}"

@@ -39,7 +39,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "home"
     (place / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(place))
-    for name in ("SSH_AUTH_SOCK", "NETRC", *(f"BACKSTAY_{kind}_PASSWORD" for kind in ("SFTP", "FTP", "WEBDAV", "IPFS"))):
+    for name in (
+        "SSH_AUTH_SOCK",
+        "NETRC",
+        *(f"BACKSTAY_{kind}_PASSWORD" for kind in ("SFTP", "FTP", "WEBDAV", "IPFS")),
+    ):
         monkeypatch.delenv(name, raising=False)
     return place
 

@@ -25,12 +25,13 @@ class Behaviour:
         self.posix_rename = True
         self.fsync = True
         self.fail: dict[str, int] = {}  # method: errno
+        self.free: int | None = None  # bytes that it says are left on its disk
         self.stored_less = 0  # bytes that a written file loses
         self.calls: Counter[str] = Counter()
 
 
 class _Server(asyncssh.SFTPServer):
-    def __init__(self, channel: asyncssh.SSHServerChannel, root: Path, behaviour: Behaviour) -> None:
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes], root: Path, behaviour: Behaviour) -> None:
         super().__init__(channel, chroot=os.fsencode(root))
         self._behaviour = behaviour
 
@@ -44,7 +45,7 @@ class _Server(asyncssh.SFTPServer):
         self._called("open")
         if not self._behaviour.exclusive:
             pflags &= ~asyncssh.FXF_EXCL
-        if pflags == asyncssh.FXF_READ and os.path.isdir(self.map_path(path)):  # as OpenSSH does
+        if pflags == asyncssh.FXF_READ and Path(os.fsdecode(self.map_path(path))).is_dir():  # as OpenSSH does
             return os.open(self.map_path(path), os.O_RDONLY)
         return super().open(path, pflags, attrs)
 
@@ -97,6 +98,12 @@ class _Server(asyncssh.SFTPServer):
     def scandir(self, path: bytes) -> Any:
         self._called("scandir")
         return super().scandir(path)
+
+    def statvfs(self, path: bytes) -> Any:
+        found = super().statvfs(path)
+        if self._behaviour.free is None:
+            return found
+        return asyncssh.SFTPVFSAttrs(bsize=1, frsize=1, blocks=1 << 30, bavail=self._behaviour.free)
 
     def lstat(self, path: bytes) -> Any:
         self._called("lstat")
