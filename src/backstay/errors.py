@@ -19,7 +19,8 @@ BackstayError
 │   └── QuotaExceeded         exit 14
 ├── StorageUnavailable        exit 15  the store does not answer as it should (transient by nature)
 │   ├── StorageMissing        exit 15  the directory or bucket itself is not there
-│   └── StorageRefused        exit 15  the store does not trust us, or we do not trust it
+│   ├── StorageRefused        exit 15  the store knows us not, or forbids it
+│   └── StorageUnfit          exit 15  the store lacks what a repository relies on
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
@@ -178,6 +179,10 @@ class StorageUnavailable(BackstayError):
     transient = True
     default_hint = "check that the store is mounted or reachable and that you may write to it, then try again"
 
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.retry_after = retry_after  # seconds that the store asked to be left alone for, if it did
+
 
 class StorageMissing(StorageUnavailable):
     """The place where objects are kept is not there: never created, moved away, or not mounted."""
@@ -187,10 +192,17 @@ class StorageMissing(StorageUnavailable):
 
 
 class StorageRefused(StorageUnavailable):
-    """One side does not trust the other: wrong credentials, an unknown host key, a certificate that does not hold."""
+    """The store answered, and said no: credentials, permissions, or a rule of its own."""
 
     transient = False
-    default_hint = "check the user name, the password or key, and that this is the right server"
+    default_hint = "check the credentials and what they allow"
+
+
+class StorageUnfit(StorageUnavailable):
+    """The store works, but cannot do what a repository relies on."""
+
+    transient = False
+    default_hint = "use another store; `backstay check-storage` shows what this one can do"
 
 
 class HoldViolation(BackstayError):

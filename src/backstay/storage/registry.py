@@ -26,6 +26,8 @@ _BUILT_IN: Final[dict[str, str]] = {
     "webdav": "backstay.storage.webdav:open_webdav",
     "webdavs": "backstay.storage.webdav:open_webdav",
 }
+# What some of them need besides the program: the name of an extra.
+_EXTRAS: Final = {"ipfs": "ipfs", "sftp": "sftp", "webdav": "webdav", "webdavs": "webdav"}
 _HERE: Final = ("file", "memory")
 _PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"}) - set(_BUILT_IN)
 
@@ -85,9 +87,9 @@ def _load(scheme: str, point: EntryPoint) -> Callable[[str], object]:
     try:
         driver: object = point.load()
     except (ImportError, AttributeError) as error:
-        raise InvalidRequest(
-            f"the driver for {scheme}: cannot be loaded", cause=str(error), hint="install what it needs"
-        ) from error
+        extra = _EXTRAS.get(scheme) if point.value == _BUILT_IN.get(scheme) else None
+        hint = f'install what it needs: pip install "backstay[{extra}]"' if extra else "install what it needs"
+        raise InvalidRequest(f"the driver for {scheme}: cannot be loaded", cause=str(error), hint=hint) from error
     if not callable(driver):
         raise InvalidRequest(f"the driver for {scheme}: is broken", cause="it cannot be called")
     return driver

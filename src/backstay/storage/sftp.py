@@ -19,6 +19,7 @@ from backstay.errors import (
     ObjectExists,
     ObjectNotFound,
     StorageMissing,
+    StorageRefused,
     StorageUnavailable,
 )
 from backstay.storage.address import Address, parse_address
@@ -367,7 +368,7 @@ class SftpStorage(StorageBackend):
             raise InsufficientSpace(title, cause=str(error)) from error
         except asyncssh.SFTPPermissionDenied as error:
             hint = "check the owner and the permissions of the directory on the server"
-            raise StorageUnavailable(title, cause=str(error), hint=hint) from error
+            raise StorageRefused(title, cause=str(error), hint=hint) from error
         except asyncssh.Error as error:
             raise StorageUnavailable(title, cause=str(error) or type(error).__name__) from error
 

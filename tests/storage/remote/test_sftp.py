@@ -259,7 +259,7 @@ def test_a_directory_that_cannot_be_read_is_no_empty_one(server: SftpServer, sto
     store.store(NAME, DATA)
     store.store("a", DATA)
     server.behaviour.fail["scandir"] = errno.EACCES
-    with pytest.raises(StorageUnavailable) as caught:
+    with pytest.raises(StorageRefused) as caught:
         [*store.list()]
     assert "permissions" in caught.value.hint
     server.behaviour.fail["scandir"] = errno.ENOENT  # it was there a moment ago
