@@ -29,6 +29,8 @@ class Capabilities:
 
     atomic_create: bool = True
     range_reads: bool = True
+    # Without it, a reader may fail or find nothing while an object is replaced; never does it get a part or a mixture.
+    atomic_replace: bool = True
 
 
 class StorageBackend(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
@@ -130,7 +131,8 @@ def probe_capabilities(backend: StorageBackend, *, rng: random.Random | None = N
             raise _unusable(backend, "it gives back other bytes than were stored")
         if not any(info.name == name and info.size == len(kept) for info in backend.list("probe/")):
             raise _unusable(backend, "its listing lacks an object that was just stored")
-        return Capabilities(
+        return replace(
+            declared,
             atomic_create=declared.atomic_create and refused and kept == _FIRST,
             range_reads=declared.range_reads and _reads_ranges(backend, name, kept),
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from tests.storage.remote.certificates import Certificates, make_certificates
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -54,3 +56,15 @@ def trusted(home: Path, keys: Keys) -> Path:
     for name in ("id_ed25519", "id_ed25519.pub"):
         shutil.copy(keys.directory / name, home / ".ssh" / name)
     return home
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def write_netrc(home: Path, user: str, password: str, host: str = "127.0.0.1") -> None:
+    """Credentials where curl and ftp look for them."""
+    path = home / ".netrc"
+    path.write_text(f"machine {host} login {user} password {password}\n")
+    path.chmod(0o600)
