@@ -136,6 +136,7 @@ class SftpStorage(StorageBackend):
                 elif isinstance(error, asyncssh.SFTPFailure):  # version 3 has no word for a full disk
                     await tell_full(sftp, directory, len(data), name)
                 raise
+            self._seen = True
             # Here the whole object is there; the removal may be lost, and is made up for by the sweep.
             await asyncio.gather(discard(sftp, temporary), sync_directory(sftp, directory))
 
@@ -233,6 +234,7 @@ class SftpStorage(StorageBackend):
                 if attributes is None or kind_of(attributes) == stat.S_IFDIR:
                     raise ObjectNotFound(name) from None
                 raise
+            self._seen = True
             try:
                 return await _read(file, name, start, length)
             finally:

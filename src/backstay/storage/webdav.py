@@ -93,6 +93,7 @@ class WebdavStorage(StorageBackend):
                 self._move(temporary, name, title, overwrite=True)
             else:
                 self._publish(temporary, name, title)
+            self._seen = True
         except BaseException:
             self._discard(temporary)
             raise
@@ -114,6 +115,7 @@ class WebdavStorage(StorageBackend):
         if answer.status == _NO_SUCH_RANGE:
             return self._nothing(name, start, length)
         self._check_kind(name, answer)
+        self._seen = True
         data = self._part(name, answer, start)
         if len(data) < (length or 0):
             raise too_short(name, start, length, start + len(data))

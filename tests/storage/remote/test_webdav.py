@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.registry import probe_capabilities
 from backstay.storage.webdav import open_webdav
 from backstay.testing import StorageConformance
 from tests.storage.remote.certificates import Certificates
