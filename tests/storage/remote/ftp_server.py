@@ -19,8 +19,8 @@ if certificate:
 else:
 
     class Slow(ThrottledDTPHandler):  # type: ignore[misc] # so that there is time to be killed in a transfer
-        read_limit = write_limit = 20 << 20
+        read_limit = write_limit = 2 << 20
 
     handler.dtp_handler = Slow
-    handler.use_sendfile = False
+
 ThreadedFTPServer(("127.0.0.1", int(port)), handler).serve_forever()

@@ -259,7 +259,7 @@ def test_a_server_that_is_killed_in_a_transfer(call: str, tmp_path: Path) -> Non
             if call == "store":
                 wait_until(lambda: any(path.stat().st_size for path in files.rglob(".tmp-*")))
             else:
-                worker.join(0.3)  # the server sends 20 MiB a second
+                worker.join(0.3)  # the server sends 2 MiB a second
             server.kill()
             worker.join()
             assert [type(error) for error in failures] == [StorageUnavailable]
