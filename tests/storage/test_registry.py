@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -68,13 +69,6 @@ def test_unknown_schemes_name_the_known_ones() -> None:
     assert "secret" not in f"{caught.value} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("scheme", ["sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"])
-def test_schemes_without_a_driver_say_so(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _offer(monkeypatch, "tape", f"{__name__}:open_driver")
-    with pytest.raises(InvalidRequest, match=f"this version has no driver for {scheme}"):
-        open_backend(f"{scheme}://host/x")
-
-
 def open_driver(url: str) -> StorageBackend:
     return MemoryStorage(f"driver {url}")
 
@@ -103,6 +97,20 @@ def test_a_broken_driver_is_told(value: str, monkeypatch: pytest.MonkeyPatch) ->
     _offer(monkeypatch, "tape", value)
     with pytest.raises(InvalidRequest, match="driver for tape"):
         open_backend("tape://one")
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "extra"),
+    [("sftp://h/x", "asyncssh", "sftp"), ("webdavs://h/x", "urllib3", "webdav"), ("ipfs://h/x", "urllib3", "ipfs")],
+)
+def test_a_missing_library_is_told(url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("backstay.storage.")]:
+        if name != "backstay.storage.registry":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
+    with pytest.raises(InvalidRequest, match="cannot be loaded") as caught:
+        open_backend(url)
+    assert f"backstay[{extra}]" in caught.value.hint
 
 
 # --- probing ---

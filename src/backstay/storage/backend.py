@@ -35,6 +35,8 @@ class Capabilities:
     range_reads: bool = True
     checksums: bool = False
     proven: bool = field(default=False, compare=False)
+    # Without it, a reader may fail or find nothing while an object is replaced; never does it get a part or a mixture.
+    atomic_replace: bool = True
 
 
 class StorageBackend(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
@@ -22,9 +23,16 @@ _BUILT_IN: Final[dict[str, str]] = {
     "s3": "backstay.storage.object_store:open_s3",
     "az": "backstay.storage.object_store:open_az",
     "gs": "backstay.storage.object_store:open_gs",
+    "ftp": "backstay.storage.ftp:open_ftp",
+    "ftps": "backstay.storage.ftp:open_ftp",
+    "ipfs": "backstay.storage.ipfs:open_ipfs",
+    "sftp": "backstay.storage.sftp:open_sftp",
+    "webdav": "backstay.storage.webdav:open_webdav",
+    "webdavs": "backstay.storage.webdav:open_webdav",
 }
+# What some of them need besides the program: the name of an extra.
+_EXTRAS: Final = {"ipfs": "ipfs", "sftp": "sftp", "webdav": "webdav", "webdavs": "webdav"}
 _HERE: Final = ("file", "memory")
-_PLANNED: Final = frozenset({"s3", "az", "gs", "sftp", "ftp", "ftps", "webdav", "webdavs", "ipfs"}) - set(_BUILT_IN)
 
 
 def open_backend(url: str, *, create: bool = True) -> StorageBackend:
@@ -82,9 +90,9 @@ def _load(scheme: str, point: EntryPoint) -> Callable[[str], object]:
     try:
         driver: object = point.load()
     except (ImportError, AttributeError) as error:
-        raise InvalidRequest(
-            f"the driver for {scheme}: cannot be loaded", cause=str(error), hint="install what it needs"
-        ) from error
+        extra = _EXTRAS.get(scheme) if point.value == _BUILT_IN.get(scheme) else None
+        hint = f'install what it needs: pip install "backstay[{extra}]"' if extra else "install what it needs"
+        raise InvalidRequest(f"the driver for {scheme}: cannot be loaded", cause=str(error), hint=hint) from error
     if not callable(driver):
         raise InvalidRequest(f"the driver for {scheme}: is broken", cause="it cannot be called")
     return driver
@@ -92,12 +100,6 @@ def _load(scheme: str, point: EntryPoint) -> Callable[[str], object]:
 
 def _unknown(known: list[str], scheme: str) -> InvalidRequest:
     names = ", ".join(f"{name}:" for name in known)
-    if scheme in _PLANNED:
-        return InvalidRequest(
-            f"cannot open {scheme}: addresses",
-            cause=f"this version has no driver for {scheme}",
-            hint=f"install a driver for it (entry point group {GROUP}); known here: a path, {names}",
-        )
     return InvalidRequest(
         f"cannot open {scheme}: addresses",
         cause="no such scheme",
@@ -125,7 +127,8 @@ def probe_capabilities(backend: StorageBackend, *, rng: random.Random | None = N
             raise _unusable(backend, "it gives back other bytes than were stored")
         if not any(info.name == name and info.size == len(kept) for info in backend.list("probe/")):
             raise _unusable(backend, "its listing lacks an object that was just stored")
-        return Capabilities(
+        return replace(
+            declared,
             atomic_create=declared.atomic_create and refused and kept == _FIRST,
             range_reads=declared.range_reads and _reads_ranges(backend, name, kept),
             checksums=backend.refuses_damage(f"{name}-damaged"),

@@ -1,0 +1,154 @@
+"""Control connections to one FTP server: each used by one call at a time, replaced when they are dead."""
+
+from __future__ import annotations
+
+import contextlib
+import ftplib
+import re
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
+from backstay.storage.address import Address
+from backstay.storage.logins import Login, where_logins_belong
+from backstay.storage.tls import client_context
+
+_SILENCE_S: Final = 120
+_PORT: Final = 21
+_CODE: Final = re.compile(r"\d{3}")
+_FULL: Final = ("452", "552")
+_NOT_LOGGED_IN: Final = ("530", "532")
+_UNKNOWN: Final = ("500", "502", "504")
+
+
+class _TlsFtp(ftplib.FTP_TLS):
+    """Takes the control connection's TLS session for data too: vsftpd and others insist on it."""
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+        plain, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321 - TLS is put on it below
+        try:
+            session = self.sock.session if isinstance(self.sock, ssl.SSLSocket) else None
+            return self.context.wrap_socket(plain, server_hostname=self.host, session=session), size
+        except BaseException:
+            plain.close()
+            raise
+
+
+class FtpConnections:
+    """Lends connections that are logged in, in binary mode, with data encrypted for `ftps`."""
+
+    def __init__(self, address: Address, login: Login | None) -> None:
+        self._address = address
+        self._login = login
+        self._idle: list[ftplib.FTP] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def connection(self) -> Iterator[ftplib.FTP]:
+        """For one call. ftplib.error_perm stays, of which the caller knows more; all else is StorageUnavailable."""
+        ftp = self._take()
+        try:
+            yield ftp
+        except (ftplib.error_perm, BackstayError):
+            self._give_back(ftp)  # a refusal is an answer: the connection is in order
+            raise
+        except (OSError, EOFError, ftplib.Error) as error:
+            ftp.close()  # what it would say next may belong to the call that failed
+            raise self._lost(error) from error
+        except BaseException:
+            ftp.close()
+            raise
+        else:
+            self._give_back(ftp)
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for ftp in idle:
+            _quit(ftp)
+
+    def _take(self) -> ftplib.FTP:
+        """An idle one that is alive; looked at before anything is sent, so that no request is sent twice."""
+        while True:
+            with self._lock:
+                ftp = self._idle.pop() if self._idle else None
+            if ftp is None:
+                return self._connect()
+            if ftp.sock is not None and not select.select([ftp.sock], [], [], 0)[0]:
+                return ftp
+            ftp.close()  # it has something to say although nobody asked: goodbye
+
+    def _give_back(self, ftp: ftplib.FTP) -> None:
+        with self._lock:
+            self._idle.append(ftp)
+
+    def _connect(self) -> ftplib.FTP:
+        address, login = self._address, self._login
+        ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else ftplib.FTP()  # noqa: S321 - see above
+        try:
+            ftp.connect(address.host, address.port or _PORT, timeout=_SILENCE_S)
+            ftp.login(login.user if login else "anonymous", login.password if login else "backstay@")  # after AUTH TLS
+            if isinstance(ftp, ftplib.FTP_TLS):
+                ftp.prot_p()
+            ftp.voidcmd("TYPE I")
+            with contextlib.suppress(ftplib.error_perm):  # most servers tell these without being asked
+                ftp.voidcmd("OPTS MLST type;size;modify;")
+        except (OSError, EOFError, ftplib.Error) as error:
+            ftp.close()
+            raise self._no_entry(error) from error
+        return ftp
+
+    def _no_entry(self, error: Exception) -> BackstayError:
+        place = self._address.place
+        if isinstance(error, ssl.SSLError):
+            return StorageRefused(
+                f"{place} cannot be trusted",
+                cause=error.reason or str(error),
+                hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
+            )
+        if isinstance(error, ftplib.error_perm):
+            if self._address.scheme == "ftps" and code_of(error) in _UNKNOWN:
+                return StorageRefused(
+                    f"{place} has no TLS", cause=str(error), hint="use ftp: only if you trust the network"
+                )
+            return StorageRefused(f"{place} does not let us in", cause=str(error), hint=where_logins_belong("FTP"))
+        return self._lost(error)
+
+    def _lost(self, error: Exception) -> BackstayError:
+        cause = (
+            "it closed the connection" if isinstance(error, EOFError) else getattr(error, "strerror", "") or str(error)
+        )
+        if code_of(error) in _FULL:
+            return InsufficientSpace(f"{self._address.place} takes no more", cause=cause)
+        hint = "check the address, the network, and that the FTP server runs and allows so many connections"
+        return StorageUnavailable(f"{self._address.place} does not answer as it should", cause=cause, hint=hint)
+
+
+def code_of(error: Exception) -> str:
+    """The number that a server's answer begins with, or nothing."""
+    found = _CODE.match(str(error)) if isinstance(error, ftplib.Error) else None
+    return found[0] if found else ""
+
+
+def refusal(title: str, error: ftplib.error_perm) -> BackstayError:
+    """The error for a refusal that its caller has no better word for."""
+    code = code_of(error)
+    if code in _FULL:
+        return InsufficientSpace(title, cause=str(error))
+    if code in _NOT_LOGGED_IN:
+        return StorageRefused(title, cause=str(error), hint="check what this user may do on the server")
+    if code in _UNKNOWN:
+        hint = "use another server: MLST, MLSD, SIZE and REST (RFC 3659) are needed, as all common ones have them"
+        return StorageRefused(title, cause=f"the server lacks a command: {error}", hint=hint)
+    return StorageUnavailable(title, cause=str(error), hint="check the permissions on the server")
+
+
+def _quit(ftp: ftplib.FTP) -> None:
+    with contextlib.suppress(OSError, EOFError, ftplib.Error):
+        ftp.quit()
+    ftp.close()

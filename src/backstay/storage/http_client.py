@@ -1,0 +1,191 @@
+"""Requests to one HTTP server: pooled connections, whole answers or errors, failures in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+
+from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
+from backstay.storage.http_login import HttpLogin
+from backstay.storage.logins import Login
+from backstay.storage.tls import client_context
+
+_CONNECTIONS: Final = 16
+_CONNECT_S: Final = 30
+_SILENCE_S: Final = 120  # how long the server may say nothing
+_LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
+_PIECE: Final = 1 << 20
+
+# What servers answer, as far as it means the same everywhere.
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN, 407)
+_TOO_LARGE: Final = 413
+_BUSY: Final = (429, 503)
+_FULL: Final = 507
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. `headers` are found by any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def number(self, header: str) -> int | None:
+        """A header that counts something, or None if it is absent or no number."""
+        text = self.headers.get(header, "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+
+class HttpClient:
+    """Knows one server. `origin` is `http://host:port`; a request is sent once, and follows no redirection."""
+
+    def __init__(self, origin: str, login: Login | None = None) -> None:
+        self._origin = origin
+        self._login = HttpLogin(login) if login else None
+        self._pool = _pool(origin)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        most: int | None = None,
+    ) -> Answer:
+        """Send and wait for the whole answer, or for its first `most` bytes. StorageUnavailable without one."""
+        sent = self._login.answer(method, target) if self._login else None
+        answer = self._send(method, target, _with(headers, sent), body, most)
+        challenge = answer.headers.get("WWW-Authenticate", "") if answer.status == _UNAUTHORIZED else ""
+        if challenge and self._login is not None and self._login.learn(challenge, sent):
+            # Nothing was done yet: the server wants to know first who we are.
+            again = _with(headers, self._login.answer(method, target))
+            answer = self._send(method, target, again, body, most)
+        return answer
+
+    def failure(self, title: str, answer: Answer) -> BackstayError:
+        """The error for an answer that its caller has no better word for."""
+        cause = f"the server answered with HTTP {answer.status}"
+        if answer.status in _REFUSED:
+            return StorageRefused(title, cause=cause, hint="check user name and password, and what they allow")
+        if answer.status == _FULL:
+            return InsufficientSpace(title, cause=cause)
+        if answer.status in _BUSY:
+            return StorageUnavailable(title, cause=cause, retry_after=_seconds(answer.number("Retry-After")))
+        if answer.status == _TOO_LARGE:
+            return StorageUnavailable(title, cause=cause, hint="raise the server's limit for uploads above 64 MiB")
+        if "Location" in answer.headers:
+            return StorageUnavailable(title, cause=f"{cause}, a redirection", hint="use the address that it leads to")
+        return StorageUnavailable(title, cause=cause, hint="see the server's log")
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
+    ) -> Answer:
+        try:
+            response = self._pool.request(
+                method,
+                self._origin + target,
+                body=body,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_SILENCE_S),
+            )
+            try:
+                data = self._whole(response, most)
+            except BaseException:
+                response.close()  # the connection still carries what was not read
+                raise
+            response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise StorageUnavailable(
+                f"{self._origin} does not give back what it was given",
+                cause="it encodes its answers although it was told not to",
+                hint="switch off compression in the server or in the proxy before it",
+            )
+        return Answer(response.status, response.headers, data)
+
+    def _whole(self, response: urllib3.BaseHTTPResponse, most: int | None) -> bytes:
+        limit = _LARGEST_ANSWER if most is None else most
+        announced = response.headers.get("Content-Length", "")
+        if most is None and announced.isascii() and announced.isdigit() and int(announced) > limit:
+            raise self._too_much()
+        pieces: list[bytes] = []
+        left = limit
+        while left and (piece := response.read(min(left, 16 * _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        if not left:
+            rest = response.read(1)
+            if rest and most is None:
+                raise self._too_much()
+            if rest:
+                response.close()  # the connection still carries the rest
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_much(self) -> BackstayError:
+        return StorageUnavailable(f"{self._origin} sends more than any object has", cause="over 1 GiB in one answer")
+
+    def _unreachable(self, error: urllib3.exceptions.HTTPError) -> BackstayError:
+        if isinstance(error, urllib3.exceptions.SSLError):
+            return StorageRefused(
+                f"{self._origin} cannot be trusted",
+                cause=_cause(error),
+                hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
+            )
+        if isinstance(error, urllib3.exceptions.ProtocolError):
+            return StorageUnavailable(f"{self._origin} broke off", cause=_cause(error), hint="see the server's log")
+        return StorageUnavailable(
+            f"{self._origin} cannot be reached",
+            cause=_cause(error),
+            hint="check the address, the network, and that the server runs",
+        )
+
+
+def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:
+    ours = {"Accept-Encoding": "identity", "User-Agent": "backstay", **(headers or {})}
+    return ours if authorization is None else {**ours, "Authorization": authorization}
+
+
+def _cause(error: urllib3.exceptions.HTTPError) -> str:
+    """The innermost reason, in one line and without addresses of objects."""
+    inner: BaseException = error
+    while inner.__cause__ or inner.__context__:
+        inner = inner.__cause__ or inner.__context__ or inner
+    strerror = inner.strerror if isinstance(inner, OSError) else None
+    return strerror or str(inner) or type(inner).__name__
+
+
+def _seconds(number: int | None) -> float | None:
+    return None if number is None else float(number)
+
+
+def _pool(origin: str) -> urllib3.PoolManager:
+    """Connections to the server, or to the proxy that the environment names for it."""
+    parts = urlsplit(origin)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=client_context())
+    at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
+    return urllib3.ProxyManager(
+        f"{at.scheme}://{at.hostname}:{at.port or 3128}",
+        maxsize=_CONNECTIONS,
+        ssl_context=client_context(),
+        proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
+    )

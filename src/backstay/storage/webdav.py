@@ -1,0 +1,393 @@
+"""Objects as files of a collection on a WebDAV server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+from backstay.core.clock import Clock, SystemClock
+from backstay.errors import (
+    BackstayError,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageUnavailable,
+)
+from backstay.storage.address import Address, parse_address
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.http_client import Answer, HttpClient
+from backstay.storage.logins import Login, find_login, where_logins_belong
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.transfer import check_stored, flat, span, temporary_name, too_short
+from backstay.storage.webdav_listing import QUESTION, Resource, read_listing
+from backstay.storage.webdav_locks import WebdavLocks
+
+_Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
+_Found: TypeAlias = list[tuple[str, Resource]]
+
+_OK: Final = 200
+_CREATED: Final = 201
+_NO_CONTENT: Final = 204
+_PARTIAL: Final = 206
+_MULTI: Final = 207
+_FORBIDDEN_BY_SOME: Final = 403  # what some servers say of an upload into a collection that is not there
+_NOT_FOUND: Final = 404
+_THERE_ALREADY: Final = 405
+_CONFLICT: Final = 409
+_GONE: Final = 410
+_FAILED: Final = 412
+_NO_SUCH_RANGE: Final = 416
+_LOCKED: Final = 423
+_DONE: Final = frozenset({_OK, _CREATED, _NO_CONTENT})
+_ABSENT: Final = frozenset({_NOT_FOUND, _GONE})
+
+_LOCK_STEPS: Final = 100
+_LOCK_STEP_S: Final = 0.05
+_CLAIM: Final = f"{TEMPORARY}claim-"
+_CLAIMS: Final = 64  # files at the root that are locked in the place of objects
+_PARALLEL_LISTINGS: Final = 8
+_SYSTEM_CLOCK: Final = SystemClock()
+
+
+class WebdavStorage(StorageBackend):
+    """A collection. The first `store` makes it; one that was there and is not any more is StorageMissing."""
+
+    def __init__(self, address: Address, login: Login | None = None, *, clock: Clock = _SYSTEM_CLOCK) -> None:
+        self._address = address
+        self._root = address.path
+        self._clock = clock
+        origin = f"{'https' if address.scheme == 'webdavs' else 'http'}://{address.place}"
+        self._origin = origin
+        self._http = HttpClient(origin, login)
+        self._seen = False  # whether the collection has been there
+        self._locks = WebdavLocks(self._http, clock)
+        self._excludes: bool | None = None  # whether its locks are some; None: not tried
+
+    @property
+    def url(self) -> str:
+        return str(self._address)
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # depends on the server, and is never assigned
+        """Tries whether the server's locks exclude each other, once.
+
+        `Overwrite: F` alone decides nothing: servers look whether there is something, and then move. To replace, they
+        first remove what is there (RFC 4918, section 9.9.3).
+        """
+        return Capabilities(atomic_create=self._has_locks("", f"cannot examine {self.url}"), atomic_replace=False)
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        check_name(name)
+        title = f"cannot store {name}"
+        temporary = f"{name.rpartition('/')[0]}/{temporary_name()}".lstrip("/")
+        try:
+            self._upload(temporary, flat(data), title)  # here: a temporary name that no listing shows
+            if overwrite:
+                self._move(temporary, name, title, overwrite=True)
+            else:
+                self._publish(temporary, name, title)
+            self._seen = True
+        except BaseException:
+            self._discard(temporary)
+            raise
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        check_name(name)
+        check_range(start, length)
+        if length == 0:
+            return self._nothing(name, start, 0)
+        last = "" if length is None else start + length - 1
+        answer = self._http.request(
+            "GET",
+            self._target(name),
+            headers={"Range": f"bytes={start}-{last}"} if start or length is not None else {},
+            most=None if length is None else start + length,  # enough of those that do not know ranges
+        )
+        if answer.status in _ABSENT:
+            raise self._not_found(name)
+        if answer.status == _NO_SUCH_RANGE:
+            return self._nothing(name, start, length)
+        self._check_kind(name, answer)
+        self._seen = True
+        data = self._part(name, answer, start)
+        if len(data) < (length or 0):
+            raise too_short(name, start, length, start + len(data))
+        return data if length is None else data[:length]
+
+    def delete(self, name: str) -> None:
+        check_name(name)
+        title = f"cannot delete {name}"
+        if self._look(name, title) is None:  # looked at first: DELETE takes a collection with all that is in it
+            return
+        answer = self._patient("DELETE", self._target(name))
+        if answer.status not in (*_DONE, *_ABSENT):
+            raise self._http.failure(title, answer)
+
+    def list(self, prefix: str = "") -> _Infos:
+        check_prefix(prefix)
+        base, _, stem = prefix.rpartition("/")
+        title = f"cannot list {self.url}/{prefix}"
+        return (
+            _info(name, resource, title)
+            for name, resource in self._files(base, stem, title)
+            if is_component(name.rpartition("/")[2])
+        )
+
+    def stat(self, name: str) -> ObjectInfo:
+        check_name(name)
+        title = f"cannot examine {name}"
+        resource = self._look(name, title)
+        if resource is None:
+            raise ObjectNotFound(name)
+        return _info(name, resource, title)
+
+    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+        """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
+        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
+        removed = 0
+        for name, resource in self._files("", "", f"cannot clean up {self.url}"):
+            if _is_temporary(name.rpartition("/")[2]) and 0 < resource.modified_ns <= newest_ns:
+                removed += self._patient("DELETE", self._target(name)).status in _DONE
+        return removed
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- writing ---
+
+    def _upload(self, temporary: str, data: bytes, title: str) -> None:
+        answer = self._put(temporary, data)
+        if answer.status in (*_ABSENT, _CONFLICT, _FORBIDDEN_BY_SOME):
+            self._make_collection(temporary.rpartition("/")[0], title)
+            answer = self._put(temporary, data)
+        if answer.status not in _DONE:
+            raise self._http.failure(title, answer)
+        check_stored(temporary, len(data), self._http.request("HEAD", self._target(temporary)).number("Content-Length"))
+
+    def _put(self, temporary: str, data: bytes) -> Answer:
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._http.request("PUT", self._target(temporary), headers=headers, body=data)
+
+    def _publish(self, temporary: str, name: str, title: str) -> None:
+        """Give the whole file its name unless that is taken: two steps, made one by a lock where there are locks."""
+        if not self._has_locks(name.rpartition("/")[0], title):
+            self._move_if_absent(temporary, name, title)
+            return
+        claim = f"{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
+        with self._locks.held(self._target(claim), title) as check:
+            self._move_if_absent(temporary, name, title, check)
+
+    def _move_if_absent(self, temporary: str, name: str, title: str, check: Callable[[], None] | None = None) -> None:
+        if self._look(name, title) is not None:  # asked for those that do not heed `Overwrite: F`
+            raise ObjectExists(name)
+        if check is not None:
+            check()
+        self._move(temporary, name, title, overwrite=False)
+
+    def _move(self, temporary: str, name: str, title: str, *, overwrite: bool) -> None:
+        headers = {"Destination": self._origin + self._target(name), "Overwrite": "T" if overwrite else "F"}
+        answer = self._patient("MOVE", self._target(temporary), headers)
+        if answer.status == _FAILED and not overwrite:
+            raise ObjectExists(name)
+        if answer.status not in _DONE:
+            raise self._http.failure(title, answer)
+
+    def _has_locks(self, directory: str, title: str) -> bool:
+        """Tried in a collection that is there, or made for it."""
+        if self._excludes is None:
+            if not directory:
+                self._make_collection("", title)
+            self._excludes = self._locks.work(self._target(f"{directory}/{temporary_name()}".lstrip("/")))
+        return self._excludes
+
+    def _make_collection(self, name: str, title: str) -> None:
+        """Make it and what is missing above it; never the root again that was there before."""
+        if self._seen:
+            self._check_root()
+        path = self._path(name)
+        missing: list[str] = []
+        while path:
+            answer = self._patient("MKCOL", _quoted(path) + "/")
+            if answer.status in (_CREATED, _THERE_ALREADY):
+                break
+            if answer.status not in (*_ABSENT, _CONFLICT):
+                raise self._http.failure(title, answer)
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        for path in reversed(missing):
+            answer = self._patient("MKCOL", _quoted(path) + "/")
+            if answer.status not in (_CREATED, _THERE_ALREADY):
+                raise self._http.failure(title, answer)
+
+    def _discard(self, temporary: str) -> None:
+        """Remove a temporary file; one that stays is found by the sweep."""
+        with suppress(BackstayError):
+            self._http.request("DELETE", self._target(temporary))
+
+    def _patient(self, method: str, target: str, headers: dict[str, str] | None = None) -> Answer:
+        """Some servers lock what they work on, and turn away who comes meanwhile; nothing was done then."""
+        answer = self._http.request(method, target, headers=headers)
+        for _ in range(_LOCK_STEPS):
+            if answer.status != _LOCKED:
+                break
+            self._clock.sleep(_LOCK_STEP_S)
+            answer = self._http.request(method, target, headers=headers)
+        return answer
+
+    # --- reading ---
+
+    def _nothing(self, name: str, start: int, length: int | None) -> bytes:
+        """The end of an object, if `start` is there; else the range is too long."""
+        size = self.stat(name).size
+        if span(name, start, length, size):
+            raise StorageUnavailable(f"cannot read {name}", cause="the server denies a range that the object has")
+        return b""
+
+    def _check_kind(self, name: str, answer: Answer) -> None:
+        """Only an object's bytes pass: no errors, no pages that show a collection or an error with a good status."""
+        good = answer.status in (_OK, _PARTIAL)
+        if not good or answer.headers.get("Content-Type", "").startswith("text/html"):
+            if self._look(name, f"cannot read {name}") is None:
+                raise ObjectNotFound(name)
+            if not good:
+                raise self._http.failure(f"cannot read {name}", answer)
+
+    def _part(self, name: str, answer: Answer, start: int) -> bytes:
+        """What an answer has of the object from `start` on."""
+        if answer.status == _PARTIAL:
+            if not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                cause = "the server sent another range than it was asked for"
+                raise StorageUnavailable(f"cannot read {name}", cause=cause)
+            return answer.body
+        if "Content-Length" not in answer.headers and "Transfer-Encoding" not in answer.headers:
+            # What ends with the connection may have been cut.
+            check_stored(name, self.stat(name).size, len(answer.body))
+        if len(answer.body) < start:
+            raise too_short(name, start, None, len(answer.body))
+        return answer.body[start:]
+
+    def _look(self, name: str, title: str) -> Resource | None:
+        """The file of this name; None on proof that there is none."""
+        answer = self._ask(self._target(name), "0")
+        if answer.status in _ABSENT:
+            self._check_root()
+            return None
+        if answer.status != _MULTI:
+            raise self._http.failure(title, answer)
+        for resource in read_listing(answer.body):
+            if resource.path == self._path(name):
+                return None if resource.collection else resource
+        raise _foreign(title)
+
+    def _files(self, base: str, stem: str, title: str) -> _Found:
+        """All files below `base` that begin with `stem` there; a collection that vanishes is an error."""
+        found: _Found = []
+        collections = [(base, stem)]
+        first = True
+        with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
+            while collections:
+                names, stems = zip(*collections, strict=True)
+                read = partial(self._children, title=title, may_be_absent=first)
+                entries = [entry for level in pool.map(read, names, stems) for entry in level]
+                collections = [(name, "") for name, resource in entries if resource.collection]
+                found += [(name, resource) for name, resource in entries if not resource.collection]
+                first = False
+        return found
+
+    def _children(self, name: str, stem: str, *, title: str, may_be_absent: bool) -> _Found:
+        answer = self._ask(self._target(name) + "/", "1")
+        if answer.status in _ABSENT and may_be_absent:
+            self._check_root()
+            return []
+        if answer.status != _MULTI:
+            raise self._http.failure(title, answer)
+        own = self._path(name) or "/"
+        entries: _Found = []
+        whole = False
+        for resource in read_listing(answer.body):
+            parent, _, leaf = resource.path.rpartition("/")
+            if resource.path == own:
+                if not resource.collection:
+                    return self._no_collection(name, title)
+                whole = True
+            elif (parent or "/") != own:
+                raise _foreign(title)
+            elif leaf.startswith(stem) and (is_component(leaf) or leaf.startswith(TEMPORARY)):
+                entries.append((f"{name}/{leaf}" if name else leaf, resource))
+        if not whole:
+            raise _foreign(title)
+        return entries
+
+    def _no_collection(self, name: str, title: str) -> _Found:
+        if not name:
+            raise StorageMissing(title, cause="it is a file", hint="check the address")
+        return []
+
+    def _ask(self, target: str, depth: str) -> Answer:
+        headers = {"Depth": depth, "Content-Type": "application/xml"}
+        return self._http.request("PROPFIND", target, headers=headers, body=QUESTION)
+
+    # --- absent or unknown ---
+
+    def _not_found(self, name: str) -> BackstayError:
+        """The proof that an object is absent: its store is there."""
+        self._check_root()
+        return ObjectNotFound(name)
+
+    def _check_root(self) -> None:
+        answer = self._ask(_quoted(self._root) + "/", "0")
+        title = f"no collection {self.url}"
+        if answer.status in _ABSENT:
+            raise StorageMissing(
+                title, cause=f"the server answered with HTTP {answer.status}", hint="check the address"
+            )
+        if answer.status != _MULTI:
+            raise self._http.failure(title, answer)
+        if not any(
+            resource.path == (self._root or "/") and resource.collection for resource in read_listing(answer.body)
+        ):
+            raise StorageMissing(title, cause="something else is there", hint="check the address")
+        self._seen = True
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def _target(self, name: str) -> str:
+        return _quoted(self._path(name))
+
+
+def _is_temporary(leaf: str) -> bool:
+    return leaf.startswith(TEMPORARY) and not leaf.startswith(_CLAIM)
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe="/~")
+
+
+def _info(name: str, resource: Resource, title: str) -> ObjectInfo:
+    if resource.size is None:
+        raise StorageUnavailable(title, cause=f"the server does not tell the size of {name}")
+    return ObjectInfo(name=name, size=resource.size, modified_ns=resource.modified_ns)
+
+
+def _foreign(title: str) -> BackstayError:
+    return StorageUnavailable(
+        title,
+        cause="the server answered for another place than it was asked about",
+        hint="check the address, and the paths that a proxy before the server rewrites",
+    )
+
+
+def open_webdav(url: str) -> WebdavStorage:
+    """What `webdav://[user@]host[:port]/path` (HTTP) and `webdavs://…` (HTTPS) mean."""
+    address = parse_address(url, credentials=where_logins_belong("WEBDAV"))
+    if not address.path:
+        raise InvalidRequest("the address names no collection", hint=f"write {address.scheme}://host/path")
+    return WebdavStorage(address, find_login(address, "WEBDAV", os.environ))

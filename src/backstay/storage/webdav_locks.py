@@ -1,0 +1,84 @@
+"""The sole right to do something on a WebDAV server, by its locks (RFC 4918, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from backstay.core.clock import Clock
+from backstay.errors import BackstayError, StorageUnavailable
+from backstay.storage.http_client import HttpClient
+
+_QUESTION: Final = (
+    b'<?xml version="1.0" encoding="utf-8"?><lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope>'
+    b"<locktype><write/></locktype></lockinfo>"
+)
+_GRANTED: Final = frozenset({200, 201})
+_HELD_S: Final = 300  # after which the server takes the lock of a dead writer back
+_MARGIN_S: Final = 240  # within which what it was taken for must have been sent
+_WAIT_S: Final = 60
+_STEP_S: Final = 0.02
+
+
+class WebdavLocks:
+    """Locks on names that nothing else uses. A server makes an empty file of such a name, and it stays.
+
+    To remove it would race with who locks it next: a server was seen to forget that one's lock with the file.
+    """
+
+    def __init__(self, http: HttpClient, clock: Clock) -> None:
+        self._http = http
+        self._clock = clock
+
+    def work(self, target: str) -> bool:
+        """Whether the server grants a lock, and not the same one twice; some grant whatever is asked for.
+
+        `target` is a name that nobody else knows.
+        """
+        first = self._lock(target)
+        second = self._lock(target) if first else None
+        for token in (first, second):
+            if token:
+                self._release(target, token)
+        with suppress(BackstayError):
+            self._http.request("DELETE", target)
+        return first is not None and second is None
+
+    @contextmanager
+    def held(self, target: str, title: str) -> Iterator[Callable[[], None]]:
+        """Wait for the lock, and have it until the end of the block.
+
+        What the block gets is to be called before it acts: it raises when the lock may have run out meanwhile.
+        """
+        began = asked = self._clock.monotonic()
+        while (token := self._lock(target)) is None:
+            if self._clock.monotonic() - began > _WAIT_S:
+                raise StorageUnavailable(
+                    title,
+                    cause="another writer holds the lock of this name, or died while it did",
+                    hint=f"try again: the server takes such locks back after {_HELD_S // 60} minutes",
+                )
+            self._clock.sleep(_STEP_S)
+            asked = self._clock.monotonic()
+
+        def check() -> None:
+            if self._clock.monotonic() - asked > _MARGIN_S:
+                raise StorageUnavailable(title, cause="the lock of this name may have run out")
+
+        try:
+            yield check
+        finally:
+            self._release(target, token)
+
+    def _lock(self, target: str) -> str | None:
+        """The lock's token, or None if the server does not grant it now."""
+        headers = {"Depth": "0", "Timeout": f"Second-{_HELD_S}", "Content-Type": "application/xml"}
+        answer = self._http.request("LOCK", target, headers=headers, body=_QUESTION)
+        token = answer.headers.get("Lock-Token", "").strip()
+        return token if answer.status in _GRANTED and token else None
+
+    def _release(self, target: str, token: str) -> None:
+        """A lock that stays ends by itself."""
+        with suppress(BackstayError):
+            self._http.request("UNLOCK", target, headers={"Lock-Token": token})

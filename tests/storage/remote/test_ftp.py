@@ -1,0 +1,271 @@
+"""The store on an FTP server: two real servers, with and without TLS, and what goes wrong."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import (
+    BackstayError,
+    InvalidRequest,
+    ObjectExists,
+    StorageMissing,
+    StorageRefused,
+    StorageUnavailable,
+)
+from backstay.storage.backend import Capabilities, StorageBackend
+from backstay.storage.ftp import FtpStorage, open_ftp
+from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.testing import FakeClock, StorageConformance
+from tests.storage.remote.certificates import Certificates
+from tests.storage.remote.conftest import write_netrc
+from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
+from tests.storage.remote.proxy import CuttingProxy
+
+USER = "keeper"
+PASSWORD = "open-sesame"
+NAME = "packs/ab/object"
+DATA = bytes(range(256)) * 40
+
+
+def pyftpdlib_server(files: Path, *certificate: str) -> ServerProcess:
+    port = free_port()
+    program = str(Path(__file__).with_name("ftp_server.py"))
+    return ServerProcess([sys.executable, program, str(port), str(files), USER, PASSWORD, *certificate], port)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+    files = tmp_path_factory.mktemp("pyftpdlib")
+    server = pyftpdlib_server(files).start()
+    yield server, files
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[ServerProcess]:
+    server = pyftpdlib_server(tmp_path_factory.mktemp("secure"), str(certificates.server)).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    port, passive = free_port(), free_port()
+    server = ServerProcess(
+        [
+            script("rclone"), "serve", "ftp", str(tmp_path_factory.mktemp("rclone")), f"--addr=127.0.0.1:{port}",
+            "--config=/dev/null", f"--passive-port={passive % 30000 + 30000}-{passive % 30000 + 30200}",
+        ],
+        port,
+        {"RCLONE_USER": USER, "RCLONE_PASS": PASSWORD},
+    ).start()  # fmt: skip
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def login(home: Path) -> None:
+    write_netrc(home, USER, PASSWORD)
+
+
+@pytest.fixture
+def files(plain: tuple[ServerProcess, Path], tmp_path: Path) -> Path:
+    """Where the files of `store` are."""
+    return plain[1] / tmp_path.name
+
+
+@pytest.fixture
+def store(plain: tuple[ServerProcess, Path], tmp_path: Path) -> Iterator[FtpStorage]:
+    with open_ftp(f"ftp://127.0.0.1:{plain[0].port}/{tmp_path.name}") as backend:
+        yield backend
+
+
+class TestPyftpdlib(StorageConformance):
+    @pytest.fixture
+    def backend(self, store: FtpStorage) -> StorageBackend:
+        return store
+
+
+class TestPyftpdlibWithTls(StorageConformance):
+    @pytest.fixture
+    def backend(
+        self, secure: ServerProcess, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[StorageBackend]:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+        with open_ftp(f"ftps://{USER}@127.0.0.1:{secure.port}/~/{tmp_path.name}") as backend:
+            yield backend
+
+
+class TestRclone(StorageConformance):
+    @pytest.fixture
+    def backend(self, rclone: ServerProcess, tmp_path: Path) -> Iterator[StorageBackend]:
+        with open_ftp(f"ftp://127.0.0.1:{rclone.port}/{tmp_path.name}") as backend:
+            yield backend
+
+
+def test_what_it_can_do(store: FtpStorage) -> None:
+    assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
+
+
+def test_two_kinds_of_calls_on_one_connection(store: FtpStorage) -> None:
+    data = b"lines\nof\r\ntext\n" * 1000  # what text mode changes
+    store.store("a", data)
+    assert [info.size for info in store.list()] == [len(data)]
+    assert store.retrieve("a") == data
+    assert store.retrieve("a", start=6, length=4) == data[6:10]
+
+
+def test_only_the_whole_file_gets_its_name(store: FtpStorage, files: Path) -> None:
+    store.store(NAME, DATA)
+    with pytest.raises(ObjectExists):
+        store.store(NAME, b"other")
+    (files / "packs/ab/.tmp-left").write_bytes(b"half")
+    assert [info.name for info in store.list()] == [NAME]
+    assert store.sweep_temporaries(3600, FakeClock()) == 0
+    assert store.sweep_temporaries(3600, FakeClock(datetime(2100, 1, 1, tzinfo=UTC))) == 1
+    assert [path.name for path in (files / "packs/ab").iterdir()] == ["object"]
+
+
+# --- absent is not unknown ---
+
+
+def calls(store: StorageBackend) -> dict[str, Callable[[], object]]:
+    return {
+        "retrieve": lambda: store.retrieve("gone"),
+        "stat": lambda: store.stat("gone"),
+        "exists": lambda: store.exists("gone"),
+        "list": lambda: [*store.list()],
+        "list below": lambda: [*store.list("packs/ab/")],
+        "delete": lambda: store.delete("gone"),
+        "sweep": lambda: store.sweep_temporaries(0, FakeClock()),
+    }
+
+
+def test_a_missing_root_is_told(store: FtpStorage, files: Path) -> None:
+    for call in calls(store).values():
+        with pytest.raises(StorageMissing):
+            call()
+    assert not files.exists()
+    store.store(NAME, DATA)
+    assert store.exists(NAME)
+    shutil.rmtree(files)
+    for call in calls(store).values():
+        with pytest.raises(StorageMissing):
+            call()
+    with pytest.raises(StorageMissing):
+        store.store("a", DATA)
+    assert not files.exists(), "nothing is stored where the directory went away"
+
+
+def test_what_is_neither_file_nor_directory_spoils_a_listing(store: FtpStorage, files: Path) -> None:
+    store.store("a", DATA)
+    (files / "link").symlink_to("nowhere")
+    try:
+        names = [info.name for info in store.list()]
+    except StorageUnavailable:
+        return
+    assert names == ["a"], "the server does not show broken links"
+
+
+# --- who we are, who they are ---
+
+
+def test_a_wrong_password(store: FtpStorage, home: Path) -> None:
+    write_netrc(home, USER, "wrong-secret")
+    with open_ftp(store.url) as other, pytest.raises(StorageRefused) as caught:
+        other.store("a", DATA)
+    assert ".netrc" in caught.value.hint
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_password_from_the_environment(store: FtpStorage, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / ".netrc").unlink()
+    monkeypatch.setenv("BACKSTAY_FTP_PASSWORD", PASSWORD)
+    with pytest.raises(InvalidRequest, match="BACKSTAY_FTP_PASSWORD"):
+        open_backend(store.url)
+    monkeypatch.setenv("BACKSTAY_FTP_USER", USER)
+    with open_backend(store.url) as other:
+        other.store("a", DATA)
+
+
+def test_a_broken_netrc_is_told_without_its_secrets(store: FtpStorage, home: Path) -> None:
+    (home / ".netrc").write_text("machine host login me pass-word secret\n")
+    with pytest.raises(InvalidRequest) as caught:
+        open_ftp(store.url)
+    assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_certificate_of_nobody_is_refused(secure: ServerProcess) -> None:
+    with open_ftp(f"ftps://127.0.0.1:{secure.port}/x") as store, pytest.raises(StorageRefused) as caught:
+        store.store("a", DATA)
+    assert "SSL_CERT_FILE" in caught.value.hint
+
+
+def test_a_server_without_tls_gets_no_password(plain: tuple[ServerProcess, Path]) -> None:
+    with open_ftp(f"ftps://127.0.0.1:{plain[0].port}/x") as store, pytest.raises(StorageRefused, match="no TLS"):
+        store.store("a", DATA)
+
+
+@pytest.mark.parametrize("url", ["ftp://me:hidden@host/x", "ftps://host", "ftp://host/%0d%0aDELE", "ftp:///x"])
+def test_addresses_that_make_no_sense(url: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        open_backend(url)
+    assert "hidden" not in f"{caught.value} {caught.value.hint}"
+
+
+# --- connections ---
+
+
+def test_a_connection_that_was_dropped_is_opened_again(plain: tuple[ServerProcess, Path], tmp_path: Path) -> None:
+    with (
+        CuttingProxy(plain[0].port) as proxy,
+        open_ftp(f"ftp://127.0.0.1:{proxy.port}/{tmp_path.name}") as store,
+    ):
+        store.store("a", DATA)
+        proxy.drop()
+        assert store.retrieve("a") == DATA
+        assert proxy.connections == 2
+    with open_ftp(f"ftp://127.0.0.1:{free_port()}/x") as store, pytest.raises(StorageUnavailable):
+        store.retrieve("a")
+
+
+@pytest.mark.parametrize("call", ["store", "retrieve"])
+def test_a_server_that_is_killed_in_a_transfer(call: str, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    server = pyftpdlib_server(files).start()
+    large = bytes(24 << 20)
+    failures: list[BackstayError] = []
+    try:
+        with open_ftp(f"ftp://127.0.0.1:{server.port}/r") as store:
+            store.store("a", DATA)
+            (files / "r/large").write_bytes(large)
+
+            def transfer() -> None:
+                try:
+                    store.store(NAME, large) if call == "store" else store.retrieve("large")
+                except BackstayError as error:
+                    failures.append(error)
+
+            worker = threading.Thread(target=transfer)
+            worker.start()
+            if call == "store":
+                wait_until(lambda: any(path.stat().st_size for path in files.rglob(".tmp-*")))
+            else:
+                worker.join(0.3)  # the server sends 2 MiB a second
+            server.kill()
+            worker.join()
+            assert [type(error) for error in failures] == [StorageUnavailable]
+            server.start()
+            assert sorted(info.name for info in store.list()) == ["a", "large"]
+            assert store.retrieve("large", start=5, length=7) == bytes(7)
+            store.store(NAME, DATA)
+    finally:
+        server.stop()
