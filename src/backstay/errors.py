@@ -159,6 +159,13 @@ class CollectionBusy(BackstayError):
     default_hint = "run `backstay gc` again when the other one has finished"
 
 
+class RepositoryBusy(BackstayError):
+    """Another program writes, and the store cannot decide between several writers."""
+
+    exit_status = 11
+    default_hint = "try again when the other one has finished; a program that is gone is done without after an hour"
+
+
 class InsufficientSpace(BackstayError):
     """The store or a local disk is full."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STATUS: Final[dict[Verdict, int]] = {"usable": 0, "limited": 1, "unusable": StorageUnavailable.exit_status}
 _VERDICT: Final[dict[Verdict, str]] = {
     "usable": "it can hold a repository that several programs write to at the same time",
-    "limited": "it cannot decide between writers at the same time: no repository is made in it",
+    "limited": "it cannot decide between writers: only one program at a time may write to a repository in it",
     "unusable": "it cannot hold a repository",
 }
 

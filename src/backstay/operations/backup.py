@@ -135,6 +135,7 @@ class _Backup:
                 finally:
                     writer.close()
             with self.session.deciding():
+                self.repository.confirm_lease()
                 self.repository.snapshots.commit(manifest)
             done = True
         finally:

@@ -91,6 +91,7 @@ class _Transfer:
             finally:
                 writer.close()
             manifest = self._manifest(old, rewritten, session.id, there)
+            target.confirm_lease()
             target.snapshots.commit(manifest)
         return manifest
 

@@ -118,8 +118,12 @@ def drop_name(ulid: str) -> str:
     return f"drops/{ulid}"
 
 
-def session_name(ulid: str, beat: int = 0) -> str:
-    return f"sessions/{ulid}.{beat:06d}"
+SESSIONS: Final = "sessions/"  # writers at work
+LEASES: Final = "lease/"  # the one writer of a store that cannot decide between several
+
+
+def session_name(ulid: str, beat: int = 0, *, place: str = SESSIONS) -> str:
+    return f"{place}{ulid}.{beat:06d}"
 
 
 def collection_name(number: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +32,7 @@ from backstay.repository.collection_log import CollectionLog
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
 from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap
 from backstay.repository.keyring import Keyring
+from backstay.repository.lease import Lease
 from backstay.repository.sessions import Process, Session
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
@@ -49,6 +53,7 @@ class Environment:
     random: Random = os.urandom
     process: Process | None = None
     threads: int = DEFAULT_THREADS
+    sleep: Callable[[float], None] = time.sleep
     pack_target: int = PACK_TARGET
 
 
@@ -78,6 +83,7 @@ class Repository:
         self._index: Index | None = None
         self._reader: BlobReader | None = None
         self._is_fit = False
+        self._lease: Lease | None = None
 
     @classmethod
     def create(
@@ -218,12 +224,36 @@ class Repository:
         return session
 
     def require_fit(self) -> None:
-        """Before anything is written: see once that the store still does what writers rely on. Raises StorageUnfit."""
-        if not self._is_fit:
-            require_fit(self.backend)
-            self._is_fit = True
+        """Before anything is written: see once that the store does what writers rely on, or become the only writer.
+
+        Raises StorageUnfit, RepositoryBusy.
+        """
+        if self._is_fit:
+            return
+        if not require_fit(self.backend).atomic_create:
+            environment = self.environment
+            lease = Lease(
+                self.backend,
+                self.keyring,
+                self.clock,
+                process=self.process,
+                random=environment.random,
+                sleep=environment.sleep,
+            )
+            lease.take()
+            self._lease = lease
+        self._is_fit = True
+
+    def confirm_lease(self) -> None:
+        """Before a commit: see that this is still the only writer, where there may be but one. Raises RepositoryBusy."""
+        if self._lease is not None:
+            self._lease.confirm()
 
     def close(self) -> None:
+        lease, self._lease, self._is_fit = self._lease, None, False
+        if lease is not None:
+            with contextlib.suppress(BackstayError):  # one that cannot be given up ends like that of a dead program
+                lease.close()
         if self._index is not None:
             self._index.close()
             self._index = None

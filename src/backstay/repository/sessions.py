@@ -18,7 +18,7 @@ import msgspec
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, SnapshotFenced
-from backstay.repository.format import RecordKind, session_name
+from backstay.repository.format import SESSIONS, RecordKind, session_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
 
@@ -101,9 +101,17 @@ class Session:
     """One writer's announcement. Announce before listing collections, close after commit or giving up."""
 
     def __init__(
-        self, backend: StorageBackend, keyring: Keyring, clock: Clock, *, process: Process, random: Random = os.urandom
+        self,
+        backend: StorageBackend,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        process: Process,
+        random: Random = os.urandom,
+        place: str = SESSIONS,
     ) -> None:
         self._backend, self._keyring, self._clock, self._process = backend, keyring, clock, process
+        self._place = place
         self.id = new_ulid(clock.now_ns(), random)
         self._beat = 0
         self._undecided = False
@@ -134,7 +142,7 @@ class Session:
         self._beat += 1
         self._write(self._beat)
         if self._beat > 1:
-            self._backend.delete(session_name(self.id, self._beat - 1))
+            self._backend.delete(session_name(self.id, self._beat - 1, place=self._place))
 
     def _write(self, beat: int) -> None:
         process = self._process
@@ -143,7 +151,7 @@ class Session:
         )
         data = self._keyring.seal(RecordKind.SESSION, record)
         try:
-            self._backend.store(session_name(self.id, beat), data)
+            self._backend.store(session_name(self.id, beat, place=self._place), data)
         except ObjectExists:  # an earlier try of this very call got through
             return
 
@@ -170,7 +178,7 @@ class Session:
             self._thread.join()
         if self._undecided:
             return
-        for info in list(self._backend.list(f"sessions/{self.id}.")):
+        for info in list(self._backend.list(f"{self._place}{self.id}.")):
             self._backend.delete(info.name)
 
     def __enter__(self) -> Self:
@@ -187,11 +195,11 @@ class Session:
                 raise  # otherwise the first error is the one to report; the lease ends this session
 
 
-def running_sessions(backend: StorageBackend, keyring: Keyring) -> list[RunningSession]:
+def running_sessions(backend: StorageBackend, keyring: Keyring, *, place: str = SESSIONS) -> list[RunningSession]:
     """Every announced session, with its newest sign of life."""
     seen: dict[str, list[tuple[int, str]]] = {}
-    for info in backend.list("sessions/"):
-        ulid, _, beat = info.name.removeprefix("sessions/").partition(".")
+    for info in backend.list(place):
+        ulid, _, beat = info.name.removeprefix(place).partition(".")
         if not is_ulid(ulid) or not beat.isdecimal():
             raise CorruptedBackup(
                 "a foreign object lies among the sessions",

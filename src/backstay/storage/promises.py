@@ -75,7 +75,7 @@ def races_have_one_winner(backend: StorageBackend, place: str) -> str:
 
 
 def races_keep_one_object(backend: StorageBackend, place: str) -> str:
-    """Where a store cannot decide races, several may be told that they won, and others fail: one object is kept, whole."""
+    """Where a store cannot decide races, several may be told that they won, and others fail; one object is kept."""
     for round_ in range(ROUNDS):
         name = f"{place}/race-{round_}"
         contents = [f"{racer}:".encode() * 500 for racer in range(RACERS)]
