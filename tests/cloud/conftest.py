@@ -33,7 +33,14 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory: no profile of whoever runs the tests gets in."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_REGION"):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AZURE_STORAGE_ACCOUNT_NAME",
+    ):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -52,6 +52,7 @@ SECRET = "hunter2hunter2"
         f"gs://bucket/x?region={SECRET}",  # not an option of this scheme
         f"s3://[{SECRET}/x",
         f"s3://bucket/{SECRET} with spaces",
+        "az://container/x",  # no account
         "s3://",
         "s3:///x",
         "s3://bucket/../x",

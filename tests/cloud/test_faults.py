@@ -90,6 +90,28 @@ def test_wrong_credentials_are_refused(weed: str, keys: dict[str, str], monkeypa
         monkeypatch.setenv(wrong, CREDENTIALS[wrong])
 
 
+def test_no_credentials_at_all_are_told(weed: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    with answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n") as metadata:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", metadata)
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={weed}"), {"HOME": str(home)})
+        for name, call in every_call(store).items():
+            error = failure(call)
+            assert "no credentials were found" in error.cause, name
+            assert "credentials" in error.hint
+
+
+def test_an_object_in_an_archive_is_told(keys: dict[str, str]) -> None:
+    body = b"<Error><Code>InvalidObjectState</Code></Error>"
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    with answering(head + body) as endpoint:
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        error = failure(lambda: store.retrieve("a"))
+        assert isinstance(error, StorageRefused)
+        assert "archive class" in error.hint
+
+
 def test_nobody_listens(keys: dict[str, str]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -245,7 +245,7 @@ class Repository:
         self._is_fit = True
 
     def confirm_lease(self) -> None:
-        """Before a commit: see that this is still the only writer, where there may be but one. Raises RepositoryBusy."""
+        """Before a commit: see that this is still the only writer, if it must be. Raises RepositoryBusy."""
         if self._lease is not None:
             self._lease.confirm()
 

@@ -213,6 +213,12 @@ def _az(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
     settings: dict[str, Any] = azure_settings(environ)
     if account := address.get("account") or environ.get("AZURE_STORAGE_ACCOUNT"):
         settings["account_name"] = account
+    if not settings.get("account_name") and not environ.get("AZURE_STORAGE_ACCOUNT_NAME"):
+        raise InvalidRequest(
+            "the storage account is not named",
+            cause="neither the address nor the environment has it",
+            hint="write az://CONTAINER/PREFIX?account=NAME, or set AZURE_STORAGE_ACCOUNT_NAME",
+        )
     given = address.get("endpoint") or environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
     if given:
         settings["endpoint"] = given.rstrip("/")

@@ -28,8 +28,11 @@ _REASONS: Final = (
         "the connection broke",
     ),
     (re.compile(r"(non-partial response)"), "it gave the whole object instead of a part"),
+    (re.compile(r"(redirect without LOCATION)"), "it says that the bucket is elsewhere: name its region (?region=…)"),
     (re.compile(r"(invalid list response)"), "its listing cannot be read"),
 )
+_METADATA: Final = re.compile(r"/latest/api/token|/latest/meta-data|/computeMetadata/|/metadata/identity|token request")
+_NO_CREDENTIALS: Final = "no credentials were found, here or at the machine's metadata service"
 _OPENING: Final = re.compile(r"\(\s*")
 _NO_KEY: Final = frozenset({"NoSuchKey", "BlobNotFound"})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
@@ -77,6 +80,8 @@ def read_answer(error: BaseException) -> Answer:
     text = str(error)
     told = text.partition("Debug source:")[0]
     status, code = _STATUS.search(told), _CODE.search(told)
+    if _METADATA.search(told):  # it is not the store that has failed or refused
+        return Answer(0, "", _NO_CREDENTIALS)
     return Answer(int(status[1]) if status else 0, code[1] if code else "", _reason(text))
 
 
@@ -84,8 +89,6 @@ def _reason(text: str) -> str:
     for pattern, words in _REASONS:
         if found := pattern.search(text):
             return words or _OPENING.sub(": ", found[1])
-    if "redential" in text or "169.254.169.254" in text:
-        return "no credentials were found"
     return "it gave no answer that could be understood"
 
 
@@ -100,6 +103,8 @@ def failure(error: BaseException, title: str) -> StorageUnavailable | Insufficie
     cause, hint = str(answer), _HINTS.get(answer.code, "")
     if answer.status == 507 or answer.code in _FULL:
         return InsufficientSpace(title, cause=cause)
-    if answer.status in (401, 403) or (hint and answer.status < 500) or "no credentials" in answer.reason:
+    if answer.reason == _NO_CREDENTIALS:  # that service may answer the next time
+        return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
+    if answer.status in (401, 403) or (hint and answer.status < 500):
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
     return StorageUnavailable(title, cause=cause, hint=hint)
