@@ -123,11 +123,15 @@ class Mirrored(StorageBackend):
         self._require_authority()
         self._require_all()
         self._prepare()
-        # The first copy comes last: a crash between leaves an object that the next writer sends to the others again.
+        # The others come first: a crash before the first copy leaves an object that they are sent again. And they
+        # come once more: meanwhile another process may have sent it to them, because the first copy still had it.
         for copy in self._others:
             if not self._attempt(copy, lambda copy=copy: copy.backend.delete(name)):  # type: ignore[misc]
                 copy.log.note_deleted(name)
         self._authority.delete(name)
+        for copy in self._others:
+            if not copy.behind and not self._attempt(copy, lambda copy=copy: copy.backend.delete(name)):  # type: ignore[misc]
+                copy.log.note_deleted(name)
 
     def _spread(self, name: str, data: Buffer) -> None:
         """Give the other copies what the first one holds."""
@@ -214,10 +218,12 @@ class Mirrored(StorageBackend):
                 self._warn(f"{name} is damaged in {self.url}; the copy {copy.backend.url} does not get it")
             else:
                 _place(copy.backend, name, data)
+                if not self._authority.exists(name):  # deleted meanwhile, perhaps here before it was sent
+                    copy.backend.delete(name)
         for name in deleted:
-            if name not in ours:
+            if not self._authority.exists(name):  # else whoever deletes it has not come to its end
                 copy.backend.delete(name)
-            copy.log.forget_deleted(name)
+                copy.log.forget_deleted(name)
 
     # --- what this process may still do ---
 
