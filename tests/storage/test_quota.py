@@ -13,7 +13,7 @@ from backstay.core.clock import datetime_from_ns
 from backstay.errors import InvalidRequest, ObjectExists, QuotaExceeded, StorageUnavailable
 from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage
-from backstay.storage.quota import Quota
+from backstay.storage.quota import MEASURE_EVERY_S, Quota
 from backstay.storage.quota_ledger import LEASE_S
 from backstay.testing import CrashPoint, Fault, FaultyBackend, Interleaving, StorageConformance
 
@@ -207,6 +207,15 @@ def test_a_writer_that_was_only_asleep_exceeds_the_limit_by_one_block_at_most(wo
         except QuotaExceeded:
             break
     assert world.used <= 10_000 + 100
+
+
+def test_what_others_stored_without_a_limit_is_found_after_a_day(world: World) -> None:
+    with world.writer() as writer:
+        writer.store("packs/00/a", bytes(1_000))
+    world.store.store("packs/00/unlimited", bytes(8_500))
+    world.clock.advance(MEASURE_EVERY_S + 1)
+    with pytest.raises(QuotaExceeded):
+        world.writer().store("packs/00/b", bytes(501))
 
 
 def test_thresholds_are_told_once_each(world: World) -> None:

@@ -16,7 +16,7 @@ from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient
 
 Check: TypeAlias = Callable[[str, bytes], object]  # (rest of the name, bytes); raises CorruptedBackup
-_EPOCH: Final = re.compile(r"(\d{8})(\.compromised)?")
+_EPOCH: Final = re.compile(r"(\d{8,})(\.compromised)?")
 _TELLING: Final = ("keys/epochs/", "snapshots/", "drops/", "gc/")  # sealed with keys that nobody else has
 
 

@@ -32,8 +32,8 @@ from backstay.storage.registry import open_backend
 from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.wrapper import Wrapper
 
+COPY_DEADLINE_S: Final = 60.0  # how long a copy is waited for, at most
 # What answers at once or never: a second try on a local disk finds what the first one found.
-COPY_DEADLINE_S: Final = 60.0
 _AT_HAND: Final = (LocalStorage, MemoryStorage)
 
 

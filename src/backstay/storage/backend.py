@@ -43,7 +43,8 @@ class StorageBackend(ABC):
     """Keeps write-once objects under names like `packs/ab/abcd…` (ASCII letters, digits, `.`, `-`, `_`, `/`).
 
     All methods may be called from several threads at once. Errors are those of `backstay.errors`, never the
-    library's own: ObjectNotFound, ObjectExists, InsufficientSpace, StorageUnavailable.
+    library's own: ObjectNotFound, ObjectExists, InsufficientSpace, StorageUnavailable. A backend tries nothing twice,
+    least of all a create: `backstay.storage.retrying` does, and knows what a lost answer means.
     """
 
     capabilities: Capabilities = Capabilities()

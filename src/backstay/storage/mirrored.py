@@ -18,44 +18,27 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import (
-    BackstayError,
-    InsufficientSpace,
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
-    StorageMissing,
     StorageUnavailable,
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
-from backstay.storage.crash_order import TRANSIENT, in_crash_order, is_transient
+from backstay.storage.crash_order import TRANSIENT, is_transient
+from backstay.storage.mirror_follower import Follower, Warn
 from backstay.storage.mirror_log import PREFIX as MARKS
-from backstay.storage.mirror_log import MirrorLog, is_marked_as_first, mark_as_first
+from backstay.storage.mirror_log import mark_as_first
 
-Warn: TypeAlias = Callable[[str], None]
 _Infos: TypeAlias = Iterator[ObjectInfo]
-_Failures: Final = (StorageUnavailable, InsufficientSpace)
 T = TypeVar("T")
 
-REPO: Final = "repo.json"  # what makes two stores copies of one repository
 _CONDEMNS: Final = "gc/"
-
-
-@dataclass(slots=True, eq=False)
-class _Copy:
-    """One of the other copies, as this process knows it."""
-
-    backend: StorageBackend
-    log: MirrorLog
-    prepared: bool = False
-    announced: bool = False
-    behind: bool = False
 
 
 class Mirrored(StorageBackend):
@@ -80,7 +63,7 @@ class Mirrored(StorageBackend):
             raise InvalidRequest(f"{len(copies)} copies have no quorum of {quorum}")
         self._all = tuple(copies)
         self._authority = copies[0]
-        self._others = [_Copy(copy, MirrorLog(copies[0], copy.url, random=random)) for copy in copies[1:]]
+        self._others = [Follower(copies[0], copy, warn=warn, random=random) for copy in copies[1:]]
         self._reading = list(copies)
         self._is_first = False  # whether the first copy says so
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
@@ -123,101 +106,36 @@ class Mirrored(StorageBackend):
         self._require_authority()
         self._require_all()
         self._prepare()
-        # The first copy comes last: a crash between leaves an object that the next writer sends to the others again.
-        for copy in self._others:
-            if not self._attempt(copy, lambda copy=copy: copy.backend.delete(name)):  # type: ignore[misc]
-                copy.log.note_deleted(name)
+        # The others come first: a crash before the first copy leaves an object that they are sent again. And they
+        # come once more: meanwhile another process may have sent it to them, because the first copy still had it.
+        for follower in self._others:
+            follower.delete(name)
         self._authority.delete(name)
+        for follower in self._others:
+            if not follower.behind:
+                follower.delete(name)
 
     def _spread(self, name: str, data: Buffer) -> None:
         """Give the other copies what the first one holds."""
         done = 1
-        for copy in self._others:
-            done += self._attempt(copy, lambda copy=copy: _place(copy.backend, name, data))  # type: ignore[misc]
+        for follower in self._others:
+            done += follower.put(name, data)
         if done < self._quorum:
+            behind = [follower.url for follower in self._others if follower.behind]
             raise StorageUnavailable(
                 f"{name} was stored in {done} of {len(self._all)} copies",
-                cause=f"{self._quorum} are wanted; out of reach: {', '.join(self._behind())}",
+                cause=f"{self._quorum} are wanted; out of reach: {', '.join(behind)}",
                 hint="make the other copies reachable, or ask for a smaller quorum; what is missing is sent later",
             )
 
-    def _attempt(self, copy: _Copy, work: Callable[[], None]) -> bool:
-        """Whether the copy took part; after its first failure it is not asked again by this process."""
-        if copy.behind:
-            return False
-        try:
-            work()
-        except _Failures as error:
-            self._leave_behind(copy, error)
-            return False
-        return True
-
-    def _leave_behind(self, copy: _Copy, error: BackstayError) -> None:
-        with self._lock:
-            if not copy.behind:
-                copy.behind = True
-                self._warn(f"the copy {copy.backend.url} is left behind until it can be reached: {error}")
-
-    def _behind(self) -> list[str]:
-        return [copy.backend.url for copy in self._others if copy.behind]
-
-    # --- before the first object is written ---
-
     def _prepare(self) -> None:
-        """Once per process: see that the copies are copies, announce this writer, and send what earlier ones left."""
+        """Once per process, before its first object."""
         with self._lock:
-            for copy in self._others:
-                if not copy.prepared:
-                    self._prepare_one(copy)
-                    copy.prepared = True
+            for follower in self._others:
+                follower.prepare()
             if not self._is_first:
                 mark_as_first(self._authority)
                 self._is_first = True
-
-    def _prepare_one(self, copy: _Copy) -> None:
-        self._attempt(copy, lambda: self._admit(copy))
-        # Announced before anything is written: whatever becomes of this process, the next one will compare.
-        copy.log.open_writer()
-        copy.announced = True
-        backlog = copy.log.read()
-        if backlog and self._attempt(copy, lambda: self._catch_up(copy, backlog.deleted)):
-            copy.log.settle(backlog)
-
-    def _admit(self, copy: _Copy) -> None:
-        """Raises InvalidRequest when something else lies there: it must not be written into."""
-        ours = _repo(self._authority)
-        # While a repository is being created there may be no place for it yet; later a missing place is a failure.
-        theirs = _repo(copy.backend) if ours is None else _repo_of_place(copy.backend)
-        if theirs is not None and is_marked_as_first(copy.backend):
-            raise InvalidRequest(
-                f"{copy.backend.url} was the first copy of a mirror, and is named as another one here",
-                cause="where two copies decide, both a commit and its cancellation may win",
-                hint="name the copies in the same order everywhere; if the other one is lost for good, "
-                "`backstay copy --to` makes this one a plain copy again",
-            )
-        if ours != theirs:
-            raise InvalidRequest(
-                f"{copy.backend.url} is no copy of the repository at {self.url}",
-                cause=f"its {REPO} differs" if theirs is not None and ours is not None else f"one has no {REPO}",
-                hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
-            )
-
-    def _catch_up(self, copy: _Copy, deleted: Sequence[str]) -> None:
-        """Send all that the copy lacks, in crash order; then delete what it should not have any more."""
-        ours = {info.name for info in self._authority.list() if not is_transient(info.name)}
-        for name in in_crash_order(ours - {info.name for info in copy.backend.list()}):
-            try:
-                data = self._authority.retrieve(name)
-            except ObjectNotFound:
-                continue  # a collector deleted it since the listing
-            if contradicts_name(name, data):
-                self._warn(f"{name} is damaged in {self.url}; the copy {copy.backend.url} does not get it")
-            else:
-                _place(copy.backend, name, data)
-        for name in deleted:
-            if name not in ours:
-                copy.backend.delete(name)
-            copy.log.forget_deleted(name)
 
     # --- what this process may still do ---
 
@@ -326,41 +244,7 @@ class Mirrored(StorageBackend):
 
     def close(self) -> None:
         """Say which copies lack something, then let go of all."""
-        for copy in self._others:
-            if copy.announced:
-                try:
-                    copy.log.close_writer(behind=copy.behind)
-                except _Failures as error:  # the mark of this writer stays: the next one compares
-                    self._warn(f"{self.url} could not be told that this writer ends: {error}")
-                copy.announced = False
+        for follower in self._others:
+            follower.close()
         for each in self._all:
             each.close()
-
-
-def _repo(backend: StorageBackend) -> bytes | None:
-    """What says which repository this is; None where there is none yet."""
-    try:
-        return backend.retrieve(REPO)
-    except (ObjectNotFound, StorageMissing):
-        return None
-
-
-def _repo_of_place(backend: StorageBackend) -> bytes | None:
-    """The same, where the place itself must be there. Raises StorageMissing."""
-    try:
-        return backend.retrieve(REPO)
-    except ObjectNotFound:
-        return None
-
-
-def _place(backend: StorageBackend, name: str, data: Buffer) -> None:
-    """Put into a copy what the first one decided on; what else lies there under this name has lost."""
-    try:
-        backend.store(name, data)
-    except ObjectExists:
-        if name == REPO and backend.retrieve(name) != bytes(data):
-            raise InvalidRequest(
-                f"{backend.url} holds another repository", cause=f"its {REPO} differs", hint="name an empty store"
-            ) from None
-        if not is_addressed(name) and backend.retrieve(name) != bytes(data):
-            backend.store(name, data, overwrite=True)

@@ -19,6 +19,7 @@ Warn: TypeAlias = Callable[[str], None]
 THRESHOLDS: Final = (80, 90, 95)  # percent
 _BLOCKS: Final = 100  # so many claims make up the limit: one of these parts is claimed at once
 _CHARGED: Final = ("packs/", "meta/", "index/")  # all else is small, and needed to free space or to end in order
+MEASURE_EVERY_S: Final = 24 * 3600
 _TRIES: Final = 6  # when several writers claim the last bytes at once
 _PAUSE_S: Final = 0.2
 
@@ -46,6 +47,7 @@ class Quota(Wrapper):
             raise InvalidRequest("a size limit must be greater than zero", hint="leave it out for no limit")
         self._max = max_size
         self._block = max(max_size // _BLOCKS, 1)
+        self._clock = clock
         self._ledger = QuotaLedger(inner, clock=clock, random=random)
         self._sleep, self._random, self._warn = sleep or clock.sleep, random, warn
         self._claimed = 0  # bytes that this writer may store, all told
@@ -88,7 +90,7 @@ class Quota(Wrapper):
 
     def _claim(self, size: int) -> None:
         """Claim room for `size` bytes more, a block if there is so much. Raises QuotaExceeded."""
-        measured = not self._ledger.read().totals
+        measured = not self._claimed and self._is_due()
         if measured:
             self._measure()
         need, block = self._stored + size, self._stored + max(size, self._block)
@@ -122,6 +124,10 @@ class Quota(Wrapper):
             self._measure()
             balance = self._ledger.read()
         return balance.used(self._ledger.writer, claim)
+
+    def _is_due(self) -> bool:
+        """Whether the store was not measured for long: somebody may write without a limit, or put objects there."""
+        return self._clock.now_ns() - self._ledger.read().measured_ns > MEASURE_EVERY_S * 10**9
 
     def _measure(self) -> None:
         """Count the store anew; what this writer has stored up to now is then known to be contained."""

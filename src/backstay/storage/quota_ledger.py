@@ -76,11 +76,15 @@ class Balance:
     writers: dict[str, _Writer] = field(default_factory=dict)
     totals: list[_Total] = field(default_factory=list)
 
+    @property
+    def measured_ns(self) -> int:
+        """When the store was measured last, by its own clock; 0 if it never was."""
+        return max((total.begun_ns for total in self.totals), default=0)
+
     def used(self, writer: str, claim: int) -> int:
         """What is used or claimed, if this writer may store `claim` bytes. There must be a total."""
         counted = {owner: found.counted for owner, found in self.writers.items()} | {writer: claim}
-        last = max(total.begun_ns for total in self.totals)
-        return max(total.used(counted) for total in self.totals if total.begun_ns == last)
+        return max(total.used(counted) for total in self.totals if total.begun_ns == self.measured_ns)
 
 
 class QuotaLedger:
@@ -146,7 +150,7 @@ class QuotaLedger:
 
     def _store_time(self) -> int:
         """Now by the clock of the store, which stamped the claims."""
-        name = f"{PREFIX}clock/{self._random(16).hex()}"
+        name = f"probe/{self._random(16).hex()}"  # which collections remove, should this process die here
         self._store.store(name, b"")
         try:
             return self._store.stat(name).modified_ns

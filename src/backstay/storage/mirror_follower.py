@@ -1,0 +1,159 @@
+"""One of the copies of a mirrored store that does not decide, as one process writes to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from backstay.core.ids import Random
+from backstay.errors import (
+    BackstayError,
+    InsufficientSpace,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageUnavailable,
+)
+from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.backend import Buffer, StorageBackend
+from backstay.storage.crash_order import in_crash_order, is_transient
+from backstay.storage.mirror_log import MirrorLog, is_marked_as_first
+
+Warn: TypeAlias = Callable[[str], None]
+REPO: Final = "repo.json"  # what makes two stores copies of one repository
+_FAILURES: Final = (StorageUnavailable, InsufficientSpace)
+
+
+class Follower:
+    """Gets what the first copy holds. From its first failure on it is left alone, as it is then: `behind`."""
+
+    def __init__(
+        self, authority: StorageBackend, backend: StorageBackend, *, warn: Warn, random: Random = os.urandom
+    ) -> None:
+        self._authority, self._backend, self._warn = authority, backend, warn
+        self._log = MirrorLog(authority, backend.url, random=random)
+        self._is_prepared = self._is_announced = False
+        self._lock = threading.Lock()
+        self.behind = False
+
+    @property
+    def url(self) -> str:
+        return self._backend.url
+
+    def prepare(self) -> None:
+        """Once: see that it is a copy, announce this writer, and send what earlier ones left. Raises InvalidRequest.
+
+        Announced before anything is written: whatever becomes of this process, the next one will compare.
+        """
+        if self._is_prepared:
+            return
+        self._attempt(self._admit)
+        self._log.open_writer()
+        self._is_announced = True
+        backlog = self._log.read()
+        if backlog and self._attempt(lambda: self._catch_up(backlog.deleted)):
+            self._log.settle(backlog)
+        self._is_prepared = True
+
+    def put(self, name: str, data: Buffer) -> bool:
+        """Whether the copy now has an object that the first one has."""
+        return self._attempt(lambda: _place(self._backend, name, data))
+
+    def delete(self, name: str) -> None:
+        """Delete an object here, or note that this is still to be done."""
+        if not self._attempt(lambda: self._backend.delete(name)):
+            self._log.note_deleted(name)
+
+    def close(self) -> None:
+        """Tell the next writer whether the copy lacks something."""
+        if not self._is_announced:
+            return
+        self._is_announced = False
+        try:
+            self._log.close_writer(behind=self.behind)
+        except _FAILURES as error:  # the mark of this writer stays: the next one compares
+            self._warn(f"{self._authority.url} could not be told that this writer ends: {error}")
+
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        """Whether the copy took part; after its first failure it is not asked again by this process."""
+        if self.behind:
+            return False
+        try:
+            work()
+        except _FAILURES as error:
+            self._leave_behind(error)
+            return False
+        return True
+
+    def _leave_behind(self, error: BackstayError) -> None:
+        with self._lock:
+            if not self.behind:
+                self.behind = True
+                self._warn(f"the copy {self.url} is left behind until it can be reached: {error}")
+
+    def _admit(self) -> None:
+        """Raises InvalidRequest when something else lies there: it must not be written into."""
+        ours = _repo(self._authority, missing_place=True)
+        # While a repository is being created there may be no place for it yet; later a missing place is a failure.
+        theirs = _repo(self._backend, missing_place=ours is None)
+        if theirs is not None and is_marked_as_first(self._backend):
+            raise InvalidRequest(
+                f"{self.url} was the first copy of a mirror, and is named as another one here",
+                cause="where two copies decide, both a commit and its cancellation may win",
+                hint="name the copies in the same order everywhere; if the other one is lost for good, "
+                "`backstay copy --to` makes this one a plain copy again",
+            )
+        if ours != theirs:
+            raise InvalidRequest(
+                f"{self.url} is no copy of the repository at {self._authority.url}",
+                cause=f"its {REPO} differs" if theirs is not None and ours is not None else f"one has no {REPO}",
+                hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
+            )
+
+    def _catch_up(self, deleted: Sequence[str]) -> None:
+        """Send all that the copy lacks, in crash order; then delete what it should not have any more."""
+        ours = {info.name for info in self._authority.list() if not is_transient(info.name)}
+        for name in in_crash_order(ours - {info.name for info in self._backend.list()}):
+            try:
+                data = self._authority.retrieve(name)
+            except ObjectNotFound:
+                continue  # a collector deleted it since the listing
+            if contradicts_name(name, data):
+                self._warn(f"{name} is damaged in {self._authority.url}; the copy {self.url} does not get it")
+                continue
+            _place(self._backend, name, data)
+            if not self._authority.exists(name):  # deleted meanwhile, perhaps here before it was sent
+                self._backend.delete(name)
+        for name in deleted:
+            if not self._authority.exists(name):  # else whoever deletes it has not come to its end
+                self._backend.delete(name)
+                self._log.forget_deleted(name)
+
+
+def _repo(backend: StorageBackend, *, missing_place: bool) -> bytes | None:
+    """What says which repository this is; None where there is none, or no place for one if that may be."""
+    try:
+        return backend.retrieve(REPO)
+    except ObjectNotFound:
+        return None
+    except StorageMissing:
+        if missing_place:
+            return None
+        raise
+
+
+def _place(backend: StorageBackend, name: str, data: Buffer) -> None:
+    """Put into a copy what the first one decided on; what else lies there under this name has lost."""
+    try:
+        backend.store(name, data)
+    except ObjectExists:
+        if is_addressed(name) or backend.retrieve(name) == bytes(data):
+            return
+        if name == REPO:
+            raise InvalidRequest(
+                f"{backend.url} holds another repository", cause=f"its {REPO} differs", hint="name an empty store"
+            ) from None
+        backend.store(name, data, overwrite=True)
