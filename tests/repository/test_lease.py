@@ -32,8 +32,11 @@ class Loose(MemoryStorage):
         super().store(name, data, overwrite=True)
 
 
-def no_sleep(seconds: float) -> None:
-    """Time is not what these tests are about."""
+class Hasty(SystemClock):
+    """Waits for nobody: time is not what these tests are about."""
+
+    def sleep(self, seconds: float) -> None:
+        return
 
 
 def process(name: str, pid: int = 1) -> Process:
@@ -46,7 +49,7 @@ def store() -> Loose:
 
 
 def opened(store: Loose, name: str, clock: FakeClock | None = None) -> Repository:
-    environment = Environment(process=process(name), sleep=no_sleep, clock=clock or SystemClock())
+    environment = Environment(process=process(name), clock=clock or Hasty())
     if store.exists("repo.json"):
         return Repository.open(store, SECRET, environment=environment)
     return Repository.create(store, SECRET, environment=environment)
@@ -76,7 +79,7 @@ def test_readers_need_no_lease(store: Loose) -> None:
 
 def test_a_store_that_decides_needs_none() -> None:
     store = MemoryStorage()
-    environment = Environment(process=process("one"), sleep=no_sleep)
+    environment = Environment(process=process("one"))
     with Repository.create(store, SECRET, environment=environment) as one, one.begin_session():
         assert [*store.list("lease/")] == []
 
@@ -153,7 +156,7 @@ def _two(store: Loose, keyring: Keyring, at: int) -> int:
 
     def taken(name: str, backend: Loose) -> None:
         rng = random.Random(f"{at} {name}")  # repeatable
-        lease = Lease(backend, keyring, SystemClock(), process=process(name), random=rng.randbytes, sleep=no_sleep)
+        lease = Lease(backend, keyring, Hasty(), process=process(name), random=rng.randbytes)
         try:
             lease.take()
         except RepositoryBusy:

@@ -8,7 +8,6 @@ clock, or at once when its process is known to be dead. No step is decided by th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from backstay.core.clock import Clock
@@ -34,10 +33,9 @@ class Lease:
         *,
         process: Process,
         random: Random,
-        sleep: Callable[[float], None],
     ) -> None:
         self._backend, self._keyring, self._clock = backend, keyring, clock
-        self._process, self._random, self._sleep = process, random, sleep
+        self._process, self._random = process, random
         self._mine: Session | None = None
 
     def take(self) -> None:
@@ -49,7 +47,7 @@ class Lease:
         for tried in range(1, TRIES):
             if not others:
                 return
-            self._sleep(PAUSE_S * tried * self._random(1)[0] / 128)
+            self._clock.sleep(PAUSE_S * tried * self._random(1)[0] / 128)
             others = self._try()
         if others:
             raise RepositoryBusy(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +51,6 @@ class Environment:
     random: Random = os.urandom
     process: Process | None = None
     threads: int = DEFAULT_THREADS
-    sleep: Callable[[float], None] = time.sleep
     pack_target: int = PACK_TARGET
 
 
@@ -238,7 +235,6 @@ class Repository:
                 self.clock,
                 process=self.process,
                 random=environment.random,
-                sleep=environment.sleep,
             )
             lease.take()
             self._lease = lease
