@@ -241,7 +241,7 @@ class IpfsStorage(StorageBackend):
         return self._http.request("POST", target, headers=headers, body=body)
 
     def _call(self, command: str, title: str, **arguments: _Argument) -> None:
-        answer = self._post(command, **arguments)
+        answer = self._post(command, None, **arguments)
         if answer.status != _OK:
             raise self._failure(title, answer)
 
