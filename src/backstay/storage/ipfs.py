@@ -31,7 +31,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
-from backstay.storage.transfer import check_stored, flat, span, temporary_name, too_short
+from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 T = TypeVar("T")
 _Argument: TypeAlias = str | list[str]
@@ -86,6 +86,7 @@ class IpfsStorage(StorageBackend):
         self._root = address.path
         self._clock = clock
         self._http = HttpClient(f"http://{self._address.place}", login)
+        self._turns = Turns()
         self._seen = False  # whether the directory has been there
 
     @property
@@ -106,12 +107,13 @@ class IpfsStorage(StorageBackend):
             self._call("touch", title, arg=temporary, mtime=str(at // 10**9), **{"mtime-nsecs": str(at % 10**9)})
             written = self._stat(temporary, title)
             check_stored(name, len(content), written.size if written else None)
-            there = self._stat(final, title)
-            if there is not None and there.directory:  # the node would move the file into it
-                raise InvalidRequest(title, cause="a directory has this name", hint="choose another name")
-            if there is not None and not overwrite:
-                raise ObjectExists(name)
-            self._call("mv", title, arg=[temporary, final])
+            with self._turns.of(name):
+                there = self._stat(final, title)
+                if there is not None and there.directory:  # the node would move the file into it
+                    raise InvalidRequest(title, cause="a directory has this name", hint="choose another name")
+                if there is not None and not overwrite:
+                    raise ObjectExists(name)
+                self._call("mv", title, arg=[temporary, final])
             self._seen = True
         except BaseException:
             with suppress(BackstayError):

@@ -25,7 +25,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
-from backstay.storage.transfer import check_stored, flat, span, temporary_name, too_short
+from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 from backstay.storage.webdav_listing import QUESTION, Resource, read_listing
 from backstay.storage.webdav_locks import WebdavLocks
 
@@ -70,6 +70,7 @@ class WebdavStorage(StorageBackend):
         origin = f"{'https' if address.scheme == 'webdavs' else 'http'}://{address.place}"
         self._origin = origin
         self._http = HttpClient(origin, login)
+        self._turns = Turns()
         self._seen = False  # whether the collection has been there
         self._locks = WebdavLocks(self._http, clock)
         self._excludes: bool | None = None  # whether its locks are some; None: not tried
@@ -178,7 +179,8 @@ class WebdavStorage(StorageBackend):
     def _publish(self, temporary: str, name: str, title: str) -> None:
         """Give the whole file its name unless that is taken: two steps, made one by a lock where there are locks."""
         if not self._has_locks(title):
-            self._move_if_absent(temporary, name, title)
+            with self._turns.of(name):
+                self._move_if_absent(temporary, name, title)
             return
         claim = f"{_UPLOADS}/{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
         with self._locks.held(self._target(claim), title) as check:
