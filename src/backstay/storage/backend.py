@@ -10,6 +10,7 @@ from typing import Self, TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.errors import ObjectNotFound
+from backstay.storage.names import check_name
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -85,6 +86,7 @@ class StorageBackend(ABC):
 
     def stat(self, name: str) -> ObjectInfo:
         """Size and time of one object. Raises ObjectNotFound."""
+        check_name(name)  # a listing takes more for a prefix than is a name
         for info in self.list(name):
             if info.name == name:
                 return info

@@ -27,7 +27,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.ftp_connections import FtpConnections, code_of, refusal
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
-from backstay.storage.transfer import check_stored, flat, span, temporary_name, too_short
+from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 _Facts: TypeAlias = Mapping[str, str]
@@ -48,6 +48,7 @@ class FtpStorage(StorageBackend):
         self._address = address
         self._root = address.path.removeprefix("/~/")
         self._connections = FtpConnections(address, login)
+        self._turns = Turns()
         self._seen = False  # whether the directory has been there
 
     @property
@@ -63,9 +64,10 @@ class FtpStorage(StorageBackend):
             try:
                 self._upload(ftp, temporary, content)  # here: a temporary file that no listing shows
                 check_stored(name, len(content), ftp.size(temporary))
-                if not overwrite and self._find(ftp, final) is not None:
-                    raise ObjectExists(name)
-                ftp.rename(temporary, final)
+                with self._turns.of(name):
+                    if not overwrite and self._find(ftp, final) is not None:
+                        raise ObjectExists(name)
+                    ftp.rename(temporary, final)
                 self._seen = True
             except BaseException:
                 _discard(ftp, temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import zlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
@@ -53,6 +54,7 @@ _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the metho
 _Found: TypeAlias = list[tuple[str, SFTPAttrs]]
 _Entries: TypeAlias = list[tuple[str, int, SFTPAttrs]]
 
+_TURNS: Final = 64
 _PARALLEL_LISTINGS: Final = 8
 
 _FULL: Final = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
@@ -71,6 +73,7 @@ class SftpStorage(StorageBackend):
         self._loop = LoopThread("sftp")
         self._connections: SftpConnections | None = None
         self._password = password
+        self._turns = [asyncio.Lock() for _ in range(_TURNS)]
         self._seen = False  # whether the directory has been there
         self._links: bool | None = None  # whether the server makes hard links; None: not tried yet
         self._claims: bool | None = None  # whether it refuses to create a file twice
@@ -81,8 +84,12 @@ class SftpStorage(StorageBackend):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override] # depends on the server, and is never assigned
-        """Asks the server. Without hard links and exclusive creation nothing decides between two writers."""
-        return Capabilities(atomic_create=self._call(self._creates_atomically(), f"cannot examine {self.url}"))
+        """Asks the server. Without hard links and exclusive creation nothing decides between two writers.
+
+        A server that has neither is no file system but pretends to be one, and was seen to replace in two steps.
+        """
+        real = self._call(self._creates_atomically(), f"cannot examine {self.url}")
+        return Capabilities(atomic_create=real, atomic_replace=real)
 
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         check_name(name)
@@ -169,7 +176,8 @@ class SftpStorage(StorageBackend):
         if self._links is not False and await self._link(sftp, temporary, final, name):
             return
         if not await self._refuses_twice(sftp, final.rpartition("/")[0]):
-            await rename_if_absent(sftp, temporary, final, name)
+            async with self._turns[zlib.crc32(name.encode()) % _TURNS]:  # this process, at least, is one writer
+                await rename_if_absent(sftp, temporary, final, name)
             return
         async with claimed(sftp, final, name):
             await rename_if_absent(sftp, temporary, final, name)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import asyncssh
@@ -13,6 +14,7 @@ import asyncssh
 from backstay.errors import BackstayError, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.address import Address
 
+_OF_THE_MACHINE: Final = "/etc/ssh/ssh_known_hosts"
 _CONNECTIONS: Final = 3
 _BUSY: Final = 4  # calls on a connection from which on another one is opened
 _CONNECT_S: Final = 30
@@ -135,7 +137,7 @@ class SftpConnections:
                 hint="name a file there: whoever answers in place of the server could read and delete the repository",
             )
         checked: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
-            first, config=(), host=address.host, known_hosts=first.known_hosts
+            first, config=(), host=address.host, known_hosts=_files_of_known_hosts(first) or b""
         )
         return checked
 
@@ -162,6 +164,13 @@ class SftpConnections:
             cause=_cause(error),
             hint="check the address, the network, and that the SSH server runs",
         )
+
+
+def _files_of_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> list[str]:
+    """Those that the configuration names, or the user's, and the machine's; those of them that exist."""
+    named = options.known_hosts if isinstance(options.known_hosts, list) else []
+    files = [Path(str(file)).expanduser() for file in (*(named or ["~/.ssh/known_hosts"]), _OF_THE_MACHINE)]
+    return [str(file) for file in files if file.is_file()]
 
 
 def _cause(error: Exception) -> str:

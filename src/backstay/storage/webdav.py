@@ -25,7 +25,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
-from backstay.storage.transfer import check_stored, flat, span, temporary_name, too_short
+from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 from backstay.storage.webdav_listing import QUESTION, Resource, read_listing
 from backstay.storage.webdav_locks import WebdavLocks
 
@@ -47,11 +47,15 @@ _NO_SUCH_RANGE: Final = 416
 _LOCKED: Final = 423
 _DONE: Final = frozenset({_OK, _CREATED, _NO_CONTENT})
 _ABSENT: Final = frozenset({_NOT_FOUND, _GONE})
+_NO_PARENT: Final = frozenset({_FORBIDDEN_BY_SOME, _NOT_FOUND, _CONFLICT})
 
 _LOCK_STEPS: Final = 100
 _LOCK_STEP_S: Final = 0.05
+# Where objects are until they are whole, and what is locked in their place. Not beside the objects: servers break off a
+# listing when one of its entries goes away meanwhile.
+_UPLOADS: Final = f"{TEMPORARY}uploads"
 _CLAIM: Final = f"{TEMPORARY}claim-"
-_CLAIMS: Final = 64  # files at the root that are locked in the place of objects
+_CLAIMS: Final = 64
 _PARALLEL_LISTINGS: Final = 8
 _SYSTEM_CLOCK: Final = SystemClock()
 
@@ -66,6 +70,7 @@ class WebdavStorage(StorageBackend):
         origin = f"{'https' if address.scheme == 'webdavs' else 'http'}://{address.place}"
         self._origin = origin
         self._http = HttpClient(origin, login)
+        self._turns = Turns()
         self._seen = False  # whether the collection has been there
         self._locks = WebdavLocks(self._http, clock)
         self._excludes: bool | None = None  # whether its locks are some; None: not tried
@@ -81,12 +86,12 @@ class WebdavStorage(StorageBackend):
         `Overwrite: F` alone decides nothing: servers look whether there is something, and then move. To replace, they
         first remove what is there (RFC 4918, section 9.9.3).
         """
-        return Capabilities(atomic_create=self._has_locks("", f"cannot examine {self.url}"), atomic_replace=False)
+        return Capabilities(atomic_create=self._has_locks(f"cannot examine {self.url}"), atomic_replace=False)
 
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         check_name(name)
         title = f"cannot store {name}"
-        temporary = f"{name.rpartition('/')[0]}/{temporary_name()}".lstrip("/")
+        temporary = f"{_UPLOADS}/{temporary_name()}"
         try:
             self._upload(temporary, flat(data), title)  # here: a temporary name that no listing shows
             if overwrite:
@@ -134,11 +139,7 @@ class WebdavStorage(StorageBackend):
         check_prefix(prefix)
         base, _, stem = prefix.rpartition("/")
         title = f"cannot list {self.url}/{prefix}"
-        return (
-            _info(name, resource, title)
-            for name, resource in self._files(base, stem, title)
-            if is_component(name.rpartition("/")[2])
-        )
+        return (_info(name, resource, title) for name, resource in self._files(base, stem, title))
 
     def stat(self, name: str) -> ObjectInfo:
         check_name(name)
@@ -152,8 +153,8 @@ class WebdavStorage(StorageBackend):
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
         newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
-        for name, resource in self._files("", "", f"cannot clean up {self.url}"):
-            if _is_temporary(name.rpartition("/")[2]) and 0 < resource.modified_ns <= newest_ns:
+        for name, resource in self._files(_UPLOADS, "", f"cannot clean up {self.url}"):
+            if not name.startswith(f"{_UPLOADS}/{_CLAIM}") and 0 < resource.modified_ns <= newest_ns:
                 removed += self._patient("DELETE", self._target(name)).status in _DONE
         return removed
 
@@ -164,7 +165,7 @@ class WebdavStorage(StorageBackend):
 
     def _upload(self, temporary: str, data: bytes, title: str) -> None:
         answer = self._put(temporary, data)
-        if answer.status in (*_ABSENT, _CONFLICT, _FORBIDDEN_BY_SOME):
+        if answer.status in _NO_PARENT:
             self._make_collection(temporary.rpartition("/")[0], title)
             answer = self._put(temporary, data)
         if answer.status not in _DONE:
@@ -177,10 +178,11 @@ class WebdavStorage(StorageBackend):
 
     def _publish(self, temporary: str, name: str, title: str) -> None:
         """Give the whole file its name unless that is taken: two steps, made one by a lock where there are locks."""
-        if not self._has_locks(name.rpartition("/")[0], title):
-            self._move_if_absent(temporary, name, title)
+        if not self._has_locks(title):
+            with self._turns.of(name):
+                self._move_if_absent(temporary, name, title)
             return
-        claim = f"{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
+        claim = f"{_UPLOADS}/{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
         with self._locks.held(self._target(claim), title) as check:
             self._move_if_absent(temporary, name, title, check)
 
@@ -194,17 +196,18 @@ class WebdavStorage(StorageBackend):
     def _move(self, temporary: str, name: str, title: str, *, overwrite: bool) -> None:
         headers = {"Destination": self._origin + self._target(name), "Overwrite": "T" if overwrite else "F"}
         answer = self._patient("MOVE", self._target(temporary), headers)
+        if answer.status in _NO_PARENT:
+            self._make_collection(name.rpartition("/")[0], title)
+            answer = self._patient("MOVE", self._target(temporary), headers)
         if answer.status == _FAILED and not overwrite:
             raise ObjectExists(name)
         if answer.status not in _DONE:
             raise self._http.failure(title, answer)
 
-    def _has_locks(self, directory: str, title: str) -> bool:
-        """Tried in a collection that is there, or made for it."""
+    def _has_locks(self, title: str) -> bool:
         if self._excludes is None:
-            if not directory:
-                self._make_collection("", title)
-            self._excludes = self._locks.work(self._target(f"{directory}/{temporary_name()}".lstrip("/")))
+            self._make_collection(_UPLOADS, title)
+            self._excludes = self._locks.work(self._target(f"{_UPLOADS}/{temporary_name()}"))
         return self._excludes
 
     def _make_collection(self, name: str, title: str) -> None:
@@ -213,18 +216,22 @@ class WebdavStorage(StorageBackend):
             self._check_root()
         path = self._path(name)
         missing: list[str] = []
-        while path:
-            answer = self._patient("MKCOL", _quoted(path) + "/")
-            if answer.status in (_CREATED, _THERE_ALREADY):
-                break
-            if answer.status not in (*_ABSENT, _CONFLICT):
-                raise self._http.failure(title, answer)
+        while path and not self._made(path, title, absent_above=True):
             missing.append(path)
             path = path.rpartition("/")[0]
         for path in reversed(missing):
-            answer = self._patient("MKCOL", _quoted(path) + "/")
-            if answer.status not in (_CREATED, _THERE_ALREADY):
-                raise self._http.failure(title, answer)
+            self._made(path, title, absent_above=False)
+
+    def _made(self, path: str, title: str, *, absent_above: bool) -> bool:
+        """Whether the collection is there now; False if what is above it is missing."""
+        answer = self._patient("MKCOL", _quoted(path) + "/")
+        if answer.status in (_CREATED, _THERE_ALREADY):
+            return True
+        if absent_above and answer.status in (*_ABSENT, _CONFLICT):
+            return False
+        if self._ask(_quoted(path) + "/", "0").status == _MULTI:  # somebody else made it at the same time
+            return True
+        raise self._http.failure(title, answer)
 
     def _discard(self, temporary: str) -> None:
         """Remove a temporary file; one that stays is found by the sweep."""
@@ -319,7 +326,7 @@ class WebdavStorage(StorageBackend):
                 whole = True
             elif (parent or "/") != own:
                 raise _foreign(title)
-            elif leaf.startswith(stem) and (is_component(leaf) or leaf.startswith(TEMPORARY)):
+            elif leaf.startswith(stem) and (is_component(leaf) or name == _UPLOADS):
                 entries.append((f"{name}/{leaf}" if name else leaf, resource))
         if not whole:
             raise _foreign(title)
@@ -361,10 +368,6 @@ class WebdavStorage(StorageBackend):
 
     def _target(self, name: str) -> str:
         return _quoted(self._path(name))
-
-
-def _is_temporary(leaf: str) -> bool:
-    return leaf.startswith(TEMPORARY) and not leaf.startswith(_CLAIM)
 
 
 def _quoted(path: str) -> str:

@@ -49,7 +49,11 @@ def read_listing(body: bytes) -> Iterator[Resource]:
     try:
         parser.Parse(body, True)
         reader.finish()
-    except (expat.ExpatError, _Refused) as error:
+    except expat.ExpatError as error:
+        # What servers do that notice in the middle that something has gone: an error's text, or nothing, follows.
+        cause = f"the server broke it off ({error})"
+        raise StorageUnavailable("the listing is incomplete", cause=cause, hint="try again") from error
+    except _Refused as error:
         raise StorageUnavailable(
             "the server's listing makes no sense", cause=str(error), hint="check that the address is one of WebDAV"
         ) from error

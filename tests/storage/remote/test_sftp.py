@@ -169,8 +169,8 @@ def test_directories_are_made_once(server: SftpServer, store: SftpStorage) -> No
 
 def test_a_server_without_exclusive_creation_says_so(server: SftpServer, store: SftpStorage) -> None:
     server.behaviour.links = server.behaviour.exclusive = False
-    assert store.capabilities == Capabilities(atomic_create=False)
-    assert probe_capabilities(store) == Capabilities(atomic_create=False)
+    assert store.capabilities == Capabilities(atomic_create=False, atomic_replace=False)
+    assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
     store.store(NAME, DATA)
     with pytest.raises(ObjectExists):
         store.store(NAME, b"other")
@@ -183,7 +183,7 @@ def test_a_good_server_is_probed(store: SftpStorage) -> None:
 def test_rclone_decides_no_races(rclone: tuple[ServerProcess, Path], trusted: Path, keys: Keys, tmp_path: Path) -> None:
     trust(trusted, keys, rclone[0].port)
     with open_sftp(address(rclone[0].port, f"/{tmp_path.name}")) as store:
-        assert probe_capabilities(store) == Capabilities(atomic_create=False)
+        assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
 
 
 def test_the_claim_of_a_dead_writer_is_swept(
