@@ -38,6 +38,7 @@ class RecordKind(IntEnum):
     EPOCH = 11
     SLOT_REMOVAL = 12
     COMPROMISE = 13
+    TIERS = 14
 
 
 class BlobKind(IntEnum):
@@ -132,3 +133,7 @@ def verdict_name(number: int) -> str:
 
 def waiting_name(number: int) -> str:
     return f"gc/{number:08d}.sessions"
+
+
+def tier_name(number: int) -> str:
+    return f"tiers/{number:08d}"

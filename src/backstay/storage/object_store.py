@@ -15,6 +15,7 @@ import obstore
 
 from backstay.core.clock import Clock, SystemClock, ns_from_datetime
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import CloudClients, CloudStore, Patience
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
 _PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
+ARCHIVE_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # of S3; GLACIER_IR gives objects at once
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
 
@@ -48,7 +50,8 @@ class ObjectStorage(StorageBackend):
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
-        self._address = address
+        self._address, self._environ = address, environ
+        self._archive: Archive | None = None
         self._clock = clock or SystemClock()
         self._clients = CloudClients(address, environ, clock=self._clock, patience=patience or Patience())
         self._root = f"{address.prefix}/" if address.prefix else ""
@@ -121,6 +124,17 @@ class ObjectStorage(StorageBackend):
                 return self._ask_again(name)
             raise self._failure(error, f"cannot examine {name}") from error
         return self._info(meta)
+
+    def archive(self) -> Archive | None:
+        """How objects are thawed, where new ones are stored in an archive class of S3. Raises InvalidRequest."""
+        storage_class = self._address.get("storage-class") or ""
+        if self._address.scheme != "s3" or storage_class.upper() not in ARCHIVE_CLASSES:
+            return None
+        if self._archive is None:
+            from backstay.storage.s3_archive import S3Archive
+
+            self._archive = S3Archive(self._address, self._environ)
+        return self._archive
 
     def refuses_damage(self, name: str) -> bool:
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
