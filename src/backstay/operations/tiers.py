@@ -127,7 +127,7 @@ def plan_move(repository: Repository) -> MovePlan:
     staying -= {f"{MOVABLE}{digest.hex()[:2]}/{digest.hex()}" for digest in repository.collections.condemned()}
     hot = [info for info in tiered.inner.list(MOVABLE) if info.name in staying]
     newest = repository.clock.now_ns() - rule.after_s * _NS
-    old = sorted((info.modified_ns, info.name, info.size) for info in hot if info.modified_ns <= newest)
+    old = sorted((info.modified_ns, info.name, info.size) for info in hot if not rule.after_s or info.modified_ns <= newest)
     return MovePlan(packs=tuple((name, size) for _, name, size in old), waiting=len(hot) - len(old))
 
 

@@ -118,7 +118,7 @@ class Tiered(Wrapper):
     def noted(self) -> dict[str, ObjectInfo]:
         """All packs that are in the cold tier, some of them in the hot one too, by the hot store's own knowledge."""
         found = dict(filter(None, map(_read_note, self.inner.list(NOTES))))
-        self._noted = found
+        self._noted = dict(found)
         return found
 
     def only_cold(self) -> dict[str, ObjectInfo]:
