@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.core.events import Event, Progress, Started, Warned
+from backstay.core.events import Event, Progress, Started, Warned, ignore
 from backstay.errors import (
     InvalidRequest,
     ObjectFrozen,
@@ -401,7 +401,7 @@ def replaced_source(place: Place) -> None:
     drop_all_but_last(place)
 
 
-def collect(place: Place, events: Callable[[Event], None] = lambda event: None) -> object:
+def collect(place: Place, events: Callable[[Event], None] = ignore) -> object:
     with place.open() as repository:
         collector = Collector(repository, events=events)
         return collector.execute(collector.plan())
@@ -635,7 +635,6 @@ def test_a_cold_store_that_does_not_answer_is_not_away(place: Place, tmp_path: P
     faulty.script(Fault(kind="error_before", operation="retrieve", repeat=True))
     place.cold = faulty
     with place.open() as repository:
-        with pytest.raises(StorageUnavailable) as caught:
-            run_restore(repository, repository.snapshots.live()[0], tmp_path / "out", RestoreOptions())
-        assert not isinstance(caught.value, TierNotAttached)
         assert tier_status(repository).attached is None
+        with pytest.raises(StorageUnavailable, match="did not answer"):
+            run_restore(repository, repository.snapshots.live()[0], tmp_path / "out", RestoreOptions())

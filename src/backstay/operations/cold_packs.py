@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
 from backstay.errors import ThawPending
@@ -16,7 +16,8 @@ from backstay.repository.format import pack_name
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.storage.archive import Archive, ThawState
-from backstay.storage.tiered import Tiered
+from backstay.storage.backend import StorageBackend
+from backstay.storage.cold_store import ColdStore
 
 THAW_DAYS: Final = 7  # how long thawed packs stay readable, unless told otherwise
 FIRST_POLL_S: Final = 30.0
@@ -49,19 +50,88 @@ class ColdNeed:
         return sum(self.packs[name] for name in (*self.frozen, *self.thawing))
 
 
+@dataclass(frozen=True, slots=True)
+class ColdPlace:
+    """Where the packs of a repository are that may not be readable at once: its cold tier, or all of an archive."""
+
+    address: str
+    sizes: Mapping[str, int]
+    backend: StorageBackend
+    cold: ColdStore | None
+
+    @classmethod
+    def of(cls, repository: Repository) -> Self | None:
+        """None when every pack can be read."""
+        sizes = repository.distant_packs()
+        if not sizes:
+            return None
+        cold = repository.tiered.cold if repository.tiered is not None else None
+        return cls(repository.backend.url if cold is None else cold.address, sizes, repository.backend, cold)
+
+    def look_at(self, packs: Mapping[str, int]) -> ColdNeed:
+        """The state of some of them. Raises StorageUnavailable when the store gives no answer."""
+        if self.cold is not None and not self.cold.is_attached():
+            return ColdNeed(address=self.address, packs=packs, attached=False)
+        archive = self.backend.archive()
+        if archive is None:
+            return ColdNeed(address=self.address, packs=packs)
+        states = _states(archive, packs)
+        return ColdNeed(
+            address=self.address,
+            packs=packs,
+            frozen=tuple(name for name, state in states.items() if state == "cold"),
+            thawing=tuple(name for name, state in states.items() if state == "thawing"),
+            usual_s=archive.usual_s,
+        )
+
+    def require_attached(self, need: ColdNeed) -> None:
+        """Raises TierNotAttached, with what must be attached and how much is needed of it, unless it is attached."""
+        if self.cold is not None and not need.attached:
+            raise self.cold.away(
+                f"{len(need.packs)} packs with {format_size(need.bytes)} are needed that lie there only"
+            )
+
+    def make_readable(self, need: ColdNeed, clock: Clock, *, days: int, wait: bool, events: EventSink) -> None:
+        """Return when all these packs can be read; what is frozen is asked for in one batch.
+
+        Who is stopped while it waits does the same again, and goes on: the store remembers what it was asked for.
+        Raises TierNotAttached; ThawPending without `wait`.
+        """
+        self.require_attached(need)
+        waiting = {*need.frozen, *need.thawing}
+        if not waiting:
+            return
+        archive = self.backend.archive()
+        assert archive is not None
+        if need.frozen:
+            archive.thaw(need.frozen, days)
+        if not wait:
+            raise ThawPending(
+                f"{len(waiting)} packs with {format_size(need.bytes_to_wait_for)} are being thawed",
+                cause=f"the archive at {need.address} usually needs {format_duration(need.usual_s)}",
+                hint=f"repeat the command then: they stay readable for {days} days",
+            )
+        _wait(archive, need, waiting, clock, events)
+
+
+def make_readable(repository: Repository, need: ColdNeed | None, *, days: int, wait: bool, events: EventSink) -> None:
+    """Return when what is needed of the cold packs of a repository can be read; as `ColdPlace.make_readable`."""
+    place = ColdPlace.of(repository) if need is not None else None
+    if place is not None and need is not None:
+        place.make_readable(need, repository.clock, days=days, wait=wait, events=events)
+
+
 class ColdPacks:
-    """The packs of a repository that are only cold, and which of them are needed."""
+    """The packs of a repository that may not be readable at once, and which of them are needed."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._tiered = repository.tiered
-        cold = self._tiered.only_cold() if self._tiered is not None else {}
-        self._sizes = {name: info.size for name, info in cold.items()}
+        self.place = ColdPlace.of(repository)
         self._needed: dict[str, int] = {}
         self._seen: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._sizes)
+        return self.place is not None
 
     def need_file(self, node: Node) -> None:
         """This file will be read. Raises CorruptedBackup when it is not known where its data lies."""
@@ -71,35 +141,17 @@ class ColdPacks:
 
     def need_pack(self, number: int) -> None:
         """This pack will be read."""
-        if number in self._seen:
+        if number in self._seen or self.place is None:
             return
         self._seen.add(number)
         info = self._repository.index.pack(number)
         name = pack_name(info.kind, info.digest)
-        if name in self._sizes:
-            self._needed[name] = self._sizes[name]
+        if name in self.place.sizes:
+            self._needed[name] = self.place.sizes[name]
 
     def needed(self) -> ColdNeed | None:
         """What was said to be needed, with its state as it is now; None if nothing of it is cold."""
-        return None if self._tiered is None or not self._needed else look_at(self._tiered, self._needed)
-
-
-def look_at(tiered: Tiered, packs: Mapping[str, int]) -> ColdNeed:
-    """The state of some packs of the cold tier. Raises StorageUnavailable when it gives no answer."""
-    address = tiered.cold.address
-    if not tiered.cold.is_attached():
-        return ColdNeed(address=address, packs=packs, attached=False)
-    archive = tiered.archive()
-    if archive is None:
-        return ColdNeed(address=address, packs=packs)
-    states = _states(archive, packs)
-    return ColdNeed(
-        address=address,
-        packs=packs,
-        frozen=tuple(name for name, state in states.items() if state == "cold"),
-        thawing=tuple(name for name, state in states.items() if state == "thawing"),
-        usual_s=archive.usual_s,
-    )
+        return None if self.place is None or not self._needed else self.place.look_at(self._needed)
 
 
 def _states(archive: Archive, names: Iterable[str]) -> dict[str, ThawState]:
@@ -107,44 +159,6 @@ def _states(archive: Archive, names: Iterable[str]) -> dict[str, ThawState]:
     with Workers(_ASKING, "thaw") as workers:
         found = workers.ordered(archive.thaw_state, ordered, weigh=lambda name: 1, limit=256)  # noqa: ARG005
         return dict(zip(ordered, found, strict=True))
-
-
-def make_readable(
-    tiered: Tiered,
-    need: ColdNeed,
-    *,
-    clock: Clock,
-    days: int = THAW_DAYS,
-    wait: bool = True,
-    events: EventSink = ignore,
-) -> None:
-    """Return when all these packs can be read; what is frozen is asked for in one batch.
-
-    Who is stopped while it waits does the same again, and goes on: the store remembers what it was asked for. Raises
-    TierNotAttached; ThawPending without `wait`.
-    """
-    require_attached(tiered, need)
-    waiting = {*need.frozen, *need.thawing}
-    if not waiting:
-        return
-    archive = tiered.archive()
-    assert archive is not None
-    if need.frozen:
-        archive.thaw(need.frozen, days)
-    if not wait:
-        raise ThawPending(
-            f"{len(waiting)} packs with {format_size(need.bytes_to_wait_for)} are being thawed",
-            cause=f"the archive at {need.address} usually needs {format_duration(need.usual_s)}",
-            hint=f"repeat the command then: they stay readable for {days} days",
-        )
-    _wait(archive, need, waiting, clock, events)
-
-
-def require_attached(tiered: Tiered, need: ColdNeed) -> None:
-    """Raises TierNotAttached, with what must be attached and how much is needed of it, unless it is attached."""
-    if need.attached:
-        return
-    raise tiered.cold.away(f"{len(need.packs)} packs with {format_size(need.bytes)} are needed that lie there only")
 
 
 def _wait(archive: Archive, need: ColdNeed, waiting: set[str], clock: Clock, events: EventSink) -> None:

@@ -79,15 +79,7 @@ def run_restore(
             cause=shown,
             paths=tuple(plan.conflicts),
         )
-    if plan.cold is not None and repository.tiered is not None:
-        make_readable(
-            repository.tiered,
-            plan.cold,
-            clock=repository.clock,
-            days=options.thaw_days,
-            wait=options.wait,
-            events=events,
-        )
+    make_readable(repository, plan.cold, days=options.thaw_days, wait=options.wait, events=events)
     return _Restore(repository, manifest, place, options, events).run(plan)
 
 

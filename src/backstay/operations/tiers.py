@@ -10,7 +10,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, ObjectNotFound
-from backstay.operations.cold_packs import THAW_DAYS, look_at, make_readable
+from backstay.operations.cold_packs import THAW_DAYS, ColdPlace
 from backstay.operations.findings import Finding
 from backstay.repository.format import pack_name
 from backstay.repository.repository import Repository
@@ -74,8 +74,7 @@ def set_tier(repository: Repository, cold: str, after_s: int) -> None:
             hint="bring them back with `backstay tier recall` and `backstay tier remove`, or copy that store there",
         )
     with store.establish() as backend:
-        if backend.archive() is None:  # what an archive takes cannot be read at once
-            _require_readable(backend)
+        _require_readable(backend)
     TierLog(hot, repository.keyring).write(cold, after_s, repository.clock)
 
 
@@ -127,7 +126,9 @@ def plan_move(repository: Repository) -> MovePlan:
     staying -= {f"{MOVABLE}{digest.hex()[:2]}/{digest.hex()}" for digest in repository.collections.condemned()}
     hot = [info for info in tiered.inner.list(MOVABLE) if info.name in staying]
     newest = repository.clock.now_ns() - rule.after_s * _NS
-    old = sorted((info.modified_ns, info.name, info.size) for info in hot if not rule.after_s or info.modified_ns <= newest)
+    old = sorted(
+        (info.modified_ns, info.name, info.size) for info in hot if not rule.after_s or info.modified_ns <= newest
+    )
     return MovePlan(packs=tuple((name, size) for _, name, size in old), waiting=len(hot) - len(old))
 
 
@@ -161,8 +162,9 @@ def run_recall(
     Raises TierNotAttached, ThawPending without `wait`, StorageUnavailable, InsufficientSpace.
     """
     tiered = _tiered(repository)
-    need = look_at(tiered, dict(plan.packs))
-    make_readable(tiered, need, clock=repository.clock, days=days, wait=wait, events=events)
+    place = ColdPlace.of(repository)
+    assert place is not None
+    place.make_readable(place.look_at(dict(plan.packs)), repository.clock, days=days, wait=wait, events=events)
     return _Transport(repository, events, "recall from the cold tier").run(plan.packs, tiered.recall)
 
 

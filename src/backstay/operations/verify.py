@@ -16,7 +16,7 @@ from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_size
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
-from backstay.operations.cold_packs import ColdPacks, require_attached
+from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.walk import directory_content
@@ -356,19 +356,19 @@ class _Verify:
 
     def _readable(self, packs: dict[int, PackInfo]) -> dict[int, PackInfo]:
         """Those that can be read now; frozen ones are told. Raises TierNotAttached."""
-        cold, tiered = ColdPacks(self.repository), self.repository.tiered
+        cold = ColdPacks(self.repository)
         for number in packs:
             cold.need_pack(number)
         need = cold.needed()
-        if need is None or tiered is None:
+        if need is None or cold.place is None:
             return packs
-        require_attached(tiered, need)
+        cold.place.require_attached(need)
         frozen = {*need.frozen, *need.thawing}
         if frozen:
             self._warn(
                 need.address,
                 f"{len(frozen)} packs with {format_size(need.bytes_to_wait_for)} are frozen and were not read",
-                "`backstay tier recall` thaws them",
+                "a restore thaws what it needs; `backstay tier recall` brings back all of a cold tier",
             )
         return {number: info for number, info in packs.items() if pack_name(info.kind, info.digest) not in frozen}
 

@@ -239,9 +239,8 @@ class Collector:
                 plan.dead[digest] = (kind, size)
 
     def _cold_packs(self) -> set[bytes]:
-        tiered = self.repository.tiered
-        names = tiered.only_cold() if tiered is not None else ()
-        return {bytes.fromhex(leaf) for leaf in (name.rpartition("/")[2] for name in names) if is_digest(leaf)}
+        leaves = (name.rpartition("/")[2] for name in self.repository.distant_packs())
+        return {bytes.fromhex(leaf) for leaf in leaves if is_digest(leaf)}
 
     def _tell_compromised(self, digest: bytes) -> None:
         self.events(

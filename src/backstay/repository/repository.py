@@ -38,7 +38,7 @@ from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.copies import retrieve_valid
 from backstay.storage.fitness import require_fit
-from backstay.storage.tiered import Tiered
+from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, unwrap
 
@@ -232,6 +232,16 @@ class Repository:
     def tiered(self) -> Tiered | None:
         """The two tiers, where there is a cold one."""
         return self.backend if isinstance(self.backend, Tiered) else None
+
+    def distant_packs(self) -> dict[str, int]:
+        """The data packs that may not be readable at once, with their sizes: those in a cold tier or an archive."""
+        if self.tiered is not None:
+            found = self.tiered.only_cold()
+        elif self.backend.archive() is not None:
+            found = {info.name: info for info in self.backend.list(MOVABLE)}
+        else:
+            return {}
+        return {name: info.size for name, info in found.items()}
 
     def in_store(self, backend: StorageBackend) -> Self:
         """The same repository as another store has it, in whole or in part, opened with the same keys.

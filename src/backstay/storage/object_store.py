@@ -30,6 +30,7 @@ _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the metho
 
 _PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
 ARCHIVE_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # of S3; GLACIER_IR gives objects at once
+_FREEZABLE: Final = "packs/"  # a repository whose records are frozen could not be opened
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
 
@@ -57,6 +58,7 @@ class ObjectStorage(StorageBackend):
         self._root = f"{address.prefix}/" if address.prefix else ""
         storage_class = address.get("storage-class")
         self._attributes: Attributes | None = {"Storage-Class": storage_class} if storage_class else None
+        self._freezes = (storage_class or "").upper() in ARCHIVE_CLASSES and address.scheme == "s3"
         self._etags = _Etags()
         self._seen: float | None = None  # when the bucket was last known to be there
         self._witness: str | None = None  # an object that was seen: no listing of everything may be without it
@@ -75,7 +77,7 @@ class ObjectStorage(StorageBackend):
                 self._clients.for_storing(len(body)),
                 self._root + name,
                 body,
-                attributes=self._attributes,
+                attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
                 mode="overwrite" if overwrite else "create",
                 use_multipart=False,
             )
@@ -126,9 +128,8 @@ class ObjectStorage(StorageBackend):
         return self._info(meta)
 
     def archive(self) -> Archive | None:
-        """How objects are thawed, where new ones are stored in an archive class of S3. Raises InvalidRequest."""
-        storage_class = self._address.get("storage-class") or ""
-        if self._address.scheme != "s3" or storage_class.upper() not in ARCHIVE_CLASSES:
+        """How data packs are thawed, where they are stored in an archive class of S3. Raises InvalidRequest."""
+        if not self._freezes:
             return None
         if self._archive is None:
             from backstay.storage.s3_archive import S3Archive

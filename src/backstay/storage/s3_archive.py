@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageRefused, StorageUnavailable
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.archive import Archive, ThawState
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile
@@ -32,6 +32,7 @@ _ONGOING: Final = re.compile(r'ongoing-request="(true|false)"')
 _UNDER_WAY: Final = "RestoreAlreadyInProgress"
 _NOT_FROZEN: Final = "InvalidObjectState"  # it is in no archive class: there is nothing to restore
 _REFUSED: Final = (401, 403)
+_NO_BUCKET: Final = "NoSuchBucket"
 _GONE: Final = ("404", "NoSuchKey", "NotFound")
 
 
@@ -97,12 +98,27 @@ class S3Archive(Archive):
             code = error.response["Error"]["Code"]
             if code in fine:
                 return
+            if code == _NO_BUCKET:
+                raise self._no_bucket(code) from error
             if code in _GONE:
+                self._prove_bucket()  # the answer to a HEAD does not say what is missing
                 raise ObjectNotFound(name) from None
             refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in _REFUSED
             raise (StorageRefused if refused else StorageUnavailable)(title, cause=f"it answered {code}") from error
         except BotoCoreError as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
+
+    def _prove_bucket(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except (ClientError, BotoCoreError) as error:
+            raise self._no_bucket(str(error)) from error
+
+    def _no_bucket(self, cause: str) -> StorageMissing:
+        hint = "check the bucket's name, the endpoint and the credentials"
+        return StorageMissing(f"the bucket {self._bucket} cannot be seen", cause=cause, hint=hint)
 
 
 def _client(address: CloudAddress, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - boto3 makes its types at run time
