@@ -46,6 +46,8 @@ def test_the_commands_of_this_version() -> None:
         "delete",
         "gc",
         "check-storage",
+        "export",
+        "import",
         "benchmark",
         "completion",
     ]

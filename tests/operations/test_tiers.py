@@ -549,7 +549,7 @@ def test_without_waiting_the_thaw_is_asked_for_and_told(frozen: Place, tmp_path:
         for _ in range(2):  # asking twice is not asking again
             with pytest.raises(ThawPending, match="are being thawed") as caught:
                 run_restore(repository, manifest, tmp_path / "out", RestoreOptions(wait=False))
-        assert caught.value.exit_status == 18
+            assert caught.value.exit_status == 18
         assert len(glacier.batches) == 1
         assert not (tmp_path / "out").exists()
         frozen.clock.advance(4 * 3600)

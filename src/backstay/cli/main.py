@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, jsonout, keys, look, restore, space, storage, tiers
+from backstay.cli import assist, backup, care, jsonout, keys, look, medium, restore, space, storage, tiers
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -139,6 +139,8 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "delete": space.delete,
         "gc": space.gc,
         "check-storage": storage.check_storage,
+        "export": medium.export,
+        "import": medium.import_,
     },
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }

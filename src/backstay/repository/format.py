@@ -38,7 +38,7 @@ class RecordKind(IntEnum):
     EPOCH = 11
     SLOT_REMOVAL = 12
     COMPROMISE = 13
-    TIERS = 14
+    TIER_RULE = 14
 
 
 class BlobKind(IntEnum):

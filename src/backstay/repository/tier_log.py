@@ -66,7 +66,7 @@ class TierLog:
         number = 1 if current is None else current.number + 1
         record = TierRecord(number, cold, after_s, clock.now_ns())
         try:
-            self._hot.store(tier_name(number), self._keyring.seal(RecordKind.TIERS, record))
+            self._hot.store(tier_name(number), self._keyring.seal(RecordKind.TIER_RULE, record))
         except ObjectExists:
             raise InvalidRequest(
                 "the cold tier was set by somebody else at the same time",
@@ -76,7 +76,7 @@ class TierLog:
 
     def decode(self, number: int, data: bytes) -> TierRecord:
         """A record from its stored bytes. Raises CorruptedBackup, UnsupportedFormat."""
-        record = self._keyring.open(data, RecordKind.TIERS, TierRecord)
+        record = self._keyring.open(data, RecordKind.TIER_RULE, TierRecord)
         if record.number != number:
             raise CorruptedBackup(f"{tier_name(number)} is another record")
         return record
