@@ -35,8 +35,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE = range(
-    1, 14
+DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE, TIER = (
+    range(1, 15)
 )
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
@@ -54,8 +54,23 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "waiting": r"gc/\d{8}\.sessions",
     "verdict": r"gc/\d{8}\.done",
     "probe": r"probe/[0-9a-f]{32}",
+    "tier": r"tiers/\d{8}",
+    "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
-KNOWN = {"repo.json", "keys", "packs", "meta", "index", "snapshots", "drops", "sessions", "gc", "probe"}
+KNOWN = {
+    "repo.json",
+    "keys",
+    "packs",
+    "meta",
+    "index",
+    "snapshots",
+    "drops",
+    "sessions",
+    "gc",
+    "probe",
+    "tiers",
+    "cold",
+}
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
 
 
@@ -91,6 +106,7 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     EPOCH: fields(":int number created_ns :bytes32 key signing_seed public :[text] features"),
     REMOVAL: fields(":bytes32 slot :int removed_ns"),
     COMPROMISE: fields(":int number marked_ns"),
+    TIER: fields(":int number :text? cold :int after_s set_ns"),
 }
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
@@ -383,8 +399,11 @@ class Repository:
         self._collections()
         self.each("index", self._segment)
         self.each("pack", self._pack)
+        self.each("tier", lambda name, data: self._named(self.record(data, TIER), "number", name))
+        noted = {f"packs/{name[5:].partition('.')[0]}" for name in self.names if re.fullmatch(NAMES["note"], name)}
         for name in set(self.packs) - set(self.names):
-            self.report(name, "the index names it, but it is not there")
+            where = "it lies in the cold tier" if name in noted else "it is not there"
+            self.report(name, f"the index names it, but {where}")
         self.each("drop", self._drop)
         self.each("snapshot", self._snapshot)
         self._chains()

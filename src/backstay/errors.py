@@ -20,7 +20,10 @@ BackstayError
 ├── StorageUnavailable        exit 15  the store does not answer as it should (transient by nature)
 │   ├── StorageMissing        exit 15  the directory or bucket itself is not there
 │   ├── StorageRefused        exit 15  the store knows us not, or forbids it
-│   └── StorageUnfit          exit 15  the store lacks what a repository relies on
+│   ├── StorageUnfit          exit 15  the store lacks what a repository relies on
+│   ├── TierNotAttached       exit 15  the store of the cold tier is away: a disk that has to be attached
+│   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
+│       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
@@ -210,6 +213,27 @@ class StorageUnfit(StorageUnavailable):
 
     transient = False
     default_hint = "use another store; `backstay check-storage` shows what this one can do"
+
+
+class TierNotAttached(StorageUnavailable):
+    """The store that holds the cold packs is not there; it says nothing about what lies in it."""
+
+    transient = False
+    default_hint = "attach the disk of the cold tier, then repeat the command; `backstay tier show` tells its address"
+
+
+class ObjectFrozen(StorageUnavailable):
+    """The object lies in an archive, which gives it only some time after it was asked to."""
+
+    exit_status = 18
+    transient = False
+    default_hint = "`backstay restore` asks the archive for all that it needs, and waits"
+
+
+class ThawPending(ObjectFrozen):
+    """The archive was asked for objects, and has not brought them up yet."""
+
+    default_hint = "repeat the command later: nothing is asked for twice"
 
 
 class HoldViolation(BackstayError):

@@ -47,10 +47,12 @@ def test_the_commands_of_this_version() -> None:
         "gc",
         "check-storage",
         "copy",
+        "export",
+        "import",
         "benchmark",
         "completion",
     ]
-    assert {words[0] for words in ALL} == {*expected, "repair", "key"}
+    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier"}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]
 

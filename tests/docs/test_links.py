@@ -83,6 +83,9 @@ def test_modules_exist(page: Path) -> None:
                 "log",
                 "mirror",
                 "quota",
+                "cold",
+                "tiers",
+                "export",
             )
         ):
             assert name in LATER or any(f"/{name}" in f"/{file}" for file in files), name

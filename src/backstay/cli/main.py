@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, copies, jsonout, keys, look, restore, space, storage
+from backstay.cli import assist, backup, care, copies, jsonout, keys, look, medium, restore, space, storage, tiers
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -163,6 +163,8 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "gc": space.gc,
         "check-storage": storage.check_storage,
         "copy": copies.copy,
+        "export": medium.export,
+        "import": medium.import_,
     },
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
@@ -170,6 +172,16 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "repair": (
         "Mend a damaged repository.",
         {"index": care.repair_index, "snapshots": care.repair_snapshots, "packs": care.repair_packs},
+    ),
+    "tier": (
+        "Old data packs in a second, colder store.",
+        {
+            "set": tiers.tier_set,
+            "show": tiers.tier_show,
+            "move": tiers.tier_move,
+            "recall": tiers.tier_recall,
+            "remove": tiers.tier_remove,
+        },
     ),
     "key": (
         "Passwords, key files and recovery keys.",

@@ -13,6 +13,7 @@ import typer
 from backstay.cli import choosing
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
+from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP, need_document, show_need
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
@@ -53,6 +54,8 @@ def restore(
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
     verify: Annotated[bool, flag("Read everything back and compare it.", "--verify")] = False,
     parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
+    no_wait: Annotated[bool, flag(NO_WAIT_HELP, "--no-wait")] = False,
+    thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Restore a snapshot, or a part of it."""
     from backstay.operations.restore import RestoreOptions
@@ -73,6 +76,8 @@ def restore(
         verify=verify,
         in_place=in_place,
         parallel=parallel,
+        thaw_days=thaw_days,
+        wait=not no_wait,
     )
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, at=moment, path=path)
@@ -140,6 +145,7 @@ def _plan_document(plan: RestorePlan) -> dict[str, object]:
         "conflict_paths": plan.conflicts,
         "deletions": plan.delete_count,
         "delete_paths": plan.to_delete,
+        "cold": need_document(plan.cold) if plan.cold is not None else None,
     }
 
 
@@ -151,6 +157,8 @@ def _show_plan(context: Context, plan: RestorePlan) -> None:
     )
     _show_paths(context, plan.conflicts, plan.conflict_count, "existing item differs", "existing items differ")
     _show_paths(context, plan.to_delete, plan.delete_count, "item would be deleted", "items would be deleted")
+    if plan.cold is not None:
+        show_need(context, plan.cold)
     context.say("nothing was written")
 
 

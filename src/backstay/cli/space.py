@@ -194,6 +194,11 @@ def _show_collection(context: Context, plan: CollectionPlan, result: CollectionR
         context.say(f"about {format_size(plan.freed_bytes)} would be freed; nothing was changed")
         return
     context.say(f"freed {format_size(result.freed_bytes)}" if result.freed_bytes else "there was nothing to free")
+    if result.deferred_packs:
+        context.warn(
+            f"{plural(result.deferred_packs, 'pack')} with {format_size(result.deferred_bytes)} in no use lie in the "
+            "cold tier, which is not attached: a gc that finds it attached deletes them"
+        )
     if result.fenced:
         context.say(f"cancelled {plural(len(result.fenced), 'backup')} that had died")
     if result.waiting_for:

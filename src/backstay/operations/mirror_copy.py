@@ -15,6 +15,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.operations.copy_result import CopyResult
+from backstay.operations.medium import refuse_medium
 from backstay.operations.repair_result import Findings
 from backstay.repository.format import REPO
 from backstay.repository.genuine import Genuine, Gone, header_of
@@ -30,6 +31,7 @@ _SNAPSHOTS: Final = "snapshots/"
 
 def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
     """Whether the target is empty, a copy of this repository, or one that was begun; another repository is neither."""
+    refuse_medium(target)
     header = header_of(target)
     if header is not None:
         return header == repository.header.encode()

@@ -13,6 +13,7 @@ from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
+from backstay.operations.cold_packs import make_readable
 from backstay.operations.restore_contents import File, FileWriter, Window
 from backstay.operations.restore_plan import (
     Conflict,
@@ -63,7 +64,7 @@ def plan_restore(repository: Repository, manifest: Manifest, target: Path, optio
 def run_restore(
     repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions, *, events: EventSink = ignore
 ) -> RestoreResult:
-    """Restore. Raises RestoreConflict before the first byte is written.
+    """Restore. Raises RestoreConflict, TierNotAttached and ThawPending before the first byte is written.
 
     A file appears under its name only when it is whole, so a crash leaves files that are complete or absent (and
     temporary ones, which the next restore into the same place removes); running it again completes the rest.
@@ -78,6 +79,7 @@ def run_restore(
             cause=shown,
             paths=tuple(plan.conflicts),
         )
+    make_readable(repository, plan.cold, days=options.thaw_days, wait=options.wait, events=events)
     return _Restore(repository, manifest, place, options, events).run(plan)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
-from backstay.errors import InvalidRequest, NotFound, RestoreConflict
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.operations.cold_packs import THAW_DAYS, ColdNeed, ColdPacks
 from backstay.operations.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
 from backstay.storage.local import LocalStorage
+from backstay.storage.wrapper import Wrapper
 
 Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
 
@@ -32,6 +35,8 @@ class RestoreOptions:
     verify: bool = False
     in_place: bool = False
     parallel: int | None = None
+    thaw_days: int = THAW_DAYS
+    wait: bool = True  # for what is frozen; else ThawPending
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class RestorePlan:
     conflict_count: int = 0
     to_delete: list[str] = field(default_factory=list)
     delete_count: int = 0
+    cold: ColdNeed | None = None  # what must be attached or thawed before
 
 
 def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) -> Iterator[Visit]:
@@ -101,6 +107,7 @@ class Planner:
         self, repository: Repository, manifest: Manifest, target: FilesTarget, options: RestoreOptions
     ) -> None:
         self._repository, self._manifest, self._target, self._options = repository, manifest, target, options
+        self._cold = ColdPacks(repository)
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
@@ -108,7 +115,7 @@ class Planner:
         self._target.check()
         plan = RestorePlan(self._manifest.id, self._target.root)
         root = existing_root(self._target)
-        if root is None and self._options.path is None and self._options.chooser is EVERYTHING:
+        if root is None and self._options.path is None and self._options.chooser is EVERYTHING and not self._cold:
             stats = self._manifest.stats  # nothing is there, so nothing can conflict
             plan.files, plan.dirs, plan.bytes = stats.files, stats.dirs, stats.bytes
             return plan
@@ -133,6 +140,7 @@ class Planner:
                 cause="no path matches the includes, or excludes leave nothing of them",
                 hint="`backstay find PATTERN` shows what matches; patterns apply to absolute paths",
             )
+        plan.cold = self._cold.needed()
         return plan
 
     def _enter(self, plan: RestorePlan, visit: Enter, stack: list[_Place], root: TargetDirectory | None) -> None:
@@ -154,11 +162,19 @@ class Planner:
         if place.names is not None:
             place.names.add(item.node.name)
         if place.directory is None or place.directory.lstat(item.node.name) is None:
-            return
-        if existing_equals(place.directory, item.node.name, item.node):
+            self._read(item)
+        elif existing_equals(place.directory, item.node.name, item.node):
             plan.unchanged += 1
         else:
             self._conflict(plan, item.path)
+            if self._options.conflict != "skip":
+                self._read(item)
+
+    def _read(self, item: Item) -> None:
+        """This item's data will be needed; where that is damaged, the restore itself tells."""
+        if self._cold:
+            with suppress(CorruptedBackup):
+                self._cold.need_file(item.node)
 
     def _leave(self, plan: RestorePlan, place: _Place) -> None:
         if place.directory is None:
@@ -178,6 +194,8 @@ class Planner:
 
     def _refuse_repository(self) -> None:
         backend = self._repository.backend
+        while isinstance(backend, Wrapper):
+            backend = backend.inner
         if isinstance(backend, LocalStorage):
             inside = Path(os.path.realpath(backend.url))
             if self._target.root == inside or inside in self._target.root.parents:

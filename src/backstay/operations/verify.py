@@ -14,8 +14,9 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.ids import is_digest
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.core.quantities import format_count, plural
+from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.walk import directory_content
@@ -225,6 +226,7 @@ class _Verify:
                 self._guarded("integrity", index_name(digest), partial(self._segment, digest), _INDEX_HINT)
             packs.update(self.repository.index.packs())
             self._existence(packs)
+            self._cold_tier(packs)
             segments = self.repository.index.segments()
             return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
 
@@ -327,6 +329,55 @@ class _Verify:
         for chunk in chunks:
             used.add(self.repository.reader.place(chunk).pack)
 
+    # -- the cold tier
+
+    def _cold_tier(self, packs: dict[int, PackInfo]) -> None:
+        """The store of the cold tier holds what is noted about it; or it is away, and nothing is known."""
+        tiered = self.repository.tiered
+        if tiered is None:
+            return
+        noted = tiered.only_cold()
+        if not tiered.cold.is_attached():
+            size = format_size(sum(info.size for info in noted.values()))
+            self._warn(
+                tiered.cold.address,
+                f"this cold tier is not attached: {len(noted)} packs with {size} were not looked at",
+                "attach it and verify again",
+            )
+            return
+        there = tiered.really_cold()
+        named = {pack_name(pack.kind, pack.digest) for pack in packs.values()}
+        for name, info in noted.items():
+            if name not in named:
+                continue
+            if name not in there:
+                self._find("integrity", name, "this pack is missing in the cold tier", _GONE_HINT)
+            elif there[name].size != info.size:
+                self._find("integrity", name, f"this pack has {there[name].size} bytes, not {info.size}", _PACK_HINT)
+
+    def _readable(self, packs: dict[int, PackInfo]) -> dict[int, PackInfo]:
+        """Those that can be read now; frozen ones are told. Raises TierNotAttached."""
+        cold = ColdPacks(self.repository)
+        for number in packs:
+            cold.need_pack(number)
+        need = cold.needed()
+        if need is None or cold.place is None:
+            return packs
+        cold.place.require_attached(need)
+        frozen = {*need.frozen, *need.thawing}
+        if frozen:
+            self._warn(
+                need.address,
+                f"{len(frozen)} packs with {format_size(need.bytes_to_wait_for)} are frozen and were not read",
+                "a restore thaws what it needs; `backstay tier recall` brings back all of a cold tier",
+            )
+        return {number: info for number, info in packs.items() if pack_name(info.kind, info.digest) not in frozen}
+
+    def _warn(self, subject: str, message: str, hint: str) -> None:
+        self.findings.append(
+            Finding(check="integrity", severity="warning", subject=subject, message=message, hint=hint)
+        )
+
     # -- size
 
     def _sizes(self, manifests: list[Manifest], least: int) -> None:
@@ -345,7 +396,7 @@ class _Verify:
     # -- integrity of packs
 
     def _integrity(self, packs: dict[int, PackInfo]) -> None:
-        chosen = self._sample(packs)
+        chosen = self._readable(self._sample(packs))
         if not chosen:
             return
 

@@ -15,7 +15,14 @@ from typing import Final, TypeAlias
 from backstay.codec.compression import Buffer, Compressor
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
+from backstay.errors import (
+    CorruptedBackup,
+    ObjectExists,
+    ObjectFrozen,
+    ObjectNotFound,
+    StorageUnavailable,
+    TierNotAttached,
+)
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import Index, PackInfo, Place
 from backstay.repository.keyring import Keyring
@@ -331,11 +338,12 @@ class BlobReader:
             raise self._pack_lost(self.place(chunk)) from None
 
     def _from_any_place(self, chunk: bytes) -> Buffer:
-        error: CorruptedBackup | ObjectNotFound | None = None
+        error: CorruptedBackup | ObjectNotFound | StorageUnavailable | None = None
         for place in self._index.find_all(chunk):
             try:
                 return self.slice(self.blob(place), place, chunk)
-            except (CorruptedBackup, ObjectNotFound) as failed:  # tell the first failure if no other place helps
+            # Tell the first failure if no other place helps.
+            except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen) as failed:
                 error = error or failed
         raise error or ObjectNotFound(f"chunk {chunk.hex()[:16]}")
 

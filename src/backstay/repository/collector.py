@@ -24,7 +24,14 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, Warned, ignore
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, HoldViolation, InsufficientSpace, ObjectNotFound
+from backstay.errors import (
+    CorruptedBackup,
+    HoldViolation,
+    InsufficientSpace,
+    ObjectFrozen,
+    ObjectNotFound,
+    TierNotAttached,
+)
 from backstay.repository import reserve
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collection_log import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
@@ -83,6 +90,8 @@ class CollectionResult:
     fenced: tuple[str, ...]
     waiting_for: tuple[str, ...]
     swept_temporaries: int = 0
+    deferred_packs: int = 0  # in a cold tier that is not attached; a later collection deletes them
+    deferred_bytes: int = 0
 
 
 class Collector:
@@ -96,6 +105,7 @@ class Collector:
         self.lease = lease
         self.events = events
         self.fenced: list[str] = []
+        self.deferred: dict[bytes, int] = {}  # packs that could not be deleted, with their sizes
 
     def plan(self, *, allow_empty: bool = False) -> CollectionPlan:
         """Decide what is dead; changes nothing. Raises HoldViolation when nothing says that deletion is meant."""
@@ -138,6 +148,8 @@ class Collector:
             fenced=tuple(self.fenced),
             waiting_for=tuple(sorted({session for _, waiting in results for session in waiting})),
             swept_temporaries=swept,
+            deferred_packs=len(self.deferred),
+            deferred_bytes=sum(self.deferred.values()),
         )
 
     def _own(self, plan: CollectionPlan) -> list[int]:
@@ -200,6 +212,7 @@ class Collector:
         compromised = {epoch.number for epoch in self.keyring.epochs if epoch.compromised}
         unindexed = dict(stored)
         excluded = self.log.deleted() | self.log.condemned()
+        cold = self._cold_packs()
         for pack in self._indexed_packs():
             unindexed.pop(pack.digest, None)
             if pack.digest in excluded:
@@ -208,6 +221,9 @@ class Collector:
             live, total = live_bytes(pack.table, plan.live)
             if not live:
                 plan.dead[pack.digest] = (kind, pack.size)
+            elif pack.digest in cold:  # to read it may cost hours, or ask for a disk: it goes when all of it is dead
+                if pack.epoch in compromised:
+                    self._tell_compromised(pack.digest)
             elif live < total * WORTH_KEEPING or pack.epoch in compromised:
                 plan.sparse[pack.digest] = (kind, pack.size, live)
             elif pack.size < SMALL_PACK:
@@ -221,6 +237,18 @@ class Collector:
         for digest, (kind, size) in unindexed.items():
             if digest not in excluded and not self._alone_holds_live(kind, digest, size, plan.live, stays):
                 plan.dead[digest] = (kind, size)
+
+    def _cold_packs(self) -> set[bytes]:
+        leaves = (name.rpartition("/")[2] for name in self.repository.distant_packs())
+        return {bytes.fromhex(leaf) for leaf in leaves if is_digest(leaf)}
+
+    def _tell_compromised(self, digest: bytes) -> None:
+        self.events(
+            Warned(
+                message=f"pack {digest.hex()[:16]} is sealed with a compromised key and stays so while it is in the "
+                "cold tier: bring it back with `backstay tier recall`"
+            )
+        )
 
     def _alone_holds_live(
         self, kind: RecordKind, digest: bytes, size: int, live: ChunkFilter, stays: set[bytes]
@@ -236,7 +264,7 @@ class Collector:
             footer = self.backend.retrieve(name, start=size - TRAILER_BYTES - length, length=length)
             key = self.keyring.key(header_epoch(header, kind, self.keyring.repository))
             table = open_table(header, footer, size, key)
-        except (CorruptedBackup, ObjectNotFound):
+        except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
             return True
         index = self.repository.index
         return any(
@@ -415,8 +443,12 @@ class Collector:
         freed = 0
         for digest, (kind, size) in list(self._stored_packs()):
             if digest in doomed:
-                self.backend.delete(pack_name(kind, digest))
-                freed += size
+                try:
+                    self.backend.delete(pack_name(kind, digest))
+                except TierNotAttached:  # the verdict stays, and whatever collection finds it attached deletes it
+                    self.deferred[digest] = size
+                else:
+                    freed += size
         return freed
 
     def compact(self, doomed: set[bytes]) -> None:

@@ -38,6 +38,7 @@ class RecordKind(IntEnum):
     EPOCH = 11
     SLOT_REMOVAL = 12
     COMPROMISE = 13
+    TIER_RULE = 14
 
 
 class BlobKind(IntEnum):
@@ -136,3 +137,7 @@ def verdict_name(number: int) -> str:
 
 def waiting_name(number: int) -> str:
     return f"gc/{number:08d}.sessions"
+
+
+def tier_name(number: int) -> str:
+    return f"tiers/{number:08d}"

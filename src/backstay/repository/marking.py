@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Protocol
 
 from backstay.repository.blobs import BlobReader
-from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.contents import all_chunk_ids
 from backstay.repository.nodes import Content
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import read_listing
 
 
-def mark(snapshots: Iterable[Manifest], reader: BlobReader, live: ChunkFilter) -> None:
+class Chunks(Protocol):
+    """What remembers chunks: a filter, or whatever wants to know them."""
+
+    def add(self, chunk: bytes) -> None: ...
+
+
+def mark(snapshots: Iterable[Manifest], reader: BlobReader, live: Chunks) -> None:
     """Add every chunk that the snapshots need. Raises CorruptedBackup when a listing cannot be read."""
     seen: set[bytes] = set()
     for snapshot in snapshots:
@@ -22,7 +28,7 @@ def mark(snapshots: Iterable[Manifest], reader: BlobReader, live: ChunkFilter) -
         _mark_listings(snapshot.root, reader, live, seen)
 
 
-def _mark_listings(root: Content, reader: BlobReader, live: ChunkFilter, seen: set[bytes]) -> None:
+def _mark_listings(root: Content, reader: BlobReader, live: Chunks, seen: set[bytes]) -> None:
     waiting = [root]
     while waiting:
         content = waiting.pop()

@@ -18,6 +18,7 @@ from backstay.core.pipeline import Workers
 from backstay.errors import (
     BackstayError,
     CorruptedBackup,
+    InvalidRequest,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
@@ -34,9 +35,12 @@ from backstay.repository.lease import Lease
 from backstay.repository.sessions import Process, Session
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
+from backstay.repository.tier_log import with_tiers
 from backstay.storage.backend import StorageBackend
+from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.copies import retrieve_valid
 from backstay.storage.fitness import require_fit
+from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, unwrap
 
@@ -45,13 +49,14 @@ DEFAULT_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a repository takes from outside: time, randomness, this process, threads."""
+    """What a repository takes from outside: time, randomness, this process, threads, and the store of its cold tier."""
 
     clock: Clock = field(default_factory=SystemClock)
     random: Random = os.urandom
     process: Process | None = None
     threads: int = DEFAULT_THREADS
     pack_target: int = PACK_TARGET
+    open_cold: OpenStore = reach
 
 
 class Repository:
@@ -145,7 +150,7 @@ class Repository:
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
         keyring.load()
         return cls(
-            backend,
+            with_tiers(backend, keyring, environment.open_cold),
             header,
             keyring,
             cache=cache,
@@ -244,6 +249,43 @@ class Repository:
         """Before a commit: see that this is still the only writer, if it must be. Raises RepositoryBusy."""
         if self._lease is not None:
             self._lease.confirm()
+
+    @property
+    def tiered(self) -> Tiered | None:
+        """The two tiers, where there is a cold one."""
+        return self.backend if isinstance(self.backend, Tiered) else None
+
+    def distant_packs(self) -> dict[str, int]:
+        """The data packs that may not be readable at once, with their sizes: those in a cold tier or an archive."""
+        if self.tiered is not None:
+            found = self.tiered.only_cold()
+        elif self.backend.archive() is not None:
+            found = {info.name: info for info in self.backend.list(MOVABLE)}
+        else:
+            return {}
+        return {name: info.size for name, info in found.items()}
+
+    def in_store(self, backend: StorageBackend) -> Self:
+        """The same repository as another store has it, in whole or in part, opened with the same keys.
+
+        Raises NoRepository, InvalidRequest when another repository lies there.
+        """
+        try:
+            header = backend.retrieve(REPO)
+        except (ObjectNotFound, StorageMissing) as error:
+            raise NoRepository(f"there is no repository at {backend.url}", cause=str(error)) from error
+        if header != self.header.encode():
+            raise InvalidRequest(
+                f"{backend.url} holds another repository",
+                cause=f"its {REPO} differs",
+                hint="`backstay copy --to` moves snapshots between repositories",
+            )
+        random = self.environment.random
+        keyring = Keyring(backend, self.keyring.root, self.keyring.repository, random=random)
+        keyring.load()
+        return type(self)(
+            backend, self.header, keyring, cache=None, environment=self.environment, compressor=self.compressor
+        )
 
     def close(self) -> None:
         lease, self._lease, self._is_fit = self._lease, None, False

@@ -10,6 +10,7 @@ from typing import Self, TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.errors import ObjectNotFound
+from backstay.storage.archive import Archive
 from backstay.storage.names import check_name
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -106,6 +107,10 @@ class StorageBackend(ABC):
         Whoever finds that an object does not decode asks each of them for it (`backstay.storage.copies`).
         """
         return (self,)
+
+    def archive(self) -> Archive | None:
+        """How objects are thawed, for a store that freezes what it keeps; None for one that gives it at once."""
+        return None
 
     def refuses_damage(self, name: str) -> bool:  # noqa: ARG002 - most backends send no checksum
         """Try whether the store refuses bytes that do not fit the checksum sent with them; `name` is free for it."""

@@ -11,7 +11,7 @@ from backstay.storage.names import check_name
 
 _EVERYWHERE: Final = ("endpoint", "ca", "proxy", "storage-class")
 OPTIONS: Final = {
-    "s3": (*_EVERYWHERE, "region", "path-style", "retain-days", "retain-mode"),
+    "s3": (*_EVERYWHERE, "region", "path-style", "retain-days", "retain-mode", "retrieval"),
     "az": (*_EVERYWHERE, "account"),
     "gs": _EVERYWHERE,
 }

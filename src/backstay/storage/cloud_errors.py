@@ -11,7 +11,7 @@ from typing import Final
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from backstay.errors import InsufficientSpace, StorageRefused, StorageUnavailable
+from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
 
@@ -37,6 +37,7 @@ _OPENING: Final = re.compile(r"\(\s*")
 _NO_KEY: Final = frozenset({"NoSuchKey", "BlobNotFound"})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _FULL: Final = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
+_FROZEN: Final = "InvalidObjectState"  # it lies in an archive class and was not thawed
 _LOST_RACE: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})  # not "exists": try again
 _CREDENTIALS: Final = "check the credentials: which key, for which store, and until when it is good"
 _HINTS: Final = {
@@ -48,7 +49,6 @@ _HINTS: Final = {
     "AccessDenied": "allow this key to list the bucket, and to get, put and delete its objects",
     "AuthorizationHeaderMalformed": "name the bucket's region: ?region=REGION",
     "PermanentRedirect": "name the bucket's region: ?region=REGION",
-    "InvalidObjectState": "the object lies in an archive class: restore it there first",
     "InvalidStorageClass": "choose a storage class that this store knows",
 }
 
@@ -103,6 +103,8 @@ def failure(error: BaseException, title: str) -> StorageUnavailable | Insufficie
     cause, hint = str(answer), _HINTS.get(answer.code, "")
     if answer.status == 507 or answer.code in _FULL:
         return InsufficientSpace(title, cause=cause)
+    if answer.code == _FROZEN:
+        return ObjectFrozen(title, cause="it lies in an archive class of the store")
     if answer.reason == _NO_CREDENTIALS:  # that service may answer the next time
         return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
     if answer.status in (401, 403) or (hint and answer.status < 500):

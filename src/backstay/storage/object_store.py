@@ -15,6 +15,7 @@ import obstore
 
 from backstay.core.clock import Clock, SystemClock, ns_from_datetime
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Patience
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
 _PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
+ARCHIVE_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # of S3; GLACIER_IR gives objects at once
+_FREEZABLE: Final = "packs/"  # a repository whose records are frozen could not be opened
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
 
@@ -50,12 +53,14 @@ class ObjectStorage(StorageBackend):
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
-        self._address = address
+        self._address, self._environ = address, environ
+        self._archive: Archive | None = None
         self._clock = clock or SystemClock()
         self._clients = CloudClients(address, environ, clock=self._clock, patience=patience or Patience())
         self._root = f"{address.prefix}/" if address.prefix else ""
         storage_class = address.get("storage-class")
         self._attributes: Attributes | None = {"Storage-Class": storage_class} if storage_class else None
+        self._freezes = (storage_class or "").upper() in ARCHIVE_CLASSES and address.scheme == "s3"
         self._etags = _Etags()
         self._seen: float | None = None  # when the bucket was last known to be there
         self._witness: str | None = None  # an object that was seen: no listing of everything may be without it
@@ -73,7 +78,7 @@ class ObjectStorage(StorageBackend):
                 self._clients.for_storing(len(body)),
                 self._root + name,
                 body,
-                attributes=self._attributes,
+                attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
                 mode="overwrite" if overwrite else "create",
                 use_multipart=False,
             )
@@ -123,6 +128,16 @@ class ObjectStorage(StorageBackend):
                 return self._ask_again(name)
             raise self._failure(error, f"cannot examine {name}") from error
         return self._info(meta)
+
+    def archive(self) -> Archive | None:
+        """How data packs are thawed, where they are stored in an archive class of S3. Raises InvalidRequest."""
+        if not self._freezes:
+            return None
+        if self._archive is None:
+            from backstay.storage.s3_archive import S3Archive
+
+            self._archive = S3Archive(self._address, self._environ)
+        return self._archive
 
     def refuses_damage(self, name: str) -> bool:
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""

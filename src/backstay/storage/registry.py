@@ -53,6 +53,11 @@ def open_backend(url: str, *, create: bool = True) -> StorageBackend:
     return _open_with_driver(scheme, url)
 
 
+def has_scheme(url: str) -> bool:
+    """Whether an address is no plain path."""
+    return _SCHEME.match(url) is not None
+
+
 def _open_path(text: str, *, create: bool) -> LocalStorage:
     if not text or "\0" in text:
         raise InvalidRequest("the address of the repository is empty or holds a null character")

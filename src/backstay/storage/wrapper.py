@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from backstay.core.clock import Clock
+from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
@@ -44,6 +45,9 @@ class Wrapper(StorageBackend):
     def copies(self) -> Sequence[StorageBackend]:
         found = self.inner.copies()
         return found if len(found) > 1 else (self,)  # one that is alone is read through this wrapper
+
+    def archive(self) -> Archive | None:
+        return self.inner.archive()
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)

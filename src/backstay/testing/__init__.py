@@ -5,6 +5,7 @@ from backstay.testing.clock import FakeClock
 from backstay.testing.conformance import StorageConformance
 from backstay.testing.faults import Call, CrashPoint, Fault, FaultKind, FaultyBackend, Operation
 from backstay.testing.filesystem import FaultyFilesystem, PowerCutFilesystem
+from backstay.testing.glacier import GlacierStorage
 from backstay.testing.interleaving import Fate, Interleaving, Outcome, ScheduledBackend
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FaultKind",
     "FaultyBackend",
     "FaultyFilesystem",
+    "GlacierStorage",
     "Interleaving",
     "MemoryStorage",
     "Operation",

@@ -1,0 +1,35 @@
+"""What tells a medium with exported snapshots from a whole copy of a repository."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from backstay.errors import InvalidRequest, ObjectExists, StorageMissing
+from backstay.storage.backend import StorageBackend
+
+MARK: Final = "export/medium"  # readers ignore names under other first components than theirs
+
+
+def is_medium(store: StorageBackend) -> bool:
+    """Whether snapshots were exported to this store."""
+    try:
+        return store.exists(MARK)
+    except StorageMissing:
+        return False
+
+
+def make_medium(store: StorageBackend) -> None:
+    """From now on it is one. What it lacks is then known to be left out on purpose."""
+    with suppress(ObjectExists):
+        store.store(MARK, b"")
+
+
+def refuse_medium(store: StorageBackend) -> None:
+    """Raises InvalidRequest for a medium: it holds records that snapshots are left out, which a copy must not have."""
+    if is_medium(store):
+        raise InvalidRequest(
+            f"{store.url} holds exported snapshots",
+            cause="a whole copy of a repository needs a place of its own",
+            hint="name an empty store, or add snapshots to this one with `backstay export --to`",
+        )
