@@ -27,6 +27,7 @@ from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc
 from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
+from tests.storage.remote.reached import reached
 
 USER = "keeper"
 PASSWORD = "open-sesame"
@@ -107,7 +108,7 @@ class TestRclone(StorageConformance):
     @pytest.fixture
     def backend(self, rclone: ServerProcess, tmp_path: Path) -> Iterator[StorageBackend]:
         with open_ftp(f"ftp://127.0.0.1:{rclone.port}/{tmp_path.name}") as backend:
-            yield backend
+            yield reached(backend)
 
 
 def test_what_it_can_do(store: FtpStorage) -> None:

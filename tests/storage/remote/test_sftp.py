@@ -30,6 +30,7 @@ from backstay.testing import FakeClock, StorageConformance
 from tests.storage.remote.conftest import Keys
 from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
+from tests.storage.remote.reached import reached
 from tests.storage.remote.sftp_server import PASSWORD, USER, SftpServer
 
 NAME = "packs/ab/object"
@@ -112,7 +113,7 @@ class TestRcloneServer(StorageConformance):
     ) -> Iterator[StorageBackend]:
         trust(trusted, keys, rclone[0].port)
         with open_sftp(address(rclone[0].port, f"/{tmp_path.name}")) as backend:
-            yield backend
+            yield reached(backend)
 
 
 # --- how objects come to be ---

@@ -31,6 +31,7 @@ from tests.storage.remote.conftest import write_netrc
 from tests.storage.remote.http_stub import HttpStub, Reply
 from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
+from tests.storage.remote.reached import reached
 
 USER = "keeper"
 PASSWORD = "open-sesame"
@@ -100,7 +101,7 @@ class TestRcloneServer(StorageConformance):
     @pytest.fixture
     def backend(self, rclone: ServerProcess, tmp_path: Path) -> Iterator[StorageBackend]:
         with open_webdav(f"webdav://127.0.0.1:{rclone.port}/{tmp_path.name}/a b") as store:
-            yield store
+            yield reached(store)
 
 
 class TestRcloneServerWithTls(StorageConformance):
@@ -110,14 +111,14 @@ class TestRcloneServerWithTls(StorageConformance):
     ) -> Iterator[StorageBackend]:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
         with open_webdav(f"webdavs://127.0.0.1:{secure.port}/{tmp_path.name}") as store:
-            yield store
+            yield reached(store)
 
 
 class TestWsgidavServer(StorageConformance):
     @pytest.fixture
     def backend(self, wsgidav: ServerProcess, tmp_path: Path) -> Iterator[StorageBackend]:
         with open_webdav(f"webdav://{USER}@127.0.0.1:{wsgidav.port}/{tmp_path.name}") as store:
-            yield store
+            yield reached(store)
 
 
 def test_locks_decide_races(rclone: ServerProcess, wsgidav: ServerProcess, tmp_path: Path) -> None:
