@@ -108,8 +108,8 @@ def test_an_object_in_an_archive_is_told(keys: dict[str, str]) -> None:
     with answering(head + body) as endpoint:
         store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
         error = failure(lambda: store.retrieve("a"))
-        assert isinstance(error, StorageRefused)
-        assert "archive class" in error.hint
+        assert isinstance(error, ObjectFrozen)
+        assert "archive class" in error.cause
 
 
 def test_nobody_listens(keys: dict[str, str]) -> None:
