@@ -21,7 +21,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from backstay.errors import BackstayError, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.errors import (
+    BackstayError,
+    ObjectFrozen,
+    ObjectNotFound,
+    StorageMissing,
+    StorageRefused,
+    StorageUnavailable,
+)
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.cloud_clients import Patience
