@@ -77,7 +77,7 @@ def _zstd_compressor(level: int, *, quick: bool) -> zstandard.ZstdCompressor:
     if level:
         return zstandard.ZstdCompressor(level=level, write_checksum=False)
     parameters = zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_FAST if quick else zstandard.STRATEGY_DFAST,
+        strategy=zstandard.STRATEGY_FAST,
         window_log=21,
         hash_log=14 if quick else 16,
         chain_log=15,

@@ -32,7 +32,7 @@ from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import from_any_copy
 
 PACK_TARGET: Final = 14 << 20  # bytes; a pack that reaches it is closed
-SMALL: Final = 128 << 10  # chunks up to this many bytes go into bundles
+SMALL: Final = 512 << 10  # chunks up to this many bytes go into bundles
 BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
@@ -155,7 +155,7 @@ class BlobWriter:
         if self.has(chunk):
             return
         self._generations[-1].chunks.add(chunk)
-        if len(data) > SMALL:
+        if quick or len(data) > SMALL:
             self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), None, quick=quick)
             return
         bundle = self._bundles.get(kind)
