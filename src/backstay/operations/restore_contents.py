@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirect
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
 WINDOW_BYTES: Final = 16 << 20
+COPIES: Final = 100  # files in one request for copies
+REMEMBERED: Final = 1 << 16  # files that later ones may be copies of: about 20 MiB
 WHOLE: Final = 8 << 20  # files up to this many bytes are written by one worker; larger ones by several
 
 
@@ -62,6 +65,7 @@ class _Running:
 
     window: Window
     blobs: list[tuple[Future[Buffer], list[tuple[File, Place]]]] = field(default_factory=list)
+    copies: list[SmallFile] = field(default_factory=list)
     files: list[Future[None]] = field(default_factory=list)
     large: list[_LargeFile] = field(default_factory=list)
     errands: Errands = field(default_factory=Errands)
@@ -76,6 +80,7 @@ class FileWriter:
         self._decoding = _Running(Window())
         self._writing = _Running(Window())
         self._large: list[_LargeFile] = []
+        self._written = _Written()
 
     def write(self, window: Window) -> None:
         """Start on a window, and finish the one before the one before it."""
@@ -98,6 +103,8 @@ class FileWriter:
     def _turn(self, following: _Running) -> None:
         for blob, group in self._decoding.blobs:
             self._write_group(blob, group, self._decoding.errands)
+        for at in range(0, len(self._decoding.copies), COPIES):
+            self._writers.write(self._decoding.copies[at : at + COPIES], self._decoding.errands)
         self._settle(self._writing)
         self._writing, self._decoding = self._decoding, following
 
@@ -106,6 +113,7 @@ class FileWriter:
         self._writers.wait_for(running.errands)
         for future in running.files:
             future.result()
+        self._written.add(running.window.files)
         for action in running.window.after:
             self._tally.guard(None, action)
         for large in running.large:
@@ -127,7 +135,11 @@ class FileWriter:
             else:
                 running.files.append(self._workers.submit(self._write_whole, file))
         for group in groups.values():
-            running.blobs.append((self._workers.submit(self._reader.blob, group[0][1]), group))
+            copies = self._written.copies(group)
+            if copies is None:
+                running.blobs.append((self._workers.submit(self._reader.blob, group[0][1]), group))
+            else:
+                running.copies += copies
         return running
 
     def _locate(self, file: File) -> Place | None:
@@ -143,10 +155,7 @@ class FileWriter:
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
             return
-        files = [
-            SmallFile(file.directory, file.node, file.path, file.chunks[0], blob[at.offset : at.offset + at.length])
-            for file, at in group
-        ]
+        files = [_small(file, at, data=blob[at.offset : at.offset + at.length]) for file, at in group]
         self._writers.write(files, errands)
 
     def _fetch_again(self, small: SmallFile) -> None:
@@ -183,6 +192,37 @@ class FileWriter:
         self._large.append(large)
         running.large.append(large)
         running.files += [self._workers.submit(large.write, piece) for piece in large.starts()]
+
+
+def _small(file: File, at: Place, *, data: Buffer = b"", twin: bytes = b"") -> SmallFile:
+    return SmallFile(file.directory, file.node, file.path, file.chunks[0], at.length, data, twin)
+
+
+class _Written:
+    """Where chunks were written as whole files, for as many files as memory is set aside for.
+
+    A file that the snapshot holds more than once costs a whole bundle each time that it is decoded; the copy that was
+    written before costs a read.
+    """
+
+    def __init__(self) -> None:
+        self._paths: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def add(self, files: Sequence[File]) -> None:
+        """Take note of files that are complete, or could not be written."""
+        for file in files:
+            if len(file.chunks) == 1 and file.node.extents is None:
+                above, name = file.directory.path, file.node.name
+                self._paths[file.chunks[0]] = above + b"/" + name if above else name
+        while len(self._paths) > REMEMBERED:
+            self._paths.popitem(last=False)
+
+    def copies(self, group: Sequence[tuple[File, Place]]) -> list[SmallFile] | None:
+        """All files of a group as copies of others; None when one of them must be decoded, which serves all."""
+        paths = [self._paths.get(file.chunks[0]) for file, _ in group]
+        if None in paths:
+            return None
+        return [_small(file, at, twin=path or b"") for (file, at), path in zip(group, paths, strict=True)]
 
 
 class _LargeFile:

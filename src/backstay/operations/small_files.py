@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
+from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
 from backstay.operations.restore_tally import Tally
 from backstay.operations.write_process import SmallFile, WriteProcess
 from backstay.sources.files_target import FilesTarget
+from backstay.sources.twins import Twins
 
 MANY: Final = 2000  # files from which on processes are worth their start
-PROCESSES: Final = 1 if (os.cpu_count() or 1) <= 2 else 2  # besides this one
+PROCESSES: Final = min(2, os.cpu_count() or 1)  # besides this one
 PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
 
 FetchAgain: TypeAlias = Callable[[SmallFile], None]
@@ -50,6 +52,7 @@ class SmallFileWriters:
     def __init__(self, target: FilesTarget, tally: Tally, ids: ChunkIds, fetch_again: FetchAgain) -> None:
         self._target, self._tally, self._ids, self._fetch_again = target, tally, ids, fetch_again
         self._writers: deque[_Writer] = deque()
+        self._twins = Twins(target)
         self._files = 0
         self._may_start = helper_process.is_supported()
 
@@ -72,6 +75,7 @@ class SmallFileWriters:
         """Stop all processes."""
         while self._writers:
             self._writers.popleft().process.close(patience_s=PATIENCE_S)
+        self._twins.close()
         self._may_start = False
 
     def _start(self) -> None:
@@ -84,14 +88,15 @@ class SmallFileWriters:
 
     def _write_here(self, files: Sequence[SmallFile]) -> None:
         for file in files:
-            if self._ids.of(file.data) == file.chunk:
-                self._tally.guard(file.path, partial(self._write_one, file))
+            data = self._twins.read(file.twin, file.length) if file.twin else file.data
+            if data is not None and self._ids.of(data) == file.chunk:
+                self._tally.guard(file.path, partial(self._write_one, file, data))
             else:
                 self._fetch_again(file)
 
-    def _write_one(self, file: SmallFile) -> None:
-        file.directory.write_small(file.node.name, file.data, file.node)
-        self._tally.done(len(file.data))
+    def _write_one(self, file: SmallFile, data: Buffer) -> None:
+        file.directory.write_small(file.node.name, data, file.node)
+        self._tally.done(file.length)
 
     def _is_handed_over(self, files: Sequence[SmallFile], errands: Errands) -> bool:
         while self._writers:
@@ -125,7 +130,7 @@ class SmallFileWriters:
         for at, file in enumerate(sent.files):
             failure = failed.get(at)
             if failure is None:
-                self._tally.done(len(file.data))
+                self._tally.done(file.length)
             elif not failure.kind:
                 self._fetch_again(file)
             else:

@@ -17,6 +17,7 @@ from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, Helpe
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.sources.files_target import FilesTarget, TargetDirectory
+from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of files in one request
 _PLACE: Final = "backstay.operations.write_process:writing"
@@ -39,7 +40,9 @@ class Into(msgspec.Struct, array_like=True):
 
     path: bytes
     nodes: list[Node]
-    chunks: list[tuple[bytes, int]]  # (id, length)
+    chunks: list[
+        tuple[bytes, int, bytes]
+    ]  # (id, length, path of the twin that has the bytes, or empty: they come along)
 
 
 class Failed(msgspec.Struct, array_like=True):
@@ -66,13 +69,18 @@ class Written(msgspec.Struct, array_like=True):
 
 
 class SmallFile(NamedTuple):
-    """A file that is one chunk, for an open directory; `path` is for messages."""
+    """A file that is one chunk, for an open directory; `path` is for messages.
+
+    Without `data` its bytes are those of its twin, a path below the root of the target.
+    """
 
     directory: TargetDirectory
     node: Node
     path: bytes
     chunk: bytes
-    data: Buffer
+    length: int
+    data: Buffer = b""
+    twin: bytes = b""
 
 
 class WriteProcess(HelperProcess):
@@ -93,7 +101,7 @@ class WriteProcess(HelperProcess):
         for directory, group in groupby(files, key=lambda file: file.directory):
             here = list(group)
             descriptors.append(directory.fd)
-            chunks = [(file.chunk, len(file.data)) for file in here]
+            chunks = [(file.chunk, file.length, file.twin) for file in here]
             into.append(Into(directory.path, [file.node for file in here], chunks))
         body = msgspec.msgpack.encode(into)
         if len(descriptors) > MAX_FILES or len(body) > BODY:
@@ -127,6 +135,7 @@ class _Writing:
         root = Path(os.fsdecode(settings.root))
         self._ids = ChunkIds(settings.id_key)
         self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids)
+        self._twins = Twins(self._target)
         self._requests = msgspec.msgpack.Decoder(list[Into])
 
     def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:
@@ -134,16 +143,20 @@ class _Writing:
         at = start = 0
         for into in self._requests.decode(request):
             directory = TargetDirectory(self._target, files.pop(0), into.path)  # closes its descriptor
-            for node, (chunk, length) in zip(into.nodes, into.chunks, strict=True):
-                data = room[start : start + length]
+            for node, (chunk, length, twin) in zip(into.nodes, into.chunks, strict=True):
+                if twin:
+                    data: Buffer | None = self._twins.read(twin, length)
+                else:
+                    data = room[start : start + length]
+                    start += length
                 try:
-                    if self._ids.of(data) == chunk:
+                    if data is not None and self._ids.of(data) == chunk:
                         directory.write_small(node.name, data, node)
                     else:
                         failed.append(Failed(at))
                 except BackstayError as error:
                     failed.append(Failed(at, type(error).__name__, error.title, error.cause, error.hint))
-                at, start = at + 1, start + length
+                at += 1
             directory.close()
         problems = [(problem.path, problem.message) for problem in self._target.problems]
         self._target.problems.clear()
