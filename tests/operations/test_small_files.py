@@ -8,21 +8,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned
 from backstay.errors import InsufficientSpace
-from backstay.operations import small_files
+from backstay.operations import restore_contents, small_files
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
+from backstay.repository.stored_blobs import BlobKeys, StoredBlob
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
+from backstay.sources.twins import Twins
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 
@@ -134,11 +139,11 @@ def test_a_process_that_is_killed_is_done_without(
     request = WriteProcess.request
     made: list[None] = []
 
-    def killed(self: WriteProcess, files: list[SmallFile]) -> bool:
+    def killed(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
         if len(made) == requests:
             os.kill(self.pid, signal.SIGKILL)
         made.append(None)
-        return request(self, files[: len(files)])
+        return request(self, files, *blob)
 
     monkeypatch.setattr(WriteProcess, "request", killed)
     told: list[Event] = []
@@ -162,16 +167,119 @@ def test_processes_that_cannot_start_are_done_without(
 def test_bytes_of_another_chunk_are_never_written(
     repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if shared memory or the index were wrong: the file is fetched again."""
+    """As if the index were wrong: the file is fetched again."""
     request = WriteProcess.request
 
-    def spoilt(self: WriteProcess, files: list[SmallFile]) -> bool:
-        return request(self, [f._replace(data=bytes(len(f.data))) for f in files])
+    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
+        return request(self, [f._replace(start=f.start + 1) for f in files], *blob)
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     assert restored(repository, tmp_path / "out").errors == ()
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
     assert started
+
+
+def test_a_blob_that_was_damaged_on_its_way_is_fetched_again(
+    repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = WriteProcess.request
+
+    def spoilt(self: WriteProcess, files: list[SmallFile], blob: StoredBlob | None = None, stored: bytes = b"") -> bool:
+        return request(self, files, blob, bytes(len(stored)))
+
+    monkeypatch.setattr(WriteProcess, "request", spoilt)
+    assert restored(repository, tmp_path / "out").errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert started
+
+
+@pytest.fixture
+def families(tree: Path) -> list[Path]:
+    """Files that are there once more much later in the tree, so that they are copies of those written before."""
+    later = tree / "z"
+    later.mkdir()
+    copies = [later / f"{old.parent.name}-{old.name}" for old in sorted(tree.glob("d[0-9]/f*")) if old.stat().st_size]
+    for copy in copies:
+        copy.write_bytes((tree / Path(*copy.name.split("-"))).read_bytes())
+    return copies
+
+
+@pytest.fixture
+def asked_for_copies(monkeypatch: pytest.MonkeyPatch) -> list[SmallFile]:
+    """All copies that were asked for, while windows are small."""
+    asked: list[SmallFile] = []
+    copies = restore_contents._Written.copies
+
+    def noted(self: Any, group: Any) -> list[SmallFile] | None:
+        found = copies(self, group)
+        asked.extend(found or ())
+        return found
+
+    monkeypatch.setattr(restore_contents, "WINDOW_FILES", 40)
+    monkeypatch.setattr(restore_contents._Written, "copies", noted)
+    return asked
+
+
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize("processes", [True, False])
+def test_what_was_written_before_is_copied(
+    tree: Path, tmp_path: Path, asked_for_copies: list[SmallFile], processes: bool, request: pytest.FixtureRequest
+) -> None:
+    if processes:
+        request.getfixturevalue("started")
+    repository = request.getfixturevalue("repository")
+    assert restored(repository, tmp_path / "out").errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert len(asked_for_copies) > 100
+
+
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize("harm", ["other bytes", "shorter", "gone", "a symlink", "a pipe", "directory is a symlink"])
+def test_a_copy_of_what_is_not_what_it_was_is_fetched_again(
+    tree: Path,
+    tmp_path: Path,
+    asked_for_copies: list[SmallFile],
+    harm: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """As if another program changed the target during the restore."""
+    repository, out = request.getfixturevalue("repository"), tmp_path / "out"
+    read = Twins.read
+    secret = tmp_path / "elsewhere"
+    secret.mkdir()
+
+    def spoilt(self: Twins, path: bytes, length: int) -> bytes | None:
+        file = out / os.fsdecode(path)
+        before, aside = file.read_bytes(), file
+        if harm == "directory is a symlink":
+            aside = file.parent.rename(file.parent.with_name("aside"))
+            file.parent.symlink_to(aside)
+            self.close()  # not known from before
+        else:
+            file.rename(secret / "kept")
+            if harm in ("other bytes", "shorter"):
+                file.write_bytes(bytes(length - (harm == "shorter")))
+            elif harm == "a symlink":
+                file.symlink_to(secret / "kept")
+            elif harm == "a pipe":
+                os.mkfifo(file)
+        try:
+            found = read(self, path, length)
+            assert found is None or found != before
+            return found
+        finally:
+            if harm == "directory is a symlink":
+                file.parent.unlink()
+                aside.rename(file.parent)
+            else:
+                (secret / "kept").rename(file)
+
+    monkeypatch.setattr(Twins, "read", spoilt)
+    newest = repository.snapshots.live()[-1]
+    assert run_restore(repository, newest, out, RestoreOptions(verify=True)).errors == ()
+    assert {p: f[5] for p, f in facts(out / tree.relative_to("/")).items()} == {p: f[5] for p, f in facts(tree).items()}
+    assert asked_for_copies
 
 
 def test_what_a_process_cannot_write_is_told_by_name(
@@ -180,13 +288,13 @@ def test_what_a_process_cannot_write_is_told_by_name(
     """A name that is too long, and an owner that this system does not take, as another system's snapshot may hold."""
     request = WriteProcess.request
 
-    def spoilt(self: WriteProcess, files: list[SmallFile]) -> bool:
+    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
         for file in files:
             if file.node.name == b"f3":
                 file.node.name = b"n" * 300
             if file.node.name == b"f4":
                 file.node.user, file.node.uid = "", 1 << 40
-        return request(self, files)
+        return request(self, files, *blob)
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     result = restored(repository, tmp_path / "out")
@@ -217,14 +325,13 @@ def test_a_full_target_ends_the_restore_as_without_processes(
 def test_a_process_closes_what_it_was_lent(tmp_path: Path, started: list[WriteProcess]) -> None:
     target = FilesTarget(tmp_path / "out")
     root = target.open_root(create=True)
-    from backstay.codec.digest import ChunkIds
-    from backstay.repository.nodes import Node
-
-    ids = ChunkIds(b"k" * 32)
-    process = WriteProcess(target, ids)
-    node = Node(b"name", 0o100644, os.geteuid(), os.getegid(), "", "", 1, 5)
+    (tmp_path / "out" / "twin").write_bytes(b"x")
+    keys = BlobKeys({}, b"k" * 32)
+    process = WriteProcess(target, keys)
+    node = Node(b"name", 0o100644, os.geteuid(), os.getegid(), "", "", 1, 1)
     for _ in range(50):
-        assert process.request([SmallFile(root, node, b"/name", ids.of(b"x"), b"x")])
+        file = SmallFile(root, node, b"/name", ChunkIds(keys.ids).of(b"x"), 0, 1, b"twin")
+        assert process.request([file])
         with process.written() as written:
             assert written.failed == []
     assert len(os.listdir(f"/proc/{process.pid}/fd")) < 12

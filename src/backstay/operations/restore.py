@@ -127,7 +127,7 @@ class _Restore:
         self.events(Started(operation="restore", total_files=plan.files, total_bytes=plan.bytes))
         threads = max(self.repository.environment.threads, self.repository.backend.parallel)
         with Workers(self.options.parallel or threads, "restore") as workers:
-            writer = FileWriter(self.reader, self.repository.keyring.chunk_ids, self.target, self.tally, workers)
+            writer = FileWriter(self.reader, self.repository.keyring.blob_keys(), self.target, self.tally, workers)
             try:
                 for window in self._windows():
                     writer.write(window)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backstay.codec.compression import Buffer
-from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.restore_tally import Tally
-from backstay.operations.small_files import Errands, SmallFileWriters
+from backstay.operations.small_files import Errands, Portion, SmallFileWriters
 from backstay.operations.write_process import SmallFile
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blobs import SMALL, BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
+from backstay.repository.stored_blobs import BlobKeys
 from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirectory
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
@@ -64,7 +64,7 @@ class _Running:
     """What is under way for a window."""
 
     window: Window
-    blobs: list[tuple[Future[Buffer], list[tuple[File, Place]]]] = field(default_factory=list)
+    portions: list[tuple[Future[Portion], list[tuple[File, Place]]]] = field(default_factory=list)
     copies: list[SmallFile] = field(default_factory=list)
     files: list[Future[None]] = field(default_factory=list)
     large: list[_LargeFile] = field(default_factory=list)
@@ -74,9 +74,9 @@ class _Running:
 class FileWriter:
     """Works on three windows at once: one is decoded, one is written, and one is finished."""
 
-    def __init__(self, reader: BlobReader, ids: ChunkIds, target: FilesTarget, tally: Tally, workers: Workers) -> None:
+    def __init__(self, reader: BlobReader, keys: BlobKeys, target: FilesTarget, tally: Tally, workers: Workers) -> None:
         self._reader, self._tally, self._workers = reader, tally, workers
-        self._writers = SmallFileWriters(target, tally, ids, self._fetch_again)
+        self._writers = SmallFileWriters(target, tally, keys, self._fetch_again)
         self._decoding = _Running(Window())
         self._writing = _Running(Window())
         self._large: list[_LargeFile] = []
@@ -101,10 +101,10 @@ class FileWriter:
         self._large.clear()
 
     def _turn(self, following: _Running) -> None:
-        for blob, group in self._decoding.blobs:
-            self._write_group(blob, group, self._decoding.errands)
+        for portion, group in self._decoding.portions:
+            self._write_group(portion, group, self._decoding.errands)
         for at in range(0, len(self._decoding.copies), COPIES):
-            self._writers.write(self._decoding.copies[at : at + COPIES], self._decoding.errands)
+            self._writers.write(Portion(self._decoding.copies[at : at + COPIES]), self._decoding.errands)
         self._settle(self._writing)
         self._writing, self._decoding = self._decoding, following
 
@@ -134,29 +134,38 @@ class FileWriter:
                 self._submit_large(file, running)
             else:
                 running.files.append(self._workers.submit(self._write_whole, file))
+        self._writers.expect(sum(map(len, groups.values())))
+        prepare = self._fetched if self._writers.decode else self._decoded
         for group in groups.values():
             copies = self._written.copies(group)
-            if copies is None:
-                running.blobs.append((self._workers.submit(self._reader.blob, group[0][1]), group))
-            else:
+            if copies is not None:
                 running.copies += copies
+            elif group[0][1].length > SMALL:
+                running.files += [self._workers.submit(self._write_whole, file) for file, _ in group]
+            else:
+                running.portions.append((self._workers.submit(prepare, group), group))
         return running
+
+    def _decoded(self, group: Sequence[tuple[File, Place]]) -> Portion:
+        return Portion([_small(*each) for each in group], decoded=self._reader.blob(group[0][1]))
+
+    def _fetched(self, group: Sequence[tuple[File, Place]]) -> Portion:
+        return Portion([_small(*each) for each in group], stored=self._reader.fetch_blob(group[0][1]))
 
     def _locate(self, file: File) -> Place | None:
         found: list[Place] = []
         self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunks[0])))
         return found[0] if found else None
 
-    def _write_group(self, decoded: Future[Buffer], group: list[tuple[File, Place]], errands: Errands) -> None:
+    def _write_group(self, prepared: Future[Portion], group: Sequence[tuple[File, Place]], errands: Errands) -> None:
         """Write the files that lie in one blob."""
         try:
-            blob = memoryview(decoded.result())
+            portion = prepared.result()
         except (CorruptedBackup, NotFound):
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
             return
-        files = [_small(file, at, data=blob[at.offset : at.offset + at.length]) for file, at in group]
-        self._writers.write(files, errands)
+        self._writers.write(portion, errands)
 
     def _fetch_again(self, small: SmallFile) -> None:
         """Write one file whose bytes are not what its chunk's id says; another place may have them."""
@@ -194,8 +203,8 @@ class FileWriter:
         running.files += [self._workers.submit(large.write, piece) for piece in large.starts()]
 
 
-def _small(file: File, at: Place, *, data: Buffer = b"", twin: bytes = b"") -> SmallFile:
-    return SmallFile(file.directory, file.node, file.path, file.chunks[0], at.length, data, twin)
+def _small(file: File, at: Place, twin: bytes = b"") -> SmallFile:
+    return SmallFile(file.directory, file.node, file.path, file.chunks[0], at.offset, at.length, twin)
 
 
 class _Written:
@@ -222,7 +231,7 @@ class _Written:
         paths = [self._paths.get(file.chunks[0]) for file, _ in group]
         if None in paths:
             return None
-        return [_small(file, at, twin=path or b"") for (file, at), path in zip(group, paths, strict=True)]
+        return [_small(file, at, path or b"") for (file, at), path in zip(group, paths, strict=True)]
 
 
 class _LargeFile:

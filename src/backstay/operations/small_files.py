@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -13,8 +14,10 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
+from backstay.errors import CorruptedBackup
 from backstay.operations.restore_tally import Tally
 from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.twins import Twins
 
@@ -23,6 +26,15 @@ PROCESSES: Final = min(2, os.cpu_count() or 1)  # besides this one
 PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
 
 FetchAgain: TypeAlias = Callable[[SmallFile], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Files to write together. Their bytes lie in `decoded` or in a blob as it is stored, or all have twins."""
+
+    files: Sequence[SmallFile]
+    decoded: Buffer = b""
+    stored: tuple[StoredBlob, bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -36,7 +48,7 @@ class Errands:
 class _Sent:
     """Files that a process was asked to write."""
 
-    files: Sequence[SmallFile]
+    portion: Portion
     errands: Errands
 
 
@@ -49,20 +61,29 @@ class _Writer:
 class SmallFileWriters:
     """Called by one thread. `fetch_again` writes a file whose bytes turn out not to be what its chunk's id says."""
 
-    def __init__(self, target: FilesTarget, tally: Tally, ids: ChunkIds, fetch_again: FetchAgain) -> None:
-        self._target, self._tally, self._ids, self._fetch_again = target, tally, ids, fetch_again
-        self._writers: deque[_Writer] = deque()
+    def __init__(self, target: FilesTarget, tally: Tally, keys: BlobKeys, fetch_again: FetchAgain) -> None:
+        self._target, self._tally, self._keys, self._fetch_again = target, tally, keys, fetch_again
+        self._ids, self._opener = ChunkIds(keys.ids), BlobOpener(keys.epochs)
+        self._writers: list[_Writer] = []
         self._twins = Twins(target)
-        self._files = 0
+        self._files = self._turn = 0
         self._may_start = helper_process.is_supported()
 
-    def write(self, files: Sequence[SmallFile], errands: Errands) -> None:
-        """Write whole files, or have them written until `wait_for` returns."""
-        self._files += len(files)
+    @property
+    def decode(self) -> bool:
+        """Whether stored blobs are welcome: processes decode them. Until there are some, threads are faster."""
+        return bool(self._writers) and all(writer.process.is_ready() for writer in self._writers)
+
+    def expect(self, files: int) -> None:
+        """So many files will be written."""
+        self._files += files
         if self._may_start and self._files > MANY:
             self._start()
-        if not self._is_handed_over(files, errands):
-            self._write_here(files)
+
+    def write(self, portion: Portion, errands: Errands) -> None:
+        """Write whole files, or have them written until `wait_for` returns."""
+        if not self._is_handed_over(portion, errands):
+            self._write_here(portion)
 
     def wait_for(self, errands: Errands) -> None:
         """Until everything for one window is written."""
@@ -74,7 +95,7 @@ class SmallFileWriters:
     def close(self) -> None:
         """Stop all processes."""
         while self._writers:
-            self._writers.popleft().process.close(patience_s=PATIENCE_S)
+            self._writers.pop().process.close(patience_s=PATIENCE_S)
         self._twins.close()
         self._may_start = False
 
@@ -82,14 +103,19 @@ class SmallFileWriters:
         self._may_start = False
         try:
             for _ in range(PROCESSES):
-                self._writers.append(_Writer(WriteProcess(self._target, self._ids), deque()))
+                self._writers.append(_Writer(WriteProcess(self._target, self._keys), deque()))
         except HelperGone:
             self._tally.warn("no process could be started that writes files, it takes longer without")
 
-    def _write_here(self, files: Sequence[SmallFile]) -> None:
-        for file in files:
-            data = self._twins.read(file.twin, file.length) if file.twin else file.data
-            if data is not None and self._ids.of(data) == file.chunk:
+    def _write_here(self, portion: Portion) -> None:
+        blob = memoryview(portion.decoded)
+        if portion.stored is not None:
+            with suppress(CorruptedBackup):  # then the files in it are fetched again one by one, and told
+                blob = memoryview(self._opener.open(*portion.stored))
+        for file in portion.files:
+            whole = self._twins.read(file.twin, file.length) if file.twin else None
+            data = blob[file.start : file.start + file.length] if whole is None else memoryview(whole)
+            if self._ids.of(data) == file.chunk:
                 self._tally.guard(file.path, partial(self._write_one, file, data))
             else:
                 self._fetch_again(file)
@@ -98,9 +124,14 @@ class SmallFileWriters:
         file.directory.write_small(file.node.name, data, file.node)
         self._tally.done(file.length)
 
-    def _is_handed_over(self, files: Sequence[SmallFile], errands: Errands) -> bool:
+    def _is_handed_over(self, portion: Portion, errands: Errands) -> bool:
+        if portion.stored is None and not portion.files[0].twin:
+            return False
         while self._writers:
-            writer = self._writers[0]
+            # The same process for the same blob: it may still have it decoded.
+            turn = portion.stored[0].info.ordinal if portion.stored is not None else self._turn
+            self._turn += 1
+            writer = self._writers[turn % len(self._writers)]
             if not writer.process.is_ready():
                 return False
             while writer.sent and not writer.process.has_room:
@@ -108,14 +139,13 @@ class SmallFileWriters:
             try:
                 if writer not in self._writers:
                     continue  # it went away meanwhile
-                if not writer.process.request(files):
+                if not writer.process.request(portion.files, *(portion.stored or ())):
                     return False
             except HelperGone:
                 self._do_without(writer)
                 continue
-            writer.sent.append(_Sent(files, errands))
+            writer.sent.append(_Sent(portion, errands))
             errands.open += 1
-            self._writers.rotate(-1)
             return True
         return False
 
@@ -127,7 +157,7 @@ class SmallFileWriters:
             self._do_without(writer)
             return
         failed = {failure.at: failure for failure in written.failed}
-        for at, file in enumerate(sent.files):
+        for at, file in enumerate(sent.portion.files):
             failure = failed.get(at)
             if failure is None:
                 self._tally.done(file.length)
@@ -145,7 +175,7 @@ class SmallFileWriters:
         writer.process.close(patience_s=PATIENCE_S)
         self._tally.warn("a process that writes files is gone, the restore goes on without it")
         for sent in writer.sent:
-            self._write_here(sent.files)
+            self._write_here(sent.portion)
             sent.errands.open -= 1
 
 

@@ -1,8 +1,9 @@
-"""Writes small files in a process of its own: they are all system calls, which wait for no interpreter lock there."""
+"""Decodes blobs and writes the small files in them, in a process of its own, which waits for no interpreter lock."""
 
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -11,15 +12,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
+from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget, TargetDirectory
 from backstay.sources.twins import Twins
 
-ROOM: Final = 3 << 20  # bytes of files in one request
+ROOM: Final = 3 << 20  # bytes of a stored blob in one request
+KEPT: Final = 3  # decoded blobs: the files of one may come in two requests
 _PLACE: Final = "backstay.operations.write_process:writing"
 _KINDS: Final[dict[str, type[BackstayError]]] = {
     kind.__name__: kind for kind in (CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed)
@@ -27,22 +29,30 @@ _KINDS: Final[dict[str, type[BackstayError]]] = {
 
 
 class Settings(msgspec.Struct, array_like=True):
-    """How the target is written, and what tells that bytes are the right ones."""
+    """How the target is written, what opens blobs, and what tells that bytes are the right ones."""
 
-    id_key: bytes
+    keys: BlobKeys
     root: bytes
     owners: bool
     numeric_ids: bool
 
 
 class Into(msgspec.Struct, array_like=True):
-    """Files for the directory whose descriptor comes in the same place: what they are, and their chunks."""
+    """Files for the directory whose descriptor comes in the same place: what they are, and their chunks.
+
+    A chunk is (id, start in the decoded blob, length, path of a twin that has the bytes, or empty).
+    """
 
     path: bytes
     nodes: list[Node]
-    chunks: list[
-        tuple[bytes, int, bytes]
-    ]  # (id, length, path of the twin that has the bytes, or empty: they come along)
+    chunks: list[tuple[bytes, int, int, bytes]]
+
+
+class Request(msgspec.Struct, array_like=True):
+    """Files whose bytes lie in one blob, or that all have twins; the blob's stored bytes are the data."""
+
+    blob: StoredBlob | None
+    into: list[Into]
 
 
 class Failed(msgspec.Struct, array_like=True):
@@ -71,42 +81,42 @@ class Written(msgspec.Struct, array_like=True):
 class SmallFile(NamedTuple):
     """A file that is one chunk, for an open directory; `path` is for messages.
 
-    Without `data` its bytes are those of its twin, a path below the root of the target.
+    Its bytes begin at `start` of a decoded blob, or are those of its twin, a path below the root of the target.
     """
 
     directory: TargetDirectory
     node: Node
     path: bytes
     chunk: bytes
+    start: int
     length: int
-    data: Buffer = b""
     twin: bytes = b""
 
 
 class WriteProcess(HelperProcess):
     """The asking side."""
 
-    def __init__(self, target: FilesTarget, ids: ChunkIds) -> None:
+    def __init__(self, target: FilesTarget, keys: BlobKeys) -> None:
         attributes = target.attributes
-        settings = Settings(ids.key, bytes(target.root), attributes.owners, attributes.numeric_ids)
+        settings = Settings(keys, bytes(target.root), attributes.owners, attributes.numeric_ids)
         super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=ROOM)
         self._answers = msgspec.msgpack.Decoder(Written)
 
-    def request(self, files: Sequence[SmallFile]) -> bool:
+    def request(self, files: Sequence[SmallFile], blob: StoredBlob | None = None, stored: bytes = b"") -> bool:
         """Ask for files to be written; false if they are too many or too large for that. Raises HelperGone."""
-        if sum(len(file.data) for file in files) > ROOM:
+        if len(stored) > ROOM:
             return False
         descriptors: list[int] = []
         into: list[Into] = []
         for directory, group in groupby(files, key=lambda file: file.directory):
             here = list(group)
             descriptors.append(directory.fd)
-            chunks = [(file.chunk, file.length, file.twin) for file in here]
+            chunks = [(file.chunk, file.start, file.length, file.twin) for file in here]
             into.append(Into(directory.path, [file.node for file in here], chunks))
-        body = msgspec.msgpack.encode(into)
+        body = msgspec.msgpack.encode(Request(blob, into))
         if len(descriptors) > MAX_FILES or len(body) > BODY:
             return False
-        self.ask(body, descriptors, [file.data for file in files])
+        self.ask(body, descriptors, [stored])
         return True
 
     @contextmanager
@@ -133,22 +143,22 @@ class _Writing:
 
     def __init__(self, settings: Settings) -> None:
         root = Path(os.fsdecode(settings.root))
-        self._ids = ChunkIds(settings.id_key)
+        self._ids = ChunkIds(settings.keys.ids)
+        self._opener = BlobOpener(settings.keys.epochs)
+        self._decoded: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids)
         self._twins = Twins(self._target)
-        self._requests = msgspec.msgpack.Decoder(list[Into])
+        self._requests = msgspec.msgpack.Decoder(Request)
 
     def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:
+        wanted = self._requests.decode(request)
+        blob = self._open(wanted.blob, room)
         failed: list[Failed] = []
-        at = start = 0
-        for into in self._requests.decode(request):
+        at = 0
+        for into in wanted.into:
             directory = TargetDirectory(self._target, files.pop(0), into.path)  # closes its descriptor
-            for node, (chunk, length, twin) in zip(into.nodes, into.chunks, strict=True):
-                if twin:
-                    data: Buffer | None = self._twins.read(twin, length)
-                else:
-                    data = room[start : start + length]
-                    start += length
+            for node, (chunk, start, length, twin) in zip(into.nodes, into.chunks, strict=True):
+                data = self._twins.read(twin, length) if twin else blob[start : start + length]
                 try:
                     if data is not None and self._ids.of(data) == chunk:
                         directory.write_small(node.name, data, node)
@@ -161,6 +171,20 @@ class _Writing:
         problems = [(problem.path, problem.message) for problem in self._target.problems]
         self._target.problems.clear()
         return msgspec.msgpack.encode(_cut(Written(failed, problems)))
+
+    def _open(self, blob: StoredBlob | None, room: memoryview) -> memoryview:
+        """The decoded blob; nothing when it cannot be decoded, so that its files are asked for in another way."""
+        if blob is None:
+            return memoryview(b"")
+        key = blob.header, blob.info.ordinal
+        if key not in self._decoded:
+            try:
+                self._decoded[key] = memoryview(self._opener.open(blob, room[: blob.info.stored]))
+            except CorruptedBackup:
+                return memoryview(b"")
+            if len(self._decoded) > KEPT:
+                self._decoded.popitem(last=False)
+        return self._decoded[key]
 
 
 def _cut(written: Written) -> Written:

@@ -26,8 +26,9 @@ from backstay.errors import (
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import Index, PackInfo, Place
 from backstay.repository.keyring import Keyring
-from backstay.repository.pack import BlobInfo, Member, PackBuilder, SealedBlob, StoredPack, new_buffer, open_blob
-from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
+from backstay.repository.pack import BlobInfo, Member, PackBuilder, SealedBlob, StoredPack, new_buffer
+from backstay.repository.records import HEADER_BYTES, header_epoch
+from backstay.repository.stored_blobs import BlobOpener, StoredBlob
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import from_any_copy
 
@@ -38,6 +39,7 @@ OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
 UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload, for each upload at once
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
+HEADERS: Final = 4096  # of packs, that a reader keeps
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
 
@@ -380,21 +382,35 @@ class BlobReader:
             raise CorruptedBackup(f"pack {info.digest.hex()[:16]} has no blob {ordinal}")
         return from_any_copy(self._backend, lambda store: self._read_blob(store, pack, info, info.blobs[ordinal]))
 
-    def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
-        name = pack_name(info.kind, info.digest)
+    def fetch_blob(self, place: Place) -> tuple[StoredBlob, bytes]:
+        """One blob as it is stored, to be opened elsewhere. Raises CorruptedBackup, ObjectNotFound.
+
+        It comes from one copy and is not checked: when it cannot be opened, `chunk` asks all of them.
+        """
+        info = self._index.pack(place.pack)
+        if place.ordinal >= len(info.blobs):
+            raise CorruptedBackup(f"pack {info.digest.hex()[:16]} has no blob {place.ordinal}")
+        blob = info.blobs[place.ordinal]
+        return from_any_copy(self._backend, lambda store: self._fetch_blob(store, place.pack, info, blob))
+
+    def _fetch_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> tuple[StoredBlob, bytes]:
         header = self._header(store, pack, info)
+        stored = _retrieve(store, pack_name(info.kind, info.digest), blob.offset, blob.stored, info)
+        with self._lock:
+            self._headers[pack] = header
+            while len(self._headers) > HEADERS:
+                self._headers.popitem(last=False)
+        return StoredBlob(header, info.epoch, blob), stored
+
+    def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
+        fetched, stored = self._fetch_blob(store, pack, info, blob)
         try:
-            cipher = open_header(header, self._keyring.key(info.epoch))
-            opened = open_blob(cipher, header, blob, _retrieve(store, name, blob.offset, blob.stored, info))
+            return BlobOpener({info.epoch: self._keyring.key(info.epoch)}).open(fetched, stored)
         except CorruptedBackup as error:
             with self._lock:
                 self._headers.pop(pack, None)  # it may be what is damaged, and another copy's is asked for then
+            name = pack_name(info.kind, info.digest)
             raise CorruptedBackup(f"{name} is damaged at blob {blob.ordinal}", cause=str(error)) from error
-        with self._lock:
-            self._headers[pack] = header
-            while len(self._headers) > 4096:
-                self._headers.popitem(last=False)
-        return opened
 
     def _header(self, store: StorageBackend, number: int, info: PackInfo) -> bytes:
         with self._lock:

@@ -16,6 +16,7 @@ from backstay.core.ids import Random
 from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, UnsupportedFormat
 from backstay.repository.format import FEATURES, RecordKind, epoch_name
 from backstay.repository.records import Body, header_epoch, names_repository, open_record, seal_record
+from backstay.repository.stored_blobs import BlobKeys
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 from backstay.trust.signing import SEED_BYTES, Signer
@@ -124,6 +125,10 @@ class Keyring:
     @property
     def current(self) -> Epoch:
         return self._epochs[max(self._epochs)]
+
+    def blob_keys(self) -> BlobKeys:
+        """What opens the blobs of all epochs that were read."""
+        return BlobKeys({number: epoch.key for number, epoch in self._epochs.items()}, self.chunk_ids.key)
 
     def key(self, epoch: int) -> bytes:
         """The data key of an epoch. Raises CorruptedBackup when its record is missing."""
