@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.ids import is_digest
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
@@ -18,9 +18,9 @@ from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
 from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
+from backstay.operations.pack_checks import Checked, PackChecks
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.walk import directory_content
-from backstay.repository.check import check_pack
 from backstay.repository.contents import all_chunk_ids, split_ids
 from backstay.repository.format import epoch_name, index_name, pack_name
 from backstay.repository.index import PackInfo, read_segment
@@ -403,14 +403,9 @@ class _Verify:
         def look() -> str:
             total = sum(pack.size for pack in chosen.values())
             self.events(Started(operation="read packs", total_files=len(chosen), total_bytes=total))
-            # One more than compute at once: one of them waits for the store.
-            threads = max(self.repository.environment.threads + 1, self.repository.backend.parallel)
-            with Workers(threads, "verify") as workers:
-                work = workers.ordered(self._read_pack, chosen.values(), weigh=lambda info: info.size, limit=48 << 20)
-                for size in work:
-                    self.packs_read += 1
-                    self.bytes_read += size
-                    self.events(Progress(files=self.packs_read, bytes=self.bytes_read))
+            checks = PackChecks(self.repository, warn=lambda message: self.events(Warned(message=message)))
+            for checked in checks.run(list(chosen.values())):
+                self._note_pack(checked)
             return f"{format_count(len(chosen))} of {plural(len(packs), 'pack')} read, decrypted and decoded"
 
         self._check("integrity", look)
@@ -425,16 +420,14 @@ class _Verify:
         ranked = sorted((self.repository.environment.random(8), number) for number in packs)
         return {number: packs[number] for _, number in sorted(ranked[:count])}
 
-    def _read_pack(self, info: PackInfo) -> int:
-        name = pack_name(info.kind, info.digest)
-        repository = self.repository
-        self._guarded(
-            "integrity",
-            name,
-            lambda: check_pack(repository.backend.retrieve(name), info, repository.keyring),
-            _PACK_HINT,
-        )
-        return info.size
+    def _note_pack(self, checked: Checked) -> None:
+        if isinstance(checked.error, ObjectNotFound):
+            self._find("integrity", checked.expected.name, f"{checked.error.name} is missing", _PACK_HINT)
+        elif checked.error is not None:
+            self._find("integrity", checked.expected.name, checked.error, _PACK_HINT)
+        self.packs_read += 1
+        self.bytes_read += checked.expected.size
+        self.events(Progress(files=self.packs_read, bytes=self.bytes_read))
 
     # -- rehearsal
 

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
+
 from backstay.codec.cipher import Cipher
+from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds, sha256
 from backstay.errors import CorruptedBackup
-from backstay.repository.format import BlobKind, pack_name
+from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index import PackInfo
-from backstay.repository.keyring import Keyring
 from backstay.repository.pack import NO_ID, TRAILER_BYTES, PackTable, open_blob, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 
 
-def check_pack(data: bytes, info: PackInfo, keyring: Keyring) -> None:
+class Expected(msgspec.Struct, array_like=True, frozen=True):
+    """What the index says of a pack: which blobs it holds, by columns."""
+
+    kind: RecordKind
+    digest: bytes
+    size: int
+    columns: tuple[bytes, bytes, bytes, bytes]
+
+    @classmethod
+    def of(cls, info: PackInfo) -> Expected:
+        return cls(info.kind, info.digest, info.size, _columns(info.table))
+
+    @property
+    def name(self) -> str:
+        return pack_name(self.kind, self.digest)
+
+
+def check_pack(
+    data: Buffer, expected: Expected, repository: bytes, ids: ChunkIds, epoch_key: Callable[[int], bytes]
+) -> None:
     """The name, the table, every blob and every chunk of a pack's bytes. Raises CorruptedBackup."""
-    name = pack_name(info.kind, info.digest)
-    if sha256(data) != info.digest:
-        raise CorruptedBackup(f"{name} was changed", cause="its bytes do not match its name")
-    header = data[:HEADER_BYTES]
-    key = keyring.key(header_epoch(header, info.kind, keyring.repository))
-    footer = read_footer_length(data[-TRAILER_BYTES:], len(data))
-    table = open_table(header, data[-TRAILER_BYTES - footer : -TRAILER_BYTES], len(data), key)
-    if not _same_blobs(table, info.table):
-        raise CorruptedBackup(f"{name} holds other blobs than the index says")
-    check_blobs(data, open_header(header, key), keyring.chunk_ids, table)
+    if sha256(data) != expected.digest:
+        raise CorruptedBackup(f"{expected.name} was changed", cause="its bytes do not match its name")
+    view = memoryview(data)
+    header = bytes(view[:HEADER_BYTES])
+    key = epoch_key(header_epoch(header, expected.kind, repository))
+    footer = read_footer_length(bytes(view[-TRAILER_BYTES:]), len(data))
+    table = open_table(header, bytes(view[-TRAILER_BYTES - footer : -TRAILER_BYTES]), len(data), key)
+    if _columns(table) != expected.columns:
+        raise CorruptedBackup(f"{expected.name} holds other blobs than the index says")
+    _check_blobs(view, header, open_header(header, key), ids, table)
 
 
-def _same_blobs(table: PackTable, indexed: PackTable) -> bool:
-    return (table.kinds, table.ids, table.stored, table.raw) == (
-        indexed.kinds,
-        indexed.ids,
-        indexed.stored,
-        indexed.raw,
-    )
+def _columns(table: PackTable) -> tuple[bytes, bytes, bytes, bytes]:
+    return table.kinds, table.ids, table.stored, table.raw
 
 
-def check_blobs(data: bytes, cipher: Cipher, ids: ChunkIds, table: PackTable) -> None:
+def _check_blobs(view: memoryview, header: bytes, cipher: Cipher, ids: ChunkIds, table: PackTable) -> None:
     """Decode every blob and compare every id. Raises CorruptedBackup."""
-    header, view = data[:HEADER_BYTES], memoryview(data)
     chunks = iter(table.chunks())
     following = next(chunks, None)
     for blob in table.blobs():

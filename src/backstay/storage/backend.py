@@ -101,6 +101,13 @@ class StorageBackend(ABC):
             return False
         return True
 
+    def open_file(self, name: str) -> int | None:  # noqa: ARG002 - most backends are not on this machine
+        """A descriptor to read an object from that is a file of this machine; None where there is no such thing.
+
+        Raises as `retrieve` does. The caller closes it.
+        """
+        return None
+
     def copies(self) -> Sequence[StorageBackend]:
         """The whole copies of this store, the one that is read first in front; most have none besides themselves.
 

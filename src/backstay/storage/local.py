@@ -108,17 +108,21 @@ class LocalStorage(StorageBackend):
             self._sync_directory(directory)
 
     def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
-        check_name(name)
         check_range(start, length)
         with self._told(f"cannot read {name}"):
-            try:
-                descriptor = self._filesystem.open(self._path(name), _READ)
-            except (FileNotFoundError, NotADirectoryError):
-                raise self._not_found(name) from None
+            descriptor = self.open_file(name)
             try:
                 return self._read(descriptor, name, start, length)
             finally:
                 self._filesystem.close(descriptor)
+
+    def open_file(self, name: str) -> int:
+        check_name(name)
+        with self._told(f"cannot read {name}"):
+            try:
+                return self._filesystem.open(self._path(name), _READ)
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._not_found(name) from None
 
     def delete(self, name: str) -> None:
         check_name(name)
