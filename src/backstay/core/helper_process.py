@@ -24,7 +24,7 @@ Handler: TypeAlias = Callable[[memoryview, list[int], memoryview], bytes]
 
 BODY: Final = 512 << 10  # bytes of a slot for the request, then for the answer
 ANSWER: Final = BODY  # bytes of an answer at most
-SLOTS: Final = 4  # requests under way
+SLOTS: Final = 8  # requests under way
 MAX_FILES: Final = 250  # open files that come with a request; the kernel takes 253
 _MESSAGE: Final = struct.Struct("=II")  # slot, bytes of the request or answer
 _START: Final = "import sys; sys.path[:] = sys.argv[5:]; from backstay.core.helper_process import main; main()"

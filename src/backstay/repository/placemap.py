@@ -117,21 +117,22 @@ class LmdbPlaceMap:
             if self._filter is None and self._lookups > _FILTER_AFTER:
                 self._build_filter()
             runs = self._runs
-            found = list(self._find(runs[0] + key)) if runs else []
+            found = self._find(runs[0] + key) if runs else []
         yield from found  # mostly the first run answers, since neighbours are asked for together
         for run in runs[1:]:
             with self._lock:
-                found = list(self._find(run + key))
+                found = self._find(run + key)
                 if found:
                     self._runs = [run, *(other for other in self._runs if other != run)]
             yield from found
 
-    def _find(self, prefix: bytes) -> Iterator[Place]:
-        cursor = self._cursor
+    def _find(self, prefix: bytes) -> list[Place]:
+        cursor, found = self._cursor, []
         more = cursor.set_range(prefix)
         while more and (key := cursor.key()).startswith(prefix):
-            yield Place._make(_PLACE.unpack_from(key, _PLACE_AT))
+            found.append(Place(*_PLACE.unpack_from(key, _PLACE_AT)))
             more = cursor.next()
+        return found
 
     def _build_filter(self) -> None:
         self._filter = ChunkFilter(self._read.stat(self._places)["entries"])
