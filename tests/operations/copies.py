@@ -52,7 +52,7 @@ def make_source(place: Path, seed: int = 1, files: int = 40) -> Path:
     (place / "deep/er").mkdir(parents=True)
     for number in range(files):
         where = place / ("deep/er" if number % 3 else ".") / f"file-{number:02}"
-        where.write_bytes(rng.randbytes(rng.choice([0, 10, 3000, 60_000, 300_000])))
+        where.write_bytes(rng.randbytes(rng.choice([0, 10, 3000, 60_000, 600_000])))
     (place / "link").symlink_to("deep")
     return place
 
