@@ -91,6 +91,19 @@ def test_every_repository_keeps_a_reserve(saved: Account) -> None:
     assert "gone" not in saved.run("repair", "index").out
 
 
+@pytest.mark.parametrize("left", [None, b"", "cut", "longer", "changed"])
+def test_harm_to_the_reserve_is_told_and_mended(saved: Account, left: bytes | str | None) -> None:
+    file = saved.repository / "reserve"
+    whole = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        harmed = {"cut": whole[:-1], "longer": whole + b"x", "changed": bytes([whole[0] ^ 1]) + whole[1:]}
+        file.write_bytes(harmed[left] if isinstance(left, str) else left)
+    assert "backstay gc" in saved.run("verify", status=13).err
+    saved.run("gc")
+    saved.run("verify", "--read-data")
+
+
 def test_gc_beside_the_first_backup(account: Account) -> None:
     account.run("init")
     from backstay.repository.repository import Repository

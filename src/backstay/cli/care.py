@@ -59,17 +59,21 @@ def verify(
     ] = None,
 ) -> int:
     """Check that snapshots are whole, genuine and restorable."""
+    from backstay.operations.medium import is_medium
     from backstay.operations.verify import ALL_CHECKS, VerifyOptions, run_verify
 
     context = context_of(ctx)
-    options = VerifyOptions(
-        checks=tuple(word.value for word in check) if check else ALL_CHECKS,
-        read_data=_part(read_data) if read_data is not None else 0.0,
-        min_bytes=parse_size(min_bytes) if min_bytes is not None else None,
-        rehearse=rehearse,
-    )
+    part = _part(read_data) if read_data is not None else 0.0
+    least = parse_size(min_bytes) if min_bytes is not None else None
     with context.open() as repository, context.watching() as events:
         wanted = None if snapshot is None else [choosing.one(context, repository, snapshot).id]
+        options = VerifyOptions(
+            checks=tuple(word.value for word in check) if check else ALL_CHECKS,
+            read_data=part,
+            min_bytes=least,
+            rehearse=rehearse,
+            reserve=not is_medium(repository.backend),
+        )
         report = run_verify(repository, wanted, options, events=events)
     context.result(_report(report), lambda: _show_report(context, report, options))
     return 0 if report.ok else CorruptedBackup.exit_status

@@ -21,8 +21,9 @@ from backstay.operations.findings import Check, Finding
 from backstay.operations.pack_checks import Checked, PackChecks
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.walk import directory_content
+from backstay.repository import reserve
 from backstay.repository.contents import all_chunk_ids, split_ids
-from backstay.repository.format import epoch_name, index_name, pack_name
+from backstay.repository.format import RESERVE, epoch_name, index_name, pack_name
 from backstay.repository.index import PackInfo, read_segment
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
@@ -36,17 +37,22 @@ _INDEX_HINT: Final = "run `backstay repair index`"
 _REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
 _PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
 _GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
+_RESERVE_HINT: Final = "no backup is affected; `backstay gc` sets it aside anew"
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot."""
+    """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot.
+
+    `reserve` says that room for a full disk was set aside in this repository, as the command line does.
+    """
 
     checks: tuple[Check, ...] = ALL_CHECKS
     read_data: float = 0.0
     min_bytes: int | None = None
     rehearse: Path | None = None
+    reserve: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +233,8 @@ class _Verify:
             packs.update(self.repository.index.packs())
             self._existence(packs)
             self._cold_tier(packs)
+            if self.options.reserve:
+                self._guarded("integrity", RESERVE, partial(reserve.check, self.repository.backend), _RESERVE_HINT)
             segments = self.repository.index.segments()
             return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
 

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
-from backstay.errors import InsufficientSpace, ObjectExists
+from backstay.codec.digest import ID_BYTES, sha256
+from backstay.errors import CorruptedBackup, InsufficientSpace, ObjectExists, ObjectNotFound
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
+from backstay.storage.backend import StorageBackend
 
 SIZE: Final = 1 << 20  # bytes: records and index segments of a collection that condemns ten thousands of packs
 T = TypeVar("T")
 
 
 def set_aside(repository: Repository) -> bool:
-    """Keep the reserve, unless it is there; whether it is now.
+    """Keep the reserve, unless it is there and whole; whether it is now.
 
-    Its bytes are random, so that no file system can store them in less room.
+    Its bytes are random, so that no file system can store them in less room; the first 32 are the SHA-256 of the rest.
     """
-    if repository.backend.exists(RESERVE):
-        return True
+    with suppress(ObjectNotFound):
+        try:
+            check(repository.backend)
+        except CorruptedBackup:
+            repository.backend.delete(RESERVE)
+        else:
+            return True
+    body = repository.environment.random(SIZE - ID_BYTES)
     try:
-        repository.backend.store(RESERVE, repository.environment.random(SIZE))
+        repository.backend.store(RESERVE, sha256(body) + body)
     except ObjectExists:  # another program was faster
         return True
     except InsufficientSpace:  # there is nothing to keep it in; the next collection tries again
         return False
     return True
+
+
+def check(backend: StorageBackend) -> None:
+    """Raises ObjectNotFound when there is no reserve, CorruptedBackup when it is not what was set aside."""
+    data = memoryview(backend.retrieve(RESERVE))
+    if len(data) != SIZE or sha256(data[ID_BYTES:]) != bytes(data[:ID_BYTES]):
+        raise CorruptedBackup(
+            "the room that is kept for a full disk was changed", cause="its bytes do not fit together"
+        )
 
 
 def release(repository: Repository) -> bool:
