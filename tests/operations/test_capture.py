@@ -32,7 +32,7 @@ IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DIRECTORIES, FILES_EACH = 40, 30
 # A process that has room for requests, but not for the answers.
 SHORT = (
-    "import sys; sys.path[:] = sys.argv[5:]; import backstay.operations.capture_process as capture; "
+    "import sys; sys.path[:] = sys.argv[6:]; import backstay.operations.capture_process as capture; "
     "capture.ANSWER = 2000; from backstay.core.helper_process import main; main()"
 )
 

@@ -313,7 +313,7 @@ def test_a_full_target_ends_the_restore_as_without_processes(
     monkeypatch.setattr(
         helper_process,
         "_START",
-        "import sys; sys.path[:] = sys.argv[5:]; " + start + ignored + as_full
+        "import sys; sys.path[:] = sys.argv[6:]; " + start + ignored + as_full
         + "from backstay.core.helper_process import main; main()",
     )  # fmt: skip
     with pytest.raises(InsufficientSpace):

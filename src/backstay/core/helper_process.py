@@ -24,10 +24,10 @@ Handler: TypeAlias = Callable[[memoryview, list[int], memoryview], bytes]
 
 BODY: Final = 512 << 10  # bytes of a slot for the request, then for the answer
 ANSWER: Final = BODY  # bytes of an answer at most
-SLOTS: Final = 8  # requests under way
+SLOTS: Final = 4  # requests under way, if not said otherwise
 MAX_FILES: Final = 250  # open files that come with a request; the kernel takes 253
 _MESSAGE: Final = struct.Struct("=II")  # slot, bytes of the request or answer
-_START: Final = "import sys; sys.path[:] = sys.argv[5:]; from backstay.core.helper_process import main; main()"
+_START: Final = "import sys; sys.path[:] = sys.argv[6:]; from backstay.core.helper_process import main; main()"
 _SETTINGS: Final = 64 << 10  # bytes at most
 
 
@@ -43,18 +43,19 @@ def is_supported() -> bool:
 class HelperProcess:
     """The asking side; not for several threads."""
 
-    def __init__(self, place: str, settings: bytes, *, room: int) -> None:
-        """Start `module:function`, which makes a Handler from the settings; `room` is in bytes. Raises HelperGone.
+    def __init__(self, place: str, settings: bytes, *, room: int, slots: int = SLOTS) -> None:
+        """Start `module:function`, which makes a Handler from the settings. Raises HelperGone.
 
-        The settings may hold keys: they go through the socket.
+        `room` for data is in bytes, of each of as many slots as requests can be under way. The settings may hold keys:
+        they go through the socket.
         """
         self._slot = BODY + room
         memory = os.memfd_create("backstay-helper")
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            os.ftruncate(memory, SLOTS * self._slot)
-            self._memory = mmap.mmap(memory, SLOTS * self._slot)
-            self._process = _spawn(place, its, memory, self._slot)
+            os.ftruncate(memory, slots * self._slot)
+            self._memory = mmap.mmap(memory, slots * self._slot)
+            self._process = _spawn(place, its, memory, self._slot, slots)
         except OSError as error:
             mine.close()
             raise HelperGone(str(error)) from error
@@ -62,7 +63,7 @@ class HelperProcess:
             its.close()
             os.close(memory)
         self._socket = mine
-        self._free = deque(range(SLOTS))
+        self._free = deque(range(slots))
         self._asked: deque[int] = deque()
         self._ready = self._gone = False
         try:
@@ -158,9 +159,9 @@ class HelperProcess:
             raise HelperGone(str(error)) from error
 
 
-def _spawn(place: str, its: socket.socket, memory: int, slot: int) -> subprocess.Popen[bytes]:
+def _spawn(place: str, its: socket.socket, memory: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
     # Isolated, and the path handed on: nothing is imported from the directory that happens to be the current one.
-    facts = (place, str(its.fileno()), str(memory), str(slot))
+    facts = (place, str(its.fileno()), str(memory), str(slot), str(slots))
     return subprocess.Popen(
         [sys.executable, "-I", "-c", _START, *facts, *filter(None, sys.path)],
         stdin=subprocess.DEVNULL,
@@ -182,7 +183,7 @@ def main() -> None:
     tune_for_large_buffers()
     place, slot = sys.argv[1], int(sys.argv[4])
     asker = socket.socket(fileno=int(sys.argv[2]))
-    memory = mmap.mmap(int(sys.argv[3]), SLOTS * slot)
+    memory = mmap.mmap(int(sys.argv[3]), slot * int(sys.argv[5]))
     module, _, function = place.partition(":")
     with suppress(BrokenPipeError, ConnectionResetError):
         handler: Handler = getattr(import_module(module), function)(asker.recv(_SETTINGS))

@@ -21,6 +21,7 @@ from backstay.sources.files_target import FilesTarget, TargetDirectory
 from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of a stored blob in one request
+REQUESTS: Final = 8  # under way; with fewer a process waits while the next window is planned
 KEPT: Final = 3  # decoded blobs: the files of one may come in two requests
 _PLACE: Final = "backstay.operations.write_process:writing"
 _KINDS: Final[dict[str, type[BackstayError]]] = {
@@ -99,7 +100,7 @@ class WriteProcess(HelperProcess):
     def __init__(self, target: FilesTarget, keys: BlobKeys) -> None:
         attributes = target.attributes
         settings = Settings(keys, bytes(target.root), attributes.owners, attributes.numeric_ids)
-        super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=ROOM)
+        super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=ROOM, slots=REQUESTS)
         self._answers = msgspec.msgpack.Decoder(Written)
 
     def request(self, files: Sequence[SmallFile], blob: StoredBlob | None = None, stored: bytes = b"") -> bool:
