@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -320,6 +321,28 @@ def test_a_copy_that_failed_is_asked_last(full: World) -> None:
     full.a.heal()
     full.b.unplug()
     assert mirror.retrieve(SNAPSHOT) == b"manifest"
+
+
+def test_who_reads_while_the_copies_change_their_order_finds_what_is_there(full: World) -> None:
+    found: list[bytes] = []
+
+    class Between(Place):
+        """Another thread reads while this copy is compared with the one that failed."""
+
+        def __eq__(self, other: object) -> bool:
+            reader = threading.Thread(target=lambda: found.append(mirror.retrieve(SNAPSHOT)))
+            reader.start()
+            reader.join()
+            return self is other
+
+        __hash__ = Place.__hash__
+
+    other = Between("b", full.clock)
+    other.inner.store(PACK, DATA)
+    mirror = Mirrored([full.a, other])
+    full.a.script(Fault(kind="error_before", operation="retrieve"))
+    assert mirror.retrieve(PACK) == DATA
+    assert found == [b"manifest"]
 
 
 def test_a_listing_holds_what_any_copy_holds(full: World) -> None:

@@ -64,7 +64,7 @@ class Mirrored(StorageBackend):
         self._all = tuple(copies)
         self._authority = copies[0]
         self._others = [Follower(copies[0], copy, warn=warn, random=random) for copy in copies[1:]]
-        self._reading = list(copies)
+        self._reading = self._all  # in the order in which they are asked
         self._is_first = False  # whether the first copy says so
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
@@ -183,7 +183,7 @@ class Mirrored(StorageBackend):
             return read(self._authority)
         failed: list[tuple[StorageBackend, StorageUnavailable]] = []
         missing = ObjectNotFound(name)
-        for copy in list(self._reading):
+        for copy in self._reading:
             try:
                 result = read(copy)
             except ObjectNotFound as error:
@@ -200,8 +200,9 @@ class Mirrored(StorageBackend):
     def _ask_last(self, copies: Sequence[StorageBackend]) -> None:
         """Copies that failed where another helped: until those fail as well, each try would cost its whole deadline."""
         if copies:
-            with self._lock:
-                self._reading.sort(key=lambda copy: copy in copies)
+            # A new tuple, as others read meanwhile: a list that is being sorted looks empty to them, and "no copy has
+            # it" is what they would tell. Of two new orders at once one is lost, which costs one more try.
+            self._reading = tuple(sorted(self._reading, key=lambda copy: copy in copies))
 
     def list(self, prefix: str = "") -> _Infos:
         if prefix.startswith(TRANSIENT):
