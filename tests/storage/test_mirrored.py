@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from backstay.errors import InvalidRequest, ObjectExists, ObjectNotFound, StorageUnavailable
-from backstay.storage.backend import StorageBackend
+from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.crash_order import in_crash_order
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
@@ -155,6 +155,29 @@ def test_a_store_that_is_no_copy_is_not_written_into(world: World, header: bytes
         world.mirror().store(PACK, DATA)
     assert world.b.names() == before
     assert not world.a.inner.exists(PACK)
+
+
+def test_a_store_that_gives_no_parts_is_no_copy(world: World) -> None:
+    world.b.capabilities = Capabilities(range_reads=False)
+    with pytest.raises(InvalidRequest, match="cannot be a copy"):
+        world.mirror().store(PACK, DATA)
+    assert world.b.names() == ["repo.json"]
+
+
+def test_only_the_first_copy_is_asked_what_it_can_do(world: World) -> None:
+    class Silent(Place):
+        """Fails when it is asked, as one does that is out of reach."""
+
+        @property
+        def capabilities(self) -> Capabilities:
+            raise StorageUnavailable(f"{self.url} is out of reach")
+
+        @capabilities.setter
+        def capabilities(self, value: Capabilities) -> None:
+            pass
+
+    world.a.capabilities = Capabilities(atomic_create=False)
+    assert Mirrored([world.a, Silent("b", world.clock)]).capabilities == Capabilities(atomic_create=False)
 
 
 def test_two_stores_cannot_both_decide(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.wrapper import Wrapper
 
 _Infos: TypeAlias = Iterator[ObjectInfo]
@@ -72,6 +72,11 @@ class Limits(Wrapper):
         self._upload, self._download = bucket(policy.upload), bucket(policy.download)
         self._requests = bucket(policy.requests)
         self._slots = None if policy.concurrency is None else threading.BoundedSemaphore(policy.concurrency)
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # never assigned
+        with self._turn():
+            return self.inner.capabilities
 
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         with self._turn():

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
@@ -69,10 +70,11 @@ class Mirrored(StorageBackend):
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
         self._lock = threading.RLock()
-        self.capabilities = Capabilities(
-            atomic_create=copies[0].capabilities.atomic_create,
-            range_reads=all(copy.capabilities.range_reads for copy in copies),
-        )
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # may take requests, and is never assigned
+        """What the first copy can do, which decides. The others are asked when they are first written to."""
+        return replace(self._authority.capabilities, proven=False)
 
     @property
     def url(self) -> str:
