@@ -27,6 +27,7 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
+    StorageMissing,
     StorageUnavailable,
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
@@ -37,6 +38,7 @@ from backstay.storage.mirror_log import PREFIX as MARKS
 from backstay.storage.mirror_log import mark_as_first
 
 _Infos: TypeAlias = Iterator[ObjectInfo]
+_Failure: TypeAlias = tuple[StorageBackend, StorageUnavailable]
 T = TypeVar("T")
 
 _CONDEMNS: Final = "gc/"
@@ -74,6 +76,7 @@ class Mirrored(StorageBackend):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override] # may take requests, and is never assigned
         """What the first copy can do, which decides. The others are asked when they are first written to."""
+        self._require_authority()
         return replace(self._authority.capabilities, proven=False)
 
     @property
@@ -183,7 +186,7 @@ class Mirrored(StorageBackend):
         """From the first copy that has it. Absent only if all say so: raises StorageUnavailable else."""
         if is_transient(name):
             return read(self._authority)
-        failed: list[tuple[StorageBackend, StorageUnavailable]] = []
+        failed: list[_Failure] = []
         missing = ObjectNotFound(name)
         for copy in self._reading:
             try:
@@ -194,6 +197,7 @@ class Mirrored(StorageBackend):
                 failed.append((copy, error))
             else:
                 self._ask_last([copy for copy, _ in failed])
+                self._note_missing(failed)
                 return result
         if failed:
             raise failed[0][1]
@@ -205,6 +209,15 @@ class Mirrored(StorageBackend):
             # A new tuple, as others read meanwhile: a list that is being sorted looks empty to them, and "no copy has
             # it" is what they would tell. Of two new orders at once one is lost, which costs one more try.
             self._reading = tuple(sorted(self._reading, key=lambda copy: copy in copies))
+
+    def _note_missing(self, failed: Sequence[_Failure]) -> None:
+        """Where the first copy was, there is nothing, and another one shows that there should be: an unmounted disk.
+
+        Some stores make their place again for the first object that they get.
+        """
+        for copy, error in failed:
+            if copy is self._authority and isinstance(error, StorageMissing):
+                self._note_unseen(copy, error)
 
     def list(self, prefix: str = "") -> _Infos:
         if prefix.startswith(TRANSIENT):
