@@ -8,6 +8,7 @@ import pytest
 
 from backstay.errors import InvalidRequest, QuotaExceeded, StorageUnavailable
 from backstay.storage import assembly
+from backstay.storage.archive import Archive
 from backstay.storage.assembly import StorageSettings, assemble, engines, local_places, meters
 from backstay.storage.backend import StorageBackend
 from backstay.storage.circuit import CircuitPolicy
@@ -17,9 +18,11 @@ from backstay.storage.memory import MemoryStorage
 from backstay.storage.metered import Metered
 from backstay.storage.mirrored import Mirrored
 from backstay.storage.quota import Quota
+from backstay.storage.read_ahead import ReadAhead
 from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.wrapper import Wrapper
 from backstay.testing import FakeClock, Fault, FaultyBackend
+from backstay.testing.glacier import GlacierStorage
 
 
 class Remote(FaultyBackend):
@@ -89,6 +92,26 @@ def test_a_failure_is_repeated_and_seen_by_the_meter(remotes: dict[str, Remote])
     backend.store("snapshots/x", b"manifest")
     figures = meters(backend)["far://host/a"].snapshot()
     assert figures["store"].errors == {"StorageUnavailable": 1, "ObjectExists": 1}
+
+
+def test_what_an_engine_can_do_passes_through_all_wrappers(remotes: dict[str, Remote]) -> None:
+    class Able(Remote):
+        parallel = 4
+
+        def refuses_damage(self, name: str) -> bool:
+            return name == "probe/damaged"
+
+        def archive(self) -> Archive:
+            return GlacierStorage(clock=FakeClock()).archive()
+
+    for host in "ab":
+        remotes[f"far://{host}"] = Able(f"far://{host}")
+    settings = StorageSettings(mirrors=("far://b",), max_size=1000, limits=LimitPolicy(concurrency=1))
+    backend = assemble("far://a", settings, clock=FakeClock())
+    assert layers(backend) == [Quota, Mirrored, ReadAhead, Limits, Retrying, Metered, Able]
+    assert backend.parallel == 4
+    assert backend.refuses_damage("probe/damaged")
+    assert backend.archive() is not None
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,10 @@ class Limits(Wrapper):
         with self._turn():
             return self.inner.exists(name)
 
+    def refuses_damage(self, name: str) -> bool:
+        with self._turn():
+            return self.inner.refuses_damage(name)
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         if self._slots is None:

@@ -117,6 +117,7 @@ class Follower:
             raise InvalidRequest(
                 f"{self.url} cannot be a copy", cause="it does not give parts of objects", hint="name another store"
             )
+        self._backend.refuses_damage(f"{self._log.probe}-damaged")  # a store that does saves itself a check later
 
     def _catch_up(self, deleted: Sequence[str]) -> None:
         """Send all that the copy lacks, in crash order; then delete what it should not have any more."""

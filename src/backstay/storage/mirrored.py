@@ -31,8 +31,10 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, is_transient
+from backstay.storage.mirror_archive import MirrorArchive
 from backstay.storage.mirror_follower import Follower, Warn
 from backstay.storage.mirror_log import PREFIX as MARKS
 from backstay.storage.mirror_log import mark_as_first
@@ -71,6 +73,7 @@ class Mirrored(StorageBackend):
         self._is_first = False  # whether the first copy says so
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
+        self._archive: Archive | None = None
         self._lock = threading.RLock()
 
     @property
@@ -80,11 +83,34 @@ class Mirrored(StorageBackend):
         return replace(self._authority.capabilities, proven=False)
 
     @property
+    def parallel(self) -> int:  # type: ignore[override] # never assigned
+        """As the copy that gains most by it. The others bear it: calls from several threads are in the contract.
+
+        Crash order bears it too. What refers to an object is stored when the call that stored the object has returned,
+        and before a call returns that failed at a copy, the copy is marked as left behind.
+        """
+        return max(copy.parallel for copy in self._all)
+
+    @property
     def url(self) -> str:
         return self._authority.url
 
     def copies(self) -> Sequence[StorageBackend]:
         return self._all
+
+    def archive(self) -> Archive | None:
+        """How to thaw what no copy gives at once, if there is a copy that freezes."""
+        with self._lock:
+            if self._archive is None:
+                places = [(copy, copy.archive()) for copy in self._all]
+                if any(archive is not None for _, archive in places):
+                    self._archive = MirrorArchive(places)
+            return self._archive
+
+    def refuses_damage(self, name: str) -> bool:
+        """Whether the first copy does. The others try it for themselves when they are first written to."""
+        self._require_authority()
+        return self._authority.refuses_damage(name)
 
     # --- writing ---
 

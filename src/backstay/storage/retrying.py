@@ -103,6 +103,9 @@ class Retrying(Wrapper):
     def exists(self, name: str) -> bool:
         return self._repeat(lambda: self.inner.exists(name))
 
+    def refuses_damage(self, name: str) -> bool:
+        return self._repeat(lambda: self.inner.refuses_damage(name))
+
     def _is_past_end(self, name: str, start: int, length: int | None) -> bool:
         """Whether a range failed because the object is too short, which no second try will change."""
         if not start and length is None:

@@ -55,6 +55,9 @@ class Wrapper(StorageBackend):
     def archive(self) -> Archive | None:
         return self.inner.archive()
 
+    def refuses_damage(self, name: str) -> bool:
+        return self.inner.refuses_damage(name)
+
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)
 
