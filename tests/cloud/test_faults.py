@@ -119,6 +119,35 @@ def test_an_object_in_an_archive_is_told(keys: dict[str, str]) -> None:
         assert "archive class" in error.cause
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "transient"),
+    [
+        *((status, "", False) for status in (400, 404, 405, 411, 413, 414, 422, 431, 501, 505)),
+        *((status, "", True) for status in (408, 425, 429, 500, 502, 503, 504, 522)),
+        (400, "InvalidArgument", False),
+        (409, "BucketNotEmpty", False),
+        (503, "SlowDown", True),
+        (409, "OperationAborted", True),
+        (409, "ConditionalRequestConflict", True),
+        (400, "RequestTimeout", True),
+        (400, "BadDigest", True),
+        (400, "IncompleteBody", True),
+    ],
+)
+def test_only_what_may_pass_by_itself_is_tried_again(
+    keys: dict[str, str], status: int, code: str, transient: bool
+) -> None:
+    body = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+    head = f"HTTP/1.1 {status} Some Reason\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    with answering(head + body) as endpoint:
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        for call in (lambda: store.retrieve("a"), lambda: [*store.list()]):
+            error = failure(call)
+            assert isinstance(error, StorageUnavailable)
+            assert error.transient is transient
+            assert str(status) in error.cause
+
+
 def test_nobody_listens(keys: dict[str, str]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,34 @@ def test_backups_and_collections_get_through(tmp_path: Path, seed: int) -> None:
             assert (found, errors) == (contents(source), [])
     marks = [name for name in stores[0].objects() if name.startswith(("mirror/", "sessions/"))]
     assert marks == ["mirror/first"]
+
+
+class Wide(Store):
+    """Takes several objects at once."""
+
+    parallel = 4
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_copy_that_fails_among_uploads_at_once_stays_a_repository(tmp_path: Path, at: int) -> None:
+    source = make_source(tmp_path / "source")
+    first, copy = Wide("a"), Wide("b")
+    make_repository(Mirrored([first, copy]), source)
+    with open_alone(copy) as repository:
+        before = [snapshot.id for snapshot in repository.snapshots.live()]
+    for number in range(8):
+        (source / f"later-{number}").write_bytes(random.Random(number).randbytes(1 << 20))
+    failing = FaultyBackend(copy)
+    failing.script(Fault(kind="error_before", operation="store", at=at, prefix="packs/"))
+    mirror = Mirrored([first, failing], quorum=1)
+    assert mirror.parallel == 4
+    with Repository.open(mirror, SECRET, environment=SMALL_PACKS) as repository:
+        newest = back_up(repository, source)
+    assert failing.hits["error_before"] == 1
+    for store, snapshots in ((first, [*before, newest]), (copy, before)):
+        with open_alone(store) as repository:
+            assert sorted(snapshot.id for snapshot in repository.snapshots.live()) == sorted(snapshots)
+            assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
 
 
 # --- one name, a commit and a fence ---

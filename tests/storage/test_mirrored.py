@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
-from backstay.errors import InvalidRequest, ObjectExists, ObjectNotFound, StorageUnavailable
-from backstay.storage.backend import StorageBackend
+from backstay.errors import InvalidRequest, ObjectExists, ObjectFrozen, ObjectNotFound, StorageUnavailable
+from backstay.storage.backend import Buffer, Capabilities, StorageBackend
 from backstay.storage.crash_order import in_crash_order
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
+from backstay.storage.registry import probe_capabilities
 from backstay.testing import FakeClock, Fault, FaultyBackend, StorageConformance
 from backstay.testing.faults import Operation
+from backstay.testing.glacier import GlacierStorage
 
 DATA = b"the bytes of a pack" * 10
 PACK = f"packs/ab/{hashlib.sha256(DATA).hexdigest()}"
@@ -156,6 +160,29 @@ def test_a_store_that_is_no_copy_is_not_written_into(world: World, header: bytes
     assert not world.a.inner.exists(PACK)
 
 
+def test_a_store_that_gives_no_parts_is_no_copy(world: World) -> None:
+    world.b.capabilities = Capabilities(range_reads=False)
+    with pytest.raises(InvalidRequest, match="cannot be a copy"):
+        world.mirror().store(PACK, DATA)
+    assert world.b.names() == ["repo.json"]
+
+
+def test_only_the_first_copy_is_asked_what_it_can_do(world: World) -> None:
+    class Silent(Place):
+        """Fails when it is asked, as one does that is out of reach."""
+
+        @property
+        def capabilities(self) -> Capabilities:
+            raise StorageUnavailable(f"{self.url} is out of reach")
+
+        @capabilities.setter
+        def capabilities(self, value: Capabilities) -> None:
+            pass
+
+    world.a.capabilities = Capabilities(atomic_create=False)
+    assert Mirrored([world.a, Silent("b", world.clock)]).capabilities == Capabilities(atomic_create=False)
+
+
 def test_two_stores_cannot_both_decide(world: World) -> None:
     with world.mirror() as mirror:
         mirror.store(PACK, DATA)
@@ -255,6 +282,131 @@ def test_an_object_that_the_first_copy_lost_is_not_deleted_from_the_other(world:
     assert world.b.inner.retrieve(PACK) == DATA
 
 
+# --- what the copies can do ---
+
+
+class Deep(GlacierStorage):
+    """Freezes packs."""
+
+    def __init__(self, name: str, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.name = name
+
+    @property
+    def url(self) -> str:
+        return f"memory:{self.name}"
+
+
+def frozen(world: World, *others: StorageBackend) -> tuple[Deep, Mirrored]:
+    """A mirror whose first copy has frozen a pack."""
+    deep = Deep("deep", world.clock)
+    mirror = Mirrored([deep, *others], quorum=1)
+    mirror.store(PACK, DATA)
+    return deep, mirror
+
+
+def test_a_mirror_of_an_archive_thaws(world: World) -> None:
+    deep, mirror = frozen(world, Deep("deeper", world.clock))
+    with pytest.raises(ObjectFrozen):
+        mirror.retrieve(PACK)
+    archive = mirror.archive()
+    assert archive is not None
+    assert archive.thaw_state(PACK) == "cold"
+    assert archive.holds(PACK, DATA)
+    assert not archive.holds(PACK, b"other")
+    archive.thaw([PACK], days=1)
+    assert archive.thaw_state(PACK) == "thawing"
+    world.clock.advance(archive.usual_s)
+    assert archive.thaw_state(PACK) == "ready"
+    assert mirror.retrieve(PACK) == DATA
+    assert deep.batches == [(PACK,)]
+    with pytest.raises(ObjectNotFound):
+        archive.thaw_state("packs/none")
+
+
+def test_what_another_copy_gives_at_once_is_not_thawed(world: World) -> None:
+    world.b.inner.delete("repo.json")
+    deep, mirror = frozen(world, world.b)
+    archive = mirror.archive()
+    assert archive is not None
+    assert archive.thaw_state(PACK) == "hot"
+    archive.thaw([PACK], days=1)
+    assert deep.batches == []
+    assert mirror.retrieve(PACK) == DATA
+    world.b.inner.delete(PACK)
+    archive.thaw([PACK], days=1)
+    assert deep.batches == [(PACK,)]
+
+
+def test_what_the_other_copy_lost_or_cannot_give_is_thawed(world: World) -> None:
+    world.b.inner.delete("repo.json")
+    deep, mirror = frozen(world, world.b)
+    world.b.unplug()
+    archive = mirror.archive()
+    assert archive is not None
+    archive.thaw([PACK], days=1)
+    assert deep.batches == [(PACK,)]
+    with pytest.raises(StorageUnavailable):
+        archive.thaw_state("packs/none")
+
+
+def test_a_mirror_without_an_archive_has_none(world: World) -> None:
+    assert world.mirror(3).archive() is None
+
+
+class Careful(MemoryStorage):
+    """Says that it checks what arrives."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.tried: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"memory:{self.name}"
+
+    def refuses_damage(self, name: str) -> bool:
+        self.tried.append(name)
+        return True
+
+
+def test_each_copy_tries_whether_it_refuses_damage(world: World) -> None:
+    first, second = Careful("first"), Careful("second")
+    mirror = Mirrored([first, second])
+    assert probe_capabilities(mirror).checksums
+    assert second.tried == [], "it may be no copy of this repository"
+    mirror.store(PACK, DATA)
+    mirror.store(SNAPSHOT, b"manifest")
+    assert (len(first.tried), len(second.tried)) == (1, 1)
+    assert second.tried[0].startswith("probe/")
+
+
+class Meeting(Place):
+    """Packs are stored by two threads at once or not at all."""
+
+    parallel = 4
+    barrier = threading.Barrier(2, timeout=20)
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        if name.startswith("packs/"):
+            self.barrier.wait()
+        super().store(name, data, overwrite=overwrite)
+
+
+def test_a_copy_that_takes_several_objects_at_once_gets_them(world: World) -> None:
+    meeting = Meeting("b", world.clock)
+    meeting.inner.store("repo.json", b"{}")
+    mirror = Mirrored([world.a, meeting], quorum=1)
+    assert mirror.parallel == 4
+    with ThreadPoolExecutor(2) as pool:
+        [*pool.map(mirror.store, ("packs/1", "packs/2"), (b"1", b"2"))]
+        meeting.script(Fault(kind="error_before", operation="store", prefix="packs/3"))
+        [*pool.map(mirror.store, ("packs/3", "packs/4"), (b"3", b"4"))]
+    mirror.store("index/x", b"")
+    assert meeting.names() == ["packs/1", "packs/2", "packs/4", "repo.json"], "no index without a pack that it names"
+
+
 # --- reading ---
 
 
@@ -320,6 +472,28 @@ def test_a_copy_that_failed_is_asked_last(full: World) -> None:
     full.a.heal()
     full.b.unplug()
     assert mirror.retrieve(SNAPSHOT) == b"manifest"
+
+
+def test_who_reads_while_the_copies_change_their_order_finds_what_is_there(full: World) -> None:
+    found: list[bytes] = []
+
+    class Between(Place):
+        """Another thread reads while this copy is compared with the one that failed."""
+
+        def __eq__(self, other: object) -> bool:
+            reader = threading.Thread(target=lambda: found.append(mirror.retrieve(SNAPSHOT)))
+            reader.start()
+            reader.join()
+            return self is other
+
+        __hash__ = Place.__hash__
+
+    other = Between("b", full.clock)
+    other.inner.store(PACK, DATA)
+    mirror = Mirrored([full.a, other])
+    full.a.script(Fault(kind="error_before", operation="retrieve"))
+    assert mirror.retrieve(PACK) == DATA
+    assert found == [b"manifest"]
 
 
 def test_a_listing_holds_what_any_copy_holds(full: World) -> None:

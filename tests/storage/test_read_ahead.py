@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -96,6 +97,39 @@ def test_a_failure_is_told_and_not_kept(far: Counting) -> None:
     with pytest.raises(StorageUnavailable, match="down"):
         near.retrieve(PACK, start=10, length=10)
     assert near.retrieve(PACK, start=10, length=10) == bytes(10)
+
+
+def test_a_thread_that_is_stopped_stops_nobody_who_waits_for_the_same_piece(
+    far: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetching, waiting = threading.Event(), threading.Event()
+
+    class Awaited(Future[bytes]):
+        def result(self, timeout: float | None = None) -> bytes:
+            waiting.set()
+            return super().result(timeout)
+
+    class Stopped(Counting):
+        """The first who reads is stopped by Ctrl-C, when another one waits for what he reads."""
+
+        def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+            if not fetching.is_set():
+                fetching.set()
+                assert waiting.wait(20)
+                raise KeyboardInterrupt
+            return super().retrieve(name, start=start, length=length)
+
+    monkeypatch.setattr(read_ahead, "Future", Awaited)
+    stopped = Stopped()
+    stopped.store(PACK, bytes(5000))
+    near = ReadAhead(stopped)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(near.retrieve, PACK, start=10, length=10)
+        assert fetching.wait(20)
+        second = pool.submit(near.retrieve, PACK, start=20, length=10)
+        assert second.result(20) == bytes(10)
+        assert isinstance(first.exception(20), KeyboardInterrupt)
+    assert stopped.reads == [(0, 1000)]
 
 
 def test_a_pack_that_is_deleted_is_gone(far: Counting) -> None:

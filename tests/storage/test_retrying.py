@@ -17,7 +17,7 @@ from backstay.errors import (
     StorageMissing,
     StorageUnavailable,
 )
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.retrying import Retrying, RetryPolicy
@@ -158,6 +158,29 @@ def test_an_interrupt_is_not_repeated(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         Retrying(Pressed(), clock=world.clock).store("a", b"")
     assert world.clock.slept == []
+
+
+class Stumbling(MemoryStorage):
+    """Cannot say at first what it can do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        self.asked += 1
+        if self.asked < 3:
+            raise StorageUnavailable("the line is down")
+        return Capabilities(atomic_create=False)
+
+
+def test_what_a_store_can_do_is_asked_with_retries_and_not_before_it_is_wanted() -> None:
+    store = Stumbling()
+    backend = Retrying(store, clock=FakeClock())
+    assert store.asked == 0
+    assert backend.capabilities == Capabilities(atomic_create=False)
+    assert store.asked == 3
 
 
 # --- lost acknowledgements ---

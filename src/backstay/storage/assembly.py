@@ -21,6 +21,7 @@ from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.storage.backend import StorageBackend
 from backstay.storage.circuit import Circuit, CircuitPolicy
+from backstay.storage.cloud_address import OPTIONS, parse_address
 from backstay.storage.limits import LimitPolicy, Limits
 from backstay.storage.local import LocalStorage
 from backstay.storage.memory import MemoryStorage
@@ -90,17 +91,21 @@ def _reach(
     """One place, with the wrappers that belong to it alone."""
     backend = open_backend(url, create=create)
     if not isinstance(backend, _AT_HAND):
-        circuit = circuits.setdefault(_endpoint(url), Circuit(policy.circuit, clock))
-        backend = Retrying(Metered(backend, clock=clock), policy=policy, clock=clock, circuit=circuit)
+        known = circuits.setdefault(_server(url), Circuit(policy.circuit, clock))
+        backend = Retrying(
+            Metered(backend, clock=clock), policy=policy, clock=clock, circuit=known.under(policy.circuit)
+        )
     if limits != LimitPolicy():
         backend = Limits(backend, limits, clock=clock)
     return backend if backend.parallel == 1 else ReadAhead(backend)
 
 
-def _endpoint(url: str) -> str:
-    """The part of an address that says which server is meant."""
+def _server(url: str) -> str:
+    """The part of an address that says who is talked to; for clouds that is not the name in its first place."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}"
+    if parts.scheme.lower() in OPTIONS:
+        return parse_address(url).server
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 def engines(backend: StorageBackend) -> Iterator[StorageBackend]:

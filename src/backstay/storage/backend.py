@@ -50,6 +50,10 @@ class StorageBackend(ABC):
     """
 
     capabilities: Capabilities = Capabilities()
+    """May be a property that asks the store, and tries it out where that makes its place: for those about to write.
+
+    So it raises StorageUnavailable, and nobody asks who only opens or reads.
+    """
     parallel: int = 1
     """Calls at once from which on more are no faster: 1 where the disk or one connection is the limit."""
 

@@ -33,6 +33,13 @@ class CloudAddress:
         """An option's value, if it was given."""
         return dict(self.options).get(option)
 
+    @property
+    def server(self) -> str:
+        """Who answers for it, and for other buckets too: the endpoint, else the provider's for a region or account."""
+        if endpoint := self.get("endpoint"):
+            return f"{self.scheme}://{urlsplit(endpoint).netloc}".lower()
+        return f"{self.scheme}:{self.get('region') or self.get('account') or ''}"
+
     def __str__(self) -> str:
         place = f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
         return f"{place}?{urlencode(self.options, safe=':/')}" if self.options else place

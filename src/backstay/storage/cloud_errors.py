@@ -39,6 +39,17 @@ _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _FULL: Final = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
 _FROZEN: Final = "InvalidObjectState"  # it lies in an archive class and was not thawed
 _LOST_RACE: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})  # not "exists": try again
+# What may be answered differently when the same is asked again. From 520 on they are those of Cloudflare, for a store
+# behind it that it does not reach.
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+_PASSING_CODES: Final = _LOST_RACE | {
+    "RequestTimeout",  # S3 gives these with the status 400, though only the way here was at fault
+    "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "Md5Mismatch",
+}
 _CREDENTIALS: Final = "check the credentials: which key, for which store, and until when it is good"
 _HINTS: Final = {
     "RequestTimeTooSkewed": "set this machine's clock",
@@ -51,6 +62,8 @@ _HINTS: Final = {
     "PermanentRedirect": "name the bucket's region: ?region=REGION",
     "InvalidStorageClass": "choose a storage class that this store knows",
 }
+_TOO_LARGE: Final = "raise the limit for uploads of the store, or of a proxy before it, above 64 MiB"
+_NOT_TAKEN: Final = "the store takes no such request: check the endpoint, and what answers there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,11 @@ class Answer:
     def says_no_key(self) -> bool:
         """Whether the store itself said that there is no such object; a status 404 alone may come from anywhere."""
         return self.status == 404 and self.code in _NO_KEY
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed by itself later; when no answer came, it may."""
+        return self.status < 400 or self.status in _PASSING or self.code in _PASSING_CODES
 
     @property
     def says_no_bucket(self) -> bool:
@@ -109,4 +127,6 @@ def failure(error: BaseException, title: str) -> StorageUnavailable | Insufficie
         return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
     if answer.status in (401, 403) or (hint and answer.status < 500):
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
+    if not answer.may_pass:
+        return StorageRefused(title, cause=cause, hint=_TOO_LARGE if answer.status == 413 else _NOT_TAKEN)
     return StorageUnavailable(title, cause=cause, hint=hint)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
+from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
 from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
@@ -47,8 +50,9 @@ class Answer:
 class HttpClient:
     """Knows one server. `origin` is `http://host:port`; a request is sent once, and follows no redirection."""
 
-    def __init__(self, origin: str, login: Login | None = None) -> None:
+    def __init__(self, origin: str, login: Login | None = None, *, clock: Clock) -> None:
         self._origin = origin
+        self._clock = clock
         self._login = HttpLogin(login) if login else None
         self._pool = _pool(origin)
 
@@ -79,7 +83,7 @@ class HttpClient:
         if answer.status == _FULL:
             return InsufficientSpace(title, cause=cause)
         if answer.status in _BUSY:
-            return StorageUnavailable(title, cause=cause, retry_after=_seconds(answer.number("Retry-After")))
+            return StorageUnavailable(title, cause=cause, retry_after=self._wait(answer))
         if answer.status == _TOO_LARGE:
             return StorageUnavailable(title, cause=cause, hint="raise the server's limit for uploads above 64 MiB")
         if "Location" in answer.headers:
@@ -88,6 +92,17 @@ class HttpClient:
 
     def close(self) -> None:
         self._pool.clear()
+
+    def _wait(self, answer: Answer) -> float | None:
+        """How long the server wants to be left alone, in seconds: it may say so, or give the time when that ends."""
+        try:
+            if (seconds := answer.number("Retry-After")) is not None:
+                return float(seconds)
+            end = parsedate_to_datetime(answer.headers.get("Retry-After", ""))
+        except (ValueError, OverflowError):  # it says nothing, or nothing that could be meant
+            return None
+        end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)  # "-0000" is UTC too
+        return max((end - self._clock.now()).total_seconds(), 0.0)
 
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
@@ -171,10 +186,6 @@ def _cause(error: urllib3.exceptions.HTTPError) -> str:
     return strerror or str(inner) or type(inner).__name__
 
 
-def _seconds(number: int | None) -> float | None:
-    return None if number is None else float(number)
-
-
 def _pool(origin: str) -> urllib3.PoolManager:
     """Connections to the server, or to the proxy that the environment names for it."""
     parts = urlsplit(origin)
@@ -182,9 +193,10 @@ def _pool(origin: str) -> urllib3.PoolManager:
     if not proxy or proxy_bypass(parts.hostname or ""):
         return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=client_context())
     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
     return urllib3.ProxyManager(
-        f"{at.scheme}://{at.hostname}:{at.port or 3128}",
+        f"{at.scheme}://{host}:{at.port or 3128}",
         maxsize=_CONNECTIONS,
         ssl_context=client_context(),
         proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,

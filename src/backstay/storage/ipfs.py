@@ -85,7 +85,7 @@ class IpfsStorage(StorageBackend):
         self._address = replaced(address, port=address.port or _PORT)
         self._root = address.path
         self._clock = clock
-        self._http = HttpClient(f"http://{self._address.place}", login)
+        self._http = HttpClient(f"http://{self._address.place}", login, clock=clock)
         self._turns = Turns()
         self._seen = False  # whether the directory has been there
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.wrapper import Wrapper
 
 _Infos: TypeAlias = Iterator[ObjectInfo]
@@ -73,6 +73,11 @@ class Limits(Wrapper):
         self._requests = bucket(policy.requests)
         self._slots = None if policy.concurrency is None else threading.BoundedSemaphore(policy.concurrency)
 
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # never assigned
+        with self._turn():
+            return self.inner.capabilities
+
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         with self._turn():
             _take(self._upload, memoryview(data).nbytes)
@@ -101,6 +106,10 @@ class Limits(Wrapper):
     def exists(self, name: str) -> bool:
         with self._turn():
             return self.inner.exists(name)
+
+    def refuses_damage(self, name: str) -> bool:
+        with self._turn():
+            return self.inner.refuses_damage(name)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

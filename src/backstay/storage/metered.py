@@ -90,6 +90,10 @@ class Metered(Wrapper):
         with self._measured("stat"):
             return self.inner.exists(name)
 
+    def refuses_damage(self, name: str) -> bool:
+        with self._measured("store"):
+            return self.inner.refuses_damage(name)
+
     @contextmanager
     def _measured(self, operation: Operation) -> Iterator[_Call]:
         begun = self._clock.monotonic()

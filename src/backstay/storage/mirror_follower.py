@@ -112,6 +112,12 @@ class Follower:
                 cause=f"its {REPO} differs" if theirs is not None and ours is not None else f"one has no {REPO}",
                 hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
             )
+        # Only now: a store that is asked what it can do may get an object to try it with.
+        if not self._backend.capabilities.range_reads:
+            raise InvalidRequest(
+                f"{self.url} cannot be a copy", cause="it does not give parts of objects", hint="name another store"
+            )
+        self._backend.refuses_damage(f"{self._log.probe}-damaged")  # a store that does saves itself a check later
 
     def _catch_up(self, deleted: Sequence[str]) -> None:
         """Send all that the copy lacks, in crash order; then delete what it should not have any more."""

@@ -44,6 +44,11 @@ class MirrorLog:
         self._place = f"{PREFIX}{copy_id(url)}/"
         self._writer = random(16).hex()
 
+    @property
+    def probe(self) -> str:
+        """The name of an object of this writer to try something with."""
+        return f"probe/{self._writer}"
+
     def read(self) -> Backlog:
         """Everything that others left."""
         backlog = Backlog()
@@ -86,12 +91,11 @@ class MirrorLog:
 
     def _store_time(self) -> int:
         """Now by the clock of the store, which stamped the marks."""
-        name = f"probe/{self._writer}"  # which collections remove, should this process die here
-        self._authority.store(name, b"", overwrite=True)
+        self._authority.store(self.probe, b"", overwrite=True)  # collections remove it, should this process die here
         try:
-            return self._authority.stat(name).modified_ns
+            return self._authority.stat(self.probe).modified_ns
         finally:
-            self._authority.delete(name)
+            self._authority.delete(self.probe)
 
     def _own(self, kind: str) -> str:
         return f"{self._place}{kind}/{self._writer}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
@@ -26,16 +27,20 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
+    StorageMissing,
     StorageUnavailable,
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, is_transient
+from backstay.storage.mirror_archive import MirrorArchive
 from backstay.storage.mirror_follower import Follower, Warn
 from backstay.storage.mirror_log import PREFIX as MARKS
 from backstay.storage.mirror_log import mark_as_first
 
 _Infos: TypeAlias = Iterator[ObjectInfo]
+_Failure: TypeAlias = tuple[StorageBackend, StorageUnavailable]
 T = TypeVar("T")
 
 _CONDEMNS: Final = "gc/"
@@ -64,15 +69,27 @@ class Mirrored(StorageBackend):
         self._all = tuple(copies)
         self._authority = copies[0]
         self._others = [Follower(copies[0], copy, warn=warn, random=random) for copy in copies[1:]]
-        self._reading = list(copies)
+        self._reading = self._all  # in the order in which they are asked
         self._is_first = False  # whether the first copy says so
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
+        self._archive: Archive | None = None
         self._lock = threading.RLock()
-        self.capabilities = Capabilities(
-            atomic_create=copies[0].capabilities.atomic_create,
-            range_reads=all(copy.capabilities.range_reads for copy in copies),
-        )
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # may take requests, and is never assigned
+        """What the first copy can do, which decides. The others are asked when they are first written to."""
+        self._require_authority()
+        return replace(self._authority.capabilities, proven=False)
+
+    @property
+    def parallel(self) -> int:  # type: ignore[override] # never assigned
+        """As the copy that gains most by it. The others bear it: calls from several threads are in the contract.
+
+        Crash order bears it too. What refers to an object is stored when the call that stored the object has returned,
+        and before a call returns that failed at a copy, the copy is marked as left behind.
+        """
+        return max(copy.parallel for copy in self._all)
 
     @property
     def url(self) -> str:
@@ -80,6 +97,20 @@ class Mirrored(StorageBackend):
 
     def copies(self) -> Sequence[StorageBackend]:
         return self._all
+
+    def archive(self) -> Archive | None:
+        """How to thaw what no copy gives at once, if there is a copy that freezes."""
+        with self._lock:
+            if self._archive is None:
+                places = [(copy, copy.archive()) for copy in self._all]
+                if any(archive is not None for _, archive in places):
+                    self._archive = MirrorArchive(places)
+            return self._archive
+
+    def refuses_damage(self, name: str) -> bool:
+        """Whether the first copy does. The others try it for themselves when they are first written to."""
+        self._require_authority()
+        return self._authority.refuses_damage(name)
 
     # --- writing ---
 
@@ -181,9 +212,9 @@ class Mirrored(StorageBackend):
         """From the first copy that has it. Absent only if all say so: raises StorageUnavailable else."""
         if is_transient(name):
             return read(self._authority)
-        failed: list[tuple[StorageBackend, StorageUnavailable]] = []
+        failed: list[_Failure] = []
         missing = ObjectNotFound(name)
-        for copy in list(self._reading):
+        for copy in self._reading:
             try:
                 result = read(copy)
             except ObjectNotFound as error:
@@ -192,6 +223,7 @@ class Mirrored(StorageBackend):
                 failed.append((copy, error))
             else:
                 self._ask_last([copy for copy, _ in failed])
+                self._note_missing(failed)
                 return result
         if failed:
             raise failed[0][1]
@@ -200,8 +232,18 @@ class Mirrored(StorageBackend):
     def _ask_last(self, copies: Sequence[StorageBackend]) -> None:
         """Copies that failed where another helped: until those fail as well, each try would cost its whole deadline."""
         if copies:
-            with self._lock:
-                self._reading.sort(key=lambda copy: copy in copies)
+            # A new tuple, as others read meanwhile: a list that is being sorted looks empty to them, and "no copy has
+            # it" is what they would tell. Of two new orders at once one is lost, which costs one more try.
+            self._reading = tuple(sorted(self._reading, key=lambda copy: copy in copies))
+
+    def _note_missing(self, failed: Sequence[_Failure]) -> None:
+        """Where the first copy was, there is nothing, and another one shows that there should be: an unmounted disk.
+
+        Some stores make their place again for the first object that they get.
+        """
+        for copy, error in failed:
+            if copy is self._authority and isinstance(error, StorageMissing):
+                self._note_unseen(copy, error)
 
     def list(self, prefix: str = "") -> _Infos:
         if prefix.startswith(TRANSIENT):

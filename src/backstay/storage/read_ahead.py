@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Final, TypeAlias
 
 from backstay.storage.backend import StorageBackend
@@ -61,25 +61,38 @@ class ReadAhead(Wrapper):
     def _piece(self, name: str, number: int, size: int) -> bytes:
         """One piece; several threads that ask for the same one wait for the first."""
         key = (name, number)
-        with self._lock:
-            found = self._pieces.get(key)
-            mine = found is None
-            if found is None:
-                found = self._pieces[key] = Future()
-            self._pieces.move_to_end(key)
-            while len(self._pieces) > KEPT:
-                self._pieces.popitem(last=False)
-        if mine:
-            self._fill(key, found, size)
-        return found.result()
+        while True:
+            with self._lock:
+                found = self._pieces.get(key)
+                mine = found is None
+                if found is None:
+                    found = self._pieces[key] = Future()
+                self._pieces.move_to_end(key)
+                while len(self._pieces) > KEPT:
+                    self._pieces.popitem(last=False)
+            if mine:
+                self._fill(key, found, size)
+            try:
+                return found.result()
+            except CancelledError:
+                if not found.cancelled():  # else who fetched it was stopped, and nobody has told this thread to stop
+                    raise
 
     def _fill(self, key: _Key, piece: Future[bytes], size: int) -> None:
         name, number = key
         start = number * PIECE
         try:
             piece.set_result(self.inner.retrieve(name, start=start, length=min(PIECE, size - start)))
-        except BaseException as error:  # noqa: BLE001 - handed to all who wait for the piece
-            with self._lock:  # whoever asks later tries again
-                if self._pieces.get(key) is piece:
-                    del self._pieces[key]
+        except Exception as error:  # noqa: BLE001 - handed to all who wait for the piece
+            self._forget(key, piece)
             piece.set_exception(error)
+        except BaseException:  # Ctrl-C, which means this thread alone
+            self._forget(key, piece)
+            piece.cancel()
+            raise
+
+    def _forget(self, key: _Key, piece: Future[bytes]) -> None:
+        """Whoever asks for it from now on tries again."""
+        with self._lock:
+            if self._pieces.get(key) is piece:
+                del self._pieces[key]

@@ -25,7 +25,7 @@ from backstay.core.clock import Clock
 from backstay.core.quantities import format_duration
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.storage.addressing import contradicts_name, is_addressed
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.wrapper import Wrapper
 
@@ -74,6 +74,10 @@ class Retrying(Wrapper):
         self._clock, self._sleep, self._random = clock, sleep or clock.sleep, random
         self._circuit = circuit or Circuit(self._policy.circuit, clock)
 
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # never assigned
+        return self._repeat(lambda: self.inner.capabilities)
+
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         storing = _Storing(self.inner, name, data, overwrite=overwrite)
         self._repeat(storing.once, size=memoryview(data).nbytes)
@@ -98,6 +102,9 @@ class Retrying(Wrapper):
 
     def exists(self, name: str) -> bool:
         return self._repeat(lambda: self.inner.exists(name))
+
+    def refuses_damage(self, name: str) -> bool:
+        return self._repeat(lambda: self.inner.refuses_damage(name))
 
     def _is_past_end(self, name: str, start: int, length: int | None) -> bool:
         """Whether a range failed because the object is too short, which no second try will change."""

@@ -6,8 +6,8 @@ import asyncio
 import os
 import stat
 import zlib
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncssh
@@ -27,7 +27,7 @@ from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.loop_thread import LoopThread
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
-from backstay.storage.sftp_connections import SftpConnections
+from backstay.storage.sftp_connections import Lent, SftpConnections
 from backstay.storage.sftp_files import (
     ABSENT,
     EXISTS,
@@ -234,17 +234,17 @@ class SftpStorage(StorageBackend):
 
     async def _retrieve(self, name: str, start: int, length: int | None) -> bytes:
         path = self._path(name)
-        async with self._client(length or 0) as sftp:
+        async with self._lent() as lent:
             try:
-                file = await sftp.open(path, FXF_READ, encoding=None)
+                file = await lent.sftp.open(path, FXF_READ, encoding=None)
             except _SFTPError:
-                attributes = await self._find(sftp, path)
+                attributes = await self._find(lent.sftp, path)
                 if attributes is None or kind_of(attributes) == stat.S_IFDIR:
                     raise ObjectNotFound(name) from None
                 raise
             self._seen = True
             try:
-                return await _read(file, name, start, length)
+                return await _read(file, name, start, length, lent.expect)
             finally:
                 with suppress(_SFTPError):
                     await file.close()
@@ -365,10 +365,13 @@ class SftpStorage(StorageBackend):
 
     @asynccontextmanager
     async def _client(self, size: int = 0) -> AsyncIterator[SFTPClient]:
+        async with self._lent(size) as lent:
+            yield lent.sftp
+
+    def _lent(self, size: int = 0) -> AbstractAsyncContextManager[Lent]:
         if self._connections is None:
             self._connections = SftpConnections(self._address, self._password)
-        async with self._connections.client(size) as sftp:
-            yield sftp
+        return self._connections.lend(size)
 
     def _call(self, work: Coroutine[Any, Any, T], title: str) -> T:
         """Wait for the work, and put what the server said into our words."""
@@ -383,11 +386,14 @@ class SftpStorage(StorageBackend):
             raise StorageUnavailable(title, cause=str(error) or type(error).__name__) from error
 
 
-async def _read(file: asyncssh.SFTPClientFile, name: str, start: int, length: int | None) -> bytes:
+async def _read(
+    file: asyncssh.SFTPClientFile, name: str, start: int, length: int | None, expect: Callable[[int], None]
+) -> bytes:
     attributes = await file.stat()
     if kind_of(attributes) not in (stat.S_IFREG, 0):
         raise ObjectNotFound(name)  # OpenSSH opens directories too
     wanted = span(name, start, length, attributes.size or 0)  # before anything is allocated
+    expect(wanted)
     data: bytes = await file.read(wanted, start) if wanted else b""
     if len(data) != wanted:
         raise too_short(name, start, length, start + len(data))

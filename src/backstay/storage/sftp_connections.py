@@ -38,6 +38,20 @@ class _Connection:
     calls: int = 0  # under way
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A client for one call, and until when the call is waited for."""
+
+    sftp: asyncssh.SFTPClient
+    _limit: asyncio.Timeout
+
+    def expect(self, size: int) -> None:
+        """Wait longer: it has turned out that so many bytes are to be moved."""
+        until = self._limit.when()
+        assert until is not None
+        self._limit.reschedule(until + size / _SLOWEST)
+
+
 class SftpConnections:
     """Lends SFTP clients; a coroutine's property, used on one event loop only.
 
@@ -51,13 +65,13 @@ class SftpConnections:
         self._opening = asyncio.Lock()
 
     @asynccontextmanager
-    async def client(self, size: int = 0) -> AsyncIterator[asyncssh.SFTPClient]:
+    async def lend(self, size: int = 0) -> AsyncIterator[Lent]:
         """A client for one call that moves `size` bytes. SFTPError stays; all else is StorageUnavailable."""
         connection = await self._least_busy()
         connection.calls += 1
         try:
-            async with asyncio.timeout(_PATIENCE_S + size / _SLOWEST):
-                yield connection.sftp
+            async with asyncio.timeout(_PATIENCE_S + size / _SLOWEST) as limit:
+                yield Lent(connection.sftp, limit)
         except _DEAD as error:
             connection.ssh.abort()  # other calls on it would wait for what does not come
             raise self._lost(error) from error

@@ -69,7 +69,7 @@ class WebdavStorage(StorageBackend):
         self._clock = clock
         origin = f"{'https' if address.scheme == 'webdavs' else 'http'}://{address.place}"
         self._origin = origin
-        self._http = HttpClient(origin, login)
+        self._http = HttpClient(origin, login, clock=clock)
         self._turns = Turns()
         self._seen = False  # whether the collection has been there
         self._locks = WebdavLocks(self._http, clock)

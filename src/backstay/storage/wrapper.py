@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
@@ -17,8 +17,14 @@ class Wrapper(StorageBackend):
 
     def __init__(self, inner: StorageBackend) -> None:
         self.inner = inner
-        self.capabilities = inner.capabilities
-        self.parallel = inner.parallel
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override] # asked for when it is wanted: it may take a request
+        return self.inner.capabilities
+
+    @property
+    def parallel(self) -> int:  # type: ignore[override] # never assigned
+        return self.inner.parallel
 
     @property
     def url(self) -> str:
@@ -48,6 +54,9 @@ class Wrapper(StorageBackend):
 
     def archive(self) -> Archive | None:
         return self.inner.archive()
+
+    def refuses_damage(self, name: str) -> bool:
+        return self.inner.refuses_damage(name)
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)

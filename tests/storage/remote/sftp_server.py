@@ -27,6 +27,7 @@ class Behaviour:
         self.fail: dict[str, int] = {}  # method: errno
         self.free: int | None = None  # bytes that it says are left on its disk
         self.stored_less = 0  # bytes that a written file loses
+        self.read_s = 0.0  # how long a read takes
         self.calls: Counter[str] = Counter()
 
 
@@ -64,6 +65,12 @@ class _Server(asyncssh.SFTPServer):
 
     def read(self, file_obj: object, offset: int, size: int) -> Any:
         self._called("read")
+        if not self._behaviour.read_s:
+            return super().read(file_obj, offset, size)
+        return self._read_later(file_obj, offset, size)
+
+    async def _read_later(self, file_obj: object, offset: int, size: int) -> Any:
+        await asyncio.sleep(self._behaviour.read_s)
         return super().read(file_obj, offset, size)
 
     def fsync(self, file_obj: Any) -> Any:

@@ -23,6 +23,7 @@ from backstay.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from backstay.storage import sftp_connections
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.registry import open_backend, probe_capabilities
 from backstay.storage.sftp import SftpStorage, open_sftp
@@ -386,6 +387,27 @@ def test_a_connection_lost_while_storing(
             assert store.retrieve(NAME) == DATA
             store.store(NAME, LARGE, overwrite=True)
             assert store.retrieve(NAME) == LARGE
+
+
+@pytest.mark.parametrize("length", [None, len(DATA)])
+def test_a_read_may_take_what_its_bytes_need(
+    server: SftpServer, store: SftpStorage, monkeypatch: pytest.MonkeyPatch, length: int | None
+) -> None:
+    store.store(NAME, DATA)
+    monkeypatch.setattr(sftp_connections, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(sftp_connections, "_SLOWEST", len(DATA) // 20)
+    server.behaviour.read_s = 1.2
+    assert store.retrieve(NAME, length=length) == DATA
+
+
+def test_a_read_that_takes_longer_than_its_bytes_need_is_given_up(
+    server: SftpServer, store: SftpStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.store(NAME, DATA)
+    monkeypatch.setattr(sftp_connections, "_PATIENCE_S", 0.2)
+    server.behaviour.read_s = 0.8
+    with pytest.raises(StorageUnavailable, match="did not answer in time"):
+        store.retrieve(NAME)
 
 
 def test_a_connection_lost_while_reading(server: SftpServer, trusted: Path, keys: Keys) -> None:

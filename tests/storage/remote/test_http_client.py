@@ -1,0 +1,56 @@
+"""What an HTTP server's answers mean, and the way to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+import urllib3
+
+from backstay.errors import StorageUnavailable
+from backstay.storage.http_client import Answer, HttpClient, _pool
+from backstay.testing import FakeClock
+
+NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("said", "wait"),
+    [
+        ("120", 120.0),
+        ("Wed, 21 Oct 2026 07:29:30 GMT", 90.0),
+        ("Wednesday, 21-Oct-26 07:29:30 GMT", 90.0),
+        ("Wed, 21 Oct 2026 07:29:30 -0000", 90.0),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0),
+        ("Wed, 99 Oct 2026 07:29:30 GMT", None),
+        ("Wed, 21 Oct 99999999999 07:29:30 GMT", None),
+        ("9" * 5000, None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says(said: str, wait: float | None, status: int) -> None:
+    client = HttpClient("http://127.0.0.1:1", clock=FakeClock(NOW))
+    error = client.failure("cannot read a", Answer(status, {"Retry-After": said}, b""))
+    assert isinstance(error, StorageUnavailable)
+    assert error.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("named", "proxy"),
+    [
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("[2001:db8::7]", "http://[2001:db8::7]:3128"),
+        ("http://proxy.example", "http://proxy.example:3128"),
+        ("http://me:word@10.0.0.1:99", "http://10.0.0.1:99"),
+    ],
+)
+def test_a_proxy_is_found_where_the_environment_says(named: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", named)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    pool = _pool("http://store.example")
+    assert isinstance(pool, urllib3.ProxyManager)
+    assert pool.proxy is not None
+    assert pool.proxy.url == proxy
