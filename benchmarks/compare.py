@@ -167,29 +167,29 @@ def compare(programs: Sequence[Program], tree: Path, scratch: Path, rounds: int)
     return series
 
 
-def document(series: dict[str, Series], tree: Path, rounds: int) -> dict[str, object]:
-    """Everything as one JSON object; a ratio is backstay's time by the other's."""
+def figures(series: dict[str, Series]) -> dict[str, object]:
+    """Each program's medians; a ratio is backstay's time by the other's."""
     ours = series["backstay"]
     return {
-        "tree": str(tree),
-        "tree_bytes": tree_size(tree),
-        "rounds": rounds,
-        "programs": {
-            name: {
-                "stored_bytes": found.stored,
-                "steps": {
-                    step: {
-                        "seconds": round(found.seconds(step), 3),
-                        "peak_bytes": found.peak(step),
-                        "ratio": round(ours.seconds(step) / found.seconds(step), 3),
-                        "all_seconds": [round(measured.seconds, 3) for measured in found.times[step]],
-                    }
-                    for step in STEPS
-                },
-            }
-            for name, found in series.items()
-        },
+        name: {
+            "stored_bytes": found.stored,
+            "steps": {
+                step: {
+                    "seconds": round(found.seconds(step), 3),
+                    "peak_bytes": found.peak(step),
+                    "ratio": round(ours.seconds(step) / found.seconds(step), 3),
+                    "all_seconds": [round(measured.seconds, 3) for measured in found.times[step]],
+                }
+                for step in STEPS
+            },
+        }
+        for name, found in series.items()
     }
+
+
+def document(series: dict[str, Series], tree: Path, rounds: int) -> dict[str, object]:
+    """Everything as one JSON object."""
+    return {"tree": str(tree), "tree_bytes": tree_size(tree), "rounds": rounds, "programs": figures(series)}
 
 
 def table(series: dict[str, Series]) -> str:

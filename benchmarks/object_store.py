@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs
 
 from backstay.storage.registry import open_backend
-from benchmarks.compare import SECRET, STEPS, Backstay, Program, Restic, Series
+from benchmarks.compare import SECRET, STEPS, Backstay, Program, Restic, Series, figures
 from benchmarks.measured import ProgramFailed, empty, run, surroundings
 
 
@@ -53,7 +53,10 @@ def address(program: Program, endpoint: str, name: str) -> str:
 
 def measure(endpoint: str, tree: Path, scratch: Path, rounds: int, label: str) -> dict[str, Series]:
     """All steps of both programs, which take turns."""
-    programs: list[Program] = [Backstay(), *(program for program in (Restic(),) if program.is_installed())]
+    programs: list[Program] = [Backstay(), Restic()]
+    if not Restic().is_installed():
+        print("restic is not installed: there is nothing to compare with", file=sys.stderr)
+        programs.pop()
     series = {program.name: Series() for program in programs}
     for number in range(rounds):
         for program in programs:
@@ -107,6 +110,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--listing", type=int, metavar="N", help="only list so many objects")
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="backstay-s3-", dir=options.scratch) as made:
         scratch = Path(made)
@@ -118,9 +122,14 @@ def main() -> int:
                 "large files": large_tree(scratch / "large", options.mib),
                 "small files": small_tree(scratch / "small", options.files),
             }
-            for label, tree in trees.items():
-                series = measure(endpoint, tree, scratch, options.rounds, label.replace(" ", "-"))
-                print(table(label, series), flush=True)
+            measured = {
+                label: measure(endpoint, tree, scratch, options.rounds, label.replace(" ", "-"))
+                for label, tree in trees.items()
+            }
+    if options.json:
+        print(json.dumps({label: figures(series) for label, series in measured.items()}, indent=2))
+    else:
+        print("\n".join(table(label, series) for label, series in measured.items()))
     return 0
 
 
