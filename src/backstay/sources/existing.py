@@ -12,7 +12,7 @@ from backstay.repository.nodes import Node
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.restore_errors import failure
 
-_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK: Final = 1 << 20
 
 
@@ -56,7 +56,7 @@ def _same_bytes(directory: Place, name: bytes, node: Node) -> bool:
     """Compare the digest of the data, which leaves holes out, and then look that the holes hold nothing."""
     fd = -1
     try:
-        fd = os.open(name, _OPEN, dir_fd=directory.fd)
+        fd = os.open(name, READING, dir_fd=directory.fd)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return False
         digest = hashlib.sha256()

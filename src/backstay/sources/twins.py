@@ -8,10 +8,10 @@ from collections import OrderedDict
 from typing import Final
 
 from backstay.errors import BackstayError
+from backstay.sources.existing import READING
 from backstay.sources.files_target import FilesTarget, TargetDirectory
 
 OPEN_DIRECTORIES: Final = 64  # kept open, because twins come in families
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Twins:
@@ -53,7 +53,7 @@ class Twins:
 
 
 def _read(directory: int, name: bytes, length: int) -> bytes | None:
-    fd = os.open(name, _READ, dir_fd=directory)
+    fd = os.open(name, READING, dir_fd=directory)
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size != length:
