@@ -22,6 +22,7 @@ from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Pati
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
+from backstay.storage.retention import must_stay
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetOptions, ObjectMeta
@@ -75,7 +76,7 @@ class ObjectStorage(StorageBackend):
         self._see_bucket()
         try:
             answer = obstore.put(
-                self._clients.for_storing(len(body)),
+                self._clients.for_storing(len(body), lock=must_stay(name)),
                 self._root + name,
                 body,
                 attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
