@@ -8,6 +8,7 @@ from typing import TypeAlias
 from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
+from backstay.storage.retention import Retention
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
@@ -48,6 +49,9 @@ class Wrapper(StorageBackend):
 
     def archive(self) -> Archive | None:
         return self.inner.archive()
+
+    def retention(self) -> Retention | None:
+        return self.inner.retention()
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)

@@ -1,0 +1,115 @@
+"""Locks that are extended, and legal holds, on a server that has them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backstay.core.clock import SystemClock
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing
+from backstay.storage.cloud_address import parse_address
+from backstay.storage.object_store import ObjectStorage
+from backstay.storage.retention import LockState, Retention, locked_until
+from backstay.storage.retrying import Retrying
+from tests.cloud.servers import BUCKET, CREDENTIALS, control
+
+NAME = "packs/ab/one"
+Open = Callable[..., ObjectStorage]
+
+
+@pytest.fixture
+def locked(weed: str, s3: Open) -> Open:
+    """Opens an empty bucket with Object Lock."""
+
+    def open_(options: str = "&retain-days=10") -> ObjectStorage:
+        bucket = f"locks-{secrets.token_hex(6)}"
+        control(weed).create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        return ObjectStorage(parse_address(f"s3://{bucket}/r?endpoint={weed}{options}"), CREDENTIALS)
+
+    return open_
+
+
+def retention_of(store: ObjectStorage) -> Retention:
+    found = store.retention()
+    assert found is not None
+    return found
+
+
+def days_from_now(days: int) -> datetime:
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+
+
+def test_without_a_number_of_days_nothing_is_locked(weed: str, s3: Open) -> None:
+    assert s3(weed).retention() is None
+
+
+def test_a_lock_is_seen_and_extended_and_never_shortened(locked: Open) -> None:
+    store = locked()
+    store.store(NAME, b"kept")
+    retention = retention_of(store)
+    assert retention.days == 10
+    assert retention.state(NAME) == LockState(until=locked_until(datetime.now(UTC), 10))
+    later = days_from_now(30)
+    retention.extend(NAME, later)
+    assert retention.state(NAME).until == later
+    retention.extend(NAME, days_from_now(20))
+    assert retention.state(NAME).until == later
+
+
+def test_an_object_that_was_never_locked_gets_a_lock(locked: Open) -> None:
+    store = locked("&retain-days=10&retain-mode=governance")
+    store.store("probe/one", b"x")
+    retention = retention_of(store)
+    assert retention.state("probe/one") == LockState()
+    retention.extend("probe/one", later := days_from_now(1))
+    assert retention.state("probe/one") == LockState(until=later)
+
+
+def test_a_legal_hold_comes_and_goes_and_outlasts_the_lock(locked: Open) -> None:
+    store = locked()
+    store.store(NAME, b"kept")
+    retention = retention_of(store)
+    for _ in range(2):
+        retention.hold(NAME, on=True)
+    state = retention.state(NAME)
+    assert state.held
+    assert state.keeps(days_from_now(1000))
+    retention.hold(NAME, on=False)
+    state = retention.state(NAME)
+    assert not state.held
+    assert state.keeps(days_from_now(1))
+    assert not state.keeps(days_from_now(12))
+
+
+def test_what_is_not_there_is_told(locked: Open) -> None:
+    retention = retention_of(locked())
+    with pytest.raises(ObjectNotFound):
+        retention.state(NAME)
+    with pytest.raises(ObjectNotFound):
+        retention.extend(NAME, days_from_now(1))
+
+
+def test_a_bucket_without_object_lock_is_told(weed: str, s3: Open) -> None:
+    retention = retention_of(s3(weed, "&retain-days=10"))
+    for call in (
+        lambda: retention.state(NAME),
+        lambda: retention.extend(NAME, days_from_now(1)),
+        lambda: retention.hold(NAME, on=True),
+    ):
+        with pytest.raises(InvalidRequest, match="without Object Lock"):
+            call()
+
+
+def test_a_bucket_that_is_not_there_is_told(weed: str, s3: Open) -> None:
+    address = parse_address(f"s3://no-such-bucket?endpoint={weed}&retain-days=1")
+    with pytest.raises(StorageMissing, match="no-such-bucket"):
+        retention_of(ObjectStorage(address, CREDENTIALS)).state(NAME)
+
+
+def test_wrappers_pass_it_on(weed: str, s3: Open) -> None:
+    store = s3(weed, "&retain-days=10")
+    assert Retrying(store, clock=SystemClock()).retention() is store.retention()
+    assert BUCKET in store.url
