@@ -12,8 +12,9 @@ from backstay.core.clock import SystemClock
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
-from backstay.storage.retention import LockState, Retention, locked_until
+from backstay.storage.retention import LockState, Retention, locked_until, must_stay
 from backstay.storage.retrying import Retrying
+from tests.cli.conftest import Account
 from tests.cloud.servers import BUCKET, CREDENTIALS, control
 
 NAME = "packs/ab/one"
@@ -113,3 +114,30 @@ def test_wrappers_pass_it_on(weed: str, s3: Open) -> None:
     store = s3(weed, "&retain-days=10")
     assert Retrying(store, clock=SystemClock()).retention() is store.retention()
     assert BUCKET in store.url
+
+
+def test_a_repository_is_locked_and_its_locks_extended_by_command(account: Account, weed: str) -> None:
+    bucket = f"locks-{secrets.token_hex(6)}"
+    client = control(weed)
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    address = f"s3://{bucket}/r?endpoint={weed}&retain-days=10"
+    account.run("-r", address, "init")
+    account.json("-r", address, "backup", account.documents)
+    for version in client.list_object_versions(Bucket=bucket)["Versions"]:
+        head = client.head_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+        assert ("ObjectLockMode" in head) == must_stay(version["Key"].removeprefix("r/")), version["Key"]
+    assert account.json("-r", address, "retain")["due"] == 0
+    longer = address.replace("retain-days=10", "retain-days=30")
+    plan = account.json("-r", longer, "retain", "--dry-run")
+    done = account.json("-r", longer, "retain")
+    assert plan["due"] == done["due"] == done["extended"] > 5
+    assert account.json("-r", longer, "retain")["due"] == 0
+    names = [version["Key"] for version in client.list_object_versions(Bucket=bucket)["Versions"]]
+    until = locked_until(datetime.now(UTC), 30)
+    for name in {name for name in names if name.startswith(("r/packs/", "r/meta/", "r/snapshots/", "r/keys/"))}:
+        assert client.get_object_retention(Bucket=bucket, Key=name)["Retention"]["RetainUntilDate"] == until
+
+
+def test_a_store_without_locks_has_nothing_to_retain(account: Account, address: str) -> None:
+    account.run("-r", address, "init")
+    assert "retain-days" in account.run("-r", address, "retain", status=2).err
