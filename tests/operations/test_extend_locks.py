@@ -268,3 +268,39 @@ def test_packs_in_a_cold_tier_with_locks_are_extended_there(place: Place) -> Non
     assert any(name.startswith("packs/") for name in cold.extended)
     assert place.store.extended
     assert not any(name.startswith("packs/") for name in place.store.extended)
+
+
+def test_a_collection_tells_what_is_still_locked(place: Place) -> None:
+    """It is gone for all who look, and none of it is free."""
+    first = place.back_up()
+    locked_on = place.clock.now()
+    for path in place.source.rglob("file-*"):
+        path.unlink()
+    place.back_up()
+    with place.open() as repository:
+        repository.snapshots.drop(first, "for a test", place.clock)
+        collector = Collector(repository)
+        plan = collector.plan()
+        result = collector.execute(plan)
+    assert result.freed_bytes == 0
+    assert result.retained_bytes >= plan.dead_bytes > 0
+    assert result.retained_packs == len([name for name in place.store.buried if name.startswith(PACKS)])
+    assert result.retained_until == locked_until(locked_on, 30)
+    with place.open() as repository:
+        again = Collector(repository)
+        result = again.execute(again.plan())
+    assert (result.freed_bytes, result.retained_packs, result.retained_until) == (0, 0, None)
+
+
+def test_a_collection_frees_what_is_not_locked_any_more(place: Place) -> None:
+    first = place.back_up()
+    for path in place.source.rglob("file-*"):
+        path.unlink()
+    place.back_up()
+    place.clock.advance(40 * DAY)
+    with place.open() as repository:
+        repository.snapshots.drop(first, "for a test", place.clock)
+        collector = Collector(repository)
+        result = collector.execute(collector.plan())
+    assert result.freed_bytes > 0
+    assert result.retained_packs == 0

@@ -20,12 +20,10 @@ from backstay.repository.needs import PACKS, SHARED, needed_objects
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.storage.backend import StorageBackend
-from backstay.storage.retention import LockState, Retention, locked_until
-from backstay.storage.tiered import Tiered
+from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, lock_states, locking_places
+from backstay.storage.retention import Retention, locked_until
 
 DUE_SHARE: Final = 0.5  # of the days for which objects are locked: with less left, a lock is extended
-_ASKING: Final = 16  # requests at a time
-_UNDER_WAY: Final = 256
 _LISTED: Final = (*SHARED, *PACKS, "snapshots/")
 
 
@@ -67,7 +65,7 @@ def plan_extension(
     repository: Repository, snapshots: Sequence[Manifest], *, share: float = DUE_SHARE, events: EventSink = ignore
 ) -> ExtensionPlan:
     """Ask the store about everything that the snapshots need. Raises InvalidRequest where nothing is locked."""
-    places = locking_places(repository)
+    places = locking_places(repository.backend)
     if not places:
         raise InvalidRequest(
             f"nothing in {repository.backend.url} is locked",
@@ -81,7 +79,7 @@ def plan_extension(
 def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventSink = ignore) -> ExtensionResult:
     """Carry a plan out. Stopped in the middle it can be made and carried out again: no lock ever gets shorter."""
     events(Started(operation="extend", total_files=plan.due))
-    places = {place.url: place for place in locking_places(repository)}
+    places = {place.url: place for place in locking_places(repository.backend)}
     extended = gone = 0
     for part in plan.places:
         place = places[part.address]
@@ -105,7 +103,7 @@ def extend_after_backup(repository: Repository, snapshot: Manifest, *, events: E
     The snapshot is there whatever comes of this, so that a failure is told and does not make the backup fail.
     """
     try:
-        parts = tuple(_remember(repository, place, snapshot) for place in locking_places(repository))
+        parts = tuple(_remember(repository, place, snapshot) for place in locking_places(repository.backend))
         plan = ExtensionPlan(places=parts)
         if plan.due:
             run_extension(repository, plan, events=events)
@@ -117,26 +115,6 @@ def extend_after_backup(repository: Repository, snapshot: Manifest, *, events: E
                 message=f"what the snapshot needs is not locked for long enough: {error}; run `backstay retain` again"
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LockingPlace:
-    """One store that locks what must stay."""
-
-    store: StorageBackend
-    retention: Retention
-
-    @property
-    def url(self) -> str:
-        return self.store.url
-
-
-def locking_places(repository: Repository) -> list[LockingPlace]:
-    """The copies and the cold tier of a repository, as far as they have locks. Raises TierNotAttached."""
-    stores = [copy.inner if isinstance(copy, Tiered) else copy for copy in repository.backend.copies()]
-    if repository.tiered is not None:
-        stores.append(repository.tiered.cold.open())
-    return [LockingPlace(store, locks) for store in stores if (locks := store.retention()) is not None]
 
 
 def _ask(
@@ -187,22 +165,6 @@ def _present(store: StorageBackend) -> dict[str, datetime]:
     return {info.name: datetime_from_ns(info.modified_ns) for info in infos}
 
 
-def lock_states(retention: Retention, names: Sequence[str]) -> Iterator[tuple[str, LockState]]:
-    """What keeps each of the objects; those that are gone are left out."""
-
-    def ask(name: str) -> LockState | None:
-        try:
-            return retention.state(name)
-        except ObjectNotFound:
-            return None
-
-    with Workers(_ASKING, "locks") as workers:
-        answers = workers.ordered(ask, names, weigh=lambda name: 1, limit=_UNDER_WAY)  # noqa: ARG005
-        for name, state in zip(names, answers, strict=True):
-            if state is not None:
-                yield name, state
-
-
 def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool]:
     """Whether each object that was due is locked now; False for one that is gone."""
 
@@ -213,5 +175,5 @@ def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool]:
             return False
         return True
 
-    with Workers(_ASKING, "locks") as workers:
-        yield from workers.ordered(extend, part.due, weigh=lambda name: 1, limit=_UNDER_WAY)  # noqa: ARG005
+    with Workers(AT_ONCE, "locks") as workers:
+        yield from workers.ordered(extend, part.due, weigh=lambda name: 1, limit=UNDER_WAY)  # noqa: ARG005

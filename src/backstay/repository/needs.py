@@ -30,8 +30,9 @@ def needed_objects(repository: Repository, snapshots: Sequence[Manifest], among:
 def needed_packs(repository: Repository, snapshots: Sequence[Manifest], among: AbstractSet[bytes]) -> set[bytes]:
     """Those of `among` that the snapshots need; in doubt more.
 
-    A manifest names the packs that its writer saw. Once a collection has moved chunks to other packs, only a walk
-    through the listings tells where they are; it is made only if it can tell something.
+    A manifest names the packs that its writer saw, and all that the snapshot before it named, until a collection
+    deletes those that are in no use. Once one has moved chunks to other packs, only a walk through the listings tells
+    where they are; it is made only if it can tell something.
     """
     deleted = repository.collections.deleted()
     named = {pack for snapshot in snapshots for pack in snapshot.packs} - deleted
