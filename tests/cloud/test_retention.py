@@ -141,3 +141,29 @@ def test_a_repository_is_locked_and_its_locks_extended_by_command(account: Accou
 def test_a_store_without_locks_has_nothing_to_retain(account: Account, address: str) -> None:
     account.run("-r", address, "init")
     assert "retain-days" in account.run("-r", address, "retain", status=2).err
+
+
+def test_a_hold_reaches_the_store_and_a_collection_tells_what_is_locked(account: Account, weed: str) -> None:
+    bucket = f"locks-{secrets.token_hex(6)}"
+    client = control(weed)
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    address = f"s3://{bucket}/r?endpoint={weed}&retain-days=10"
+    account.run("-r", address, "init")
+    first = account.json("-r", address, "backup", account.documents)["snapshot"]
+    done = account.json("-r", address, "hold", "set", first, "--reason", "case 7")
+    assert done["stores"] == 1
+    held = [version["Key"] for version in client.list_object_versions(Bucket=bucket)["Versions"]]
+    held = [name for name in set(held) if name.startswith(("r/packs/", "r/meta/", "r/snapshots/", "r/repo.json"))]
+    assert len(held) >= 4
+    for name in held:
+        assert client.get_object_legal_hold(Bucket=bucket, Key=name)["LegalHold"]["Status"] == "ON"
+    account.run("-r", address, "delete", first, status=16)
+    account.run("-r", address, "hold", "clear", first)
+    for name in held:
+        assert client.get_object_legal_hold(Bucket=bucket, Key=name)["LegalHold"]["Status"] == "OFF"
+    account.run("-r", address, "delete", first)
+    result = account.json("-r", address, "gc", "--allow-empty")
+    assert result["freed_bytes"] == 0
+    assert result["retained_packs"] >= 2
+    assert result["retained_bytes"] > 3 << 20
+    assert result["retained_until"].startswith(locked_until(datetime.now(UTC), 10).date().isoformat())

@@ -198,6 +198,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "remove": tiers.tier_remove,
         },
     ),
+    "hold": (
+        "Snapshots that nobody may delete.",
+        {"set": retention.hold_set, "clear": retention.hold_clear, "list": retention.hold_list},
+    ),
     "key": (
         "Passwords, key files and recovery keys.",
         {

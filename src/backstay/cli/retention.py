@@ -1,13 +1,17 @@
-"""`retain`: keep locked what snapshots need."""
+"""`retain` and `hold`: keep locked what snapshots need, and keep snapshots from being deleted."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
-from backstay.cli.options import flag, option
+from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
+from backstay.cli.render import local_time, print_table
+from backstay.core.clock import datetime_from_ns
 from backstay.core.quantities import plural
 
 if TYPE_CHECKING:
@@ -60,3 +64,79 @@ def _show(context: Context, plan: ExtensionPlan, result: ExtensionResult | None)
         context.say(f"  {plural(place.locked, 'other is', 'others are')} locked for long enough")
     if result is not None and result.gone:
         context.say(f"{plural(result.gone, 'object was', 'objects were')} collected meanwhile")
+
+
+def hold_set(
+    ctx: typer.Context,
+    snapshot: Annotated[str, argument("ID", SNAPSHOT_HELP)],
+    reason: Annotated[str, option("TEXT", "Why; whoever wants to delete the snapshot is told.")] = "",
+) -> int:
+    """Let nobody delete a snapshot, until the hold is cleared."""
+    from backstay.operations.holds import set_hold
+
+    context = context_of(ctx)
+    with context.open() as repository, context.watching() as events:
+        result = set_hold(repository, choosing.one(context, repository, snapshot), reason, events=events)
+
+    def show() -> None:
+        context.say(f"snapshot {result.snapshot} {'is held' if result.changed else 'was held already'}")
+        if result.stores:
+            context.say(f"  the store holds {plural(result.objects, 'object')}")
+        else:
+            context.say("  the store has no legal holds: whoever may write to it could delete what the snapshot needs")
+
+    context.result(jsonout.plain(result), show)
+    return 0
+
+
+def hold_clear(
+    ctx: typer.Context,
+    snapshot: Annotated[str, argument("ID", SNAPSHOT_HELP)],
+    reason: Annotated[str, option("TEXT", "Why; it is kept with the record.")] = "",
+) -> int:
+    """Let a snapshot be deleted again."""
+    from backstay.operations.holds import clear_hold
+
+    context = context_of(ctx)
+    with context.open() as repository, context.watching() as events:
+        result = clear_hold(repository, choosing.one(context, repository, snapshot), reason, events=events)
+
+    def show() -> None:
+        context.say(f"snapshot {result.snapshot} {'is held no more' if result.changed else 'was not held'}")
+        if result.objects:
+            context.say(f"  the store let go of {plural(result.objects, 'object')}")
+
+    context.result(jsonout.plain(result), show)
+    return 0
+
+
+def hold_list(ctx: typer.Context) -> int:
+    """Show which snapshots are held, since when and why."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        held = sorted(repository.snapshots.holds.held().items())
+    document = [
+        {
+            "snapshot": snapshot,
+            "since": datetime_from_ns(record.set_ns) if record else None,
+            "reason": record.reason if record else "its record cannot be read",
+        }
+        for snapshot, record in held
+    ]
+
+    def show() -> None:
+        rows = [
+            (
+                str(row["snapshot"]),
+                local_time(row["since"]) if isinstance(row["since"], datetime) else "?",
+                row["reason"],
+            )
+            for row in document
+        ]
+        if rows:
+            print_table(("ID", "Since", "Because"), [tuple(map(str, row)) for row in rows], context.environ)
+        else:
+            context.say("no snapshot is held")
+
+    context.result(document, show)
+    return 0

@@ -31,6 +31,7 @@ def delete(
     context = context_of(ctx)
     with context.open(index=False) as repository:
         chosen = {manifest.id: manifest for manifest in (choosing.one(context, repository, text) for text in snapshots)}
+        repository.snapshots.holds.require_free(chosen)  # before the first of them goes
         for ident in chosen:
             drop = partial(repository.snapshots.drop, ident, "deleted by hand", context.clock)
             with_reserve(repository, drop)

@@ -121,7 +121,7 @@ def _ask(
     repository: Repository, place: LockingPlace, snapshots: Sequence[Manifest], share: float, events: EventSink
 ) -> PlaceExtension:
     """What is due by the store's own word."""
-    names = sorted(needed_objects(repository, snapshots, _present(place.store)))
+    names = sorted(needed_objects(repository, snapshots, present(place.store)))
     events(Started(operation="look at locks", total_files=len(names)))
     memory = LockMemory(repository.cache, place.url)
     ends: dict[str, datetime | None] = {}
@@ -139,7 +139,7 @@ def _remember(repository: Repository, place: LockingPlace, snapshot: Manifest) -
     memory = LockMemory(repository.cache, place.url)
     now, days = repository.clock.now(), place.retention.days
     ends: dict[str, datetime | None] = {}
-    for name, written in _present(place.store).items():
+    for name, written in present(place.store).items():
         locked = locked_until(written, days)
         ends[name] = max(locked, memory.end(name) or locked)
     due = [name for name, end in ends.items() if _is_due(end, now, days, DUE_SHARE)]
@@ -159,7 +159,7 @@ def _is_due(end: datetime | None, now: datetime, days: int, share: float) -> boo
     return end is None or end - now < timedelta(days=days) * share
 
 
-def _present(store: StorageBackend) -> dict[str, datetime]:
+def present(store: StorageBackend) -> dict[str, datetime]:
     """What a store has of the repository, and when it was written; not what programs leave and remove again."""
     infos = (info for prefix in _LISTED for info in store.list(prefix))
     return {info.name: datetime_from_ns(info.modified_ns) for info in infos}

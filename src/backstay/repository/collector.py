@@ -227,6 +227,7 @@ class Collector:
         unindexed = dict(stored)
         excluded = self.log.deleted() | self.log.condemned()
         cold = self._cold_packs()
+        held = self._held_packs()
         for pack in self._indexed_packs():
             unindexed.pop(pack.digest, None)
             if pack.digest in excluded:
@@ -238,6 +239,8 @@ class Collector:
             elif pack.digest in cold:  # to read it may cost hours, or ask for a disk: it goes when all of it is dead
                 if pack.epoch in compromised:
                     self._tell_compromised(pack.digest)
+            elif pack.digest in held:
+                continue  # the store's own hold lies on this object, and would not on another with the same chunks
             elif live < total * WORTH_KEEPING or pack.epoch in compromised:
                 plan.sparse[pack.digest] = (kind, pack.size, live)
             elif pack.size < SMALL_PACK:
@@ -255,6 +258,14 @@ class Collector:
     def _cold_packs(self) -> set[bytes]:
         leaves = (name.rpartition("/")[2] for name in self.repository.distant_packs())
         return {bytes.fromhex(leaf) for leaf in leaves if is_digest(leaf)}
+
+    def _held_packs(self) -> set[bytes]:
+        held = self.snapshots.holds.held()
+        return (
+            {pack for snapshot in self.snapshots.live() if snapshot.id in held for pack in snapshot.packs}
+            if held
+            else set()
+        )
 
     def _tell_compromised(self, digest: bytes) -> None:
         self.events(
