@@ -16,6 +16,7 @@ OPTIONS: Final = {
     "gs": _EVERYWHERE,
 }
 CONTAINER: Final = {"s3": "bucket", "az": "container", "gs": "bucket"}  # what each calls its outermost place
+_LOCKS: Final = ("retain-days", "retain-mode")
 _ADDRESSES: Final = ("endpoint", "proxy")
 _CREDENTIALS_HINT: Final = "credentials come from the environment or the files that the provider's own tools use"
 
@@ -76,6 +77,12 @@ def _options(scheme: str, query: str) -> tuple[tuple[str, str], ...]:
     except ValueError:
         raise InvalidRequest(f"the options of the {scheme}: address cannot be read", hint=_told(known)) from None
     for name, value in pairs:
+        if name in _LOCKS and name not in known:
+            raise InvalidRequest(
+                f"objects in {scheme}: addresses cannot be locked",
+                cause=f"{name} is for S3: locks elsewhere cannot be extended, and would end in silence",
+                hint=f"leave {name} out, or use a bucket of S3 with Object Lock",
+            )
         if name not in known:  # the name is not repeated either: it may be a part of a secret
             raise InvalidRequest(
                 f"the {scheme}: address has an option that there is not",
