@@ -95,8 +95,9 @@ class CloudClients:
     def _options(self, kind: _Kind) -> ClientConfig:
         patience, headers = self._patience, {}
         if kind.locked_until:
-            headers["x-amz-object-lock-mode"] = self._retention[1]
-            headers["x-amz-object-lock-retain-until-date"] = kind.locked_until
+            vendor = "goog" if self._address.scheme == "gs" else "amz"
+            headers[f"x-{vendor}-object-lock-mode"] = self._retention[1]
+            headers[f"x-{vendor}-object-lock-retain-until-date"] = kind.locked_until
         if kind.checksum:
             headers["x-amz-checksum-sha256"] = kind.checksum
         options: ClientConfig = {

@@ -146,10 +146,17 @@ class ObjectStorage(StorageBackend):
         if self._address.get("retain-days") is None:
             return None
         if self._retention is None:
-            from backstay.storage.s3_retention import S3Retention
-
-            self._retention = S3Retention(self._address, self._environ)
+            self._retention = self._make_retention()
         return self._retention
+
+    def _make_retention(self) -> Retention:
+        if self._address.scheme == "gs":
+            from backstay.storage.google_retention import GoogleRetention
+
+            return GoogleRetention(self._address, self._environ, self._clock)
+        from backstay.storage.s3_retention import S3Retention
+
+        return S3Retention(self._address, self._environ)
 
     def refuses_damage(self, name: str) -> bool:
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
