@@ -11,11 +11,11 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing
 from backstay.storage.cloud_address import parse_address
+from backstay.storage.limits import LimitPolicy, Limits
 from backstay.storage.object_store import ObjectStorage
 from backstay.storage.retention import LockState, Retention, locked_until, must_stay
-from backstay.storage.retrying import Retrying
 from tests.cli.conftest import Account
-from tests.cloud.servers import BUCKET, CREDENTIALS, control
+from tests.cloud.servers import CREDENTIALS, control
 
 NAME = "packs/ab/one"
 Open = Callable[..., ObjectStorage]
@@ -112,8 +112,7 @@ def test_a_bucket_that_is_not_there_is_told(weed: str, s3: Open) -> None:
 
 def test_wrappers_pass_it_on(weed: str, s3: Open) -> None:
     store = s3(weed, "&retain-days=10")
-    assert Retrying(store, clock=SystemClock()).retention() is store.retention()
-    assert BUCKET in store.url
+    assert Limits(store, LimitPolicy(upload=1000), clock=SystemClock()).retention() is store.retention()
 
 
 def test_a_repository_is_locked_and_its_locks_extended_by_command(account: Account, weed: str) -> None:

@@ -304,3 +304,19 @@ def test_a_collection_frees_what_is_not_locked_any_more(place: Place) -> None:
         result = collector.execute(collector.plan())
     assert result.freed_bytes > 0
     assert result.retained_packs == 0
+
+
+def test_a_cold_tier_without_locks_may_be_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.back_up()
+    with place.open() as repository:
+        set_tier(repository, "memory:drawer", 0)
+
+    def away(address: str, create: bool) -> StorageBackend:
+        raise InvalidRequest(f"cannot open {address}", cause="it is in a drawer")
+
+    monkeypatch.setattr(Place, "environment", Environment(pack_target=256 << 10, clock=place.clock, open_cold=away))
+    place.clock.advance(20 * DAY)
+    warned: list[Event] = []
+    place.back_up(warned)
+    assert [event for event in warned if isinstance(event, Warned)] == []
+    assert place.store.extended

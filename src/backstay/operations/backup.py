@@ -76,7 +76,7 @@ def run_backup(
         result = _run(repository, source, options, session, events)
     assert result.snapshot is not None
     # After the session: locks keep nothing from a collection that verdicts do not keep from it.
-    extend_after_backup(repository, repository.snapshots.get(result.snapshot), events=events)
+    extend_after_backup(repository, result.snapshot, events=events)
     return result
 
 

@@ -97,14 +97,17 @@ def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventS
     return ExtensionResult(extended=extended, gone=gone)
 
 
-def extend_after_backup(repository: Repository, snapshot: Manifest, *, events: EventSink = ignore) -> None:
+def extend_after_backup(repository: Repository, snapshot: str, *, events: EventSink = ignore) -> None:
     """Extend what a new snapshot needs and what is about to be unlocked.
 
     The snapshot is there whatever comes of this, so that a failure is told and does not make the backup fail.
     """
     try:
-        parts = tuple(_remember(repository, place, snapshot) for place in locking_places(repository.backend))
-        plan = ExtensionPlan(places=parts)
+        places = locking_places(repository.backend)
+        if not places:
+            return
+        manifest = repository.snapshots.get(snapshot)
+        plan = ExtensionPlan(places=tuple(_remember(repository, place, manifest) for place in places))
         if plan.due:
             run_extension(repository, plan, events=events)
     except Interrupted:

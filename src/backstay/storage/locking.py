@@ -31,9 +31,12 @@ class LockingPlace:
 
 
 def locking_places(backend: StorageBackend) -> list[LockingPlace]:
-    """The copies and the cold tier behind a backend, as far as they have locks. Raises TierNotAttached."""
+    """The copies and the cold tier behind a backend, as far as they have locks.
+
+    Raises TierNotAttached for a cold tier with locks that is away, and for no other.
+    """
     stores = _hot_stores(backend)
-    if isinstance(backend, Tiered):
+    if isinstance(backend, Tiered) and backend.cold.has_locks():
         stores.append(backend.cold.open())
     return _with_locks(stores)
 
@@ -44,7 +47,7 @@ def kept_by_locks(backend: StorageBackend, names: Iterable[str], now: datetime) 
     Nothing is known of a cold tier that is away.
     """
     stores = _hot_stores(backend)
-    if isinstance(backend, Tiered):
+    if isinstance(backend, Tiered) and backend.cold.has_locks():
         with suppress(TierNotAttached):
             stores.append(backend.cold.open())
     places, wanted = _with_locks(stores), sorted(names)
