@@ -11,6 +11,7 @@ from backstay.errors import HoldViolation, NotFound
 from backstay.operations.holds import clear_hold, set_hold
 from backstay.operations.prune import execute_prune, plan_prune
 from backstay.operations.retention import RetentionRules
+from backstay.operations.verify import run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.format import drop_name, hold_name
 from backstay.repository.repository import Repository
@@ -163,6 +164,9 @@ def test_in_doubt_a_snapshot_is_held(store: LockedStorage, two: tuple[str, str])
         assert repository.snapshots.holds.held() == {two[0]: None, two[1]: None}
         with pytest.raises(HoldViolation, match="cannot be read"):
             repository.snapshots.drop(two[0], "", repository.clock)
+        found = {finding.subject: finding for finding in run_verify(repository).findings}
+        assert found.keys() == {hold_name(two[0], 3), hold_name(two[1], 1)}
+        assert all("hold clear" in finding.hint for finding in found.values())
         repository.snapshots.release(two[0], "", repository.clock)
         repository.snapshots.drop(two[0], "", repository.clock)
 

@@ -8,13 +8,13 @@ well, as long as drops are listed before holds: for everybody the snapshot still
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 import msgspec
 
 from backstay.core.clock import Clock
-from backstay.errors import CorruptedBackup, HoldViolation, ObjectExists, UnsupportedFormat
+from backstay.errors import BackstayError, CorruptedBackup, HoldViolation, ObjectExists, UnsupportedFormat
 from backstay.repository.format import HOLDS, RecordKind, hold_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
@@ -39,16 +39,18 @@ class HoldStore:
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
 
-    def held(self, among: Iterable[str] | None = None) -> dict[str, HoldRecord | None]:
+    def held(
+        self, among: Iterable[str] | None = None, on_damage: Callable[[str, BackstayError], None] | None = None
+    ) -> dict[str, HoldRecord | None]:
         """The snapshots that are held, all of them or those among some, each with the record that says so.
 
-        None is a record that cannot be read: in doubt a snapshot is held.
+        None is a record that cannot be read, and goes to `on_damage`: in doubt a snapshot is held.
         """
         wanted = None if among is None else set(among)
         found: dict[str, HoldRecord | None] = {}
         for snapshot, number in self._newest().items():
             if wanted is None or snapshot in wanted:
-                record = self._read(snapshot, number)
+                record = self._read(snapshot, number, on_damage)
                 if record is None or record.state == "held":
                     found[snapshot] = record
         return found
@@ -92,9 +94,13 @@ class HoldStore:
                 newest[match[1]] = max(newest.get(match[1], 0), int(match[2]))
         return newest
 
-    def _read(self, snapshot: str, number: int) -> HoldRecord | None:
+    def _read(
+        self, snapshot: str, number: int, on_damage: Callable[[str, BackstayError], None] | None = None
+    ) -> HoldRecord | None:
         name = hold_name(snapshot, number)
         try:
             return retrieve_valid(self._backend, name, lambda data: self.decode(name, data))
-        except (CorruptedBackup, UnsupportedFormat):
+        except (CorruptedBackup, UnsupportedFormat) as error:
+            if on_damage is not None:
+                on_damage(name, error)
             return None
