@@ -10,6 +10,7 @@ import pytest
 from backstay.errors import HoldViolation, NotFound
 from backstay.operations.holds import clear_hold, set_hold
 from backstay.operations.prune import execute_prune, plan_prune
+from backstay.operations.repair import repair_snapshots
 from backstay.operations.retention import RetentionRules
 from backstay.operations.verify import run_verify
 from backstay.repository.collector import Collector
@@ -63,8 +64,8 @@ def test_a_held_snapshot_cannot_be_dropped_until_it_is_cleared(store: LockedStor
         with pytest.raises(HoldViolation):
             repository.snapshots.accept_loss(two[0], "", repository.clock)
         repository.snapshots.drop(two[1], "", repository.clock)
-        assert clear_hold(repository, snapshot, "closed").changed
-        assert not clear_hold(repository, snapshot, "closed").changed
+        assert clear_hold(repository, snapshot.id, "closed").changed
+        assert not clear_hold(repository, snapshot.id, "closed").changed
         repository.snapshots.drop(two[0], "", repository.clock)
         assert repository.snapshots.live() == []
 
@@ -104,10 +105,10 @@ def test_what_another_held_snapshot_needs_stays_held(store: LockedStorage, two: 
         set_hold(repository, second, "")
         both = set(store.holds)
         assert both > of_first
-        clear_hold(repository, second, "")
+        clear_hold(repository, second.id, "")
         assert of_first <= store.holds
         assert f"snapshots/{two[1]}" not in store.holds
-        clear_hold(repository, first, "")
+        clear_hold(repository, first.id, "")
         assert not {name for name in store.holds if not name.startswith("holds/")}
 
 
@@ -181,3 +182,28 @@ def test_a_collection_moves_nothing_out_of_packs_that_are_held(
         collect(repository)
     left = {info.name.rpartition("/")[2] for prefix in PACKS for info in store.list(prefix)}
     assert packs <= left
+
+
+def test_a_repair_leaves_what_is_held_as_it_is(store: LockedStorage, two: tuple[str, str]) -> None:
+    """Whether its data, its manifest or all of it is damaged or gone; once the hold is cleared, it may go."""
+    first, second = two
+    with open_alone(store) as repository:
+        for ulid in two:
+            set_hold(repository, repository.snapshots.get(ulid), "")
+        only_second = set(repository.snapshots.get(second).packs) - set(repository.snapshots.get(first).packs)
+    for name in [info.name for prefix in PACKS for info in store.list(prefix)]:
+        if bytes.fromhex(name.rpartition("/")[2]) in only_second:
+            MemoryStorage.delete(store, name)
+    MemoryStorage.delete(store, f"snapshots/{first}")
+    before = {info.name for info in store.list("snapshots/")}
+    with open_alone(store) as repository:
+        result = repair_snapshots(repository)
+        held = {finding.subject for finding in result.findings if "is held" in finding.message}
+        assert held == {f"snapshots/{first}", f"snapshots/{second}"}
+        assert (result.snapshots_dropped, result.snapshots_replaced) == ((), ())
+        assert {info.name for info in store.list("snapshots/")} == before
+        for ulid in two:
+            assert clear_hold(repository, ulid, "").changed
+        result = repair_snapshots(repository)
+        assert first in result.snapshots_dropped
+        assert not [finding for finding in result.findings if "is held" in finding.message]

@@ -99,7 +99,10 @@ def hold_clear(
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
-        result = clear_hold(repository, choosing.one(context, repository, snapshot), reason, events=events)
+        # By its whole id also one that is lost or damaged, which no other word would find.
+        known = snapshot in repository.snapshots.holds.held()
+        ident = snapshot if known else choosing.one(context, repository, snapshot).id
+        result = clear_hold(repository, ident, reason, events=events)
 
     def show() -> None:
         context.say(f"snapshot {result.snapshot} {'is held no more' if result.changed else 'was not held'}")

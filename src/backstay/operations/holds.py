@@ -9,6 +9,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import ObjectNotFound
 from backstay.operations.extend_locks import present
+from backstay.repository.format import snapshot_name
 from backstay.repository.needs import needed_objects
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -43,24 +44,26 @@ def set_hold(repository: Repository, snapshot: Manifest, reason: str, *, events:
     return HoldResult(snapshot=snapshot.id, changed=changed, objects=objects, stores=len(places))
 
 
-def clear_hold(repository: Repository, snapshot: Manifest, reason: str, *, events: EventSink = ignore) -> HoldResult:
-    """Take a hold away, and the store's own from what no other held snapshot needs.
+def clear_hold(repository: Repository, snapshot: str, reason: str, *, events: EventSink = ignore) -> HoldResult:
+    """Take the hold of a snapshot away, named by its id, and the store's own from what no other held one needs.
 
-    The record last: it protects the snapshot until then, and who is interrupted does the same again.
+    The record last: it protects the snapshot until then, and who is interrupted does the same again. What a snapshot
+    needs that is lost or damaged is not known, and stays held by the store.
     """
     places = locking_places(repository.backend)
     repository.reload_index()
-    held = repository.snapshots.holds.held().keys() - {snapshot.id}
-    others = [manifest for manifest in repository.snapshots.live() if manifest.id in held]
+    held = repository.snapshots.holds.held().keys() - {snapshot}
+    live = repository.snapshots.live(on_damage=lambda name, error: None)  # noqa: ARG005 - `verify` tells of it
+    own, others = [m for m in live if m.id == snapshot], [m for m in live if m.id in held]
     objects = 0
     for place in places:
         stored = present(place.store)
-        names = needed_objects(repository, [snapshot], stored)
+        names = needed_objects(repository, own, stored) if own else {snapshot_name(snapshot)} & stored.keys()
         if others:
             names -= needed_objects(repository, others, names)
         objects += _flag(place, names, on=False, events=events)
-    changed = repository.snapshots.release(snapshot.id, reason, repository.clock)
-    return HoldResult(snapshot=snapshot.id, changed=changed, objects=objects, stores=len(places))
+    changed = repository.snapshots.release(snapshot, reason, repository.clock)
+    return HoldResult(snapshot=snapshot, changed=changed, objects=objects, stores=len(places))
 
 
 def _flag(place: LockingPlace, names: Iterable[str], *, on: bool, events: EventSink) -> int:
