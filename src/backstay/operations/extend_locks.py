@@ -113,11 +113,8 @@ def extend_after_backup(repository: Repository, snapshot: str, *, events: EventS
     except Interrupted:
         raise
     except BackstayError as error:
-        events(
-            Warned(
-                message=f"what the snapshot needs is not locked for long enough: {error}; run `backstay retain` again"
-            )
-        )
+        told = f"what the snapshot needs is not locked for long enough: {error}"
+        events(Warned(message=f"{told}; `backstay retain` tries it again"))
 
 
 def _ask(
