@@ -35,9 +35,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-DATA, META, INDEX, SNAPSHOT, FENCE, SESSION, DROP, COLLECTION, VERDICT, WAITING, EPOCH, REMOVAL, COMPROMISE, TIER = (
-    range(1, 15)
-)
+(
+    DATA,
+    META,
+    INDEX,
+    SNAPSHOT,
+    FENCE,
+    SESSION,
+    DROP,
+    COLLECTION,
+    VERDICT,
+    WAITING,
+    EPOCH,
+    REMOVAL,
+    COMPROMISE,
+    TIER,
+    HOLD,
+) = range(1, 16)
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
     "repo": r"repo\.json",
@@ -55,6 +69,7 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "verdict": r"gc/\d{8}\.done",
     "probe": r"probe/[0-9a-f]{32}",
     "tier": r"tiers/\d{8}",
+    "hold": rf"holds/{ID}\.\d{{6}}",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
 KNOWN = {
@@ -69,6 +84,7 @@ KNOWN = {
     "gc",
     "probe",
     "tiers",
+    "holds",
     "cold",
 }
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
@@ -107,6 +123,7 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     REMOVAL: fields(":bytes32 slot :int removed_ns"),
     COMPROMISE: fields(":int number marked_ns"),
     TIER: fields(":int number :text? cold :int after_s set_ns"),
+    HOLD: fields(":text snapshot :int number :text state :int set_ns :text reason"),
 }
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
@@ -332,6 +349,7 @@ class Repository:
         self.deleted: set[bytes] = set()
         self.gone: set[bytes] = set()  # slots removed on purpose
         self.dropped: set[str] = set()
+        self.holds: dict[str, tuple[int, str]] = {}  # snapshot: number and state of its newest hold
         self.snapshots: dict[str, dict[str, Any]] = {}
         self.blobs: dict[tuple[str, int], bytes] = {}
         self.good: set[bytes] = set()  # listings walked already
@@ -405,6 +423,8 @@ class Repository:
             where = "it lies in the cold tier" if name in noted else "it is not there"
             self.report(name, f"the index names it, but {where}")
         self.each("drop", self._drop)
+        self.each("hold", self._hold)
+        self.dropped -= {ident for ident, (_, state) in self.holds.items() if state != "cleared"}
         self.each("snapshot", self._snapshot)
         self._chains()
 
@@ -471,6 +491,15 @@ class Repository:
 
     def _drop(self, name: str, data: bytes) -> None:
         self.dropped.add(self._named(self.record(data, DROP), "snapshot", name)["snapshot"])
+
+    def _hold(self, name: str, data: bytes) -> None:
+        ident, number = name[6:32], int(name[33:])
+        self.holds[ident] = max(self.holds.get(ident, (0, "")), (number, "not to be read"))
+        body = self._named(self.record(data, HOLD), "snapshot", name)
+        if body["number"] != number or body["state"] not in ("held", "cleared"):
+            raise DamageError("it is the record of something else")
+        if self.holds[ident][0] == number:
+            self.holds[ident] = (number, body["state"])
 
     def _collections(self) -> None:
         condemned: dict[int, list[bytes]] = {}

@@ -45,6 +45,7 @@ def test_the_commands_of_this_version() -> None:
         "prune",
         "delete",
         "gc",
+        "retain",
         "check-storage",
         "copy",
         "export",
@@ -52,7 +53,7 @@ def test_the_commands_of_this_version() -> None:
         "benchmark",
         "completion",
     ]
-    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier"}
+    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier", "hold"}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]
 
@@ -107,4 +108,4 @@ def test_completion_scripts(account: Account, shell: str) -> None:
 def test_completion_completes(account: Account) -> None:
     env = {"_BACKSTAY_COMPLETE": "complete_bash", "COMP_WORDS": "backstay re", "COMP_CWORD": "1"}
     out, _ = account.program(env=env).communicate(timeout=10)
-    assert out.split() == [b"restore", b"repair"]
+    assert out.split() == [b"restore", b"retain", b"repair"]

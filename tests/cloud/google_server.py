@@ -1,4 +1,4 @@
-"""Google Cloud Storage as far as a backup needs its XML interface.
+"""Google Cloud Storage as far as a backup needs its XML interface, and the JSON interface for locks and holds.
 
 No emulator that can be installed is faithful: those there are speak the JSON interface only, and overwrite in spite of
 `x-goog-if-generation-match: 0`. This one keeps objects in memory and honours what the driver relies on.
@@ -7,6 +7,7 @@ No emulator that can be installed is faithful: those there are speak the JSON in
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -22,6 +24,8 @@ from tests.cloud.servers import BUCKET
 
 TOKEN = "a-bearer-token"
 CREDENTIALS = {"GOOGLE_BEARER_TOKEN": TOKEN}
+_JSON = "/storage/v1/b/"
+_MODES = {"COMPLIANCE": "Locked", "GOVERNANCE": "Unlocked"}
 _PAGE = 100  # small, so that tests see listings of several pages
 
 
@@ -30,13 +34,27 @@ class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
     `damage` is done to what arrives. `portal` says to which paths a web page is the answer, as from a proxy that wants
-    a login, and with which status.
+    a login, and with which status. `locks` are the retention and the hold of objects, in the words of the JSON
+    interface; `takes_locks` says whether the bucket was made with object retention, and `versioned` whether what is
+    locked becomes noncurrent when it is deleted, instead of staying.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     damage: Callable[[bytes], bytes] = lambda data: data
     portal: Callable[[str], int] = lambda _: 0
+    locks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    takes_locks: bool = True
+    versioned: bool = True
+    noncurrent: list[str] = field(default_factory=list)
+
+    def keeps(self, key: str) -> bool:
+        """Whether an object may not be deleted or replaced now."""
+        lock = self.locks.get(key, {})
+        until = lock.get("retention", {}).get("retainUntilTime")
+        return lock.get("temporaryHold", False) or (
+            until is not None and datetime.fromisoformat(until) > datetime.now(UTC)
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,11 +69,28 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("x-goog-if-generation-match") == "0" and key in self.bucket.objects:
                 self._refuse(412, "PreconditionFailed")
                 return
+            lock = self._lock_of_upload()
+            if lock and not self.bucket.takes_locks:
+                self._refuse(400, "InvalidArgument")
+                return
+            if self.bucket.keeps(key) and not self.bucket.versioned:
+                self._refuse(403, "RetentionPolicyNotMet")
+                return
+            self.bucket.locks[key] = lock
             storage_class = self.headers.get("x-goog-storage-class", "STANDARD")
             self.bucket.objects[key] = (data, time.time(), storage_class)
         self._answer(200, headers={"ETag": _etag(data), "x-goog-generation": "1"})
 
+    def _lock_of_upload(self) -> dict[str, Any]:
+        mode, until = (self.headers.get(f"x-goog-object-lock-{name}") for name in ("mode", "retain-until-date"))
+        if mode is None or until is None:
+            return {}
+        return {"retention": {"mode": _MODES[mode], "retainUntilTime": until}}
+
     def do_GET(self) -> None:
+        if self.path.startswith(_JSON):
+            self._json(None)
+            return
         if (key := self._key()) is None:
             return
         if not key:
@@ -72,11 +107,52 @@ class _Handler(BaseHTTPRequestHandler):
         if (key := self._key()) is None:
             return
         with self.bucket.lock:
+            if self.bucket.keeps(key):
+                if not self.bucket.versioned:
+                    self._refuse(403, "RetentionPolicyNotMet")
+                    return
+                self.bucket.noncurrent.append(key)
+            self.bucket.locks.pop(key, None)
             found = self.bucket.objects.pop(key, None)
         if found is None:
             self._refuse(404, "NoSuchKey")
         else:
             self._answer(204)
+
+    def do_PATCH(self) -> None:
+        self._json(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _json(self, change: dict[str, Any] | None) -> None:
+        """`objects.get`, `objects.patch`, and `objects.list` as far as it tells that the bucket is there."""
+        bucket, _, rest = urlsplit(self.path).path.removeprefix(_JSON).partition("/o")
+        key = unquote(rest.removeprefix("/"))
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._say(401, "authError")
+        elif bucket != BUCKET or (key and key not in self.bucket.objects):
+            self._say(404, "notFound")
+        elif change is None:
+            self._say(200, **(self.bucket.locks.get(key, {}) if key else {"kind": "storage#objects"}))
+        elif not self.bucket.takes_locks and "retention" in change:
+            self._say(400, "invalid")
+        elif self._would_weaken(self.bucket.locks.setdefault(key, {}), change):
+            self._say(403, "forbidden")
+        else:
+            self.bucket.locks[key] |= change
+            self._say(200, name=key)
+
+    @staticmethod
+    def _would_weaken(lock: dict[str, Any], change: dict[str, Any]) -> bool:
+        """Whether a change shortens a retention, or takes back that it is locked; nobody here may override it."""
+        old, new = lock.get("retention"), change.get("retention")
+        if old is None or "retention" not in change:
+            return False
+        if new is None or (old["mode"], new["mode"]) == ("Locked", "Unlocked"):
+            return True
+        return datetime.fromisoformat(new["retainUntilTime"]) < datetime.fromisoformat(old["retainUntilTime"])
+
+    def _say(self, status: int, reason: str = "", **body: object) -> None:
+        error = {"error": {"code": status, "message": "", "errors": [{"reason": reason}]}} if reason else {}
+        self._answer(status, json.dumps({**error, **body}).encode(), {"Content-Type": "application/json"})
 
     def _key(self) -> str | None:
         """The object's key, "" for the bucket; None after a refusal."""

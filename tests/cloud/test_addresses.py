@@ -84,3 +84,9 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest, match="obstore") as caught:
         open_backend("s3://bucket/x")
     assert "install" in caught.value.hint
+
+
+@pytest.mark.parametrize("address", ["az://container/x?retain-days=30", "az://container/x?retain-mode=governance"])
+def test_locks_that_nobody_could_extend_are_refused(address: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be locked"):
+        parse_address(address)

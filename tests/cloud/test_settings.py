@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest
+from backstay.operations.check_storage import check_storage
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
+from backstay.storage.registry import probe_capabilities
 from backstay.testing import FakeClock
 from tests.cloud.servers import BUCKET, CREDENTIALS, KEY, SECRET, control
 
@@ -53,11 +55,13 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self.http.server_address[1]}"
 
-    def put(self, address: str, environ: Mapping[str, str], clock: FakeClock | None = None) -> dict[str, str]:
+    def put(
+        self, address: str, environ: Mapping[str, str], clock: FakeClock | None = None, *, name: str = "name"
+    ) -> dict[str, str]:
         """The headers, with `path`, of the request that stores an object."""
         self.seen.clear()
         with ObjectStorage(parse_address(address), environ, clock=clock) as store:
-            store.store("name", b"data")
+            store.store(name, b"data")
         [(path, headers)] = [(path, headers) for command, path, headers in self.seen if command == "PUT"]
         return headers | {"path": path}
 
@@ -99,27 +103,56 @@ def test_the_storage_class_is_sent(server: Server, keys: dict[str, str]) -> None
 def test_objects_are_locked_to_the_end_of_the_last_day(server: Server, keys: dict[str, str]) -> None:
     clock = FakeClock()
     address = f"s3://{BUCKET}/x?endpoint={server.endpoint}&retain-days=30&retain-mode=governance"
-    headers = server.put(address, keys, clock)
+    headers = server.put(address, keys, clock, name="packs/ab/one")
     assert headers["x-amz-object-lock-mode"] == "GOVERNANCE"
     until = headers["x-amz-object-lock-retain-until-date"]
     assert until.endswith("T00:00:00Z")
     assert "x-amz-object-lock-mode" in headers["authorization"], "the header is not signed"
     clock.advance(86400)
-    assert server.put(address, keys, clock)["x-amz-object-lock-retain-until-date"] > until
+    again = server.put(address, keys, clock, name="packs/ab/two")
+    assert again["x-amz-object-lock-retain-until-date"] > until
+
+
+@pytest.mark.parametrize(
+    ("name", "locked"),
+    [
+        *((name, True) for name in ("repo.json", "keys/slots/a", "packs/ab/a", "meta/ab/a", "index/a", "snapshots/a")),
+        *((name, True) for name in ("drops/a", "holds/a.000001", "tiers/00000001", "log/a")),
+        *((name, False) for name in ("sessions/a.000001", "lease/a.000001", "probe/a", "quota/a", "mirror/a")),
+        *((name, False) for name in ("gc/00000001", "reserve", "check-0123456789abcdef/0/a", "packs-of-mine/a")),
+    ],
+)
+def test_only_what_must_stay_is_locked(server: Server, keys: dict[str, str], name: str, locked: bool) -> None:
+    headers = server.put(f"s3://{BUCKET}/x?endpoint={server.endpoint}&retain-days=30", keys, name=name)
+    assert ("x-amz-object-lock-mode" in headers) == locked
+    assert ("x-amz-object-lock-retain-until-date" in headers) == locked
 
 
 def test_locked_objects_cannot_be_removed_for_good(weed: str, keys: dict[str, str]) -> None:
     client = control(weed)
     client.create_bucket(Bucket="locked-bucket", ObjectLockEnabledForBucket=True)
     with ObjectStorage(parse_address(f"s3://locked-bucket/x?endpoint={weed}&retain-days=1"), keys) as store:
-        store.store("a", b"kept")
-        [version] = client.list_object_versions(Bucket="locked-bucket", Prefix="x/a")["Versions"]
-        store.delete("a")
-        assert not store.exists("a")
+        store.store("index/a", b"kept")
+        [version] = client.list_object_versions(Bucket="locked-bucket", Prefix="x/index/a")["Versions"]
+        store.delete("index/a")
+        assert not store.exists("index/a")
     with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
-        client.delete_object(Bucket="locked-bucket", Key="x/a", VersionId=version["VersionId"])
-    kept = client.get_object(Bucket="locked-bucket", Key="x/a", VersionId=version["VersionId"])
+        client.delete_object(Bucket="locked-bucket", Key="x/index/a", VersionId=version["VersionId"])
+    kept = client.get_object(Bucket="locked-bucket", Key="x/index/a", VersionId=version["VersionId"])
     assert kept["Body"].read() == b"kept"
+
+
+def test_what_tries_out_a_store_can_be_removed_for_good(weed: str, keys: dict[str, str]) -> None:
+    client = control(weed)
+    client.create_bucket(Bucket="tried-bucket", ObjectLockEnabledForBucket=True)
+    address = f"s3://tried-bucket/x?endpoint={weed}&retain-days=1"
+    with ObjectStorage(parse_address(address), keys) as store:
+        probe_capabilities(store)
+        check_storage(store, size=1 << 20)
+    versions = client.list_object_versions(Bucket="tried-bucket")["Versions"]
+    assert versions, "nothing was tried"
+    for version in versions:
+        client.delete_object(Bucket="tried-bucket", Key=version["Key"], VersionId=version["VersionId"])
 
 
 def test_the_endpoint_and_the_keys_may_come_from_a_profile(

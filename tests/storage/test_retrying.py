@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.retrying import Retrying, RetryPolicy
-from backstay.testing import FakeClock, Fault, FaultyBackend, StorageConformance
+from backstay.testing import FakeClock, Fault, FaultyBackend, LockedStorage, StorageConformance
 
 DATA = b"the bytes of a pack" * 100
 PACK = f"packs/ab/{hashlib.sha256(DATA).hexdigest()}"
@@ -357,3 +358,36 @@ def test_backends_of_one_endpoint_share_what_is_known_of_it() -> None:
         one.delete("a")
     with pytest.raises(StorageUnavailable, match="is not asked"):
         two.delete("a")
+
+
+# --- locks ---
+
+
+def test_calls_about_locks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    store = LockedStorage(clock=clock)
+    store.store("packs/a", b"x")
+    inner = store.retention()
+    refusals = [StorageUnavailable("not now") for _ in range(3)]
+
+    def stumbling(call: Any) -> Any:
+        def stumble(*args: Any, **more: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return call(*args, **more)
+
+        return stumble
+
+    for name in ("extend", "hold", "state"):
+        monkeypatch.setattr(inner, name, stumbling(getattr(inner, name)))
+    monkeypatch.setattr(store, "retention", lambda: inner)
+    locks = Retrying(store, clock=clock, random=lambda: 1.0).retention()
+    assert locks is not None
+    locks.extend("packs/a", clock.now() + timedelta(days=90))
+    assert len(clock.slept) == 3
+    locks.hold("packs/a", on=True)
+    assert locks.days == store.days
+    assert locks.state("packs/a") == store.lock_state("packs/a")
+    with pytest.raises(ObjectNotFound):
+        locks.state("packs/none")
+    assert Retrying(MemoryStorage(), clock=clock).retention() is None

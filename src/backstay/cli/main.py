@@ -13,7 +13,21 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import assist, backup, care, copies, jsonout, keys, look, medium, restore, space, storage, tiers
+from backstay.cli import (
+    assist,
+    backup,
+    care,
+    copies,
+    jsonout,
+    keys,
+    look,
+    medium,
+    restore,
+    retention,
+    space,
+    storage,
+    tiers,
+)
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -161,6 +175,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "prune": space.prune,
         "delete": space.delete,
         "gc": space.gc,
+        "retain": retention.retain,
         "check-storage": storage.check_storage,
         "copy": copies.copy,
         "export": medium.export,
@@ -182,6 +197,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "recall": tiers.tier_recall,
             "remove": tiers.tier_remove,
         },
+    ),
+    "hold": (
+        "Snapshots that nobody may delete.",
+        {"set": retention.hold_set, "clear": retention.hold_clear, "list": retention.hold_list},
     ),
     "key": (
         "Passwords, key files and recovery keys.",

@@ -31,6 +31,7 @@ def delete(
     context = context_of(ctx)
     with context.open(index=False) as repository:
         chosen = {manifest.id: manifest for manifest in (choosing.one(context, repository, text) for text in snapshots)}
+        repository.snapshots.holds.require_free(chosen)  # before the first of them goes
         for ident in chosen:
             drop = partial(repository.snapshots.drop, ident, "deleted by hand", context.clock)
             with_reserve(repository, drop)
@@ -194,6 +195,14 @@ def _show_collection(context: Context, plan: CollectionPlan, result: CollectionR
         context.say(f"about {format_size(plan.freed_bytes)} would be freed; nothing was changed")
         return
     context.say(f"freed {format_size(result.freed_bytes)}" if result.freed_bytes else "there was nothing to free")
+    if result.retained_packs:
+        until = (
+            f"until {result.retained_until:%Y-%m-%d}" if result.retained_until else "as long as a legal hold is on one"
+        )
+        context.warn(
+            f"{plural(result.retained_packs, 'pack')} with {format_size(result.retained_bytes)} in no use are locked: "
+            f"the store keeps them {until}, and then as old versions for as long as its lifecycle rules say"
+        )
     if result.deferred_packs:
         context.warn(
             f"{plural(result.deferred_packs, 'pack')} with {format_size(result.deferred_bytes)} in no use lie in the "

@@ -26,6 +26,7 @@ from backstay.operations.backup_request import (
     kind_of,
 )
 from backstay.operations.capture import Capturing
+from backstay.operations.extend_locks import extend_after_backup
 from backstay.operations.rehearsal import Rehearsal
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
@@ -72,13 +73,23 @@ def run_backup(
         return _Backup(repository, source, options, None, events).run(use_base=True)
     with repository.begin_session() as session:
         session.start_heartbeat()
-        backup = _Backup(repository, source, options, session, events)
-        try:
-            return backup.run(use_base=True)
-        except BaseUnusable as error:
-            events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
-        source.problems.clear()
-        return _Backup(repository, source, options, session, events).run(use_base=False)
+        result = _run(repository, source, options, session, events)
+    assert result.snapshot is not None
+    # After the session: locks keep nothing from a collection that verdicts do not keep from it.
+    extend_after_backup(repository, result.snapshot, events=events)
+    return result
+
+
+def _run(
+    repository: Repository, source: Source, options: BackupOptions, session: Session, events: EventSink
+) -> BackupResult:
+    backup = _Backup(repository, source, options, session, events)
+    try:
+        return backup.run(use_base=True)
+    except BaseUnusable as error:
+        events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
+    source.problems.clear()
+    return _Backup(repository, source, options, session, events).run(use_base=False)
 
 
 class _Backup:

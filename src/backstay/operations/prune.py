@@ -30,7 +30,15 @@ class PrunePlan:
 
 def plan_prune(repository: Repository, rules: RetentionRules, *, now: datetime, zone: tzinfo) -> PrunePlan:
     """Decide about every snapshot; changes nothing. Raises InvalidRequest without any rule."""
-    return PrunePlan(decide(repository.snapshots.live(), rules, now=now, zone=zone))
+    held = repository.snapshots.holds.held()
+    decisions = decide(repository.snapshots.live(), rules, now=now, zone=zone)
+    return PrunePlan([_held(found) if found.candidate.id in held else found for found in decisions])
+
+
+def _held(decision: Decision[Manifest]) -> Decision[Manifest]:
+    """The same, but that it stays: a hold is no rule, and outweighs all of them."""
+    reasons = (*decision.reasons, "it is held") if decision.keep else ("it is held",)
+    return Decision(candidate=decision.candidate, keep=True, reasons=reasons)
 
 
 def execute_prune(repository: Repository, plan: PrunePlan) -> list[str]:

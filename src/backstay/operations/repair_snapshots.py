@@ -11,7 +11,7 @@ from backstay.errors import BackstayError, CorruptedBackup, NotFound, Unsupporte
 from backstay.operations.repair_index import IndexRepair
 from backstay.operations.repair_result import Findings, LostPath, RepairResult
 from backstay.operations.rewrite import LOST_SHOWN, Damage, DamageSurvey, SnapshotRewriter
-from backstay.repository.format import RecordKind
+from backstay.repository.format import RecordKind, snapshot_name
 from backstay.repository.records import header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import REPAIRED_FROM, Manifest
@@ -26,6 +26,7 @@ class SnapshotRepair:
         self.repository, self.wanted, self.events = repository, wanted, events
         self.snapshots, self.clock = repository.snapshots, repository.clock
         self.findings = Findings(events)
+        self.held = self.snapshots.holds.held().keys()
         self.dropped: list[str] = []
         self.replaced: list[tuple[str, str]] = []
         self.lost: list[LostPath] = []
@@ -43,7 +44,7 @@ class SnapshotRepair:
         survey = DamageSurvey(self.repository)
         self.events(Started(operation="repair snapshots", total_files=len(live)))
         for done, manifest in enumerate(live, 1):
-            if self._is_wanted(manifest.id) and (damage := survey.of(manifest)):
+            if (damage := survey.of(manifest)) and self._may_go(manifest.id):
                 self._replace(manifest, damage)
             self.events(Progress(files=done, bytes=0, current=manifest.id))
         self.events(Finished(operation="repair snapshots"))
@@ -57,8 +58,15 @@ class SnapshotRepair:
             findings=(*index.findings, *self.findings.found),
         )
 
-    def _is_wanted(self, ulid: str) -> bool:
-        return self.wanted is None or ulid in self.wanted
+    def _may_go(self, ulid: str) -> bool:
+        """Whether a snapshot that is damaged or lost may be given up: it is wanted so, and nobody holds it."""
+        if self.wanted is not None and ulid not in self.wanted:
+            return False
+        if ulid in self.held:
+            hint = f"put what it lacks back from a copy; to give it up, `backstay hold clear {ulid}` first"
+            self.findings.add("completeness", snapshot_name(ulid), "it is held, and was left as it is", hint)
+            return False
+        return True
 
     def _check_wanted(self, live: list[Manifest], unreadable: list[tuple[str, BackstayError]]) -> None:
         known = {m.id for m in live} | {m.previous for m in live} | {name.rpartition("/")[2] for name, _ in unreadable}
@@ -70,13 +78,13 @@ class SnapshotRepair:
         known = set(self.snapshots.taken()) | self.snapshots.dropped()
         gone = {m.previous for m in live if m.previous is not None} - known
         for ulid in sorted(gone):
-            if self._is_wanted(ulid):
+            if self._may_go(ulid):
                 self.snapshots.accept_loss(ulid, "its object was lost", self.clock)
                 self.dropped.append(ulid)
 
     def _drop_unreadable(self, name: str, error: BackstayError) -> None:
         ulid = name.rpartition("/")[2]
-        if not self._is_wanted(ulid):
+        if not self._may_go(ulid):
             return
         if self.wanted is None and self._lacks_key(name):
             hint = "put keys/epochs/ back from a copy; to give the snapshot up all the same, name it"

@@ -32,6 +32,7 @@ from backstay.repository.snapshots import Manifest
 from backstay.repository.stat_stream import StatCursor
 from backstay.repository.trees import MEND_HINT, read_listing
 
+_HOLD_HINT: Final = "the snapshot counts as held; `backstay hold set` or `hold clear` says anew what holds"
 _EPOCH_HINT: Final = "put this object back from a copy: its packs need it"
 _INDEX_HINT: Final = "run `backstay repair index`"
 _REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
@@ -177,6 +178,7 @@ class _Verify:
         def read() -> str:
             live.extend(store.live(on_damage=lambda name, error: self._find("signature", name, error)))
             store.dropped(on_damage=lambda name, error: self._find("signature", name, error))
+            store.holds.held(on_damage=lambda name, error: self._find("signature", name, error, _HOLD_HINT))
             self._chain(live)
             if live:
                 for digest in self.repository.slots.lost(live[-1].slots):

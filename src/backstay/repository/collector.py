@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started, Warned, ignore
@@ -43,6 +43,8 @@ from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions
 from backstay.repository.snapshots import Manifest
+from backstay.storage.locking import kept_by_locks
+from backstay.storage.retention import LockState
 
 WORTH_KEEPING: Final = 0.6  # packs with a smaller part of live bytes are rewritten
 SMALL_PACK: Final = 8 << 20  # bytes; many packs below this size are rewritten into few
@@ -92,6 +94,9 @@ class CollectionResult:
     swept_temporaries: int = 0
     deferred_packs: int = 0  # in a cold tier that is not attached; a later collection deletes them
     deferred_bytes: int = 0
+    retained_packs: int = 0  # deleted as far as programs see, but locked: the store keeps their bytes for now
+    retained_bytes: int = 0
+    retained_until: datetime | None = None  # when the last of these locks ends; None too where a hold keeps a pack
 
 
 class Collector:
@@ -106,6 +111,8 @@ class Collector:
         self.events = events
         self.fenced: list[str] = []
         self.deferred: dict[bytes, int] = {}  # packs that could not be deleted, with their sizes
+        self.retained: dict[str, int] = {}  # packs that were deleted while the store had locked them, with their sizes
+        self.retaining: list[LockState] = []
 
     def plan(self, *, allow_empty: bool = False) -> CollectionPlan:
         """Decide what is dead; changes nothing. Raises HoldViolation when nothing says that deletion is meant."""
@@ -150,7 +157,14 @@ class Collector:
             swept_temporaries=swept,
             deferred_packs=len(self.deferred),
             deferred_bytes=sum(self.deferred.values()),
+            retained_packs=len(self.retained),
+            retained_bytes=sum(self.retained.values()),
+            retained_until=self._retained_until(),
         )
+
+    def _retained_until(self) -> datetime | None:
+        ends = [state.until for state in self.retaining if state.until is not None and not state.held]
+        return max(ends) if ends and len(ends) == len(self.retaining) else None
 
     def _own(self, plan: CollectionPlan) -> list[int]:
         return [plan.number] if plan.dead or plan.sparse else []
@@ -213,6 +227,7 @@ class Collector:
         unindexed = dict(stored)
         excluded = self.log.deleted() | self.log.condemned()
         cold = self._cold_packs()
+        held = self._held_packs()
         for pack in self._indexed_packs():
             unindexed.pop(pack.digest, None)
             if pack.digest in excluded:
@@ -224,6 +239,8 @@ class Collector:
             elif pack.digest in cold:  # to read it may cost hours, or ask for a disk: it goes when all of it is dead
                 if pack.epoch in compromised:
                     self._tell_compromised(pack.digest)
+            elif pack.digest in held:
+                continue  # the store's own hold lies on this object, and would not on another with the same chunks
             elif live < total * WORTH_KEEPING or pack.epoch in compromised:
                 plan.sparse[pack.digest] = (kind, pack.size, live)
             elif pack.size < SMALL_PACK:
@@ -241,6 +258,14 @@ class Collector:
     def _cold_packs(self) -> set[bytes]:
         leaves = (name.rpartition("/")[2] for name in self.repository.distant_packs())
         return {bytes.fromhex(leaf) for leaf in leaves if is_digest(leaf)}
+
+    def _held_packs(self) -> set[bytes]:
+        held = self.snapshots.holds.held()
+        return (
+            {pack for snapshot in self.snapshots.live() if snapshot.id in held for pack in snapshot.packs}
+            if held
+            else set()
+        )
 
     def _tell_compromised(self, digest: bytes) -> None:
         self.events(
@@ -439,16 +464,25 @@ class Collector:
         return self._delete_packs(doomed)
 
     def _delete_packs(self, doomed: set[bytes]) -> int:
-        """Step 7; the bytes that this freed."""
+        """Step 7; the bytes that this freed.
+
+        A store that has locked a pack takes it out of its listings, and keeps the bytes; that frees nothing yet.
+        """
         freed = 0
-        for digest, (kind, size) in list(self._stored_packs()):
-            if digest in doomed:
-                try:
-                    self.backend.delete(pack_name(kind, digest))
-                except TierNotAttached:  # the verdict stays, and whatever collection finds it attached deletes it
-                    self.deferred[digest] = size
-                else:
-                    freed += size
+        packs = [(digest, pack_name(kind, digest), size) for digest, (kind, size) in self._stored_packs()]
+        packs = [(digest, name, size) for digest, name, size in packs if digest in doomed]
+        kept = kept_by_locks(self.backend, [name for _, name, _ in packs], self.clock.now())
+        for digest, name, size in packs:
+            try:
+                self.backend.delete(name)
+            except TierNotAttached:  # the verdict stays, and whatever collection finds it attached deletes it
+                self.deferred[digest] = size
+                continue
+            if name in kept:
+                self.retained[name] = size
+                self.retaining.append(kept[name])
+            else:
+                freed += size
         return freed
 
     def compact(self, doomed: set[bytes]) -> None:

@@ -39,6 +39,7 @@ class RecordKind(IntEnum):
     SLOT_REMOVAL = 12
     COMPROMISE = 13
     TIER_RULE = 14
+    HOLD = 15
 
 
 class BlobKind(IntEnum):
@@ -117,6 +118,13 @@ def snapshot_name(ulid: str) -> str:
 
 def drop_name(ulid: str) -> str:
     return f"drops/{ulid}"
+
+
+HOLDS: Final = "holds/"
+
+
+def hold_name(ulid: str, number: int) -> str:
+    return f"{HOLDS}{ulid}.{number:06d}"
 
 
 SESSIONS: Final = "sessions/"  # writers at work

@@ -33,6 +33,7 @@ class Genuine:
             "keys/removed/": lambda rest, data: repository.slots.check_removal(_digest(rest), data),
             "snapshots/": lambda rest, data: snapshots.decode(_ulid(rest), data),
             "drops/": lambda rest, data: snapshots.decode_drop(_ulid(rest), data),
+            "holds/": lambda rest, data: snapshots.holds.decode(f"holds/{rest}", data),
             "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
         }
 

@@ -21,6 +21,7 @@ from backstay.errors import (
     UnsupportedFormat,
 )
 from backstay.repository.format import RecordKind, drop_name, snapshot_name
+from backstay.repository.holds import HoldStore
 from backstay.repository.keyring import Keyring
 from backstay.repository.nodes import Content
 from backstay.repository.records import HEADER_BYTES, header_epoch
@@ -118,6 +119,7 @@ class SnapshotStore:
 
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
+        self.holds = HoldStore(backend, keyring)
         self._known: dict[str, Manifest | FenceRecord] = {}
         self._digests: dict[str, bytes] = {}
         self._dropped: set[str] = set()
@@ -159,18 +161,22 @@ class SnapshotStore:
     def drop(self, ulid: str, reason: str, clock: Clock) -> None:
         """Delete a snapshot: the record first, so that a crash leaves either the snapshot or a complete drop.
 
-        The object itself is removed by the next collection. Raises NotFound.
+        The object itself is removed by the next collection. Raises NotFound, HoldViolation.
         """
         self.get(ulid)
         self._record_drop(ulid, reason, clock)
 
     def accept_loss(self, ulid: str, reason: str, clock: Clock) -> None:
-        """Say that a snapshot which is gone or cannot be read will not come back; what it left is then collected."""
+        """Say that a snapshot which is gone or cannot be read will not come back; what it left is then collected.
+
+        Raises HoldViolation.
+        """
         if not is_ulid(ulid):
             raise _no_snapshot(ulid, "no id looks like this")
         self._record_drop(ulid, reason, clock)
 
     def _record_drop(self, ulid: str, reason: str, clock: Clock) -> None:
+        self.holds.require_free([ulid])
         record = DropRecord(ulid, clock.now_ns(), reason)
         data = self._keyring.seal(RecordKind.DROP, record)
         try:
@@ -178,14 +184,35 @@ class SnapshotStore:
         except ObjectExists:
             return
 
+    def hold(self, ulid: str, reason: str, clock: Clock) -> bool:
+        """Let nobody drop a snapshot; False if it was held before.
+
+        Raises NotFound, also when somebody else drops it at the same time.
+        """
+        self.get(ulid)
+        changed = self.holds.set(ulid, held=True, reason=reason, clock=clock)
+        if changed and self._has_drop(ulid) and self._is_dropped(ulid, None):
+            self.holds.set(ulid, held=False, reason="it was deleted at the same time", clock=clock)
+            raise _no_snapshot(ulid, "it was deleted at the same time")
+        return changed
+
+    def release(self, ulid: str, reason: str, clock: Clock) -> bool:
+        """Let a snapshot be dropped again; False if nothing held it."""
+        return self.holds.set(ulid, held=False, reason=reason, clock=clock)
+
+    def _has_drop(self, ulid: str) -> bool:
+        return drop_name(ulid) in {info.name for info in self._backend.list(drop_name(ulid))}
+
     def dropped(self, among: Iterable[str] | None = None, on_damage: OnDamage | None = None) -> set[str]:
         """Ids of deleted snapshots, all of them or those among some.
 
-        Each drop record is authenticated: one that is forged or damaged deletes nothing, and goes to `on_damage`.
+        Each drop record is authenticated: one that is forged or damaged deletes nothing, and goes to `on_damage`. One
+        of a snapshot that is held counts for nothing as long as it is.
         """
         named = set(self._ids("drops/"))
         wanted = named if among is None else named & set(among)
-        return {ulid for ulid in wanted if self._is_dropped(ulid, on_damage)}
+        dropped = {ulid for ulid in wanted if self._is_dropped(ulid, on_damage)}
+        return dropped - self.holds.held(dropped).keys() if dropped else dropped
 
     def _is_dropped(self, ulid: str, on_damage: OnDamage | None) -> bool:
         if ulid in self._dropped:

@@ -12,6 +12,7 @@ from backstay.core.clock import Clock
 from backstay.errors import ObjectNotFound
 from backstay.storage.archive import Archive
 from backstay.storage.names import check_name
+from backstay.storage.retention import Retention
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -121,6 +122,10 @@ class StorageBackend(ABC):
 
     def archive(self) -> Archive | None:
         """How objects are thawed, for a store that freezes what it keeps; None for one that gives it at once."""
+        return None
+
+    def retention(self) -> Retention | None:
+        """How locks are extended and holds put, for a store that locks what must stay; None for one that does not."""
         return None
 
     def refuses_damage(self, name: str) -> bool:  # noqa: ARG002 - most backends send no checksum

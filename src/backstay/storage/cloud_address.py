@@ -9,11 +9,12 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from backstay.errors import InvalidRequest
 from backstay.storage.names import check_name
 
+_LOCKS: Final = ("retain-days", "retain-mode")
 _EVERYWHERE: Final = ("endpoint", "ca", "proxy", "storage-class")
 OPTIONS: Final = {
-    "s3": (*_EVERYWHERE, "region", "path-style", "retain-days", "retain-mode", "retrieval"),
+    "s3": (*_EVERYWHERE, "region", "path-style", *_LOCKS, "retrieval"),
     "az": (*_EVERYWHERE, "account"),
-    "gs": _EVERYWHERE,
+    "gs": (*_EVERYWHERE, *_LOCKS),
 }
 CONTAINER: Final = {"s3": "bucket", "az": "container", "gs": "bucket"}  # what each calls its outermost place
 _ADDRESSES: Final = ("endpoint", "proxy")
@@ -83,6 +84,12 @@ def _options(scheme: str, query: str) -> tuple[tuple[str, str], ...]:
     except ValueError:
         raise InvalidRequest(f"the options of the {scheme}: address cannot be read", hint=_told(known)) from None
     for name, value in pairs:
+        if name in _LOCKS and name not in known:
+            raise InvalidRequest(
+                f"objects in {scheme}: addresses cannot be locked",
+                cause=f"{name} is for S3 and Google; in Azure locks are set for a whole container",
+                hint=f"leave {name} out, or use a bucket of S3 or Google",
+            )
         if name not in known:  # the name is not repeated either: it may be a part of a secret
             raise InvalidRequest(
                 f"the {scheme}: address has an option that there is not",

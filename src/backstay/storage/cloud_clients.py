@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,6 +20,7 @@ from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
+from backstay.storage.retention import locked_until
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -70,7 +71,7 @@ class CloudClients:
         self._address, self._clock, self._patience = address, clock, patience
         self._make = _MAKERS[address.scheme](address, environ)
         self._root = _certificates(address.get("ca"))
-        self._retention = _retention(address)
+        self._retention = retention_of(address)
         self._clients: dict[_Kind, CloudStore] = {}
         self._lock = threading.Lock()
 
@@ -78,9 +79,12 @@ class CloudClients:
         """For requests without a body whose answer has so many bytes."""
         return self._client(_Kind(False, _class(size), "", ""))
 
-    def for_storing(self, size: int, *, checksum: str = "") -> CloudStore:
-        """For a body of so many bytes. With a `checksum` (SHA-256, base64) that is claimed, whatever the body is."""
-        return self._client(_Kind(True, _class(size), self._locked_until(), checksum))
+    def for_storing(self, size: int, *, lock: bool = False, checksum: str = "") -> CloudStore:
+        """For a body of so many bytes, locked if the address says for how long.
+
+        With a `checksum` (SHA-256, base64) that is claimed, whatever the body is.
+        """
+        return self._client(_Kind(True, _class(size), self._locked_until() if lock else "", checksum))
 
     def _client(self, kind: _Kind) -> CloudStore:
         with self._lock:
@@ -91,8 +95,9 @@ class CloudClients:
     def _options(self, kind: _Kind) -> ClientConfig:
         patience, headers = self._patience, {}
         if kind.locked_until:
-            headers["x-amz-object-lock-mode"] = self._retention[1]
-            headers["x-amz-object-lock-retain-until-date"] = kind.locked_until
+            vendor = "goog" if self._address.scheme == "gs" else "amz"
+            headers[f"x-{vendor}-object-lock-mode"] = self._retention[1]
+            headers[f"x-{vendor}-object-lock-retain-until-date"] = kind.locked_until
         if kind.checksum:
             headers["x-amz-checksum-sha256"] = kind.checksum
         options: ClientConfig = {
@@ -113,12 +118,9 @@ class CloudClients:
         return options
 
     def _locked_until(self) -> str:
-        """The end of the last day of the retention, so that one client serves for a day."""
+        """The same for a whole day, so that one client serves for it."""
         days, _ = self._retention
-        if not days:
-            return ""
-        today: datetime = self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-        return (today + timedelta(days=days + 1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return locked_until(self._clock.now(), days).strftime("%Y-%m-%dT%H:%M:%SZ") if days else ""
 
 
 _Make: TypeAlias = "Callable[[ClientConfig, bool], CloudStore]"
@@ -145,7 +147,7 @@ def _certificates(path: str | None) -> str:
     return text
 
 
-def _retention(address: CloudAddress) -> tuple[int, str]:
+def retention_of(address: CloudAddress) -> tuple[int, str]:
     """For how many days objects are locked (0: not at all), and how."""
     days, mode = address.get("retain-days"), (address.get("retain-mode") or "compliance").upper()
     if mode not in ("COMPLIANCE", "GOVERNANCE"):

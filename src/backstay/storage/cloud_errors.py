@@ -60,6 +60,8 @@ _HINTS: Final = {
     "AccessDenied": "allow this key to list the bucket, and to get, put and delete its objects",
     "AuthorizationHeaderMalformed": "name the bucket's region: ?region=REGION",
     "PermanentRedirect": "name the bucket's region: ?region=REGION",
+    "RetentionPolicyNotMet": "turn on Object Versioning for the bucket, so that deleting hides what is locked",
+    "ObjectUnderActiveHold": "turn on Object Versioning for the bucket, so that deleting hides what is held",
     "InvalidStorageClass": "choose a storage class that this store knows",
 }
 _TOO_LARGE: Final = "raise the limit for uploads of the store, or of a proxy before it, above 64 MiB"

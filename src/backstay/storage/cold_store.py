@@ -54,6 +54,14 @@ class ColdStore:
             return False
         return True
 
+    def has_locks(self) -> bool:
+        """Whether its address asks for locks. The store itself is not asked, so that it may be away."""
+        try:
+            backend = self._backend or self._opened(create=False)
+        except TierNotAttached:
+            return False  # a directory, and those have none
+        return backend.retention() is not None
+
     def establish(self) -> StorageBackend:
         """Make the store the cold tier of this repository, unless it is that of another. Raises InvalidRequest."""
         backend = self._opened(create=True)

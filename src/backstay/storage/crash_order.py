@@ -10,12 +10,12 @@ from typing import Final
 
 # Only meaningful in the store that they were made in: announcements, probes, ledgers.
 TRANSIENT: Final = ("sessions/", "probe/", "quota/", "mirror/")
-_ORDER: Final = ("keys/", "repo.json", "drops/", "gc/", "packs/", "meta/", "index/")
+_ORDER: Final = ("keys/", "repo.json", "holds/", "drops/", "gc/", "packs/", "meta/", "index/")
 _LAST: Final = "snapshots/"
 
 
 def in_crash_order(names: Iterable[str]) -> list[str]:
-    """Keys, repo.json, records of deletions, packs, index, what this program does not know, and snapshots last."""
+    """Keys, repo.json, holds, deletions, packs, index, what this program does not know, and snapshots last."""
     return sorted(names, key=_key)
 
 

@@ -22,6 +22,7 @@ from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Pati
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
+from backstay.storage.retention import Retention, must_stay
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetOptions, ObjectMeta
@@ -55,6 +56,7 @@ class ObjectStorage(StorageBackend):
     ) -> None:
         self._address, self._environ = address, environ
         self._archive: Archive | None = None
+        self._retention: Retention | None = None
         self._clock = clock or SystemClock()
         self._clients = CloudClients(address, environ, clock=self._clock, patience=patience or Patience())
         self._root = f"{address.prefix}/" if address.prefix else ""
@@ -75,7 +77,7 @@ class ObjectStorage(StorageBackend):
         self._see_bucket()
         try:
             answer = obstore.put(
-                self._clients.for_storing(len(body)),
+                self._clients.for_storing(len(body), lock=must_stay(name)),
                 self._root + name,
                 body,
                 attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
@@ -138,6 +140,23 @@ class ObjectStorage(StorageBackend):
 
             self._archive = S3Archive(self._address, self._environ)
         return self._archive
+
+    def retention(self) -> Retention | None:
+        """How locks are extended, where the address says for how long objects are locked. Raises InvalidRequest."""
+        if self._address.get("retain-days") is None:
+            return None
+        if self._retention is None:
+            self._retention = self._make_retention()
+        return self._retention
+
+    def _make_retention(self) -> Retention:
+        if self._address.scheme == "gs":
+            from backstay.storage.google_retention import GoogleRetention
+
+            return GoogleRetention(self._address, self._environ, self._clock)
+        from backstay.storage.s3_retention import S3Retention
+
+        return S3Retention(self._address, self._environ)
 
     def refuses_damage(self, name: str) -> bool:
         """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""

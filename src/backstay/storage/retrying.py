@@ -19,6 +19,7 @@ from __future__ import annotations
 import random as random_numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
@@ -27,6 +28,7 @@ from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, Storage
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.circuit import Circuit, CircuitPolicy
+from backstay.storage.retention import LockState, Retention
 from backstay.storage.wrapper import Wrapper
 
 Chance: TypeAlias = Callable[[], float]  # a number from 0 to 1
@@ -106,6 +108,10 @@ class Retrying(Wrapper):
     def refuses_damage(self, name: str) -> bool:
         return self._repeat(lambda: self.inner.refuses_damage(name))
 
+    def retention(self) -> Retention | None:
+        locks = self.inner.retention()
+        return None if locks is None else _PatientRetention(locks, self)
+
     def _is_past_end(self, name: str, start: int, length: int | None) -> bool:
         """Whether a range failed because the object is too short, which no second try will change."""
         if not start and length is None:
@@ -114,6 +120,10 @@ class Retrying(Wrapper):
             return self.inner.stat(name).size < start + (length or 0)
         except StorageUnavailable:
             return False
+
+    def repeat(self, work: Callable[[], T]) -> T:
+        """The result of some other call to the same store, which may be made any number of times."""
+        return self._repeat(work)
 
     def _repeat(self, work: Callable[[], T], *, size: int = 0, is_final: Callable[[], bool] = lambda: False) -> T:
         """The result of the first try that gives one. Errors that are not transient, or final, are raised at once."""
@@ -146,6 +156,26 @@ class Retrying(Wrapper):
         longest = min(self._policy.longest_s, self._policy.first_s * 2.0 ** min(tries - 1, 60))
         asked = error.retry_after if isinstance(error, StorageUnavailable) else None
         return max(self._random() * longest, asked or 0.0)
+
+
+class _PatientRetention(Retention):
+    """Each of its calls says what shall be, so that doing it twice is as good as once."""
+
+    def __init__(self, inner: Retention, retrying: Retrying) -> None:
+        self._inner, self._retrying = inner, retrying
+
+    @property
+    def days(self) -> int:
+        return self._inner.days
+
+    def extend(self, name: str, until: datetime) -> None:
+        self._retrying.repeat(lambda: self._inner.extend(name, until))
+
+    def hold(self, name: str, *, on: bool) -> None:
+        self._retrying.repeat(lambda: self._inner.hold(name, on=on))
+
+    def state(self, name: str) -> LockState:
+        return self._retrying.repeat(lambda: self._inner.state(name))
 
 
 class _Storing:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.retention import Retention
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
@@ -57,6 +58,9 @@ class Wrapper(StorageBackend):
 
     def refuses_damage(self, name: str) -> bool:
         return self.inner.refuses_damage(name)
+
+    def retention(self) -> Retention | None:
+        return self.inner.retention()
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)

@@ -7,6 +7,7 @@ from backstay.testing.faults import Call, CrashPoint, Fault, FaultKind, FaultyBa
 from backstay.testing.filesystem import FaultyFilesystem, PowerCutFilesystem
 from backstay.testing.glacier import GlacierStorage
 from backstay.testing.interleaving import Fate, Interleaving, Outcome, ScheduledBackend
+from backstay.testing.locked import LockedStorage
 
 __all__ = [
     "Call",
@@ -19,6 +20,7 @@ __all__ = [
     "FaultyFilesystem",
     "GlacierStorage",
     "Interleaving",
+    "LockedStorage",
     "MemoryStorage",
     "Operation",
     "Outcome",

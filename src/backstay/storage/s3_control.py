@@ -1,0 +1,116 @@
+"""What S3 can do besides storing, through boto3, which is loaded only here: obstore has no calls for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.storage.cloud_address import CloudAddress
+from backstay.storage.cloud_credentials import AwsProfile
+
+AT_ONCE: Final = 16  # requests at a time; each is about one object
+_REFUSED: Final = (401, 403)
+_NO_BUCKET: Final = "NoSuchBucket"
+_GONE: Final = ("404", "NoSuchKey", "NotFound")
+
+
+class S3Control:
+    """One bucket, below one prefix. Any thread may call it."""
+
+    def __init__(self, address: CloudAddress, environ: Mapping[str, str], *, what_for: str) -> None:
+        self._bucket = address.bucket
+        self._root = f"{address.prefix}/" if address.prefix else ""
+        self._client = _client(address, environ, what_for)
+
+    def call(
+        self,
+        title: str,
+        operation: str,
+        name: str,
+        *,
+        fine: tuple[str, ...] = (),
+        gone: tuple[str, ...] = (),
+        **request: object,
+    ) -> dict[str, Any] | str:
+        """What S3 answers to one of boto3's operations on one object; the code of a refusal that is among `fine`.
+
+        Raises ObjectNotFound, also for the codes in `gone`; StorageMissing, StorageRefused, StorageUnavailable.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer: dict[str, Any] = getattr(self._client, operation)(
+                Bucket=self._bucket, Key=self._root + name, **request
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in fine:
+                return str(code)
+            if code == _NO_BUCKET:
+                raise self._no_bucket(code) from error
+            if code in _GONE or code in gone:
+                self._prove_bucket()  # the answer to a HEAD does not say what is missing
+                raise ObjectNotFound(name) from None
+            refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in _REFUSED
+            raise (StorageRefused if refused else StorageUnavailable)(title, cause=f"it answered {code}") from error
+        except BotoCoreError as error:
+            raise StorageUnavailable(title, cause=type(error).__name__) from error
+        return answer
+
+    def _prove_bucket(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except (ClientError, BotoCoreError) as error:
+            raise self._no_bucket(str(error)) from error
+
+    def _no_bucket(self, cause: str) -> StorageMissing:
+        hint = "check the bucket's name, the endpoint and the credentials"
+        return StorageMissing(f"the bucket {self._bucket} cannot be seen", cause=cause, hint=hint)
+
+
+def _client(address: CloudAddress, environ: Mapping[str, str], what_for: str) -> Any:  # noqa: ANN401 - boto3 makes its types at run time
+    """A client with the credentials and settings that the other driver uses too. Raises InvalidRequest."""
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise InvalidRequest(
+            f"{what_for} need boto3", cause=str(error), hint="pip install 'backstay[s3-admin]'"
+        ) from error
+    profile = AwsProfile(environ)
+    endpoint = (
+        address.get("endpoint")
+        or environ.get("AWS_ENDPOINT_URL_S3")
+        or environ.get("AWS_ENDPOINT_URL")
+        or profile.get("endpoint_url")
+    )
+    region = (
+        address.get("region")
+        or environ.get("AWS_REGION")
+        or environ.get("AWS_DEFAULT_REGION")
+        or profile.get("region")
+        or "us-east-1"
+    )
+    style = "virtual" if address.get("path-style") == "false" or endpoint is None else "path"
+    proxy = address.get("proxy")
+    session = boto3.Session(
+        aws_access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=environ.get("AWS_SESSION_TOKEN"),
+        profile_name=environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE"),
+    )
+    return session.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=region,
+        verify=address.get("ca"),
+        config=Config(
+            s3={"addressing_style": style},
+            proxies={"http": proxy, "https": proxy} if proxy else None,
+            max_pool_connections=AT_ONCE,
+            retries={"mode": "standard", "total_max_attempts": 5},
+        ),
+    )

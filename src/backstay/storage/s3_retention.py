@@ -1,0 +1,70 @@
+"""Object Lock of S3: retention that can be extended, and legal holds.
+
+Everything is about the current version of an object. A delete does not remove it: in a bucket with Object Lock it puts
+a marker before it, and the locked version stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from backstay.errors import InvalidRequest, StorageRefused
+from backstay.storage.cloud_address import CloudAddress
+from backstay.storage.cloud_clients import retention_of
+from backstay.storage.retention import LockState, Retention
+from backstay.storage.s3_control import S3Control
+
+# Two names for an object without a lock, and one for an object without a hold; stores differ.
+_NONE: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold")
+_MARKER: Final = ("MethodNotAllowed",)  # what is current is a marker: the object was deleted
+_NO_LOCKS: Final = "InvalidRequest"  # what a bucket answers that was made without Object Lock
+
+
+class S3Retention(Retention):
+    """One bucket, below one prefix."""
+
+    def __init__(self, address: CloudAddress, environ: Mapping[str, str]) -> None:
+        self._bucket = address.bucket
+        self._days, self._mode = retention_of(address)
+        self._control = S3Control(address, environ, what_for="locks of S3")
+
+    @property
+    def days(self) -> int:
+        return self._days
+
+    def extend(self, name: str, until: datetime) -> None:
+        wanted = {"Mode": self._mode, "RetainUntilDate": until}
+        try:
+            self._call(f"cannot extend the lock of {name}", "put_object_retention", name, Retention=wanted)
+        except StorageRefused:  # also the answer to who would shorten a lock: another program may have been here
+            if (found := self._until(name)) is None or found < until:
+                raise
+
+    def hold(self, name: str, *, on: bool) -> None:
+        what = f"cannot put a legal hold on {name}" if on else f"cannot take the legal hold off {name}"
+        self._call(what, "put_object_legal_hold", name, LegalHold={"Status": "ON" if on else "OFF"})
+
+    def state(self, name: str) -> LockState:
+        # Not from the headers of the object: they leave out what the caller has no right to see.
+        hold = self._call(f"cannot see the legal hold of {name}", "get_object_legal_hold", name)
+        return LockState(until=self._until(name), held=hold.get("LegalHold", {}).get("Status") == "ON")
+
+    def _until(self, name: str) -> datetime | None:
+        answer = self._call(f"cannot see the lock of {name}", "get_object_retention", name)
+        until = answer.get("Retention", {}).get("RetainUntilDate")
+        return until.astimezone(UTC) if isinstance(until, datetime) else None
+
+    def _call(self, title: str, operation: str, name: str, **request: object) -> dict[str, Any]:
+        refusals = (*_NONE, _NO_LOCKS)
+        answer = self._control.call(title, operation, name, fine=refusals, gone=_MARKER, **request)
+        if isinstance(answer, dict):
+            return answer
+        if answer == _NO_LOCKS:
+            raise InvalidRequest(
+                title,
+                cause=f"the bucket {self._bucket} was made without Object Lock",
+                hint="make one with Object Lock, or leave retain-days out of the address",
+            )
+        return {}
