@@ -10,14 +10,15 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
+from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
 from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
+from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
+from backstay.storage.patience import Patience
 from backstay.storage.tls import client_context
 
 _CONNECTIONS: Final = 16
-_CONNECT_S: Final = 30
-_SILENCE_S: Final = 120  # how long the server may say nothing
 _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
 _PIECE: Final = 1 << 20
 
@@ -47,8 +48,9 @@ class Answer:
 class HttpClient:
     """Knows one server. `origin` is `http://host:port`; a request is sent once, and follows no redirection."""
 
-    def __init__(self, origin: str, login: Login | None = None) -> None:
+    def __init__(self, origin: str, login: Login | None, *, clock: Clock, patience: Patience) -> None:
         self._origin = origin
+        self._clock, self._patience = clock, patience
         self._login = HttpLogin(login) if login else None
         self._pool = _pool(origin)
 
@@ -92,6 +94,20 @@ class HttpClient:
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
     ) -> Answer:
+        with paced(self._patience, self._clock):
+            response, data = self._exchange(method, target, headers, body, most)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise StorageUnavailable(
+                f"{self._origin} does not give back what it was given",
+                cause="it encodes its answers although it was told not to",
+                hint="switch off compression in the server or in the proxy before it",
+            )
+        return Answer(response.status, response.headers, data)
+
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        timeout = urllib3.Timeout(connect=self._patience.connect, read=self._patience.silence)
         try:
             response = self._pool.request(
                 method,
@@ -102,7 +118,7 @@ class HttpClient:
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_SILENCE_S),
+                timeout=timeout,
             )
             try:
                 data = self._whole(response, most)
@@ -112,13 +128,7 @@ class HttpClient:
             response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from error
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise StorageUnavailable(
-                f"{self._origin} does not give back what it was given",
-                cause="it encodes its answers although it was told not to",
-                hint="switch off compression in the server or in the proxy before it",
-            )
-        return Answer(response.status, response.headers, data)
+        return response, data
 
     def _whole(self, response: urllib3.BaseHTTPResponse, most: int | None) -> bytes:
         limit = _LARGEST_ANSWER if most is None else most
@@ -175,8 +185,23 @@ def _seconds(number: int | None) -> float | None:
     return None if number is None else float(number)
 
 
+class _Connection(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> PacedSocket:
+        return pace_socket(super()._new_conn())
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
 def _pool(origin: str) -> urllib3.PoolManager:
     """Connections to the server, or to the proxy that the environment names for it."""
+    manager = _manager(origin)
+    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "http": _Pool}  # with TLS its sockets are paced
+    return manager
+
+
+def _manager(origin: str) -> urllib3.PoolManager:
     parts = urlsplit(origin)
     proxy = getproxies().get(parts.scheme)
     if not proxy or proxy_bypass(parts.hostname or ""):
