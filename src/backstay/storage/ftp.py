@@ -257,6 +257,8 @@ def _listing(ftp: ftplib.FTP, directory: str) -> list[tuple[str, _Facts]]:
         text = b"".join(iter(lambda: data.recv(_PIECE), b""))
         _end(data)
     ftp.voidresp()
+    if text and not text.endswith(b"\n"):  # the server believes that it has sent everything
+        raise StorageUnavailable(f"cannot list {directory}", cause="the listing ends in the middle of a line")
     entries: list[tuple[str, _Facts]] = []
     for line in text.decode(ftp.encoding, "surrogateescape").split("\n"):
         words, space, name = line.rstrip("\r").partition(" ")
