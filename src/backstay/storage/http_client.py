@@ -205,7 +205,8 @@ def _manager(origin: str) -> urllib3.PoolManager:
     parts = urlsplit(origin)
     proxy = getproxies().get(parts.scheme)
     if not proxy or proxy_bypass(parts.hostname or ""):
-        return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=client_context())
+        context = client_context() if parts.scheme == "https" else None  # it takes a while to read all certificates
+        return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=context)
     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
     return urllib3.ProxyManager(
