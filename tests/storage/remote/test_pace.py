@@ -90,7 +90,7 @@ def test_an_answer_that_drips_is_given_up(opened: Callable[[int, FakeClock], Sto
     with (
         dripping(answer, clock) as (port, sent),
         opened(port, clock) as store,
-        pytest.raises(StorageUnavailable, match="slower than 32|timed out"),
+        pytest.raises(StorageUnavailable, match=r"slower than 32|timed out"),
     ):
         store.retrieve("a")
     assert REMOTE.silence / STEP_S <= len(sent) < len(answer) / 4
