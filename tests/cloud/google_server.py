@@ -29,14 +29,15 @@ _PAGE = 100  # small, so that tests see listings of several pages
 class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
-    `damage` is done to what arrives. `portal` says to which paths a web page is the answer, as from a proxy that wants
-    a login, and with which status.
+    `damage` is done to what arrives. `admits` says whose tokens are good. `portal` says to which paths a web page is the
+    answer, as from a proxy that wants a login, and with which status.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     damage: Callable[[bytes], bytes] = lambda data: data
     portal: Callable[[str], int] = lambda _: 0
+    admits: Callable[[str], bool] = lambda token: token == TOKEN
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
             return None
         bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if not self.bucket.admits(self.headers.get("Authorization", "").removeprefix("Bearer ")):
             self._refuse(401, "AuthenticationRequired")
         elif bucket != BUCKET:
             self._refuse(404, "NoSuchBucket")
