@@ -29,8 +29,8 @@ _PAGE = 100  # small, so that tests see listings of several pages
 class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
-    `damage` is done to what arrives. `admits` says whose tokens are good. `portal` says to which paths a web page is the
-    answer, as from a proxy that wants a login, and with which status.
+    `damage` is done to what arrives. `admits` says whose tokens are good. `portal` says to which paths a web page
+    is the answer, as from a proxy that wants a login, and with which status.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
