@@ -33,16 +33,17 @@ _PAGE = 100  # small, so that tests see listings of several pages
 class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
-    `damage` is done to what arrives. `portal` says to which paths a web page is the answer, as from a proxy that wants
-    a login, and with which status. `locks` are the retention and the hold of objects, in the words of the JSON
-    interface; `takes_locks` says whether the bucket was made with object retention, and `versioned` whether what is
-    locked becomes noncurrent when it is deleted, instead of staying.
+    `damage` is done to what arrives. `admits` says whose tokens are good. `portal` says to which paths a web page
+    is the answer, as from a proxy that wants a login, and with which status. `locks` are the retention and the hold of
+    objects, in the words of the JSON interface; `takes_locks` says whether the bucket was made with object retention,
+    and `versioned` whether what is locked becomes noncurrent when it is deleted, instead of staying.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     damage: Callable[[bytes], bytes] = lambda data: data
     portal: Callable[[str], int] = lambda _: 0
+    admits: Callable[[str], bool] = lambda token: token == TOKEN
     locks: dict[str, dict[str, Any]] = field(default_factory=dict)
     takes_locks: bool = True
     versioned: bool = True
@@ -62,7 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
     bucket: Bucket
 
     def do_PUT(self) -> None:
-        data = self.bucket.damage(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        data = self.bucket.damage(received := self.rfile.read(length))
+        if len(received) < length:
+            return  # half an object is none
         if (key := self._key()) is None:
             return
         with self.bucket.lock:
@@ -160,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
             return None
         bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if not self.bucket.admits(self.headers.get("Authorization", "").removeprefix("Bearer ")):
             self._refuse(401, "AuthenticationRequired")
         elif bucket != BUCKET:
             self._refuse(404, "NoSuchBucket")
@@ -234,6 +238,9 @@ def _contents(key: str, data: bytes, stored: float) -> str:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Broken connections are a part of the tests."""
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from backstay.errors import (
 )
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cloud_address import parse_address
-from backstay.storage.cloud_clients import Patience
 from backstay.storage.object_store import ObjectStorage
+from backstay.storage.patience import Patience
 from backstay.storage.registry import open_backend
 from tests.cloud import google_server
 from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from backstay.errors import StorageMissing, StorageRefused
 from backstay.storage.backend import Capabilities, StorageBackend
@@ -62,3 +70,53 @@ def test_a_wrong_token_is_refused(backend: StorageBackend, monkeypatch: pytest.M
     with pytest.raises(StorageRefused) as caught:
         open_backend(backend.url).stat("a")
     assert "wrong-token" not in f"{caught.value} {caught.value.hint}"
+
+
+# --- the file of a service account ---
+
+
+class ServiceAccount:
+    """A key pair, the file that Google gives out for it, and a look at what is signed with it."""
+
+    def __init__(self, place: Path) -> None:
+        self._key = rsa.generate_private_key(65537, 2048)
+        self.file = place / "service-account.json"
+        private = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        told = {"type": "service_account", "private_key": private, "private_key_id": "k1", "client_email": "me@example"}
+        self.file.write_text(json.dumps(told))
+
+    def signed(self, token: str) -> bool:
+        """Whether this is a claim of ours that has not expired (RFC 7519, RS256)."""
+        if token.count(".") != 2:
+            return False
+        content, _, signature = token.rpartition(".")
+        try:
+            self._key.public_key().verify(_decoded(signature), content.encode(), PKCS1v15(), SHA256())
+        except InvalidSignature:
+            return False
+        claims = json.loads(_decoded(content.partition(".")[2]))
+        return bool(claims["iss"] == "me@example" and claims["exp"] > time.time())
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+@pytest.mark.parametrize("variable", ["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_APPLICATION_CREDENTIALS"])
+def test_the_file_of_a_service_account(
+    variable: str, server: tuple[str, Bucket], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not exchanged for a token: what it signs is one."""
+    endpoint, bucket = server
+    account = ServiceAccount(home)
+    monkeypatch.delenv("GOOGLE_BEARER_TOKEN", raising=False)
+    monkeypatch.setenv(variable, str(account.file))
+    monkeypatch.setattr(bucket, "admits", account.signed)
+    address = f"gs://{BUCKET}/{secrets.token_hex(8)}?endpoint={endpoint}"
+    with open_backend(address) as store:
+        store.store("a", b"x")
+        assert store.retrieve("a") == b"x"
+    ServiceAccount(home)  # in the place of the file: a key that the server does not know
+    with open_backend(address) as store, pytest.raises(StorageRefused) as caught:
+        store.retrieve("a")
+    assert "PRIVATE KEY" not in f"{caught.value} {caught.value.hint}"

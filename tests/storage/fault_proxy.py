@@ -87,7 +87,17 @@ class LoseAnswer:
     method: bytes = b""
 
 
-Fault: TypeAlias = ResetUpload | ResetDownload | CutDownload | BlackHole | Drip | Refuse | LoseAnswer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoseReply:
+    """Protocols of lines: the server gets the command and carries it out; its reply is dropped, the connection reset.
+
+    `command` is how the line begins, such as b"RNTO".
+    """
+
+    command: bytes
+
+
+Fault: TypeAlias = ResetUpload | ResetDownload | CutDownload | BlackHole | Drip | Refuse | LoseAnswer | LoseReply
 _OfRequests: TypeAlias = Refuse | LoseAnswer
 
 
@@ -98,7 +108,9 @@ class _Closed(Exception):
 class FaultProxy:
     """Listens on a free port of 127.0.0.1 while it is entered. `hits` counts, by class name, what was done.
 
-    `match` chooses the requests that HTTP faults apply to, by their head; connection faults apply to all.
+    `struck` counts the connections that a fault really ended: one that was to be reset after more bytes than it
+    carried was not. `match` chooses the requests that HTTP faults apply to, by their head; connection faults apply to
+    all. `port` is where to listen, for protocols whose servers choose it.
     """
 
     def __init__(
@@ -108,10 +120,12 @@ class FaultProxy:
         one_request: bool = False,
         match: Callable[[bytes], bool] = bool,
         timeout_s: float = 30.0,
+        port: int = 0,
     ) -> None:
         self.upstream = upstream
         self.match = match
         self.hits: Counter[str] = Counter()
+        self.struck = 0
         self.connections = 0
         self.requests: list[bytes] = []  # first lines, where requests were looked at
         self._one_request = one_request
@@ -121,7 +135,7 @@ class FaultProxy:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
 
     @property
@@ -250,6 +264,7 @@ class FaultProxy:
         *,
         upload: bool,
     ) -> None:
+        command = fault.command if upload and isinstance(fault, LoseReply) else None
         limit = fault.after if isinstance(fault, ResetUpload if upload else (ResetDownload, CutDownload)) else None
         passed = 0
         try:
@@ -260,6 +275,11 @@ class FaultProxy:
                     break
                 if limit is not None and passed >= limit:
                     struck.set()
+                    self._strike(source, target, fault)
+                    return
+                if command is not None and data.startswith(command):
+                    struck.set()  # the next that comes back is the reply to it
+                elif not upload and struck.is_set() and isinstance(fault, LoseReply):
                     self._strike(source, target, fault)
                     return
                 target.sendall(data)
@@ -276,8 +296,8 @@ class FaultProxy:
             _reset(source)
             _reset(target)
 
-    @staticmethod
-    def _strike(source: socket.socket, target: socket.socket, fault: Fault | None) -> None:
+    def _strike(self, source: socket.socket, target: socket.socket, fault: Fault | None) -> None:
+        self.struck += 1
         if isinstance(fault, CutDownload):
             with suppress(OSError):
                 target.shutdown(socket.SHUT_RDWR)

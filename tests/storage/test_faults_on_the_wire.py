@@ -1,6 +1,7 @@
 """A small object store over HTTP behind the fault proxy and behind retries: nothing is lost, nothing is made up.
 
-The engine here is for this test alone; tests of real engines use the same proxy and the same list of faults.
+The engine here is for this test alone, and has one connection for each call, so that every fault meets every call. The
+real engines and servers behind the same proxy are in `tests/storage/remote/test_fault_matrix.py`.
 """
 
 from __future__ import annotations

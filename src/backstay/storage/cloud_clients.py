@@ -20,6 +20,7 @@ from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
+from backstay.storage.patience import Patience
 from backstay.storage.retention import locked_until
 
 if TYPE_CHECKING:
@@ -32,19 +33,6 @@ _NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 USUAL: Final = 20 << 20  # bytes; hardly any object is larger
 _STEPS: Final = (1 << 20, USUAL, 320 << 20, 5 << 30)  # bytes; what one class of transfers holds at most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to wait for a store.
-
-    `connect` and `silence` are seconds; a transfer may take `silence` and as long as its bytes need at `slowest` bytes
-    a second, which is what one of eight parallel uploads has on a line of 2 Mbit/s.
-    """
-
-    connect: float = 10.0
-    silence: float = 60.0
-    slowest: int = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,7 @@ class CloudClients:
             headers["x-amz-checksum-sha256"] = kind.checksum
         options: ClientConfig = {
             "connect_timeout": timedelta(seconds=patience.connect),
-            "timeout": timedelta(seconds=patience.silence + kind.limit / patience.slowest),
+            "timeout": timedelta(seconds=patience.for_transfer(kind.limit)),
             "allow_invalid_certificates": False,
             "default_content_type": CONTENT_TYPE,
             "user_agent": "backstay",

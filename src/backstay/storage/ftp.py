@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from backstay.core.clock import Clock, ns_from_datetime
+from backstay.core.clock import Clock, SystemClock, ns_from_datetime
 from backstay.errors import (
     BackstayError,
     InvalidRequest,
@@ -27,12 +27,14 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.ftp_connections import FtpConnections, code_of, refusal
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 _Facts: TypeAlias = Mapping[str, str]
 
 _PIECE: Final = 1 << 18
+_SYSTEM_CLOCK: Final = SystemClock()
 _NO_SUCH: Final = ("550", "553", "450", "501")  # what servers say of paths that are not there, and of much else
 
 
@@ -44,10 +46,17 @@ class FtpStorage(StorageBackend):
 
     capabilities = Capabilities(atomic_create=False, atomic_replace=False)
 
-    def __init__(self, address: Address, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        login: Login | None = None,
+        *,
+        clock: Clock = _SYSTEM_CLOCK,
+        patience: Patience = REMOTE,
+    ) -> None:
         self._address = address
         self._root = address.path.removeprefix("/~/")
-        self._connections = FtpConnections(address, login)
+        self._connections = FtpConnections(address, login, clock=clock, patience=patience)
         self._turns = Turns()
         self._seen = False  # whether the directory has been there
 
@@ -248,6 +257,8 @@ def _listing(ftp: ftplib.FTP, directory: str) -> list[tuple[str, _Facts]]:
         text = b"".join(iter(lambda: data.recv(_PIECE), b""))
         _end(data)
     ftp.voidresp()
+    if text and not text.endswith(b"\n"):  # the server believes that it has sent everything
+        raise StorageUnavailable(f"cannot list {directory}", cause="the listing ends in the middle of a line")
     entries: list[tuple[str, _Facts]] = []
     for line in text.decode(ftp.encoding, "surrogateescape").split("\n"):
         words, space, name = line.rstrip("\r").partition(" ")

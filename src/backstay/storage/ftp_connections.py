@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
 from backstay.storage.address import Address
 from backstay.storage.logins import Login, where_logins_belong
+from backstay.storage.paced_sockets import begin_exchange, pace_socket, paced
+from backstay.storage.patience import Patience
 from backstay.storage.tls import client_context
 
-_SILENCE_S: Final = 120
 _PORT: Final = 21
 _CODE: Final = re.compile(r"\d{3}")
 _FULL: Final = ("452", "552")
@@ -26,7 +28,29 @@ _NOT_LOGGED_IN: Final = ("530", "532")
 _UNKNOWN: Final = ("500", "502", "504")
 
 
-class _TlsFtp(ftplib.FTP_TLS):
+class _Ftp(ftplib.FTP):
+    """On paced sockets. A command, its transfer and its answer are one exchange."""
+
+    def connect(
+        self, host: str = "", port: int = 0, timeout: float = -999, source_address: tuple[str, int] | None = None
+    ) -> str:
+        self.host, self.port, self.timeout = host, port, timeout
+        self.sock = pace_socket(socket.create_connection((host, port), timeout, source_address))
+        self.af = self.sock.family
+        self.file = self.sock.makefile("r", encoding=self.encoding)
+        self.welcome = self.getresp()
+        return self.welcome
+
+    def putline(self, line: str) -> None:
+        begin_exchange()
+        super().putline(line)
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+        plain, size = super().ntransfercmd(cmd, rest)
+        return pace_socket(plain), size
+
+
+class _TlsFtp(_Ftp, ftplib.FTP_TLS):
     """Takes the control connection's TLS session for data too: vsftpd and others insist on it."""
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
@@ -42,8 +66,9 @@ class _TlsFtp(ftplib.FTP_TLS):
 class FtpConnections:
     """Lends connections that are logged in, in binary mode, with data encrypted for `ftps`."""
 
-    def __init__(self, address: Address, login: Login | None) -> None:
+    def __init__(self, address: Address, login: Login | None, *, clock: Clock, patience: Patience) -> None:
         self._address = address
+        self._clock, self._patience = clock, patience
         self._login = login
         self._idle: list[ftplib.FTP] = []
         self._lock = threading.Lock()
@@ -51,6 +76,10 @@ class FtpConnections:
     @contextmanager
     def connection(self) -> Iterator[ftplib.FTP]:
         """For one call. ftplib.error_perm stays, of which the caller knows more; all else is StorageUnavailable."""
+        with paced(self._patience, self._clock):
+            yield from self._lent()
+
+    def _lent(self) -> Iterator[ftplib.FTP]:
         ftp = self._take()
         try:
             yield ftp
@@ -89,9 +118,9 @@ class FtpConnections:
 
     def _connect(self) -> ftplib.FTP:
         address, login = self._address, self._login
-        ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else ftplib.FTP()  # noqa: S321 - see above
+        ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else _Ftp()
         try:
-            ftp.connect(address.host, address.port or _PORT, timeout=_SILENCE_S)
+            ftp.connect(address.host, address.port or _PORT, timeout=self._patience.silence)
             ftp.login(login.user if login else "anonymous", login.password if login else "backstay@")  # after AUTH TLS
             if isinstance(ftp, ftplib.FTP_TLS):
                 ftp.prot_p()

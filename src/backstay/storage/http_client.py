@@ -16,11 +16,11 @@ from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
 from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
+from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
+from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.tls import client_context
 
 _CONNECTIONS: Final = 16
-_CONNECT_S: Final = 30
-_SILENCE_S: Final = 120  # how long the server may say nothing
 _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
 _PIECE: Final = 1 << 20
 
@@ -50,9 +50,9 @@ class Answer:
 class HttpClient:
     """Knows one server. `origin` is `http://host:port`; a request is sent once, and follows no redirection."""
 
-    def __init__(self, origin: str, login: Login | None = None, *, clock: Clock) -> None:
+    def __init__(self, origin: str, login: Login | None = None, *, clock: Clock, patience: Patience = REMOTE) -> None:
         self._origin = origin
-        self._clock = clock
+        self._clock, self._patience = clock, patience
         self._login = HttpLogin(login) if login else None
         self._pool = _pool(origin)
 
@@ -107,6 +107,20 @@ class HttpClient:
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
     ) -> Answer:
+        with paced(self._patience, self._clock):
+            response, data = self._exchange(method, target, headers, body, most)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise StorageUnavailable(
+                f"{self._origin} does not give back what it was given",
+                cause="it encodes its answers although it was told not to",
+                hint="switch off compression in the server or in the proxy before it",
+            )
+        return Answer(response.status, response.headers, data)
+
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        timeout = urllib3.Timeout(connect=self._patience.connect, read=self._patience.silence)
         try:
             response = self._pool.request(
                 method,
@@ -117,7 +131,7 @@ class HttpClient:
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_SILENCE_S),
+                timeout=timeout,
             )
             try:
                 data = self._whole(response, most)
@@ -127,13 +141,7 @@ class HttpClient:
             response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from error
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise StorageUnavailable(
-                f"{self._origin} does not give back what it was given",
-                cause="it encodes its answers although it was told not to",
-                hint="switch off compression in the server or in the proxy before it",
-            )
-        return Answer(response.status, response.headers, data)
+        return response, data
 
     def _whole(self, response: urllib3.BaseHTTPResponse, most: int | None) -> bytes:
         limit = _LARGEST_ANSWER if most is None else most
@@ -186,12 +194,28 @@ def _cause(error: urllib3.exceptions.HTTPError) -> str:
     return strerror or str(inner) or type(inner).__name__
 
 
+class _Connection(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> PacedSocket:
+        return pace_socket(super()._new_conn())
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
 def _pool(origin: str) -> urllib3.PoolManager:
     """Connections to the server, or to the proxy that the environment names for it."""
+    manager = _manager(origin)
+    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "http": _Pool}  # with TLS its sockets are paced
+    return manager
+
+
+def _manager(origin: str) -> urllib3.PoolManager:
     parts = urlsplit(origin)
     proxy = getproxies().get(parts.scheme)
     if not proxy or proxy_bypass(parts.hostname or ""):
-        return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=client_context())
+        context = client_context() if parts.scheme == "https" else None  # it takes a while to read all certificates
+        return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=context)
     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None

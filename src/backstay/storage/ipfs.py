@@ -31,6 +31,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 T = TypeVar("T")
@@ -81,11 +82,18 @@ class IpfsStorage(StorageBackend):
 
     capabilities = Capabilities(atomic_create=False, atomic_replace=False)
 
-    def __init__(self, address: Address, login: Login | None = None, *, clock: Clock = _SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        address: Address,
+        login: Login | None = None,
+        *,
+        clock: Clock = _SYSTEM_CLOCK,
+        patience: Patience = REMOTE,
+    ) -> None:
         self._address = replaced(address, port=address.port or _PORT)
         self._root = address.path
         self._clock = clock
-        self._http = HttpClient(f"http://{self._address.place}", login, clock=clock)
+        self._http = HttpClient(f"http://{self._address.place}", login, clock=clock, patience=patience)
         self._turns = Turns()
         self._seen = False  # whether the directory has been there
 

@@ -18,10 +18,11 @@ from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, Storage
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
-from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore, Patience
+from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore
 from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
+from backstay.storage.patience import Patience
 from backstay.storage.retention import Retention, must_stay
 
 if TYPE_CHECKING:

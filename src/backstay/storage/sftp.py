@@ -27,6 +27,7 @@ from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.loop_thread import LoopThread
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.sftp_connections import Lent, SftpConnections
 from backstay.storage.sftp_files import (
     ABSENT,
@@ -67,8 +68,9 @@ class SftpStorage(StorageBackend):
     The first `store` makes the directory. One that was there and is not any more is StorageMissing.
     """
 
-    def __init__(self, address: Address, *, password: str | None = None) -> None:
+    def __init__(self, address: Address, *, password: str | None = None, patience: Patience = REMOTE) -> None:
         self._address = address
+        self._patience = patience
         self._root = address.path.removeprefix("/~/")
         self._loop = LoopThread("sftp")
         self._connections: SftpConnections | None = None
@@ -370,7 +372,7 @@ class SftpStorage(StorageBackend):
 
     def _lent(self, size: int = 0) -> AbstractAsyncContextManager[Lent]:
         if self._connections is None:
-            self._connections = SftpConnections(self._address, self._password)
+            self._connections = SftpConnections(self._address, self._password, patience=self._patience)
         return self._connections.lend(size)
 
     def _call(self, work: Coroutine[Any, Any, T], title: str) -> T:

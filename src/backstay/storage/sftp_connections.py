@@ -13,14 +13,12 @@ import asyncssh
 
 from backstay.errors import BackstayError, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.address import Address
+from backstay.storage.patience import Patience
 
 _OF_THE_MACHINE: Final = "/etc/ssh/ssh_known_hosts"
 _CONNECTIONS: Final = 3
 _BUSY: Final = 4  # calls on a connection from which on another one is opened
-_CONNECT_S: Final = 30
 _KEEPALIVE_S: Final = 15  # four of them unanswered: the connection is dead
-_PATIENCE_S: Final = 120  # for a call that moves nothing
-_SLOWEST: Final = 32 << 10  # bytes per second that a transfer may take
 
 _DEAD: Final = (
     asyncssh.DisconnectError,
@@ -44,12 +42,13 @@ class Lent:
 
     sftp: asyncssh.SFTPClient
     _limit: asyncio.Timeout
+    _patience: Patience
 
     def expect(self, size: int) -> None:
         """Wait longer: it has turned out that so many bytes are to be moved."""
         until = self._limit.when()
         assert until is not None
-        self._limit.reschedule(until + size / _SLOWEST)
+        self._limit.reschedule(until + size / self._patience.slowest)
 
 
 class SftpConnections:
@@ -58,8 +57,9 @@ class SftpConnections:
     `password` is an alternative to agent and keys. Everything else comes from `~/.ssh`, as for `ssh` itself.
     """
 
-    def __init__(self, address: Address, password: str | None) -> None:
+    def __init__(self, address: Address, password: str | None, *, patience: Patience) -> None:
         self._address = address
+        self._patience = patience
         self._password = password
         self._open: list[_Connection] = []
         self._opening = asyncio.Lock()
@@ -70,8 +70,8 @@ class SftpConnections:
         connection = await self._least_busy()
         connection.calls += 1
         try:
-            async with asyncio.timeout(_PATIENCE_S + size / _SLOWEST) as limit:
-                yield Lent(connection.sftp, limit)
+            async with asyncio.timeout(self._patience.for_transfer(size)) as limit:
+                yield Lent(connection.sftp, limit, self._patience)
         except _DEAD as error:
             connection.ssh.abort()  # other calls on it would wait for what does not come
             raise self._lost(error) from error
@@ -120,7 +120,8 @@ class SftpConnections:
                 hint="check ~/.ssh/config and the keys it names",
             ) from error
         try:
-            return _Connection(ssh, await ssh.start_sftp_client())
+            async with asyncio.timeout(self._patience.connect):  # the login has a limit of its own, this has none
+                return _Connection(ssh, await ssh.start_sftp_client())
         except (*_DEAD, asyncssh.SFTPError) as error:
             ssh.abort()
             raise StorageUnavailable(
@@ -140,8 +141,8 @@ class SftpConnections:
             port=address.port or (),
             username=address.user or (),
             password=self._password,
-            connect_timeout=_CONNECT_S,
-            login_timeout=_CONNECT_S,
+            connect_timeout=self._patience.connect,
+            login_timeout=self._patience.connect,
             keepalive_interval=_KEEPALIVE_S,
         )
         if first.known_hosts is None:

@@ -25,6 +25,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 from backstay.storage.webdav_listing import QUESTION, Resource, read_listing
 from backstay.storage.webdav_locks import WebdavLocks
@@ -63,13 +64,20 @@ _SYSTEM_CLOCK: Final = SystemClock()
 class WebdavStorage(StorageBackend):
     """A collection. The first `store` makes it; one that was there and is not any more is StorageMissing."""
 
-    def __init__(self, address: Address, login: Login | None = None, *, clock: Clock = _SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        address: Address,
+        login: Login | None = None,
+        *,
+        clock: Clock = _SYSTEM_CLOCK,
+        patience: Patience = REMOTE,
+    ) -> None:
         self._address = address
         self._root = address.path
         self._clock = clock
         origin = f"{'https' if address.scheme == 'webdavs' else 'http'}://{address.place}"
         self._origin = origin
-        self._http = HttpClient(origin, login, clock=clock)
+        self._http = HttpClient(origin, login, clock=clock, patience=patience)
         self._turns = Turns()
         self._seen = False  # whether the collection has been there
         self._locks = WebdavLocks(self._http, clock)

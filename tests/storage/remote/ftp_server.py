@@ -1,7 +1,12 @@
-"""An FTP server as a program: `python ftp_server.py PORT DIRECTORY USER PASSWORD [CERTIFICATE]`."""
+"""An FTP server as a program: `python ftp_server.py PORT DIRECTORY USER PASSWORD [CERTIFICATE]`.
+
+FTP_HOST and FTP_DATA_PORT say where it listens, if not on 127.0.0.1, and where for transfers: with these a proxy can
+stand before both.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -13,6 +18,7 @@ authorizer = DummyAuthorizer()
 authorizer.add_user(user, password, directory, perm="elradfmwMT")
 handler = TLS_FTPHandler if certificate else FTPHandler
 handler.authorizer = authorizer
+handler.auth_failed_timeout = 0
 if certificate:
     handler.certfile = certificate[0]
     handler.tls_control_required = handler.tls_data_required = True
@@ -23,4 +29,6 @@ else:
 
     handler.dtp_handler = Slow
 
-ThreadedFTPServer(("127.0.0.1", int(port)), handler).serve_forever()
+if data_port := os.environ.get("FTP_DATA_PORT"):
+    handler.passive_ports = [int(data_port)]
+ThreadedFTPServer((os.environ.get("FTP_HOST", "127.0.0.1"), int(port)), handler).serve_forever()

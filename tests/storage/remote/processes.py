@@ -25,9 +25,9 @@ def script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
 
 
-def answers(port: int) -> bool:
+def answers(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
@@ -44,8 +44,14 @@ def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
 class ServerProcess:
     """A program that listens on `port`; it can be killed and started again on the same one."""
 
-    def __init__(self, command: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> None:
-        self.port = port
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.port, self.host = port, host
         self._command = [*command]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +74,7 @@ class ServerProcess:
     def _is_up(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"{self._command[0]} ended with {self._process.returncode}"
-        return answers(self.port)
+        return answers(self.port, self.host)
 
     def _end(self, number: int) -> None:
         if self._process is not None:

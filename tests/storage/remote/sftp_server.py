@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Behaviour:
         self.stored_less = 0  # bytes that a written file loses
         self.read_s = 0.0  # how long a read takes
         self.calls: Counter[str] = Counter()
+        self.done: dict[str, Callable[[str], None]] = {}  # method: what happens between its end and its answer
 
 
 class _Server(asyncssh.SFTPServer):
@@ -86,7 +88,8 @@ class _Server(asyncssh.SFTPServer):
         self._called("link")
         if not self._behaviour.links:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return super().link(oldpath, newpath)
+        super().link(oldpath, newpath)
+        self._behaviour.done.get("link", str)("link")
 
     def posix_rename(self, oldpath: bytes, newpath: bytes) -> Any:
         self._called("posix_rename")
