@@ -16,7 +16,9 @@ def objects(place: Path) -> dict[str, bytes]:
     """Every object of a repository but those that mean something in one place only."""
     files = (path for path in place.rglob("*") if path.is_file())
     found = {str(path.relative_to(place)): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if name.split("/")[0] not in ("sessions", "mirror", "quota")}
+    return {
+        name: data for name, data in found.items() if name.split("/")[0] not in ("sessions", "lease", "mirror", "quota")
+    }
 
 
 @pytest.fixture
