@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 from pathlib import Path
 
@@ -37,8 +38,22 @@ def test_an_empty_place_becomes_a_copy(saved: Account) -> None:
     assert objects(target) == objects(saved.repository)
     again = saved.run("copy", "--to", target)
     assert "0 objects" in again.out
-    assert "it is a whole copy" in again.out
+    assert "every object of the repository, by name and size" in again.out
     assert saved.json("-r", target, "--password-file", saved.key_file, "list")[0]["name"] == "docs"
+
+
+def test_what_a_copy_does_not_look_at_is_said_with_what_does(saved: Account) -> None:
+    """Damage that keeps the size is not noticed by copying again."""
+    target = saved.root / "a copy"
+    saved.run("copy", "--to", target)
+    pack = next(path for path in (target / "packs").rglob("*") if path.is_file())
+    pack.chmod(0o600)
+    pack.write_bytes(b"x" + pack.read_bytes()[1:])
+    again = saved.run("copy", "--to", target).out
+    assert "whole" not in again
+    told = again.partition("`backstay ")[2].partition("`")[0]
+    assert shlex.split(told) == ["-r", str(target), "verify", "--read-data"]
+    saved.run("--password-file", saved.key_file, *shlex.split(told), status=13)
 
 
 def test_snapshots_go_into_another_repository(saved: Account) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +99,8 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
         if result.removed:
             context.say(f"{plural(result.removed, 'object')} removed there that the repository had deleted")
         if not result.findings:
-            context.say("it is a whole copy of the repository")
+            context.say("it has every object of the repository, by name and size")
+            context.say(f"`backstay -r {shlex.quote(to)} verify --read-data` reads what lies there")
     else:
         for old, new in result.copied:
             context.say(f"snapshot {old} is {new} there")

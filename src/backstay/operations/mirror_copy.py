@@ -45,8 +45,11 @@ def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
 def copy_objects(repository: Repository, target: StorageBackend, *, events: EventSink = ignore) -> CopyResult:
     """Send what the target lacks, and remove from it what records of the repository say to be deleted.
 
-    Every object is checked before it is sent; one that is damaged stays away and is a finding. Raises InvalidRequest
-    when another repository lies there, StorageUnavailable when collections do not let it come to an end.
+    Every object is checked before it is sent; one that is damaged stays away and is a finding. What the target has
+    already is compared by name and size, and not read: `verify` of the target does that.
+
+    Raises InvalidRequest when another repository lies there, StorageUnavailable when collections do not let it come
+    to an end.
     """
     return _MirrorCopy(repository, target, events).run()
 
