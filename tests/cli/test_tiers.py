@@ -69,7 +69,9 @@ def test_a_restore_asks_for_the_disk_before_it_writes(saved: Account, cold: Path
     assert "not attached" in saved.run("verify").err
     saved.run("gc")
     saved.backup()
-    saved.run("cat", "latest", saved.documents / "large", status=15)
+    assert "1 packs with" in saved.run("cat", "latest", saved.documents / "large", status=15).err
+    assert "2 packs with" in saved.run("copy", "--to", saved.root / "copy", status=15).err
+    assert not (saved.root / "copy" / "repo.json").exists()
     (saved.root / "away").rename(cold)
     saved.run("restore", "latest", "--to", out)
     saved.run("verify", "--read-data")

@@ -102,3 +102,13 @@ def test_all_is_told_when_it_ends() -> None:
     thawed(store, events)
     last = [event for event in events if isinstance(event, Progress)][-1]
     assert (last.files, last.bytes) == (MANY, MANY * len(b"pack"))
+
+
+def test_a_pack_that_the_archive_lost_is_not_waited_for() -> None:
+    """Whoever reads it tells which files need it; the others are thawed all the same."""
+    store = filled()
+    lost, *others = sorted(info.name for info in store.list("packs/"))
+    packs = dict.fromkeys([lost, *others], 4)
+    store.delete(lost)
+    need = ColdPlace("memory:", packs, store, None).look_at(packs)
+    assert set(need.frozen) == set(others)

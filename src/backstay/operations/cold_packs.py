@@ -11,7 +11,7 @@ from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
-from backstay.errors import ThawPending
+from backstay.errors import ObjectNotFound, ThawPending
 from backstay.repository.contents import chunk_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Node
@@ -19,6 +19,7 @@ from backstay.repository.repository import Repository
 from backstay.storage.archive import Archive, ThawState
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import ColdStore
+from backstay.storage.tiered import MOVABLE
 
 THAW_DAYS: Final = 7  # how long thawed packs stay readable, unless told otherwise
 FIRST_POLL_S: Final = 30.0
@@ -116,6 +117,20 @@ class ColdPlace:
         _wait(archive, need, waiting, clock, events)
 
 
+def make_packs_readable(
+    repository: Repository, names: Iterable[str], *, days: int = THAW_DAYS, wait: bool = True, events: EventSink
+) -> None:
+    """Return when these objects of a repository can be read, of which some may be cold packs.
+
+    Raises TierNotAttached; ThawPending without `wait`.
+    """
+    wanted = [name for name in names if name.startswith(MOVABLE)]
+    place = ColdPlace.of(repository) if wanted else None
+    packs = {name: place.sizes[name] for name in wanted if name in place.sizes} if place is not None else {}
+    if place is not None and packs:
+        place.make_readable(place.look_at(packs), repository.clock, days=days, wait=wait, events=events)
+
+
 def make_readable(repository: Repository, need: ColdNeed | None, *, days: int, wait: bool, events: EventSink) -> None:
     """Return when what is needed of the cold packs of a repository can be read; as `ColdPlace.make_readable`."""
     place = ColdPlace.of(repository) if need is not None else None
@@ -159,8 +174,15 @@ class ColdPacks:
 def _states(archive: Archive, names: Iterable[str]) -> dict[str, ThawState]:
     ordered = sorted(names)
     with Workers(_ASKING, "thaw") as workers:
-        found = workers.ordered(archive.thaw_state, ordered, weigh=lambda name: 1, limit=256)  # noqa: ARG005
+        found = workers.ordered(lambda name: _state(archive, name), ordered, weigh=lambda name: 1, limit=256)  # noqa: ARG005
         return dict(zip(ordered, found, strict=True))
+
+
+def _state(archive: Archive, name: str) -> ThawState:
+    try:
+        return archive.thaw_state(name)
+    except ObjectNotFound:  # nothing to wait for: whoever reads it tells what is lost with it
+        return "ready"
 
 
 def _wait(archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock, events: EventSink) -> None:
