@@ -11,7 +11,8 @@ import pytest
 
 from backstay.errors import CorruptedBackup, NoRepository
 from backstay.operations.heal import heal_from_copy
-from backstay.operations.known_loss import INDEX
+from backstay.operations.known_loss import INDEX, PACKS
+from backstay.operations.repair import repair_index
 from backstay.operations.repair_result import RepairResult
 from backstay.repository.format import slot_name
 from backstay.storage.crash_order import is_transient
@@ -159,6 +160,43 @@ def test_packs_that_only_snapshots_name_are_told_without_an_index(world: World) 
     pack = next(name for name in of_kind(world, "packs/") if name.rpartition("/")[2] in named)
     a, b = world.pair(without=[*of_kind(world, "index/"), pack])
     assert subjects(world.heal(a, b)) == sorted([INDEX, pack.rpartition("/")[2]])
+
+
+def test_packs_that_are_damaged_and_not_indexed_are_told_once(world: World) -> None:
+    pack = of_kind(world, "packs/")[0]
+    a, b = world.pair(without=of_kind(world, "index/"))
+    for store in (a, b):
+        store.store(pack, b"torn", overwrite=True)
+    assert subjects(world.heal(a, b)) == [INDEX, pack]
+
+
+def test_packs_that_nothing_names_are_told_by_their_files_when_the_index_is_repaired(world: World) -> None:
+    """A collection wrote them: no snapshot names them."""
+    a = Store("a", world.objects)
+    with open_alone(a) as repository:
+        named = {digest.hex() for manifest in repository.snapshots.live() for digest in manifest.packs}
+    unnamed = [name for name in of_kind(world, "packs/") if name.rpartition("/")[2] not in named]
+    assert unnamed
+    for name in [*of_kind(world, "index/"), *unnamed]:
+        a.delete(name)
+    assert subjects(world.heal(a, Store("b", a.objects()))) == [INDEX]
+    with open_alone(a) as repository:
+        repair_index(repository)
+    result = world.heal(a, Store("b", a.objects()))
+    assert subjects(result) == [PACKS]
+    assert result.lost
+
+
+def test_damage_is_not_brought_along_for_want_of_a_key(world: World) -> None:
+    pack = of_kind(world, "packs/")[0]
+    a, b = world.pair(without=["keys/epochs/00000002"])
+    a.delete(pack)
+    spoilt = bytearray(world.objects[pack])
+    spoilt[-1] ^= 1
+    b.store(pack, spoilt, overwrite=True)
+    result = world.heal(a, b)
+    assert subjects(result) == ["keys/epochs/00000002", pack]
+    assert not a.exists(pack)
 
 
 def test_a_lost_key_is_told_and_not_all_that_it_sealed(world: World) -> None:

@@ -27,7 +27,16 @@ from backstay.errors import (
     TierNotAttached,
 )
 from backstay.operations.heal_tiers import Sizes, TierView
-from backstay.operations.known_loss import INDEX, INDEX_HINT, OTHER_COPY, PACK_HINT, SNAPSHOT_HINT, KnownLoss, Loss
+from backstay.operations.known_loss import (
+    INDEX,
+    INDEX_HINT,
+    OTHER_COPY,
+    PACK_HINT,
+    PACKS,
+    SNAPSHOT_HINT,
+    KnownLoss,
+    Loss,
+)
 from backstay.operations.repair_result import Findings, LostPath, RepairResult
 from backstay.operations.rewrite import DamageSurvey
 from backstay.operations.splice import spliced
@@ -194,8 +203,9 @@ class _Healing:
             return _Examined(name, is_lost=name in self.tier.noted and name not in self.tier.there)
         if mine is not None and other is not None and mine != other:
             return _Examined(name, is_lost=True)
-        is_sealed_so = not name.startswith("keys/epochs/")  # what is there needs the root key alone
-        epoch = self.genuine.lost_epoch(mine or other or b"") if is_sealed_so else None
+        # A digest in the name needs no key to tell damage, and keys themselves need the root key alone.
+        needs_key = not is_addressed(name) and not name.startswith("keys/epochs/")
+        epoch = self.genuine.lost_epoch(mine or other or b"") if needs_key else None
         return _Examined(
             name, is_lost=True, epoch=epoch, unjudged=other if mine is None else None, is_alike=mine == other
         )
@@ -309,7 +319,7 @@ class _Healing:
         packs |= {info.digest for _, info in self.repository.index.packs() if info.epoch in epochs}
         chunks = {chunk for pack in self._indexed(packs) for chunk in self._unreadable(pack)} if packs else set()
         # A key opened segments too: what has no place is lost then, unless the index is to be repaired first.
-        is_unnamed_lost = bool(epochs) and not any(name.startswith(INDEX) for name in names)
+        is_unnamed_lost = (bool(epochs) or PACKS in names) and not any(name.startswith(INDEX) for name in names)
         if not chunks and not is_unnamed_lost:
             return []
         survey = DamageSurvey(self.repository, chunks)

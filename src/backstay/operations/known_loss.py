@@ -9,7 +9,7 @@ snapshot no later one names, key slots added after the last snapshot and what sa
 epoch before it is used, a mark that an epoch is compromised, fences, the newest collection when all its records are
 gone, older rules of the cold tier than the one that counts. The names of lost index segments are never known, but that
 they are lost is, because packs that snapshots need are left over. A pack that no segment names is known by its digest
-only; and which files need it is known only when its segment is there.
+if a snapshot names it, and else, when the index is repaired, by the files that need it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ SNAPSHOT_HINT: Final = f"{OTHER_COPY}; else accept the loss with `backstay repai
 SLOT_HINT: Final = "whoever used it needs a new one: `backstay key`"
 PACK_HINT: Final = "see which files need it: `lost`"
 INDEX: Final = "index"  # the subject when segments are gone whose names nobody knows
+PACKS: Final = "packs"  # the same with packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class KnownLoss:
 
     def _has_pack(self, digest: bytes) -> bool:
         names = [pack_name(kind, digest) for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK)]
-        return any(name not in self.damaged and self.is_there(name) for name in names)
+        return any(map(self.is_there, names))
 
     def _find_segments(self) -> None:
         """Packs that no segment names are left by interrupted writers too: it counts whether a snapshot needs them."""
@@ -191,9 +192,13 @@ class KnownLoss:
         indexed = {info.digest for _, info in index.packs()}
         left = set(self._stored()) - indexed - self._deleted
         needed = {digest for manifest in self._manifests.values() for digest in manifest.packs}
-        if left and (left & needed or not self._finds_everything()):
+        if not left & needed and self._finds_everything():
+            return
+        if left:
             message = f"no copy has the segments that name {plural(len(left), 'pack')}"
             self._lose(INDEX, message, INDEX_HINT)
+        elif not self.lost_epochs:
+            self._lose(PACKS, "no copy has packs that snapshots need, nor the segments that named them", PACK_HINT)
 
     def _stored(self) -> Iterator[bytes]:
         for prefix in ("packs/", "meta/"):
