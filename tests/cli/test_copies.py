@@ -142,6 +142,26 @@ def test_what_both_copies_lost_is_told(mirrored: Account) -> None:
     assert f"{mirrored.documents}/random" in {lost["path"] for lost in result["lost"]}
 
 
+def test_what_both_copies_lost_of_snapshots_and_records_is_told_with_what_to_do(mirrored: Account) -> None:
+    copy = mirrored.root / "copy"
+    for text in ("one", "two"):
+        (mirrored.documents / "more").write_text(text)
+        mirrored.run("--mirror", copy, "backup", mirrored.documents)
+    first, second, _ = (snapshot["id"] for snapshot in mirrored.json("list"))
+    mirrored.run("--mirror", copy, "delete", first)
+    mirrored.run("--mirror", copy, "gc")
+    for place in (mirrored.repository, copy):
+        (place / "snapshots" / second).unlink()
+        record = place / "gc" / "00000001.done"
+        record.chmod(0o600)
+        record.write_bytes(record.read_bytes()[:-1])
+    done = mirrored.json("repair", "packs", "--from-copy", copy, status=13)
+    told = {finding["subject"] for finding in done["findings"]}
+    assert told == {f"snapshots/{second}", "gc/00000001.done"}
+    said = mirrored.run("repair", "packs", "--from-copy", copy, status=13).err
+    assert "accept the loss with `backstay repair snapshots`" in said
+
+
 def test_a_mirror_in_what_is_backed_up_is_left_out(account: Account) -> None:
     copy = account.documents / "copy"
     account.run("--mirror", copy, "backup", account.documents)
