@@ -55,6 +55,8 @@ class World:
         Repository.create(Mirrored([self.hot, self.twin]), SECRET, environment=self.environment).close()
         with self.open(self.hot, self.twin) as repository:
             back_up(repository, self.source)
+            (self.source / "more").write_bytes(random.Random(7).randbytes(300_000))
+            back_up(repository, self.source)  # another pack
             set_tier(repository, DRAWER, 0)
         with self.open(self.hot, self.twin) as repository:
             run_move(repository, plan_move(repository))
@@ -78,7 +80,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    made = World(make_source(tmp_path / "source", files=80))
+    made = World(make_source(tmp_path / "source"))
     made.fill()
     made.copy()
     assert len(names(made.cold)) > 1

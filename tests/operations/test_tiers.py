@@ -99,7 +99,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(make_source(tmp_path / "source", files=80))  # several packs
+    return Place(make_source(tmp_path / "source"))
 
 
 @pytest.fixture
@@ -376,6 +376,8 @@ def test_plain_verification_tells_what_it_did_not_look_at(place: Place) -> None:
 
 def test_verification_finds_what_the_cold_tier_lost(place: Place) -> None:
     place.back_up()
+    (place.source / "another").write_bytes(random.Random(9).randbytes(3000))
+    place.back_up()
     place.set()
     place.move()
     lost, short, *_ = sorted(names(place.cold))
@@ -595,6 +597,9 @@ def test_what_is_thawed_freezes_again_and_is_asked_for_again(frozen: Place, tmp_
 def test_only_what_is_needed_is_thawed(frozen: Place, tmp_path: Path) -> None:
     glacier = frozen.cold
     assert isinstance(glacier, GlacierStorage)
+    (frozen.source / "another").write_bytes(random.Random(9).randbytes(3000))
+    frozen.back_up()
+    assert frozen.move().packs == 1
     frozen.restore(ident(frozen), tmp_path / "out", path=bytes(frozen.source / "file-00"))
     assert len(glacier.batches) <= 1
     assert len({name for batch in glacier.batches for name in batch}) < len(names(glacier))

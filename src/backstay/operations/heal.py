@@ -32,7 +32,6 @@ from backstay.operations.known_loss import (
     INDEX_HINT,
     OTHER_COPY,
     PACK_HINT,
-    PACKS,
     SNAPSHOT_HINT,
     KnownLoss,
     Loss,
@@ -120,7 +119,7 @@ class _Healing:
         names = self._names(ours, theirs)
         if wanted is not None:
             chosen = _chosen([*names, *self.unread], wanted)
-            self.unread = {name: size for name, size in self.unread.items() if name in chosen}
+            self.unread = {name: self.unread[name] for name in chosen if name in self.unread}
             self._heal([name for name in chosen if name in names], names)
         else:
             self._heal(in_crash_order(names), names)
@@ -284,18 +283,14 @@ class _Healing:
                 message += ", and the cold tier, which may have it, is not attached"
             self.findings.add("integrity", loss.name, message, loss.hint)
         for name in self.distant:
-            message = (
-                "this object is damaged or absent here, and another copy cannot be read now: its cold tier is away"
-            )
-            self.findings.add("integrity", name, f"{message} or frozen", "attach or thaw it, and repeat this command")
+            message = "this object is not whole here, and the copy's cannot be read now: it is frozen, or its tier away"
+            self.findings.add("integrity", name, message, "thaw or attach it, and repeat this command")
         self._tell_unread()
 
     def _tell_unread(self) -> None:
         """A pack that is frozen or away is not lost; it was not looked at either."""
         if self.tier.rule_is_lost and self.tier.store is not None:
-            message = (
-                f"no copy has a rule that says where the cold tier is; {plural(len(self.tier.cold), 'pack')} lie there"
-            )
+            message = f"no copy says any more where the cold tier is, which has {plural(len(self.tier.noted), 'pack')}"
             self.findings.add("integrity", RULES, message, "set it again: `backstay tier set --cold ADDRESS`")
         elif self.unread:
             store = self.tier.store
@@ -311,16 +306,17 @@ class _Healing:
 
     def _lost_files(self, losses: KnownLoss | None) -> list[LostPath]:
         """Which files need what is lost, by walking every snapshot; nothing is walked when nothing is lost."""
-        names, epochs = set(self.lost), set[int]()
+        names, epochs, is_unindexed = set(self.lost), set[int](), False
         if losses is not None:
             names |= {loss.name for loss in losses.losses}
             epochs = losses.lost_epochs | self.repository.keyring.damaged.keys()
+            # A key opened segments too: what has no place is lost then, unless the index is to be repaired first.
+            is_unindexed = bool(epochs) or losses.has_unindexed
+            is_unindexed = is_unindexed and not any(name.startswith(INDEX) for name in names)
         packs = {digest_of(name) for name in names if name.startswith(("packs/", "meta/"))}
         packs |= {info.digest for _, info in self.repository.index.packs() if info.epoch in epochs}
         chunks = {chunk for pack in self._indexed(packs) for chunk in self._unreadable(pack)} if packs else set()
-        # A key opened segments too: what has no place is lost then, unless the index is to be repaired first.
-        is_unnamed_lost = (bool(epochs) or PACKS in names) and not any(name.startswith(INDEX) for name in names)
-        if not chunks and not is_unnamed_lost:
+        if not chunks and not is_unindexed:
             return []
         survey = DamageSurvey(self.repository, chunks)
         live = self.repository.snapshots.live(

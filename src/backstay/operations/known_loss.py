@@ -75,13 +75,19 @@ class KnownLoss:
     epochs: Iterable[int] = ()
     losses: list[Loss] = field(default_factory=list)
     lost_epochs: set[int] = field(default_factory=set)
+    has_unindexed: bool = False  # whether packs are lost of which no segment tells what was in them
     _deleted: set[bytes] = field(default_factory=set)
     _knows_deleted: bool = True  # whether these are all that collections deleted
+    _is_complete: bool | None = None  # whether every chunk of every snapshot has a place
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def find(self) -> list[Loss]:
-        """All of it, in the order in which objects are written."""
+        """All of it, in the order in which objects are written.
+
+        Others may write and collect meanwhile: segments are read after snapshots, because they are stored before.
+        """
         self._manifests = {manifest.id: manifest for manifest in self.repository.snapshots.live(on_damage=_told)}
+        self.repository.reload_index(_told)
         collections = self.repository.collections.announced(_told)
         self._find_epochs()
         self._find_slots()
@@ -166,39 +172,42 @@ class KnownLoss:
     # -- packs and index
 
     def _find_packs(self) -> None:
-        """Those that segments name; and those that only snapshots name, when their segment is gone too."""
-        indexed = dict.fromkeys(info.digest for _, info in self.repository.index.packs())
-        for _, info in self.repository.index.packs():
-            name = pack_name(info.kind, info.digest)
-            if not self.is_there(name):
-                self._lose(name, hint=PACK_HINT)
-        if not self._knows_deleted:
+        """Those that segments name; and those that only snapshots name, when these lack something."""
+        index = self.repository.index
+        packs = {info.digest: pack_name(info.kind, info.digest) for _, info in index.packs()}
+        missing = [digest for digest, name in packs.items() if not self.is_there(name)]
+        if missing:
+            self.repository.reload_index(_told)  # a collector may have deleted them since
+        for digest in missing:
+            if index.number(digest) is not None:
+                self._lose(packs[digest], hint=PACK_HINT)
+        if not self._knows_deleted or self._finds_everything():
             return
         for digest in sorted({digest for manifest in self._manifests.values() for digest in manifest.packs}):
-            if digest in indexed or digest in self._deleted or self._has_pack(digest):
+            if digest in packs or digest in self._deleted or self._has_pack(digest):
                 continue
             message = "no copy has this pack, which snapshots need, and no segment of the index tells what was in it"
             self._lose(digest.hex(), message)
+            self.has_unindexed = True
 
     def _has_pack(self, digest: bytes) -> bool:
         names = [pack_name(kind, digest) for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK)]
         return any(map(self.is_there, names))
 
     def _find_segments(self) -> None:
-        """Packs that no segment names are left by interrupted writers too: it counts whether a snapshot needs them."""
+        """Interrupted writers leave packs that no segment names too: it counts whether snapshots find everything."""
         index = self.repository.index
         if index.damaged or any(name.startswith("index/") for name in self.damaged):
             return  # which explains them, and is told
-        indexed = {info.digest for _, info in index.packs()}
-        left = set(self._stored()) - indexed - self._deleted
-        needed = {digest for manifest in self._manifests.values() for digest in manifest.packs}
-        if not left & needed and self._finds_everything():
+        if self._finds_everything():
             return
+        left = set(self._stored()) - {info.digest for _, info in index.packs()} - self._deleted
         if left:
             message = f"no copy has the segments that name {plural(len(left), 'pack')}"
             self._lose(INDEX, message, INDEX_HINT)
-        elif not self.lost_epochs:
+        elif not self.lost_epochs and not self.has_unindexed:
             self._lose(PACKS, "no copy has packs that snapshots need, nor the segments that named them", PACK_HINT)
+            self.has_unindexed = True
 
     def _stored(self) -> Iterator[bytes]:
         for prefix in ("packs/", "meta/"):
@@ -208,10 +217,15 @@ class KnownLoss:
                     yield bytes.fromhex(leaf)
 
     def _finds_everything(self) -> bool:
-        """Whether every chunk of every snapshot has a place: then leftover packs do not matter."""
-        reader, seen = self.repository.reader, set[bytes]()
-        if not all(self._has_places(manifest.stat_stream) for manifest in self._manifests.values()):
-            return False
+        """Whether every chunk of every snapshot has a place, as far as listings can be read."""
+        if self._is_complete is None:
+            streams = (manifest.stat_stream for manifest in self._manifests.values())
+            self._is_complete = all(map(self._has_places, streams)) and all(map(self._has_places, self._contents()))
+        return self._is_complete
+
+    def _contents(self) -> Iterator[Content]:
+        """Every listing, and every file in it."""
+        seen: set[bytes] = set()
         waiting = [manifest.root for manifest in self._manifests.values()]
         while waiting:
             listing = waiting.pop()
@@ -219,17 +233,13 @@ class KnownLoss:
             if key in seen:
                 continue
             seen.add(key)
-            if not self._has_places(listing):
-                return False
+            yield listing
             with suppress(CorruptedBackup, ObjectNotFound):  # then a pack is lost, and told
-                for node in read_listing(listing, reader):
-                    if node.content is None:
-                        continue
-                    if node.is_dir:
+                for node in read_listing(listing, self.repository.reader):
+                    if node.content is not None and node.is_dir:
                         waiting.append(node.content)
-                    elif not self._has_places(node.content):
-                        return False
-        return True
+                    elif node.content is not None:
+                        yield node.content
 
     def _has_places(self, content: Content) -> bool:
         try:
