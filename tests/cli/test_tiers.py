@@ -78,6 +78,24 @@ def test_a_restore_asks_for_the_disk_before_it_writes(saved: Account, cold: Path
     assert (out / str(saved.documents / "large").lstrip("/")).read_bytes() == (saved.documents / "large").read_bytes()
 
 
+def test_healing_from_a_copy_leaves_cold_packs_where_they_are(saved: Account, cold: Path) -> None:
+    copy = saved.root / "copy"
+    saved.run("copy", "--to", copy)
+    hot = saved.repository / "packs"
+    assert "nothing needed repair" in saved.run("repair", "packs", "--from-copy", copy).out
+    assert not [path for path in hot.rglob("*") if path.is_file()]
+    cold.rename(saved.root / "away")
+    done = saved.json("repair", "packs", "--from-copy", copy)
+    (finding,) = done["findings"]
+    assert (finding["severity"], finding["subject"], done["changed"]) == ("warning", str(cold), False)
+    assert "not attached: 2 packs" in finding["message"]
+    (saved.root / "away").rename(cold)
+    lost = next(path for path in (cold / "packs").rglob("*") if path.is_file())
+    lost.unlink()
+    assert saved.json("repair", "packs", "--from-copy", copy)["objects_healed"] == [str(lost.relative_to(cold))]
+    saved.run("verify", "--read-data")
+
+
 def test_gc_defers_what_lies_on_a_disk_that_is_away(saved: Account, cold: Path) -> None:
     for path in saved.documents.rglob("*"):
         if path.is_file():
