@@ -227,7 +227,7 @@ class ObjectFrozen(StorageUnavailable):
 
     exit_status = 18
     transient = False
-    default_hint = "`backstay restore` asks the archive for all that it needs, and waits"
+    default_hint = "`restore`, `cat`, `copy` and `export` ask the archive for all that they need, and wait"
 
 
 class ThawPending(ObjectFrozen):

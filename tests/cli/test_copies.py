@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def objects(place: Path) -> dict[str, bytes]:
     """Every object of a repository but those that mean something in one place only."""
     files = (path for path in place.rglob("*") if path.is_file())
     found = {str(path.relative_to(place)): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if name.split("/")[0] not in ("sessions", "mirror", "quota")}
+    return {
+        name: data for name, data in found.items() if name.split("/")[0] not in ("sessions", "lease", "mirror", "quota")
+    }
 
 
 @pytest.fixture
@@ -35,8 +38,22 @@ def test_an_empty_place_becomes_a_copy(saved: Account) -> None:
     assert objects(target) == objects(saved.repository)
     again = saved.run("copy", "--to", target)
     assert "0 objects" in again.out
-    assert "it is a whole copy" in again.out
+    assert "every object of the repository, by name and size" in again.out
     assert saved.json("-r", target, "--password-file", saved.key_file, "list")[0]["name"] == "docs"
+
+
+def test_what_a_copy_does_not_look_at_is_said_with_what_does(saved: Account) -> None:
+    """Damage that keeps the size is not noticed by copying again."""
+    target = saved.root / "a copy"
+    saved.run("copy", "--to", target)
+    pack = next(path for path in (target / "packs").rglob("*") if path.is_file())
+    pack.chmod(0o600)
+    pack.write_bytes(b"x" + pack.read_bytes()[1:])
+    again = saved.run("copy", "--to", target).out
+    assert "whole" not in again
+    told = again.partition("`backstay ")[2].partition("`")[0]
+    assert shlex.split(told) == ["-r", str(target), "verify", "--read-data"]
+    saved.run("--password-file", saved.key_file, *shlex.split(told), status=13)
 
 
 def test_snapshots_go_into_another_repository(saved: Account) -> None:
@@ -123,6 +140,26 @@ def test_what_both_copies_lost_is_told(mirrored: Account) -> None:
                 pack.unlink()
     result = mirrored.json("repair", "packs", "--from-copy", copy, status=13)
     assert f"{mirrored.documents}/random" in {lost["path"] for lost in result["lost"]}
+
+
+def test_what_both_copies_lost_of_snapshots_and_records_is_told_with_what_to_do(mirrored: Account) -> None:
+    copy = mirrored.root / "copy"
+    for text in ("one", "two"):
+        (mirrored.documents / "more").write_text(text)
+        mirrored.run("--mirror", copy, "backup", mirrored.documents)
+    first, second, _ = (snapshot["id"] for snapshot in mirrored.json("list"))
+    mirrored.run("--mirror", copy, "delete", first)
+    mirrored.run("--mirror", copy, "gc")
+    for place in (mirrored.repository, copy):
+        (place / "snapshots" / second).unlink()
+        record = place / "gc" / "00000001.done"
+        record.chmod(0o600)
+        record.write_bytes(record.read_bytes()[:-1])
+    done = mirrored.json("repair", "packs", "--from-copy", copy, status=13)
+    told = {finding["subject"] for finding in done["findings"]}
+    assert told == {f"snapshots/{second}", "gc/00000001.done"}
+    said = mirrored.run("repair", "packs", "--from-copy", copy, status=13).err
+    assert "accept the loss with `backstay repair snapshots`" in said
 
 
 def test_a_mirror_in_what_is_backed_up_is_left_out(account: Account) -> None:

@@ -69,11 +69,31 @@ def test_a_restore_asks_for_the_disk_before_it_writes(saved: Account, cold: Path
     assert "not attached" in saved.run("verify").err
     saved.run("gc")
     saved.backup()
-    saved.run("cat", "latest", saved.documents / "large", status=15)
+    assert "1 packs with" in saved.run("cat", "latest", saved.documents / "large", status=15).err
+    assert "2 packs with" in saved.run("copy", "--to", saved.root / "copy", status=15).err
+    assert not (saved.root / "copy" / "repo.json").exists()
     (saved.root / "away").rename(cold)
     saved.run("restore", "latest", "--to", out)
     saved.run("verify", "--read-data")
     assert (out / str(saved.documents / "large").lstrip("/")).read_bytes() == (saved.documents / "large").read_bytes()
+
+
+def test_healing_from_a_copy_leaves_cold_packs_where_they_are(saved: Account, cold: Path) -> None:
+    copy = saved.root / "copy"
+    saved.run("copy", "--to", copy)
+    hot = saved.repository / "packs"
+    assert "nothing needed repair" in saved.run("repair", "packs", "--from-copy", copy).out
+    assert not [path for path in hot.rglob("*") if path.is_file()]
+    cold.rename(saved.root / "away")
+    done = saved.json("repair", "packs", "--from-copy", copy)
+    (finding,) = done["findings"]
+    assert (finding["severity"], finding["subject"], done["changed"]) == ("warning", str(cold), False)
+    assert "not attached: 2 packs" in finding["message"]
+    (saved.root / "away").rename(cold)
+    lost = next(path for path in (cold / "packs").rglob("*") if path.is_file())
+    lost.unlink()
+    assert saved.json("repair", "packs", "--from-copy", copy)["objects_healed"] == [str(lost.relative_to(cold))]
+    saved.run("verify", "--read-data")
 
 
 def test_gc_defers_what_lies_on_a_disk_that_is_away(saved: Account, cold: Path) -> None:

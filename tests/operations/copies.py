@@ -19,6 +19,7 @@ from backstay.storage.mirrored import Mirrored
 from backstay.trust.secrets import Secret
 
 SECRET = Secret.new_keyfile()
+SPARE = Secret.new_keyfile()  # of the third key slot
 SMALL_PACKS = Environment(pack_target=256 << 10, threads=2)
 
 
@@ -76,7 +77,7 @@ def make_repository(store: StorageBackend, source: Path) -> None:
         repository.keyring.mark_compromised(1, repository.clock)
         created = repository.clock.now().isoformat()
         second = repository.slots.add(Secret.new_keyfile(), repository.header_digest, note="second", created=created)
-        repository.slots.add(Secret.new_keyfile(), repository.header_digest, note="third", created=created)
+        repository.slots.add(SPARE, repository.header_digest, note="third", created=created)
         repository.slots.remove(second, repository.clock)
         (source / "deep/newest").write_bytes(b"newest" * 1000)
         back_up(repository, source)
@@ -85,8 +86,8 @@ def make_repository(store: StorageBackend, source: Path) -> None:
         collector.execute(collector.plan())
 
 
-def open_mirrored(*stores: StorageBackend) -> Repository:
-    return Repository.open(Mirrored(stores, quorum=1), SECRET, environment=SMALL_PACKS)
+def open_mirrored(*stores: StorageBackend, secret: Secret = SECRET) -> Repository:
+    return Repository.open(Mirrored(stores, quorum=1), secret, environment=SMALL_PACKS)
 
 
 def open_alone(store: StorageBackend, secret: Secret = SECRET) -> Repository:

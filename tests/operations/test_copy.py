@@ -10,6 +10,7 @@ import pytest
 from backstay.errors import CorruptedBackup, InvalidRequest
 from backstay.operations import transfer
 from backstay.operations.copy_result import CopyResult
+from backstay.operations.heal import heal_from_copy
 from backstay.operations.mirror_copy import can_be_mirror, copy_objects
 from backstay.operations.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.verify import VerifyOptions, run_verify
@@ -105,6 +106,15 @@ def test_a_torn_object_is_sent_again(ours: Store) -> None:
     target.store(name, b"half", overwrite=True)
     assert mirror_to(ours, target).objects == 1
     assert target.objects() == lasting(ours)
+
+
+def test_the_right_to_write_to_one_store_is_not_copied(ours: Store) -> None:
+    target = Store("target")
+    ours.store("lease/01arz3ndektsv4rrffq69g5fav.000000", b"another writer")
+    mirror_to(ours, target)
+    assert not [name for name in target.objects() if name.startswith("lease/")]
+    with open_alone(target) as repository:
+        assert heal_from_copy(repository, target, ours).objects_healed == ()
 
 
 def test_damage_is_not_copied(ours: Store) -> None:

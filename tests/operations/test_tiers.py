@@ -18,7 +18,10 @@ from backstay.errors import (
     ThawPending,
     TierNotAttached,
 )
+from backstay.operations.copy_result import CopyResult
+from backstay.operations.look import open_file
 from backstay.operations.mirror_copy import copy_objects
+from backstay.operations.repair import repair_index, repair_packs
 from backstay.operations.restore import RestoreOptions, plan_restore, run_restore
 from backstay.operations.tiers import (
     MoveResult,
@@ -30,6 +33,7 @@ from backstay.operations.tiers import (
     set_tier,
     tier_status,
 )
+from backstay.operations.transfer import copy_snapshots
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
@@ -38,9 +42,11 @@ from backstay.storage.cold_store import MARK
 from backstay.storage.mirrored import Mirrored
 from backstay.storage.tiered import NOTES
 from backstay.testing import CrashPoint, FakeClock, Fault, FaultyBackend, GlacierStorage, MemoryStorage
+from backstay.trust.secrets import Secret
 from tests.operations.copies import SECRET, Store, back_up, contents, make_source, open_alone
 
 DAY = 86400
+OTHER = Secret.new_keyfile()
 READ_ALL = VerifyOptions(read_data=1)
 
 
@@ -370,6 +376,8 @@ def test_plain_verification_tells_what_it_did_not_look_at(place: Place) -> None:
 
 def test_verification_finds_what_the_cold_tier_lost(place: Place) -> None:
     place.back_up()
+    (place.source / "another").write_bytes(random.Random(9).randbytes(3000))
+    place.back_up()
     place.set()
     place.move()
     lost, short, *_ = sorted(names(place.cold))
@@ -589,6 +597,9 @@ def test_what_is_thawed_freezes_again_and_is_asked_for_again(frozen: Place, tmp_
 def test_only_what_is_needed_is_thawed(frozen: Place, tmp_path: Path) -> None:
     glacier = frozen.cold
     assert isinstance(glacier, GlacierStorage)
+    (frozen.source / "another").write_bytes(random.Random(9).randbytes(3000))
+    frozen.back_up()
+    assert frozen.move().packs == 1
     frozen.restore(ident(frozen), tmp_path / "out", path=bytes(frozen.source / "file-00"))
     assert len(glacier.batches) <= 1
     assert len({name for batch in glacier.batches for name in batch}) < len(names(glacier))
@@ -612,6 +623,116 @@ def test_a_recall_thaws_first(frozen: Place, tmp_path: Path) -> None:
         assert run_recall(repository, plan).packs == len(plan.packs)
     frozen.attached = False
     assert frozen.restore(ident(frozen), tmp_path / "out") == contents(frozen.source)
+
+
+def other_repository(place: Place) -> Store:
+    store = Store("other")
+    Repository.create(store, OTHER, environment=place.environment).close()
+    return store
+
+
+def into_other(place: Place, store: Store, **options: object) -> CopyResult:
+    with place.open() as source, Repository.open(store, OTHER, environment=place.environment) as target:
+        return copy_snapshots(source, target, source.snapshots.live(), **options)  # type: ignore[arg-type]
+
+
+def into_copy(place: Place, store: Store, **options: object) -> CopyResult:
+    with place.open() as source:
+        return copy_objects(source, store, **options)  # type: ignore[arg-type]
+
+
+def test_a_copy_thaws_what_it_needs_in_one_batch(frozen: Place) -> None:
+    glacier, copy = frozen.cold, Store("copy")
+    assert isinstance(glacier, GlacierStorage)
+    with pytest.raises(ThawPending, match="are being thawed"):
+        into_copy(frozen, copy, wait=False)
+    assert copy.objects() == {}
+    assert into_copy(frozen, copy).findings == ()
+    assert names(copy) == names(glacier)
+    assert [set(batch) for batch in glacier.batches] == [names(glacier)]
+    frozen.clock.advance(30 * DAY)
+    (frozen.source / "more").write_bytes(random.Random(9).randbytes(300_000))
+    frozen.back_up()
+    into_copy(frozen, copy)
+    assert len(glacier.batches) == 1, "what is there needs no thawing"
+
+
+def test_snapshots_for_another_repository_are_thawed_in_one_batch(frozen: Place, tmp_path: Path) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+    (frozen.source / "more").write_bytes(random.Random(9).randbytes(300_000))
+    frozen.back_up()
+    frozen.move()
+    other = other_repository(frozen)
+    with pytest.raises(ThawPending):
+        into_other(frozen, other, wait=False)
+    assert names(other) == set()
+    copied = into_other(frozen, other).copied
+    assert len(copied) == 2
+    assert [set(batch) for batch in glacier.batches] == [names(glacier)]
+    with Repository.open(other, OTHER, environment=frozen.environment) as repository:
+        manifest = repository.snapshots.get(copied[-1][1])
+        run_restore(repository, manifest, tmp_path / "out", RestoreOptions(verify=True))
+    assert contents(tmp_path / "out" / str(frozen.source).lstrip("/")) == contents(frozen.source)
+
+
+def test_snapshots_that_hold_little_new_need_little_thawing(frozen: Place) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+    other = other_repository(frozen)
+    into_other(frozen, other)
+    before = names(glacier)
+    frozen.clock.advance(30 * DAY)
+    (frozen.source / "more").write_bytes(random.Random(9).randbytes(300_000))
+    frozen.back_up()
+    frozen.move()
+    into_other(frozen, other)
+    assert set(glacier.batches[-1]).isdisjoint(before)
+    assert into_other(frozen, other, wait=False).copied == ()
+
+
+def test_one_file_is_thawed_before_its_first_byte(frozen: Place) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+    path = next(path for path in sorted(frozen.source.rglob("file-*")) if path.stat().st_size == 3000)
+    with frozen.open() as repository:
+        manifest = repository.snapshots.live()[0]
+        with pytest.raises(ThawPending):
+            open_file(repository, manifest, bytes(path), wait=False)
+        assert b"".join(open_file(repository, manifest, bytes(path))) == path.read_bytes()
+    assert [len(batch) for batch in glacier.batches] == [1]
+
+
+def test_what_is_needed_of_a_tier_that_is_away_is_told_before_anything_is_written(place: Place) -> None:
+    place.back_up()
+    place.set()
+    place.move()
+    place.attached = False
+    copy, other = Store("copy"), other_repository(place)
+    before = other.objects()
+    told = f"{len(names(place.cold))} packs with"
+    with pytest.raises(TierNotAttached, match=told):
+        into_copy(place, copy)
+    with pytest.raises(TierNotAttached, match=told):
+        into_other(place, other)
+    assert (copy.objects(), other.objects()) == ({}, before)
+    path = next(path for path in sorted(place.source.rglob("file-*")) if path.stat().st_size == 3000)
+    with place.open() as repository, pytest.raises(TierNotAttached, match="1 packs with"):
+        open_file(repository, repository.snapshots.live()[0], bytes(path))
+
+
+def test_repairs_thaw_what_they_read(frozen: Place) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+    for name in names(frozen.hot, "index/"):
+        frozen.hot.delete(name)
+    with frozen.open() as repository:
+        assert repair_index(repository).findings == ()
+        assert [set(batch) for batch in glacier.batches] == [names(glacier)]
+        frozen.clock.advance(30 * DAY)
+        one = min(names(glacier))
+        assert repair_packs(repository, [one]).chunks_lost == 0
+    assert glacier.batches[1:] == [(one,)]
 
 
 def test_collections_do_not_thaw(frozen: Place) -> None:

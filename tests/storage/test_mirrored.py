@@ -548,6 +548,23 @@ def test_after_a_listing_that_lacked_the_first_copy_nothing_is_written(full: Wor
     full.mirror().store("index/x", b"")
 
 
+@pytest.mark.parametrize("name", ["sessions/x.000000", "lease/x.000000", "quota/x"])
+def test_what_is_about_one_store_stays_in_the_first_copy(world: World, name: str) -> None:
+    with world.mirror() as mirror:
+        mirror.store(name, b"")
+        mirror.store(PACK, DATA)
+        assert [info.name for info in mirror.list(f"{name.partition('/')[0]}/")] == [name]
+    assert world.a.inner.exists(name)
+    assert not world.b.inner.exists(name)
+
+
+def test_another_stores_lease_is_not_seen(world: World) -> None:
+    world.b.inner.store("lease/x.000000", b"")
+    with world.mirror() as mirror:
+        assert list(mirror.list("lease/")) == []
+        assert "lease/x.000000" not in [info.name for info in mirror.list()]
+
+
 def test_crash_order() -> None:
     names = ["snapshots/a", "index/a", "meta/a", "packs/a", "log/a", "gc/1", "drops/a", "repo.json", "keys/a"]
     assert in_crash_order(names) == [

@@ -202,6 +202,8 @@ def _show_repair(context: Context, result: RepairResult) -> None:
         context.warn(f"and {plural(len(result.lost) - SHOWN_FINDINGS, 'more lost path')}")
     for finding in result.findings:
         context.warn(f"{finding.subject}: {finding.message}")
+        if finding.hint:
+            context.warn(f"  hint: {finding.hint}")
     if result.waiting_for:
         context.say(f"{plural(len(result.waiting_for), 'backup is', 'backups are')} still running: `gc` finishes later")
     if not result.changed and not result.findings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
@@ -20,7 +20,14 @@ from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers
-from backstay.errors import InsufficientSpace, InvalidRequest, NoRepository, StorageMissing, StorageUnavailable
+from backstay.errors import (
+    CorruptedBackup,
+    InsufficientSpace,
+    InvalidRequest,
+    NoRepository,
+    StorageMissing,
+    StorageUnavailable,
+)
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -189,7 +196,8 @@ class Context:
     def _with_index(self, repository: Repository, secret: Secret) -> Repository:
         """The same repository with its index loaded, without a cache if that cannot be used."""
         try:
-            repository.reload_index()
+            with suppress(CorruptedBackup):  # whoever needs the index meets it again, and some can do without
+                repository.reload_index()
         except (StorageUnavailable, InsufficientSpace) as error:
             self.warn(f"working without a cache: {error}")
             return type(repository).open(repository.backend, secret, cache=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from backstay.cli import choosing, jsonout, secrets
 from backstay.cli.context import Context, context_of
-from backstay.cli.options import argument, option
+from backstay.cli.options import argument, flag, option
+from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP
 from backstay.core.quantities import format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
 
@@ -31,17 +33,32 @@ def copy(
             "The password or key file of another repository; else BACKSTAY_TO_PASSWORD, else the same as here.",
         ),
     ] = None,
+    no_wait: Annotated[bool, flag(NO_WAIT_HELP, "--no-wait")] = False,
+    thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Copy a whole repository bit by bit, or snapshots into another repository."""
+    from backstay.operations.mirror_copy import copy_objects
+    from backstay.operations.transfer import copy_snapshots
+
     context = context_of(ctx)
     if not to:
         raise InvalidRequest("it is not said where to copy to", hint="give --to REPO")
     target = context.backend(to, create=True, grows=True)  # closed by whoever gets it
     with context.open() as repository:
         if _becomes_mirror(repository, target, snapshots or []):
-            result = _mirror(context, repository, target)
+            with target, context.watching() as events:
+                result = copy_objects(repository, target, days=thaw_days, wait=not no_wait, events=events)
         else:
-            result = _transfer(context, repository, target, snapshots or [], to, to_password_file)
+            chosen = [choosing.one(context, repository, text) for text in snapshots or []]
+            with _other(context, target, to, to_password_file) as there, context.watching() as events:
+                result = copy_snapshots(
+                    repository,
+                    there,
+                    chosen or repository.snapshots.live(),
+                    days=thaw_days,
+                    wait=not no_wait,
+                    events=events,
+                )
     context.result(jsonout.plain(result), lambda: _show(context, result, to))
     return CorruptedBackup.exit_status if result.findings else 0
 
@@ -66,30 +83,14 @@ def _becomes_mirror(repository: Repository, target: StorageBackend, snapshots: l
     return mirror
 
 
-def _mirror(context: Context, repository: Repository, target: StorageBackend) -> CopyResult:
-    from backstay.operations.mirror_copy import copy_objects
-
-    with target, context.watching() as events:
-        return copy_objects(repository, target, events=events)
-
-
-def _transfer(
-    context: Context,
-    repository: Repository,
-    target: StorageBackend,
-    snapshots: list[str],
-    address: str,
-    password_file: Path | None,
-) -> CopyResult:
-    from backstay.operations.transfer import copy_snapshots
+def _other(context: Context, target: StorageBackend, address: str, password_file: Path | None) -> Repository:
+    """The other repository that lies there."""
     from backstay.repository.repository import Repository
 
-    chosen = [choosing.one(context, repository, text) for text in snapshots] or repository.snapshots.live()
     secret = secrets.other_secret(
         context.environ, password_file=password_file, same=context.password_file, address=address
     )
-    with Repository.open(target, secret, cache=context.cache()) as there, context.watching() as events:
-        return copy_snapshots(repository, there, chosen, events=events)
+    return Repository.open(target, secret, cache=context.cache())
 
 
 def _show(context: Context, result: CopyResult, to: str) -> None:
@@ -98,7 +99,8 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
         if result.removed:
             context.say(f"{plural(result.removed, 'object')} removed there that the repository had deleted")
         if not result.findings:
-            context.say("it is a whole copy of the repository")
+            context.say("it has every object of the repository, by name and size")
+            context.say(f"`backstay -r {shlex.quote(to)} verify --read-data` reads what lies there")
     else:
         for old, new in result.copied:
             context.say(f"snapshot {old} is {new} there")

@@ -230,6 +230,8 @@ def cat(
     ctx: typer.Context,
     snapshot: Annotated[str, argument("ID", SNAPSHOT_HELP)],
     path: Annotated[str | None, argument("PATH", "The file; may also follow the id as ID:PATH.")] = None,
+    no_wait: Annotated[bool, flag(NO_WAIT_HELP, "--no-wait")] = False,
+    thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Write one file of a snapshot to standard output."""
     from backstay.operations.look import open_file
@@ -248,7 +250,9 @@ def cat(
         )
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, path=wanted)
-        for piece in open_file(repository, manifest, wanted):
+        with context.watching() as events:  # while something thaws; the bytes may go to the same terminal
+            pieces = open_file(repository, manifest, wanted, days=thaw_days, wait=not no_wait, events=events)
+        for piece in pieces:
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
@@ -10,7 +11,7 @@ from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
-from backstay.errors import ThawPending
+from backstay.errors import ObjectNotFound, ThawPending
 from backstay.repository.contents import chunk_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Node
@@ -18,10 +19,12 @@ from backstay.repository.repository import Repository
 from backstay.storage.archive import Archive, ThawState
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import ColdStore
+from backstay.storage.tiered import MOVABLE
 
 THAW_DAYS: Final = 7  # how long thawed packs stay readable, unless told otherwise
 FIRST_POLL_S: Final = 30.0
 LONGEST_POLL_S: Final = 900.0
+POLL_BATCH: Final = 64  # packs that are asked about before it is decided whether to ask about more
 _SLICE_S: Final = 2.0  # of a pause: who watches may stop the program between two of them
 _ASKING: Final = 8  # questions about the state of packs at a time
 
@@ -114,6 +117,20 @@ class ColdPlace:
         _wait(archive, need, waiting, clock, events)
 
 
+def make_packs_readable(
+    repository: Repository, names: Iterable[str], *, days: int = THAW_DAYS, wait: bool = True, events: EventSink
+) -> None:
+    """Return when these objects of a repository can be read, of which some may be cold packs.
+
+    Raises TierNotAttached; ThawPending without `wait`.
+    """
+    wanted = [name for name in names if name.startswith(MOVABLE)]
+    place = ColdPlace.of(repository) if wanted else None
+    packs = {name: place.sizes[name] for name in wanted if name in place.sizes} if place is not None else {}
+    if place is not None and packs:
+        place.make_readable(place.look_at(packs), repository.clock, days=days, wait=wait, events=events)
+
+
 def make_readable(repository: Repository, need: ColdNeed | None, *, days: int, wait: bool, events: EventSink) -> None:
     """Return when what is needed of the cold packs of a repository can be read; as `ColdPlace.make_readable`."""
     place = ColdPlace.of(repository) if need is not None else None
@@ -157,25 +174,45 @@ class ColdPacks:
 def _states(archive: Archive, names: Iterable[str]) -> dict[str, ThawState]:
     ordered = sorted(names)
     with Workers(_ASKING, "thaw") as workers:
-        found = workers.ordered(archive.thaw_state, ordered, weigh=lambda name: 1, limit=256)  # noqa: ARG005
+        found = workers.ordered(lambda name: _state(archive, name), ordered, weigh=lambda name: 1, limit=256)  # noqa: ARG005
         return dict(zip(ordered, found, strict=True))
 
 
-def _wait(archive: Archive, need: ColdNeed, waiting: set[str], clock: Clock, events: EventSink) -> None:
-    """Ask again and again, less and less often."""
-    total, total_bytes = len(waiting), need.bytes_to_wait_for
+def _state(archive: Archive, name: str) -> ThawState:
+    try:
+        return archive.thaw_state(name)
+    except ObjectNotFound:  # nothing to wait for: whoever reads it tells what is lost with it
+        return "ready"
+
+
+def _wait(archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock, events: EventSink) -> None:
+    """Ask again and again, less and less often, for as long as something is missing."""
+    left = deque(sorted(waiting))
+    total, total_bytes = len(left), need.bytes_to_wait_for
     events(Started(operation="thaw", total_files=total, total_bytes=total_bytes))
     pause = FIRST_POLL_S
-    while True:
-        waiting = {name for name, state in _states(archive, waiting).items() if state in ("cold", "thawing")}
-        left = sum(need.packs[name] for name in waiting)
-        progress = Progress(files=total - len(waiting), bytes=total_bytes - left)
-        events(progress)
-        if not waiting:
-            break
+    while left:
+        bytes_left = sum(need.packs[name] for name in left)
+        progress = Progress(files=total - len(left), bytes=total_bytes - bytes_left)
         until = clock.monotonic() + pause
         while (rest := until - clock.monotonic()) > 0:
-            clock.sleep(min(rest, _SLICE_S))
             events(progress)
+            clock.sleep(min(rest, _SLICE_S))
         pause = min(pause * 1.5, LONGEST_POLL_S)
+        _look_again(archive, left)
+    events(Progress(files=total, bytes=total_bytes))
     events(Finished(operation="thaw"))
+
+
+def _look_again(archive: Archive, left: deque[str]) -> None:
+    """Take away what can be read by now.
+
+    A question costs money, and all of them are needed: while some are not ready, it does not matter whether others
+    are. So a round ends at the first batch of which none is, and begins with others the next time.
+    """
+    for _ in range(-(-len(left) // POLL_BATCH)):
+        batch = [left.popleft() for _ in range(min(POLL_BATCH, len(left)))]
+        missing = [name for name, state in _states(archive, batch).items() if state in ("cold", "thawing")]
+        left.extend(missing)
+        if len(missing) == len(batch):
+            break

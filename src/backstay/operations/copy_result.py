@@ -10,7 +10,7 @@ from backstay.operations.findings import Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyResult:
-    """`mirror`: the target is now the same repository. `snapshots`: another repository has these snapshots too.
+    """`mirror`: the target has every object, by name and size. `snapshots`: another repository has these snapshots too.
 
     `bytes` are those that were sent. `copied` are pairs of ids, here and there; `already` those that were there.
     """

@@ -10,8 +10,10 @@ from typing import Literal, TypeAlias
 from msgspec.structs import replace
 
 from backstay.codec.compression import Buffer
+from backstay.core.events import EventSink, ignore
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
+from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.walk import EVERYTHING, Chooser, Leave, subtree, walk
 from backstay.repository.contents import read_content
 from backstay.repository.format import BlobKind, RecordKind
@@ -74,8 +76,19 @@ def find(repository: Repository, manifest: Manifest, matches: Chooser) -> Iterat
             yield found
 
 
-def open_file(repository: Repository, manifest: Manifest, path: bytes) -> Iterator[Buffer]:
-    """The bytes of one file, holes as zeros. Raises NotFound, InvalidRequest for what is no file."""
+def open_file(
+    repository: Repository,
+    manifest: Manifest,
+    path: bytes,
+    *,
+    days: int = THAW_DAYS,
+    wait: bool = True,
+    events: EventSink = ignore,
+) -> Iterator[Buffer]:
+    """The bytes of one file, holes as zeros; what is frozen of it is thawed before this returns.
+
+    Raises NotFound, InvalidRequest for what is no file, TierNotAttached, ThawPending without `wait`.
+    """
     node, _ = subtree(manifest.root, path, repository.reader)
     if node is None or not node.is_file:
         raise InvalidRequest(
@@ -85,6 +98,10 @@ def open_file(repository: Repository, manifest: Manifest, path: bytes) -> Iterat
             else "it is the root",
             hint="`backstay ls` lists directories",
         )
+    cold = ColdPacks(repository)
+    if cold:
+        cold.need_file(node)
+        make_readable(repository, cold.needed(), days=days, wait=wait, events=events)
     return _file_bytes(repository, node)
 
 

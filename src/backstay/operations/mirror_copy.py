@@ -14,6 +14,7 @@ from typing import Final
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.operations.cold_packs import THAW_DAYS, make_packs_readable
 from backstay.operations.copy_result import CopyResult
 from backstay.operations.medium import refuse_medium
 from backstay.operations.repair_result import Findings
@@ -42,13 +43,25 @@ def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
     )
 
 
-def copy_objects(repository: Repository, target: StorageBackend, *, events: EventSink = ignore) -> CopyResult:
+def copy_objects(
+    repository: Repository,
+    target: StorageBackend,
+    *,
+    days: int = THAW_DAYS,
+    wait: bool = True,
+    events: EventSink = ignore,
+) -> CopyResult:
     """Send what the target lacks, and remove from it what records of the repository say to be deleted.
 
-    Every object is checked before it is sent; one that is damaged stays away and is a finding. Raises InvalidRequest
-    when another repository lies there, StorageUnavailable when collections do not let it come to an end.
+    Every object is checked before it is sent; one that is damaged stays away and is a finding. What the target has
+    already is compared by name and size, and not read: `verify` of the target does that.
+
+    Packs that the target needs from a cold tier are thawed before anything is sent.
+
+    Raises InvalidRequest when another repository lies there, TierNotAttached, ThawPending without `wait`,
+    StorageUnavailable when collections do not let it come to an end.
     """
-    return _MirrorCopy(repository, target, events).run()
+    return _MirrorCopy(repository, target, events, days, wait).run()
 
 
 @dataclass(slots=True)
@@ -56,6 +69,8 @@ class _MirrorCopy:
     repository: Repository
     target: StorageBackend
     events: EventSink
+    days: int
+    wait: bool
     objects: int = 0
     sent_bytes: int = 0
     removed: int = 0
@@ -108,6 +123,7 @@ class _MirrorCopy:
         missing = in_crash_order(
             name for name in names - self.damaged if there.get(name) != sizes.get(name, there.get(name))
         )
+        make_packs_readable(self.repository, missing, days=self.days, wait=self.wait, events=self.events)
         total = sum(sizes.get(name, 0) for name in missing)
         self.events(Started(operation="copy", total_files=len(missing), total_bytes=total))
         genuine, sent, size = Genuine(self.repository), 0, 0

@@ -9,6 +9,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
+from backstay.operations.cold_packs import make_packs_readable
 from backstay.operations.repair_result import Findings, RepairResult
 from backstay.repository.collector import SEGMENT_TARGET, Collector, batched_by_size
 from backstay.repository.format import RecordKind, index_name, pack_name
@@ -42,6 +43,8 @@ class IndexRepair:
         stored = self._stored_packs()
         unnamed = {digest: found for digest, found in stored.items() if digest not in named and digest not in deleted}
         missing = named - stored.keys() - deleted
+        names = [pack_name(kind, digest) for digest, (kind, _) in unnamed.items()]
+        make_packs_readable(self.repository, names, events=self.events)
         index = self.repository.index
         for batch in batched_by_size(self._opened(unnamed), SEGMENT_TARGET):
             index.write(batch, supersedes=self.damaged)  # new first: a crash here leaves both

@@ -8,6 +8,7 @@ from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectNotFound, UnsupportedFormat
+from backstay.operations.cold_packs import make_packs_readable
 from backstay.operations.repair_result import Findings, RepairResult
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.blobs import BlobWriter
@@ -47,6 +48,8 @@ class PackRepair:
         damaged = self._damaged(wanted)
         if not damaged:
             return self._result()
+        names = [pack_name(RecordKind(pack.kind), pack.digest) for pack in damaged]
+        make_packs_readable(repository, names, events=self.events)
         self._salvage(damaged)
         self.lost = {chunk for chunk in self.unread if repository.index.find_reusable(chunk) is None}
         dead = {pack.digest: (RecordKind(pack.kind), pack.size) for pack in damaged}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backstay.core.events import EventSink, Warned
-from backstay.operations.findings import Check, Finding
+from backstay.operations.findings import Check, Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +57,12 @@ class Findings:
     found: list[Finding] = field(default_factory=list)
 
     def add(self, check: Check, subject: str, error: Exception | str, hint: str = "") -> None:
-        self.found.append(Finding(check=check, severity="error", subject=subject, message=str(error), hint=hint))
+        self._add(check, "error", subject, str(error), hint)
+
+    def warn(self, check: Check, subject: str, message: str, hint: str = "") -> None:
+        """What is not wrong, but limits what is known."""
+        self._add(check, "warning", subject, message, hint)
+
+    def _add(self, check: Check, severity: Severity, subject: str, error: str, hint: str) -> None:
+        self.found.append(Finding(check=check, severity=severity, subject=subject, message=error, hint=hint))
         self.events(Warned(message=f"{subject}: {error}"))

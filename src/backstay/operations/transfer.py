@@ -17,6 +17,7 @@ import msgspec
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.copy_result import CopyResult
 from backstay.operations.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.repository.blobs import BlobWriter
@@ -34,14 +35,25 @@ _UNREADABLE: Final = (CorruptedBackup, ObjectNotFound)
 
 
 def copy_snapshots(
-    source: Repository, target: Repository, snapshots: Sequence[Manifest], *, events: EventSink = ignore
+    source: Repository,
+    target: Repository,
+    snapshots: Sequence[Manifest],
+    *,
+    days: int = THAW_DAYS,
+    wait: bool = True,
+    events: EventSink = ignore,
 ) -> CopyResult:
     """Give the target these snapshots of the source, but for those that it has already.
 
     Each is committed by itself, oldest first, with the chunks that it needs before it; an interrupted run is
-    continued by the next. Raises CorruptedBackup when a snapshot cannot be read whole, before it is committed.
+    continued by the next. Packs that are read from a cold tier of the source are thawed before, all in one batch.
+
+    Raises CorruptedBackup when a snapshot cannot be read whole, before it is committed; TierNotAttached; ThawPending
+    without `wait`.
     """
-    return _Transfer(source, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id))
+    transfer = _Transfer(source, target, events)
+    transfer.make_readable(snapshots, days=days, wait=wait)
+    return transfer.run(sorted(snapshots, key=lambda manifest: manifest.id))
 
 
 class _Transfer:
@@ -65,6 +77,23 @@ class _Transfer:
             copied.append((manifest.id, there[manifest.id].id))
         self.events(Finished(operation="copy"))
         return CopyResult(kind="snapshots", bytes=self.sent, copied=tuple(copied), already=tuple(already))
+
+    def make_readable(self, snapshots: Sequence[Manifest], *, days: int, wait: bool) -> None:
+        """Thaw what will be read: files that the earlier snapshot of the same source does not hold unchanged."""
+        cold = ColdPacks(self.source)
+        if not cold:
+            return
+        live = self.target.snapshots.live()
+        there = {origin: manifest for manifest in live if (origin := self._origin(manifest)) is not None}
+        own = {manifest.id for manifest in live}
+        for manifest in sorted(snapshots, key=lambda manifest: manifest.id):
+            if manifest.id in there or self._came_from(manifest) in own:
+                continue
+            before = self._before(manifest, there)
+            for node in _files_since(self.source, manifest.root, before[0].root if before is not None else None):
+                cold.need_file(node)
+            there[manifest.id] = manifest  # it will be
+        make_readable(self.source, cold.needed(), days=days, wait=wait, events=self.events)
 
     def _origin(self, manifest: Manifest) -> str | None:
         """The id in the source of a snapshot that was copied from there."""
@@ -155,6 +184,26 @@ class _Earlier:
         except (*_UNREADABLE, ValueError):  # damaged, or not the same entries: then everything is read
             return None
         return pair if pair is not None and listing_key(pair[0]) == listing_key(pair[1]) else None
+
+
+def _files_since(source: Repository, listing: Content, before: Content | None) -> Iterator[Node]:
+    """The files whose content a snapshot does not hold under the same path as an earlier one."""
+    waiting = [(listing, before)]
+    while waiting:
+        now, then = waiting.pop()
+        if now == then:
+            continue
+        known = read_listing(then, source.reader) if then is not None else iter(())
+        earlier = _Earlier((node, node) for node in known)
+        for node in read_listing(now, source.reader):
+            pair = earlier.find(node)
+            content = pair[0].content if pair is not None else None
+            if node.content is None or node.content == content:
+                continue
+            if node.is_dir:
+                waiting.append((node.content, content))
+            else:
+                yield node
 
 
 class _SnapshotTransfer(SnapshotRewriter):

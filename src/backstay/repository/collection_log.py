@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from backstay.errors import CollectionBusy, CorruptedBackup, ObjectExists
+from backstay.errors import (
+    BackstayError,
+    CollectionBusy,
+    CorruptedBackup,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedFormat,
+)
 from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
+OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 _NAME: Final = re.compile(r"gc/(\d{8})(\.done|\.sessions)?")
 
 
@@ -74,9 +83,13 @@ class CollectionLog:
         numbers = {int(name[3:11]) for name in self._names}
         return sorted(n for n in numbers if verdict_name(n) not in self._names)
 
-    def condemned(self) -> set[bytes]:
-        """Packs that a collection without a verdict condemned: still readable, but not to be built upon."""
-        return {pack for number in self.open_numbers() for pack in self.collection(number).condemned}
+    def condemned(self, on_damage: OnDamage | None = None) -> set[bytes]:
+        """Packs that a collection without a verdict condemned: still readable, but not to be built upon.
+
+        A record that cannot be read is passed to `on_damage`; without that, its error is raised.
+        """
+        names = map(collection_name, self.open_numbers())
+        return {pack for record in self._readable(names, CollectionRecord, on_damage) for pack in record.condemned}
 
     def may_build_on(self, snapshot: str) -> bool:
         """Whether a new writer may use what a snapshot names without looking each chunk up.
@@ -86,10 +99,23 @@ class CollectionLog:
         """
         return all(snapshot in self.collection(number).marked for number in self.open_numbers())
 
-    def deleted(self) -> set[bytes]:
-        """Every pack that some verdict deleted."""
-        names = [name for name in self._names if name.endswith(".done")]
-        return {pack for name in names for pack in self._read(name, VerdictRecord).deleted}
+    def deleted(self, on_damage: OnDamage | None = None) -> set[bytes]:
+        """Every pack that some verdict deleted; `on_damage` as in `condemned`."""
+        names = sorted(name for name in self._names if name.endswith(".done"))
+        return {pack for record in self._readable(names, VerdictRecord, on_damage) for pack in record.deleted}
+
+    def announced(self, on_damage: OnDamage) -> list[CollectionRecord]:
+        """What every collection condemned and marked, oldest first, as far as it can be read."""
+        return [*self._readable(map(collection_name, range(1, self.last + 1)), CollectionRecord, on_damage)]
+
+    def _readable(self, names: Iterable[str], type_: type[Record], on_damage: OnDamage | None) -> Iterator[Record]:
+        for name in names:
+            try:
+                yield self._read(name, type_)
+            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound) as error:
+                if on_damage is None:
+                    raise
+                on_damage(name, error)
 
     def collection(self, number: int) -> CollectionRecord:
         return self._read(collection_name(number), CollectionRecord)

@@ -8,12 +8,16 @@ from typing import Final, TypeAlias
 
 from backstay.core.ids import is_digest, is_ulid
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
-from backstay.repository.format import REPO
+from backstay.repository.collection_log import OnDamage
+from backstay.repository.format import REPO, tier_name
 from backstay.repository.index import decode_segment, read_segment
+from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
+from backstay.repository.tier_log import TierLog
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient
+from backstay.storage.tiered import NOTES, RULES
 
 Check: TypeAlias = Callable[[str, bytes], object]  # (rest of the name, bytes); raises CorruptedBackup
 _EPOCH: Final = re.compile(r"(\d{8,})(\.compromised)?")
@@ -26,7 +30,8 @@ class Genuine:
     def __init__(self, repository: Repository) -> None:
         self._header = repository.header.encode()
         self._keyring = repository.keyring
-        snapshots = repository.snapshots
+        self._lost_epochs: set[int] = set()
+        snapshots, tiers = repository.snapshots, TierLog(repository.backend, repository.keyring)
         self._checks: dict[str, Check] = {
             REPO: self._check_header,
             "keys/epochs/": self._check_epoch,
@@ -35,6 +40,8 @@ class Genuine:
             "drops/": lambda rest, data: snapshots.decode_drop(_ulid(rest), data),
             "holds/": lambda rest, data: snapshots.holds.decode(f"holds/{rest}", data),
             "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
+            RULES: lambda rest, data: tiers.decode(_tier_number(rest), data),
+            NOTES: self._check_note,
         }
 
     def is_whole(self, name: str, data: bytes) -> bool | None:
@@ -48,6 +55,18 @@ class Genuine:
                 except (CorruptedBackup, UnsupportedFormat):
                     return False
                 return True
+        return None
+
+    def lost_epoch(self, data: bytes) -> int | None:
+        """The epoch that an object says it was sealed in, if there is no key for it: then nobody can open it."""
+        epoch = claimed_epoch(data, self._keyring.repository)
+        if epoch is None or epoch in self._lost_epochs:
+            return epoch
+        try:
+            self._keyring.key(epoch)
+        except (CorruptedBackup, UnsupportedFormat):
+            self._lost_epochs.add(epoch)
+            return epoch
         return None
 
     def require_copy(self, store: StorageBackend, names: Iterable[str]) -> None:
@@ -70,6 +89,10 @@ class Genuine:
         if rest or data != self._header:
             raise CorruptedBackup("repo.json is another one")
 
+    def _check_note(self, rest: str, data: bytes) -> None:
+        if data:
+            raise CorruptedBackup(f"{NOTES}{rest} is not empty", cause="what it says is its name")
+
     def _check_epoch(self, rest: str, data: bytes) -> None:
         match = _EPOCH.fullmatch(rest)
         if match is None:
@@ -83,15 +106,16 @@ class Genuine:
 class Gone:
     """Which objects a record says to be deleted, so that a copy that still has them must not bring them back.
 
-    `repository` is loaded; `named` are the packs that its own index segments name.
+    `repository` is loaded; `segments` are its own. What a record that cannot be read would say is not known, so that
+    it deletes nothing; `on_damage` gets it, and without that its error is raised.
     """
 
-    def __init__(self, repository: Repository, segments: Iterable[str]) -> None:
+    def __init__(self, repository: Repository, segments: Iterable[str], on_damage: OnDamage | None = None) -> None:
         self._repository = repository
-        self._deleted = repository.collections.deleted()
+        self._deleted = repository.collections.deleted(on_damage)
         self._named: set[bytes] = set()
         for name in segments:
-            self._named |= self._packs_of(name)
+            self._named |= self._packs_of(name) or set()
 
     def is_gone(self, name: str) -> bool:
         """Whether an object that one store lacks is missing there on purpose."""
@@ -100,7 +124,11 @@ class Gone:
         if kind in ("packs", "meta"):
             return is_digest(leaf) and bytes.fromhex(leaf) in self._deleted
         if kind == "index":
-            return is_digest(leaf) and self._packs_of(name) <= self._named | self._deleted
+            packs = self._packs_of(name) if is_digest(leaf) else None
+            return packs is not None and packs <= self._named | self._deleted
+        if name.startswith(NOTES):
+            leaf = leaf.partition(".")[0]
+            return is_digest(leaf) and bytes.fromhex(leaf) in self._deleted
         if kind == "snapshots":
             return leaf in self._repository.snapshots.dropped([leaf])
         if name.startswith("keys/slots/"):
@@ -115,15 +143,15 @@ class Gone:
             return False
         return {pack.digest for pack in record.packs} <= self._named | self._deleted
 
-    def _packs_of(self, name: str) -> set[bytes]:
-        """What a segment names; nothing if no copy of it is whole."""
+    def _packs_of(self, name: str) -> set[bytes] | None:
+        """What a segment names; None if no copy of it can be read."""
         leaf = name.removeprefix("index/")
         if not is_digest(leaf):
-            return set()
+            return None
         try:
             record = read_segment(self._repository.backend, self._repository.keyring, bytes.fromhex(leaf))
         except (CorruptedBackup, UnsupportedFormat, ObjectNotFound):
-            return set()
+            return None
         return {pack.digest for pack in record.packs}
 
 
@@ -154,3 +182,9 @@ def _ulid(text: str) -> str:
     if not is_ulid(text):
         raise CorruptedBackup(f"{text} is no id")
     return text
+
+
+def _tier_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or tier_name(int(text)) != f"{RULES}{text}":
+        raise CorruptedBackup(f"{text} is no number of a record")
+    return int(text)

@@ -69,6 +69,13 @@ def names_repository(data: bytes, repository: bytes) -> bool:
     return len(data) >= HEADER_BYTES and _FIELDS.unpack_from(data)[5] == repository
 
 
+def claimed_epoch(data: bytes, repository: bytes) -> int | None:
+    """The epoch that an object of any kind says it was sealed in; None for what is no sealed object. It may lie."""
+    if not data.startswith(MAGIC) or not names_repository(data, repository):
+        return None
+    return int(_FIELDS.unpack_from(data)[6])
+
+
 def open_header(data: bytes, epoch_key: bytes) -> Cipher:
     """The cipher of a stored object, after its key commitment was checked."""
     key, commitment = _derive(epoch_key, bytes(data[: _FIELDS.size]))

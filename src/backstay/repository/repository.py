@@ -27,7 +27,7 @@ from backstay.errors import (
     WrongKey,
 )
 from backstay.repository.blobs import PACK_TARGET, BlobReader, BlobWriter
-from backstay.repository.collection_log import CollectionLog
+from backstay.repository.collection_log import CollectionLog, OnDamage
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
 from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap
 from backstay.repository.keyring import Keyring
@@ -171,16 +171,18 @@ class Repository:
         assert self._index is not None
         return self._index
 
-    def reload_index(self) -> None:
+    def reload_index(self, on_damage: OnDamage | None = None) -> None:
         """See what other processes have written, condemned and deleted meanwhile.
 
         Collections are listed before the segments: a pack condemned after that listing may still be used, since
-        its collector then waits for the session that was announced before.
+        its collector then waits for the session that was announced before. A record of a collection that cannot be
+        read is passed to `on_damage`; without that, its error is raised: nobody may build upon what it forbids.
         """
         self.collections.refresh()
+        deleted, condemned = self.collections.deleted(on_damage), self.collections.condemned(on_damage)
         if self._index is None:
             self._index = Index(self.backend, self.keyring, self._place_map())
-        self._index.load(deleted=self.collections.deleted(), condemned=self.collections.condemned())
+        self._index.load(deleted=deleted, condemned=condemned)
 
     def hide_missing_packs(self) -> set[bytes]:
         """Before a backup: packs that are lost must not be built upon; their digests."""

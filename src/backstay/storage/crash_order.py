@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-# Only meaningful in the store that they were made in: announcements, probes, ledgers.
-TRANSIENT: Final = ("sessions/", "probe/", "quota/", "mirror/")
+# Only meaningful in the store that they were made in: announcements, the right to write there, probes, ledgers.
+TRANSIENT: Final = ("sessions/", "lease/", "probe/", "quota/", "mirror/")
 _ORDER: Final = ("keys/", "repo.json", "holds/", "drops/", "gc/", "packs/", "meta/", "index/")
 _LAST: Final = "snapshots/"
 

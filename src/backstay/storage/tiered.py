@@ -39,7 +39,7 @@ _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the metho
 MOVABLE: Final = "packs/"
 NOTES: Final = "cold/"
 RULES: Final = "tiers/"  # where the cold tier is; `backstay.repository.tier_log` reads it
-_OWN: Final = (NOTES, RULES)  # means something only in this store, so that nobody sees it through this class
+OWN: Final = (NOTES, RULES)  # means something only in this store, so that nobody sees it through this class
 _NOTE: Final = re.compile(r"cold/([0-9a-f]{2}/[0-9a-f]{64})\.([0-9]{1,19})")
 
 
@@ -79,7 +79,7 @@ class Tiered(Wrapper):
     def list(self, prefix: str = "") -> _Infos:
         check_prefix(prefix)
         # Hot packs before notes: a pack that is moved in between is seen in one of the two.
-        found = {info.name: info for info in self.inner.list(prefix) if not info.name.startswith(_OWN)}
+        found = {info.name: info for info in self.inner.list(prefix) if not info.name.startswith(OWN)}
         if prefix.startswith(MOVABLE) or MOVABLE.startswith(prefix):
             for info in self.noted().values():
                 if info.name.startswith(prefix):
@@ -117,7 +117,7 @@ class Tiered(Wrapper):
 
     def noted(self) -> dict[str, ObjectInfo]:
         """All packs that are in the cold tier, some of them in the hot one too, by the hot store's own knowledge."""
-        found = dict(filter(None, map(_read_note, self.inner.list(NOTES))))
+        found = dict(filter(None, map(read_note, self.inner.list(NOTES))))
         self._noted = dict(found)
         return found
 
@@ -137,7 +137,7 @@ class Tiered(Wrapper):
         if name not in self._noted:
             check_name(name)
             for info in self.inner.list(f"{NOTES}{name.removeprefix(MOVABLE)}."):
-                if (found := _read_note(info)) is not None:
+                if (found := read_note(info)) is not None:
                     self._noted = {**self._noted, found[0]: found[1]}
         return self._noted.get(name)
 
@@ -164,11 +164,11 @@ class Tiered(Wrapper):
     def note(self, name: str, size: int) -> None:
         """Say that the cold store has a pack; it must be so."""
         with suppress(ObjectExists):
-            self.inner.store(_note_name(name, size), b"")
+            self.inner.store(note_name(name, size), b"")
 
     def forget(self, name: str, size: int) -> None:
         """Say nothing any more about what the cold store has; the hot one must have it."""
-        self.inner.delete(_note_name(name, size))
+        self.inner.delete(note_name(name, size))
         self._noted.pop(name, None)
 
     def recall(self, name: str) -> int:
@@ -221,11 +221,12 @@ def _has(cold: StorageBackend, name: str, data: Buffer) -> bool:
         return False
 
 
-def _note_name(name: str, size: int) -> str:
+def note_name(name: str, size: int) -> str:
+    """The object that says that the cold store has a pack."""
     return f"{NOTES}{name.removeprefix(MOVABLE)}.{size}"
 
 
-def _read_note(info: ObjectInfo) -> tuple[str, ObjectInfo] | None:
+def read_note(info: ObjectInfo) -> tuple[str, ObjectInfo] | None:
     """(name, what is known) of the pack that a note is about; None for what somebody else put there."""
     match = _NOTE.fullmatch(info.name)
     if match is None:
