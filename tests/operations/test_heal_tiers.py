@@ -69,7 +69,7 @@ class World:
         with self.open(self.hot, self.twin) as repository:
             copy_objects(repository, self.flat)
 
-    def heal(self, store: Store, copy: Store) -> RepairResult:
+    def heal(self, store: StorageBackend, copy: StorageBackend) -> RepairResult:
         with self.open(store, copy) as repository:
             return heal_from_copy(repository, store, copy)
 
@@ -212,6 +212,23 @@ def test_frozen_packs_are_said_and_not_lost(world: World) -> None:
     lost = min(names(archive))
     archive.delete(lost)
     assert world.heal(world.hot, world.flat).objects_healed == (lost,)
+
+
+def test_a_repository_that_is_an_archive_is_healed_of_what_it_lacks(world: World) -> None:
+    archive = GlacierStorage("archive", clock=world.clock)
+    for name, data in lasting(world.flat).items():
+        archive.store(name, data)
+    lost = min(names(archive))
+    archive.delete(lost)
+    result = world.heal(archive, world.flat)
+    assert result.objects_healed == (lost,)
+    (finding,) = result.findings
+    assert (finding.severity, finding.subject) == ("warning", archive.url)
+    assert "are frozen" in finding.message
+    world.flat.delete(lost)
+    (finding,) = world.heal(world.flat, archive).findings
+    assert finding.subject == lost
+    assert "cannot be read now" in finding.message
 
 
 def test_notes_that_both_hot_stores_lost_are_written_again(world: World) -> None:
