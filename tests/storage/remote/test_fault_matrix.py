@@ -432,7 +432,7 @@ def test_a_server_without_room_is_told(way: Way) -> None:
     way.strike(Refuse(status=507), count=100)
     with pytest.raises(InsufficientSpace):
         backend.store(SNAPSHOT, DATA)
-    assert way.waits == []
+    assert len(way.waits) <= 1, "only for the connection that was cut before"
     way.data.heal()
     way.data.cut()
     way.holds("before", b"x")
