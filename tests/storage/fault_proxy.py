@@ -202,6 +202,7 @@ class FaultProxy:
                 self._swallow(client, fault.seconds)
                 return
             server = socket.create_connection(self.upstream, self._timeout_s)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._keep(server)
             if fault is None and (self._expects_requests() or self._one_request):
                 self._pass_requests(client, server)
