@@ -78,6 +78,11 @@ class HttpClient:
     def failure(self, title: str, answer: Answer) -> BackstayError:
         """The error for an answer that its caller has no better word for."""
         cause = f"the server answered with HTTP {answer.status}"
+        if answer.status == _UNAUTHORIZED and "WWW-Authenticate" not in answer.headers:
+            # RFC 9110, section 15.5.2, demands it: the head of this answer was cut off.
+            return StorageUnavailable(
+                title, cause=f"{cause} and did not say how to log in", hint="see the server's log"
+            )
         if answer.status in _REFUSED:
             return StorageRefused(title, cause=cause, hint="check user name and password, and what they allow")
         if answer.status == _FULL:

@@ -23,8 +23,9 @@ from backstay.errors import (
     StorageRefused,
     StorageUnavailable,
 )
-from backstay.storage import sftp_connections
+from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
+from backstay.storage.patience import Patience
 from backstay.storage.registry import open_backend, probe_capabilities
 from backstay.storage.sftp import SftpStorage, open_sftp
 from backstay.testing import FakeClock, StorageConformance
@@ -390,24 +391,22 @@ def test_a_connection_lost_while_storing(
 
 
 @pytest.mark.parametrize("length", [None, len(DATA)])
-def test_a_read_may_take_what_its_bytes_need(
-    server: SftpServer, store: SftpStorage, monkeypatch: pytest.MonkeyPatch, length: int | None
-) -> None:
+def test_a_read_may_take_what_its_bytes_need(server: SftpServer, store: SftpStorage, length: int | None) -> None:
     store.store(NAME, DATA)
-    monkeypatch.setattr(sftp_connections, "_PATIENCE_S", 1.0)
-    monkeypatch.setattr(sftp_connections, "_SLOWEST", len(DATA) // 20)
     server.behaviour.read_s = 1.2
-    assert store.retrieve(NAME, length=length) == DATA
+    patience = Patience(silence=1.0, slowest=len(DATA) // 20)
+    with SftpStorage(parse_address(address(server.port), credentials=""), patience=patience) as slow:
+        assert slow.retrieve(NAME, length=length) == DATA
 
 
-def test_a_read_that_takes_longer_than_its_bytes_need_is_given_up(
-    server: SftpServer, store: SftpStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_that_takes_longer_than_its_bytes_need_is_given_up(server: SftpServer, store: SftpStorage) -> None:
     store.store(NAME, DATA)
-    monkeypatch.setattr(sftp_connections, "_PATIENCE_S", 0.2)
     server.behaviour.read_s = 0.8
-    with pytest.raises(StorageUnavailable, match="did not answer in time"):
-        store.retrieve(NAME)
+    with (
+        SftpStorage(parse_address(address(server.port), credentials=""), patience=Patience(silence=0.2)) as hasty,
+        pytest.raises(StorageUnavailable, match="did not answer in time"),
+    ):
+        hasty.retrieve(NAME)
 
 
 def test_a_connection_lost_while_reading(server: SftpServer, trusted: Path, keys: Keys) -> None:
