@@ -44,6 +44,15 @@ def _remove(pack: Path) -> None:
     pack.unlink()
 
 
+def _pipe(pack: Path) -> None:
+    pack.unlink()
+    os.mkfifo(pack)
+
+
+def _overgrow(pack: Path) -> None:
+    os.truncate(pack, 1 << 40)  # sparse; reading it would take all memory
+
+
 @pytest.fixture(params=["files", "elsewhere"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> StorageBackend:
     return LocalStorage(tmp_path / "repository") if request.param == "files" else MemoryStorage()
@@ -93,7 +102,7 @@ def test_processes_find_everything_good(repository: Repository, started: list[Ch
     assert open_files() == before
 
 
-@pytest.mark.parametrize("harm", [_change, _shorten, _lengthen, _remove])
+@pytest.mark.parametrize("harm", [_change, _shorten, _lengthen, _remove, _pipe, _overgrow])
 def test_processes_find_what_threads_find(
     tmp_path: Path, started: list[CheckProcess], monkeypatch: pytest.MonkeyPatch, harm: Harm
 ) -> None:
@@ -167,7 +176,7 @@ def test_a_store_that_does_not_answer_is_no_damage(
 
         def failing(name: str, *, start: int = 0, length: int | None = None) -> bytes:
             nonlocal asked
-            if name.startswith("packs/") and length is None:
+            if name.startswith("packs/") and start == 0 and (length or 0) > 1000:
                 asked += 1
                 if asked > 1:
                     raise StorageUnavailable("the line is cut")
@@ -177,3 +186,15 @@ def test_a_store_that_does_not_answer_is_no_damage(
         with pytest.raises(StorageUnavailable):
             verified(repository)
     assert started
+
+
+@pytest.mark.parametrize("harm", [_remove, _shorten])
+def test_completeness_alone_misses_no_pack(tmp_path: Path, harm: Harm) -> None:
+    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, environment=SMALL_PACKS) as repository:
+        back_up(repository, make_source(tmp_path / "source"))
+        pack = min((tmp_path / "repository/packs").glob("*/*"))
+        alone = VerifyOptions(checks=("completeness",))
+        assert run_verify(repository, options=alone).ok
+        harm(pack)
+        [finding] = run_verify(repository, options=alone).findings
+        assert (finding.check, finding.subject.rpartition("/")[2]) == ("completeness", pack.name)

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from backstay.operations import restore_contents, small_files
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.repository import blobs
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.stored_blobs import BlobKeys, StoredBlob
@@ -151,6 +153,43 @@ def test_a_process_that_is_killed_is_done_without(
     assert result.errors == ()
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
     assert [message for message in warnings(told) if "gone" in message] == warnings(told) != []
+
+
+def test_a_process_that_dies_while_there_is_no_room_for_requests_is_done_without(
+    repository: Repository,
+    tree: Path,
+    tmp_path: Path,
+    started: list[WriteProcess],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of its requests are under way when it is found to be gone."""
+    made: list[None] = []
+    request = WriteProcess.request
+
+    def stopped(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
+        if not made:
+            for process in started:
+                os.kill(process.pid, signal.SIGSTOP)
+        made.append(None)
+        return request(self, files, *blob)
+
+    def full(self: WriteProcess) -> bool:
+        if len(made) < 6:
+            return True
+        for process in started:
+            with suppress(ProcessLookupError):  # waited for by now
+                os.kill(process.pid, signal.SIGKILL)
+        return False
+
+    monkeypatch.setattr(blobs, "BUNDLE_TARGET", 20_000)
+    monkeypatch.setattr(WriteProcess, "request", stopped)
+    monkeypatch.setattr(WriteProcess, "has_room", property(full))
+    source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
+    with Repository.create(LocalStorage(tmp_path / "other"), SECRET) as other:
+        run_backup(other, source, BackupOptions(host="host"))
+        assert restored(other, tmp_path / "out").errors == ()
+    assert len(made) >= 6
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
 
 
 def test_processes_that_cannot_start_are_done_without(

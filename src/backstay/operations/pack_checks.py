@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.core import helper_process
@@ -22,13 +22,15 @@ MANY: Final = 8  # packs from which on processes are worth their start
 PROCESSES: Final = min(2, os.cpu_count() or 1)
 AHEAD: Final = 48 << 20  # bytes of packs under way
 
+Problem: TypeAlias = CorruptedBackup | ObjectNotFound
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """One pack, and what is wrong with it."""
 
     expected: Expected
-    error: CorruptedBackup | ObjectNotFound | None = None
+    error: Problem | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -57,15 +59,19 @@ class PackChecks:
             yield from workers.ordered(self._check, left.values(), weigh=_size, limit=AHEAD)
 
     def _check(self, expected: Expected) -> Checked:
-        return self._checked(expected, lambda: self._backend.retrieve(expected.name))
-
-    def _checked(self, expected: Expected, read: Callable[[], Buffer]) -> Checked:
         keyring = self._repository.keyring
         try:
-            check_pack(read(), expected, keyring.repository, keyring.chunk_ids, keyring.key)
+            check_pack(self._whole(expected), expected, keyring.repository, keyring.chunk_ids, keyring.key)
         except (CorruptedBackup, ObjectNotFound) as error:
             return Checked(expected, error)
         return Checked(expected)
+
+    def _whole(self, expected: Expected) -> Buffer:
+        """A pack's bytes, as many as it should have: memory is not taken for what has grown in its place."""
+        size = self._backend.stat(expected.name).size
+        if size != expected.size:
+            raise CorruptedBackup(f"{expected.name} was changed", cause=f"it has {size} bytes, not {expected.size}")
+        return self._backend.retrieve(expected.name, start=0, length=size)
 
     # -- in processes
 
@@ -109,7 +115,7 @@ class PackChecks:
         # Whatever is wrong is looked at again here: it may have happened on the way.
         return Checked(expected) if is_whole else self._check(expected)
 
-    def _files(self, packs: Sequence[Expected], workers: Workers) -> Iterator[tuple[Expected, int | ObjectNotFound]]:
+    def _files(self, packs: Sequence[Expected], workers: Workers) -> Iterator[tuple[Expected, int | Problem]]:
         """Each pack as an open file, which the taker closes: that of the store, or one in memory."""
         if self._is_here(packs[0]):
             for expected in packs:
@@ -123,7 +129,7 @@ class PackChecks:
             return
         retrieved = workers.ordered(self._retrieve, packs, weigh=_size, limit=AHEAD)
         for expected, data in zip(packs, retrieved, strict=True):
-            yield expected, data if isinstance(data, ObjectNotFound) else _in_memory(data)
+            yield expected, data if isinstance(data, (CorruptedBackup, ObjectNotFound)) else _in_memory(data)
 
     def _is_here(self, expected: Expected) -> bool:
         """Whether the objects of the store are files of this machine."""
@@ -136,10 +142,10 @@ class PackChecks:
         os.close(file)
         return True
 
-    def _retrieve(self, expected: Expected) -> Buffer | ObjectNotFound:
+    def _retrieve(self, expected: Expected) -> Buffer | Problem:
         try:
-            return self._backend.retrieve(expected.name)
-        except ObjectNotFound as error:
+            return self._whole(expected)
+        except (CorruptedBackup, ObjectNotFound) as error:
             return error
 
 

@@ -134,7 +134,7 @@ class SmallFileWriters:
             writer = self._writers[turn % len(self._writers)]
             if not writer.process.is_ready():
                 return False
-            while writer.sent and not writer.process.has_room:
+            while writer in self._writers and writer.sent and not writer.process.has_room:
                 self._take_answer(writer)
             try:
                 if writer not in self._writers:
@@ -174,9 +174,10 @@ class SmallFileWriters:
         self._writers.remove(writer)
         writer.process.close(patience_s=PATIENCE_S)
         self._tally.warn("a process that writes files is gone, the restore goes on without it")
-        for sent in writer.sent:
-            self._write_here(sent.portion)
+        while writer.sent:
+            sent = writer.sent.popleft()
             sent.errands.open -= 1
+            self._write_here(sent.portion)
 
 
 def _raise(error: Exception) -> None:

@@ -282,7 +282,20 @@ class _Verify:
             return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
 
         self._check("completeness", look)
+        if "integrity" not in self.options.checks:  # else it has told
+            self._need_packs(used)
         return used
+
+    def _need_packs(self, used: set[int]) -> None:
+        """A chunk that has a place is not there yet: its pack must be."""
+        sizes = {
+            info.name: info.size for prefix in ("packs/", "meta/") for info in self.repository.backend.list(prefix)
+        }
+        for number in sorted(used):
+            pack = self.repository.index.pack(number)
+            name = pack_name(pack.kind, pack.digest)
+            if sizes.get(name) != pack.size:
+                self._find("completeness", name, "snapshots need this pack, which is missing or cut", _GONE_HINT)
 
     def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
         subject = f"snapshot {manifest.id}"

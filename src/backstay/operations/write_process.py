@@ -190,6 +190,9 @@ class _Writing:
 
 def _cut(written: Written) -> Written:
     """What fits into an answer: of very many problems the first ones, and how many more there were."""
+    if len(msgspec.msgpack.encode(written.failed)) > ANSWER // 2:  # their kinds at least
+        brief = [Failed(each.at, each.kind, "it cannot be written" if each.kind else "") for each in written.failed]
+        written = Written(brief, written.problems)
     while len(msgspec.msgpack.encode(written)) > ANSWER - 200 and written.problems:
         kept = len(written.problems) // 2
         written = Written(written.failed, [*written.problems[:kept], (b"", "there were more problems than these")])

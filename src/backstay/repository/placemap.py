@@ -22,7 +22,7 @@ from backstay.repository.format import RecordKind
 from backstay.repository.index import PackInfo, Place
 from backstay.repository.pack import PackTable, StoredPack
 
-SCHEMA: Final = b"2"
+SCHEMA: Final = b"3"
 MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
 _FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
 _KEY_BYTES: Final = 16  # of a chunk id; the id itself is checked after decryption
@@ -214,7 +214,10 @@ class LmdbPlaceMap:
         self._renew()
 
     def _merge(self) -> None:
-        """Make one run of all, without the places of packs that no segment names any more."""
+        """Make one run of all, and forget the packs that no segment names any more, with their places.
+
+        A pack that is known keeps its places when another segment names it: without places it must not be known.
+        """
         with _typed_errors(self._directory), self._env.begin(write=True) as txn:
             runs = _runs(txn, self._meta)
             live = {n for _, packs in txn.cursor(db=self._segments) for n in _unpack_numbers(packs)}
@@ -224,6 +227,14 @@ class LmdbPlaceMap:
             _append_run(txn, self._places, self._meta, kept)
             for run in runs:
                 _delete_run(txn, self._places, self._meta, run)
+            self._forget_packs(txn, live)
+
+    def _forget_packs(self, txn: Any, live: set[int]) -> None:  # noqa: ANN401 - lmdb has no types
+        known = {bytes(digest): int(_NUMBER.unpack(number)[0]) for digest, number in txn.cursor(db=self._numbers)}
+        for digest, number in known.items():
+            if number not in live:
+                txn.delete(digest, db=self._numbers)
+                txn.delete(_NUMBER.pack(number), db=self._packs)
 
     def close(self) -> None:
         with self._lock:

@@ -32,7 +32,7 @@ _Temporary: Final = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-[0-9a-f]+\Z")
 
 _DIRECTORY_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the place of an object keeps nobody waiting
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 # From this size on the page cache is in the way: its pages cost more than the writing, and nobody reads them soon.
@@ -120,9 +120,16 @@ class LocalStorage(StorageBackend):
         check_name(name)
         with self._told(f"cannot read {name}"):
             try:
-                return self._filesystem.open(self._path(name), _READ)
+                descriptor = self._filesystem.open(self._path(name), _READ)
             except (FileNotFoundError, NotADirectoryError):
                 raise self._not_found(name) from None
+            try:
+                if not stat.S_ISREG(self._filesystem.fstat(descriptor).st_mode):
+                    raise self._not_found(name)  # a directory or a pipe; links were refused by O_NOFOLLOW
+            except BaseException:
+                self._filesystem.close(descriptor)
+                raise
+            return descriptor
 
     def delete(self, name: str) -> None:
         check_name(name)
@@ -291,12 +298,10 @@ class LocalStorage(StorageBackend):
     # --- reading ---
 
     def _read(self, descriptor: int, name: str, start: int, length: int | None) -> bytes:
-        status = self._filesystem.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise self._not_found(name)  # a directory; links were refused by O_NOFOLLOW
-        wanted = status.st_size - start if length is None else length
-        if wanted < 0 or start + wanted > status.st_size:  # before anything is allocated
-            raise _short(name, start, length, status.st_size)
+        size = self._filesystem.fstat(descriptor).st_size
+        wanted = size - start if length is None else length
+        if wanted < 0 or start + wanted > size:  # before anything is allocated
+            raise _short(name, start, length, size)
         pieces: list[bytes] = []
         position, end = start, start + wanted
         while position < end:

@@ -1,0 +1,59 @@
+"""The local map of chunk places gives what the segments say, whatever came and went before."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from backstay.codec.compression import Compressor
+from backstay.repository.format import BlobKind, RecordKind
+from backstay.repository.pack import PackBuilder, StoredPack
+from backstay.repository.placemap import MERGE_RUNS, LmdbPlaceMap
+
+
+def stored(seed: int) -> tuple[bytes, StoredPack]:
+    """A pack with one chunk, and the chunk's id."""
+    rng = random.Random(seed)
+    chunk = rng.randbytes(32)
+    builder = PackBuilder(RecordKind.DATA_PACK, repository=bytes(16), epoch=1, key=bytes(32), random=rng.randbytes)
+    builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, b"data", (), Compressor()))
+    return chunk, builder.finish()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "map"
+
+
+def test_a_pack_that_comes_back_after_a_merge_has_its_places(directory: Path) -> None:
+    """As when a lost pack is put back, and the index is repaired both times."""
+    chunk, pack = stored(0)
+    places = LmdbPlaceMap(directory)
+    places.add([(b"first", [pack])])
+    places.forget([b"first"])
+    for seed in range(1, MERGE_RUNS + 2):
+        places.add([(b"%d" % seed, [stored(seed)[1]])])
+    places.close()  # merges
+    places = LmdbPlaceMap(directory)
+    assert list(places.places(chunk)) == []
+    places.add([(b"again", [pack])])
+    [place] = places.places(chunk)
+    assert places.pack(place.pack).digest == pack.digest
+    assert places.segments()[b"again"] == [place.pack]
+    places.close()
+
+
+def test_a_pack_that_another_segment_names_keeps_its_places(directory: Path) -> None:
+    chunk, pack = stored(0)
+    places = LmdbPlaceMap(directory)
+    places.add([(b"first", [pack]), (b"second", [pack])])
+    places.forget([b"first"])
+    for seed in range(1, MERGE_RUNS + 2):
+        places.add([(b"%d" % seed, [stored(seed)[1]])])
+    places.close()
+    places = LmdbPlaceMap(directory)
+    [place] = places.places(chunk)
+    assert places.pack(place.pack).digest == pack.digest
+    places.close()
