@@ -113,12 +113,12 @@ class FileWriter:
         self._writers.wait_for(running.errands)
         for future in running.files:
             future.result()
+        for large in running.large:  # while their directories are open, and before those get their times
+            large.abandon()
+            self._large.remove(large)
         self._written.add(running.window.files)
         for action in running.window.after:
             self._tally.guard(None, action)
-        for large in running.large:
-            large.abandon()
-            self._large.remove(large)
         self._tally.report()
 
     def _submit(self, window: Window) -> _Running:
@@ -187,15 +187,14 @@ class FileWriter:
     def _submit_large(self, file: File, running: _Running) -> None:
         """Write one file by several workers, out of order; the last one gives it its name."""
         pending: list[PendingFile] = []
-        self._tally.guard(
-            file.path,
-            lambda: pending.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents)),
-        )
+
+        def begin() -> None:
+            if sum(self._reader.place(chunk).length for chunk in file.chunks) != file.size:
+                raise CorruptedBackup("its chunks do not add up to its size")
+            pending.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
+
+        self._tally.guard(file.path, begin)
         if not pending:
-            return
-        if sum(self._reader.place(chunk).length for chunk in file.chunks) != file.size:
-            pending[0].abandon()
-            self._tally.note(file.path, CorruptedBackup("its chunks do not add up to its size"))
             return
         large = _LargeFile(file, pending[0], self._reader, self._tally)
         self._large.append(large)
