@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from unittest.mock import patch
 
@@ -19,6 +19,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
+from tests.protocol.variants import ANY_BASE
 from tests.protocol.world import CONTENTS, SECRET, Tree, World, patched
 
 SMALL, BIG, OTHER = (sorted(CONTENTS, key=len)[at] for at in (0, -1, -3))
@@ -126,6 +127,21 @@ def test_base_whose_packs_were_rewritten(world: World) -> None:
 
 def test_base_dropped_while_a_collection_is_open(world: World) -> None:
     """A collection keeps a late snapshot's packs only while that lives, and does not wait for who builds on it."""
+    build_on_a_dropped_base(world)
+    world.check()
+
+
+def test_weakness_is_found(world: World) -> None:
+    """The test of the test above: with any snapshot as base, data is lost."""
+    with ExitStack() as stack:
+        for replacement in ANY_BASE.applied():
+            stack.enter_context(replacement)
+        build_on_a_dropped_base(world)
+        with pytest.raises(BackstayError, match=r"is missing|is gone|cannot be read"):
+            world.check()
+
+
+def build_on_a_dropped_base(world: World) -> None:
     drop(world, back_up(world, KEPT))
     wider = KEPT | {b"b": {b"x": BIG}}
     base = back_up(world, wider, on_list=Once(lambda: collect(world)))  # its packs are condemned while it is made
@@ -135,7 +151,6 @@ def test_base_dropped_while_a_collection_is_open(world: World) -> None:
         collect(world)
 
     back_up(world, wider | {b"c": {b"x": OTHER}}, on_list=Once(meanwhile))
-    world.check()
 
 
 def test_base_chosen_before_collections_are_listed(world: World) -> None:

@@ -18,9 +18,11 @@ from tests.protocol.world import CROWD, PATIENT, TEMPLATES, Profile, Runner, pat
 
 SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "2000"))
 SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))
-FOR_WEAKNESSES: Final = 4000  # most are found within 500
+FOR_WEAKNESSES: Final = 3000  # most are found within 500
 BLOCKS: Final = 4  # so that several processes can share the work
 PROFILES: Final = (Profile(), Profile(), CROWD, PATIENT)
+
+pytestmark = pytest.mark.no_cover  # what is run thousands of times is covered elsewhere, and tracing doubles the time
 
 
 @pytest.mark.timeout(3600)
@@ -36,7 +38,11 @@ def test_no_order_loses_anything(block: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("variant", WEAK, ids=lambda variant: variant.name)
 def test_weakness_is_found(variant: Variant) -> None:
-    """The test of the test: with one step of the protocol missing or misplaced, data is lost."""
+    """The test of the test: with one step of the protocol missing or misplaced, data is lost.
+
+    The seed that showed it last is tried first, as a search may take minutes; after a change of the code it may take
+    another, and the search goes through all.
+    """
     runner = Runner(variant.profile, garbage=False)
     with ExitStack() as stack:
         stack.enter_context(patched(lambda: runner.current))
@@ -44,7 +50,7 @@ def test_weakness_is_found(variant: Variant) -> None:
             template(number)  # made by the real protocol
         for replacement in variant.applied():
             stack.enter_context(replacement)
-        for seed in range(SEED, SEED + FOR_WEAKNESSES):
+        for seed in (variant.shown_by, *range(SEED, SEED + FOR_WEAKNESSES)):
             try:
                 runner.run(seed)
             except (AssertionError, BackstayError) as error:

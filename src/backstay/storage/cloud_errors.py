@@ -11,12 +11,13 @@ from typing import Final
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable
+from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable, StorageUnfit
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
 
 _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
+_WHOLE: Final = "it gave the whole object instead of a part"
 # What to look for in obstore's text, and how to say it; with "" as it was found.
 _REASONS: Final = (
     (re.compile(r'message: "([^"\n]{1,120})"'), ""),  # the operating system's own words
@@ -27,7 +28,7 @@ _REASONS: Final = (
         re.compile(r"(IncompleteMessage|IncompleteBody|UnexpectedEof|ConnectionReset|BrokenPipe)"),
         "the connection broke",
     ),
-    (re.compile(r"(non-partial response)"), "it gave the whole object instead of a part"),
+    (re.compile(r"(non-partial response)"), _WHOLE),
     (re.compile(r"(redirect without LOCATION)"), "it says that the bucket is elsewhere: name its region (?region=…)"),
     (re.compile(r"(invalid list response)"), "its listing cannot be read"),
 )
@@ -127,6 +128,8 @@ def failure(error: BaseException, title: str) -> StorageUnavailable | Insufficie
         return ObjectFrozen(title, cause="it lies in an archive class of the store")
     if answer.reason == _NO_CREDENTIALS:  # that service may answer the next time
         return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
+    if answer.reason == _WHOLE:  # a store that knows no ranges will not learn them by being asked again
+        return StorageUnfit(title, cause=cause)
     if answer.status in (401, 403) or (hint and answer.status < 500):
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
     if not answer.may_pass:

@@ -132,7 +132,9 @@ def test_an_upload_may_take_its_time(tmp_path: Path, home: Path) -> None:
     with rclone_webdav(tmp_path) as engine, FaultProxy((engine.host, engine.port)) as proxy:
         address = parse_address(f"webdav://127.0.0.1:{proxy.port}/x", credentials="")
         with WebdavStorage(address, Login(USER, PASSWORD), patience=patience) as store:
-            store.store("warm", b"x")  # makes the directories, so that the body is the first that a new connection sends
+            store.store(
+                "warm", b"x"
+            )  # makes the directories, so that the body is the first that a new connection sends
         with WebdavStorage(address, Login(USER, PASSWORD), patience=patience) as store:
             proxy.add(Drip(step=64 << 10, pause=0.005), count=1)
             begun = time.monotonic()
