@@ -138,12 +138,16 @@ def test_a_process_that_is_killed_is_done_without(
     requests: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also when it leaves a file half written, under its temporary name."""
     request = WriteProcess.request
     made: list[None] = []
+    left: list[Path] = []
 
     def killed(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
         if len(made) == requests:
             os.kill(self.pid, signal.SIGKILL)
+            left.append(tmp_path / "out" / os.fsdecode(files[0].directory.path) / f".backstay-{self.run}-ff")
+            left[0].write_bytes(b"half")
         made.append(None)
         return request(self, files, *blob)
 
@@ -151,6 +155,7 @@ def test_a_process_that_is_killed_is_done_without(
     told: list[Event] = []
     result = restored(repository, tmp_path / "out", told)
     assert result.errors == ()
+    assert not left[0].exists()
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
     assert [message for message in warnings(told) if "gone" in message] == warnings(told) != []
 

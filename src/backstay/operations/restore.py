@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.names import printable
@@ -36,8 +34,6 @@ from backstay.sources.files_target import FilesTarget, TargetDirectory, existing
 from backstay.sources.source import Problem
 
 __all__ = ["Conflict", "FailedItem", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
-
-_LEFTOVER: Final = re.compile(rb"\.backstay-[0-9a-f]{12}-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +188,7 @@ class _Restore:
             return None
         self.tally.count("dirs")
         if not place.is_new:
-            self._clear_leftovers(place.directory)
+            place.directory.clear_leftovers()  # of a restore that was killed
         return place.directory
 
     def _open_child(self, above: TargetDirectory, parent: _Place, place: _Place) -> None:
@@ -214,13 +210,6 @@ class _Restore:
         if self.options.conflict == "newer":
             return node is None or existing_mtime_ns <= node.mtime_ns
         return self.options.conflict != "skip"
-
-    @staticmethod
-    def _clear_leftovers(directory: TargetDirectory) -> None:
-        """Remove the temporary files of a restore that was killed."""
-        for name in directory.names():
-            if _LEFTOVER.fullmatch(name):
-                directory.remove(name)
 
     def _leave(self, place: _Place, window: Window) -> None:
         directory = place.directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +56,10 @@ class _Sent:
 class _Writer:
     process: WriteProcess
     sent: deque[_Sent]
+
+    def files(self) -> Iterator[Sequence[SmallFile]]:
+        """What it has not answered for."""
+        return (sent.portion.files for sent in self.sent)
 
 
 class SmallFileWriters:
@@ -142,7 +146,7 @@ class SmallFileWriters:
                 if not writer.process.request(portion.files, *(portion.stored or ())):
                     return False
             except HelperGone:
-                self._do_without(writer)
+                self._do_without(writer, portion.files)
                 continue
             writer.sent.append(_Sent(portion, errands))
             errands.open += 1
@@ -169,11 +173,16 @@ class SmallFileWriters:
             self._target.report(path, message)
         sent.errands.open -= 1
 
-    def _do_without(self, writer: _Writer) -> None:
-        """Write here what a process that is gone did not answer for; what it wrote is replaced by the same."""
+    def _do_without(self, writer: _Writer, asked: Sequence[SmallFile] = ()) -> None:
+        """Write here what a process that is gone did not answer for; what it wrote is replaced by the same.
+
+        `asked` are files that it may have begun with, and that others will write.
+        """
         self._writers.remove(writer)
         writer.process.close(patience_s=PATIENCE_S)
         self._tally.warn("a process that writes files is gone, the restore goes on without it")
+        for directory in {file.directory for files in (asked, *writer.files()) for file in files}:
+            self._tally.guard(None, partial(directory.clear_leftovers, writer.process.run))
         while writer.sent:
             sent = writer.sent.popleft()
             sent.errands.open -= 1

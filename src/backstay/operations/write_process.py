@@ -17,7 +17,7 @@ from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, Helpe
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
-from backstay.sources.files_target import FilesTarget, TargetDirectory
+from backstay.sources.files_target import FilesTarget, TargetDirectory, new_run
 from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of a stored blob in one request
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, array_like=True):
     root: bytes
     owners: bool
     numeric_ids: bool
+    run: str
 
 
 class Into(msgspec.Struct, array_like=True):
@@ -99,7 +100,8 @@ class WriteProcess(HelperProcess):
 
     def __init__(self, target: FilesTarget, keys: BlobKeys) -> None:
         attributes = target.attributes
-        settings = Settings(keys, bytes(target.root), attributes.owners, attributes.numeric_ids)
+        self.run = new_run()  # whose temporary files are to be removed, should it die
+        settings = Settings(keys, bytes(target.root), attributes.owners, attributes.numeric_ids, self.run)
         super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=ROOM, slots=REQUESTS)
         self._answers = msgspec.msgpack.Decoder(Written)
 
@@ -147,7 +149,7 @@ class _Writing:
         self._ids = ChunkIds(settings.keys.ids)
         self._opener = BlobOpener(settings.keys.epochs)
         self._decoded: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
-        self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids)
+        self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids, run=settings.run)
         self._twins = Twins(self._target)
         self._requests = msgspec.msgpack.Decoder(Request)
 

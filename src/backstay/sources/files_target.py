@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 from functools import partial
@@ -33,6 +34,7 @@ __all__ = ["FilesTarget", "PendingFile", "TargetDirectory", "existing_equals"]
 MAX_NAME: Final = 255
 TEMPORARY: Final = b".backstay-"
 ASIDE: Final = b".backstay-old"
+_LEFTOVER: Final = re.compile(rb"\.backstay-([0-9a-f]{12})-[0-9a-f]+")
 
 _ENCODING: Final = sys.getfilesystemencoding()
 _ON_ERROR: Final = sys.getfilesystemencodeerrors()
@@ -42,6 +44,11 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 _NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 # procfs, sysfs, cgroup 1 and 2, debugfs, devpts, securityfs: writable for root, but no place for files
 _HOLDS_NO_FILES: Final = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x64626720, 0x1CD1, 0x73636673})
+
+
+def new_run() -> str:
+    """What marks the temporary files of one run."""
+    return os.urandom(6).hex()
 
 
 class FilesTarget:
@@ -58,15 +65,19 @@ class FilesTarget:
         owners: bool | None = None,
         specials: bool | None = None,
         allow_root: bool = False,
+        run: str = "",
     ) -> None:
-        """`owners` and `specials` (device nodes) default to what only root may do; `allow_root` permits `/` itself."""
+        """`owners` and `specials` (device nodes) default to what only root may do; `allow_root` permits `/` itself.
+
+        `run`, 12 hex digits, marks temporary files, so that another process can tell whose they are.
+        """
         is_root = os.geteuid() == 0
         self.root = Path(os.path.realpath(root))  # a symlink to the target is followed here, once
         self.problems: list[Problem] = []
         self.specials = is_root if specials is None else specials
         self.attributes = Attributes(owners=is_root if owners is None else owners, numeric_ids=numeric_ids)
         self._allow_root = allow_root
-        self._run = os.urandom(6).hex().encode()
+        self._run = (run or new_run()).encode()
         self._numbers = count()
         raise_descriptor_limit()
 
@@ -322,6 +333,13 @@ class TargetDirectory:
             discard(
                 temporary, self.fd, partial(self._report, path)
             )  # rename leaves it when both are names of one inode
+
+    def clear_leftovers(self, run: str = "") -> None:
+        """Remove the temporary files of a run that is over; without `run` those of any."""
+        for name in self.names():
+            found = _LEFTOVER.fullmatch(name)
+            if found is not None and run in ("", found[1].decode()):
+                self.remove(name)
 
     def remove(self, name: bytes) -> None:
         """Whatever is there, directories with all they hold; nothing there is fine."""
