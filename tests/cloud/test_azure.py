@@ -10,7 +10,8 @@ import pytest
 
 from backstay.errors import StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import StorageConformance
 from tests.cloud.azurite_server import ACCOUNT, ACCOUNT_KEY, CREDENTIALS, azurite
 from tests.cloud.servers import BUCKET

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from backstay.errors import StorageMissing, StorageRefused
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import StorageConformance
 from tests.cloud.google_server import CREDENTIALS, Bucket, google
 from tests.cloud.servers import BUCKET

@@ -8,7 +8,7 @@ import pytest
 
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.object_store import ObjectStorage
-from backstay.storage.registry import probe_capabilities
+from backstay.storage.probing import probe_capabilities
 from backstay.testing import StorageConformance
 
 Open = Callable[..., ObjectStorage]

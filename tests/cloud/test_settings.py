@@ -14,7 +14,7 @@ from backstay.errors import InvalidRequest
 from backstay.operations.check_storage import check_storage
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
-from backstay.storage.registry import probe_capabilities
+from backstay.storage.probing import probe_capabilities
 from backstay.testing import FakeClock
 from tests.cloud.servers import BUCKET, CREDENTIALS, KEY, SECRET, control
 

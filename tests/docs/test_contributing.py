@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backstay.storage import registry
+from backstay.storage import drivers
 from backstay.storage.backend import StorageBackend
+from backstay.storage.registry import open_backend
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -60,10 +61,10 @@ def test_the_entry_point_makes_addresses_known(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(written(tmp_path))
     declared = tomllib.loads(re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0])
     (group, points), *others = declared["project"]["entry-points"].items()
-    assert (group, others) == (registry.GROUP, [])
+    assert (group, others) == (drivers.GROUP, [])
     points = [EntryPoint(name, value, group) for name, value in points.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda **_: points)
-    with registry.open_backend(f"sqlite:{tmp_path}/objects.db") as backend:
+    monkeypatch.setattr(drivers, "entry_points", lambda **_: points)
+    with open_backend(f"sqlite:{tmp_path}/objects.db") as backend:
         assert isinstance(backend, StorageBackend)
         assert backend.url == f"sqlite:{tmp_path}/objects.db"
 

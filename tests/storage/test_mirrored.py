@@ -15,7 +15,7 @@ from backstay.storage.backend import Buffer, Capabilities, StorageBackend
 from backstay.storage.crash_order import in_crash_order
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
-from backstay.storage.registry import probe_capabilities
+from backstay.storage.probing import probe_capabilities
 from backstay.testing import FakeClock, Fault, FaultyBackend, StorageConformance
 from backstay.testing.faults import Operation
 from backstay.testing.glacier import GlacierStorage

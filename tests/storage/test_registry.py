@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest, StorageUnavailable
-from backstay.storage import registry
+from backstay.storage import drivers
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.local import LocalStorage
 from backstay.storage.memory import MemoryStorage
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
 
 
@@ -78,8 +79,8 @@ def open_nonsense(url: str) -> str:
 
 
 def _offer(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    point = EntryPoint(name=name, value=value, group=registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == registry.GROUP else [])
+    point = EntryPoint(name=name, value=value, group=drivers.GROUP)
+    monkeypatch.setattr(drivers, "entry_points", lambda group: [point] if group == drivers.GROUP else [])
 
 
 def test_a_driver_is_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_a_broken_driver_is_told(value: str, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_a_missing_library_is_told(url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("backstay.storage.")]:
-        if name != "backstay.storage.registry":
+        if name not in ("backstay.storage.registry", "backstay.storage.drivers"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     with pytest.raises(InvalidRequest, match="cannot be loaded") as caught:

@@ -11,7 +11,8 @@ from backstay_ftp_like.server import Shelf
 
 from backstay.errors import InvalidRequest, StorageUnavailable
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import StorageConformance
 
 

@@ -16,7 +16,7 @@ from backstay.repository.format import pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.tier_log import TierLog, TierRule, cold_store, refuse_password
 from backstay.storage.backend import StorageBackend
-from backstay.storage.registry import probe_capabilities
+from backstay.storage.probing import probe_capabilities
 from backstay.storage.tiered import MOVABLE, Tiered
 
 IN_FLIGHT: Final = 48 << 20  # bytes of packs under way from one tier to the other

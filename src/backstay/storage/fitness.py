@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backstay.errors import StorageUnfit
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import probe_capabilities
+from backstay.storage.probing import probe_capabilities
 
 
 def require_fit(backend: StorageBackend) -> Capabilities:

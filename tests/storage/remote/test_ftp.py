@@ -21,7 +21,8 @@ from backstay.errors import (
 )
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ftp import FtpStorage, open_ftp
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import FakeClock, StorageConformance
 from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc

@@ -11,7 +11,8 @@ import pytest
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ipfs import IpfsStorage, open_ipfs
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.testing import FakeClock, StorageConformance
 from tests.storage.remote.kubo_stub import KuboStub
 

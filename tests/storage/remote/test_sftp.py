@@ -26,7 +26,8 @@ from backstay.errors import (
 from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.patience import Patience
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.storage.sftp import SftpStorage, open_sftp
 from backstay.testing import FakeClock, StorageConformance
 from tests.storage.remote.conftest import Keys

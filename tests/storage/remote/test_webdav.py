@@ -23,7 +23,8 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.storage.backend import Capabilities, StorageBackend
-from backstay.storage.registry import open_backend, probe_capabilities
+from backstay.storage.probing import probe_capabilities
+from backstay.storage.registry import open_backend
 from backstay.storage.webdav import WebdavStorage, open_webdav
 from backstay.storage.webdav_listing import read_listing
 from backstay.testing import FakeClock, StorageConformance
