@@ -1,8 +1,8 @@
-"""Write the contents of files: small ones by the blob that holds them, large ones by several workers at once."""
+"""Write the contents of files: small ones by the blob that holds them, larger ones chunk by chunk."""
 
 from __future__ import annotations
 
-import threading
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backstay.codec.compression import Buffer
+from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound
+from backstay.operations.large_file import LargeFile, LargePart
 from backstay.operations.restore_tally import Tally
-from backstay.operations.small_files import Errands, Portion, SmallFileWriters
 from backstay.operations.write_process import SmallFile
+from backstay.operations.writers import Errands, Portion, Writers
 from backstay.repository.blobs import SMALL, BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
@@ -23,9 +25,9 @@ from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirect
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
 WINDOW_BYTES: Final = 16 << 20
-COPIES: Final = 100  # files in one request for copies
+TOGETHER: Final = 100  # files in one request that need no blob
 REMEMBERED: Final = 1 << 16  # files that later ones may be copies of: about 20 MiB
-WHOLE: Final = 8 << 20  # files up to this many bytes are written by one worker; larger ones by several
+WHOLE: Final = 8 << 20  # without processes, files up to this many bytes are written by one worker
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +66,11 @@ class _Running:
     """What is under way for a window."""
 
     window: Window
-    portions: list[tuple[Future[Portion], list[tuple[File, Place]]]] = field(default_factory=list)
-    copies: list[SmallFile] = field(default_factory=list)
+    portions: list[tuple[Callable[[], Portion], list[tuple[File, Place]]]] = field(default_factory=list)
+    blobless: list[SmallFile] = field(default_factory=list)  # empty, or copies of others
     files: list[Future[None]] = field(default_factory=list)
-    large: list[_LargeFile] = field(default_factory=list)
+    larger: list[File] = field(default_factory=list)
+    large: list[LargeFile] = field(default_factory=list)
     errands: Errands = field(default_factory=Errands)
 
 
@@ -76,10 +79,12 @@ class FileWriter:
 
     def __init__(self, reader: BlobReader, keys: BlobKeys, target: FilesTarget, tally: Tally, workers: Workers) -> None:
         self._reader, self._tally, self._workers = reader, tally, workers
-        self._writers = SmallFileWriters(target, tally, keys, self._fetch_again)
+        self._writers = Writers(target, tally, keys, reader, self._fetch_again)
+        self._nothing = ChunkIds(keys.ids).of(b"")
+        self._is_here: bool | None = None  # whether packs are files of this machine, once that is known
         self._decoding = _Running(Window())
         self._writing = _Running(Window())
-        self._large: list[_LargeFile] = []
+        self._large: list[LargeFile] = []
         self._written = _Written()
 
     def write(self, window: Window) -> None:
@@ -101,10 +106,12 @@ class FileWriter:
         self._large.clear()
 
     def _turn(self, following: _Running) -> None:
-        for portion, group in self._decoding.portions:
-            self._write_group(portion, group, self._decoding.errands)
-        for at in range(0, len(self._decoding.copies), COPIES):
-            self._writers.write(Portion(self._decoding.copies[at : at + COPIES]), self._decoding.errands)
+        for prepared, group in self._decoding.portions:
+            self._write_group(prepared, group, self._decoding.errands)
+        for at in range(0, len(self._decoding.blobless), TOGETHER):
+            self._writers.write(Portion(self._decoding.blobless[at : at + TOGETHER]), self._decoding.errands)
+        for file in self._decoding.larger:
+            self._write_larger(file, self._decoding)
         self._settle(self._writing)
         self._writing, self._decoding = self._decoding, following
 
@@ -122,29 +129,49 @@ class FileWriter:
         self._tally.report()
 
     def _submit(self, window: Window) -> _Running:
-        """Start on a window: decode the blobs that hold single chunks, and write the other files."""
+        """Start on a window: have the blobs fetched, or decoded, that hold single chunks."""
         running = _Running(window)
+        self._writers.expect(len(window.files), window.bytes)
         groups: dict[tuple[int, int], list[tuple[File, Place]]] = {}
         for file in window.files:
             if len(file.chunks) == 1:
                 found = self._locate(file)
                 if found is not None:
                     groups.setdefault((found.pack, found.ordinal), []).append((file, found))
-            elif file.size > WHOLE:
-                self._submit_large(file, running)
+            elif not file.chunks:
+                running.blobless.append(SmallFile(file.directory, file.node, file.path, self._nothing, 0, 0))
+            elif file.size > WHOLE or self._writers.decode:
+                running.larger.append(file)
             else:
                 running.files.append(self._workers.submit(self._write_whole, file))
-        self._writers.expect(sum(map(len, groups.values())))
-        prepare = self._fetched if self._writers.decode else self._decoded
         for group in groups.values():
             copies = self._written.copies(group)
             if copies is not None:
-                running.copies += copies
-            elif group[0][1].length > SMALL:
+                running.blobless += copies
+            elif group[0][1].length > SMALL and not self._writers.decode:
                 running.files += [self._workers.submit(self._write_whole, file) for file, _ in group]
             else:
-                running.portions.append((self._workers.submit(prepare, group), group))
+                running.portions.append((self._prepare(group), group))
         return running
+
+    def _prepare(self, group: Sequence[tuple[File, Place]]) -> Callable[[], Portion]:
+        """Have the blob of a group fetched, unless the processes can read it by themselves, and decode it else."""
+        if not self._writers.decode:
+            return self._workers.submit(self._decoded, group).result
+        if self._lies_here(group[0][1]):
+            return lambda: Portion([_small(*each) for each in group], lying=group[0][1])
+        return self._workers.submit(self._fetched, group).result
+
+    def _lies_here(self, place: Place) -> bool:
+        if self._is_here is None:
+            try:
+                lying = self._reader.lying_blob(place)
+            except (CorruptedBackup, NotFound):
+                return False  # says nothing about others
+            self._is_here = lying is not None
+            if lying is not None:
+                os.close(lying[1])
+        return self._is_here
 
     def _decoded(self, group: Sequence[tuple[File, Place]]) -> Portion:
         return Portion([_small(*each) for each in group], decoded=self._reader.blob(group[0][1]))
@@ -157,10 +184,12 @@ class FileWriter:
         self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunks[0])))
         return found[0] if found else None
 
-    def _write_group(self, prepared: Future[Portion], group: Sequence[tuple[File, Place]], errands: Errands) -> None:
+    def _write_group(
+        self, prepared: Callable[[], Portion], group: Sequence[tuple[File, Place]], errands: Errands
+    ) -> None:
         """Write the files that lie in one blob."""
         try:
-            portion = prepared.result()
+            portion = prepared()
         except (CorruptedBackup, NotFound):
             for file, _ in group:  # one by one, so that each is reported, or found in its new place
                 self._write_whole(file)
@@ -184,22 +213,52 @@ class FileWriter:
 
         self._tally.guard(file.path, write)
 
-    def _submit_large(self, file: File, running: _Running) -> None:
-        """Write one file by several workers, out of order; the last one gives it its name."""
-        pending: list[PendingFile] = []
+    def _write_larger(self, file: File, running: _Running) -> None:
+        """Write one file chunk by chunk, out of order; whoever does the last one gives it its name."""
+        begun: list[PendingFile] = []
 
         def begin() -> None:
             if sum(self._reader.place(chunk).length for chunk in file.chunks) != file.size:
                 raise CorruptedBackup("its chunks do not add up to its size")
-            pending.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
+            begun.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
 
         self._tally.guard(file.path, begin)
-        if not pending:
+        if not begun:
             return
-        large = _LargeFile(file, pending[0], self._reader, self._tally)
+        large = LargeFile(file.node, file.path, file.chunks, begun[0], self._reader, self._tally)
         self._large.append(large)
         running.large.append(large)
-        running.files += [self._workers.submit(large.write, piece) for piece in large.starts()]
+        portions = self._workers.ordered(
+            self._part, self._parts(large), weigh=_part_size, limit=WINDOW_BYTES, inline=self._needs_no_thread
+        )
+        for portion in portions:
+            if portion is not None:
+                self._writers.write(portion, running.errands)
+
+    def _parts(self, large: LargeFile) -> Iterator[tuple[LargeFile, LargePart, bool]]:
+        """Each chunk of a file, and whether a process may write it."""
+        return ((large, part, self._writers.decode) for part in large.parts())
+
+    def _needs_no_thread(self, item: tuple[LargeFile, LargePart, bool]) -> bool:
+        _, part, in_process = item
+        return in_process and self._lies_here(part.place)
+
+    def _part(self, item: tuple[LargeFile, LargePart, bool]) -> Portion | None:
+        """One chunk for a process to write; None when it was written here."""
+        large, part, in_process = item
+        if in_process and self._is_here:
+            return Portion(piece=(large, part), lying=part.place)
+        if in_process:
+            try:
+                return Portion(piece=(large, part), stored=self._reader.fetch_blob(part.place))
+            except (CorruptedBackup, NotFound):
+                pass  # another place may have it, or else it is told
+        large.write(part)
+        return None
+
+
+def _part_size(item: tuple[LargeFile, LargePart, bool]) -> int:
+    return item[1].place.length
 
 
 def _small(file: File, at: Place, twin: bytes = b"") -> SmallFile:
@@ -231,61 +290,3 @@ class _Written:
         if None in paths:
             return None
         return [_small(file, at, path or b"") for (file, at), path in zip(group, paths, strict=True)]
-
-
-class _LargeFile:
-    """One file written by several workers."""
-
-    def __init__(self, file: File, pending: PendingFile, reader: BlobReader, tally: Tally) -> None:
-        self._file, self._pending, self._reader, self._tally = file, pending, reader, tally
-        self._left = len(file.chunks)
-        self._failed = False
-        self._lock = threading.Lock()
-
-    def starts(self) -> Iterator[tuple[bytes, int]]:
-        """(chunk, offset in the file's data) of each chunk; the index knows their lengths."""
-        offset = 0
-        for chunk in self._file.chunks:
-            yield chunk, offset
-            offset += self._reader.place(chunk).length
-
-    def write(self, piece: tuple[bytes, int]) -> None:
-        """Write one chunk; the worker that does the last one gives the file its name."""
-        self._tally.guard(self._file.path, lambda: self._write(*piece))
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last and not self._failed:
-            self._tally.guard(self._file.path, self._complete)
-
-    def _write(self, chunk: bytes, offset: int) -> None:
-        if self._failed:
-            return
-        try:
-            data = memoryview(self._reader.chunk(chunk))
-            for at, start, length in pieces(self._file.node.extents, offset, len(data)):
-                self._pending.write_at(at, data[start : start + length])
-        except BaseException:
-            self._failed = True
-            raise
-
-    def _complete(self) -> None:
-        self._pending.commit(self._file.node)
-        self._tally.done(self._file.node.size)
-
-    def abandon(self) -> None:
-        """Remove what is not complete; nothing happens to a file that is."""
-        self._pending.abandon()
-
-
-def pieces(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """(offset in the file, offset in the chunk, length) of a chunk that lies at `offset` of the joined data."""
-    if extents is None:
-        yield offset, 0, length
-        return
-    done = 0
-    for start, size in extents:
-        low, high = max(offset, done), min(offset + length, done + size)
-        if low < high:
-            yield start + low - done, low - offset, high - low
-        done += size

@@ -1,23 +1,28 @@
-"""Decodes blobs and writes the small files in them, in a process of its own, which waits for no interpreter lock."""
+"""Decodes blobs and writes what is in them into files, in a process of its own, which waits for no interpreter lock."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
+from backstay.repository.pack import BlobInfo
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget, TargetDirectory, new_run
+from backstay.sources.pending_file import write_all
+from backstay.sources.restore_errors import failure
 from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of a stored blob in one request
@@ -50,15 +55,34 @@ class Into(msgspec.Struct, array_like=True):
     chunks: list[tuple[bytes, int, int, bytes]]
 
 
+class Part(msgspec.Struct, array_like=True):
+    """A chunk for a larger file, whose descriptor comes behind those of the directories, in the same order.
+
+    `start` and `length` say where the chunk lies in the decoded blob, `spans` (offset in the file, start in the
+    chunk, length) where it goes.
+    """
+
+    path: bytes
+    chunk: bytes
+    start: int
+    length: int
+    spans: list[tuple[int, int, int]]
+
+
 class Request(msgspec.Struct, array_like=True):
-    """Files whose bytes lie in one blob, or that all have twins; the blob's stored bytes are the data."""
+    """Files and parts whose bytes lie in one blob, or files that all have twins.
+
+    The blob's stored bytes are the data, or lie in the pack, which is the last of the descriptors.
+    """
 
     blob: StoredBlob | None
+    in_pack: bool
     into: list[Into]
+    parts: list[Part]
 
 
 class Failed(msgspec.Struct, array_like=True):
-    """One file that could not be written; `at` is its place among those asked for.
+    """One file or part that could not be written; `at` is its place among those asked for, files before parts.
 
     Without `kind` its bytes are not those of the chunk.
     """
@@ -95,6 +119,17 @@ class SmallFile(NamedTuple):
     twin: bytes = b""
 
 
+class Piece(NamedTuple):
+    """A chunk for a larger file that is open; the rest as for `Part`."""
+
+    fd: int
+    path: bytes
+    chunk: bytes
+    start: int
+    length: int
+    spans: list[tuple[int, int, int]]
+
+
 class WriteProcess(HelperProcess):
     """The asking side."""
 
@@ -105,8 +140,19 @@ class WriteProcess(HelperProcess):
         super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=ROOM, slots=REQUESTS)
         self._answers = msgspec.msgpack.Decoder(Written)
 
-    def request(self, files: Sequence[SmallFile], blob: StoredBlob | None = None, stored: bytes = b"") -> bool:
-        """Ask for files to be written; false if they are too many or too large for that. Raises HelperGone."""
+    def request(
+        self,
+        files: Sequence[SmallFile],
+        blob: StoredBlob | None = None,
+        stored: bytes = b"",
+        *,
+        pieces: Sequence[Piece] = (),
+        pack: int | None = None,
+    ) -> bool:
+        """Ask for files and pieces to be written; false if they are too many or too large for that.
+
+        The blob is `stored`, or lies in the open file `pack`. Raises HelperGone.
+        """
         if len(stored) > ROOM:
             return False
         descriptors: list[int] = []
@@ -116,7 +162,11 @@ class WriteProcess(HelperProcess):
             descriptors.append(directory.fd)
             chunks = [(file.chunk, file.start, file.length, file.twin) for file in here]
             into.append(Into(directory.path, [file.node for file in here], chunks))
-        body = msgspec.msgpack.encode(Request(blob, into))
+        descriptors += [piece.fd for piece in pieces]
+        if pack is not None:
+            descriptors.append(pack)
+        parts = [Part(*piece[1:]) for piece in pieces]
+        body = msgspec.msgpack.encode(Request(blob, pack is not None, into, parts))
         if len(descriptors) > MAX_FILES or len(body) > BODY:
             return False
         self.ask(body, descriptors, [stored])
@@ -149,45 +199,76 @@ class _Writing:
         self._ids = ChunkIds(settings.keys.ids)
         self._opener = BlobOpener(settings.keys.epochs)
         self._decoded: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
+        self._buffer = bytearray()  # used again and again: fresh memory costs more than reading
         self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids, run=settings.run)
         self._twins = Twins(self._target)
         self._requests = msgspec.msgpack.Decoder(Request)
 
     def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:
         wanted = self._requests.decode(request)
-        blob = self._open(wanted.blob, room)
+        pack = files.pop() if wanted.in_pack else None
+        try:
+            blob = self._open(wanted.blob, room, pack)
+        finally:
+            if pack is not None:
+                os.close(pack)
         failed: list[Failed] = []
         at = 0
         for into in wanted.into:
             directory = TargetDirectory(self._target, files.pop(0), into.path)  # closes its descriptor
             for node, (chunk, start, length, twin) in zip(into.nodes, into.chunks, strict=True):
                 data = self._twins.read(twin, length) if twin else blob[start : start + length]
-                try:
-                    if data is not None and self._ids.of(data) == chunk:
-                        directory.write_small(node.name, data, node)
-                    else:
-                        failed.append(Failed(at))
-                except BackstayError as error:
-                    failed.append(Failed(at, type(error).__name__, error.title, error.cause, error.hint))
+                failed += self._try(at, chunk, data, partial(directory.write_small, node.name, node=node))
                 at += 1
             directory.close()
+        for file, part in zip(files, wanted.parts, strict=True):  # who called closes the files
+            data = blob[part.start : part.start + part.length]
+            failed += self._try(at, part.chunk, data, partial(_write_spans, file, part))
+            at += 1
         problems = [(problem.path, problem.message) for problem in self._target.problems]
         self._target.problems.clear()
         return msgspec.msgpack.encode(_cut(Written(failed, problems)))
 
-    def _open(self, blob: StoredBlob | None, room: memoryview) -> memoryview:
+    def _try(self, at: int, chunk: bytes, data: Buffer | None, write: Callable[[Buffer], None]) -> list[Failed]:
+        """Write the bytes of a chunk if they are those that its id says; what failed."""
+        try:
+            if data is None or self._ids.of(data) != chunk:
+                return [Failed(at)]
+            write(data)
+        except BackstayError as error:
+            return [Failed(at, type(error).__name__, error.title, error.cause, error.hint)]
+        return []
+
+    def _open(self, blob: StoredBlob | None, room: memoryview, pack: int | None) -> memoryview:
         """The decoded blob; nothing when it cannot be decoded, so that its files are asked for in another way."""
         if blob is None:
             return memoryview(b"")
         key = blob.header, blob.info.ordinal
         if key not in self._decoded:
             try:
-                self._decoded[key] = memoryview(self._opener.open(blob, room[: blob.info.stored]))
-            except CorruptedBackup:
+                stored = room[: blob.info.stored] if pack is None else self._read(pack, blob.info)
+                self._decoded[key] = memoryview(self._opener.open(blob, stored))
+            except (CorruptedBackup, OSError):
                 return memoryview(b"")
             if len(self._decoded) > KEPT:
                 self._decoded.popitem(last=False)
         return self._decoded[key]
+
+    def _read(self, pack: int, info: BlobInfo) -> memoryview:
+        """A blob's bytes out of its pack, or fewer when that was cut short, which its tag then tells."""
+        if len(self._buffer) < info.stored:
+            self._buffer = bytearray(info.stored)
+        return memoryview(self._buffer)[: os.preadv(pack, [memoryview(self._buffer)[: info.stored]], info.offset)]
+
+
+def _write_spans(file: int, part: Part, data: Buffer) -> None:
+    """Put the bytes of a chunk into a file under construction. Raises RestoreFailed, InsufficientSpace."""
+    view = memoryview(data)
+    try:
+        for at, start, length in part.spans:
+            write_all(file, view[start : start + length], at)
+    except OSError as error:
+        raise failure(error, part.path, "write") from error
 
 
 def _cut(written: Written) -> Written:

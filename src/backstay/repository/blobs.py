@@ -387,20 +387,37 @@ class BlobReader:
 
         It comes from one copy and is not checked: when it cannot be opened, `chunk` asks all of them.
         """
+        info, blob = self._info(place)
+        return from_any_copy(self._backend, lambda store: self._fetch_blob(store, place.pack, info, blob))
+
+    def lying_blob(self, place: Place) -> tuple[StoredBlob, int] | None:
+        """One blob, and the open file that is its pack; None where packs are no files of this machine.
+
+        The caller closes the file, and finds out as with `fetch_blob` what is wrong with it. Raises CorruptedBackup,
+        ObjectNotFound.
+        """
+        info, blob = self._info(place)
+        file = self._backend.open_file(pack_name(info.kind, info.digest))
+        if file is None:
+            return None
+        try:
+            return StoredBlob(
+                self._keep_header(place.pack, self._header(self._backend, place.pack, info)), info.epoch, blob
+            ), file
+        except BaseException:
+            os.close(file)
+            raise
+
+    def _info(self, place: Place) -> tuple[PackInfo, BlobInfo]:
         info = self._index.pack(place.pack)
         if place.ordinal >= len(info.blobs):
             raise CorruptedBackup(f"pack {info.digest.hex()[:16]} has no blob {place.ordinal}")
-        blob = info.blobs[place.ordinal]
-        return from_any_copy(self._backend, lambda store: self._fetch_blob(store, place.pack, info, blob))
+        return info, info.blobs[place.ordinal]
 
     def _fetch_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> tuple[StoredBlob, bytes]:
         header = self._header(store, pack, info)
         stored = _retrieve(store, pack_name(info.kind, info.digest), blob.offset, blob.stored, info)
-        with self._lock:
-            self._headers[pack] = header
-            while len(self._headers) > HEADERS:
-                self._headers.popitem(last=False)
-        return StoredBlob(header, info.epoch, blob), stored
+        return StoredBlob(self._keep_header(pack, header), info.epoch, blob), stored
 
     def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
         fetched, stored = self._fetch_blob(store, pack, info, blob)
@@ -421,6 +438,14 @@ class BlobReader:
         header = _retrieve(store, name, 0, HEADER_BYTES, info)
         if header_epoch(header, info.kind, self._keyring.repository) != info.epoch:
             raise CorruptedBackup(f"{name} belongs to another epoch than its index says")
+        return header
+
+    def _keep_header(self, number: int, header: bytes) -> bytes:
+        """Remember a header for the blobs that follow in the same pack; the same header."""
+        with self._lock:
+            self._headers[number] = header
+            while len(self._headers) > HEADERS:
+                self._headers.popitem(last=False)
         return header
 
     def _pack_lost(self, place: Place) -> CorruptedBackup:

@@ -39,6 +39,11 @@ class PendingFile:
         self._attributes = attributes
         self._report = report
 
+    @property
+    def fd(self) -> int:
+        """The descriptor, for another process that writes into it; closed by `commit` and `abandon`."""
+        return self._fd
+
     def allocate(self, extents: Extents | None) -> None:
         """Give it its length; a file without holes takes its blocks now, so that a full disk is known at once."""
         try:

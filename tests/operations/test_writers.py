@@ -1,4 +1,4 @@
-"""Small files are restored the same by this process and by others, and whatever becomes of those."""
+"""Files are restored the same by this process and by others, and whatever becomes of those."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from backstay.core import helper_process
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned
 from backstay.errors import InsufficientSpace
-from backstay.operations import restore_contents, small_files
+from backstay.operations import restore_contents, writers
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.operations.write_process import Piece, SmallFile, WriteProcess
 from backstay.repository import blobs
+from backstay.repository.blobs import BlobReader
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.stored_blobs import BlobKeys, StoredBlob
@@ -56,6 +57,13 @@ def tree(tmp_path: Path) -> Path:
         sparse.seek(1 << 20)
         sparse.write(b"island")
     os.setxattr(place / "d2/f1", "user.note", b"kept")
+    (place / "d3/one-chunk").write_bytes(rng.randbytes(700_000))
+    (place / "d4/some-chunks").write_bytes(rng.randbytes(5 << 20))
+    (place / "d5/many-chunks").write_bytes(rng.randbytes(9 << 20))
+    with (place / "d6/islands").open("wb") as sparse:
+        for island in range(3):
+            sparse.seek(island * (3 << 20))
+            sparse.write(rng.randbytes(3 << 19))
     return place
 
 
@@ -82,8 +90,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteProcess]]:
             pass
         return True
 
-    monkeypatch.setattr(small_files, "MANY", 0)
-    monkeypatch.setattr(small_files, "PROCESSES", 2)
+    monkeypatch.setattr(writers, "MANY", 0)
+    monkeypatch.setattr(writers, "PROCESSES", 2)
     monkeypatch.setattr(WriteProcess, "__init__", noted)
     monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
     yield processes
@@ -113,6 +121,15 @@ def warnings(told: list[Event]) -> list[str]:
     return [event.message for event in told if isinstance(event, Warned)]
 
 
+@pytest.fixture(params=["here", "elsewhere"])
+def packs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Packs as files that the processes open themselves, or as what a store sends."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(BlobReader, "lying_blob", lambda *_: None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("packs")
 def test_processes_restore_everything(
     repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess]
 ) -> None:
@@ -120,7 +137,7 @@ def test_processes_restore_everything(
     assert len(started) == 2
     assert result.errors == ()
     assert result.problems == ()
-    assert result.files == DIRECTORIES * FILES_EACH + 2
+    assert result.files == DIRECTORIES * FILES_EACH + 6
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
 
 
@@ -143,13 +160,13 @@ def test_a_process_that_is_killed_is_done_without(
     made: list[None] = []
     left: list[Path] = []
 
-    def killed(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
+    def killed(self: WriteProcess, files: list[SmallFile], *blob: Any, **more: Any) -> bool:
         if len(made) == requests:
             os.kill(self.pid, signal.SIGKILL)
             left.append(tmp_path / "out" / os.fsdecode(files[0].directory.path) / f".backstay-{self.run}-ff")
             left[0].write_bytes(b"half")
         made.append(None)
-        return request(self, files, *blob)
+        return request(self, files, *blob, **more)
 
     monkeypatch.setattr(WriteProcess, "request", killed)
     told: list[Event] = []
@@ -171,12 +188,12 @@ def test_a_process_that_dies_while_there_is_no_room_for_requests_is_done_without
     made: list[None] = []
     request = WriteProcess.request
 
-    def stopped(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
+    def stopped(self: WriteProcess, files: list[SmallFile], *blob: Any, **more: Any) -> bool:
         if not made:
             for process in started:
                 os.kill(process.pid, signal.SIGSTOP)
         made.append(None)
-        return request(self, files, *blob)
+        return request(self, files, *blob, **more)
 
     def full(self: WriteProcess) -> bool:
         if len(made) < 6:
@@ -200,7 +217,7 @@ def test_a_process_that_dies_while_there_is_no_room_for_requests_is_done_without
 def test_processes_that_cannot_start_are_done_without(
     repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small_files, "MANY", 0)
+    monkeypatch.setattr(writers, "MANY", 0)
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     told: list[Event] = []
     assert restored(repository, tmp_path / "out", told).errors == ()
@@ -214,8 +231,8 @@ def test_bytes_of_another_chunk_are_never_written(
     """As if the index were wrong: the file is fetched again."""
     request = WriteProcess.request
 
-    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
-        return request(self, [f._replace(start=f.start + 1) for f in files], *blob)
+    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any, **more: Any) -> bool:
+        return request(self, [f._replace(start=f.start + 1) for f in files], *blob, **more)
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     assert restored(repository, tmp_path / "out").errors == ()
@@ -224,17 +241,82 @@ def test_bytes_of_another_chunk_are_never_written(
 
 
 def test_a_blob_that_was_damaged_on_its_way_is_fetched_again(
-    repository: Repository, tree: Path, tmp_path: Path, started: list[WriteProcess], monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    tree: Path,
+    tmp_path: Path,
+    started: list[WriteProcess],
+    packs: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     request = WriteProcess.request
+    nothing = os.open(os.devnull, os.O_RDONLY)  # a pack that was cut short
 
-    def spoilt(self: WriteProcess, files: list[SmallFile], blob: StoredBlob | None = None, stored: bytes = b"") -> bool:
-        return request(self, files, blob, bytes(len(stored)))
+    def spoilt(
+        self: WriteProcess,
+        files: list[SmallFile],
+        blob: StoredBlob | None = None,
+        stored: bytes = b"",
+        *,
+        pack: int | None = None,
+        **more: Any,
+    ) -> bool:
+        assert blob is None or (pack is None) == (packs == "elsewhere")
+        return request(self, files, blob, bytes(len(stored)), pack=pack and nothing, **more)
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     assert restored(repository, tmp_path / "out").errors == ()
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
     assert started
+    os.close(nothing)
+
+
+@pytest.mark.usefixtures("started")
+def test_a_piece_that_cannot_be_written_fails_its_file_alone(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told once, however many pieces fail; nothing of the file stays."""
+    request = WriteProcess.request
+    closed = os.open(tmp_path, os.O_RDONLY)  # not to be written to
+
+    def spoilt(self: WriteProcess, *files: Any, pieces: list[Piece] = [], **more: Any) -> bool:  # noqa: B006 - not kept
+        spoilt = [piece._replace(fd=closed) if piece.path.endswith(b"many-chunks") else piece for piece in pieces]
+        return request(self, *files, pieces=spoilt, **more)
+
+    monkeypatch.setattr(WriteProcess, "request", spoilt)
+    options = RestoreOptions()
+    newest = repository.snapshots.live()[-1]
+    result = run_restore(repository, newest, tmp_path / "out", options)
+    os.close(closed)
+    assert [item.path.rpartition("/")[2] for item in result.errors] == ["many-chunks"]
+    expected = facts(tree)
+    del expected["d5/many-chunks"]
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == expected
+
+
+def test_a_large_file_alone_is_worth_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "tree"
+    place.mkdir()
+    (place / "large").write_bytes(random.Random(3).randbytes(20 << 20))
+    asked: list[Piece] = []
+    request, is_ready = WriteProcess.request, WriteProcess.is_ready
+
+    def noted(self: WriteProcess, *files: Any, pieces: list[Piece] = [], **more: Any) -> bool:  # noqa: B006 - not kept
+        asked.extend(pieces)
+        return request(self, *files, pieces=pieces, **more)
+
+    def waited_for(self: WriteProcess) -> bool:
+        while not is_ready(self):
+            pass
+        return True
+
+    monkeypatch.setattr(writers, "MUCH", 10 << 20)
+    monkeypatch.setattr(WriteProcess, "request", noted)
+    monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
+    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET) as repository:
+        source = FilesystemSource([bytes(place)], filters=Filters([]), clock=SystemClock())
+        run_backup(repository, source, BackupOptions(host="host"))
+        assert restored(repository, tmp_path / "out").errors == ()
+    assert len(asked) > 5
 
 
 @pytest.fixture
@@ -332,13 +414,13 @@ def test_what_a_process_cannot_write_is_told_by_name(
     """A name that is too long, and an owner that this system does not take, as another system's snapshot may hold."""
     request = WriteProcess.request
 
-    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any) -> bool:
+    def spoilt(self: WriteProcess, files: list[SmallFile], *blob: Any, **more: Any) -> bool:
         for file in files:
             if file.node.name == b"f3":
                 file.node.name = b"n" * 300
             if file.node.name == b"f4":
                 file.node.user, file.node.uid = "", 1 << 40
-        return request(self, files, *blob)
+        return request(self, files, *blob, **more)
 
     monkeypatch.setattr(WriteProcess, "request", spoilt)
     result = restored(repository, tmp_path / "out")

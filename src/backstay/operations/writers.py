@@ -1,4 +1,4 @@
-"""Who writes the small files of a restore: this thread when they are few, processes when they are many."""
+"""Who writes the files of a restore: this thread when they are few, processes when they are many or large."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, NotFound
+from backstay.operations.large_file import LargeFile, LargePart
 from backstay.operations.restore_tally import Tally
-from backstay.operations.write_process import SmallFile, WriteProcess
+from backstay.operations.write_process import Failed, SmallFile, WriteProcess
+from backstay.repository.blobs import BlobReader
+from backstay.repository.index import Place
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.twins import Twins
 
 MANY: Final = 2000  # files from which on processes are worth their start
+MUCH: Final = 256 << 20  # bytes from which on they are
 PROCESSES: Final = min(2, os.cpu_count() or 1)  # besides this one
 PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
 
@@ -30,11 +34,17 @@ FetchAgain: TypeAlias = Callable[[SmallFile], None]
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Files to write together. Their bytes lie in `decoded` or in a blob as it is stored, or all have twins."""
+    """Files to write together, or a piece of a larger one.
 
-    files: Sequence[SmallFile]
+    Their bytes lie in `decoded`, in a blob as it is stored, or in a blob of a pack that is a file of this machine; or
+    all of them have twins.
+    """
+
+    files: Sequence[SmallFile] = ()
+    piece: tuple[LargeFile, LargePart] | None = None
     decoded: Buffer = b""
     stored: tuple[StoredBlob, bytes] | None = None
+    lying: Place | None = None
 
 
 @dataclass(slots=True)
@@ -62,15 +72,18 @@ class _Writer:
         return (sent.portion.files for sent in self.sent)
 
 
-class SmallFileWriters:
+class Writers:
     """Called by one thread. `fetch_again` writes a file whose bytes turn out not to be what its chunk's id says."""
 
-    def __init__(self, target: FilesTarget, tally: Tally, keys: BlobKeys, fetch_again: FetchAgain) -> None:
-        self._target, self._tally, self._keys, self._fetch_again = target, tally, keys, fetch_again
+    def __init__(
+        self, target: FilesTarget, tally: Tally, keys: BlobKeys, reader: BlobReader, fetch_again: FetchAgain
+    ) -> None:
+        self._target, self._tally, self._keys = target, tally, keys
+        self._reader, self._fetch_again = reader, fetch_again
         self._ids, self._opener = ChunkIds(keys.ids), BlobOpener(keys.epochs)
         self._writers: list[_Writer] = []
         self._twins = Twins(target)
-        self._files = self._turn = 0
+        self._files = self._bytes = self._turn = 0
         self._may_start = helper_process.is_supported()
 
     @property
@@ -78,10 +91,11 @@ class SmallFileWriters:
         """Whether stored blobs are welcome: processes decode them. Until there are some, threads are faster."""
         return bool(self._writers) and all(writer.process.is_ready() for writer in self._writers)
 
-    def expect(self, files: int) -> None:
-        """So many files will be written."""
+    def expect(self, files: int, size: int) -> None:
+        """So many files with so many bytes will be written."""
         self._files += files
-        if self._may_start and self._files > MANY:
+        self._bytes += size
+        if self._may_start and (self._files > MANY or self._bytes > MUCH):
             self._start()
 
     def write(self, portion: Portion, errands: Errands) -> None:
@@ -112,10 +126,11 @@ class SmallFileWriters:
             self._tally.warn("no process could be started that writes files, it takes longer without")
 
     def _write_here(self, portion: Portion) -> None:
-        blob = memoryview(portion.decoded)
-        if portion.stored is not None:
-            with suppress(CorruptedBackup):  # then the files in it are fetched again one by one, and told
-                blob = memoryview(self._opener.open(*portion.stored))
+        if portion.piece is not None:
+            large, part = portion.piece
+            large.write(part)
+            return
+        blob = self._decoded(portion)
         for file in portion.files:
             whole = self._twins.read(file.twin, file.length) if file.twin else None
             data = blob[file.start : file.start + file.length] if whole is None else memoryview(whole)
@@ -124,26 +139,38 @@ class SmallFileWriters:
             else:
                 self._fetch_again(file)
 
+    def _decoded(self, portion: Portion) -> memoryview:
+        """The blob of a portion; nothing when it cannot be had: its files are then fetched one by one, and told."""
+        with suppress(CorruptedBackup, NotFound):
+            if portion.lying is not None:
+                return memoryview(self._reader.blob(portion.lying))
+            if portion.stored is not None:
+                return memoryview(self._opener.open(*portion.stored))
+        return memoryview(portion.decoded)
+
     def _write_one(self, file: SmallFile, data: Buffer) -> None:
         file.directory.write_small(file.node.name, data, file.node)
         self._tally.done(file.length)
 
     def _is_handed_over(self, portion: Portion, errands: Errands) -> bool:
-        if portion.stored is None and not portion.files[0].twin:
+        if portion.decoded or not self._writers:
             return False
+        ordinal = portion.lying.ordinal if portion.lying is not None else None
+        if portion.stored is not None:
+            ordinal = portion.stored[0].info.ordinal
         while self._writers:
             # The same process for the same blob: it may still have it decoded.
-            turn = portion.stored[0].info.ordinal if portion.stored is not None else self._turn
+            turn = self._turn if ordinal is None else ordinal
             self._turn += 1
             writer = self._writers[turn % len(self._writers)]
             if not writer.process.is_ready():
                 return False
             while writer in self._writers and writer.sent and not writer.process.has_room:
                 self._take_answer(writer)
+            if writer not in self._writers:
+                continue  # it went away meanwhile
             try:
-                if writer not in self._writers:
-                    continue  # it went away meanwhile
-                if not writer.process.request(portion.files, *(portion.stored or ())):
+                if not self._ask(writer.process, portion):
                     return False
             except HelperGone:
                 self._do_without(writer, portion.files)
@@ -152,6 +179,23 @@ class SmallFileWriters:
             errands.open += 1
             return True
         return False
+
+    def _ask(self, process: WriteProcess, portion: Portion) -> bool:
+        """Send a request; false when it cannot be made. Raises HelperGone."""
+        pieces = [large.piece(part) for large, part in filter(None, [portion.piece])]
+        if portion.lying is None:
+            return process.request(portion.files, *(portion.stored or ()), pieces=pieces)
+        try:
+            lying = self._reader.lying_blob(portion.lying)
+        except (CorruptedBackup, NotFound):
+            return False
+        if lying is None:
+            return False
+        blob, pack = lying
+        try:
+            return process.request(portion.files, blob, pieces=pieces, pack=pack)
+        finally:
+            os.close(pack)
 
     def _take_answer(self, writer: _Writer) -> None:
         try:
@@ -169,9 +213,18 @@ class SmallFileWriters:
                 self._fetch_again(file)
             else:
                 self._tally.guard(file.path, partial(_raise, failure.error()))
+        if sent.portion.piece is not None:
+            self._take_piece(*sent.portion.piece, failed.get(len(sent.portion.files)))
         for path, message in written.problems:
             self._target.report(path, message)
         sent.errands.open -= 1
+
+    @staticmethod
+    def _take_piece(large: LargeFile, part: LargePart, failure: Failed | None) -> None:
+        if failure is not None and not failure.kind:
+            large.write(part)
+        else:
+            large.landed(None if failure is None else failure.error())
 
     def _do_without(self, writer: _Writer, asked: Sequence[SmallFile] = ()) -> None:
         """Write here what a process that is gone did not answer for; what it wrote is replaced by the same.

@@ -1,0 +1,109 @@
+"""A file that is written chunk by chunk, by several workers at once and in any order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from backstay.errors import BackstayError, CorruptedBackup
+from backstay.operations.restore_tally import Tally
+from backstay.operations.write_process import Piece
+from backstay.repository.blobs import BlobReader
+from backstay.repository.index import Place
+from backstay.repository.nodes import Node
+from backstay.sources.files_target import PendingFile
+
+
+class LargePart(NamedTuple):
+    """One chunk: where it lies in the repository, and its offset in the file's data, holes left out."""
+
+    chunk: bytes
+    offset: int
+    place: Place
+
+
+class LargeFile:
+    """Whoever does its last part gives it its name. Any thread may call it."""
+
+    def __init__(
+        self, node: Node, path: bytes, chunks: Sequence[bytes], pending: PendingFile, reader: BlobReader, tally: Tally
+    ) -> None:
+        self._node, self._path, self._chunks = node, path, chunks
+        self._pending, self._reader, self._tally = pending, reader, tally
+        self._left = len(chunks)
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def parts(self) -> Iterator[LargePart]:
+        """All chunks in order; the index knows their lengths. None once one has failed."""
+        offset = 0
+        for chunk in self._chunks:
+            if self._failed:
+                return
+            place = self._reader.place(chunk)
+            yield LargePart(chunk, offset, place)
+            offset += place.length
+
+    def write(self, part: LargePart) -> None:
+        """Write one chunk, from any place that has it."""
+        self._tally.guard(self._path, lambda: self._write(part))
+        self._landed()
+
+    def piece(self, part: LargePart) -> Piece:
+        """What another process must know to write one chunk, who then tells `landed`."""
+        place = part.place
+        spans = [*_spans(self._node.extents, part.offset, place.length)]
+        return Piece(self._pending.fd, self._path, part.chunk, place.offset, place.length, spans)
+
+    def landed(self, error: BackstayError | None = None) -> None:
+        """Another process has written one chunk, or could not."""
+        if error is not None:
+            self._tally.guard(self._path, lambda: self._fail(error))
+        self._landed()
+
+    def abandon(self) -> None:
+        """Remove what is not complete; nothing happens to a file that is."""
+        self._pending.abandon()
+
+    def _write(self, part: LargePart) -> None:
+        if self._failed:
+            return
+        try:
+            data = memoryview(self._reader.chunk(part.chunk))
+            if len(data) != part.place.length:
+                raise CorruptedBackup("a chunk has another length than its index says")
+            for at, start, length in _spans(self._node.extents, part.offset, len(data)):
+                self._pending.write_at(at, data[start : start + length])
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _fail(self, error: BackstayError) -> None:
+        already, self._failed = self._failed, True
+        if not already:  # told once
+            raise error
+
+    def _landed(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last and not self._failed:
+            self._tally.guard(self._path, self._complete)
+
+    def _complete(self) -> None:
+        self._pending.commit(self._node)
+        self._tally.done(self._node.size)
+
+
+def _spans(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """(offset in the file, offset in the chunk, length) of a chunk that lies at `offset` of the joined data."""
+    if extents is None:
+        yield offset, 0, length
+        return
+    done = 0
+    for start, size in extents:
+        low, high = max(offset, done), min(offset + length, done + size)
+        if low < high:
+            yield start + low - done, low - offset, high - low
+        done += size
