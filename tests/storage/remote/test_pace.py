@@ -136,7 +136,7 @@ def test_an_upload_may_take_its_time(tmp_path: Path, home: Path) -> None:
                 "warm", b"x"
             )  # makes the directories, so that the body is the first that a new connection sends
         with WebdavStorage(address, Login(USER, PASSWORD), patience=patience) as store:
-            proxy.add(Drip(step=64 << 10, pause=0.015), count=1)
+            proxy.add(Drip(step=64 << 10, pause=0.005), count=5)
             begun = time.monotonic()
             store.store("large", body)
             assert time.monotonic() - begun > 2 * patience.connect
