@@ -293,32 +293,6 @@ def test_a_piece_that_cannot_be_written_fails_its_file_alone(
     assert facts(tmp_path / "out" / tree.relative_to("/")) == expected
 
 
-def test_a_large_file_alone_is_worth_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / "tree"
-    place.mkdir()
-    (place / "large").write_bytes(random.Random(3).randbytes(20 << 20))
-    asked: list[Piece] = []
-    request, is_ready = WriteProcess.request, WriteProcess.is_ready
-
-    def noted(self: WriteProcess, *files: Any, pieces: list[Piece] = [], **more: Any) -> bool:  # noqa: B006 - not kept
-        asked.extend(pieces)
-        return request(self, *files, pieces=pieces, **more)
-
-    def waited_for(self: WriteProcess) -> bool:
-        while not is_ready(self):
-            pass
-        return True
-
-    monkeypatch.setattr(writers, "MUCH", 10 << 20)
-    monkeypatch.setattr(WriteProcess, "request", noted)
-    monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
-    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET) as repository:
-        source = FilesystemSource([bytes(place)], filters=Filters([]), clock=SystemClock())
-        run_backup(repository, source, BackupOptions(host="host"))
-        assert restored(repository, tmp_path / "out").errors == ()
-    assert len(asked) > 5
-
-
 @pytest.fixture
 def families(tree: Path) -> list[Path]:
     """Files that are there once more much later in the tree, so that they are copies of those written before."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.restore_tally import Tally
@@ -13,6 +15,8 @@ from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
 from backstay.sources.files_target import PendingFile
+
+AHEAD: Final = 8 << 20  # bytes that wait to be written
 
 
 class LargePart(NamedTuple):
@@ -27,13 +31,29 @@ class LargeFile:
     """Whoever does its last part gives it its name. Any thread may call it."""
 
     def __init__(
-        self, node: Node, path: bytes, chunks: Sequence[bytes], pending: PendingFile, reader: BlobReader, tally: Tally
+        self,
+        number: int,
+        node: Node,
+        path: bytes,
+        chunks: Sequence[bytes],
+        pending: PendingFile,
+        reader: BlobReader,
+        tally: Tally,
     ) -> None:
+        """Files that are written at the same time have different numbers."""
+        self.number = number
         self._node, self._path, self._chunks = node, path, chunks
         self._pending, self._reader, self._tally = pending, reader, tally
         self._left = len(chunks)
         self._failed = False
-        self._lock = threading.Lock()
+        self._turns = threading.Condition()
+        self._waiting: deque[tuple[LargePart, memoryview | None]] = deque()  # None for what could not be read
+        self._waiting_bytes = 0
+        self._is_writing = False
+
+    @property
+    def size(self) -> int:
+        return self._node.size
 
     def parts(self) -> Iterator[LargePart]:
         """All chunks in order; the index knows their lengths. None once one has failed."""
@@ -46,9 +66,22 @@ class LargeFile:
             offset += place.length
 
     def write(self, part: LargePart) -> None:
-        """Write one chunk, from any place that has it."""
-        self._tally.guard(self._path, lambda: self._write(part))
-        self._landed()
+        """Have one chunk written, from any place that has it.
+
+        A file system lets one write into a file at a time, and whoever waits for that burns a processor. So a worker
+        that finds another one writing leaves its bytes to that one, and goes on.
+        """
+        data: list[memoryview] = []
+        self._tally.guard(self._path, lambda: data.append(self._read(part)))
+        with self._turns:
+            while self._waiting_bytes > AHEAD and self._is_writing:
+                self._turns.wait()
+            self._waiting.append((part, data[0] if data else None))
+            self._waiting_bytes += part.place.length
+            if self._is_writing:
+                return
+            self._is_writing = True
+        self._write_waiting()
 
     def piece(self, part: LargePart) -> Piece:
         """What another process must know to write one chunk, who then tells `landed`."""
@@ -66,13 +99,40 @@ class LargeFile:
         """Remove what is not complete; nothing happens to a file that is."""
         self._pending.abandon()
 
-    def _write(self, part: LargePart) -> None:
+    def _read(self, part: LargePart) -> memoryview:
         if self._failed:
-            return
+            return memoryview(b"")
         try:
             data = memoryview(self._reader.chunk(part.chunk))
             if len(data) != part.place.length:
                 raise CorruptedBackup("a chunk has another length than its index says")
+        except BaseException:
+            self._failed = True
+            raise
+        return data
+
+    def _write_waiting(self) -> None:
+        """Write what is waiting, and what comes meanwhile."""
+        while True:
+            with self._turns:
+                if not self._waiting:
+                    self._is_writing = False
+                    return
+                part, data = self._waiting.popleft()
+                self._waiting_bytes -= part.place.length
+                self._turns.notify_all()
+            try:
+                if data is not None and not self._failed:
+                    self._tally.guard(self._path, partial(self._write, part, data))
+                self._landed()
+            except BaseException:
+                with self._turns:
+                    self._is_writing = False
+                    self._turns.notify_all()
+                raise
+
+    def _write(self, part: LargePart, data: memoryview) -> None:
+        try:
             for at, start, length in _spans(self._node.extents, part.offset, len(data)):
                 self._pending.write_at(at, data[start : start + length])
         except BaseException:
@@ -85,7 +145,7 @@ class LargeFile:
             raise error
 
     def _landed(self) -> None:
-        with self._lock:
+        with self._turns:
             self._left -= 1
             last = self._left == 0
         if last and not self._failed:

@@ -26,7 +26,7 @@ from backstay.operations.restore_plan import (
 )
 from backstay.operations.restore_tally import FailedItem, Tally
 from backstay.operations.walk import Enter, Item, Leave
-from backstay.repository.contents import chunk_ids
+from backstay.repository.contents import chunk_list
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -147,12 +147,12 @@ class _Restore:
         window = Window()
         stack: list[_Place] = []
         for visit in wanted(self.repository, self.manifest, self.options):
-            if isinstance(visit, Enter):
-                stack.append(self._enter(visit, stack[-1] if stack else None))
-            elif isinstance(visit, Leave):
-                self._leave(stack.pop(), window)
-            else:
+            if isinstance(visit, Item):
                 self._item(stack[-1], visit, window)
+            elif isinstance(visit, Enter):
+                stack.append(self._enter(visit, stack[-1] if stack else None))
+            else:
+                self._leave(stack.pop(), window)
             if window.is_full():
                 yield window
                 window = Window()
@@ -254,7 +254,7 @@ class _Restore:
             directory.make_symlink(node.name, node)
             self.tally.done(0)
         elif node.is_file:
-            window.add(File(directory, node, item.path, list(chunk_ids(node.content or EMPTY, self.reader))))
+            window.add(File(directory, node, item.path, chunk_list(node.content or EMPTY, self.reader)))
         elif directory.make_special(node.name, node):
             self.tally.done(0)
 

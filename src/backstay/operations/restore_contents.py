@@ -28,6 +28,9 @@ WINDOW_BYTES: Final = 16 << 20
 TOGETHER: Final = 100  # files in one request that need no blob
 REMEMBERED: Final = 1 << 16  # files that later ones may be copies of: about 20 MiB
 WHOLE: Final = 8 << 20  # without processes, files up to this many bytes are written by one worker
+ONE_PROCESS: Final = (
+    32 << 20
+)  # files up to this many bytes are written by one process, larger ones by threads of this one
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +88,7 @@ class FileWriter:
         self._decoding = _Running(Window())
         self._writing = _Running(Window())
         self._large: list[LargeFile] = []
+        self._begun = 0
         self._written = _Written()
 
     def write(self, window: Window) -> None:
@@ -131,7 +135,7 @@ class FileWriter:
     def _submit(self, window: Window) -> _Running:
         """Start on a window: have the blobs fetched, or decoded, that hold single chunks."""
         running = _Running(window)
-        self._writers.expect(len(window.files), window.bytes)
+        self._writers.expect(len(window.files))
         groups: dict[tuple[int, int], list[tuple[File, Place]]] = {}
         for file in window.files:
             if len(file.chunks) == 1:
@@ -225,7 +229,8 @@ class FileWriter:
         self._tally.guard(file.path, begin)
         if not begun:
             return
-        large = LargeFile(file.node, file.path, file.chunks, begun[0], self._reader, self._tally)
+        self._begun += 1
+        large = LargeFile(self._begun, file.node, file.path, file.chunks, begun[0], self._reader, self._tally)
         self._large.append(large)
         running.large.append(large)
         portions = self._workers.ordered(
@@ -237,7 +242,7 @@ class FileWriter:
 
     def _parts(self, large: LargeFile) -> Iterator[tuple[LargeFile, LargePart, bool]]:
         """Each chunk of a file, and whether a process may write it."""
-        return ((large, part, self._writers.decode) for part in large.parts())
+        return ((large, part, large.size <= ONE_PROCESS and self._writers.decode) for part in large.parts())
 
     def _needs_no_thread(self, item: tuple[LargeFile, LargePart, bool]) -> bool:
         _, part, in_process = item

@@ -72,20 +72,23 @@ def walk(
     stack = [(path, node, read_listing(root, reader))]
     while stack:
         place, owner, nodes = stack[-1]
-        found = next(nodes, None)
-        if found is None:
+        prefix = place if place.endswith(b"/") else place + b"/"
+        for found in nodes:
+            below = prefix + found.name
+            if found.is_dir:
+                if chooser.may_contain(below):
+                    if len(stack) > MAX_DEPTH:
+                        raise CorruptedBackup(
+                            "a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}"
+                        )
+                    yield Enter(below, found, chooser.selects(below, True))
+                    stack.append((below, found, read_listing(directory_content(found, below), reader)))
+                    break
+            elif chooser.selects(below, False):
+                yield Item(below, found)
+        else:
             stack.pop()
             yield Leave(place, owner)
-            continue
-        below = (place if place.endswith(b"/") else place + b"/") + found.name
-        if not found.is_dir:
-            if chooser.selects(below, False):
-                yield Item(below, found)
-        elif chooser.may_contain(below):
-            if len(stack) > MAX_DEPTH:
-                raise CorruptedBackup("a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}")
-            yield Enter(below, found, chooser.selects(below, True))
-            stack.append((below, found, read_listing(directory_content(found, below), reader)))
 
 
 def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None, Content | None]:

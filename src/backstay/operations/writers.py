@@ -1,4 +1,4 @@
-"""Who writes the files of a restore: this thread when they are few, processes when they are many or large."""
+"""Who writes the files of a restore: this thread when they are few, processes when they are many."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from backstay.sources.files_target import FilesTarget
 from backstay.sources.twins import Twins
 
 MANY: Final = 2000  # files from which on processes are worth their start
-MUCH: Final = 256 << 20  # bytes from which on they are
 PROCESSES: Final = min(2, os.cpu_count() or 1)  # besides this one
 PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
 
@@ -83,7 +82,7 @@ class Writers:
         self._ids, self._opener = ChunkIds(keys.ids), BlobOpener(keys.epochs)
         self._writers: list[_Writer] = []
         self._twins = Twins(target)
-        self._files = self._bytes = self._turn = 0
+        self._files = self._turn = 0
         self._may_start = helper_process.is_supported()
 
     @property
@@ -91,11 +90,10 @@ class Writers:
         """Whether stored blobs are welcome: processes decode them. Until there are some, threads are faster."""
         return bool(self._writers) and all(writer.process.is_ready() for writer in self._writers)
 
-    def expect(self, files: int, size: int) -> None:
-        """So many files with so many bytes will be written."""
+    def expect(self, files: int) -> None:
+        """So many files will be written."""
         self._files += files
-        self._bytes += size
-        if self._may_start and (self._files > MANY or self._bytes > MUCH):
+        if self._may_start and self._files > MANY:
             self._start()
 
     def write(self, portion: Portion, errands: Errands) -> None:
@@ -155,13 +153,8 @@ class Writers:
     def _is_handed_over(self, portion: Portion, errands: Errands) -> bool:
         if portion.decoded or not self._writers:
             return False
-        ordinal = portion.lying.ordinal if portion.lying is not None else None
-        if portion.stored is not None:
-            ordinal = portion.stored[0].info.ordinal
+        turn = self._turn_of(portion)
         while self._writers:
-            # The same process for the same blob: it may still have it decoded.
-            turn = self._turn if ordinal is None else ordinal
-            self._turn += 1
             writer = self._writers[turn % len(self._writers)]
             if not writer.process.is_ready():
                 return False
@@ -179,6 +172,15 @@ class Writers:
             errands.open += 1
             return True
         return False
+
+    def _turn_of(self, portion: Portion) -> int:
+        """Whose turn it is: the same process for the same blob, which it may still have decoded, and for one file."""
+        self._turn += 1
+        if portion.piece is not None:
+            return portion.piece[0].number
+        if portion.lying is not None:
+            return portion.lying.ordinal
+        return self._turn if portion.stored is None else portion.stored[0].info.ordinal
 
     def _ask(self, process: WriteProcess, portion: Portion) -> bool:
         """Send a request; false when it cannot be made. Raises HelperGone."""

@@ -17,6 +17,7 @@ from backstay.repository.nodes import Content
 MAX_IDS: Final = 1024  # ids in a node itself; more go one level down
 MAX_DEPTH: Final = 4
 _FRAME: Final = struct.Struct("<BI")  # kind, length of the body
+_FRAME_BYTES: Final = _FRAME.size
 
 
 class MetaWriter:
@@ -73,7 +74,14 @@ def split_ids(ids: bytes) -> list[bytes]:
     """The ids of a joined list. Raises CorruptedBackup."""
     if len(ids) % ID_BYTES:
         raise CorruptedBackup("a list of chunk ids is cut short")
+    if len(ids) <= ID_BYTES:  # most contents are one chunk, or none
+        return [ids] if ids else []
     return [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
+
+
+def chunk_list(content: Content, reader: BlobReader) -> list[bytes]:
+    """The ids of a stream's own chunks, in order. Raises CorruptedBackup."""
+    return split_ids(content.ids) if content.depth == 0 else [*chunk_ids(content, reader)]
 
 
 def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
@@ -117,15 +125,14 @@ def read_frames(content: Content, reader: BlobReader, *, limit: int) -> Iterator
     for chunk in read_content(content, reader):
         data = rest + chunk if rest else bytes(chunk)
         at, end = 0, len(data)
-        while at + _FRAME.size <= end:
+        while (start := at + _FRAME_BYTES) <= end:
             kind, length = _FRAME.unpack_from(data, at)
             if length > limit:
                 raise CorruptedBackup("a stream declares an absurd record length", cause=f"{length} bytes")
-            stop = at + _FRAME.size + length
-            if stop > end:
+            if start + length > end:
                 break
-            yield kind, data[at + _FRAME.size : stop]
-            at = stop
+            at = start + length
+            yield kind, data[start:at]
         rest = data[at:]
     if rest:
         raise CorruptedBackup("a stream ends in the middle of a record")

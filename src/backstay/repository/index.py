@@ -84,6 +84,10 @@ class PlaceMap(Protocol):
         """False only when no place is known; cheaper than `places`."""
         ...
 
+    def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
+        """A place of a chunk in one of these packs, if there is one."""
+        ...
+
     def places(self, chunk: bytes) -> Iterator[Place]:
         """Every place known for a chunk, dead packs included."""
         ...
@@ -126,6 +130,9 @@ class MemoryPlaceMap:
 
     def may_hold(self, chunk: bytes) -> bool:
         return chunk in self._places
+
+    def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
+        return next((place for place in self._places.get(chunk, ()) if place.pack in packs), None)
 
     def places(self, chunk: bytes) -> Iterator[Place]:
         return iter(self._places.get(chunk, ()))
@@ -218,13 +225,7 @@ class Index:
 
     def find(self, chunk: bytes) -> Place | None:
         """Where a chunk can be read, or None; a pack that will stay is preferred."""
-        found = None
-        for place in self._map.places(chunk):
-            if place.pack in self._reusable:
-                return place
-            if place.pack in self._live:
-                found = place
-        return found
+        return self._map.place_in(chunk, self._reusable) or self._map.place_in(chunk, self._live)
 
     def find_all(self, chunk: bytes) -> list[Place]:
         """Everywhere a chunk can be read, packs that will stay first."""
@@ -235,7 +236,7 @@ class Index:
         """Where a chunk lies that a new snapshot may refer to, or None."""
         if not self._map.may_hold(chunk):
             return None
-        return next((place for place in self._map.places(chunk) if place.pack in self._reusable), None)
+        return self._map.place_in(chunk, self._reusable)
 
     def pack(self, number: int) -> PackInfo:
         return self._map.pack(number)

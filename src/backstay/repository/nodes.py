@@ -56,7 +56,7 @@ class Node(msgspec.Struct, array_like=True, gc=False):
     def check(self) -> None:
         """Raises CorruptedBackup for what no file system can have held."""
         name = self.name
-        if not 0 < len(name) <= MAX_NAME or b"/" in name or b"\0" in name or name in (b".", b".."):
+        if not 0 < len(name) <= MAX_NAME or b"/" in name or b"\0" in name or name == b"." or name == b"..":
             raise CorruptedBackup("a listing holds an impossible name", cause=repr(name[:80]))
         if not (0 <= self.size < 1 << 63 and 0 <= self.mode < 1 << 32 and 0 <= self.uid < 1 << 32):
             raise CorruptedBackup("a listing holds an impossible size, mode or owner", cause=repr(name[:80]))

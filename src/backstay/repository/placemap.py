@@ -7,6 +7,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
@@ -54,6 +55,7 @@ class LmdbPlaceMap:
         self._filter: ChunkFilter | None = None
         self._filtered: set[int] = set()
         self._lookups = 0
+        self._answered = b""
         self._begin()
         if not self._runs:
             self._filter = ChunkFilter(0)
@@ -108,22 +110,42 @@ class LmdbPlaceMap:
             return {bytes(name): _unpack_numbers(packs) for name, packs in txn.cursor()}
 
     def may_hold(self, chunk: bytes) -> bool:
+        if self._filter is None:
+            with self._lock:
+                self._lookups += 1
+                if self._lookups > _FILTER_AFTER:
+                    self._build_filter()
         return self._filter is None or chunk in self._filter
+
+    def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
+        key = chunk[:_KEY_BYTES]
+        with self._lock:
+            cursor = self._cursor
+            for run in self._runs:
+                prefix = run + key
+                more = cursor.set_range(prefix)
+                while more and (found := cursor.key()).startswith(prefix):
+                    number, ordinal, offset, length = _PLACE.unpack_from(found, _PLACE_AT)
+                    if number in packs:
+                        self._prefer(run)
+                        return Place(number, ordinal, offset, length)
+                    more = cursor.next()
+        return None
+
+    def _prefer(self, run: bytes) -> None:
+        """Ask a run first that has answered twice in succession: neighbours are asked for together."""
+        if run == self._runs[0]:
+            self._answered = run
+        elif run == self._answered:
+            self._runs = [run, *(other for other in self._runs if other != run)]
+        else:
+            self._answered = run
 
     def places(self, chunk: bytes) -> Iterator[Place]:
         key = chunk[:_KEY_BYTES]
-        with self._lock:
-            self._lookups += 1
-            if self._filter is None and self._lookups > _FILTER_AFTER:
-                self._build_filter()
-            runs = self._runs
-            found = self._find(runs[0] + key) if runs else []
-        yield from found  # mostly the first run answers, since neighbours are asked for together
-        for run in runs[1:]:
+        for run in self._runs:
             with self._lock:
                 found = self._find(run + key)
-                if found:
-                    self._runs = [run, *(other for other in self._runs if other != run)]
             yield from found
 
     def _find(self, prefix: bytes) -> list[Place]:

@@ -53,7 +53,7 @@ def read_listing(content: Content, reader: BlobReader) -> Iterator[Node]:
             if kind != NODE_FRAME:
                 raise CorruptedBackup("it holds a foreign record")
             node = decode_node(body)
-            key = listing_key(node)
+            key = (node.is_dir, node.name)  # `listing_key`, without the call
             if last is not None and key <= last:
                 raise CorruptedBackup("it is out of order, or names an entry twice")
             last = key
