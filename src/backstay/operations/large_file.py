@@ -100,16 +100,16 @@ class LargeFile:
         self._pending.abandon()
 
     def _read(self, part: LargePart) -> memoryview:
-        if self._failed:
-            return memoryview(b"")
-        try:
-            data = memoryview(self._reader.chunk(part.chunk))
-            if len(data) != part.place.length:
-                raise CorruptedBackup("a chunk has another length than its index says")
-        except BaseException:
-            self._failed = True
-            raise
-        return data
+        """The bytes of a chunk; none of a file that has failed already."""
+        if not self._failed:
+            try:
+                data = memoryview(self._reader.chunk(part.chunk))
+                if len(data) != part.place.length:
+                    raise CorruptedBackup("a chunk has another length than its index says")
+                return data
+            except BackstayError as error:
+                self._fail(error)
+        return memoryview(b"")
 
     def _write_waiting(self) -> None:
         """Write what is waiting, and what comes meanwhile."""
@@ -135,13 +135,14 @@ class LargeFile:
         try:
             for at, start, length in _spans(self._node.extents, part.offset, len(data)):
                 self._pending.write_at(at, data[start : start + length])
-        except BaseException:
-            self._failed = True
-            raise
+        except BackstayError as error:
+            self._fail(error)
 
     def _fail(self, error: BackstayError) -> None:
-        already, self._failed = self._failed, True
-        if not already:  # told once
+        """Give up the file; its first error is raised, so that it is told once."""
+        with self._turns:
+            already, self._failed = self._failed, True
+        if not already:
             raise error
 
     def _landed(self) -> None:
