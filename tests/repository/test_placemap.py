@@ -10,7 +10,7 @@ import pytest
 from backstay.codec.compression import Compressor
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.pack import PackBuilder, StoredPack
-from backstay.repository.placemap import MERGE_RUNS, LmdbPlaceMap
+from backstay.repository.placemap import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
 
 
 def stored(seed: int) -> tuple[bytes, StoredPack]:
@@ -56,4 +56,36 @@ def test_a_pack_that_another_segment_names_keeps_its_places(directory: Path) -> 
     places = LmdbPlaceMap(directory)
     [place] = places.places(chunk)
     assert places.pack(place.pack).digest == pack.digest
+    places.close()
+
+
+def test_a_filter_answers_for_those_who_ask_often_and_never_denies_what_is_there(directory: Path) -> None:
+    places = LmdbPlaceMap(directory)
+    places.add([(b"first", [stored(0)[1]])])
+    places.close()
+    places = LmdbPlaceMap(directory)  # knows nothing of what it holds, until it was asked often
+    strangers = [random.Random(-seed).randbytes(32) for seed in range(1, FILTER_AFTER + 2)]
+    assert all(map(places.may_hold, strangers[:FILTER_AFTER]))
+    assert sum(map(places.may_hold, strangers)) < len(strangers) / 100
+    assert places.may_hold(stored(0)[0])
+    for seed in range(1, 40):  # it has to grow
+        places.add([(b"%d" % seed, [stored(seed)[1]])])
+        assert places.may_hold(stored(seed)[0])
+    places.close()
+
+
+def test_places_come_from_the_packs_that_count_whichever_run_answered_last(directory: Path) -> None:
+    places = LmdbPlaceMap(directory)
+    packs = {seed: stored(seed) for seed in range(5)}
+    for seed, (_, pack) in packs.items():
+        places.add([(b"%d" % seed, [pack])])
+    numbers = {seed: places.segments()[b"%d" % seed][0] for seed in packs}
+    every = set(numbers.values())
+    for seed in random.Random(4).choices(range(5), k=200):
+        found = places.place_in(packs[seed][0], every)
+        assert found is not None
+        assert found.pack == numbers[seed]
+        assert [*places.places(packs[seed][0])] == [found]
+        assert places.place_in(packs[seed][0], every - {numbers[seed]}) is None
+    assert places.place_in(bytes(32), every) is None
     places.close()

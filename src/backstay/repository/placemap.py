@@ -25,7 +25,7 @@ from backstay.repository.pack import PackTable, StoredPack
 
 SCHEMA: Final = b"3"
 MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
-_FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
+FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
 _KEY_BYTES: Final = 16  # of a chunk id; the id itself is checked after decryption
 _RUN: Final = struct.Struct(">I")
 _PLACE: Final = struct.Struct(">IIII")
@@ -113,7 +113,7 @@ class LmdbPlaceMap:
         if self._filter is None:
             with self._lock:
                 self._lookups += 1
-                if self._lookups > _FILTER_AFTER:
+                if self._lookups > FILTER_AFTER:
                     self._build_filter()
         return self._filter is None or chunk in self._filter
 
