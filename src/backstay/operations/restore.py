@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -216,9 +217,9 @@ class _Restore:
         if directory is None:
             return
         if place.names is not None:
-            window.after.append(lambda: self._delete_strangers(place, directory))
+            window.after.append((place.path, lambda: self._delete_strangers(place, directory)))
         applies = place.node is not None and (place.selected or place.is_new)
-        window.after.append(lambda: self._finish(place, directory, applies=applies))
+        window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
 
     @staticmethod
     def _finish(place: _Place, directory: TargetDirectory, *, applies: bool) -> None:
@@ -265,6 +266,8 @@ class _Restore:
         if info is None:
             return True
         if existing_equals(directory, node.name, node):
+            if node.links in self.links and conflict == "overwrite":
+                return True  # it may have to become another name of the file that was restored first
             if self._replaces(info.st_mtime_ns, node):
                 directory.apply(node.name, node)
             self.tally.count("unchanged")
@@ -295,12 +298,20 @@ class _Restore:
             self._remember_link(place, item.node)
             return False
         # After the window: by then the first name is surely there.
-        window.after.append(lambda: self._make_link(directory, item, *first))
+        window.after.append((item.path, lambda: self._make_link(directory, item, *first)))
         return True
 
     def _make_link(self, directory: TargetDirectory, item: Item, other: _Place, name: bytes) -> None:
+        path = other.path.rstrip(b"/") + b"/" + name
+        if self.tally.has_failed(path):  # what has its name now is not what the snapshot holds
+            raise RestoreFailed(
+                f"cannot link {printable(item.path)}", cause=f"{printable(path)} is the same file, and was not restored"
+            )
         holder = self._reopen(other)
         try:
+            if _is_same(directory.lstat(item.node.name), holder.lstat(name)):
+                self.tally.count("unchanged")
+                return
             directory.link(item.node.name, holder, name)
         finally:
             holder.close()
@@ -355,6 +366,11 @@ class _Restore:
         elif self.options.conflict not in ("skip", "newer"):
             message = "is not what the snapshot holds after it was restored"
             self.tally.errors.append(FailedItem(printable(item.path), RestoreFailed.code, message))
+
+
+def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Whether two names are those of one inode."""
+    return one is not None and other is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _appeared(path: bytes) -> RestoreConflict:

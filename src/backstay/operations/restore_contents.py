@@ -22,9 +22,12 @@ from backstay.repository.index import Place
 from backstay.repository.nodes import Node
 from backstay.repository.stored_blobs import BlobKeys
 from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirectory
+from backstay.sources.kernel import descriptor_limit
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
 WINDOW_BYTES: Final = 16 << 20
+WINDOWS: Final = 4  # under way at once, the one that is planned included
+OTHERS_OPEN: Final = 120  # files that may be open besides the directories of windows
 TOGETHER: Final = 100  # files in one request that need no blob
 REMEMBERED: Final = 1 << 16  # files that later ones may be copies of: about 20 MiB
 WHOLE: Final = 8 << 20  # without processes, files up to this many bytes are written by one worker
@@ -48,20 +51,26 @@ class File:
         return self.node.size if self.node.extents is None else sum(length for _, length in self.node.extents)
 
 
+def _directories() -> int:
+    """How many may wait for the end of a window: they are open, and so are those of the windows before it."""
+    return max(8, min(WINDOW_FILES, (descriptor_limit() - OTHERS_OPEN) // WINDOWS))
+
+
 @dataclass(slots=True)
 class Window:
-    """Files planned together, and what may be done only after they are written."""
+    """Files planned together, and what may be done only after they are written, by the path that it concerns."""
 
     files: list[File] = field(default_factory=list)
-    bytes: int = 0
-    after: list[Callable[[], None]] = field(default_factory=list)
+    size: int = 0  # bytes
+    after: list[tuple[bytes, Callable[[], None]]] = field(default_factory=list)
+    most_after: int = field(default_factory=_directories)
 
     def add(self, file: File) -> None:
         self.files.append(file)
-        self.bytes += file.size
+        self.size += file.size
 
     def is_full(self) -> bool:
-        return len(self.files) >= WINDOW_FILES or self.bytes >= WINDOW_BYTES or len(self.after) >= WINDOW_FILES
+        return len(self.files) >= WINDOW_FILES or self.size >= WINDOW_BYTES or len(self.after) >= self.most_after
 
 
 @dataclass(slots=True)
@@ -128,8 +137,8 @@ class FileWriter:
             large.abandon()
             self._large.remove(large)
         self._written.add(running.window.files)
-        for action in running.window.after:
-            self._tally.guard(None, action)
+        for path, action in running.window.after:
+            self._tally.guard(path, action)
         self._tally.report()
 
     def _submit(self, window: Window) -> _Running:

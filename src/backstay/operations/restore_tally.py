@@ -39,6 +39,7 @@ class Tally:
         self._lock = threading.Lock()
         self.counts = dict.fromkeys(COUNTED, 0)
         self.errors: list[FailedItem] = []
+        self._failed: set[bytes] = set()
 
     def count(self, what: str, by: int = 1) -> None:
         with self._lock:
@@ -62,8 +63,14 @@ class Tally:
     def note(self, path: bytes, error: BackstayError) -> None:
         """One item could not be restored."""
         with self._lock:
+            self._failed.add(path)
             self.errors.append(FailedItem(printable(path), error.code, str(error)))
         self._events(Warned(message=str(error), path=printable(path)))
+
+    def has_failed(self, path: bytes) -> bool:
+        """Whether an item could not be restored; what stands in its place is something else."""
+        with self._lock:
+            return path in self._failed
 
     def warn(self, message: str) -> None:
         """Something that a person may want to know, and that changes nothing."""

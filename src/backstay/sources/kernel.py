@@ -24,6 +24,12 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def descriptor_limit() -> int:
+    """How many files this process may have open, at least 0."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
 def filesystem_type(fd: int) -> int:
     """The magic number (statfs f_type) of the file system that an open file lies on."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)

@@ -1,0 +1,116 @@
+"""Hard links are those of the snapshot or are told: never a name for something else."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.core.clock import SystemClock
+from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore_plan import Conflict
+from backstay.repository.repository import Repository
+from backstay.sources import kernel
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters
+from backstay.storage.local import LocalStorage
+from backstay.trust.secrets import Secret
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two names of one file, in a directory each."""
+    place = tmp_path / "tree"
+    (place / "d").mkdir(parents=True)
+    (place / "a").write_bytes(b"new content")
+    (place / "d/b").hardlink_to(place / "a")
+    return place
+
+
+@pytest.fixture
+def repository(tmp_path: Path, tree: Path) -> Iterator[Repository]:
+    with Repository.create(LocalStorage(tmp_path / "repository"), Secret.new_keyfile()) as repository:
+        source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
+        run_backup(repository, source, BackupOptions(host="host"))
+        yield repository
+
+
+def restored(repository: Repository, tree: Path, out: Path, conflict: Conflict) -> RestoreResult:
+    newest = repository.snapshots.live()[-1]
+    return run_restore(repository, newest, out, RestoreOptions(path=bytes(tree), conflict=conflict))
+
+
+def lose_data(tmp_path: Path) -> None:
+    for pack in (tmp_path / "repository/packs").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+
+
+def test_no_link_to_what_was_not_restored(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    lose_data(tmp_path)
+    out = tmp_path / "out"
+    (out / "d").mkdir(parents=True)
+    (out / "a").write_bytes(b"old content")
+    (out / "d/b").write_bytes(b"another one")
+    result = restored(repository, tree, out, "overwrite")
+    assert sorted(item.path for item in result.errors) == [f"{tree}/a", f"{tree}/d/b"]
+    assert "was not restored" in next(item.message for item in result.errors if item.path.endswith("b"))
+    assert (out / "a").read_bytes() == b"old content"
+    assert (out / "d/b").read_bytes() == b"another one"
+    assert result.files == 0
+
+
+def test_a_name_whose_file_is_lost_is_told_by_its_path(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    lose_data(tmp_path)
+    result = restored(repository, tree, tmp_path / "out", "fail")
+    assert sorted(item.path for item in result.errors) == [f"{tree}/a", f"{tree}/d/b"]
+    assert not (tmp_path / "out/d/b").exists()
+
+
+@pytest.mark.parametrize("lost", ["a", "d/b"])
+def test_overwriting_makes_names_of_one_file_one_again(
+    repository: Repository, tree: Path, tmp_path: Path, lost: str
+) -> None:
+    out = tmp_path / "out"
+    restored(repository, tree, out, "fail")
+    (out / lost).unlink()
+    assert restored(repository, tree, out, "overwrite").errors == ()
+    assert (out / "a").stat().st_ino == (out / "d/b").stat().st_ino
+    again = restored(repository, tree, out, "overwrite")
+    assert (again.files, again.unchanged, again.errors) == (0, 2, ())
+
+
+def test_names_that_are_equal_files_stay_so_unless_overwriting_is_asked_for(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    restored(repository, tree, out, "fail")
+    (out / "a").unlink()
+    restored(repository, tree, out, "skip")
+    assert (out / "a").stat().st_ino != (out / "d/b").stat().st_ino
+    assert restored(repository, tree, out, "fail").unchanged == 2
+    assert (out / "a").stat().st_ino != (out / "d/b").stat().st_ino
+
+
+def test_few_open_files_are_enough_for_many_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "tree"
+    for number in range(600):
+        inside = place / f"d{number}"
+        inside.mkdir(parents=True)
+        (inside / "f").write_bytes(b"%d" % number)
+    with Repository.create(LocalStorage(tmp_path / "repository"), Secret.new_keyfile()) as repository:
+        source = FilesystemSource([bytes(place)], filters=Filters([]), clock=SystemClock())
+        run_backup(repository, source, BackupOptions(host="host"))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        few = len(os.listdir("/proc/self/fd")) + 250
+        monkeypatch.setattr(kernel, "MAX_DESCRIPTORS", few)  # nobody raises it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+        try:
+            result = restored(repository, place, tmp_path / "out", "fail")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (result.files, result.errors) == (600, ())
