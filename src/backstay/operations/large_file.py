@@ -71,7 +71,7 @@ class LargeFile:
         A file system lets one write into a file at a time, and whoever waits for that burns a processor. So a worker
         that finds another one writing leaves its bytes to that one, and goes on.
         """
-        data: list[memoryview] = []
+        data: list[memoryview | None] = []
         self._tally.guard(self._path, lambda: data.append(self._read(part)))
         with self._turns:
             while self._waiting_bytes > AHEAD and self._is_writing:
@@ -99,8 +99,8 @@ class LargeFile:
         """Remove what is not complete; nothing happens to a file that is."""
         self._pending.abandon()
 
-    def _read(self, part: LargePart) -> memoryview:
-        """The bytes of a chunk; none of a file that has failed already."""
+    def _read(self, part: LargePart) -> memoryview | None:
+        """The bytes of a chunk; None for a file that has failed already."""
         if not self._failed:
             try:
                 data = memoryview(self._reader.chunk(part.chunk))
@@ -109,7 +109,7 @@ class LargeFile:
                 return data
             except BackstayError as error:
                 self._fail(error)
-        return memoryview(b"")
+        return None
 
     def _write_waiting(self) -> None:
         """Write what is waiting, and what comes meanwhile."""
