@@ -13,10 +13,10 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound
-from backstay.operations.large_file import LargeFile, LargePart
+from backstay.operations.restore_large_file import LargeFile, LargePart
 from backstay.operations.restore_tally import Tally
+from backstay.operations.restore_writers import Errands, Portion, Writers
 from backstay.operations.write_process import SmallFile
-from backstay.operations.writers import Errands, Portion, Writers
 from backstay.repository.blobs import SMALL, BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node

@@ -15,7 +15,7 @@ from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
 from backstay.errors import CorruptedBackup, NotFound
-from backstay.operations.large_file import LargeFile, LargePart
+from backstay.operations.restore_large_file import LargeFile, LargePart
 from backstay.operations.restore_tally import Tally
 from backstay.operations.write_process import Failed, SmallFile, WriteProcess
 from backstay.repository.blobs import BlobReader

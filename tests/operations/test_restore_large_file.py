@@ -14,8 +14,8 @@ import pytest
 
 from backstay.core.events import ignore
 from backstay.errors import CorruptedBackup, InsufficientSpace
-from backstay.operations import large_file
-from backstay.operations.large_file import LargeFile, LargePart
+from backstay.operations import restore_large_file
+from backstay.operations.restore_large_file import LargeFile, LargePart
 from backstay.operations.restore_tally import Tally
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
@@ -71,7 +71,7 @@ class File:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> File:
-    monkeypatch.setattr(large_file, "AHEAD", 8000)  # so that workers have to wait, too
+    monkeypatch.setattr(restore_large_file, "AHEAD", 8000)  # so that workers have to wait, too
     return File(tmp_path)
 
 

@@ -18,7 +18,7 @@ from backstay.core import helper_process
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned
 from backstay.errors import InsufficientSpace
-from backstay.operations import restore_contents, writers
+from backstay.operations import restore_contents, restore_writers
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.write_process import Piece, SmallFile, WriteProcess
@@ -90,8 +90,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteProcess]]:
             pass
         return True
 
-    monkeypatch.setattr(writers, "MANY", 0)
-    monkeypatch.setattr(writers, "PROCESSES", 2)
+    monkeypatch.setattr(restore_writers, "MANY", 0)
+    monkeypatch.setattr(restore_writers, "PROCESSES", 2)
     monkeypatch.setattr(WriteProcess, "__init__", noted)
     monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
     yield processes
@@ -217,7 +217,7 @@ def test_a_process_that_dies_while_there_is_no_room_for_requests_is_done_without
 def test_processes_that_cannot_start_are_done_without(
     repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "MANY", 0)
+    monkeypatch.setattr(restore_writers, "MANY", 0)
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     told: list[Event] = []
     assert restored(repository, tmp_path / "out", told).errors == ()
