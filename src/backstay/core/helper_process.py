@@ -14,13 +14,27 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Final, TypeAlias
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-Handler: TypeAlias = Callable[[memoryview, list[int], memoryview], bytes]
-"""From a request, its open files and the room for data to an answer; may raise nothing."""
+from backstay.core.pipeline import read_ahead
+
+Prepared = TypeVar("Prepared")
+
+
+class Handler(Protocol[Prepared]):
+    """What answers requests in a process; neither step may raise anything."""
+
+    def prepare(self, request: memoryview, files: list[int]) -> Prepared:
+        """Decode a request and read what it needs, on a thread of its own, while the one before is answered."""
+        ...
+
+    def answer(self, prepared: Prepared, files: list[int], room: memoryview) -> bytes:
+        """The answer, of at most ANSWER bytes; the files are closed afterwards, `room` is for data."""
+        ...
+
 
 BODY: Final = 512 << 10  # bytes of a slot for the request, then for the answer
 ANSWER: Final = BODY  # bytes of an answer at most
@@ -186,22 +200,36 @@ def main() -> None:
     memory = mmap.mmap(int(sys.argv[3]), slot * int(sys.argv[5]))
     module, _, function = place.partition(":")
     with suppress(BrokenPipeError, ConnectionResetError):
-        handler: Handler = getattr(import_module(module), function)(asker.recv(_SETTINGS))
+        handler: Handler[Any] = getattr(import_module(module), function)(asker.recv(_SETTINGS))
         asker.send(b"r")
-        _serve(asker, memoryview(memory), slot, handler)
+        for request in read_ahead(_requests(asker, memoryview(memory), slot, handler), depth=1):
+            _answer(asker, handler, request)
 
 
-def _serve(asker: socket.socket, memory: memoryview, size: int, handler: Handler) -> None:
+class _Request(NamedTuple, Generic[Prepared]):
+    slot: int
+    view: memoryview
+    files: list[int]
+    prepared: Prepared
+
+
+def _requests(
+    asker: socket.socket, memory: memoryview, size: int, handler: Handler[Prepared]
+) -> Iterator[_Request[Prepared]]:
     while True:
         message, files, _, _ = socket.recv_fds(asker, _MESSAGE.size, MAX_FILES)
         if not message:
             return
         slot, length = _MESSAGE.unpack(message)
         view = memory[slot * size : (slot + 1) * size]
-        try:
-            answer = handler(view[:length], files, view[BODY:])
-        finally:
-            for file in files:
-                os.close(file)
-        view[: len(answer)] = answer
-        asker.send(_MESSAGE.pack(slot, len(answer)))
+        yield _Request(slot, view, files, handler.prepare(view[:length], files))
+
+
+def _answer(asker: socket.socket, handler: Handler[Prepared], request: _Request[Prepared]) -> None:
+    try:
+        answer = handler.answer(request.prepared, request.files, request.view[BODY:])
+    finally:
+        for file in request.files:
+            os.close(file)
+    request.view[: len(answer)] = answer
+    asker.send(_MESSAGE.pack(request.slot, len(answer)))

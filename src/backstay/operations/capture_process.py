@@ -114,9 +114,9 @@ class CaptureProcess(HelperProcess):
 # -- the process
 
 
-def answering(settings: bytes) -> Handler:
+def answering(settings: bytes) -> Handler[list[Wanted]]:
     """What answers requests by these settings."""
-    return _Answering(msgspec.msgpack.decode(settings, type=Settings)).answer
+    return _Answering(msgspec.msgpack.decode(settings, type=Settings))
 
 
 class _Answering:
@@ -131,11 +131,14 @@ class _Answering:
         self._requests = msgspec.msgpack.Decoder(list[Wanted])
         self._problems: list[tuple[bytes, str]] = []
 
-    def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:
+    def prepare(self, request: memoryview, files: list[int]) -> list[Wanted]:  # noqa: ARG002 - read in their turn
+        return self._requests.decode(request)
+
+    def answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
         self._problems = []
         entries: list[Captured] = []
         used = 0
-        for directory, fd in zip(self._requests.decode(request), files, strict=True):
+        for directory, fd in zip(wanted, files, strict=True):
             reader = self._reader(Lent(fd, directory.path))
             for stat in directory.entries:
                 captured, length = self._capture(reader, stat, room, used)

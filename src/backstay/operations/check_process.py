@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from backstay.codec.digest import ChunkIds
 from backstay.core.helper_process import BODY, Handler, HelperProcess
+from backstay.core.past_cache import Bytes, PastCacheReader
 from backstay.errors import CorruptedBackup
 from backstay.repository.check import Expected, check_pack
 from backstay.repository.format import MAX_PACK
@@ -18,6 +19,7 @@ from backstay.repository.stored_blobs import BlobKeys
 
 _PLACE: Final = "backstay.operations.check_process:checking"
 _WHOLE: Final = b"whole"
+_DAMAGED: Final = b"damaged"
 
 
 class Settings(msgspec.Struct, array_like=True):
@@ -54,9 +56,16 @@ class CheckProcess(HelperProcess):
 # -- the process
 
 
-def checking(settings: bytes) -> Handler:
+def checking(settings: bytes) -> Handler[_Prepared]:
     """What answers requests by these settings."""
-    return _Checking(msgspec.msgpack.decode(settings, type=Settings)).answer
+    return _Checking(msgspec.msgpack.decode(settings, type=Settings))
+
+
+class _Prepared(NamedTuple):
+    """A pack's bytes; None when they are not as many as they should be, or could not be read."""
+
+    expected: Expected
+    data: Bytes | None
 
 
 class _Checking:
@@ -66,14 +75,27 @@ class _Checking:
         self._repository, self._epochs = settings.repository, settings.keys.epochs
         self._ids = ChunkIds(settings.keys.ids)
         self._requests = msgspec.msgpack.Decoder(Expected)
-        self._buffer = bytearray()  # used again and again: fresh memory costs more than reading
+        self._reader = PastCacheReader(buffers=2)
 
-    def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:  # noqa: ARG002 - nothing comes along
+    def prepare(self, request: memoryview, files: list[int]) -> _Prepared:
+        expected = self._requests.decode(request)
         try:
-            expected = self._requests.decode(request)
-            check_pack(self._read(files[0], expected.size), expected, self._repository, self._ids, self._key)
-        except (OSError, CorruptedBackup):
-            return b"damaged"
+            if os.fstat(files[0]).st_size != expected.size or expected.size > MAX_PACK:
+                return _Prepared(expected, None)
+            return _Prepared(expected, self._reader.read(files[0], expected.size))
+        except OSError:
+            return _Prepared(expected, None)
+
+    def answer(self, prepared: _Prepared, files: list[int], room: memoryview) -> bytes:  # noqa: ARG002 - nothing comes along
+        expected, data = prepared
+        if data is None:
+            return _DAMAGED
+        try:
+            check_pack(data.view, expected, self._repository, self._ids, self._key)
+        except CorruptedBackup:
+            return _DAMAGED
+        finally:
+            data.release()
         return _WHOLE
 
     def _key(self, epoch: int) -> bytes:
@@ -81,18 +103,3 @@ class _Checking:
             return self._epochs[epoch]
         except KeyError:
             raise CorruptedBackup(f"there is no key for epoch {epoch}") from None
-
-    def _read(self, file: int, size: int) -> memoryview:
-        """As many bytes as the pack should have, and those beyond if there are more. Raises CorruptedBackup."""
-        if os.fstat(file).st_size != size or size > MAX_PACK:
-            raise CorruptedBackup("a pack has another size than the index says")
-        if len(self._buffer) < size:
-            self._buffer = bytearray(size)
-        view = memoryview(self._buffer)[:size]
-        done = 0
-        while done < size:
-            count = os.preadv(file, [view[done:]], done)
-            if not count:
-                raise CorruptedBackup("a pack got shorter while it was read")
-            done += count
-        return view

@@ -16,9 +16,9 @@ import msgspec
 from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
+from backstay.core.past_cache import Bytes, PastCacheReader
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
-from backstay.repository.pack import BlobInfo
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget, TargetDirectory, new_run
 from backstay.sources.pending_file import write_all
@@ -186,9 +186,16 @@ class WriteProcess(HelperProcess):
 # -- the process
 
 
-def writing(settings: bytes) -> Handler:
+def writing(settings: bytes) -> Handler[_Prepared]:
     """What answers requests by these settings."""
-    return _Writing(msgspec.msgpack.decode(settings, type=Settings)).answer
+    return _Writing(msgspec.msgpack.decode(settings, type=Settings))
+
+
+class _Prepared(NamedTuple):
+    """A request, and the stored bytes of its blob if they lie in the pack and are not decoded yet."""
+
+    wanted: Request
+    stored: Bytes | None
 
 
 class _Writing:
@@ -199,19 +206,25 @@ class _Writing:
         self._ids = ChunkIds(settings.keys.ids)
         self._opener = BlobOpener(settings.keys.epochs)
         self._decoded: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
-        self._buffer = bytearray()  # used again and again: fresh memory costs more than reading
+        self._reader = PastCacheReader(buffers=2)
+        self._last: StoredBlob | None = None  # the one that was prepared last, which then is decoded
         self._target = FilesTarget(root, owners=settings.owners, numeric_ids=settings.numeric_ids, run=settings.run)
         self._twins = Twins(self._target)
         self._requests = msgspec.msgpack.Decoder(Request)
 
-    def answer(self, request: memoryview, files: list[int], room: memoryview) -> bytes:
+    def prepare(self, request: memoryview, files: list[int]) -> _Prepared:
         wanted = self._requests.decode(request)
-        pack = files.pop() if wanted.in_pack else None
+        if not wanted.in_pack or wanted.blob is None:
+            return _Prepared(wanted, None)
+        pack = files.pop()
         try:
-            blob = self._open(wanted.blob, room, pack)
+            return _Prepared(wanted, self._read(pack, wanted.blob))
         finally:
-            if pack is not None:
-                os.close(pack)
+            os.close(pack)
+
+    def answer(self, prepared: _Prepared, files: list[int], room: memoryview) -> bytes:
+        wanted = prepared.wanted
+        blob = self._open(prepared, room)
         failed: list[Failed] = []
         at = 0
         for into in wanted.into:
@@ -239,26 +252,34 @@ class _Writing:
             return [Failed(at, type(error).__name__, error.title, error.cause, error.hint)]
         return []
 
-    def _open(self, blob: StoredBlob | None, room: memoryview, pack: int | None) -> memoryview:
+    def _read(self, pack: int, blob: StoredBlob) -> Bytes | None:
+        """A blob's bytes out of its pack, or fewer when that was cut short, which its tag then tells."""
+        if blob == self._last:
+            return None
+        self._last = blob
+        try:
+            return self._reader.read(pack, blob.info.stored, blob.info.offset)
+        except OSError:
+            return None
+
+    def _open(self, prepared: _Prepared, room: memoryview) -> memoryview:
         """The decoded blob; nothing when it cannot be decoded, so that its files are asked for in another way."""
+        (wanted, read), blob = prepared, prepared.wanted.blob
         if blob is None:
             return memoryview(b"")
         key = blob.header, blob.info.ordinal
-        if key not in self._decoded:
-            try:
-                stored = room[: blob.info.stored] if pack is None else self._read(pack, blob.info)
+        try:
+            if key not in self._decoded:
+                stored = read.view if read is not None else room[: 0 if wanted.in_pack else blob.info.stored]
                 self._decoded[key] = memoryview(self._opener.open(blob, stored))
-            except (CorruptedBackup, OSError):
-                return memoryview(b"")
-            if len(self._decoded) > KEPT:
-                self._decoded.popitem(last=False)
+                if len(self._decoded) > KEPT:
+                    self._decoded.popitem(last=False)
+        except CorruptedBackup:
+            return memoryview(b"")
+        finally:
+            if read is not None:
+                read.release()
         return self._decoded[key]
-
-    def _read(self, pack: int, info: BlobInfo) -> memoryview:
-        """A blob's bytes out of its pack, or fewer when that was cut short, which its tag then tells."""
-        if len(self._buffer) < info.stored:
-            self._buffer = bytearray(info.stored)
-        return memoryview(self._buffer)[: os.preadv(pack, [memoryview(self._buffer)[: info.stored]], info.offset)]
 
 
 def _write_spans(file: int, part: Part, data: Buffer) -> None:
