@@ -158,7 +158,7 @@ class BlobWriter:
             return
         self._generations[-1].chunks.add(chunk)
         if quick or len(data) > SMALL:
-            self._submit(kind, BlobKind.CHUNK, chunk, bytes(data), None, quick=quick)
+            self._submit(kind, BlobKind.CHUNK, chunk, _lasting(data), None, quick=quick)
             return
         bundle = self._bundles.get(kind)
         if bundle is None:
@@ -301,6 +301,11 @@ class BlobWriter:
         with contextlib.suppress(ObjectExists), pack.builder.data as data:
             self._backend.store(pack_name(stored.kind, stored.digest), data)
         return stored
+
+
+def _lasting(data: Buffer) -> Buffer:
+    """The same bytes, that stay as they are whatever the caller does with its memory."""
+    return data if isinstance(memoryview(data).obj, bytes) else bytes(data)
 
 
 class BlobReader:
