@@ -25,6 +25,18 @@ BackstayError
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
+├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
+├── SourceRefused             exit 1   a database answered, and said no
+│   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
+│   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
+├── IdentityMismatch          exit 1   another database cluster than before answers at this address
+├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
+├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
+├── SlotLost                  exit 1   the server gave up WAL that was not received yet
+├── WalGap                    exit 1   a WAL segment between two that are stored is missing
+├── WalConflict               exit 1   a WAL segment of this name and other bytes is stored already
+├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
+├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
@@ -241,6 +253,84 @@ class HoldViolation(BackstayError):
 
     exit_status = 16
     default_hint = "clear the hold first, if you may"
+
+
+class SourceUnreachable(BackstayError):
+    """A database could not be reached, or went away."""
+
+    exit_status = 15
+    transient = True
+    default_hint = "check the address, and that the server runs and lets this machine in"
+
+
+class SourceRefused(BackstayError):
+    """A database answered, and did not do what was asked."""
+
+    default_hint = "check the role and what it may do"
+
+
+class ReplicationDenied(SourceRefused):
+    """The role may not replicate, or no line of pg_hba.conf lets it."""
+
+    default_hint = (
+        "ALTER ROLE name REPLICATION, and a line `host replication name ADDRESS/32 scram-sha-256` in pg_hba.conf"
+    )
+
+
+class WalLevelTooLow(SourceRefused):
+    """The server writes too little into its WAL, or has no slot or sender left for a receiver."""
+
+    default_hint = (
+        "set wal_level = replica, max_wal_senders and max_replication_slots in postgresql.conf, and restart it"
+    )
+
+
+class IdentityMismatch(BackstayError):
+    """The cluster has another system identifier than the one whose backups have this name."""
+
+    default_hint = "check the address, or choose another --name for the new cluster"
+
+
+class VersionUnsupported(BackstayError):
+    """This version of a server or of its programs cannot do what is needed."""
+
+    default_hint = "install the programs of the server's own version, or newer ones"
+
+
+class DumpFailed(BackstayError):
+    """A program of the database ended with an error; what it wrote is not used."""
+
+    default_hint = "mend what it says, then run the same command again"
+
+
+class SlotLost(BackstayError):
+    """The server removed WAL that the slot should have kept."""
+
+    default_hint = "raise max_slot_wal_keep_size, and make a new base backup: `backstay pg backup`"
+
+
+class WalGap(BackstayError):
+    """WAL between two stored segments is missing, so that nothing after it can be reached from before it."""
+
+    default_hint = "choose a target before the gap or a base backup behind it: `backstay pg windows` shows them"
+
+
+class WalConflict(BackstayError):
+    """Two different segments claim the same name: two clusters, or a cluster that was restored on the same timeline."""
+
+    default_hint = "find out which cluster sent it; a restored one must be promoted to a timeline of its own"
+
+
+class TargetNotCovered(BackstayError):
+    """The recovery target cannot be reached with what is stored."""
+
+    default_hint = "`backstay pg windows` shows what can be reached"
+
+
+class RecoveryFailed(BackstayError):
+    """A server started from a backup ended, or did not come to its recovery target."""
+
+    default_hint = "its log says why"
 
 
 class Interrupted(BackstayError):

@@ -40,6 +40,7 @@ class RecordKind(IntEnum):
     COMPROMISE = 13
     TIER_RULE = 14
     HOLD = 15
+    WAL = 16
 
 
 class BlobKind(IntEnum):
@@ -149,3 +150,12 @@ def waiting_name(number: int) -> str:
 
 def tier_name(number: int) -> str:
     return f"tiers/{number:08d}"
+
+
+WAL: Final = "wal/"  # what PostgreSQL logs, by cluster: docs/format.md, "WAL"
+
+
+def wal_name(system: int, file: str, part: tuple[int, int] | None = None) -> str:
+    """`wal/<system identifier>/<file>`; of a part of a segment with its first byte and the one behind its last."""
+    ends = "" if part is None else f".{part[0]:08x}-{part[1]:08x}"
+    return f"{WAL}{system:016x}/{file}{ends}"

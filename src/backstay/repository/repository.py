@@ -36,6 +36,7 @@ from backstay.repository.sessions import Process, Session
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
 from backstay.repository.tier_log import with_tiers
+from backstay.repository.wal import WalStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.copies import retrieve_valid
@@ -80,6 +81,7 @@ class Repository:
         self.snapshots = SnapshotStore(backend, keyring)
         self.collections = CollectionLog(backend, keyring)
         self.slots = SlotStore(backend, keyring)
+        self.wal = WalStore(backend, keyring)
         self.file_chunker = ContentDefinedChunker(FILES, keyring.chunker_secret)
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
         self._index: Index | None = None

@@ -1,0 +1,162 @@
+"""WAL of PostgreSQL clusters: write-once objects beside the snapshots (docs/format.md, "WAL").
+
+A segment is stored when it is complete. Before that it comes in parts, each from where the last one ended, so that
+what a server wrote a moment ago is durable as well; parts go when their segment is stored. No session announces these
+objects and no collection looks at them: they are removed one by one, when no snapshot needs them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, WalConflict
+from backstay.repository.format import WAL, RecordKind, wal_name
+from backstay.repository.keyring import Keyring
+from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
+
+_FILE: Final = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
+_NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
+MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
+
+
+class WalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The bytes of one WAL file from `start` on: of a whole segment, of a part of one, or of a small file.
+
+    `system` is the system identifier of the cluster, `file` the name that PostgreSQL gave.
+    """
+
+    system: int
+    file: str
+    start: int
+    whole: bool
+    data: bytes
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """What is stored of one WAL file: all of it, or parts (first byte, the one behind the last)."""
+
+    whole: bool = False
+    parts: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def reach(self) -> int | None:
+        """How many bytes from its start on are there; None for all."""
+        if self.whole:
+            return None
+        reach = 0
+        for start, end in sorted(self.parts):
+            if start > reach:
+                break
+            reach = max(reach, end)
+        return reach
+
+
+class WalStore:
+    """The WAL in a repository. Any thread may call it."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+
+    def store(self, system: int, file: str, data: bytes) -> bool:
+        """Make a whole file durable; false if it was there. Raises WalConflict, InvalidRequest.
+
+        The parts of the segment are not needed any more: a crash before they are forgotten does no harm.
+        """
+        return self._store(WalRecord(system, check_file(file), 0, True, data))
+
+    def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
+        """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
+        return self._store(WalRecord(system, check_file(file), start, False, data))
+
+    def _store(self, record: WalRecord) -> bool:
+        if len(record.data) > MAX_FILE:
+            raise InvalidRequest(f"{record.file} is too large", cause=f"it has {len(record.data)} bytes")
+        name = _name_of(record)
+        try:
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record))
+        except ObjectExists:
+            if self._read(name).data != record.data:
+                raise WalConflict(
+                    f"{record.file} of cluster {record.system} is stored with other bytes",
+                    cause="a file of this name came before, and was another one",
+                ) from None
+            return False
+        return True
+
+    def forget_parts(self, system: int, file: str, stored: StoredFile) -> None:
+        """Remove the parts of a segment that is stored whole."""
+        for part in stored.parts:
+            self._backend.delete(wal_name(system, file, part))
+
+    def systems(self) -> list[int]:
+        """The clusters of which there is any WAL."""
+        return sorted({int(match[1], 16) for match in self._matches(WAL)})
+
+    def files(self, system: int) -> dict[str, StoredFile]:
+        """What is stored of a cluster, by the names of its files, in their order."""
+        found: dict[str, StoredFile] = {}
+        for match in self._matches(f"{WAL}{system:016x}/"):
+            stored = found.setdefault(match[2], StoredFile())
+            if match[4] is None:
+                stored.whole = True
+            else:
+                stored.parts.append((int(match[4], 16), int(match[5], 16)))
+        return dict(sorted(found.items()))
+
+    def read(self, system: int, file: str, stored: StoredFile) -> bytes:
+        """A whole file, or of a segment what its parts hold from its start on.
+
+        Raises CorruptedBackup, ObjectNotFound.
+        """
+        if stored.whole:
+            return self._read(wal_name(system, file)).data
+        joined = bytearray()
+        for start, end in sorted(stored.parts):
+            if start <= len(joined) < end:
+                data = self._read(wal_name(system, file, (start, end))).data
+                if joined[start:] != data[: len(joined) - start]:
+                    raise CorruptedBackup(f"parts of {file} contradict each other")
+                joined[start:] = data
+        return bytes(joined)
+
+    def remove(self, system: int, file: str, stored: StoredFile) -> None:
+        """Forget a file that no snapshot needs."""
+        for part in stored.parts:
+            self._backend.delete(wal_name(system, file, part))
+        if stored.whole:
+            self._backend.delete(wal_name(system, file))
+
+    def decode(self, name: str, data: bytes) -> WalRecord:
+        """The record under a name. Raises CorruptedBackup, UnsupportedFormat."""
+        record = self._keyring.open(data, RecordKind.WAL, WalRecord)
+        if _name_of(record) != name:
+            raise CorruptedBackup(f"{name} holds other WAL than its name says")
+        return record
+
+    def _read(self, name: str) -> WalRecord:
+        return retrieve_valid(self._backend, name, lambda data: self.decode(name, data))
+
+    def _matches(self, prefix: str) -> list[re.Match[str]]:
+        return [match for info in self._backend.list(prefix) if (match := _NAME.fullmatch(info.name))]
+
+
+def check_file(file: str) -> str:
+    """A name that PostgreSQL gives to files of its log. Raises InvalidRequest."""
+    if not _FILE.fullmatch(file):
+        raise InvalidRequest(
+            f"{file!r} is no WAL file",
+            cause="names are 24 hexadecimal digits, or end in .history or .backup",
+            hint="use %f in archive_command",
+        )
+    return file
+
+
+def _name_of(record: WalRecord) -> str:
+    part = None if record.whole else (record.start, record.start + len(record.data))
+    return wal_name(record.system, record.file, part)

@@ -1,0 +1,1 @@
+"""PostgreSQL: logical dumps, base backups, WAL and recovery."""

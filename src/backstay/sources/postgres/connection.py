@@ -1,0 +1,227 @@
+"""A connection to PostgreSQL that speaks the replication protocol, which psycopg's own cursors do not.
+
+PostgreSQL documentation, "Streaming Replication Protocol" and libpq, "Functions Associated with the COPY Command".
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from backstay.errors import (
+    BackstayError,
+    InvalidRequest,
+    ReplicationDenied,
+    SourceRefused,
+    SourceUnreachable,
+    WalLevelTooLow,
+)
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn, PGresult
+
+CONNECT_TIMEOUT_S: Final = 20
+_DENIED: Final = ("no pg_hba.conf entry for replication", "permission denied to start wal sender", "replication role")
+_TOO_LOW: Final = ("wal_level", "max_wal_senders", "max_replication_slots", "all replication slots are in use")
+_SHUTDOWN: Final = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
+_NO_DRIVER: Final = "install it with `pip install 'backstay[postgres]'`"
+
+
+class Connection:
+    """One session of a server, for plain queries or, with `replication`, for the commands of that protocol.
+
+    Not for several threads. Passwords come by libpq's own ways: ~/.pgpass, PGPASSWORD, a service file.
+    """
+
+    def __init__(self, url: str, *, replication: bool = False, application: str = "backstay") -> None:
+        """Connect. Raises SourceUnreachable, SourceRefused, ReplicationDenied, InvalidRequest."""
+        try:
+            from psycopg import conninfo, errors, pq
+        except ImportError as error:
+            raise InvalidRequest("PostgreSQL needs psycopg", cause=str(error), hint=_NO_DRIVER) from error
+        self._pq = pq
+        more: dict[str, str | int | None] = {"application_name": application, "connect_timeout": CONNECT_TIMEOUT_S}
+        try:
+            given = conninfo.conninfo_to_dict(url)
+        except errors.Error as error:
+            raise InvalidRequest(
+                "the address of the database cannot be read",
+                cause=str(error).strip(),
+                hint="it looks like postgresql://user@host:port/database",
+            ) from error
+        settings: dict[str, str | int | None] = {**more, **given, "client_encoding": "UTF8"}
+        if replication:
+            settings["replication"] = "true"
+        self.place = _place(given)
+        self._connection: PGconn = pq.PGconn.connect(conninfo.make_conninfo("", **settings).encode())
+        if self._connection.status != pq.ConnStatus.OK:
+            message = self._message()
+            self._connection.finish()
+            raise _failure(f"cannot connect to {self.place}", message, "")
+
+    # -- commands
+
+    def query(self, sql: str) -> list[list[str | None]]:
+        """The rows of one command, as text. Raises SourceRefused, SourceUnreachable and their kin."""
+        result = self._connection.exec_(sql.encode())
+        self._require(result, sql, self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
+        return _rows(result)
+
+    def value(self, sql: str) -> str:
+        """The one value of one row. Raises as `query` does."""
+        value = self.query(sql)[0][0]
+        return "" if value is None else value
+
+    @property
+    def version(self) -> int:
+        """The major version of the server."""
+        return self._connection.server_version // 10_000
+
+    def parameter(self, name: str) -> str:
+        """A setting that the server reports by itself, such as `server_version`."""
+        return (self._connection.parameter_status(name.encode()) or b"").decode()
+
+    # -- COPY
+
+    def begin_copy(self, sql: str) -> None:
+        """Start a command that sends data, such as BASE_BACKUP or START_REPLICATION. Raises as `query` does."""
+        self._connection.send_query(sql.encode())
+        self.next_copy(sql)
+
+    def next_copy(self, sql: str = "") -> list[list[str | None]]:
+        """Take results until data follows; the rows that came before it."""
+        rows: list[list[str | None]] = []
+        while (result := self._connection.get_result()) is not None:
+            status = self._pq.ExecStatus
+            self._require(result, sql, status.TUPLES_OK, status.COMMAND_OK, status.COPY_OUT, status.COPY_BOTH)
+            if result.status in (status.COPY_OUT, status.COPY_BOTH):
+                return rows
+            rows += _rows(result)
+        raise SourceRefused(f"{self.place} sends no data", cause=f"it was asked to {sql.split()[0]}")
+
+    def copied(self) -> Iterator[bytes]:
+        """The messages of a COPY, until it ends. Raises SourceUnreachable, SourceRefused."""
+        while (message := self.message(block=True)) is not None:
+            yield message
+
+    def message(self, *, block: bool) -> bytes | None:
+        """The next message of a COPY; None at its end, and an empty one if there is none yet and `block` is false."""
+        from psycopg import errors
+
+        try:
+            length, data = self._connection.get_copy_data(0 if block else 1)
+        except errors.Error as error:
+            raise _failure(f"{self.place} broke off", str(error), "") from error
+        if length == -1:
+            return None
+        return bytes(data) if length > 0 else b""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for something to come, and take it in; false if nothing came. Raises SourceUnreachable."""
+        from psycopg import errors
+
+        ready, _, _ = select.select([self._connection.socket], [], [], seconds)
+        if not ready:
+            return False
+        try:
+            self._connection.consume_input()
+        except errors.Error as error:
+            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+        return True
+
+    def send(self, message: bytes) -> None:
+        """Send a message within COPY BOTH. Raises SourceUnreachable."""
+        from psycopg import errors
+
+        try:
+            self._connection.put_copy_data(message)
+            while self._connection.flush():
+                select.select([], [self._connection.socket], [], CONNECT_TIMEOUT_S)
+        except errors.Error as error:
+            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+
+    def end_copy(self) -> list[list[str | None]]:
+        """End a COPY BOTH from this side, if the other one has not; the rows that follow it."""
+        from psycopg import errors
+
+        try:
+            self._connection.put_copy_end()
+            self._connection.flush()
+        except errors.Error as error:
+            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+        while self.message(block=True) is not None:
+            pass
+        return self.results()
+
+    def results(self) -> list[list[str | None]]:
+        """The rows of all results that are left of a command. Raises as `query` does."""
+        rows: list[list[str | None]] = []
+        while (result := self._connection.get_result()) is not None:
+            self._require(result, "", self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
+            rows += _rows(result)
+        return rows
+
+    def upload(self, sql: str, data: bytes) -> None:
+        """Run a command that takes data, such as UPLOAD_MANIFEST. Raises as `query` does."""
+        result = self._connection.exec_(sql.encode())
+        self._require(result, sql, self._pq.ExecStatus.COPY_IN)
+        for at in range(0, len(data), 1 << 20):
+            self._connection.put_copy_data(data[at : at + (1 << 20)])
+        self._connection.put_copy_end()
+        self.results()
+
+    # -- the end
+
+    def close(self) -> None:
+        self._connection.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require(self, result: PGresult, sql: str, *wanted: int) -> None:
+        if result.status in wanted:
+            return
+        state = (result.error_field(self._pq.DiagnosticField.SQLSTATE) or b"").decode()
+        primary = result.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)
+        message = primary.decode(errors="replace") if primary else self._message()
+        detail = result.error_field(self._pq.DiagnosticField.MESSAGE_DETAIL)
+        if detail:
+            message += f" ({detail.decode(errors='replace')})"
+        what = sql.split("(")[0].strip()[:60] or "a command"
+        raise _failure(f"{self.place} does not do {what}", message, state)
+
+    def _message(self) -> str:
+        return self._connection.get_error_message().strip()
+
+
+def _rows(result: PGresult) -> list[list[str | None]]:
+    values = [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
+    return [[None if value is None else value.decode() for value in row] for row in values]
+
+
+def _place(given: Mapping[str, object]) -> str:
+    """What is connected to, for messages: never with a password."""
+    host = str(given.get("host") or given.get("hostaddr") or "the local server")
+    port = f":{given['port']}" if given.get("port") else ""
+    return f"PostgreSQL at {host}{port}"
+
+
+def _failure(title: str, message: str, state: str) -> BackstayError:
+    text = " ".join(message.split())
+    low = text.lower()
+    if any(sign in low for sign in _DENIED):
+        return ReplicationDenied(title, cause=text)
+    if any(sign in low for sign in _TOO_LOW):
+        return WalLevelTooLow(title, cause=text)
+    if state in _SHUTDOWN:
+        return SourceUnreachable(title, cause=text)
+    if state or "fatal:" in low:
+        return SourceRefused(title, cause=text)
+    return SourceUnreachable(title, cause=text)

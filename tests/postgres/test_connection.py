@@ -1,0 +1,49 @@
+"""Sessions of a real server, and what is told when one cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+
+from backstay.errors import InvalidRequest, ReplicationDenied, SourceRefused, SourceUnreachable
+from backstay.sources.postgres.connection import Connection
+from tests.postgres.servers import Server, free_port
+
+
+def test_queries_and_the_replication_protocol_work(server: Server) -> None:
+    with Connection(server.url) as plain:
+        assert plain.query("select 1, null, 'ä'") == [["1", None, "ä"]]
+        assert plain.version == 18
+    with Connection(server.url, replication=True) as replication:
+        system, timeline, position, _ = replication.query("IDENTIFY_SYSTEM")[0]
+    assert server.sql("select system_identifier from pg_control_system()") == system
+    assert timeline == "1"
+    assert position is not None
+    assert "/" in position
+
+
+def test_what_is_wrong_has_its_own_error(server: Server) -> None:
+    with pytest.raises(SourceUnreachable, match="cannot connect"):
+        Connection(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres")
+    with pytest.raises(SourceRefused, match="none"):
+        Connection(server.url.replace("/postgres?", "/none?").removesuffix("/postgres") + "/none")
+    with pytest.raises(InvalidRequest, match="address"):
+        Connection("postgresql://[broken/")
+    server.sql("create role watcher login")
+    with pytest.raises(ReplicationDenied) as denied:
+        Connection(server.url.replace("postgres@", "watcher@"), replication=True)
+    assert "REPLICATION" in denied.value.hint
+    with Connection(server.url) as plain, pytest.raises(SourceRefused, match="nowhere"):
+        plain.query("select * from nowhere")
+
+
+def test_a_server_that_goes_away_is_unreachable(server: Server) -> None:
+    with Connection(server.url, replication=True) as replication:
+        server.stop()
+        with pytest.raises(SourceUnreachable):
+            replication.query("IDENTIFY_SYSTEM")
+
+
+def test_a_password_is_in_no_message() -> None:
+    with pytest.raises(SourceUnreachable) as caught:
+        Connection(f"postgresql://me:very-secret@127.0.0.1:{free_port()}/postgres")
+    assert "very-secret" not in f"{caught.value} {caught.value.hint}"
