@@ -85,13 +85,12 @@ class Connection:
 
     # -- COPY
 
-    def begin_copy(self, sql: str) -> None:
-        """Start a command that sends data, such as BASE_BACKUP or START_REPLICATION. Raises as `query` does."""
-        self._connection.send_query(sql.encode())
-        self.next_copy(sql)
+    def begin_copy(self, sql: str) -> list[list[str | None]]:
+        """Start a command that sends data, such as BASE_BACKUP or START_REPLICATION; the rows that come before it.
 
-    def next_copy(self, sql: str = "") -> list[list[str | None]]:
-        """Take results until data follows; the rows that came before it."""
+        Raises as `query` does.
+        """
+        self._connection.send_query(sql.encode())
         rows: list[list[str | None]] = []
         while (result := self._connection.get_result()) is not None:
             status = self._pq.ExecStatus

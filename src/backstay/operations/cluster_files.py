@@ -1,0 +1,268 @@
+"""Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 64 KiB: whole, or patched.
+
+A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored,
+and the snapshot is as whole as any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from backstay.codec.digest import ChunkIds
+from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.contents import chunk_list, content_of
+from backstay.repository.format import RecordKind
+from backstay.repository.nodes import EMPTY, Content, Node
+from backstay.repository.repository import Repository
+from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
+from backstay.sources.postgres.tar_stream import Member, Sink
+
+CHUNK: Final = 64 << 10  # bytes: eight blocks, so that a changed block costs little and a file is few chunks
+DATA: Final = b"data"  # the directory of a snapshot that holds the data directory
+TABLESPACES: Final = b"tablespaces"  # the one that holds the others, by their oids
+LABEL: Final = DATA + b"/backup_label"
+_TYPES: Final = {"file": 0o100000, "directory": 0o040000, "symlink": 0o120000}
+
+
+class Store(Protocol):
+    """What contents are made with."""
+
+    writer: BlobWriter
+    repository: Repository
+
+
+class ClusterFiles:
+    """The files of one backup, by their paths in the snapshot; `earlier` are those of the snapshot before.
+
+    `told` is called now and then with the number of files and bytes that were taken.
+    """
+
+    def __init__(
+        self, store: Store, earlier: Mapping[bytes, Node], reader: BlobReader, told: Callable[[int, int], None]
+    ) -> None:
+        self.nodes: dict[bytes, Node] = {}
+        self.bytes_read = 0
+        self._store, self._earlier, self._reader, self._told = store, earlier, reader, told
+
+    def archive(self, tablespace: int | None) -> Sink:
+        """What takes the members of an archive: of the data directory, or of a tablespace."""
+        root = DATA if tablespace is None else b"%b/%d" % (TABLESPACES, tablespace)
+        return _Archive(self, root)
+
+    def progress(self, done: int) -> None:
+        self._told(len(self.nodes), done)
+
+    def add(self, path: bytes, data: bytes, *, mtime: int) -> None:
+        """A file that is made here."""
+        whole = _Whole(self._store)
+        whole.data(memoryview(data))
+        content, digest = whole.finish()
+        name = path.rpartition(b"/")[2]
+        self.nodes[path] = Node(
+            name, 0o100600, 0, 0, "", "", len(data), mtime * 1_000_000_000, content=content, sha256=digest
+        )
+
+    def member(self, root: bytes, member: Member) -> _Body:
+        """Begin with a member; what takes its bytes."""
+        parent, _, name = (root + b"/" + member.path).rpartition(b"/")
+        if name.startswith(PREFIX) and self._earlier:
+            path = parent + b"/" + name.removeprefix(PREFIX)
+            return _Patched(self._store, self._reader, self._earlier.get(path), path)
+        path = parent + b"/" + name
+        return _Label(self._store) if path == LABEL else _Whole(self._store)
+
+    def place(self, root: bytes, member: Member, body: _Body | None) -> None:
+        """A member is complete."""
+        parent, _, name = (root + b"/" + member.path).rpartition(b"/")
+        if isinstance(body, _Patched):
+            name = name.removeprefix(PREFIX)
+        node = Node(
+            name,
+            _TYPES[member.kind] | member.mode,
+            member.uid,
+            member.gid,
+            member.user,
+            member.group,
+            0,
+            member.mtime * 1_000_000_000,
+        )
+        if body is not None:
+            node.content, node.sha256 = body.finish()
+            node.size = body.size
+        elif member.kind == "symlink":
+            node.target, node.size = member.target, len(member.target)
+        self.nodes[parent + b"/" + name] = node
+
+
+class _Archive:
+    """The sink of one archive."""
+
+    def __init__(self, files: ClusterFiles, root: bytes) -> None:
+        self._files, self._root = files, root
+        self._member: Member | None = None
+        self._body: _Body | None = None
+
+    def begin(self, member: Member) -> None:
+        self._member = member
+        self._body = self._files.member(self._root, member) if member.kind == "file" else None
+
+    def data(self, piece: memoryview) -> None:
+        assert self._body is not None
+        self._files.bytes_read += len(piece)
+        self._body.data(piece)
+
+    def end(self) -> None:
+        assert self._member is not None
+        self._files.place(self._root, self._member, self._body)
+
+
+class _Body(Protocol):
+    size: int  # bytes of the file, once it is finished
+
+    def data(self, piece: memoryview) -> None: ...
+
+    def finish(self) -> tuple[Content, bytes | None]:
+        """The content, and the SHA-256 of the whole file if it was seen."""
+        ...
+
+
+class _Chunks:
+    """Chunks of one file, stored in order."""
+
+    def __init__(self, store: Store) -> None:
+        self._writer, self._repository = store.writer, store.repository
+        self._ids: ChunkIds = store.repository.keyring.chunk_ids
+        self._found: list[bytes] = []
+
+    def put(self, data: bytes | bytearray | memoryview) -> None:
+        chunk = self._ids.of(data)
+        self._writer.put(RecordKind.DATA_PACK, chunk, data)
+        self._found.append(chunk)
+
+    def keep(self, chunk: bytes) -> bool:
+        """Use a chunk that is stored already; false if it is not there any more."""
+        if self._writer.has(chunk):
+            self._found.append(chunk)
+            return True
+        return False
+
+    def content(self) -> Content:
+        if not self._found:
+            return EMPTY
+        return content_of(self._found, self._writer, self._ids, self._repository.listing_chunker)
+
+
+class _Whole:
+    """A file that comes from its beginning to its end."""
+
+    def __init__(self, store: Store) -> None:
+        self._chunks = _Chunks(store)
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray()
+        self.size = 0
+
+    def data(self, piece: memoryview) -> None:
+        self.size += len(piece)
+        self._digest.update(piece)
+        self._buffer += piece
+        while len(self._buffer) >= CHUNK:
+            self._chunks.put(self._buffer[:CHUNK])
+            del self._buffer[:CHUNK]
+
+    def finish(self) -> tuple[Content, bytes | None]:
+        if self._buffer:
+            self._chunks.put(self._buffer)
+        return self._chunks.content(), self._digest.digest()
+
+
+class _Label:
+    """backup_label without the lines that make a server refuse to start from a file that is whole again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._bytes = bytearray()
+        self.size = 0
+
+    def data(self, piece: memoryview) -> None:
+        self._bytes += piece
+
+    def finish(self) -> tuple[Content, bytes | None]:
+        lines = bytes(self._bytes).splitlines(keepends=True)
+        kept = b"".join(line for line in lines if not line.startswith(b"INCREMENTAL FROM"))
+        whole = _Whole(self._store)
+        whole.data(memoryview(kept))
+        self.size = len(kept)
+        return whole.finish()
+
+
+class _Patched:
+    """A file of which only the blocks come that changed; they come in order, and so do the chunks."""
+
+    def __init__(self, store: Store, reader: BlobReader, earlier: Node | None, path: bytes) -> None:
+        self._chunks = _Chunks(store)
+        self._reader, self._path = reader, path
+        self._header = ChangesHeader()
+        self._changes: Changes | None = None
+        self._old = chunk_list(earlier.content or EMPTY, reader) if earlier is not None else []
+        self._old_size = earlier.size if earlier is not None else 0
+        self._block = bytearray()
+        self._next_block = 0  # index of the block that comes next
+        self._chunk = 0  # number of the chunk that is being made
+        self._new: dict[int, bytes] = {}  # its blocks that came
+        self.size = 0
+
+    def data(self, piece: memoryview) -> None:
+        if self._changes is None:
+            self._changes, piece = self._header.feed(piece)
+            if self._changes is None:
+                return
+            self.size = self._changes.length * BLOCK
+        while piece:
+            missing = BLOCK - len(self._block)
+            self._block += piece[:missing]
+            piece = piece[missing:]
+            if len(self._block) == BLOCK:
+                self._take(bytes(self._block))
+                self._block.clear()
+
+    def _take(self, data: bytes) -> None:
+        assert self._changes is not None
+        if self._next_block >= len(self._changes.blocks):
+            raise BackupFailed(f"the server sent more of {self._path!r} than it said")
+        block = self._changes.blocks[self._next_block]
+        self._next_block += 1
+        self._finish_chunks(before=block * BLOCK // CHUNK)
+        self._new[block] = data
+
+    def finish(self) -> tuple[Content, bytes | None]:
+        if self._changes is None or self._block or self._next_block < len(self._changes.blocks):
+            raise BackupFailed(f"the server sent less of {self._path!r} than it said")
+        self._finish_chunks(before=-(-self.size // CHUNK))
+        return self._chunks.content(), None
+
+    def _finish_chunks(self, *, before: int) -> None:
+        while self._chunk < before:
+            self._finish_chunk()
+            self._chunk += 1
+            self._new = {}
+
+    def _finish_chunk(self) -> None:
+        start = self._chunk * CHUNK
+        length = min(CHUNK, self.size - start)
+        old_length = max(0, min(CHUNK, self._old_size - start))
+        old = self._old[self._chunk] if old_length else None
+        if not self._new and old is not None and length == old_length and self._chunks.keep(old):
+            return
+        data = bytearray(length)
+        if old is not None and len(self._new) * BLOCK < length:
+            was = self._reader.chunk(old)
+            if len(was) != old_length:
+                raise CorruptedBackup(f"{self._path!r} of the earlier snapshot is not cut as it should be")
+            data[: min(length, old_length)] = was[:length]
+        for block, new in self._new.items():
+            at = block * BLOCK - start
+            data[at : at + BLOCK] = new
+        self._chunks.put(data)

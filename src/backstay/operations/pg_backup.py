@@ -1,0 +1,344 @@
+"""Back up a PostgreSQL cluster through the replication protocol: its files, and the WAL that makes them consistent.
+
+Each snapshot is whole. From PostgreSQL 17 on only the blocks travel that changed since the last one, if the server
+keeps summaries of its WAL; otherwise all files travel, and what is stored already is not stored again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from backstay import __version__
+from backstay.codec.chunker import LISTINGS
+from backstay.core.clock import ns_from_datetime
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.pipeline import Workers
+from backstay.errors import CorruptedBackup, IdentityMismatch, NotFound
+from backstay.operations.backup_request import check_name
+from backstay.operations.cluster_files import CHUNK, DATA, ClusterFiles
+from backstay.operations.extend_locks import extend_after_backup
+from backstay.operations.node_tree import NodeTree
+from backstay.operations.pg_wal import WalFetch
+from backstay.operations.walk import Item, walk
+from backstay.repository.contents import read_content
+from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.repository import Repository
+from backstay.repository.sessions import Session
+from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.trees import find_node
+from backstay.sources.postgres.base_backup import (
+    INCREMENTAL_FROM,
+    Received,
+    SummariesMissing,
+    receive_base,
+    require_version,
+)
+from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.lsn import format_lsn
+
+MANIFEST: Final = b"backup_manifest"  # as the server sent it: what the next incremental backup begins with
+CHECKPOINT_S: Final = 10.0
+PROGRESS_EVERY_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterBackupOptions:
+    """`full` has all files sent, whatever was stored before."""
+
+    name: str
+    host: str
+    full: bool = False
+    tags: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterBackupResult:
+    """A base backup; positions as PostgreSQL writes them, sizes in bytes. `reason` says why all files were sent."""
+
+    snapshot: str
+    kind: SnapshotKind
+    parent: str | None
+    system_id: int
+    timeline: int
+    start_lsn: str
+    stop_lsn: str
+    stop_time: str
+    files: int
+    bytes: int
+    bytes_received: int
+    bytes_added: int
+    duration_s: float
+    reason: str
+
+
+def source_of(system_id: int) -> str:
+    """What `Manifest.source` says of the backups of a cluster."""
+    return f"postgres:{system_id}"
+
+
+def base_snapshots(repository: Repository, name: str) -> list[Manifest]:
+    """The base backups of this name, oldest first; ones that cannot be read are left out."""
+    live = repository.snapshots.live(on_damage=lambda _name, _error: None)
+    return [found for found in live if found.name == name and found.source.startswith("postgres:")]
+
+
+def back_up_cluster(
+    repository: Repository, url: str, options: ClusterBackupOptions, *, events: EventSink = ignore
+) -> ClusterBackupResult:
+    """Make one base backup.
+
+    Order: slot, files, WAL up to their end, snapshot; each is durable before the next, so that a snapshot that exists
+    can be recovered. A crash leaves packs that no snapshot needs, and WAL that the next backup finds.
+    Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow, IdentityMismatch, VersionUnsupported, SnapshotFenced.
+    """
+    check_name(options.name)
+    with (
+        Connection(url, replication=True) as connection,
+        repository.begin_session() as session,
+    ):
+        session.start_heartbeat()
+        backup = _ClusterBackup(repository, url, options, connection, session, events)
+        manifest, result = backup.run()
+        with session.deciding():
+            repository.confirm_lease()
+            repository.snapshots.commit(manifest)
+    extend_after_backup(repository, manifest.id, events=events)
+    events(Finished(operation="backup"))
+    return result
+
+
+@dataclass(slots=True)
+class _Cluster:
+    """Who answers."""
+
+    system_id: int
+    timeline: int
+    version: str
+    segment_size: int
+
+
+class _ClusterBackup:
+    """One run; its methods are the stages in order."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        url: str,
+        options: ClusterBackupOptions,
+        connection: Connection,
+        session: Session,
+        events: EventSink,
+    ) -> None:
+        self.repository, self.url, self.options = repository, url, options
+        self.connection, self.session, self.events = connection, session, events
+        self.clock = repository.clock
+        self.new_packs: set[bytes] = set()
+        self.reason = ""
+        self.started = self.checkpointed = self.progressed = self.clock.monotonic()
+        self.total = 0
+
+    def run(self) -> tuple[Manifest, ClusterBackupResult]:
+        require_version(self.connection)
+        cluster = self._identify()
+        lost = self.repository.hide_missing_packs()
+        history = base_snapshots(self.repository, self.options.name)
+        base = self._base(cluster, history, lost)
+        with Workers(self.repository.environment.threads, "seal") as sealing:
+            self.writer = self.repository.writer(sealing)
+            try:
+                with WalFetch(self.repository, self.url, cluster.system_id, cluster.segment_size) as wal:
+                    files, received, base = self._receive(base)
+                    wal.fetch(received.start, received.stop)
+                stop_time = self._server_time()
+                files.add(MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
+                tree = NodeTree(files.nodes, mtime_ns=ns_from_datetime(stop_time))
+                root, stat_stream, totals = tree.write(self.repository, self.writer)
+                self.writer.flush()
+                self._index_settled()
+                packs = self._packs()
+                added = self.writer.bytes_added
+            finally:
+                self.writer.close()
+        kind: SnapshotKind = "incremental" if base is not None else "full"
+        previous = history[-1] if history else None
+        now = self.clock.now_ns()
+        duration = self.clock.monotonic() - self.started
+        manifest = Manifest(
+            id=self.session.id,
+            kind=kind,
+            source=source_of(cluster.system_id),
+            host=self.options.host,
+            paths=(b"/" + DATA,),
+            name=self.options.name,
+            tags=self.options.tags,
+            description=self.options.description,
+            time_ns=now,
+            recorded_ns=now,
+            parent=base.id if base is not None else None,
+            previous=previous.id if previous is not None else None,
+            previous_digest=self.repository.snapshots.digest(previous.id) if previous is not None else None,
+            root=root,
+            stat_stream=stat_stream,
+            chunkers={
+                "files": ChunkerInfo("fixed", CHUNK, CHUNK, CHUNK),
+                "listings": ChunkerInfo("fastcdc-nc2", LISTINGS.least, LISTINGS.average, LISTINGS.greatest),
+            },
+            stats=Stats(
+                files=totals.files,
+                dirs=totals.dirs,
+                bytes=totals.bytes,
+                files_new=totals.files,
+                files_changed=0,
+                files_unchanged=0,
+                bytes_read=files.bytes_read,
+                bytes_added=added,
+                errors=0,
+                duration_ns=round(duration * 1e9),
+            ),
+            packs=tuple(sorted(packs)),
+            slots=self.repository.slots.digests(),
+            program=f"backstay {__version__}",
+            consistency=_consistency(cluster, received, stop_time),
+        )
+        result = ClusterBackupResult(
+            snapshot=manifest.id,
+            kind=kind,
+            parent=manifest.parent,
+            system_id=cluster.system_id,
+            timeline=received.stop.timeline,
+            start_lsn=format_lsn(received.start.lsn),
+            stop_lsn=format_lsn(received.stop.lsn),
+            stop_time=stop_time.isoformat(),
+            files=totals.files,
+            bytes=totals.bytes,
+            bytes_received=files.bytes_read,
+            bytes_added=added,
+            duration_s=duration,
+            reason=self.reason,
+        )
+        return manifest, result
+
+    # -- before
+
+    def _identify(self) -> _Cluster:
+        system, timeline, _, _ = self.connection.query("IDENTIFY_SYSTEM")[0]
+        size = self.connection.value("SHOW wal_segment_size")
+        cluster = _Cluster(
+            int(system or 0), int(timeline or 0), self.connection.parameter("server_version"), _bytes(size)
+        )
+        for manifest in base_snapshots(self.repository, self.options.name):
+            if manifest.source != source_of(cluster.system_id):
+                known = manifest.source.partition(":")[2]
+                raise IdentityMismatch(
+                    f"{self.connection.place} is not the cluster that {self.options.name} names",
+                    cause=f"its system identifier is {cluster.system_id}, that of the backups is {known}",
+                )
+        return cluster
+
+    def _base(self, cluster: _Cluster, history: list[Manifest], lost: set[bytes]) -> Manifest | None:
+        """The snapshot since which only changes are to be sent."""
+        log = self.repository.collections
+        usable = [found for found in history if log.may_build_on(found.id) and lost.isdisjoint(found.packs)]
+        on_timeline = [found for found in usable if found.consistency.get("timeline") == str(cluster.timeline)]
+        if self.options.full:
+            self.reason = "all files were asked for"
+        elif self.connection.version < INCREMENTAL_FROM:
+            self.reason = f"PostgreSQL {self.connection.version} cannot tell what changed"
+        elif not on_timeline:
+            self.reason = "there is no earlier base backup of this timeline" if history else "it is the first one"
+        elif self.connection.value("SHOW summarize_wal") != "on":
+            self.reason = "summarize_wal is off"
+        else:
+            return on_timeline[-1]
+        return None
+
+    # -- the files
+
+    def _receive(self, base: Manifest | None) -> tuple[ClusterFiles, Received, Manifest | None]:
+        """Everything that the server sends; without a base when it cannot do with one."""
+        if base is not None:
+            try:
+                earlier = self._manifest_of(base)
+                return *self._receive_with(base, earlier), base
+            except SummariesMissing as error:
+                self.reason = error.cause
+            except (CorruptedBackup, NotFound) as error:
+                self.reason = f"the earlier base backup cannot be used: {error}"
+            self.events(Warned(message=f"all files are sent: {self.reason}"))
+        return *self._receive_with(None, None), None
+
+    def _receive_with(self, base: Manifest | None, earlier: bytes | None) -> tuple[ClusterFiles, Received]:
+        nodes = self._nodes_of(base) if base is not None else {}
+        files = ClusterFiles(self, nodes, self.repository.reader, self._told)
+        self.events(Started(operation="backup", total_files=len(nodes)))
+        received = receive_base(self.connection, files, label=f"backstay {self.options.name}", earlier=earlier)
+        return files, received
+
+    def _manifest_of(self, base: Manifest) -> bytes:
+        node = find_node(base.root, b"/" + MANIFEST, self.repository.reader)
+        if node is None:
+            raise NotFound(f"snapshot {base.id} holds no manifest of the server")
+        return b"".join(map(bytes, read_content(node.content or EMPTY, self.repository.reader)))
+
+    def _nodes_of(self, base: Manifest) -> dict[bytes, Node]:
+        visits = walk(base.root, self.repository.reader)
+        return {visit.path.lstrip(b"/"): visit.node for visit in visits if isinstance(visit, Item)}
+
+    def _told(self, files: int, done: int) -> None:
+        """The server tells how far it is: time for what is done now and then."""
+        now = self.clock.monotonic()
+        if now - self.progressed >= PROGRESS_EVERY_S:
+            self.progressed = now
+            self.events(Progress(files=files, bytes=done, current=""))
+        if now - self.checkpointed >= CHECKPOINT_S:
+            self.checkpointed = now
+            self.writer.turn()
+        self._index_settled()
+
+    def _index_settled(self) -> None:
+        """Make durable chunks findable: a crash leaves a repository that the next run builds upon."""
+        for packs, _ in self.writer.settled():
+            if packs:
+                self.new_packs.update(pack.digest for pack in packs)
+                self.repository.index.write(packs)
+
+    def _packs(self) -> set[bytes]:
+        index = self.repository.index
+        return self.new_packs | {index.pack(number).digest for number in self.writer.reused}
+
+    # -- the end
+
+    def _server_time(self) -> datetime:
+        """The server's own clock: recovery targets are compared with it."""
+        with Connection(self.url) as plain:
+            microseconds = plain.value("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+        return datetime.fromtimestamp(int(microseconds) / 1e6, UTC)
+
+
+def _consistency(cluster: _Cluster, received: Received, stop_time: datetime) -> dict[str, str]:
+    """What a recovery has to know."""
+    facts = {
+        "system_id": str(cluster.system_id),
+        "timeline": str(received.stop.timeline),
+        "start_lsn": format_lsn(received.start.lsn),
+        "stop_lsn": format_lsn(received.stop.lsn),
+        "stop_time": stop_time.isoformat(),
+        "version": cluster.version,
+        "segment_size": str(cluster.segment_size),
+    }
+    for space in received.tablespaces:
+        facts[f"tablespace.{space.oid}"] = space.location.decode("utf-8", "backslashreplace")
+    return facts
+
+
+def _bytes(text: str) -> int:
+    """`16MB` and the like, as SHOW prints them."""
+    units = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+    digits = text.rstrip("kMGB")
+    return int(digits) * units.get(text[len(digits) :], 1)
+
+
+__all__ = ["ClusterBackupOptions", "ClusterBackupResult", "back_up_cluster", "base_snapshots", "source_of"]

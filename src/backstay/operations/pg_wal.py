@@ -1,0 +1,137 @@
+"""The WAL of one base backup, fetched beside it: a snapshot is recoverable whether a receiver runs or not."""
+
+from __future__ import annotations
+
+import os
+import struct
+from types import TracebackType
+from typing import Final, Self
+
+from backstay.errors import SourceUnreachable
+from backstay.repository.repository import Repository
+from backstay.repository.wal import StoredFile
+from backstay.sources.postgres.base_backup import Position
+from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.lsn import format_lsn, segment_name
+
+PATIENCE_S: Final = 60.0  # for the server to send what it has written
+SWITCH_S: Final = 5.0  # for it to fill up the last segment; a part of it is enough
+_DATA_HEADER: Final = 25  # bytes in front of WAL data: w, start, end, time
+_FEEDBACK: Final = struct.Struct(">cQQQqB")
+
+
+class _Tail:
+    """WAL that was received and is not stored yet, from the start of a segment on."""
+
+    def __init__(self, start: int) -> None:
+        self.start, self.data = start, bytearray()
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+    def add(self, start: int, data: bytes) -> None:
+        """Raises SourceUnreachable for what does not follow."""
+        if start != self.end:
+            raise SourceUnreachable(
+                "the server's WAL does not hang together",
+                cause=f"{format_lsn(start)} came after {format_lsn(self.end)}",
+            )
+        self.data += data
+
+    def take(self, size: int) -> bytes:
+        """The first bytes, which are no more part of it."""
+        taken = bytes(self.data[:size])
+        del self.data[:size]
+        self.start += size
+        return taken
+
+
+class WalFetch:
+    """Holds the server's WAL by a temporary slot from its making on, and stores what is asked for."""
+
+    def __init__(self, repository: Repository, url: str, system: int, segment_size: int) -> None:
+        """Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow."""
+        self._wal, self._clock = repository.wal, repository.clock
+        self._system, self._size = system, segment_size
+        self._connection = Connection(url, replication=True)
+        self._slot = f"backstay_base_{os.getpid()}"
+        try:
+            self._connection.query(f'CREATE_REPLICATION_SLOT "{self._slot}" TEMPORARY PHYSICAL (RESERVE_WAL)')
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def fetch(self, start: Position, stop: Position) -> None:
+        """Make all WAL between two positions of a timeline durable, as whole segments as far as they are complete.
+
+        What is stored already is not fetched. Raises SourceUnreachable, WalConflict and others.
+        """
+        first = self._first_missing(start, stop)
+        if first >= stop.lsn:
+            return
+        at = f"{format_lsn(first)} TIMELINE {stop.timeline}"
+        self._connection.begin_copy(f'START_REPLICATION SLOT "{self._slot}" PHYSICAL {at}')
+        self._store(_Tail(first), stop)
+
+    def _store(self, tail: _Tail, stop: Position) -> None:
+        since = self._clock.monotonic()
+        while True:
+            if len(tail.data) >= self._size:
+                self._wal.store(self._system, self._name(tail, stop), tail.take(self._size))
+                if tail.start >= stop.lsn:
+                    return
+                continue
+            idle = self._clock.monotonic() - since
+            if tail.end >= stop.lsn and idle > SWITCH_S:
+                self._wal.store_part(self._system, self._name(tail, stop), 0, bytes(tail.data))
+                return
+            if self._receive(tail):
+                since = self._clock.monotonic()
+            elif idle > PATIENCE_S:
+                raise SourceUnreachable(
+                    f"{self._connection.place} does not send its WAL",
+                    cause=f"nothing came for {PATIENCE_S:.0f} s, and {format_lsn(stop.lsn)} was not reached",
+                )
+
+    def _name(self, tail: _Tail, stop: Position) -> str:
+        return segment_name(stop.timeline, tail.start, self._size)
+
+    def _first_missing(self, start: Position, stop: Position) -> int:
+        """From where on WAL is missing: the start of a segment, or the end."""
+        stored = self._wal.files(self._system)
+        at = start.lsn - start.lsn % self._size
+        while at < stop.lsn:
+            found = stored.get(segment_name(start.timeline, at, self._size), StoredFile())
+            if found.reach is not None:
+                return stop.lsn if at + found.reach >= stop.lsn else at
+            at += self._size
+        return at
+
+    def _receive(self, tail: _Tail) -> bool:
+        """Take what has come; false if there was no WAL in it, or nothing came for a moment."""
+        message = self._connection.message(block=False)
+        if message == b"":
+            if not self._connection.wait(0.2):
+                return False
+            message = self._connection.message(block=False)
+        if message is None:
+            raise SourceUnreachable(f"{self._connection.place} ended the stream of its WAL")
+        if message[:1] == b"w":
+            tail.add(int.from_bytes(message[1:9], "big"), message[_DATA_HEADER:])
+            return True
+        if message[:1] == b"k" and message[17:18] == b"\1":
+            self._connection.send(_FEEDBACK.pack(b"r", tail.end, tail.end, 0, 0, 0))
+        return False
+
+    def close(self) -> None:
+        """Let go of the slot, which ends with its connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
