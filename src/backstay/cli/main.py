@@ -185,7 +185,10 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
-    "pg": ("Whole PostgreSQL clusters, and recovery to any point in time.", {"backup": pg.pg_backup}),
+    "pg": (
+        "Whole PostgreSQL clusters, and recovery to any point in time.",
+        {"backup": pg.pg_backup, "restore": pg.pg_restore},
+    ),
     "repair": (
         "Mend a damaged repository.",
         {"index": care.repair_index, "snapshots": care.repair_snapshots, "packs": care.repair_packs},

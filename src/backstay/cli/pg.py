@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from typing import Annotated
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backstay.cli import default_repository
-from backstay.cli.context import context_of
+from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.quantities import format_duration, format_size, plural
+from backstay.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget
 
 NAME = "NAME"
 _NAMED = "What the cluster is called in the repository."
@@ -54,3 +60,127 @@ def pg_backup(
 
     context.result(dataclasses.asdict(result), show)
     return 0
+
+
+def pg_restore(
+    ctx: typer.Context,
+    name: Annotated[str, option(NAME, _NAMED)],
+    to: Annotated[Path, option("DIR", "The data directory to write: empty, or not there yet.")],
+    snapshot: Annotated[str, argument("ID", "The base backup; the best one for the target if not given.")] = "latest",
+    at: Annotated[str | None, option("TIME", "Recover to this time; it must have a zone.")] = None,
+    lsn: Annotated[str | None, option("LSN", "Recover to this position, such as 16/B374D848.")] = None,
+    xid: Annotated[int | None, option("XID", "Recover to this transaction.", min=3)] = None,
+    restore_point: Annotated[
+        str | None, option("POINT", "Recover to what pg_create_restore_point gave this name.")
+    ] = None,
+    immediate: Annotated[bool, flag("Recover only until the base backup is consistent.", "--immediate")] = False,
+    timeline: Annotated[int | None, option("N", "Along this timeline; the newest if not given.", min=1)] = None,
+    tablespaces: Annotated[
+        Path | None, option("DIR", "Where tablespaces go, each by its oid; DIR.tablespaces if not given.")
+    ] = None,
+    parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
+    dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
+) -> int:
+    """Write a data directory that recovers to a target when its server is started."""
+    from backstay.operations.pg_plan import plan_recovery
+    from backstay.operations.pg_restore import require_empty, restore_cluster
+
+    context = context_of(ctx)
+    target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
+    require_empty(to)
+    with context.open() as repository:
+        plan = plan_recovery(repository, name, snapshot, target)
+        if dry_run:
+            context.result(_plan_document(plan), lambda: _show_plan(context, plan))
+            return 0
+        with context.watching() as events:
+            result = restore_cluster(
+                repository, plan, to.absolute(), tablespaces=tablespaces, parallel=parallel, events=events
+            )
+
+    def show() -> None:
+        _show_plan(context, plan)
+        context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
+        for place in result.tablespaces:
+            context.say(f"a tablespace lies in {place}")
+        context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
+
+    for problem in result.problems[:20]:
+        context.warn(problem)
+    context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False}, show)
+    return 0
+
+
+def _target(
+    context: Context,
+    at: str | None,
+    lsn: str | None,
+    xid: int | None,
+    point: str | None,
+    timeline: int | None,
+    *,
+    immediate: bool,
+) -> RecoveryTarget:
+    """The one target that was given. Raises InvalidRequest for several, and for a time without a zone."""
+    from backstay.operations.pg_plan import RecoveryTarget
+    from backstay.sources.postgres.lsn import parse_lsn
+
+    given = [value for value in (at, lsn, xid, point, immediate or None) if value is not None]
+    if len(given) > 1:
+        raise InvalidRequest(
+            "a recovery has one target",
+            cause="more than one of --at, --lsn, --xid, --restore-point and --immediate is given",
+            hint="give the one that is meant",
+        )
+    if at is not None:
+        return RecoveryTarget(kind="time", time=_moment(context, at), timeline=timeline)
+    if lsn is not None:
+        return RecoveryTarget(kind="lsn", lsn=parse_lsn(lsn), timeline=timeline)
+    if xid is not None:
+        return RecoveryTarget(kind="xid", xid=xid, timeline=timeline)
+    if point is not None:
+        return RecoveryTarget(kind="name", name=point, timeline=timeline)
+    return RecoveryTarget(kind="immediate" if immediate else "latest", timeline=timeline)
+
+
+def _moment(context: Context, text: str) -> datetime:
+    """A time that means the same to everybody."""
+    from backstay.core.times import parse_moment
+
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return parse_moment(text, now=context.clock.now(), zone=UTC)
+    if moment.tzinfo is None:
+        raise InvalidRequest(
+            f"{text!r} is a time without a zone",
+            cause="the server and this machine may be in different ones, and a wrong hour is lost data",
+            hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
+        )
+    return moment.astimezone(UTC)
+
+
+def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    return {
+        "dry_run": True,
+        "snapshot": plan.base.id,
+        "target": str(plan.target),
+        "timeline": plan.path.last,
+        "segments": [file.name for file in plan.segments],
+        "wal_bytes": plan.wal_bytes,
+        "end_lsn": format_lsn(plan.end_lsn),
+        "last_commit": plan.last_commit.isoformat() if plan.last_commit is not None else None,
+    }
+
+
+def _show_plan(context: Context, plan: RecoveryPlan) -> None:
+    base = plan.base
+    context.say(f"base backup {base.id} of {base.consistency['stop_time']}, {base.consistency['stop_lsn']}")
+    span = f", {plan.segments[0].name} to {plan.segments[-1].name}" if plan.segments else ""
+    context.say(
+        f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)}){span}, timeline {plan.path.last}"
+    )
+    last = plan.last_commit.isoformat(sep=" ") if plan.last_commit is not None else "none since the base backup"
+    context.say(f"recovers to {plan.target}; last commit: {last}")

@@ -65,6 +65,15 @@ class ClusterFiles:
             name, 0o100600, 0, 0, "", "", len(data), mtime * 1_000_000_000, content=content, sha256=digest
         )
 
+    def own_directories(self) -> None:
+        """Give the directories that the server sends no member for to whom the files in them belong."""
+        for path, node in list(self.nodes.items()):
+            top = path.split(b"/")[: 2 if path.startswith(TABLESPACES) else 1]
+            if len(top) < path.count(b"/") + 1 and b"/".join(top) not in self.nodes:
+                self.nodes[b"/".join(top)] = Node(
+                    top[-1], 0o040700, node.uid, node.gid, node.user, node.group, 0, node.mtime_ns
+                )
+
     def member(self, root: bytes, member: Member) -> _Body:
         """Begin with a member; what takes its bytes."""
         parent, _, name = (root + b"/" + member.path).rpartition(b"/")

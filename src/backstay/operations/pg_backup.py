@@ -154,6 +154,7 @@ class _ClusterBackup:
                     wal.fetch(received.start, received.stop)
                 stop_time = self._server_time()
                 files.add(MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
+                files.own_directories()
                 tree = NodeTree(files.nodes, mtime_ns=ns_from_datetime(stop_time))
                 root, stat_stream, totals = tree.write(self.repository, self.writer)
                 self.writer.flush()

@@ -1,0 +1,49 @@
+"""backup_manifest: files and their checksums (PostgreSQL documentation, "Backup Manifest Format")."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from backstay.sources.postgres.lsn import format_lsn
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A regular file: its path below the data directory, size in bytes, time in seconds since 1970, and SHA-256."""
+
+    path: bytes
+    size: int
+    mtime: float
+    sha256: bytes
+
+
+def write_manifest(files: Iterable[ManifestFile], *, system: int, timeline: int, start: int, stop: int) -> bytes:
+    """The manifest of version 2, whose last line is the checksum of those before; `start` and `stop` are positions."""
+    shown = ",\n".join(json.dumps(_file(file)) for file in files)
+    wal = {"Timeline": timeline, "Start-LSN": format_lsn(start), "End-LSN": format_lsn(stop)}
+    body = (
+        '{ "PostgreSQL-Backup-Manifest-Version": 2,\n'
+        f'"System-Identifier": {system},\n'
+        f'"Files": [\n{shown}\n],\n'
+        f'"WAL-Ranges": [\n{json.dumps(wal)}\n],\n'
+    )
+    return (body + f'"Manifest-Checksum": "{hashlib.sha256(body.encode()).hexdigest()}"}}\n').encode()
+
+
+def _file(file: ManifestFile) -> dict[str, object]:
+    try:
+        name: dict[str, object] = {"Path": file.path.decode("utf-8")}
+    except UnicodeDecodeError:
+        name = {"Encoded-Path": file.path.hex()}
+    moment = datetime.fromtimestamp(file.mtime, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+    return {
+        **name,
+        "Size": file.size,
+        "Last-Modified": moment,
+        "Checksum-Algorithm": "SHA256",
+        "Checksum": file.sha256.hex(),
+    }

@@ -1,0 +1,66 @@
+"""What turns a restored data directory into one that recovers by itself: settings, and the WAL staged in it.
+
+PostgreSQL documentation, "Continuous Archiving and Point-in-Time Recovery" and "Archive Recovery". The server asks for
+one file after the other; every answer but success and "there is no more" must stop it, because it would take an
+error for the end of the WAL and go on without what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+STAGED: Final = "backstay_wal"  # the directory with the WAL, within the data directory
+FETCH: Final = "get"  # the script in it
+SIGNAL: Final = "recovery.signal"
+SETTINGS: Final = "postgresql.auto.conf"
+_STOP: Final = 126  # an exit status up to 125 means to PostgreSQL that there is no more WAL
+
+
+def settings(target: Mapping[str, str], *, timeline: int) -> str:
+    """Lines for postgresql.auto.conf, which count more than what stands above them."""
+    given = {
+        "restore_command": f'sh {STAGED}/{FETCH} "%f" "%p"',
+        "recovery_end_command": f"rm -rf {STAGED}",
+        "recovery_target_timeline": str(timeline),
+        **{name: "" for name in _TARGETS if name not in target},
+        **target,
+    }
+    lines = ["# recovery from a backup, written by backstay"]
+    lines += [f"{name} = {_quoted(value)}" for name, value in given.items()]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+# All are written, those that are not used as empty: one left over from an earlier recovery would be a second target.
+_TARGETS: Final = (
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_lsn",
+    "recovery_target_xid",
+    "recovery_target_name",
+)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def fetch_script(last_segment: str) -> str:
+    """A shell script that hands out the staged WAL, of which `last_segment` is the last file."""
+    return f"""# Written by backstay: hands the WAL that lies beside this file to a server that recovers.
+# Status 1 says that the WAL ends here; anything that should be there and is not must stop the server (status {_STOP}).
+here=${{0%/*}}
+if [ -f "$here/$1" ]; then
+  cp "$here/$1" "$2" && exit 0
+  exit {_STOP}
+fi
+case "$1" in
+  *[!0-9A-F]*) exit 1 ;; # histories of timelines that were not asked for
+esac
+segment=${{1#????????}}
+for other in "$here"/????????"$segment"; do
+  [ -f "$other" ] && exit 1 # it lies on another timeline, for which the server asks next
+done
+expr "X$segment" \\> "X{last_segment[8:]}" >/dev/null && exit 1
+exit {_STOP}
+"""
