@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Protocol
 
 import pytest
 
+from backstay.repository.repository import Repository
+from backstay.storage.local import LocalStorage
+from tests.operations.copies import SECRET
 from tests.postgres.servers import Server
 
 
@@ -19,11 +23,19 @@ class StartServer(Protocol):
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
+def place() -> Iterator[Path]:
+    """A directory for servers. Those that pytest makes are for their owner alone, and servers do not run as root."""
+    with tempfile.TemporaryDirectory(prefix="backstay-pg-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o755)
+        yield Path(made) / "servers"
+
+
+@pytest.fixture
+def start_server(place: Path) -> Iterator[StartServer]:
     with ExitStack() as running:
 
         def start(name: str = "data", *, version: int = 18, **settings: object) -> Server:
-            server = Server(tmp_path / "servers", version=version, name=name)
+            server = Server(place, version=version, name=name)
             running.callback(server.stop)
             return server.create(**settings)
 
@@ -34,3 +46,9 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def server(start_server: StartServer) -> Server:
     """A cluster of the newest version."""
     return start_server()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET) as repository:
+        yield repository

@@ -69,17 +69,7 @@ class Server:
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         place.mkdir(parents=True, exist_ok=True)
-        self._open_up()
-
-    def _open_up(self) -> None:
-        """Let nobody in: the directories of tests are closed to others."""
-        if not AS_ROOT:
-            return
-        self.own(self.place)
-        for directory in self.place.parents:
-            mode = directory.stat().st_mode
-            if not mode & 0o001:
-                directory.chmod(mode | 0o011)
+        self.own(place)
 
     def own(self, path: Path) -> None:
         """Give a directory to the user of the server."""

@@ -70,9 +70,7 @@ class ClusterFiles:
         for path, node in list(self.nodes.items()):
             top = path.split(b"/")[: 2 if path.startswith(TABLESPACES) else 1]
             if len(top) < path.count(b"/") + 1 and b"/".join(top) not in self.nodes:
-                self.nodes[b"/".join(top)] = Node(
-                    top[-1], 0o040700, node.uid, node.gid, node.user, node.group, 0, node.mtime_ns
-                )
+                self.nodes[b"/".join(top)] = Node(top[-1], 0o040700, node.uid, node.gid, "", "", 0, node.mtime_ns)
 
     def member(self, root: bytes, member: Member) -> _Body:
         """Begin with a member; what takes its bytes."""
@@ -93,8 +91,8 @@ class ClusterFiles:
             _TYPES[member.kind] | member.mode,
             member.uid,
             member.gid,
-            member.user,
-            member.group,
+            "",  # the server always writes "postgres" here, whoever it runs as
+            "",
             0,
             member.mtime * 1_000_000_000,
         )

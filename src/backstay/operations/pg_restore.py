@@ -134,6 +134,7 @@ class _ClusterRestore:
         late = frozenset({self.root + b"/" + CONTROL, self.root + b"/" + _MAP, *links})
         self._restore(self.root, self.target, _Chooser(late, only=False))
         for oid, place in self.places.items():
+            self._told(partial(self._make, place.parent), "make the directory of tablespaces")
             self._restore(b"/" + TABLESPACES + b"/" + oid, place, _Chooser(frozenset(), only=False))
             self._told(partial(self._link, oid, place), "link a tablespace")
         self._told(self._write_wal, "stage the WAL")
@@ -172,6 +173,12 @@ class _ClusterRestore:
         self.files += result.files
         self.bytes += result.bytes
         self.problems += [f"{printable(problem.path)}: {problem.message}" for problem in result.problems]
+
+    def _make(self, place: Path) -> None:
+        """A directory above tablespaces, which the server must be able to enter; one that is there stays as it is."""
+        if not place.exists():
+            place.mkdir(0o700, parents=True)
+            self._own(place)
 
     def _link(self, oid: bytes, place: Path) -> None:
         os.symlink(os.fsencode(place), os.fsencode(self.target / _LINKS.decode()) + b"/" + oid)
@@ -228,6 +235,7 @@ class _ClusterRestore:
         facts = plan.base.consistency
         data = write_manifest(
             list(self._manifest_files()),
+            version=int(facts["version"].partition(".")[0]),
             system=plan.system,
             timeline=int(facts["timeline"]),
             start=parse_lsn(facts["start_lsn"]),

@@ -187,6 +187,8 @@ class Connection:
     def _require(self, result: PGresult, sql: str, *wanted: int) -> None:
         if result.status in wanted:
             return
+        while self._connection.get_result() is not None:  # so that the session is ready for another command
+            pass
         state = (result.error_field(self._pq.DiagnosticField.SQLSTATE) or b"").decode()
         primary = result.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)
         message = primary.decode(errors="replace") if primary else self._message()

@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from backstay.sources.postgres.lsn import format_lsn
+
+_NAMES_CLUSTER: Final = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +24,18 @@ class ManifestFile:
     sha256: bytes
 
 
-def write_manifest(files: Iterable[ManifestFile], *, system: int, timeline: int, start: int, stop: int) -> bytes:
-    """The manifest of version 2, whose last line is the checksum of those before; `start` and `stop` are positions."""
+def write_manifest(
+    files: Iterable[ManifestFile], *, version: int, system: int, timeline: int, start: int, stop: int
+) -> bytes:
+    """The manifest as a server of this major version makes it; `start` and `stop` are positions.
+
+    Its last line is the checksum of those before it. From 17 on it names the cluster.
+    """
     shown = ",\n".join(json.dumps(_file(file)) for file in files)
     wal = {"Timeline": timeline, "Start-LSN": format_lsn(start), "End-LSN": format_lsn(stop)}
+    identity = f'2,\n"System-Identifier": {system}' if version >= _NAMES_CLUSTER else "1"
     body = (
-        '{ "PostgreSQL-Backup-Manifest-Version": 2,\n'
-        f'"System-Identifier": {system},\n'
+        f'{{ "PostgreSQL-Backup-Manifest-Version": {identity},\n'
         f'"Files": [\n{shown}\n],\n'
         f'"WAL-Ranges": [\n{json.dumps(wal)}\n],\n'
     )

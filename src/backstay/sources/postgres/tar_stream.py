@@ -25,8 +25,6 @@ class Member:
     mode: int  # permissions alone
     uid: int
     gid: int
-    user: str
-    group: str
     size: int
     mtime: int  # seconds since 1970
     target: bytes
@@ -118,8 +116,6 @@ def _member(header: bytes) -> Member:
         mode=_number(header[100:108]) & 0o7777,
         uid=_number(header[108:116]),
         gid=_number(header[116:124]),
-        user=_text(header[265:297]).decode("utf-8", "replace"),
-        group=_text(header[297:329]).decode("utf-8", "replace"),
         size=size,
         mtime=_number(header[136:148]),
         target=_text(header[157:257]),

@@ -1,0 +1,207 @@
+"""Base backups of real servers: whole, or of what changed; each snapshot restores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.core.events import Event, Warned
+from backstay.errors import BackstayError, IdentityMismatch, ReplicationDenied, RestoreConflict, SourceUnreachable
+from backstay.operations.pg_backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster, base_snapshots
+from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
+from backstay.operations.pg_restore import restore_cluster
+from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.repository.repository import Repository
+from tests.postgres.conftest import StartServer
+from tests.postgres.servers import Server, free_port
+
+OPTIONS = ClusterBackupOptions(name="main", host="here")
+
+
+def back_up(repository: Repository, server: Server, *, full: bool = False) -> ClusterBackupResult:
+    return back_up_cluster(repository, server.url, ClusterBackupOptions(name="main", host="here", full=full))
+
+
+def recovered(
+    repository: Repository, server: Server, name: str, *, snapshot: str = "latest", target: RecoveryTarget | None = None
+) -> Server:
+    """A server that has recovered from a backup, to the end of its WAL if not said otherwise."""
+    copy = Server(server.place, version=server.version, name=name)
+    plan = plan_recovery(repository, "main", snapshot, target or RecoveryTarget())
+    restore_cluster(repository, plan, copy.data)
+    verified = copy.tool("pg_verifybackup", "-n", "-i", "backstay_wal", copy.data, check=False)
+    assert verified.returncode == 0, verified.stderr
+    copy.own(copy.data)
+    copy.configure("postgresql.auto.conf", port=copy.port)
+    copy.start()
+    copy.wait_until_promoted()
+    return copy
+
+
+def state(server: Server) -> str:
+    return server.sql("select count(*), sum(hashtext(v)) from t") + "|" + server.sql("select count(*) from u")
+
+
+@pytest.fixture
+def stopping() -> Iterator[list[Server]]:
+    """Servers to be stopped at the end."""
+    servers: list[Server] = []
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def fill(server: Server) -> None:
+    server.sql("create table t as select i id, md5(i::text) v from generate_series(1, 60000) i")
+    server.sql("create table u(x int); insert into u select generate_series(1, 20000)")
+    server.sql("vacuum")
+
+
+@pytest.mark.parametrize("version", [18, 16])
+def test_each_base_backup_restores_alone(
+    repository: Repository, start_server: StartServer, stopping: list[Server], version: int
+) -> None:
+    server = start_server(version=version)
+    fill(server)
+    results, states = [back_up(repository, server)], [state(server)]
+    server.sql(
+        "update t set v = md5(v) where id % 3000 = 7; insert into t select i, 'new' from generate_series(1, 3000) i"
+    )
+    server.sql("truncate u; create table w as select 1 x")
+    results.append(back_up(repository, server))
+    states.append(state(server))
+    server.sql("delete from t where id > 30000; insert into u values (7)")
+    server.sql("vacuum t")  # which makes it shorter
+    results.append(back_up(repository, server))
+    states.append(state(server))
+    kinds = [result.kind for result in results]
+    assert kinds == (["full", "incremental", "incremental"] if version >= 17 else ["full"] * 3)
+    assert results[1].bytes_added < results[0].bytes_added / 2
+    if version >= 17:
+        assert results[2].bytes_received < results[0].bytes_received / 3
+    else:
+        assert "cannot tell" in results[2].reason
+    for result, expected in zip(results, states, strict=True):
+        target = RecoveryTarget(kind="immediate")
+        copy = recovered(repository, server, f"copy-{result.snapshot}", snapshot=result.snapshot, target=target)
+        stopping.append(copy)
+        assert state(copy) == expected
+        if version == 18:  # the other installation has no amcheck
+            where = ("-h", "127.0.0.1", "-p", copy.port, "-U", "postgres", "-d", "postgres")
+            copy.tool("pg_amcheck", *where, "--install-missing", "--heapallindexed")
+        copy.stop()
+    report = run_verify(repository, options=VerifyOptions(read_data=1))
+    assert report.ok
+
+
+def test_tablespaces_never_go_where_they_lay(repository: Repository, server: Server, stopping: list[Server]) -> None:
+    space = server.place / "space"
+    space.mkdir()
+    server.own(space)
+    server.sql(f"create tablespace other location '{space}'")
+    server.sql("create table u tablespace other as select generate_series(1, 1000) x; create table t(id int, v text)")
+    back_up(repository, server)
+    server.sql("insert into u values (7)")
+    result = back_up(repository, server)
+    assert result.kind == "incremental"
+    before = sorted(path.stat().st_mtime_ns for path in space.rglob("*"))
+    copy = recovered(repository, server, "copy")
+    stopping.append(copy)
+    assert copy.sql("select count(*) from u") == "1001"
+    place = copy.sql("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'other'")
+    assert Path(place).parent == copy.data.with_name("copy.tablespaces")
+    assert sorted(path.stat().st_mtime_ns for path in space.rglob("*")) == before
+
+
+def test_a_server_without_summaries_sends_everything(repository: Repository, start_server: StartServer) -> None:
+    server = start_server(summarize_wal="off")
+    fill(server)
+    back_up(repository, server)
+    result = back_up(repository, server)
+    assert result.kind == "full"
+    assert result.reason == "summarize_wal is off"
+    assert result.bytes_added < 3 << 20  # what was stored already is not stored again
+
+
+def test_a_server_that_lost_its_summaries_sends_everything(repository: Repository, server: Server) -> None:
+    fill(server)
+    back_up(repository, server)
+    server.stop("fast")
+    for file in (server.data / "pg_wal" / "summaries").iterdir():
+        file.unlink()
+    server.configure("postgresql.conf", summarize_wal="off")
+    server.start()
+    server.sql("create table x as select 1; select pg_switch_wal()")
+    server.sql("checkpoint")
+    server.stop("fast")
+    server.configure("postgresql.conf", summarize_wal="on")
+    server.start()
+    warnings: list[str] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Warned):
+            warnings.append(event.message)
+
+    result = back_up_cluster(repository, server.url, OPTIONS, events=sink)
+    assert (result.kind == "full") == bool(warnings)
+    assert plan_recovery(repository, "main", result.snapshot, RecoveryTarget()).segments
+
+
+def test_a_lost_parent_makes_a_full_one(repository: Repository, server: Server) -> None:
+    fill(server)
+    first = back_up(repository, server)
+    for info in list(repository.backend.list("packs/")):
+        repository.backend.delete(info.name)
+    result = back_up(repository, server)
+    assert result.kind == "full"
+    assert result.parent is None
+    assert result.bytes_added > first.bytes_added / 2
+
+
+def test_another_cluster_under_the_same_name_is_refused(repository: Repository, start_server: StartServer) -> None:
+    one = start_server("one")
+    back_up(repository, one)
+    one.stop()
+    two = start_server("two")
+    with pytest.raises(IdentityMismatch, match="main"):
+        back_up(repository, two)
+    assert len(base_snapshots(repository, "main")) == 1
+
+
+def test_a_running_or_filled_directory_is_left_alone(repository: Repository, server: Server, tmp_path: Path) -> None:
+    back_up(repository, server)
+    plan = plan_recovery(repository, "main", "latest", RecoveryTarget())
+    with pytest.raises(RestoreConflict) as caught:
+        restore_cluster(repository, plan, server.data)
+    assert "server runs" in caught.value.cause
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled" / "mine").touch()
+    with pytest.raises(RestoreConflict):
+        restore_cluster(repository, plan, tmp_path / "filled")
+    assert server.sql("select 1") == "1"
+
+
+def test_a_damaged_pack_leaves_a_directory_that_does_not_start(
+    repository: Repository, server: Server, tmp_path: Path
+) -> None:
+    fill(server)
+    back_up(repository, server)
+    plan = plan_recovery(repository, "main", "latest", RecoveryTarget())
+    largest = max(repository.backend.list("packs/"), key=lambda info: info.size)
+    data = bytearray(repository.backend.retrieve(largest.name))
+    data[len(data) // 3] ^= 1
+    repository.backend.store(largest.name, bytes(data), overwrite=True)
+    with pytest.raises(BackstayError):
+        restore_cluster(repository, plan, tmp_path / "copy")
+    assert not (tmp_path / "copy" / "global" / "pg_control").exists()
+
+
+def test_who_may_not_or_is_not_there_is_told(repository: Repository, server: Server) -> None:
+    with pytest.raises(SourceUnreachable):
+        back_up_cluster(repository, f"postgresql://postgres@127.0.0.1:{free_port()}/x", OPTIONS)
+    server.sql("create role watcher login")
+    with pytest.raises(ReplicationDenied):
+        back_up_cluster(repository, server.url.replace("postgres@", "watcher@"), OPTIONS)
+    assert not base_snapshots(repository, "main")
