@@ -19,7 +19,9 @@ from tests.postgres.servers import Server
 class StartServer(Protocol):
     """Makes and starts a cluster; settings are those of postgresql.conf."""
 
-    def __call__(self, name: str = "data", *, version: int = 18, **settings: object) -> Server: ...
+    def __call__(
+        self, name: str = "data", *, version: int = 18, segment_mib: int = 16, **settings: object
+    ) -> Server: ...
 
 
 @pytest.fixture
@@ -34,10 +36,10 @@ def place() -> Iterator[Path]:
 def start_server(place: Path) -> Iterator[StartServer]:
     with ExitStack() as running:
 
-        def start(name: str = "data", *, version: int = 18, **settings: object) -> Server:
+        def start(name: str = "data", *, version: int = 18, segment_mib: int = 16, **settings: object) -> Server:
             server = Server(place, version=version, name=name)
             running.callback(server.stop)
-            return server.create(**settings)
+            return server.create(segment_mib=segment_mib, **settings)
 
         yield start
 
@@ -52,3 +54,12 @@ def server(start_server: StartServer) -> Server:
 def repository(tmp_path: Path) -> Iterator[Repository]:
     with Repository.create(LocalStorage(tmp_path / "repository"), SECRET) as repository:
         yield repository
+
+
+@pytest.fixture
+def stopping() -> Iterator[list[Server]]:
+    """Servers to be stopped at the end."""
+    servers: list[Server] = []
+    yield servers
+    for server in servers:
+        server.stop()

@@ -84,9 +84,10 @@ class Server:
         assert not check or done.returncode == 0, f"{name}: {done.stderr[-2000:]}\n{self.log()[-2000:]}"
         return done
 
-    def create(self, **settings: object) -> Server:
+    def create(self, *, segment_mib: int = 16, **settings: object) -> Server:
         """Make the cluster and start it; checksums are on."""
-        self.tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "-N", "-k")
+        how = ("-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "-N", "-k")
+        self.tool("initdb", "-D", self.data, *how, f"--wal-segsize={segment_mib}")
         given: dict[str, object] = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
@@ -95,6 +96,7 @@ class Server:
             "wal_level": "replica",
             "max_wal_senders": 10,
             "shared_buffers": "16MB",
+            "wal_keep_size": "1GB",  # so that tests can compare, and archive late
         }
         if self.version >= 17:
             given["summarize_wal"] = "on"

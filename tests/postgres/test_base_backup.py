@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import BackstayError, IdentityMismatch, ReplicationDenied, RestoreConflict, SourceUnreachable
-from backstay.operations.pg_backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster, base_snapshots
+from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster, base_snapshots
 from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
 from backstay.operations.pg_restore import restore_cluster
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
+from tests.postgres.recovering import back_up, recovered
 from tests.postgres.servers import Server, free_port
 
 OPTIONS = ClusterBackupOptions(name="main", host="here")
 
 
-def back_up(repository: Repository, server: Server, *, full: bool = False) -> ClusterBackupResult:
-    return back_up_cluster(repository, server.url, ClusterBackupOptions(name="main", host="here", full=full))
-
-
-def recovered(
-    repository: Repository, server: Server, name: str, *, snapshot: str = "latest", target: RecoveryTarget | None = None
-) -> Server:
-    """A server that has recovered from a backup, to the end of its WAL if not said otherwise."""
-    copy = Server(server.place, version=server.version, name=name)
-    plan = plan_recovery(repository, "main", snapshot, target or RecoveryTarget())
-    restore_cluster(repository, plan, copy.data)
-    verified = copy.tool("pg_verifybackup", "-n", "-i", "backstay_wal", copy.data, check=False)
-    assert verified.returncode == 0, verified.stderr
-    copy.own(copy.data)
-    copy.configure("postgresql.auto.conf", port=copy.port)
-    copy.start()
-    copy.wait_until_promoted()
-    return copy
-
-
 def state(server: Server) -> str:
     return server.sql("select count(*), sum(hashtext(v)) from t") + "|" + server.sql("select count(*) from u")
-
-
-@pytest.fixture
-def stopping() -> Iterator[list[Server]]:
-    """Servers to be stopped at the end."""
-    servers: list[Server] = []
-    yield servers
-    for server in servers:
-        server.stop()
 
 
 def fill(server: Server) -> None:

@@ -333,8 +333,8 @@ class _Planner:
 
     def _gap(self, run: _Run, path: TimelinePath, why: str) -> Exception:
         return WalGap(
-            f"WAL of {self._name} is missing from {format_lsn(run.end)} on (segment {self._segment(path, run.end)})",
-            cause=why,
+            f"WAL of {self._name} is missing from {format_lsn(run.end)} on",
+            cause=f"segment {self._segment(path, run.end)} is not there, and {why}",
         )
 
 
