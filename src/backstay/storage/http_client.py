@@ -29,8 +29,13 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN, 407)
 _TOO_LARGE: Final = 413
+# Refusals of the request itself: the same one is never taken later.
+_NOT_TAKEN: Final = (400, 405, 411, _TOO_LARGE, 414, 415, 431, 501, 505)
 _BUSY: Final = (429, 503)
 _FULL: Final = 507
+
+_RAISE_THE_LIMIT: Final = "raise the limit for uploads of the server, or of a proxy before it, above 64 MiB"
+_LOOK_WHO_ANSWERS: Final = "the server takes no such request: check the address, and what answers there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,9 @@ class HttpClient:
             return InsufficientSpace(title, cause=cause)
         if answer.status in _BUSY:
             return StorageUnavailable(title, cause=cause, retry_after=self._wait(answer))
-        if answer.status == _TOO_LARGE:
-            return StorageUnavailable(title, cause=cause, hint="raise the server's limit for uploads above 64 MiB")
+        if answer.status in _NOT_TAKEN:
+            too_large = answer.status == _TOO_LARGE
+            return StorageRefused(title, cause=cause, hint=_RAISE_THE_LIMIT if too_large else _LOOK_WHO_ANSWERS)
         if "Location" in answer.headers:
             return StorageUnavailable(title, cause=f"{cause}, a redirection", hint="use the address that it leads to")
         return StorageUnavailable(title, cause=cause, hint="see the server's log")
