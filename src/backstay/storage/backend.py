@@ -132,6 +132,10 @@ class StorageBackend(ABC):
         """Try whether the store refuses bytes that do not fit the checksum sent with them; `name` is free for it."""
         return False
 
+    def clock_ns(self) -> int | None:
+        """What the store's clock shows now (ns since 1970); None where only the times of its objects tell."""
+        return None
+
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
         """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""
         return 0

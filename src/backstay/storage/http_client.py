@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -50,6 +50,14 @@ class Answer:
         """A header that counts something, or None if it is absent or no number."""
         text = self.headers.get(header, "")
         return int(text) if text.isascii() and text.isdigit() else None
+
+    def moment(self, header: str) -> datetime | None:
+        """A header that gives a time, aware, or None if it is absent or means nothing."""
+        try:
+            found = parsedate_to_datetime(self.headers.get(header, ""))
+        except (ValueError, OverflowError):
+            return None
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)  # "-0000" is UTC too
 
 
 class HttpClient:
@@ -109,11 +117,10 @@ class HttpClient:
         try:
             if (seconds := answer.number("Retry-After")) is not None:
                 return float(seconds)
-            end = parsedate_to_datetime(answer.headers.get("Retry-After", ""))
-        except (ValueError, OverflowError):  # it says nothing, or nothing that could be meant
+        except ValueError:  # more digits than a number may have
             return None
-        end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)  # "-0000" is UTC too
-        return max((end - self._clock.now()).total_seconds(), 0.0)
+        end = answer.moment("Retry-After")
+        return None if end is None else max((end - self._clock.now()).total_seconds(), 0.0)
 
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None

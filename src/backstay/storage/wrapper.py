@@ -62,6 +62,9 @@ class Wrapper(StorageBackend):
     def retention(self) -> Retention | None:
         return self.inner.retention()
 
+    def clock_ns(self) -> int | None:
+        return self.inner.clock_ns()
+
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)
 
