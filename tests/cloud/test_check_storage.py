@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -117,9 +118,8 @@ class _TenMinutesAhead(SystemClock):
         return super().now_ns() + 600 * 10**9
 
 
-@pytest.mark.usefixtures("account")  # it has the credentials
-def test_the_clock_of_a_real_server_is_compared_with_ours(address: str) -> None:
-    with open_backend(address) as backend:
+def test_the_clock_of_a_real_file_system_is_compared_with_ours(tmp_path: Path) -> None:
+    with open_backend(str(tmp_path)) as backend:
         point = same_time(check_storage(backend, size=1 << 20, clock=_TenMinutesAhead()))
     assert not point.ok
     assert re.match(r"it is (9 min 5\d|10 min 00) s behind: ", point.details)
