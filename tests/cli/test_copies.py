@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from backstay.cli.main import run
+from backstay.testing import FakeClock
 from tests.cli.conftest import Account
 
 
@@ -186,3 +188,13 @@ def test_a_repository_does_not_grow_beyond_its_limit(saved: Account) -> None:
 def test_limits_of_speed_are_taken(saved: Account) -> None:
     saved.run("--limit-upload", "100MiB", "--limit-download", "100MiB", "backup", saved.documents)
     saved.run("--limit-upload", "0", "backup", saved.documents, status=2)
+
+
+def test_requests_are_counted_out(saved: Account) -> None:
+    clock = FakeClock()
+    assert run(["list", "--limit-requests", "1"], saved.environ, clock=clock) == 0
+    assert sum(clock.slept) >= 2
+    clock = FakeClock()
+    assert run(["--limit-requests", "1000", "list"], saved.environ, clock=clock) == 0
+    assert sum(clock.slept) < 1
+    saved.run("--limit-requests", "0", "list", status=2)

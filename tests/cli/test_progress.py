@@ -11,6 +11,7 @@ import pytest
 from backstay.cli import progress
 from backstay.cli.live import LiveLine
 from backstay.core.events import Finished, Progress, Started, Warned
+from backstay.storage.local import LocalStorage
 from tests.cli.conftest import Account
 
 
@@ -34,7 +35,8 @@ def test_json_result_and_json_progress_do_not_mix(saved: Account) -> None:
     assert all(json.loads(line) for line in done.err.splitlines())
 
 
-def test_quiet_when_piped(saved: Account) -> None:
+def test_quiet_when_piped(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalStorage, "room", lambda _: None)  # the disk of this test may be full
     assert saved.run("backup", saved.documents).err == ""
     done = saved.run("-q", "backup", saved.documents)
     assert (done.out, done.err) == ("", "")

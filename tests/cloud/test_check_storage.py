@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from backstay.operations.check_storage import check_storage
+from backstay.core.clock import SystemClock
+from backstay.operations.check_storage import Point, StorageReport, check_storage
 from backstay.storage.backend import Buffer, ObjectInfo
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.registry import open_backend
@@ -58,10 +62,17 @@ class _Overwriting(MemoryStorage):
         super().store(name, data, overwrite=True)
 
 
-class _Late(MemoryStorage):
+class _Shifted(MemoryStorage):
+    """Its clock shows `by` seconds more than that of this machine, or nothing."""
+
+    def __init__(self, by: int | None) -> None:
+        super().__init__(clock=(clock := FakeClock()))
+        self.clock, self._by = clock, by
+
     def stat(self, name: str) -> ObjectInfo:
         info = super().stat(name)
-        return ObjectInfo(name=info.name, size=info.size, modified_ns=info.modified_ns - 600 * 10**9)
+        modified = 0 if self._by is None else info.modified_ns + self._by * 10**9
+        return ObjectInfo(name=info.name, size=info.size, modified_ns=modified)
 
 
 def test_a_store_for_one_writer_is_limited() -> None:
@@ -69,10 +80,49 @@ def test_a_store_for_one_writer_is_limited() -> None:
     assert report.verdict == "limited"
 
 
-def test_a_clock_that_is_off_is_told() -> None:
-    report = check_storage(_Late(clock=(clock := FakeClock())), size=1 << 20, clock=clock)
+def same_time(report: StorageReport) -> Point:
+    [point] = [point for point in report.points if point.name == "has the same time as this machine"]
+    return point
+
+
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [(-301, "it is 5 min 01 s behind: one of the two"), (7200, "it is 2 h 00 min ahead: one of the two")],
+)
+def test_a_clock_that_is_off_is_told_with_what_it_means(by: int, told: str) -> None:
+    store = _Shifted(by)
+    report = check_storage(store, size=1 << 20, clock=store.clock)
     assert report.verdict == "usable"
-    assert "it is 600 s behind" in [point.details for point in report.points]
+    point = same_time(report)
+    assert not point.ok
+    assert point.details.startswith(told)
+    assert "refuse all requests from 15 minutes on" in point.details
+
+
+@pytest.mark.parametrize(("by", "told"), [(0, ""), (300, "it is 5 min 00 s ahead"), (-2, "it is 2.0 s behind")])
+def test_a_small_difference_of_clocks_does_no_harm(by: int, told: str) -> None:
+    store = _Shifted(by)
+    point = same_time(check_storage(store, size=1 << 20, clock=store.clock))
+    assert (point.ok, point.details) == (True, told)
+
+
+def test_a_store_that_tells_no_time_is_not_taken_for_one_in_1970() -> None:
+    store = _Shifted(None)
+    point = same_time(check_storage(store, size=1 << 20, clock=store.clock))
+    assert not point.ok
+    assert "does not tell" in point.details
+
+
+class _TenMinutesAhead(SystemClock):
+    def now_ns(self) -> int:
+        return super().now_ns() + 600 * 10**9
+
+
+def test_the_clock_of_a_real_file_system_is_compared_with_ours(tmp_path: Path) -> None:
+    with open_backend(str(tmp_path)) as backend:
+        point = same_time(check_storage(backend, size=1 << 20, clock=_TenMinutesAhead()))
+    assert not point.ok
+    assert re.match(r"it is (9 min 5\d|10 min 00) s behind: ", point.details)
 
 
 def test_an_interrupted_check_cleans_up() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from backstay.errors import InvalidRequest
 from backstay.storage.backend import Buffer, StorageBackend
 from backstay.storage.limits import LimitPolicy, Limits, TokenBucket
 from backstay.storage.memory import MemoryStorage
-from backstay.testing import FakeClock, StorageConformance
+from backstay.testing import FakeClock, GlacierStorage, LockedStorage, StorageConformance
 
 
 def limited(policy: LimitPolicy, clock: FakeClock, inner: StorageBackend | None = None) -> Limits:
@@ -71,6 +72,54 @@ def test_requests_keep_to_their_rate() -> None:
         store.exists("a")
         list(store.list())
     assert sum(clock.slept) == pytest.approx((31 - 2 - 1) / 2)
+
+
+def test_each_thousand_names_of_a_listing_count_as_a_request() -> None:
+    clock = FakeClock()
+    inner = MemoryStorage()
+    for number in range(2500):
+        inner.store(str(number), b"")
+    store = limited(LimitPolicy(requests=1), clock, inner)
+    assert len([*store.list()]) == 2500
+    store.exists("0")
+    assert clock.slept == [pytest.approx(2)]  # the first of three was saved up
+
+
+def test_requests_to_an_archive_count_one_for_each_object() -> None:
+    clock = FakeClock()
+    names = [f"packs/{number}" for number in range(4)]
+    inner = GlacierStorage(clock=clock)
+    for name in names:
+        inner.store(name, b"frozen")
+    archive = limited(LimitPolicy(requests=2), clock, inner).archive()
+    assert archive is not None
+    archive.thaw(iter(names), days=1)
+    assert [archive.thaw_state(name) for name in names] == ["thawing"] * 4
+    assert archive.holds(names[0], b"frozen")
+    assert archive.usual_s == inner.takes_s
+    assert inner.batches == [(name,) for name in names]
+    assert sum(clock.slept) == pytest.approx((9 - 2 - 1) / 2)
+
+
+def test_requests_for_locks_count_too() -> None:
+    clock = FakeClock()
+    inner = LockedStorage(days=10, clock=clock)
+    inner.store("packs/a", b"locked")
+    locks = limited(LimitPolicy(requests=2), clock, inner).retention()
+    assert locks is not None
+    for _ in range(3):
+        locks.extend("packs/a", clock.now() + timedelta(days=40))
+        locks.hold("packs/a", on=True)
+        assert locks.state("packs/a").held
+    assert locks.days == 10
+    assert sum(clock.slept) == pytest.approx((9 - 2 - 1) / 2)
+
+
+@pytest.mark.parametrize("policy", [LimitPolicy(upload=1), LimitPolicy(requests=1)])
+def test_a_store_without_locks_and_archive_stays_one(policy: LimitPolicy) -> None:
+    store = limited(policy, FakeClock())
+    assert store.archive() is None
+    assert store.retention() is None
 
 
 def test_no_more_calls_at_a_time_than_allowed() -> None:

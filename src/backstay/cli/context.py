@@ -63,6 +63,7 @@ class Context:
     max_size: str | None = None
     limit_upload: str | None = None
     limit_download: str | None = None
+    limit_requests: int | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -172,7 +173,9 @@ class Context:
             mirrors=tuple(mirrors),
             quorum=self.quorum if mirrors else None,
             max_size=size(self.max_size) if grows else None,
-            limits=LimitPolicy(upload=size(self.limit_upload), download=size(self.limit_download)),
+            limits=LimitPolicy(
+                upload=size(self.limit_upload), download=size(self.limit_download), requests=self.limit_requests
+            ),
         )
         return assemble(address, settings, create=create, clock=self.clock, warn=self.warn)
 

@@ -88,6 +88,10 @@ def _options(
     limit_download: Annotated[
         str | None, option("SIZE", "Fetch so much per second at most.", rich_help_panel=GLOBAL_PANEL)
     ] = None,
+    limit_requests: Annotated[
+        int | None,
+        option("N", "Ask the store for something so often per second at most.", min=1, rich_help_panel=GLOBAL_PANEL),
+    ] = None,
     json: Annotated[
         bool,
         flag("Print one JSON document on standard output; help stays text.", "--json", rich_help_panel=GLOBAL_PANEL),
@@ -122,6 +126,7 @@ def _options(
         max_size=max_size,
         limit_upload=limit_upload,
         limit_download=limit_download,
+        limit_requests=limit_requests,
         json=json,
         quiet=quiet,
         verbose=verbose,

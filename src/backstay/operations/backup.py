@@ -30,6 +30,7 @@ from backstay.operations.extend_locks import extend_after_backup
 from backstay.operations.rehearsal import Rehearsal
 from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
+from backstay.operations.scarce_room import warn_of_scarce_room
 from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import content_of
 from backstay.repository.format import RecordKind
@@ -77,6 +78,7 @@ def run_backup(
     assert result.snapshot is not None
     # After the session: locks keep nothing from a collection that verdicts do not keep from it.
     extend_after_backup(repository, result.snapshot, events=events)
+    warn_of_scarce_room(repository.backend, events)
     return result
 
 

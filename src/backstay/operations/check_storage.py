@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.quantities import format_duration
 from backstay.errors import BackstayError, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage import promises
 from backstay.storage.backend import StorageBackend
@@ -28,7 +29,11 @@ PIECE: Final = 8 << 20
 CALLS: Final = 20  # of which the median is taken
 PARALLEL: Final = 2
 _SWEEPS: Final = 2  # a store that lists badly may show some only now
-SKEW_S: Final = 60.0  # from which on a difference of clocks is worth a word
+SKEW_S: Final = 300  # up to which a difference of clocks does no harm
+_MEANING: Final = (
+    ": one of the two clocks is wrong. No data is lost by that, but times of snapshots and ends of locks may be off by "
+    "as much, and S3 and Azure refuse all requests from 15 minutes on; let both machines set their clocks by NTP"
+)
 _SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -143,14 +148,26 @@ def _checksum(backend: StorageBackend, place: str) -> Point:
 
 
 def _skew(backend: StorageBackend, place: str, clock: Clock) -> Point:
-    """How far the store's clock is from ours, not counting the time that storing took and parts of a second."""
+    """How far the store's clock is from ours, not counting the time that asking took and parts of a second."""
     before = clock.now_ns() // 10**9
-    backend.store(f"{place}/clock", b"")
+    told = _store_time(backend, f"{place}/clock")
     after = clock.now_ns() // 10**9
-    told = backend.stat(f"{place}/clock").modified_ns // 10**9
     skew = max(before - told, told - after, 0)
-    details = f"it is {skew} s {'behind' if told < before else 'ahead'}" if skew else ""
+    details = f"it is {format_duration(skew)} {'behind' if told < before else 'ahead'}" if skew else ""
+    if not told:
+        details = "it does not tell when an object was stored, nor what time it is"
+    elif skew > SKEW_S:
+        details += _MEANING
     return Point(name="has the same time as this machine", ok=skew <= SKEW_S, needed_for="nothing", details=details)
+
+
+def _store_time(backend: StorageBackend, name: str) -> int:
+    """Seconds since 1970 by the store's clock, 0 if it does not tell."""
+    told = backend.clock_ns()
+    if told is None:
+        backend.store(name, b"")
+        told = backend.stat(name).modified_ns
+    return told // 10**9
 
 
 def _measure(backend: StorageBackend, place: str, size: int, clock: Clock, events: EventSink) -> Figures:

@@ -42,6 +42,14 @@ class Capabilities:
     atomic_replace: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What fits into the place where a store lies, and what of it is left for us; bytes."""
+
+    total: int
+    free: int
+
+
 class StorageBackend(ABC):
     """Keeps write-once objects under names like `packs/ab/abcd…` (ASCII letters, digits, `.`, `-`, `_`, `/`).
 
@@ -131,6 +139,14 @@ class StorageBackend(ABC):
     def refuses_damage(self, name: str) -> bool:  # noqa: ARG002 - most backends send no checksum
         """Try whether the store refuses bytes that do not fit the checksum sent with them; `name` is free for it."""
         return False
+
+    def room(self) -> Room | None:
+        """How large the place is and what is left in it; None where that is not known."""
+        return None
+
+    def clock_ns(self) -> int | None:
+        """What the store's clock shows now (ns since 1970); None where only the times of its objects tell."""
+        return None
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
         """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""

@@ -72,6 +72,9 @@ class Filesystem:
     def fstat(self, descriptor: int) -> os.stat_result:
         return os.fstat(descriptor)
 
+    def statvfs(self, path: str) -> os.statvfs_result:
+        return os.statvfs(path)
+
     def scandir(self, path: str) -> Sequence[os.DirEntry[str]]:
         """All entries of a directory at once, so that nothing stays open while a caller thinks."""
         with os.scandir(path) as entries:

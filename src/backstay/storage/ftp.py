@@ -36,6 +36,7 @@ _Facts: TypeAlias = Mapping[str, str]
 _PIECE: Final = 1 << 18
 _SYSTEM_CLOCK: Final = SystemClock()
 _NO_SUCH: Final = ("550", "553", "450", "501")  # what servers say of paths that are not there, and of much else
+_COMPLETE: Final = ("226", "250")  # RFC 959, section 5.4: the only good ends of a transfer
 
 
 class FtpStorage(StorageBackend):
@@ -256,7 +257,7 @@ def _listing(ftp: ftplib.FTP, directory: str) -> list[tuple[str, _Facts]]:
     with ftp.transfercmd(f"MLSD {directory}") as data:
         text = b"".join(iter(lambda: data.recv(_PIECE), b""))
         _end(data)
-    ftp.voidresp()
+    _check_complete(ftp)
     if text and not text.endswith(b"\n"):  # the server believes that it has sent everything
         raise StorageUnavailable(f"cannot list {directory}", cause="the listing ends in the middle of a line")
     entries: list[tuple[str, _Facts]] = []
@@ -287,11 +288,18 @@ def _download(ftp: ftplib.FTP, path: str, start: int, wanted: int) -> bytes:
         if whole:
             _end(data)
     if whole:
-        ftp.voidresp()
+        _check_complete(ftp)
     else:
         with contextlib.suppress(ftplib.error_temp, ftplib.error_perm):  # 426: we hung up, and meant it
             ftp.voidresp()
     return b"".join(pieces)
+
+
+def _check_complete(ftp: ftplib.FTP) -> None:
+    """Read what the server says after a transfer, which may have ended early: 221 is what it says when it goes away."""
+    reply = ftp.voidresp()
+    if reply[:3] not in _COMPLETE:
+        raise ftplib.error_reply(f"a transfer ended with {reply}")  # noqa: S321 - an exception, no call
 
 
 def _end(data: socket.socket) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -29,8 +29,13 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN, 407)
 _TOO_LARGE: Final = 413
+# Refusals of the request itself: the same one is never taken later.
+_NOT_TAKEN: Final = (400, 405, 411, _TOO_LARGE, 414, 415, 431, 501, 505)
 _BUSY: Final = (429, 503)
 _FULL: Final = 507
+
+_RAISE_THE_LIMIT: Final = "raise the limit for uploads of the server, or of a proxy before it, above 64 MiB"
+_LOOK_WHO_ANSWERS: Final = "the server takes no such request: check the address, and what answers there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,14 @@ class Answer:
         """A header that counts something, or None if it is absent or no number."""
         text = self.headers.get(header, "")
         return int(text) if text.isascii() and text.isdigit() else None
+
+    def moment(self, header: str) -> datetime | None:
+        """A header that gives a time, aware, or None if it is absent or means nothing."""
+        try:
+            found = parsedate_to_datetime(self.headers.get(header, ""))
+        except (ValueError, OverflowError):
+            return None
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)  # "-0000" is UTC too
 
 
 class HttpClient:
@@ -89,8 +102,9 @@ class HttpClient:
             return InsufficientSpace(title, cause=cause)
         if answer.status in _BUSY:
             return StorageUnavailable(title, cause=cause, retry_after=self._wait(answer))
-        if answer.status == _TOO_LARGE:
-            return StorageUnavailable(title, cause=cause, hint="raise the server's limit for uploads above 64 MiB")
+        if answer.status in _NOT_TAKEN:
+            too_large = answer.status == _TOO_LARGE
+            return StorageRefused(title, cause=cause, hint=_RAISE_THE_LIMIT if too_large else _LOOK_WHO_ANSWERS)
         if "Location" in answer.headers:
             return StorageUnavailable(title, cause=f"{cause}, a redirection", hint="use the address that it leads to")
         return StorageUnavailable(title, cause=cause, hint="see the server's log")
@@ -103,11 +117,10 @@ class HttpClient:
         try:
             if (seconds := answer.number("Retry-After")) is not None:
                 return float(seconds)
-            end = parsedate_to_datetime(answer.headers.get("Retry-After", ""))
-        except (ValueError, OverflowError):  # it says nothing, or nothing that could be meant
+        except ValueError:  # more digits than a number may have
             return None
-        end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)  # "-0000" is UTC too
-        return max((end - self._clock.now()).total_seconds(), 0.0)
+        end = answer.moment("Retry-After")
+        return None if end is None else max((end - self._clock.now()).total_seconds(), 0.0)
 
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, most: int | None

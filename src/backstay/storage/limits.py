@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from datetime import datetime
+from typing import Final, TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
+from backstay.storage.archive import Archive, ThawState
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.retention import LockState, Retention
 from backstay.storage.wrapper import Wrapper
 
 _Infos: TypeAlias = Iterator[ObjectInfo]
+_Turn: TypeAlias = Callable[[], AbstractContextManager[None]]
+
+LISTED: Final = 1000  # names that stores give in one answer
 
 
 class TokenBucket:
@@ -43,11 +49,15 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPolicy:
-    """Limits of one process; None is no limit. Bytes are those of objects, without what protocols add."""
+    """Limits of one process; None is no limit. Bytes are those of objects, without what protocols add.
+
+    A request is a call, or a thousand names of a listing. What a protocol makes of one call is not counted, and neither
+    are tries after a failure, which have pauses of their own.
+    """
 
     upload: int | None = None  # bytes per second
     download: int | None = None  # bytes per second
-    requests: float | None = None  # calls per second
+    requests: float | None = None  # per second
     concurrency: int | None = None  # calls at the same time
 
 
@@ -97,7 +107,9 @@ class Limits(Wrapper):
 
     def list(self, prefix: str = "") -> _Infos:
         with self._turn():  # whole: one who stores or deletes while he reads a listing must not wait for himself
-            return iter([*self.inner.list(prefix)])
+            found = [*self.inner.list(prefix)]
+            _take(self._requests, len(found) // LISTED)  # only now it is known; the next one waits for it
+            return iter(found)
 
     def stat(self, name: str) -> ObjectInfo:
         with self._turn():
@@ -111,6 +123,18 @@ class Limits(Wrapper):
         with self._turn():
             return self.inner.refuses_damage(name)
 
+    def archive(self) -> Archive | None:
+        found = self.inner.archive()
+        return found if found is None or not self._counts_calls else _PacedArchive(found, self._turn)
+
+    def retention(self) -> Retention | None:
+        found = self.inner.retention()
+        return found if found is None or not self._counts_calls else _PacedRetention(found, self._turn)
+
+    @property
+    def _counts_calls(self) -> bool:
+        return self._requests is not None or self._slots is not None
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         if self._slots is None:
@@ -120,6 +144,53 @@ class Limits(Wrapper):
         with self._slots:
             _take(self._requests, 1)
             yield
+
+
+class _PacedArchive(Archive):
+    """One request for each object that is asked for."""
+
+    def __init__(self, inner: Archive, turn: _Turn) -> None:
+        self._inner, self._turn = inner, turn
+
+    @property
+    def usual_s(self) -> float:
+        return self._inner.usual_s
+
+    def thaw(self, names: Iterable[str], days: int) -> None:
+        for name in names:  # one by one: the archive itself would ask for several at a time
+            with self._turn():
+                self._inner.thaw((name,), days)
+
+    def thaw_state(self, name: str) -> ThawState:
+        with self._turn():
+            return self._inner.thaw_state(name)
+
+    def holds(self, name: str, data: bytes) -> bool:
+        with self._turn():
+            return self._inner.holds(name, data)
+
+
+class _PacedRetention(Retention):
+    """One request for each object whose lock or hold is changed or asked for."""
+
+    def __init__(self, inner: Retention, turn: _Turn) -> None:
+        self._inner, self._turn = inner, turn
+
+    @property
+    def days(self) -> int:
+        return self._inner.days
+
+    def extend(self, name: str, until: datetime) -> None:
+        with self._turn():
+            self._inner.extend(name, until)
+
+    def hold(self, name: str, *, on: bool) -> None:
+        with self._turn():
+            self._inner.hold(name, on=on)
+
+    def state(self, name: str) -> LockState:
+        with self._turn():
+            return self._inner.state(name)
 
 
 def _take(bucket: TokenBucket | None, amount: float) -> None:

@@ -23,7 +23,7 @@ from backstay.errors import (
     StorageMissing,
     StorageUnavailable,
 )
-from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, StorageBackend
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
 
@@ -115,6 +115,16 @@ class LocalStorage(StorageBackend):
                 return self._read(descriptor, name, start, length)
             finally:
                 self._filesystem.close(descriptor)
+
+    def room(self) -> Room | None:
+        """Of the file system, without what it keeps for root; None where it says nothing, as some shares do."""
+        try:
+            found = self._filesystem.statvfs(str(self._root))
+        except OSError:
+            return None
+        free = found.f_bavail * found.f_frsize
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        return Room(total=used + free, free=free) if found.f_blocks else None
 
     def open_file(self, name: str) -> int:
         check_name(name)

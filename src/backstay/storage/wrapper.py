@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
-from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, StorageBackend
 from backstay.storage.retention import Retention
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
@@ -61,6 +61,12 @@ class Wrapper(StorageBackend):
 
     def retention(self) -> Retention | None:
         return self.inner.retention()
+
+    def room(self) -> Room | None:
+        return self.inner.room()
+
+    def clock_ns(self) -> int | None:
+        return self.inner.clock_ns()
 
     def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
         return self.inner.sweep_temporaries(older_than_s, clock)

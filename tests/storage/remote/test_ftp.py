@@ -19,13 +19,16 @@ from backstay.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ftp import FtpStorage, open_ftp
+from backstay.storage.patience import Patience
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
 from backstay.testing import FakeClock, StorageConformance
 from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc
+from tests.storage.remote.ftp_stub import ENTRY, FtpStub, ftp_stub
 from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
@@ -177,6 +180,51 @@ def test_what_is_neither_file_nor_directory_spoils_a_listing(store: FtpStorage, 
 
 
 # --- who we are, who they are ---
+
+
+LISTING = "".join(ENTRY.format(name) for name in "abc").encode()
+BETWEEN_LINES = 2 * len(ENTRY.format("a"))
+
+
+def stub_store(server: FtpStub, silence: float = 10) -> FtpStorage:
+    address = parse_address(f"ftp://127.0.0.1:{server.port}/r", credentials="nowhere")
+    return FtpStorage(address, patience=Patience(connect=5, silence=silence))
+
+
+@pytest.mark.parametrize("reply", ["226 Transfer complete.", "250 Done."])
+def test_a_listing_that_the_server_calls_complete(reply: str) -> None:
+    with ftp_stub() as server:
+        server.listing, server.reply = LISTING, reply
+        with stub_store(server) as store:
+            assert [info.name for info in store.list()] == ["a", "b", "c"]
+            assert [info.name for info in store.list()] == ["a", "b", "c"]  # on the same connection
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["426 Connection closed; transfer aborted.", "451 Local error.", "550 No more.", "421 Shutting down.", "221 Bye.",
+     "200 Okay.", ""],
+)  # fmt: skip
+def test_a_listing_that_is_cut_between_two_lines_is_an_error(reply: str) -> None:
+    with ftp_stub() as server:
+        server.listing, server.sent, server.reply = LISTING, BETWEEN_LINES, reply
+        with stub_store(server) as store, pytest.raises(StorageUnavailable) as caught:
+            store.list()
+        assert caught.value.transient
+
+
+def test_a_listing_whose_end_is_never_told_is_an_error() -> None:
+    with ftp_stub() as server:
+        server.listing, server.sent, server.reply = LISTING, BETWEEN_LINES, None
+        with stub_store(server, silence=0.3) as store, pytest.raises(StorageUnavailable):
+            store.list()
+
+
+def test_a_listing_that_is_cut_within_a_line_is_an_error_whatever_the_server_says() -> None:
+    with ftp_stub() as server:
+        server.listing, server.sent = LISTING, BETWEEN_LINES + 10
+        with stub_store(server) as store, pytest.raises(StorageUnavailable, match="middle of a line"):
+            store.list()
 
 
 def test_a_wrong_password(store: FtpStorage, home: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import urllib3
 
-from backstay.errors import StorageUnavailable
+from backstay.errors import StorageRefused, StorageUnavailable
 from backstay.storage.http_client import Answer, HttpClient, _pool
 from backstay.testing import FakeClock
 
@@ -35,6 +35,25 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_says(said: str, wait: flo
     error = client.failure("cannot read a", Answer(status, {"Retry-After": said}, b""))
     assert isinstance(error, StorageUnavailable)
     assert error.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(400, "no such request"), (405, "no such request"), (413, "limit for uploads"), (501, "no such")],
+)
+def test_a_request_that_is_never_taken_is_no_passing_failure(status: int, hint: str) -> None:
+    client = HttpClient("http://127.0.0.1:1", clock=FakeClock(NOW))
+    error = client.failure("cannot store a", Answer(status, {}, b""))
+    assert isinstance(error, StorageRefused)
+    assert not error.transient
+    assert str(status) in error.cause
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("status", [404, 408, 409, 423, 425, 429, 500, 502, 503, 504])
+def test_what_may_be_answered_otherwise_later_is_tried_again(status: int) -> None:
+    client = HttpClient("http://127.0.0.1:1", clock=FakeClock(NOW))
+    assert client.failure("cannot store a", Answer(status, {}, b"")).transient
 
 
 @pytest.mark.parametrize(

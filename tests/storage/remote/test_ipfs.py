@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backstay.core.clock import SystemClock
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ipfs import IpfsStorage, open_ipfs
 from backstay.storage.probing import probe_capabilities
@@ -89,6 +91,15 @@ def test_old_temporaries_are_swept(node: KuboStub, store: IpfsStorage) -> None:
     assert store.sweep_temporaries(3600, FakeClock(datetime(1970, 1, 1, 0, 30, tzinfo=UTC))) == 0
     assert store.sweep_temporaries(3600, FakeClock(datetime(1970, 1, 2, tzinfo=UTC))) == 1
     assert [*node.files] == [f"/made/repository/{NAME}"]
+
+
+def test_the_time_of_the_node_is_told_by_its_answers(node: KuboStub) -> None:
+    address = parse_address(f"ipfs://127.0.0.1:{node.port}/made/repository", credentials="nowhere")
+    with IpfsStorage(address, clock=FakeClock(datetime(2001, 1, 1, tzinfo=UTC))) as store:
+        before = SystemClock().now_ns() // 10**9
+        told = store.clock_ns()
+        assert told is not None
+        assert before <= told // 10**9 <= SystemClock().now_ns() // 10**9
 
 
 def test_short_reads_are_noticed(node: KuboStub, store: IpfsStorage) -> None:

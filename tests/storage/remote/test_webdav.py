@@ -358,7 +358,7 @@ def test_ranges_are_exact_or_an_error(
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(507, InsufficientSpace), (403, StorageRefused), (413, StorageUnavailable), (429, StorageUnavailable)],
+    [(507, InsufficientSpace), (403, StorageRefused), (413, StorageRefused), (429, StorageUnavailable)],
 )
 def test_what_an_upload_may_be_told(status: int, error: type[BackstayError]) -> None:
     def reply(method: str, path: str, headers: dict[str, str]) -> Reply:
