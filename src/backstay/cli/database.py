@@ -55,10 +55,13 @@ def asked(address: str | None, schemas: Sequence[str], *, beside: Sequence[objec
 
 def source(context: Context, repository: Repository, database: Database) -> GeneratedSource:
     """What reads a database. Raises what its kind of source does."""
+    from backstay.sources.postgres.dump import dump_source
     from backstay.sources.sqlite.database import path_of
     from backstay.sources.sqlite.source import sqlite_source
 
     if database.is_sqlite:
         scratch = repository.cache if repository.cache is not None else Path(tempfile.gettempdir())
         return sqlite_source(path_of(database.address), scratch=scratch, clock=context.clock)
-    raise NotImplementedError
+    return dump_source(
+        database.address, database.schemas, clock=context.clock, environ=context.environ, warn=context.warn
+    )
