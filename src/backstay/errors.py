@@ -29,6 +29,7 @@ BackstayError
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
+├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
@@ -283,6 +284,12 @@ class WalLevelTooLow(SourceRefused):
     default_hint = (
         "set wal_level = replica, max_wal_senders and max_replication_slots in postgresql.conf, and restart it"
     )
+
+
+class CorruptedSource(BackstayError):
+    """What should be backed up is damaged; a backup of it would look like a good one."""
+
+    default_hint = "restore it from an earlier snapshot"
 
 
 class IdentityMismatch(BackstayError):

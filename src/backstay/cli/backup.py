@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backstay.cli import default_repository, jsonout
+from backstay.cli import database, default_repository, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.names import printable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backstay.operations.backup_request import BackupOptions, BackupResult
     from backstay.repository.repository import Repository
     from backstay.sources.filesystem import FilesystemSource
+    from backstay.sources.source import Source
 
 UNREADABLE_ITEMS = 3  # exit status: the snapshot is good, but lacks some items
 SHOWN_ERRORS = 20
@@ -49,8 +50,10 @@ def backup(
     ctx: typer.Context,
     paths: Annotated[list[str] | None, argument("PATH", "Files and directories.")] = None,
     source: Annotated[
-        str | None, option("URL", "What to back up instead of paths; this version knows file:PATH.")
+        str | None,
+        option("URL", "What to back up instead of paths: file:PATH, sqlite:///PATH or postgresql://USER@HOST:PORT/DB."),
     ] = None,
+    schema: Annotated[list[str] | None, option("SCHEMA", "Of PostgreSQL only this schema; repeatable.")] = None,
     name: Annotated[str | None, option("NAME", "Name the source, to find its snapshots as latest:NAME.")] = None,
     kind: Annotated[
         Literal["full", "incremental", "differential"],
@@ -92,12 +95,17 @@ def backup(
         read_concurrency=read_concurrency or DEFAULT_READERS,
         dry_run=dry_run,
     )
-    places = _places(paths or [], source)
     patterns = _patterns(exclude or [], exclude_from or [])
+    asked = database.asked(source, schema or [], beside=[*(paths or []), *patterns])
+    places = _places(paths or [], source) if asked is None else []
     if not dry_run:
         default_repository.ensure_default(context, context.location())
     with context.open(grows=True) as repository:
-        found = _source(context, repository, places, patterns, one_file_system=one_file_system)
+        found: Source = (
+            _source(context, repository, places, patterns, one_file_system=one_file_system)
+            if asked is None
+            else database.source(context, repository, asked)
+        )
         result = _run(context, repository, found, options)
     context.result(_document(result), lambda: _show(context, result))
     return UNREADABLE_ITEMS if result.errors else 0
@@ -130,7 +138,7 @@ def _places(paths: list[str], source: str | None) -> list[bytes]:
     if colon and scheme != "file":
         raise InvalidRequest(
             f"cannot back up {scheme}: sources",
-            cause="this version backs up files and directories only",
+            cause="this version knows file:, sqlite: and postgresql: sources",
             hint="dump it into a file and back that up",
         )
     place = rest.removeprefix("//") if colon else source
@@ -173,7 +181,7 @@ def _without(repository: bytes, places: list[bytes]) -> list[bytes]:
     return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in itself)]
 
 
-def _run(context: Context, repository: Repository, source: FilesystemSource, options: BackupOptions) -> BackupResult:
+def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:
     from backstay.operations.backup import run_backup
 
     with context.watching() as events:

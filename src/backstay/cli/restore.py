@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backstay.cli import choosing
+from backstay.cli import choosing, database
+from backstay.cli import restore_database as into
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP, need_document, show_need
@@ -34,7 +35,12 @@ def restore(
         str | None, option("TIME", "The newest snapshot of that time or before, such as 2026-11-18T14:30 or '2h ago'.")
     ] = None,
     to: Annotated[
-        Path | None, option("DIR", "Where to; absolute paths are recreated below it, :PATH is put into it.")
+        str | None,
+        option(
+            "DIR|URL",
+            "Where to; absolute paths are recreated below it, :PATH is put into it. Databases also go to "
+            "postgresql://USER@HOST:PORT/DB and sqlite:///PATH.",
+        ),
     ] = None,
     in_place: Annotated[bool, flag("Restore to the original places.", "--in-place")] = False,
     include: Annotated[list[str] | None, option("GLOB", "Restore only what matches; repeatable.")] = None,
@@ -54,11 +60,17 @@ def restore(
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
     verify: Annotated[bool, flag("Read everything back and compare it.", "--verify")] = False,
     parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
+    schema: Annotated[list[str] | None, option("SCHEMA", "Of a dump only this schema; repeatable.")] = None,
+    table: Annotated[list[str] | None, option("[SCHEMA.]TABLE", "Of a dump only this table; repeatable.")] = None,
+    no_owner: Annotated[
+        bool, flag("Of a dump restore neither owners nor privileges; all belongs to who restores it.", "--no-owner")
+    ] = False,
     no_wait: Annotated[bool, flag(NO_WAIT_HELP, "--no-wait")] = False,
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Restore a snapshot, or a part of it."""
     from backstay.operations.restore import RestoreOptions
+    from backstay.operations.restore_dump import DumpPart
     from backstay.operations.walk import EVERYTHING
     from backstay.repository.selectors import split_target
     from backstay.sources.filters import Selection
@@ -79,22 +91,34 @@ def restore(
         thaw_days=thaw_days,
         wait=not no_wait,
     )
+    part = DumpPart(schemas=tuple(schema or ()), tables=tuple(table or ()), owners=not no_owner)
+    into_database = to is not None and database.is_address(to)
+    if into_database:
+        into.refuse_what_files_have(options)
+    elif part != DumpPart():
+        raise InvalidRequest(
+            "--schema, --table and --no-owner go with a database",
+            cause="they choose what is restored of a dump",
+            hint="name the database with --to postgresql://USER@HOST:PORT/DB",
+        )
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, at=moment, path=path)
-        target = to if to is not None else _original_place(repository, manifest, path)
+        if to is not None and into_database:
+            return into.restore(context, repository, manifest, to, part, options, dry_run=dry_run)
+        target = Path(to) if to is not None else _original_place(repository, manifest, path)
         if dry_run:
             return _rehearse(context, repository, manifest, target, options)
         return _restore(context, repository, manifest, target, options)
 
 
-def _refuse_unclear_target(to: Path | None, *, in_place: bool) -> None:
+def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
     if to is None and not in_place:
         raise InvalidRequest(
             "it is not said where to restore to",
             cause="neither --to nor --in-place is given",
             hint="give --to DIR, or --in-place to restore to the original places",
         )
-    if to is not None and not str(to).strip("."):
+    if to is not None and not str(Path(to)).strip("."):
         raise InvalidRequest(
             "it is not clear where to restore to",
             cause="--to is empty, or means the current directory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from pyfastcdc import FastCDC
 
@@ -21,8 +21,18 @@ class CdcSizes:
     greatest: int
 
 
+@dataclass(frozen=True, slots=True)
+class FixedSize:
+    """The length in bytes of chunks that are cut without a look at their content."""
+
+    size: int
+
+
+Chunking: TypeAlias = CdcSizes | FixedSize
+
 FILES: Final = CdcSizes(least=256 * KIB, average=1 * MIB, greatest=4 * MIB)
 LISTINGS: Final = CdcSizes(least=16 * KIB, average=64 * KIB, greatest=256 * KIB)
+DUMPS: Final = CdcSizes(least=16 * KIB, average=64 * KIB, greatest=256 * KIB)
 
 
 class Chunker(Protocol):
@@ -78,6 +88,11 @@ class FixedChunker:
         end = len(data) if last else len(data) // self.size * self.size
         for at in range(0, end, self.size):
             yield view[at : min(at + self.size, end)]
+
+
+def chunker_of(chunking: Chunking, secret: int) -> Chunker:
+    """The chunker of a chunking; `secret` varies what depends on content."""
+    return FixedChunker(chunking.size) if isinstance(chunking, FixedSize) else ContentDefinedChunker(chunking, secret)
 
 
 class StreamCutter:

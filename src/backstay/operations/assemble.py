@@ -88,6 +88,7 @@ class Assembler:
     def page(self, step: Page) -> None:
         """All entries of a page are known now."""
         top = self._stack[-1]
+        rows = step.rows
         if step.unchanged is not None:
             self._stats.write(frame(ENTER if step.first else PAGE, step.unchanged))
             if top.listing is None and step.rows:
@@ -96,11 +97,9 @@ class Assembler:
             self._diverge(top)
             rows = [top.fresh[r[0]][0] if r[0] in top.fresh else r for r in step.rows if r[0] not in top.failed]
             self._stats.write(encode_enter(top.visit.name, rows) if step.first else encode_page(rows))
-        dirs = sum(1 for row in step.rows if row[1] & 0o170000 == 0o040000)
-        top.files += len(step.rows) - dirs - len(top.failed)
-        top.size += sum(map(_size, step.rows))
-        if top.failed:
-            top.size -= sum(row[2] for row in step.rows if row[0] in top.failed)
+        dirs = sum(1 for row in rows if row[1] & 0o170000 == 0o040000)
+        top.files += len(rows) - dirs
+        top.size += sum(map(_size, rows))  # as captured: the size of some is known only then
         if top.listing is not None:
             self._write_files(top, step)
         top.failed.clear()

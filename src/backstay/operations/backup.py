@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
 from backstay import __version__
-from backstay.codec.chunker import FILES, LISTINGS, CdcSizes
+from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
@@ -39,7 +39,8 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
 from backstay.repository.stat_stream import StatCursor
-from backstay.sources.source import Problem, Source, Stat, Stream
+from backstay.sources.generated import GeneratedSource
+from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
 _Captured: TypeAlias = tuple[Visit, Stat, Node]
 
@@ -116,6 +117,7 @@ class _Backup:
         self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
         self.new_packs: set[bytes] = set()
+        self.chunkers = {"files": _chunker(FILES), "listings": _chunker(LISTINGS)}
         self.started = self.checkpointed = self.progressed = self.clock.monotonic()
 
     def run(self, *, use_base: bool) -> BackupResult:
@@ -182,7 +184,7 @@ class _Backup:
 
     def _base(self, history: Sequence[Manifest]) -> Manifest | None:
         """The snapshot whose stat data is trusted."""
-        if self.options.kind == "full":
+        if self.options.kind == "full" or isinstance(self.source, GeneratedSource):  # which is read whole each time
             return None
         kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
         log = self.repository.collections  # listed before the history was, on which `may_build_on` relies
@@ -266,7 +268,7 @@ class _Backup:
             return
         entry, node = take.capture.stat, take.capture.node
         if take.capture.stream is not None:
-            streamed = self._take_stream(take, take.capture.stream, node, writer, assembler)
+            streamed = self._take_stream(take, take.capture, take.capture.stream, writer, assembler)
             if streamed is None:
                 return
             entry, node = streamed
@@ -288,13 +290,14 @@ class _Backup:
             node.content = self._content([chunk for chunk, _ in chunks], writer)
 
     def _take_stream(
-        self, take: Take, stream: Stream, node: Node, writer: BlobWriter, assembler: Assembler
+        self, take: Take, capture: Capture, stream: Stream, writer: BlobWriter, assembler: Assembler
     ) -> tuple[Stat, Node] | None:
         """Store a large file while it is read; None when it cannot be read to its end."""
+        node = capture.node
         known = self.linked.get(node.links) if node.links is not None else None
         try:
             if known is None:
-                known = self._store_stream(stream, writer, quick=node.size >= QUICK_FROM)
+                known = self._store_stream(stream, capture.chunking, writer, quick=node.size >= QUICK_FROM)
             entry, node = stream.close()
         except OSError as error:
             self._problem(take.visit, take.entry[0], error)
@@ -307,10 +310,14 @@ class _Backup:
             self.linked[node.links] = known  # the other names of this inode need not be read
         return entry, node
 
-    def _store_stream(self, stream: Stream, writer: BlobWriter, *, quick: bool) -> tuple[Content, bytes]:
+    def _store_stream(
+        self, stream: Stream, chunking: Chunking | None, writer: BlobWriter, *, quick: bool
+    ) -> tuple[Content, bytes]:
         digest = hashlib.sha256()
         chunks: list[bytes] = []
-        pieces = read_ahead(self.capturing.stream(stream, digest.update), depth=3)
+        if chunking is not None:
+            self.chunkers[_cut_as(chunking)] = _chunker(chunking)
+        pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
         try:
             for chunk, data in pieces:
                 writer.put(_DATA, chunk, data, quick=quick)
@@ -415,7 +422,7 @@ class _Backup:
             previous_digest=repository.snapshots.digest(previous.id) if previous is not None else None,
             root=assembler.root,
             stat_stream=assembler.stat_stream,
-            chunkers={"files": _chunker(FILES), "listings": _chunker(LISTINGS)},
+            chunkers=self.chunkers,
             stats=Stats(
                 files=totals.files,
                 dirs=totals.dirs,
@@ -459,8 +466,15 @@ def source_key(source: Source, name: str | None) -> str:
     return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
 
 
-def _chunker(sizes: CdcSizes) -> ChunkerInfo:
-    return ChunkerInfo("fastcdc-nc2", sizes.least, sizes.average, sizes.greatest)
+def _chunker(chunking: Chunking) -> ChunkerInfo:
+    if isinstance(chunking, FixedSize):
+        return ChunkerInfo("fixed", chunking.size, chunking.size, chunking.size)
+    return ChunkerInfo("fastcdc-nc2", chunking.least, chunking.average, chunking.greatest)
+
+
+def _cut_as(chunking: Chunking) -> str:
+    """The word of the manifest for what is cut in this way."""
+    return "pages" if isinstance(chunking, FixedSize) else "dumps"
 
 
 __all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]

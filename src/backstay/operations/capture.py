@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from backstay.codec.chunker import ContentDefinedChunker, StreamCutter
+from backstay.codec.chunker import Chunking, ContentDefinedChunker, StreamCutter, chunker_of
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
@@ -142,9 +142,11 @@ class Capturing:
         if take.capture.data is not None:
             take.capture.node.sha256, take.chunks = cut_whole(take.capture.data, self._ids, self._chunker)
 
-    def stream(self, stream: Stream, digest: Callable[[bytes], None]) -> Iterator[tuple[bytes, memoryview]]:
+    def stream(
+        self, stream: Stream, digest: Callable[[bytes], None], chunking: Chunking | None = None
+    ) -> Iterator[tuple[bytes, memoryview]]:
         """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
-        cutter = StreamCutter(self._chunker)
+        cutter = StreamCutter(chunker_of(chunking, self._chunker.secret) if chunking is not None else self._chunker)
         hashed: Future[None] | None = None
         with Workers(1, "sha256") as hashing:
             while block := stream.read(WHOLE):

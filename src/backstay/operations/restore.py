@@ -25,6 +25,7 @@ from backstay.operations.restore_plan import (
     strangers,
     wanted,
 )
+from backstay.operations.restore_sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore_tally import FailedItem, Tally
 from backstay.operations.walk import Enter, Item, Leave
 from backstay.repository.contents import chunk_list
@@ -33,6 +34,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
 from backstay.sources.source import Problem
+from backstay.sources.sqlite.target import make_way
 
 __all__ = ["Conflict", "FailedItem", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
 
@@ -55,7 +57,10 @@ class RestoreResult:
 
 def plan_restore(repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions) -> RestorePlan:
     """Decide without writing. Raises NotFound, InvalidRequest, RestoreFailed for a target that cannot take it."""
-    return Planner(repository, manifest, _target(target, options), options).plan()
+    place = _target(manifest, target, options)
+    if is_sqlite(manifest):
+        look_at_databases(repository, manifest, place, options, act=False)
+    return Planner(repository, manifest, place, options).plan()
 
 
 def run_restore(
@@ -66,7 +71,9 @@ def run_restore(
     A file appears under its name only when it is whole, so a crash leaves files that are complete or absent (and
     temporary ones, which the next restore into the same place removes); running it again completes the rest.
     """
-    place = _target(target, options)
+    place = _target(manifest, target, options)
+    if is_sqlite(manifest):
+        look_at_databases(repository, manifest, place, options, act=True)
     plan = Planner(repository, manifest, place, options).plan()
     if plan.conflict_count and options.conflict == "fail":
         shown = ", ".join(plan.conflicts[:5]) + (", …" if plan.conflict_count > 5 else "")
@@ -80,8 +87,8 @@ def run_restore(
     return _Restore(repository, manifest, place, options, events).run(plan)
 
 
-def _target(root: Path, options: RestoreOptions) -> FilesTarget:
-    return FilesTarget(root, allow_root=options.in_place)
+def _target(manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
+    return FilesTarget(root, allow_root=options.in_place, before_naming=make_way if is_sqlite(manifest) else None)
 
 
 @dataclass(slots=True, eq=False)

@@ -25,7 +25,7 @@ from backstay.sources.attributes import Attributes, Refusal
 from backstay.sources.existing import existing_equals
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
-from backstay.sources.pending_file import Bytes, PendingFile, discard, write_all
+from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 from backstay.sources.source import Problem
 
@@ -66,16 +66,19 @@ class FilesTarget:
         specials: bool | None = None,
         allow_root: bool = False,
         run: str = "",
+        before_naming: BeforeNaming | None = None,
     ) -> None:
         """`owners` and `specials` (device nodes) default to what only root may do; `allow_root` permits `/` itself.
 
-        `run`, 12 hex digits, marks temporary files, so that another process can tell whose they are.
+        `run`, 12 hex digits, marks temporary files, so that another process can tell whose they are. `before_naming`
+        is called before a file appears under its name.
         """
         is_root = os.geteuid() == 0
         self.root = Path(os.path.realpath(root))  # a symlink to the target is followed here, once
         self.problems: list[Problem] = []
         self.specials = is_root if specials is None else specials
         self.attributes = Attributes(owners=is_root if owners is None else owners, numeric_ids=numeric_ids)
+        self.before_naming = before_naming
         self._allow_root = allow_root
         self._run = (run or new_run()).encode()
         self._numbers = count()
@@ -215,7 +218,12 @@ class TargetDirectory:
         if size < 0 or any(start < 0 or length < 0 or start + length > size for start, length in data_extents or ()):
             raise corrupted(path, "its size or extents cannot be")
         pending = PendingFile(
-            self._create(path), (self.fd, name, path), size, self.target.attributes, partial(self._report, path)
+            self._create(path),
+            (self.fd, name, path),
+            size,
+            self.target.attributes,
+            partial(self._report, path),
+            self.target.before_naming,
         )
         pending.allocate(data_extents)
         return pending
@@ -234,6 +242,8 @@ class TargetDirectory:
                 if data and os.write(fd, data) != len(data):
                     write_all(fd, data, 0)
                 self.target.attributes.apply(fd, node, partial(self._report, path))
+                if self.target.before_naming is not None:
+                    self.target.before_naming(fd, self.fd, name)
             finally:
                 os.close(fd)
             os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
@@ -14,6 +15,8 @@ from backstay.sources.kernel import filesystem_type, reserve
 from backstay.sources.restore_errors import corrupted, failure
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+# Called with (the new file's descriptor, its directory's, its name), when all is written and it gets its name next.
+BeforeNaming: TypeAlias = Callable[[int, int, bytes], None]
 
 _TMPFS: Final = 0x01021994
 _RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the disk is full
@@ -22,7 +25,7 @@ _RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the di
 class PendingFile:
     """Owns an open temporary file in the directory of the final name; `write_at` is safe from several threads."""
 
-    __slots__ = ("_attributes", "_dir_fd", "_fd", "_name", "_path", "_report", "_size", "_temporary")
+    __slots__ = ("_attributes", "_before_naming", "_dir_fd", "_fd", "_name", "_path", "_report", "_size", "_temporary")
 
     def __init__(
         self,
@@ -31,8 +34,10 @@ class PendingFile:
         size: int,
         attributes: Attributes,
         report: ReportFailure,
+        before_naming: BeforeNaming | None = None,
     ) -> None:
         """`temporary` is (name, descriptor), `final` is (directory's descriptor, name, path for messages)."""
+        self._before_naming = before_naming
         self._temporary, self._fd = temporary
         self._dir_fd, self._name, self._path = final
         self._size = size
@@ -68,10 +73,15 @@ class PendingFile:
         """Give it its attributes and then its name, replacing what is there."""
         try:
             self._attributes.apply(self._fd, node, self._report)
+            if self._before_naming is not None:
+                self._before_naming(self._fd, self._dir_fd, self._name)
             os.rename(self._temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
         except OSError as error:
             self.abandon()
             raise failure(error, self._path, "write") from error
+        except BaseException:
+            self.abandon()
+            raise
         self._close()
 
     def abandon(self) -> None:

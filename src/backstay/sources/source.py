@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from backstay.codec.chunker import Chunking
 from backstay.repository.nodes import Node
 
 # (name, st_mode, size, mtime_ns, ctime_ns, inode): enough to tell whether an item changed. A plain tuple, because
@@ -38,13 +39,15 @@ class Stream(Protocol):
 class Capture:
     """One entry as read: `node` lacks content and sha256; a small file brings its `data`, a large one a `stream`.
 
-    For files with holes `data` is the joined extents that `node.extents` names.
+    For files with holes `data` is the joined extents that `node.extents` names. `chunking` is how a stream is cut, None
+    for the repository's own way with files.
     """
 
     stat: Stat
     node: Node
     data: bytes | None = None
     stream: Stream | None = None
+    chunking: Chunking | None = None
 
 
 class Lent(NamedTuple):

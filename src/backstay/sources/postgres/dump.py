@@ -1,0 +1,121 @@
+"""A logical dump of one PostgreSQL database as a source: nothing is staged, pg_dump writes straight into chunks.
+
+The dump is not compressed: a second one then stores only what changed, which is 50 times less than with gzip inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from backstay.codec.chunker import DUMPS
+from backstay.core.clock import Clock
+from backstay.errors import NotFound
+from backstay.sources.generated import PRIVATE_FILE, BytesReader, GeneratedFile, GeneratedSource, made_node
+from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.login import Login, login
+from backstay.sources.postgres.programs import Programs, programs_for
+from backstay.sources.postgres.running import ProgramReader
+
+KIND: Final = "postgresql"
+DUMP, GLOBALS, FACTS = b"database.dump", b"globals.sql", b"database.json"
+LOCK_WAIT_MS: Final = 600_000  # for a table that somebody alters: then the dump fails, instead of waiting for ever
+_IDENTITY: Final = """
+    SELECT current_database(), pg_encoding_to_char(encoding), datcollate, datctype
+    FROM pg_database WHERE datname = current_database()"""
+_SCHEMAS: Final = """
+    SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"""
+_EXTENSIONS: Final = """
+    SELECT extname, extversion, nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1"""
+_SIZES: Final = """
+    SELECT nspname, sum(pg_table_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm') AND nspname !~ '^pg_' AND nspname <> 'information_schema' GROUP BY 1"""
+_READS_PASSWORDS: Final = "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
+
+
+def dump_source(
+    url: str, schemas: Sequence[str], *, clock: Clock, environ: Mapping[str, str], warn: Callable[[str], None]
+) -> GeneratedSource:
+    """The source of a whole database, or of some schemas. `warn` is told what is left out.
+
+    Raises SourceUnreachable, SourceRefused, VersionUnsupported, NotFound for a schema, InvalidRequest.
+    """
+    with Connection(url) as connection:
+        database, encoding, collation, ctype = (value or "" for value in connection.query(_IDENTITY)[0])
+        there = [row[0] or "" for row in connection.query(_SCHEMAS)]
+        _require(schemas, there, database)
+        extensions = connection.query(_EXTENSIONS)
+        size = sum(int(bytes_ or 0) for schema, bytes_ in connection.query(_SIZES) if not schemas or schema in schemas)
+        with_passwords = connection.value(_READS_PASSWORDS) == "t"
+        version, server = connection.version, connection.parameter("server_version")
+    programs = programs_for(version, environ, purpose=f"dumping PostgreSQL {version}")
+    access = login(url, environ, database=database)
+    if not with_passwords:
+        warn(f"the role may not read passwords, so {GLOBALS.decode()} has roles without them")
+    facts = {
+        "server_version": server,
+        "database": database,
+        "encoding": encoding,
+        "collation": collation,
+        "ctype": ctype,
+        "schemas": there,
+        "dumped_schemas": list(schemas) or None,
+        "extensions": [{"name": name, "version": number, "schema": schema} for name, number, schema in extensions],
+        "dump_program": f"pg_dump {programs.major}",
+    }
+    now, place = clock.now_ns(), _place(access, database, schemas)
+
+    def made(name: bytes, open_: Callable[[], ProgramReader | BytesReader], size: int = 0) -> GeneratedFile:
+        path = place + b"/" + name
+        node = made_node(path, PRIVATE_FILE, now, size=size)
+        return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
+
+    told = json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+    roles = _globals_command(programs, access, database, passwords=with_passwords)
+    files = [
+        made(FACTS, partial(BytesReader, told), len(told)),
+        made(GLOBALS, partial(ProgramReader, roles, access.environ, warn)),
+        made(DUMP, partial(ProgramReader, _dump_command(programs, access, schemas), access.environ, warn), size),
+    ]
+    return GeneratedSource(KIND, [place], files)
+
+
+def _require(schemas: Sequence[str], there: Sequence[str], database: str) -> None:
+    for schema in schemas:
+        if schema not in there:
+            raise NotFound(
+                f"there is no schema {schema!r} in the database {database!r}",
+                cause=f"it has {', '.join(there) or 'none'}",
+                hint="check the name; upper and lower case differ",
+            )
+
+
+def _dump_command(programs: Programs, access: Login, schemas: Sequence[str]) -> list[str]:
+    command = [programs["pg_dump"], "--format=custom", "--compress=0", "--no-password", "--strict-names"]
+    command.append(f"--lock-wait-timeout={LOCK_WAIT_MS}")
+    for schema in schemas:
+        quoted = schema.replace('"', '""')
+        command.append(f'--schema="{quoted}"')  # quoted, for else it is a pattern, and lower case
+    return [*command, f"--dbname={access.conninfo}"]
+
+
+def _globals_command(programs: Programs, access: Login, database: str, *, passwords: bool) -> list[str]:
+    command = [programs["pg_dumpall"], "--globals-only", "--no-password", f"--database={database}"]
+    if not passwords:
+        command.append("--no-role-passwords")
+    return [*command, f"--dbname={access.conninfo}"]
+
+
+def _place(access: Login, database: str, schemas: Sequence[str]) -> bytes:
+    """The directory of a dump in its snapshot; it names what is dumped, and not who dumps it."""
+    parts = [KIND, f"{access.host}:{access.port}", database]
+    if schemas:
+        parts.append(",".join(sorted(schemas)))
+    return b"".join(b"/" + _component(part) for part in parts)
+
+
+def _component(text: str) -> bytes:
+    safe = text.replace("%", "%25").replace("/", "%2F") if text.strip(".") else text.replace(".", "%2E")
+    return safe.encode("utf-8", "surrogateescape")

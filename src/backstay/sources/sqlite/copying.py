@@ -1,0 +1,151 @@
+"""A consistent copy of a SQLite database that is in use, by its own backup interface, in one step.
+
+One step, because SQLite begins a copy anew whenever another process writes between two steps: under a steady writer
+a stepwise copy never ends. In WAL mode nobody waits meanwhile; else writers wait until the copy is made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from backstay.core.clock import Clock
+from backstay.core.quantities import format_size
+from backstay.errors import BackupFailed, InsufficientSpace
+from backstay.sources.sqlite.database import corrupted, locked, opened, translated
+
+PATIENCE_S: Final = 30.0  # for a program that keeps the database to itself
+_STEP_S: Final = 0.5  # SQLite waits so long for a lock, before it is looked whether that was enough
+_PREFIX: Final = "backstay-sqlite-"
+_NAME: Final = "copy.db"
+_SPARE: Final = 1 << 20  # bytes
+
+
+class DatabaseCopy:
+    """The copy as a stream of bytes: made when it is opened, in a private directory below `scratch`, checked, read."""
+
+    def __init__(self, path: bytes, *, scratch: Path, clock: Clock, patience_s: float) -> None:
+        """Raises SourceRefused, CorruptedSource, InsufficientSpace, BackupFailed."""
+        self._file = -1
+        try:
+            self._place = _Scratch(scratch)
+        except OSError as error:
+            raise _no_copy(path, error) from error
+        try:
+            copy = self._place.path / _NAME
+            _copy(path, copy, clock, patience_s)
+            _check(path, copy)
+            self._file = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self.abandon()
+            raise _no_copy(path, error) from error
+        except BaseException:
+            self.abandon()
+            raise
+        self._place.clear()  # the file stays as long as it is open; a crash from here on leaves nothing
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the copy; empty at the end. Raises BackupFailed."""
+        try:
+            return os.read(self._file, size)
+        except OSError as error:
+            raise BackupFailed("the copy of a database cannot be read", cause=error.strerror or str(error)) from error
+
+    def finish(self) -> None:
+        """Let go of the copy."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the copy; may be called more than once."""
+        fd, self._file = self._file, -1
+        if fd >= 0:
+            os.close(fd)
+        self._place.clear()
+
+
+class _Scratch:
+    """A directory of this process alone. One that a killed process left behind is removed by the next."""
+
+    def __init__(self, above: Path) -> None:
+        _remove_leftovers(above)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def clear(self) -> None:
+        fd, self._lock = self._lock, -1
+        if fd >= 0:
+            shutil.rmtree(self.path)
+            os.close(fd)
+
+
+def _remove_leftovers(above: Path) -> None:
+    for place in above.glob(f"{_PREFIX}*"):
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # another user's
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(place, ignore_errors=True)
+        except BlockingIOError:
+            continue  # in use
+        finally:
+            os.close(fd)
+
+
+def _copy(path: bytes, copy: Path, clock: Clock, patience_s: float) -> None:
+    until = clock.monotonic() + patience_s
+
+    def give_up(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - SQLite calls it so
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and clock.monotonic() >= until:
+            raise locked(path, f"it was locked for {patience_s:g} s")
+
+    with opened(path, "ro", patience_s=_STEP_S) as source:
+        _require_space(source, copy.parent)
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        target = sqlite3.connect(copy, isolation_level=None)
+        try:
+            target.execute("PRAGMA synchronous = OFF")  # a copy that a crash breaks is made anew
+            target.execute("PRAGMA journal_mode = OFF")
+            source.backup(target, pages=-1, progress=give_up, sleep=0.1)
+        finally:
+            target.close()
+
+
+def _require_space(source: sqlite3.Connection, place: Path) -> None:
+    """Raises InsufficientSpace. What lies in the log counts, so SQLite is asked and not the file system."""
+    pages, size = (int(source.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_count", "page_size"))
+    needed = pages * size + _SPARE
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InsufficientSpace(
+            "there is no space for a copy of the database",
+            cause=f"{place.parent} has {format_size(free)} left, and it takes {format_size(needed)}",
+            hint="set BACKSTAY_CACHE_DIR, or TMPDIR where there is no cache, to a place with more space",
+        )
+
+
+def _check(path: bytes, copy: Path) -> None:
+    """Raises CorruptedSource: pages were copied as they are, and tell nothing by that."""
+    with translated(path):
+        connection = sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
+        finally:
+            connection.close()
+    if found != ["ok"]:
+        raise corrupted(path, "; ".join(found))
+
+
+def _no_copy(path: bytes, error: OSError) -> BackupFailed:
+    return BackupFailed(
+        f"no copy of the database {os.fsdecode(path)} can be made",
+        cause=f"{error.filename or 'temporary directory'}: {(error.strerror or str(error)).lower()}",
+        hint="set BACKSTAY_CACHE_DIR, or TMPDIR where there is no cache, to a place that you may write to",
+    )
