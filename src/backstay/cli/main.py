@@ -192,7 +192,12 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "pg": (
         "Whole PostgreSQL clusters, and recovery to any point in time.",
-        {"backup": pg.pg_backup, "restore": pg.pg_restore},
+        {
+            "backup": pg.pg_backup,
+            "restore": pg.pg_restore,
+            "verify": pg.pg_verify,
+            "expire": pg.pg_expire,
+        },
     ),
     "repair": (
         "Mend a damaged repository.",

