@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.postgres.receivers import Archive
 from tests.postgres.servers import Server
 
 
@@ -34,3 +35,11 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def server(start_server: StartServer) -> Server:
     """A cluster of the newest version."""
     return start_server()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    """A repository; receivers that were started for it are killed."""
+    made = Archive(tmp_path / "archive")
+    yield made
+    made.close()

@@ -22,6 +22,7 @@ from backstay.cli import (
     keys,
     look,
     medium,
+    pg,
     restore,
     retention,
     space,
@@ -187,6 +188,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "repair": (
         "Mend a damaged repository.",
         {"index": care.repair_index, "snapshots": care.repair_snapshots, "packs": care.repair_packs},
+    ),
+    "pg": (
+        "PostgreSQL: its log, and what can be recovered.",
+        {"receive": pg.receive, "windows": pg.windows, "status": pg.status, "archive": pg.archive},
     ),
     "tier": (
         "Old data packs in a second, colder store.",

@@ -1,0 +1,247 @@
+"""`pg`: the WAL of PostgreSQL clusters, and what can be recovered with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backstay.cli import jsonout
+from backstay.cli.context import Context, context_of
+from backstay.cli.options import argument, option
+from backstay.cli.problems import report
+from backstay.cli.render import local_time, print_heading, print_pairs, print_table
+from backstay.core.quantities import format_age, format_duration, format_size, plural
+from backstay.errors import BackstayError, InvalidRequest
+
+if TYPE_CHECKING:
+    from backstay.operations.pg_status import PgStatus
+    from backstay.operations.pg_windows import Window
+
+URL_HELP = "postgresql://user@host:port/database; passwords come from ~/.pgpass or PGPASSWORD."
+NAME_HELP = "The name of the cluster, which its base backups and its WAL have."
+
+
+def receive(
+    ctx: typer.Context,
+    url: Annotated[str, argument("URL", URL_HELP)],
+    name: Annotated[str, option("NAME", NAME_HELP)],
+    every: Annotated[str, option("DUR", "Store what has come of a segment so often.", show_default=True)] = "5s",
+    heartbeat: Annotated[
+        str,
+        option("DUR", "Commit a message when nothing else was for so long; 0 for never.", show_default=True),
+    ] = "15min",
+) -> int:
+    """Receive WAL until it is stopped: what the server logs is durable here seconds later."""
+    from backstay.operations.backup_request import check_name
+    from backstay.operations.pg_receive import ReceiveOptions, run_receive
+    from backstay.sources.postgres.lsn import format_lsn
+
+    context = context_of(ctx)
+    check_name(name)
+    options = ReceiveOptions(url=url, name=name, every=_seconds(every), heartbeat=_seconds(heartbeat))
+    if options.every <= 0:
+        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
+    with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
+        result = run_receive(repository, options, stopped, events=events)
+    durable = format_lsn(result.durable)
+    context.result(
+        {**jsonout.plain(result), "system": str(result.system), "durable": durable},
+        lambda: context.say(f"stopped: WAL of {name} is stored up to {durable} ({format_size(result.bytes)} received)"),
+    )
+    return 0
+
+
+def windows(
+    ctx: typer.Context,
+    name: Annotated[str | None, option("NAME", f"{NAME_HELP} All if not given.")] = None,
+) -> int:
+    """Tell from when to when a cluster can be recovered, and what is missing in between."""
+    from backstay.operations.pg_windows import covered
+
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        found = covered(repository, name)
+    context.result([_window_document(window) for window in found], lambda: _show_windows(context, found))
+    return 0
+
+
+def status(
+    ctx: typer.Context,
+    name: Annotated[str, option("NAME", NAME_HELP)],
+    url: Annotated[str | None, argument("URL", f"Ask the server too. {URL_HELP}")] = None,
+) -> int:
+    """Tell how far stored WAL is behind, and what is wrong; exit status 1 if something is."""
+    from backstay.operations.pg_status import pg_status
+
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        found = pg_status(repository, name, url)
+    context.result(_status_document(found), lambda: _show_status(context, found))
+    return 1 if found.problems else 0
+
+
+def archive(
+    ctx: typer.Context,
+    path: Annotated[Path, argument("PATH", "The file, %p of archive_command.")],
+    name: Annotated[str, option("NAME", NAME_HELP)],
+) -> int:
+    """Store one WAL file, for archive_command = 'backstay pg archive --name NAME %p'.
+
+    Ends with 0 only when the file is durable, and with 1 if it is not: the server then tries again.
+    """
+    context = context_of(ctx)
+    try:
+        _archive(context, path, name)
+    except BackstayError as error:  # other statuses mean something else to PostgreSQL
+        report(error, json=context.json, verbose=context.verbose)
+        return 1
+    return 0
+
+
+def _archive(context: Context, path: Path, name: str) -> None:
+    from backstay.operations.backup_request import check_name
+    from backstay.operations.pg_archive import archive_file
+
+    check_name(name)
+    with context.open(index=False, grows=True) as repository:
+        result = archive_file(repository, path, name)
+    verb = "stored" if result.stored else "was stored before:"
+    context.result(
+        {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
+    )
+
+
+def _seconds(text: str) -> float:
+    """A length of time; a bare 0 needs no unit."""
+    from datetime import UTC, datetime
+
+    from backstay.core.times import Span
+
+    if text.strip() == "0":
+        return 0.0
+    fixed = datetime(2000, 1, 1, tzinfo=UTC)
+    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()
+
+
+def _window_document(window: Window) -> dict[str, object]:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    return {
+        "name": window.name,
+        "system": str(window.system),  # more digits than numbers of JSON safely have
+        "timeline": window.timeline,
+        "snapshots": list(window.snapshots),
+        "start_time": window.start_time,
+        "end_time": window.end_time,
+        "start_lsn": format_lsn(window.start_lsn),
+        "end_lsn": format_lsn(window.end_lsn),
+        "gaps": [
+            {"from_lsn": format_lsn(gap.from_lsn), "to_lsn": format_lsn(gap.to_lsn), "segments": gap.segments}
+            for gap in window.gaps
+        ],
+    }
+
+
+def _show_windows(context: Context, found: list[Window]) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    if not found:
+        context.say("there is no base backup: `backstay pg backup` makes one")
+        return
+    rows = [
+        (
+            window.name,
+            str(window.timeline),
+            local_time(window.start_time),
+            local_time(window.end_time) if window.end_time is not None else "WAL is missing",
+            format_lsn(window.start_lsn),
+            format_lsn(window.end_lsn),
+            plural(len(window.snapshots), "base"),
+        )
+        for window in found
+    ]
+    print_table(("NAME", ">TIMELINE", "FROM", "TO", ">FROM LSN", ">TO LSN", ">BACKUPS"), rows, context.environ)
+    _show_gaps(found)
+
+
+def _show_gaps(found: list[Window]) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    for window in found:
+        for gap in window.gaps:
+            sys.stdout.write(
+                f"gap on timeline {window.timeline}: {plural(gap.segments, 'segment')} missing "
+                f"from {format_lsn(gap.from_lsn)} to {format_lsn(gap.to_lsn)}\n"
+            )
+
+
+def _status_document(found: PgStatus) -> dict[str, object]:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    def lsn(value: int | None) -> str | None:
+        return None if value is None else format_lsn(value)
+
+    slot = None if found.server is None else found.server.slot
+    return {
+        "name": found.name,
+        "system": str(found.system),
+        "timeline": found.timeline,
+        "stored_lsn": lsn(found.stored_lsn),
+        "last_commit": found.last_commit,
+        "lag_s": found.lag_s,
+        "lag_bytes": found.lag_bytes,
+        "server": None
+        if found.server is None
+        else {
+            "lsn": lsn(found.server.position),
+            "slot": None
+            if slot is None
+            else {
+                "name": slot.name,
+                "active": slot.is_active,
+                "wal_status": slot.status,
+                "safe_wal_size": slot.left,
+                "restart_lsn": lsn(slot.kept_from),
+            },
+        },
+        "gaps": [{"from_lsn": lsn(g.from_lsn), "to_lsn": lsn(g.to_lsn), "segments": g.segments} for g in found.gaps],
+        "windows": [_window_document(window) for window in found.windows],
+        "problems": list(found.problems),
+    }
+
+
+def _show_status(context: Context, found: PgStatus) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    slot = None if found.server is None else found.server.slot
+    age = "" if found.last_commit is None else format_age(found.last_commit, now=context.clock.now())
+    print_pairs(
+        (
+            ("name", found.name),
+            ("cluster", str(found.system)),
+            ("timeline", "" if found.timeline is None else str(found.timeline)),
+            ("stored up to", "" if found.stored_lsn is None else format_lsn(found.stored_lsn)),
+            ("last commit", "" if found.last_commit is None else f"{local_time(found.last_commit)} ({age})"),
+            ("behind", _behind(found)),
+            ("slot", "" if slot is None else f"{slot.name}, {slot.status}, {'' if slot.is_active else 'not '}in use"),
+            ("may grow by", "" if slot is None or slot.left is None else format_size(slot.left)),
+        ),
+        context.environ,
+    )
+    if found.windows:
+        print_heading("recovery windows", context.environ)
+        _show_windows(context, list(found.windows))
+    for problem in found.problems:
+        context.warn(problem)
+
+
+def _behind(found: PgStatus) -> str:
+    parts = []
+    if found.lag_bytes is not None:
+        parts.append(format_size(found.lag_bytes))
+    if found.lag_s is not None:
+        parts.append(format_duration(found.lag_s))
+    return ", ".join(parts)
