@@ -28,6 +28,7 @@ BackstayError
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
+│   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
@@ -265,9 +266,19 @@ class SourceUnreachable(BackstayError):
 
 
 class SourceRefused(BackstayError):
-    """A database answered, and did not do what was asked."""
+    """A database answered, and did not do what was asked; `state` is its SQLSTATE, where it gave one."""
 
     default_hint = "check the role and what it may do"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", state: str = "") -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.state = state
+
+
+class SlotInUse(SourceRefused):
+    """Another receiver streams through the slot; a server lets only one do so."""
+
+    default_hint = "stop the other receiver, or give this one another --name"
 
 
 class ReplicationDenied(SourceRefused):

@@ -13,6 +13,7 @@ import pytest
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
+from tests.postgres.receivers import Archive
 from tests.postgres.servers import Server
 
 
@@ -63,3 +64,11 @@ def stopping() -> Iterator[list[Server]]:
     yield servers
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    """A repository; receivers that were started for it are killed."""
+    made = Archive(tmp_path / "archive")
+    yield made
+    made.close()

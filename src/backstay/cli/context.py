@@ -109,6 +109,16 @@ class Context:
 
             yield sink
 
+    @contextmanager
+    def until_stopped(self) -> Iterator[tuple[EventSink, Callable[[], bool]]]:
+        """For what runs until a signal ends it gently: a sink of its events, and whether a signal came."""
+        tune_for_large_buffers()
+        with (
+            progress.watching(self.progress, self.environ, quiet=self.quiet) as show,
+            self.interrupts.noted() as stopped,
+        ):
+            yield show, stopped
+
     @property
     def zone(self) -> tzinfo:
         return environment.local_zone(self.environ, self.clock.now())

@@ -23,6 +23,7 @@ from backstay.cli import (
     look,
     medium,
     pg,
+    pg_cluster,
     restore,
     retention,
     space,
@@ -193,10 +194,14 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "pg": (
         "Whole PostgreSQL clusters, and recovery to any point in time.",
         {
-            "backup": pg.pg_backup,
-            "restore": pg.pg_restore,
-            "verify": pg.pg_verify,
-            "expire": pg.pg_expire,
+            "backup": pg_cluster.pg_backup,
+            "receive": pg.receive,
+            "archive": pg.archive,
+            "windows": pg.windows,
+            "status": pg.status,
+            "restore": pg_cluster.pg_restore,
+            "verify": pg_cluster.pg_verify,
+            "expire": pg_cluster.pg_expire,
         },
     ),
     "repair": (

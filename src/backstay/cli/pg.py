@@ -1,269 +1,247 @@
-"""`pg`: whole PostgreSQL clusters, and recovery to any point in time."""
+"""`pg`: the WAL of PostgreSQL clusters, and what can be recovered with it."""
 
 from __future__ import annotations
 
-import dataclasses
-import socket
-from datetime import UTC, datetime
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backstay.cli import default_repository
+from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
-from backstay.cli.options import argument, flag, option
-from backstay.core.quantities import format_duration, format_size, plural
-from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.cli.options import argument, option
+from backstay.cli.problems import report
+from backstay.cli.render import local_time, print_heading, print_pairs, print_table
+from backstay.core.quantities import format_age, format_duration, format_size, plural
+from backstay.errors import BackstayError, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget
+    from backstay.operations.pg_status import PgStatus
+    from backstay.operations.pg_windows import Window
 
-NAME = "NAME"
-_NAMED = "What the cluster is called in the repository."
+URL_HELP = "postgresql://user@host:port/database; passwords come from ~/.pgpass or PGPASSWORD."
+NAME_HELP = "The name of the cluster, which its base backups and its WAL have."
 
 
-def pg_backup(
+def receive(
     ctx: typer.Context,
-    url: Annotated[str, argument("URL", "The server: postgresql://user@host:port/postgres; the role may replicate.")],
-    name: Annotated[str, option(NAME, _NAMED)],
-    full: Annotated[bool, flag("Have all files sent, not only what changed.", "--full")] = False,
-    tag: Annotated[list[str] | None, option("TAG", "Tag the snapshot; repeatable.")] = None,
-    description: Annotated[str, option("TEXT", "A remark on the snapshot.")] = "",
-    host: Annotated[str | None, option("HOST", "Another host name than this machine's.")] = None,
+    url: Annotated[str, argument("URL", URL_HELP)],
+    name: Annotated[str, option("NAME", NAME_HELP)],
+    every: Annotated[str, option("DUR", "Store what has come of a segment so often.", show_default=True)] = "5s",
+    heartbeat: Annotated[
+        str,
+        option("DUR", "Commit a message when nothing else was for so long; 0 for never.", show_default=True),
+    ] = "15min",
 ) -> int:
-    """Make a base backup of a running cluster, with the WAL that it needs."""
-    from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
+    """Receive WAL until it is stopped: what the server logs is durable here seconds later."""
+    from backstay.operations.backup_request import check_name
+    from backstay.operations.pg_receive import ReceiveOptions, run_receive
+    from backstay.sources.postgres.lsn import format_lsn
 
     context = context_of(ctx)
-    options = ClusterBackupOptions(
-        name=name,
-        host=host or socket.gethostname(),
-        full=full,
-        tags=tuple(dict.fromkeys(tag or ())),
-        description=description,
+    check_name(name)
+    options = ReceiveOptions(url=url, name=name, every=_seconds(every), heartbeat=_seconds(heartbeat))
+    if options.every <= 0:
+        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
+    with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
+        result = run_receive(repository, options, stopped, events=events)
+    durable = format_lsn(result.durable)
+    context.result(
+        {**jsonout.plain(result), "system": str(result.system), "durable": durable},
+        lambda: context.say(f"stopped: WAL of {name} is stored up to {durable} ({format_size(result.bytes)} received)"),
     )
-    default_repository.ensure_default(context, context.location())
-    with context.open(grows=True) as repository, context.watching() as events:
-        result = back_up_cluster(repository, url, options, events=events)
-
-    def show() -> None:
-        sent = "all files were sent" if result.parent is None else "what changed was sent"
-        why = f" ({result.reason})" if result.reason else ""
-        context.say(f"{plural(result.files, 'file')} with {format_size(result.bytes)}; {sent}{why}")
-        context.say(
-            f"{format_size(result.bytes_received)} received, {format_size(result.bytes_added)} added to the repository "
-            f"in {format_duration(result.duration_s)}"
-        )
-        context.say(f"from {result.start_lsn} to {result.stop_lsn} on timeline {result.timeline}")
-        context.say(f"snapshot {result.snapshot} ({result.kind})")
-
-    context.result(dataclasses.asdict(result), show)
     return 0
 
 
-def pg_restore(
+def windows(
     ctx: typer.Context,
-    name: Annotated[str, option(NAME, _NAMED)],
-    to: Annotated[Path, option("DIR", "The data directory to write: empty, or not there yet.")],
-    snapshot: Annotated[str, argument("ID", "The base backup; the best one for the target if not given.")] = "latest",
-    at: Annotated[str | None, option("TIME", "Recover to this time; it must have a zone.")] = None,
-    lsn: Annotated[str | None, option("LSN", "Recover to this position, such as 16/B374D848.")] = None,
-    xid: Annotated[int | None, option("XID", "Recover to this transaction.", min=3)] = None,
-    restore_point: Annotated[
-        str | None, option("POINT", "Recover to what pg_create_restore_point gave this name.")
-    ] = None,
-    immediate: Annotated[bool, flag("Recover only until the base backup is consistent.", "--immediate")] = False,
-    timeline: Annotated[int | None, option("N", "Along this timeline; the newest if not given.", min=1)] = None,
-    tablespaces: Annotated[
-        Path | None, option("DIR", "Where tablespaces go, each by its oid; DIR.tablespaces if not given.")
-    ] = None,
-    parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
-    dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
+    name: Annotated[str | None, option("NAME", f"{NAME_HELP} All if not given.")] = None,
 ) -> int:
-    """Write a data directory that recovers to a target when its server is started."""
-    from backstay.operations.pg_plan import plan_recovery
-    from backstay.operations.pg_restore import require_empty, restore_cluster
+    """Tell from when to when a cluster can be recovered, and what is missing in between."""
+    from backstay.operations.pg_windows import covered
 
     context = context_of(ctx)
-    target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
-    require_empty(to)
-    with context.open() as repository:
-        plan = plan_recovery(repository, name, snapshot, target)
-        if dry_run:
-            context.result(_plan_document(plan), lambda: _show_plan(context, plan))
-            return 0
-        with context.watching() as events:
-            result = restore_cluster(
-                repository, plan, to.absolute(), tablespaces=tablespaces, parallel=parallel, events=events
-            )
-
-    def show() -> None:
-        _show_plan(context, plan)
-        context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
-        for place in result.tablespaces:
-            context.say(f"a tablespace lies in {place}")
-        context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
-
-    for problem in result.problems[:20]:
-        context.warn(problem)
-    context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False}, show)
+    with context.open(index=False) as repository:
+        found = covered(repository, name)
+    context.result([_window_document(window) for window in found], lambda: _show_windows(context, found))
     return 0
 
 
-def _target(
-    context: Context,
-    at: str | None,
-    lsn: str | None,
-    xid: int | None,
-    point: str | None,
-    timeline: int | None,
-    *,
-    immediate: bool,
-) -> RecoveryTarget:
-    """The one target that was given. Raises InvalidRequest for several, and for a time without a zone."""
-    from backstay.operations.pg_plan import RecoveryTarget
-    from backstay.sources.postgres.lsn import parse_lsn
+def status(
+    ctx: typer.Context,
+    name: Annotated[str, option("NAME", NAME_HELP)],
+    url: Annotated[str | None, argument("URL", f"Ask the server too. {URL_HELP}")] = None,
+) -> int:
+    """Tell how far stored WAL is behind, and what is wrong; exit status 1 if something is."""
+    from backstay.operations.pg_status import pg_status
 
-    given = [value for value in (at, lsn, xid, point, immediate or None) if value is not None]
-    if len(given) > 1:
-        raise InvalidRequest(
-            "a recovery has one target",
-            cause="more than one of --at, --lsn, --xid, --restore-point and --immediate is given",
-            hint="give the one that is meant",
-        )
-    if at is not None:
-        return RecoveryTarget(kind="time", time=_moment(context, at), timeline=timeline)
-    if lsn is not None:
-        return RecoveryTarget(kind="lsn", lsn=parse_lsn(lsn), timeline=timeline)
-    if xid is not None:
-        return RecoveryTarget(kind="xid", xid=xid, timeline=timeline)
-    if point is not None:
-        return RecoveryTarget(kind="name", name=point, timeline=timeline)
-    return RecoveryTarget(kind="immediate" if immediate else "latest", timeline=timeline)
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        found = pg_status(repository, name, url)
+    context.result(_status_document(found), lambda: _show_status(context, found))
+    return 1 if found.problems else 0
 
 
-def _moment(context: Context, text: str) -> datetime:
-    """A time that means the same to everybody."""
-    from backstay.core.times import parse_moment
+def archive(
+    ctx: typer.Context,
+    path: Annotated[Path, argument("PATH", "The file, %p of archive_command.")],
+    name: Annotated[str, option("NAME", NAME_HELP)],
+) -> int:
+    """Store one WAL file, for archive_command = 'backstay pg archive --name NAME %p'.
 
+    Ends with 0 only when the file is durable, and with 1 if it is not: the server then tries again.
+    """
+    context = context_of(ctx)
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return parse_moment(text, now=context.clock.now(), zone=UTC)
-    if moment.tzinfo is None:
-        raise InvalidRequest(
-            f"{text!r} is a time without a zone",
-            cause="the server and this machine may be in different ones, and a wrong hour is lost data",
-            hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
-        )
-    return moment.astimezone(UTC)
+        _archive(context, path, name)
+    except BackstayError as error:  # other statuses mean something else to PostgreSQL
+        report(error, json=context.json, verbose=context.verbose)
+        return 1
+    return 0
 
 
-def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
+def _archive(context: Context, path: Path, name: str) -> None:
+    from backstay.operations.backup_request import check_name
+    from backstay.operations.pg_archive import archive_file
+
+    check_name(name)
+    with context.open(index=False, grows=True) as repository:
+        result = archive_file(repository, path, name)
+    verb = "stored" if result.stored else "was stored before:"
+    context.result(
+        {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
+    )
+
+
+def _seconds(text: str) -> float:
+    """A length of time; a bare 0 needs no unit."""
+    from datetime import UTC, datetime
+
+    from backstay.core.times import Span
+
+    if text.strip() == "0":
+        return 0.0
+    fixed = datetime(2000, 1, 1, tzinfo=UTC)
+    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()
+
+
+def _window_document(window: Window) -> dict[str, object]:
     from backstay.sources.postgres.lsn import format_lsn
 
     return {
-        "dry_run": True,
-        "snapshot": plan.base.id,
-        "target": str(plan.target),
-        "timeline": plan.path.last,
-        "segments": [file.name for file in plan.segments],
-        "wal_bytes": plan.wal_bytes,
-        "end_lsn": format_lsn(plan.end_lsn),
-        "last_commit": plan.last_commit.isoformat() if plan.last_commit is not None else None,
+        "name": window.name,
+        "system": str(window.system),  # more digits than numbers of JSON safely have
+        "timeline": window.timeline,
+        "snapshots": list(window.snapshots),
+        "start_time": window.start_time,
+        "end_time": window.end_time,
+        "start_lsn": format_lsn(window.start_lsn),
+        "end_lsn": format_lsn(window.end_lsn),
+        "gaps": [
+            {"from_lsn": format_lsn(gap.from_lsn), "to_lsn": format_lsn(gap.to_lsn), "segments": gap.segments}
+            for gap in window.gaps
+        ],
     }
 
 
-def _show_plan(context: Context, plan: RecoveryPlan) -> None:
-    base = plan.base
-    context.say(f"base backup {base.id} of {base.consistency['stop_time']}, {base.consistency['stop_lsn']}")
-    span = f", {plan.segments[0].name} to {plan.segments[-1].name}" if plan.segments else ""
-    context.say(
-        f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)}){span}, timeline {plan.path.last}"
-    )
-    last = plan.last_commit.isoformat(sep=" ") if plan.last_commit is not None else "none since the base backup"
-    context.say(f"recovers to {plan.target}; last commit: {last}")
+def _show_windows(context: Context, found: list[Window]) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
 
-
-def pg_expire(
-    ctx: typer.Context,
-    name: Annotated[str, option(NAME, _NAMED)],
-    window: Annotated[
-        str | None, option("SPAN", "Keep all WAL with which so much time can be recovered, such as 14d; else all.")
-    ] = None,
-    dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
-) -> int:
-    """Remove WAL that no base backup and no recovery within the window needs."""
-    from backstay.core.times import Span
-    from backstay.operations.pg_expire import expire_wal, plan_expiry
-
-    context = context_of(ctx)
-    now = context.clock.now()
-    length = now - Span.parse(window).subtract_from(now) if window is not None else None
-    with context.open(index=False) as repository:
-        plan = plan_expiry(repository, name, window=length)
-        if not dry_run:
-            with context.watching() as events:
-                expire_wal(repository, plan, events=events)
-
-    def show() -> None:
-        would = "would be removed" if dry_run else "removed"
-        context.say(f"{plural(len(plan.expired), 'WAL segment')} {would}, {plan.kept} kept")
-        context.say(f"everything from {plan.from_lsn} on stays, that of base backup {plan.since}")
-
-    context.result({**dataclasses.asdict(plan), "dry_run": dry_run}, show)
-    return 0
-
-
-def pg_verify(
-    ctx: typer.Context,
-    name: Annotated[str, option(NAME, _NAMED)],
-    rehearse: Annotated[Path, option("DIR", "Where to restore to and to start a server: empty, and gone afterwards.")],
-    snapshot: Annotated[str, argument("ID", "The base backup; the best one for the target if not given.")] = "latest",
-    at: Annotated[str | None, option("TIME", "Recover to this time instead of the end; it must have a zone.")] = None,
-    sql: Annotated[list[str] | None, option("QUERY", "A query that must give `true`; repeatable.")] = None,
-    database: Annotated[str, option("DB", "Where the queries run.", show_default=True)] = "postgres",
-    superuser: Annotated[str, option("ROLE", "A superuser of the cluster.", show_default=True)] = "postgres",
-    programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
-    patience: Annotated[str, option("SPAN", "How long the recovery may take.", show_default=True)] = "1h",
-) -> int:
-    """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
-    from backstay.core.times import Span
-    from backstay.operations.pg_plan import plan_recovery
-    from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
-
-    context = context_of(ctx)
-    now = context.clock.now()
-    options = RehearsalOptions(
-        scratch=rehearse,
-        programs=programs,
-        superuser=superuser,
-        database=database,
-        assertions=tuple(sql or ()),
-        patience_s=(now - Span.parse(patience).subtract_from(now)).total_seconds(),
-    )
-    target = _target(context, at, None, None, None, None, immediate=False)
-    with context.open() as repository:
-        plan = plan_recovery(repository, name, snapshot, target)
-        with context.watching() as events:
-            result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
-
-    def show() -> None:
-        _show_plan(context, plan)
-        context.say(
-            f"restored in {format_duration(result.restore_s)}, recovered to {result.recovered_lsn} "
-            f"in {format_duration(result.recovery_s)}"
+    if not found:
+        context.say("there is no base backup: `backstay pg backup` makes one")
+        return
+    rows = [
+        (
+            window.name,
+            str(window.timeline),
+            local_time(window.start_time),
+            local_time(window.end_time) if window.end_time is not None else "WAL is missing",
+            format_lsn(window.start_lsn),
+            format_lsn(window.end_lsn),
+            plural(len(window.snapshots), "base"),
         )
-        context.say(f"{_mark(result.amcheck != 'failed')} indexes: {result.amcheck}")
-        for assertion in result.assertions:
-            context.say(f"{_mark(assertion.ok)} {assertion.sql}: {assertion.value}")
-
-    if result.amcheck == "failed":
-        context.warn(f"pg_amcheck: {result.amcheck_output}")
-    context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
-    return 0 if result.ok else CorruptedBackup.exit_status
+        for window in found
+    ]
+    print_table(("NAME", ">TIMELINE", "FROM", "TO", ">FROM LSN", ">TO LSN", ">BACKUPS"), rows, context.environ)
+    _show_gaps(found)
 
 
-def _mark(ok: bool) -> str:
-    return "ok    " if ok else "FAILED"
+def _show_gaps(found: list[Window]) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    for window in found:
+        for gap in window.gaps:
+            sys.stdout.write(
+                f"gap on timeline {window.timeline}: {plural(gap.segments, 'segment')} missing "
+                f"from {format_lsn(gap.from_lsn)} to {format_lsn(gap.to_lsn)}\n"
+            )
+
+
+def _status_document(found: PgStatus) -> dict[str, object]:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    def lsn(value: int | None) -> str | None:
+        return None if value is None else format_lsn(value)
+
+    slot = None if found.server is None else found.server.slot
+    return {
+        "name": found.name,
+        "system": str(found.system),
+        "timeline": found.timeline,
+        "stored_lsn": lsn(found.stored_lsn),
+        "last_commit": found.last_commit,
+        "lag_s": found.lag_s,
+        "lag_bytes": found.lag_bytes,
+        "server": None
+        if found.server is None
+        else {
+            "lsn": lsn(found.server.position),
+            "slot": None
+            if slot is None
+            else {
+                "name": slot.name,
+                "active": slot.is_active,
+                "wal_status": slot.status,
+                "safe_wal_size": slot.left,
+                "restart_lsn": lsn(slot.kept_from),
+            },
+        },
+        "gaps": [{"from_lsn": lsn(g.from_lsn), "to_lsn": lsn(g.to_lsn), "segments": g.segments} for g in found.gaps],
+        "windows": [_window_document(window) for window in found.windows],
+        "problems": list(found.problems),
+    }
+
+
+def _show_status(context: Context, found: PgStatus) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
+    slot = None if found.server is None else found.server.slot
+    age = "" if found.last_commit is None else format_age(found.last_commit, now=context.clock.now())
+    print_pairs(
+        (
+            ("name", found.name),
+            ("cluster", str(found.system)),
+            ("timeline", "" if found.timeline is None else str(found.timeline)),
+            ("stored up to", "" if found.stored_lsn is None else format_lsn(found.stored_lsn)),
+            ("last commit", "" if found.last_commit is None else f"{local_time(found.last_commit)} ({age})"),
+            ("behind", _behind(found)),
+            ("slot", "" if slot is None else f"{slot.name}, {slot.status}, {'' if slot.is_active else 'not '}in use"),
+            ("may grow by", "" if slot is None or slot.left is None else format_size(slot.left)),
+        ),
+        context.environ,
+    )
+    if found.windows:
+        print_heading("recovery windows", context.environ)
+        _show_windows(context, list(found.windows))
+    for problem in found.problems:
+        context.warn(problem)
+
+
+def _behind(found: PgStatus) -> str:
+    parts = []
+    if found.lag_bytes is not None:
+        parts.append(format_size(found.lag_bytes))
+    if found.lag_s is not None:
+        parts.append(format_duration(found.lag_s))
+    return ", ".join(parts)

@@ -35,6 +35,7 @@ class Interrupts:
         self._clock = clock
         self._first: float | None = None
         self._deferred = False
+        self._patient = False
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -63,6 +64,15 @@ class Interrupts:
             self._deferred = False
             signal.setitimer(signal.ITIMER_REAL, 0)
 
+    @contextmanager
+    def noted(self) -> Iterator[Callable[[], bool]]:
+        """Within, a first signal is only noted, for what runs until one comes; the function says whether one did."""
+        self._patient = True
+        try:
+            yield lambda: self._first is not None
+        finally:
+            self._patient = False
+
     def _raise_if_asked(self) -> None:
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
             self._deferred = False
@@ -72,6 +82,8 @@ class Interrupts:
         now = self._clock.monotonic()
         if self._first is None:
             self._first = now
+            if self._patient:
+                return
             if not self._deferred:
                 raise KeyboardInterrupt
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)

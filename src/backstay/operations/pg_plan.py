@@ -13,8 +13,16 @@ from backstay.repository.repository import Repository
 from backstay.repository.selectors import LATEST, choose
 from backstay.repository.snapshots import Manifest
 from backstay.repository.wal import StoredFile, WalStore
-from backstay.sources.postgres.lsn import SEGMENT, format_lsn, is_segment, parse_lsn, segment_name, segment_start
-from backstay.sources.postgres.timelines import TimelinePath, newest_from, only, read_history
+from backstay.sources.postgres.lsn import (
+    SEGMENT,
+    format_lsn,
+    is_segment,
+    parse_lsn,
+    segment_name,
+    segment_start,
+    timeline_of,
+)
+from backstay.sources.postgres.timelines import Path, history_file, path_of
 from backstay.sources.postgres.wal_records import Commit, EventReader, RestorePoint, events, last_commit
 
 TargetKind: TypeAlias = Literal["latest", "time", "lsn", "xid", "name", "immediate"]
@@ -77,7 +85,7 @@ class RecoveryPlan:
     base: Manifest
     target: RecoveryTarget
     system: int
-    path: TimelinePath
+    path: Path
     segment_size: int
     segments: tuple[WalFile, ...]
     histories: tuple[WalFile, ...]
@@ -142,20 +150,21 @@ class _Planner:
 
     # -- the base
 
-    def _known_paths(self) -> dict[int, TimelinePath]:
-        paths = {int(name[:8], 16): only(int(name[:8], 16)) for name in self._files if is_segment(name)}
+    def _known_paths(self) -> dict[int, Path]:
+        paths = {timeline_of(name): path_of(timeline_of(name), None) for name in self._files if is_segment(name)}
         for name, stored in self._files.items():
             if name.endswith(".history"):
-                timeline = int(name[:8], 16)
-                paths[timeline] = read_history(timeline, self._wal.read(self._system, name, stored))
+                timeline = timeline_of(name)
+                paths[timeline] = path_of(timeline, self._wal.read(self._system, name, stored))
         return paths
 
-    def _path(self, base: Manifest) -> TimelinePath | None:
+    def _path(self, base: Manifest) -> Path | None:
         """How the WAL runs from a base backup to the wanted timeline; None when it does not lead there."""
         timeline, stop = _timeline(base), _lsn(base, "stop_lsn")
         if self._target.timeline is None:
-            return newest_from(timeline, stop, self._paths)
-        wanted = self._paths.get(self._target.timeline) or only(self._target.timeline)
+            leading = [path for path in self._paths.values() if path.leads_over(timeline, stop)]
+            return max(leading, key=lambda path: path.timeline, default=path_of(timeline, None))
+        wanted = self._paths.get(self._target.timeline) or path_of(self._target.timeline, None)
         return wanted if wanted.leads_over(timeline, stop) else None
 
     def _may_reach(self, base: Manifest) -> bool:
@@ -182,7 +191,7 @@ class _Planner:
 
     # -- the WAL
 
-    def _plan(self, base: Manifest, path: TimelinePath) -> RecoveryPlan:
+    def _plan(self, base: Manifest, path: Path) -> RecoveryPlan:
         run = self._run(base, path)
         stop = _lsn(base, "stop_lsn")
         if run.end < stop:
@@ -201,7 +210,7 @@ class _Planner:
             last_commit=self._last_commit(segments, end),
         )
 
-    def _run(self, base: Manifest, path: TimelinePath) -> _Run:
+    def _run(self, base: Manifest, path: Path) -> _Run:
         """The WAL of a path from a base backup on, as far as it hangs together."""
         start = _lsn(base, "start_lsn")
         run = _Run(start=start - start % self._size)
@@ -218,17 +227,17 @@ class _Planner:
                 return run
             run.end += self._size
 
-    def _segment(self, path: TimelinePath, start: int) -> str:
-        return segment_name(path.timeline_at(start + self._size), start, self._size)
+    def _segment(self, path: Path, start: int) -> str:
+        return segment_name(path.owner(start // self._size, self._size), start, self._size)
 
-    def _has_more(self, path: TimelinePath, end: int) -> bool:
+    def _has_more(self, path: Path, end: int) -> bool:
         """Whether WAL is stored on this path behind a position that is missing."""
         return any(
             is_segment(name) and (start := segment_start(name, self._size)) > end and self._segment(path, start) == name
             for name in self._files
         )
 
-    def _needed(self, base: Manifest, run: _Run, path: TimelinePath) -> tuple[int, int]:
+    def _needed(self, base: Manifest, run: _Run, path: Path) -> tuple[int, int]:
         """How many segments of a run lead to the target, and to which position."""
         target = self._target
         if target.kind == "immediate":
@@ -251,7 +260,7 @@ class _Planner:
         """Segments up to the one with a position, and one more for a record that goes on."""
         return min(len(run.segments), (lsn - run.start) // self._size + 2)
 
-    def _until_time(self, run: _Run, path: TimelinePath) -> tuple[int, int]:
+    def _until_time(self, run: _Run, path: Path) -> tuple[int, int]:
         """Up to the first commit after the target: without one PostgreSQL does not know that it has arrived."""
         assert self._target.time is not None
         low, high = 0, len(run.segments)  # the first segment with a later commit lies in [low, high]
@@ -279,7 +288,7 @@ class _Planner:
                 return index, commit
         return at, None
 
-    def _until_event(self, base: Manifest, run: _Run, path: TimelinePath) -> tuple[int, int]:
+    def _until_event(self, base: Manifest, run: _Run, path: Path) -> tuple[int, int]:
         """Up to a restore point or a transaction."""
         stop, reader = _lsn(base, "stop_lsn"), EventReader()
         for segment in run.segments:
@@ -307,15 +316,15 @@ class _Planner:
     def _read(self, segment: WalFile) -> bytes:
         return self._wal.read(self._system, segment.name, segment.stored)
 
-    def _histories(self, path: TimelinePath) -> Iterator[WalFile]:
+    def _histories(self, path: Path) -> Iterator[WalFile]:
         for stretch in path.stretches:
-            name = f"{stretch.timeline:08X}.history"
+            name = history_file(stretch.timeline)
             if name in self._files:
                 yield WalFile(name, self._files[name])
 
     # -- what is told
 
-    def _not_covered(self, run: _Run, path: TimelinePath) -> Exception:
+    def _not_covered(self, run: _Run, path: Path) -> Exception:
         if run.is_cut:
             return self._gap(run, path, f"{self._target} does not lie before it")
         times = (last_commit(self._read(segment)) for segment in reversed(run.segments))
@@ -327,11 +336,11 @@ class _Planner:
         )
         return TargetNotCovered(
             f"{self._target} is not covered by the stored WAL of {self._name}",
-            cause=f"it reaches to {format_lsn(run.end)} on timeline {path.last}, and {until}",
+            cause=f"it reaches to {format_lsn(run.end)} on timeline {path.timeline}, and {until}",
             hint="choose an earlier target, or wait until `backstay pg receive` has stored a later commit",
         )
 
-    def _gap(self, run: _Run, path: TimelinePath, why: str) -> Exception:
+    def _gap(self, run: _Run, path: Path, why: str) -> Exception:
         return WalGap(
             f"WAL of {self._name} is missing from {format_lsn(run.end)} on",
             cause=f"segment {self._segment(path, run.end)} is not there, and {why}",

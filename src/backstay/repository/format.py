@@ -41,6 +41,7 @@ class RecordKind(IntEnum):
     TIER_RULE = 14
     HOLD = 15
     WAL = 16
+    WAL_NAME = 17
 
 
 class BlobKind(IntEnum):
@@ -159,3 +160,8 @@ def wal_name(system: int, file: str, part: tuple[int, int] | None = None) -> str
     """`wal/<system identifier>/<file>`; of a part of a segment with its first byte and the one behind its last."""
     ends = "" if part is None else f".{part[0]:08x}-{part[1]:08x}"
     return f"{WAL}{system:016x}/{file}{ends}"
+
+
+def wal_binding_name(digest: bytes) -> str:
+    """Which cluster has a name; the digest is a keyed one of the name."""
+    return f"{WAL}names/{digest.hex()}"

@@ -1,8 +1,9 @@
 """WAL of PostgreSQL clusters: write-once objects beside the snapshots (docs/format.md, "WAL").
 
 A segment is stored when it is complete. Before that it comes in parts, each from where the last one ended, so that
-what a server wrote a moment ago is durable as well; parts go when their segment is stored. No session announces these
-objects and no collection looks at them: they are removed one by one, when no snapshot needs them.
+what a server wrote a moment ago is durable as well; parts go when their segment is stored. A name belongs to the
+cluster that had it first. No session announces these objects and no collection looks at them: they are removed one by
+one, when no snapshot needs them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ from typing import Final
 
 import msgspec
 
-from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, WalConflict
-from backstay.repository.format import WAL, RecordKind, wal_name
+from backstay.codec.cipher import expand
+from backstay.core.clock import Clock
+from backstay.errors import (
+    CorruptedBackup,
+    IdentityMismatch,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    WalConflict,
+)
+from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_name
 from backstay.repository.keyring import Keyring
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
 _FILE: Final = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
+_BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
 
 
@@ -35,6 +46,14 @@ class WalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: int
     whole: bool
     data: bytes
+
+
+class BindingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The cluster, by its system identifier, whose backups have a name; bound when, in nanoseconds since 1970."""
+
+    name: str
+    system: int
+    bound_ns: int
 
 
 @dataclass(slots=True)
@@ -112,10 +131,16 @@ class WalStore:
     def read(self, system: int, file: str, stored: StoredFile) -> bytes:
         """A whole file, or of a segment what its parts hold from its start on.
 
-        Raises CorruptedBackup, ObjectNotFound.
+        When parts went since they were listed, their segment is whole by now. Raises CorruptedBackup, ObjectNotFound.
         """
-        if stored.whole:
-            return self._read(wal_name(system, file)).data
+        if not stored.whole:
+            try:
+                return self._joined(system, file, stored)
+            except ObjectNotFound:
+                pass  # told by the line below, if it is not so
+        return self._read(wal_name(system, file)).data
+
+    def _joined(self, system: int, file: str, stored: StoredFile) -> bytes:
         joined = bytearray()
         for start, end in sorted(stored.parts):
             if start <= len(joined) < end:
@@ -131,6 +156,62 @@ class WalStore:
             self._backend.delete(wal_name(system, file, part))
         if stored.whole:
             self._backend.delete(wal_name(system, file))
+
+    # -- names of clusters
+
+    def bind(self, name: str, system: int, clock: Clock) -> None:
+        """Let a name belong to a cluster, if it is still free. Raises IdentityMismatch when another one has it.
+
+        The atomic create decides between two clusters. A crash after it leaves a name without WAL, which is its own.
+        """
+        record = BindingRecord(name, system, clock.now_ns())
+        try:
+            self._backend.store(self._binding(name), self._keyring.seal(RecordKind.WAL_NAME, record))
+        except ObjectExists:
+            require_cluster(name, self._bound(self._binding(name)).system, system)
+
+    def bound(self, name: str) -> int | None:
+        """The cluster that has a name, if one has. Raises CorruptedBackup."""
+        try:
+            return self._bound(self._binding(name)).system
+        except ObjectNotFound:
+            return None
+
+    def names(self) -> dict[str, int]:
+        """All names, with the clusters that have them. Raises CorruptedBackup."""
+        found = [info.name for info in self._backend.list(f"{WAL}names/") if _BINDING.fullmatch(info.name)]
+        return dict(sorted((record.name, record.system) for record in map(self._bound, found)))
+
+    def _binding(self, name: str) -> str:
+        return wal_binding_name(expand(self._keyring.root, b"backstay/v1/wal-name" + name.encode(), 16))
+
+    def _bound(self, object_name: str) -> BindingRecord:
+        return retrieve_valid(self._backend, object_name, lambda data: self._decode_binding(object_name, data))
+
+    def _decode_binding(self, object_name: str, data: bytes) -> BindingRecord:
+        record = self._keyring.open(data, RecordKind.WAL_NAME, BindingRecord)
+        if self._binding(record.name) != object_name:
+            raise CorruptedBackup(f"{object_name} is about another name")
+        return record
+
+    # -- checking
+
+    def check(self, name: str, data: bytes) -> None:
+        """See that the object of a name is what was stored. Raises CorruptedBackup, UnsupportedFormat."""
+        if _BINDING.fullmatch(name):
+            self._decode_binding(name, data)
+        elif _NAME.fullmatch(name):
+            self.decode(name, data)
+        else:
+            raise CorruptedBackup(f"{name} is foreign", cause="no WAL is stored under such a name")
+
+    def check_stored(self, name: str) -> None:
+        """Read an object and check it. Raises CorruptedBackup, ObjectNotFound, UnsupportedFormat."""
+        retrieve_valid(self._backend, name, lambda data: self.check(name, data))
+
+    def objects(self) -> dict[str, int]:
+        """Everything that is stored of WAL, foreign objects too, with sizes in bytes."""
+        return {info.name: info.size for info in self._backend.list(WAL)}
 
     def decode(self, name: str, data: bytes) -> WalRecord:
         """The record under a name. Raises CorruptedBackup, UnsupportedFormat."""
@@ -155,6 +236,15 @@ def check_file(file: str) -> str:
             hint="use %f in archive_command",
         )
     return file
+
+
+def require_cluster(name: str, expected: int, system: int) -> None:
+    """Raise IdentityMismatch unless a cluster is the one that a name belongs to."""
+    if system != expected:
+        raise IdentityMismatch(
+            f"{name} is the name of another database cluster",
+            cause=f"its system identifier is {expected}, and this one's is {system}",
+        )
 
 
 def _name_of(record: WalRecord) -> str:

@@ -14,6 +14,7 @@ from backstay.errors import (
     BackstayError,
     InvalidRequest,
     ReplicationDenied,
+    SlotInUse,
     SourceRefused,
     SourceUnreachable,
     WalLevelTooLow,
@@ -26,6 +27,8 @@ CONNECT_TIMEOUT_S: Final = 20
 _DENIED: Final = ("no pg_hba.conf entry for replication", "permission denied to start wal sender", "replication role")
 _TOO_LOW: Final = ("wal_level", "max_wal_senders", "max_replication_slots", "all replication slots are in use")
 _SHUTDOWN: Final = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
+_NOT_NOW: Final = ("system is starting up", "system is shutting down", "recovery mode", "not yet accepting", "too many")
+_IN_USE: Final = "55006"
 _NO_DRIVER: Final = "install it with `pip install 'backstay[postgres]'`"
 
 
@@ -112,7 +115,7 @@ class Connection:
         try:
             length, data = self._connection.get_copy_data(0 if block else 1)
         except errors.Error as error:
-            raise _failure(f"{self.place} broke off", str(error), "") from error
+            raise _lost(f"{self.place} broke off", error) from error
         if length == -1:
             return None
         return bytes(data) if length > 0 else b""
@@ -127,7 +130,7 @@ class Connection:
         try:
             self._connection.consume_input()
         except errors.Error as error:
-            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+            raise _lost(f"the connection to {self.place} is lost", error) from error
         return True
 
     def send(self, message: bytes) -> None:
@@ -139,7 +142,7 @@ class Connection:
             while self._connection.flush():
                 select.select([], [self._connection.socket], [], CONNECT_TIMEOUT_S)
         except errors.Error as error:
-            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+            raise _lost(f"the connection to {self.place} is lost", error) from error
 
     def end_copy(self) -> list[list[str | None]]:
         """End a COPY BOTH from this side, if the other one has not; the rows that follow it."""
@@ -149,10 +152,27 @@ class Connection:
             self._connection.put_copy_end()
             self._connection.flush()
         except errors.Error as error:
-            raise _failure(f"the connection to {self.place} is lost", str(error), "") from error
+            raise _lost(f"the connection to {self.place} is lost", error) from error
         while self.message(block=True) is not None:
             pass
         return self.results()
+
+    def finish_copy(self) -> list[list[str | None]]:
+        """End a COPY BOTH that the server has ended; the rows that follow. Raises as `query` does."""
+        from psycopg import errors
+
+        status, rows = self._pq.ExecStatus, []
+        while (result := self._connection.get_result()) is not None:
+            if result.status == status.COPY_IN:
+                try:
+                    self._connection.put_copy_end()
+                    self._connection.flush()
+                except errors.Error as error:
+                    raise _lost(f"the connection to {self.place} is lost", error) from error
+                continue
+            self._require(result, "", status.TUPLES_OK, status.COMMAND_OK)
+            rows += _rows(result)
+        return rows
 
     def results(self) -> list[list[str | None]]:
         """The rows of all results that are left of a command. Raises as `query` does."""
@@ -204,7 +224,7 @@ class Connection:
 
 def _rows(result: PGresult) -> list[list[str | None]]:
     values = [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
-    return [[None if value is None else value.decode() for value in row] for row in values]
+    return [[None if value is None else value.decode(errors="surrogateescape") for value in row] for row in values]
 
 
 def _place(given: Mapping[str, object]) -> str:
@@ -221,8 +241,14 @@ def _failure(title: str, message: str, state: str) -> BackstayError:
         return ReplicationDenied(title, cause=text)
     if any(sign in low for sign in _TOO_LOW):
         return WalLevelTooLow(title, cause=text)
-    if state in _SHUTDOWN:
+    if state in _SHUTDOWN or (not state and any(sign in low for sign in _NOT_NOW)):
         return SourceUnreachable(title, cause=text)
+    if state == _IN_USE:
+        return SlotInUse(title, cause=text, state=state)
     if state or "fatal:" in low:
-        return SourceRefused(title, cause=text)
+        return SourceRefused(title, cause=text, state=state)
     return SourceUnreachable(title, cause=text)
+
+
+def _lost(title: str, error: Exception) -> SourceUnreachable:
+    return SourceUnreachable(title, cause=" ".join(str(error).split()))

@@ -1,73 +1,86 @@
-"""Timelines: which WAL leads from one to the next (PostgreSQL documentation, "Timelines"; timeline.c)."""
+"""Timelines of a cluster: from where each of them came (`.history` files)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from backstay.errors import CorruptedBackup, NotFound
+from backstay.errors import CorruptedBackup
 from backstay.sources.postgres.lsn import parse_lsn
+
+_LINE: Final = re.compile(rb"\s*([0-9]{1,10})\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The WAL of one timeline up to where the next one took over; `end` None for the last."""
+    """The part of a timeline that belongs to a path: from `begin` to where another one left it, if one did."""
 
     timeline: int
+    begin: int
     end: int | None
+
+    def has(self, lsn: int) -> bool:
+        return self.begin <= lsn and (self.end is None or lsn < self.end)
 
 
 @dataclass(frozen=True, slots=True)
-class TimelinePath:
-    """How the WAL runs from the first timeline to one."""
+class Path:
+    """How to come to a timeline from its oldest ancestor on."""
 
     stretches: tuple[Stretch, ...]
 
     @property
-    def last(self) -> int:
+    def timeline(self) -> int:
         return self.stretches[-1].timeline
 
-    def end_of(self, timeline: int) -> int | None:
-        """Where the path leaves a timeline; None if it ends there. Raises NotFound when it does not lead over it."""
-        for stretch in self.stretches:
-            if stretch.timeline == timeline:
-                return stretch.end
-        raise NotFound(f"timeline {self.last} does not come from timeline {timeline}")
+    def stretch(self, timeline: int) -> Stretch | None:
+        return next((stretch for stretch in self.stretches if stretch.timeline == timeline), None)
 
     def leads_over(self, timeline: int, lsn: int) -> bool:
-        """Whether a position of a timeline lies on this path."""
-        return any(
-            stretch.timeline == timeline and (stretch.end is None or lsn <= stretch.end) for stretch in self.stretches
-        )
+        """Whether the path runs over a position of a timeline, or up to it."""
+        stretch = self.stretch(timeline)
+        return stretch is not None and (stretch.end is None or lsn <= stretch.end)
 
-    def timeline_at(self, segment_end: int) -> int:
-        """The timeline whose file holds a segment that ends there: where one took over, the later one."""
-        for stretch in self.stretches:
-            if stretch.end is None or segment_end <= stretch.end:
+    def owner(self, number: int, size: int) -> int:
+        """The timeline in whose name the server reads a segment: the newest that has begun by then.
+
+        The segment in which a timeline begins starts with a copy of the one before.
+        """
+        for stretch in reversed(self.stretches):
+            if stretch.begin // size <= number:
                 return stretch.timeline
-        return self.last
+        return self.stretches[0].timeline
 
 
-def read_history(timeline: int, data: bytes) -> TimelinePath:
-    """The path to a timeline, from its `.history` file. Raises CorruptedBackup."""
-    stretches = []
-    for line in data.decode("utf-8", "replace").splitlines():
-        words = line.split("#", 1)[0].split()
-        if not words:
+def history_file(timeline: int) -> str:
+    return f"{timeline:08X}.history"
+
+
+def path_of(timeline: int, history: bytes | None) -> Path:
+    """The path to a timeline by its history; without one it has no ancestors. Raises CorruptedBackup."""
+    return Path(tuple(_stretches(timeline, _forks(timeline, history or b""))))
+
+
+def _stretches(timeline: int, forks: Iterable[tuple[int, int]]) -> Iterable[Stretch]:
+    begin = 0
+    for parent, end in forks:
+        yield Stretch(parent, begin, end)
+        begin = end
+    yield Stretch(timeline, begin, None)
+
+
+def _forks(timeline: int, history: bytes) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for line in history.splitlines():
+        if not line.strip() or line.lstrip().startswith(b"#"):
             continue
-        try:
-            stretches.append(Stretch(int(words[0]), parse_lsn(words[1])))
-        except (ValueError, IndexError):
-            raise CorruptedBackup(f"the history of timeline {timeline} cannot be read", cause=repr(line[:80])) from None
-    return TimelinePath((*stretches, Stretch(timeline, None)))
-
-
-def only(timeline: int) -> TimelinePath:
-    """The path to a timeline that comes from no other."""
-    return TimelinePath((Stretch(timeline, None),))
-
-
-def newest_from(timeline: int, lsn: int, paths: Mapping[int, TimelinePath]) -> TimelinePath:
-    """Of the known paths the one to the highest timeline that leads over a position."""
-    leading = [path for path in paths.values() if path.leads_over(timeline, lsn)]
-    return max(leading, key=lambda path: path.last, default=only(timeline))
+        match = _LINE.fullmatch(line)
+        parent, end = (int(match[1]), parse_lsn(match[2].decode())) if match else (0, 0)
+        if match is None or parent >= timeline or (found and (parent, end) <= found[-1]):
+            raise CorruptedBackup(
+                f"the history of timeline {timeline} cannot be read", cause=f"it has a line {line[:80]!r}"
+            )
+        found.append((parent, end))
+    return found

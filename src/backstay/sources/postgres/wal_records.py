@@ -146,7 +146,7 @@ def first_commit(data: bytes) -> Commit | None:
 
 
 def last_commit(data: bytes) -> Commit | None:
-    """The last commit whose record lies within a segment, looked for from its end, page by page."""
+    """The last commit whose record lies within a segment, or some pages of it; looked for from the end."""
     pages = _Pages.of(data)
     if pages is None:
         return None
@@ -172,7 +172,7 @@ def last_commit(data: bytes) -> Commit | None:
 
 @dataclass(slots=True)
 class _Pages:
-    """The bytes of a segment from its first on."""
+    """The bytes of a segment from the start of one of its pages on."""
 
     data: bytes
     base: int
@@ -183,8 +183,8 @@ class _Pages:
         """None if not even the first page is there."""
         if len(data) < _LONG_BYTES:
             return None
-        magic, info, _, base, _ = _PAGE_HEADER.unpack_from(data)
-        return cls(data, base, magic) if magic >> 8 == _MAGIC_HIGH and info & _IS_LONG else None
+        magic, _, _, base, _ = _PAGE_HEADER.unpack_from(data)
+        return cls(data, base, magic) if magic >> 8 == _MAGIC_HIGH and base % PAGE == 0 else None
 
     def open(self, page: int) -> tuple[int, int] | None:
         """Where a page's bytes begin, and how many of them belong to an earlier record; None if it is no page yet."""

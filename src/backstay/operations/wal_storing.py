@@ -1,0 +1,238 @@
+"""WAL that was received on its way into the repository: cut into pieces, and stored one after the other by a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from backstay.core.clock import Clock
+from backstay.core.events import EventSink, Warned
+from backstay.errors import BackstayError, InsufficientSpace, SourceRefused, StorageUnavailable, WalConflict
+from backstay.repository.repository import Repository
+from backstay.repository.wal import StoredFile
+from backstay.sources.postgres.lsn import PAGE, format_lsn, segment_name
+from backstay.sources.postgres.wal_records import Commit, last_commit
+
+WAITING_SEGMENTS: Final = 3  # besides the one that is being filled
+LONGEST_PAUSE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A whole segment, or a part of one from its byte `start` on; its last byte lies before position `end`.
+
+    `before` is what stands before it on the same page of the WAL.
+    """
+
+    file: str
+    start: int
+    data: bytes
+    is_whole: bool
+    end: int
+    before: bytes = b""
+
+    def last_commit(self) -> Commit | None:
+        """The last commit that ends in it."""
+        commit = last_commit(self.before + self.data)
+        return commit if commit is not None and commit.end > self.end - len(self.data) else None
+
+
+class Segment:
+    """The segment that is being filled. `known` is what is stored of its beginning."""
+
+    def __init__(self, timeline: int, start: int, size: int, known: bytes) -> None:
+        self.file = segment_name(timeline, start, size)
+        self.timeline, self.start, self._size = timeline, start, size
+        self._data = bytearray()
+        self._known, self._cut = known, len(known)
+
+    @property
+    def position(self) -> int:
+        """Where the next byte belongs."""
+        return self.start + len(self._data)
+
+    def fill(self, data: bytes) -> bytes:
+        """Take what fits; what does not belongs to the next segment. Raises WalConflict."""
+        before = len(self._data)
+        self._data += data[: self._size - before]
+        known = self._known[before : len(self._data)]
+        if self._data[before : before + len(known)] != known:
+            raise WalConflict(
+                f"{self.file} is stored with other bytes than the server sends",
+                cause="a part of it came before, and was another one",
+            )
+        return data[self._size - before :]
+
+    def is_full(self) -> bool:
+        return len(self._data) == self._size
+
+    def whole(self) -> Piece:
+        return Piece(self.file, 0, bytes(self._data), True, self.start + self._size)
+
+    def part(self) -> Piece | None:
+        """What came since the last part was cut, if anything did."""
+        start, end = self._cut, len(self._data)
+        if end <= start:
+            return None
+        self._cut = end
+        before = bytes(self._data[start - start % PAGE : start])
+        return Piece(self.file, start, bytes(self._data[start:]), False, self.start + end, before)
+
+
+class Assembler:
+    """Makes pieces of a stream that begins at the start of a segment."""
+
+    def __init__(self, timeline: int, start: int, size: int, known: bytes = b"") -> None:
+        self._size = size
+        self._segment = Segment(timeline, start, size, known)
+
+    @property
+    def position(self) -> int:
+        return self._segment.position
+
+    def add(self, lsn: int, data: bytes) -> Iterator[Piece]:
+        """The segments that these bytes complete. Raises SourceRefused, WalConflict."""
+        if lsn != self.position:
+            raise SourceRefused(
+                "the server sends other WAL than was expected",
+                cause=f"it sends position {format_lsn(lsn)}, and {format_lsn(self.position)} comes next",
+            )
+        while data:
+            data = self._segment.fill(data)
+            if self._segment.is_full():
+                yield self._segment.whole()
+                self._segment = Segment(self._segment.timeline, self.position, self._size, b"")
+
+    def cut(self) -> Piece | None:
+        """A part of the segment that is not complete, if something came since the last one."""
+        return self._segment.part()
+
+
+class Storing:
+    """Stores pieces in their order, on a thread; what cannot be stored now is tried until it can.
+
+    Order: a whole segment is durable before its parts are forgotten, so that a crash leaves both, and the next
+    receiver forgets them. `durable` moves when a piece is stored; only then may the server forget it.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        system: int,
+        events: EventSink,
+        *,
+        parts: dict[str, list[tuple[int, int]]],
+        noticed: Callable[[Piece], None],
+    ) -> None:
+        self._repository, self._system, self._events = repository, system, events
+        self._clock: Clock = repository.clock
+        self._parts = parts
+        self._noticed = noticed
+        self._waiting: deque[Piece] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._failure: BaseException | None = None
+        self.durable = 0
+        self.segments = 0
+        self.bytes = 0
+        self._thread = threading.Thread(target=self._run, name="wal", daemon=True)
+        self._thread.start()
+
+    def offer(self, piece: Piece) -> None:
+        """Take a piece; look at `has_room` before receiving more. A whole segment replaces parts that wait."""
+        with self._changed:
+            if piece.is_whole:
+                kept = [other for other in list(self._waiting)[1:] if other.is_whole or other.file != piece.file]
+                self._waiting = deque([*list(self._waiting)[:1], *kept])  # the first one is being stored
+            self._waiting.append(piece)
+            self._changed.notify_all()
+
+    @property
+    def has_room(self) -> bool:
+        return sum(piece.is_whole for piece in self._waiting) < WAITING_SEGMENTS
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting
+
+    def wait(self, seconds: float) -> None:
+        """Until something was stored, at most so long."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def check(self) -> None:
+        """Raise what cannot be mended by trying again: WalConflict, StorageUnfit and their kin."""
+        if self._failure is not None:
+            raise self._failure
+
+    def restart_at(self, lsn: int) -> None:
+        """Begin to count from a position up to which all is stored."""
+        self.durable = lsn
+
+    def close(self) -> None:
+        """Give up what is not stored."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=1)  # one that hangs in a store ends with the process
+
+    def _run(self) -> None:
+        try:
+            while (piece := self._next()) is not None:
+                self._store_patiently(piece)
+                with self._changed:
+                    self._waiting.popleft()
+                    self.durable = piece.end
+                    self._changed.notify_all()
+                self._noticed(piece)
+        except BaseException as error:  # noqa: BLE001 - handed to the receiving thread, which raises it
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _next(self) -> Piece | None:
+        with self._changed:
+            while not self._waiting and not self._is_closing:
+                self._changed.wait()
+            return None if self._is_closing else self._waiting[0]
+
+    def _store_patiently(self, piece: Piece) -> None:
+        pause, told = 1.0, False
+        while True:
+            try:
+                self._store(piece)
+            except (StorageUnavailable, InsufficientSpace) as error:
+                if not told:
+                    self._tell(f"{piece.file} cannot be stored ({error}); the server keeps it, and it is tried again")
+                told = True
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._is_closing, pause):
+                        raise
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                continue
+            if told:
+                self._tell(f"{piece.file} is stored; WAL comes in again")
+            return
+
+    def _store(self, piece: Piece) -> None:
+        self._repository.keyring.begin_epoch_if_due(self._clock)  # a receiver may run for years
+        wal = self._repository.wal
+        if not piece.is_whole:
+            wal.store_part(self._system, piece.file, piece.start, piece.data)
+            self._parts.setdefault(piece.file, []).append((piece.start, piece.start + len(piece.data)))
+        else:
+            wal.store(self._system, piece.file, piece.data)
+            wal.forget_parts(self._system, piece.file, StoredFile(parts=self._parts.pop(piece.file, [])))
+            self.segments += 1
+        self.bytes += len(piece.data)
+
+    def _tell(self, message: str) -> None:
+        self._events(Warned(message=message))
+
+
+def as_warning(error: BackstayError) -> Warned:
+    """A failure that does not stop a receiver, on one line."""
+    return Warned(message=f"{error.code}: {error}; {error.hint}")
