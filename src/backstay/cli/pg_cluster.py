@@ -167,7 +167,7 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
         "dry_run": True,
         "snapshot": plan.base.id,
         "target": str(plan.target),
-        "timeline": plan.path.last,
+        "timeline": plan.path.timeline,
         "segments": [file.name for file in plan.segments],
         "wal_bytes": plan.wal_bytes,
         "end_lsn": format_lsn(plan.end_lsn),
@@ -180,7 +180,7 @@ def _show_plan(context: Context, plan: RecoveryPlan) -> None:
     context.say(f"base backup {base.id} of {base.consistency['stop_time']}, {base.consistency['stop_lsn']}")
     span = f", {plan.segments[0].name} to {plan.segments[-1].name}" if plan.segments else ""
     context.say(
-        f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)}){span}, timeline {plan.path.last}"
+        f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)}){span}, timeline {plan.path.timeline}"
     )
     last = plan.last_commit.isoformat(sep=" ") if plan.last_commit is not None else "none since the base backup"
     context.say(f"recovers to {plan.target}; last commit: {last}")

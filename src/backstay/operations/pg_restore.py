@@ -205,7 +205,7 @@ class _ClusterRestore:
         return self.repository.wal.read(self.plan.system, file.name, file.stored)
 
     def _write_settings(self) -> None:
-        lines = settings(self.plan.target.settings(), timeline=self.plan.path.last)
+        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline)
         place = self.target / SETTINGS
         there = place.read_bytes() if place.exists() else b""
         self._write(place, there + lines.encode())
