@@ -179,9 +179,8 @@ def _show_plan(context: Context, plan: RecoveryPlan) -> None:
     base = plan.base
     context.say(f"base backup {base.id} of {base.consistency['stop_time']}, {base.consistency['stop_lsn']}")
     span = f", {plan.segments[0].name} to {plan.segments[-1].name}" if plan.segments else ""
-    context.say(
-        f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)}){span}, timeline {plan.path.timeline}"
-    )
+    wal = f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)})"
+    context.say(f"{wal}{span}, timeline {plan.path.timeline}")
     last = plan.last_commit.isoformat(sep=" ") if plan.last_commit is not None else "none since the base backup"
     context.say(f"recovers to {plan.target}; last commit: {last}")
 

@@ -1,4 +1,4 @@
-"""Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 64 KiB: whole, or patched.
+"""Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 32 KiB: whole, or patched.
 
 A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored,
 and the snapshot is as whole as any other.
@@ -20,7 +20,7 @@ from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
 from backstay.sources.postgres.tar_stream import Member, Sink
 
-CHUNK: Final = 64 << 10  # bytes: eight blocks, so that a changed block costs little and a file is few chunks
+CHUNK: Final = 32 << 10  # bytes: four blocks, so that a changed block costs little and a file is not too many chunks
 DATA: Final = b"data"  # the directory of a snapshot that holds the data directory
 TABLESPACES: Final = b"tablespaces"  # the one that holds the others, by their oids
 LABEL: Final = DATA + b"/backup_label"

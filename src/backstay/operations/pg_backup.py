@@ -41,6 +41,7 @@ from backstay.sources.postgres.lsn import format_lsn
 MANIFEST: Final = b"backup_manifest"  # as the server sent it: what the next incremental backup begins with
 CHECKPOINT_S: Final = 10.0
 PROGRESS_EVERY_S: Final = 0.2
+_CHUNKER: Final = ChunkerInfo("fixed", CHUNK, CHUNK, CHUNK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ class _ClusterBackup:
             root=root,
             stat_stream=stat_stream,
             chunkers={
-                "files": ChunkerInfo("fixed", CHUNK, CHUNK, CHUNK),
+                "files": _CHUNKER,
                 "listings": ChunkerInfo("fastcdc-nc2", LISTINGS.least, LISTINGS.average, LISTINGS.greatest),
             },
             stats=Stats(
@@ -242,7 +243,11 @@ class _ClusterBackup:
     def _base(self, cluster: _Cluster, history: list[Manifest], lost: set[bytes]) -> Manifest | None:
         """The snapshot since which only changes are to be sent."""
         log = self.repository.collections
-        usable = [found for found in history if log.may_build_on(found.id) and lost.isdisjoint(found.packs)]
+        usable = [
+            found
+            for found in history
+            if log.may_build_on(found.id) and lost.isdisjoint(found.packs) and found.chunkers["files"] == _CHUNKER
+        ]
         on_timeline = [found for found in usable if found.consistency.get("timeline") == str(cluster.timeline)]
         if self.options.full:
             self.reason = "all files were asked for"

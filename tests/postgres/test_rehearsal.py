@@ -1,0 +1,87 @@
+"""A rehearsal recovers for real, tells what it found, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import RecoveryFailed, RestoreConflict, VersionUnsupported
+from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
+from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+from backstay.repository.repository import Repository
+from backstay.sources.postgres import scratch_server
+from tests.postgres.recovering import NAME, archive, back_up
+from tests.postgres.servers import Server, installation
+
+
+def planned(repository: Repository, server: Server) -> RecoveryPlan:
+    server.sql("create table t as select generate_series(1, 1000) x; create index on t(x)")
+    back_up(repository, server)
+    server.sql("insert into t select generate_series(1, 500)")
+    archive(repository, server)
+    return plan_recovery(repository, NAME, "latest", RecoveryTarget())
+
+
+def options(place: Path, *sql: str, programs: Path | None = None) -> RehearsalOptions:
+    programs = programs or installation(18) / "bin"
+    return RehearsalOptions(scratch=place / "scratch", programs=programs, assertions=sql, patience_s=60)
+
+
+def test_the_evidence_says_what_was_recovered(repository: Repository, server: Server, place: Path) -> None:
+    plan = planned(repository, server)
+    asked = ("select count(*) = 1500 from t", "select count(*) = 7 from t", "select * from nowhere")
+    found = rehearse_cluster(repository, plan, options(place, *asked))
+    assert found.amcheck == "ok", found.amcheck_output
+    assert [assertion.ok for assertion in found.assertions] == [True, False, False]
+    assert "nowhere" in found.assertions[2].value
+    assert not found.ok
+    assert found.timeline == 2
+    assert found.last_commit is not None
+    assert not (place / "scratch").exists()
+    assert server.sql("select count(*) from t") == "1500"  # the server itself was left alone
+    good = rehearse_cluster(repository, plan, options(place, asked[0]))
+    assert good.ok
+
+
+def test_a_recovery_that_fails_is_told_with_the_log(
+    repository: Repository, server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(repository, server)
+    broken = scratch_server._SETTINGS + "max_connections = 'nonsense'\n"
+    monkeypatch.setattr(scratch_server, "_SETTINGS", broken)
+    with pytest.raises(RecoveryFailed) as caught:
+        rehearse_cluster(repository, plan, options(place))
+    assert "max_connections" in caught.value.hint
+    assert not (place / "scratch").exists()
+
+
+def test_a_damaged_index_is_found(repository: Repository, server: Server, place: Path) -> None:
+    server.sql("create table t as select generate_series(1, 1000) x; create index t_x on t(x)")
+    file = server.data / server.sql("select pg_relation_filepath('t_x')")
+    server.stop("fast")
+    data = bytearray(file.read_bytes())
+    data[8192 + 4096 :: 8192] = b"\x55" * len(data[8192 + 4096 :: 8192])
+    file.write_bytes(data)
+    server.tool("pg_checksums", "--disable", "-D", server.data)
+    server.start()
+    back_up(repository, server)
+    found = rehearse_cluster(repository, plan_recovery(repository, NAME, "latest", RecoveryTarget()), options(place))
+    assert found.amcheck == "failed"
+    assert not found.ok
+
+
+def test_what_is_in_the_way_or_missing_is_told_first(repository: Repository, server: Server, place: Path) -> None:
+    plan = planned(repository, server)
+    (place / "scratch").mkdir()
+    (place / "scratch" / "mine").touch()
+    with pytest.raises(RestoreConflict):
+        rehearse_cluster(repository, plan, options(place))
+    assert (place / "scratch" / "mine").exists()
+    (place / "scratch" / "mine").unlink()
+    with pytest.raises(RecoveryFailed, match="cannot run"):
+        rehearse_cluster(repository, plan, options(place, programs=place / "nowhere"))
+    assert (place / "scratch").exists()  # it was there before
+    plan.base.consistency["version"] = "12.1"
+    with pytest.raises(VersionUnsupported, match="12"):
+        rehearse_cluster(repository, plan, RehearsalOptions(scratch=place / "scratch"), environ={})
