@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from backstay.cli.main import run
+from backstay.testing import FakeClock
 from tests.cli.conftest import Account
 
 
@@ -41,6 +43,16 @@ def test_a_tier_is_set_shown_filled_and_brought_back(saved: Account) -> None:
     assert saved.json("tier", "remove") == {"removed": str(saved.root / "drawer")}
     assert saved.json("tier", "show")["cold"] is None
     saved.run("restore", "latest", "--to", saved.root / "out")
+
+
+@pytest.mark.usefixtures("cold")
+def test_limits_hold_for_the_cold_tier_too(saved: Account) -> None:
+    clock = FakeClock()
+    for seed in (2, 3):
+        (saved.documents / "large").write_bytes(random.Random(seed).randbytes(300_000))
+        saved.backup()
+    assert run(["tier", "move", "--limit-upload", "10KiB"], saved.environ, clock=clock) == 0
+    assert sum(clock.slept) > 25  # the second of two packs had to wait for the first
 
 
 def test_commands_need_a_tier(saved: Account) -> None:

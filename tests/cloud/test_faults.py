@@ -131,6 +131,7 @@ def test_an_object_in_an_archive_is_told(keys: dict[str, str]) -> None:
         (409, "ConditionalRequestConflict", True),
         (400, "RequestTimeout", True),
         (400, "BadDigest", True),
+        (400, "Md5Mismatch", True),
         (400, "IncompleteBody", True),
     ],
 )

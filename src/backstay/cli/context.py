@@ -30,8 +30,9 @@ from backstay.errors import (
 )
 
 if TYPE_CHECKING:
-    from backstay.repository.repository import Repository
+    from backstay.repository.repository import Environment, Repository
     from backstay.storage.backend import StorageBackend
+    from backstay.storage.limits import LimitPolicy
     from backstay.trust.secrets import Secret
 
 CACHE_TAG = (
@@ -174,20 +175,32 @@ class Context:
     ) -> StorageBackend:
         """The backend of an address with its retries, and the limits and mirrors that were asked for."""
         from backstay.storage.assembly import StorageSettings, assemble
-        from backstay.storage.limits import LimitPolicy
-
-        def size(text: str | None) -> int | None:
-            return None if text is None else parse_size(text)
 
         settings = StorageSettings(
             mirrors=tuple(mirrors),
             quorum=self.quorum if mirrors else None,
-            max_size=size(self.max_size) if grows else None,
-            limits=LimitPolicy(
-                upload=size(self.limit_upload), download=size(self.limit_download), requests=self.limit_requests
-            ),
+            max_size=_size(self.max_size) if grows else None,
+            limits=self._limits(),
         )
         return assemble(address, settings, create=create, clock=self.clock, warn=self.warn)
+
+    def world(self) -> Environment:
+        """What a repository takes from outside: the limits hold for its cold tier too."""
+        from backstay.repository.repository import Environment
+        from backstay.storage.cold_store import reach
+        from backstay.storage.limits import LimitPolicy, Limits
+
+        limits = self._limits()
+        if limits == LimitPolicy():
+            return Environment()
+        return Environment(open_cold=lambda address, create: Limits(reach(address, create), limits, clock=self.clock))
+
+    def _limits(self) -> LimitPolicy:
+        from backstay.storage.limits import LimitPolicy
+
+        return LimitPolicy(
+            upload=_size(self.limit_upload), download=_size(self.limit_download), requests=self.limit_requests
+        )
 
     def _opened(self, backend: StorageBackend, *, index: bool) -> Repository:
         from backstay.repository.repository import Repository
@@ -201,7 +214,8 @@ class Context:
             ready=lambda: self._require(backend, location),
         )
         try:
-            repository = Repository.open(backend, secret, cache=self.cache() if index else None)
+            cache = self.cache() if index else None
+            repository = Repository.open(backend, secret, cache=cache, environment=self.world())
         except NoRepository as error:
             raise self._no_repository(location, error.cause) from error
         return self._with_index(repository, secret) if index and repository.cache is not None else repository
@@ -213,7 +227,7 @@ class Context:
                 repository.reload_index()
         except (StorageUnavailable, InsufficientSpace) as error:
             self.warn(f"working without a cache: {error}")
-            return type(repository).open(repository.backend, secret, cache=None)
+            return type(repository).open(repository.backend, secret, cache=None, environment=repository.environment)
         return repository
 
     def _require(self, backend: StorageBackend, location: Location) -> None:
@@ -247,6 +261,10 @@ class Context:
             self.warn(f"working without a cache: {directory}: {error.strerror}")
             return None
         return directory
+
+
+def _size(text: str | None) -> int | None:
+    return None if text is None else parse_size(text)
 
 
 def has_repository(backend: StorageBackend) -> bool:

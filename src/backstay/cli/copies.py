@@ -90,7 +90,7 @@ def _other(context: Context, target: StorageBackend, address: str, password_file
     secret = secrets.other_secret(
         context.environ, password_file=password_file, same=context.password_file, address=address
     )
-    return Repository.open(target, secret, cache=context.cache())
+    return Repository.open(target, secret, cache=context.cache(), environment=context.world())
 
 
 def _show(context: Context, result: CopyResult, to: str) -> None:

@@ -6,8 +6,10 @@ object and a large one need clients of their own, and so do uploads and download
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +20,8 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
+from backstay.storage.azure_uploads import upload_credentials
+from backstay.storage.backend import Buffer
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
 from backstay.storage.patience import Patience
@@ -57,7 +61,7 @@ class CloudClients:
         patience: Patience,
     ) -> None:
         self._address, self._clock, self._patience = address, clock, patience
-        self._make = _MAKERS[address.scheme](address, environ)
+        self._make, self._sends_md5 = _MAKERS[address.scheme](address, environ, clock)
         self._root = _certificates(address.get("ca"))
         self._retention = retention_of(address)
         self._clients: dict[_Kind, CloudStore] = {}
@@ -70,14 +74,26 @@ class CloudClients:
     def for_storing(self, size: int, *, lock: bool = False, checksum: str = "") -> CloudStore:
         """For a body of so many bytes, locked if the address says for how long.
 
-        With a `checksum` (SHA-256, base64) that is claimed, whatever the body is.
+        With a `checksum` (see `checksum_of`) that is claimed, whatever the body is, by a client for this body alone.
         """
-        return self._client(_Kind(True, _class(size), self._locked_until() if lock else "", checksum))
+        kind = _Kind(True, _class(size), self._locked_until() if lock else "", checksum)
+        return self._make(self._options(kind), True) if checksum else self._client(kind)
+
+    def checksum_of(self, body: Buffer, *, always: bool = False) -> str:
+        """What the store can be told to check a body by, in base64: "" if nothing, or if obstore tells it by itself.
+
+        `always` asks for it also in the latter case.
+        """
+        if self._sends_md5:
+            return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        if always and self._address.scheme == "s3":
+            return b64encode(hashlib.sha256(body).digest()).decode()
+        return ""
 
     def _client(self, kind: _Kind) -> CloudStore:
         with self._lock:
             if kind not in self._clients:
-                self._clients[kind] = self._make(self._options(kind), bool(kind.checksum))
+                self._clients[kind] = self._make(self._options(kind), False)
             return self._clients[kind]
 
     def _options(self, kind: _Kind) -> ClientConfig:
@@ -87,7 +103,7 @@ class CloudClients:
             headers[f"x-{vendor}-object-lock-mode"] = self._retention[1]
             headers[f"x-{vendor}-object-lock-retain-until-date"] = kind.locked_until
         if kind.checksum:
-            headers["x-amz-checksum-sha256"] = kind.checksum
+            headers["Content-MD5" if self._sends_md5 else "x-amz-checksum-sha256"] = kind.checksum
         options: ClientConfig = {
             "connect_timeout": timedelta(seconds=patience.connect),
             "timeout": timedelta(seconds=patience.for_transfer(kind.limit)),
@@ -111,7 +127,8 @@ class CloudClients:
         return locked_until(self._clock.now(), days).strftime("%Y-%m-%dT%H:%M:%SZ") if days else ""
 
 
-_Make: TypeAlias = "Callable[[ClientConfig, bool], CloudStore]"
+_Make: TypeAlias = "Callable[[ClientConfig, bool], CloudStore]"  # the flag: its headers claim a checksum
+_Maker: TypeAlias = tuple[_Make, bool]  # the flag: uploads may carry a Content-MD5
 
 
 def _class(size: int) -> int:
@@ -147,7 +164,8 @@ def retention_of(address: CloudAddress) -> tuple[int, str]:
     return int(days), mode
 
 
-def _s3(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+def _s3(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Maker:
+    del clock
     profile = AwsProfile(environ)
     endpoint = (
         address.get("endpoint")
@@ -178,7 +196,7 @@ def _s3(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
             **own,
         )
 
-    return make
+    return make, False
 
 
 def _style(address: CloudAddress, endpoint: str) -> dict[str, Any]:
@@ -199,7 +217,7 @@ def _style(address: CloudAddress, endpoint: str) -> dict[str, Any]:
     return {"virtual_hosted_style_request": not in_path, "endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
 
 
-def _az(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+def _az(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Maker:
     settings: dict[str, Any] = azure_settings(environ)
     if account := address.get("account") or environ.get("AZURE_STORAGE_ACCOUNT"):
         settings["account_name"] = account
@@ -213,17 +231,22 @@ def _az(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
     if given:
         settings["endpoint"] = given.rstrip("/")
     endpoint = settings.get("endpoint", "")
+    uploads = upload_credentials(address.bucket, settings, environ, clock)
 
     def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
-        del claims_checksum  # no checksum that obstore could send
         return AzureStore(
-            address.bucket, client_options=_with_http(options, endpoint), retry_config=_NO_RETRIES, **settings
+            address.bucket,
+            client_options=_with_http(options, endpoint),
+            retry_config=_NO_RETRIES,
+            credential_provider=uploads.provider if uploads is not None and claims_checksum else None,
+            **settings,
         )
 
-    return make
+    return make, uploads is not None
 
 
-def _gs(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
+def _gs(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Maker:
+    del clock
     endpoint = (address.get("endpoint") or environ.get("GOOGLE_BASE_URL") or "").rstrip("/")
     settings: dict[str, Any] = {"base_url": endpoint} if endpoint else {}
 
@@ -233,7 +256,7 @@ def _gs(address: CloudAddress, environ: Mapping[str, str]) -> _Make:
             address.bucket, client_options=_with_http(options, endpoint), retry_config=_NO_RETRIES, **settings
         )
 
-    return make
+    return make, False  # it tells the sum of what it received
 
 
 def _with_http(options: ClientConfig, endpoint: str) -> ClientConfig:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import threading
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -78,7 +77,7 @@ class ObjectStorage(StorageBackend):
         self._see_bucket()
         try:
             answer = obstore.put(
-                self._clients.for_storing(len(body), lock=must_stay(name)),
+                self._clients.for_storing(len(body), lock=must_stay(name), checksum=self._clients.checksum_of(body)),
                 self._root + name,
                 body,
                 attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
@@ -160,11 +159,11 @@ class ObjectStorage(StorageBackend):
         return S3Retention(self._address, self._environ)
 
     def refuses_damage(self, name: str) -> bool:
-        """Whether the store refuses a body that has another SHA-256 than its header says; only S3 can."""
-        if self._address.scheme != "s3":
+        """Whether the store refuses a body that has another checksum than its header says."""
+        checksum = self._clients.checksum_of(b"what was sent", always=True)
+        if not checksum:
             return False
         self._see_bucket()
-        checksum = b64encode(hashlib.sha256(b"what was sent").digest()).decode()
         try:
             obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
         except FAILURES as error:

@@ -264,6 +264,14 @@ class StorageConformance:
     def test_the_address_is_told(self, backend: StorageBackend) -> None:
         assert backend.url
 
+    def test_its_room_and_its_clock_are_told_or_unknown(self, backend: StorageBackend) -> None:
+        backend.store("a", b"x")
+        room, time = backend.room(), backend.clock_ns()
+        if room is not None and not 0 <= room.free <= room.total:
+            raise AssertionError(f"of {room.total} bytes it has {room.free} left")
+        if time is not None and time <= 0:
+            raise AssertionError(f"its clock shows {time}")
+
     def test_close(self, backend: StorageBackend) -> None:
         with backend as same:
             assert same is backend
