@@ -61,7 +61,7 @@ def source(context: Context, repository: Repository, database: Database) -> Gene
 
     if database.is_sqlite:
         scratch = repository.cache if repository.cache is not None else Path(tempfile.gettempdir())
-        return sqlite_source(path_of(database.address), scratch=scratch, clock=context.clock)
+        return sqlite_source(path_of(database.address), scratch=scratch)
     return dump_source(
         database.address, database.schemas, clock=context.clock, environ=context.environ, warn=context.warn
     )

@@ -39,6 +39,8 @@ _PARTS: Final = frozenset(
         "TRIGGER",
     }
 )
+_REMARKS: Final = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})  # parts of anything, the others are of these:
+_WHOLES: Final = RELATIONS | TYPES
 _NEEDED: Final = frozenset({"SCHEMA", "EXTENSION", "SEQUENCE"}) | TYPES | ROUTINES  # what is brought along if missing
 
 
@@ -73,6 +75,7 @@ def choose(contents: Contents, part: DumpPart, present: Present) -> Choice:
         _complete(entries, chosen, present)
     gone = {ident for ident in chosen if _relies_on_absent(entries[ident], entries, chosen, present)}
     chosen -= gone
+    gone = {ident for ident in gone if _own_table(entries[ident], entries) in chosen}
     _keep_what_is_there(entries, chosen, present)
     return Choice(
         entries=tuple(entry for entry in entries.values() if entry.ident in chosen),
@@ -122,10 +125,13 @@ def _complete(entries: dict[int, Entry], chosen: set[int], present: Present) -> 
 
 
 def _belongs(entry: Entry, entries: dict[int, Entry], chosen: set[int]) -> bool:
-    if entry.kind not in _PARTS or entry.kind == "TABLE ATTACH" or chosen.isdisjoint(entry.dependencies):
+    """Whether an entry is a part of what is chosen, and of nothing else."""
+    if entry.kind not in _PARTS or entry.kind == "TABLE ATTACH":
         return False
-    tables = _tables(entry, entries)
-    return entry.kind == "FK CONSTRAINT" or chosen.issuperset(tables)
+    wholes = (other for other in entry.dependencies if other in chosen)
+    if not any(entry.kind in _REMARKS or entries[other].kind in _WHOLES for other in wholes):
+        return False
+    return entry.kind == "FK CONSTRAINT" or chosen.issuperset(_tables(entry, entries))
 
 
 def _tables(entry: Entry, entries: dict[int, Entry]) -> list[int]:
@@ -152,6 +158,15 @@ def _relies_on_absent(entry: Entry, entries: dict[int, Entry], chosen: set[int],
     if entry.kind != "FK CONSTRAINT":
         return False
     return any(ident not in chosen and not present.has(entries[ident]) for ident in _tables(entry, entries))
+
+
+def _own_table(key: Entry, entries: dict[int, Entry]) -> int | None:
+    """The table that has a foreign key, which is named `table key`."""
+    for ident in _tables(key, entries):
+        table = entries[ident]
+        if table.schema == key.schema and key.name.startswith(f"{table.name} "):
+            return ident
+    return None
 
 
 def _keep_what_is_there(entries: dict[int, Entry], chosen: set[int], present: Present) -> None:

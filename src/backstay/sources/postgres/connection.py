@@ -49,11 +49,7 @@ class Connection:
         try:
             given = conninfo.conninfo_to_dict(url)
         except errors.Error as error:
-            raise InvalidRequest(
-                "the address of the database cannot be read",
-                cause=str(error).strip(),
-                hint="it looks like postgresql://user@host:port/database",
-            ) from error
+            raise _unreadable(error) from None
         settings: dict[str, str | int | None] = {**more, **given, "client_encoding": "UTF8"}
         if replication:
             settings["replication"] = "true"
@@ -234,6 +230,16 @@ def _place(given: Mapping[str, object]) -> str:
     return f"PostgreSQL at {host}{port}"
 
 
+def _unreadable(error: Exception) -> InvalidRequest:
+    """What libpq says about an address, without what it cites of it: that may be a password."""
+    said = str(error).partition('"')[0].strip(" :")
+    return InvalidRequest(
+        "the address of the database cannot be read",
+        cause=said or "it is not well-formed",
+        hint="it looks like postgresql://user@host:port/database; other signs are written as %XX",
+    )
+
+
 def _failure(title: str, message: str, state: str) -> BackstayError:
     text = " ".join(message.split())
     low = text.lower()
@@ -245,6 +251,8 @@ def _failure(title: str, message: str, state: str) -> BackstayError:
         return SourceUnreachable(title, cause=text)
     if state == _IN_USE:
         return SlotInUse(title, cause=text, state=state)
+    if 'database "' in low and "does not exist" in low:
+        return SourceRefused(title, cause=text, hint="check the name of the database, or create it first")
     if state or "fatal:" in low:
         return SourceRefused(title, cause=text, state=state)
     return SourceUnreachable(title, cause=text)

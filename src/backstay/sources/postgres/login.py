@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from backstay.errors import InvalidRequest
 
-_FORM = "it looks like postgresql://user@host:port/database"
-
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -21,15 +19,10 @@ class Login:
 
 
 def login(url: str, environ: Mapping[str, str], *, database: str) -> Login:
-    """The login that a URL means, to `database`. Raises InvalidRequest."""
-    from psycopg import conninfo, errors, pq
+    """The login that a URL means which a Connection was made with, to `database`. Raises InvalidRequest."""
+    from psycopg import conninfo, pq
 
-    try:
-        given = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items() if value is not None}
-    except errors.Error as error:
-        raise InvalidRequest(
-            "the address of the database cannot be read", cause=str(error).strip(), hint=_FORM
-        ) from error
+    given = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items() if value is not None}
     given["dbname"] = database
     child = {**environ, "PGAPPNAME": "backstay", "LC_ALL": "C"}
     for option in pq.Conninfo.get_defaults():

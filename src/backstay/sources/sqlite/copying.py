@@ -14,13 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from backstay.core.clock import Clock
 from backstay.core.quantities import format_size
 from backstay.errors import BackupFailed, InsufficientSpace
 from backstay.sources.sqlite.database import corrupted, locked, opened, translated
 
 PATIENCE_S: Final = 30.0  # for a program that keeps the database to itself
-_STEP_S: Final = 0.5  # SQLite waits so long for a lock, before it is looked whether that was enough
 _PREFIX: Final = "backstay-sqlite-"
 _NAME: Final = "copy.db"
 _SPARE: Final = 1 << 20  # bytes
@@ -29,7 +27,7 @@ _SPARE: Final = 1 << 20  # bytes
 class DatabaseCopy:
     """The copy as a stream of bytes: made when it is opened, in a private directory below `scratch`, checked, read."""
 
-    def __init__(self, path: bytes, *, scratch: Path, clock: Clock, patience_s: float) -> None:
+    def __init__(self, path: bytes, *, scratch: Path, patience_s: float) -> None:
         """Raises SourceRefused, CorruptedSource, InsufficientSpace, BackupFailed."""
         self._file = -1
         try:
@@ -38,7 +36,7 @@ class DatabaseCopy:
             raise _no_copy(path, error) from error
         try:
             copy = self._place.path / _NAME
-            _copy(path, copy, clock, patience_s)
+            _copy(path, copy, patience_s)
             _check(path, copy)
             self._file = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -99,21 +97,20 @@ def _remove_leftovers(above: Path) -> None:
             os.close(fd)
 
 
-def _copy(path: bytes, copy: Path, clock: Clock, patience_s: float) -> None:
-    until = clock.monotonic() + patience_s
-
+def _copy(path: bytes, copy: Path, patience_s: float) -> None:
     def give_up(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - SQLite calls it so
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and clock.monotonic() >= until:
-            raise locked(path, f"it was locked for {patience_s:g} s")
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise locked(path, "it cannot be read although it was just now")
 
-    with opened(path, "ro", patience_s=_STEP_S) as source:
+    with opened(path, "ro", patience_s=patience_s) as source:
+        source.execute("BEGIN")  # so that there is one wait for a lock, which the first look takes, and the copy keeps
         _require_space(source, copy.parent)
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         target = sqlite3.connect(copy, isolation_level=None)
         try:
             target.execute("PRAGMA synchronous = OFF")  # a copy that a crash breaks is made anew
             target.execute("PRAGMA journal_mode = OFF")
-            source.backup(target, pages=-1, progress=give_up, sleep=0.1)
+            source.backup(target, pages=-1, progress=give_up)
         finally:
             target.close()
 

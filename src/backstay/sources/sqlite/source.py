@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from backstay.codec.chunker import KIB, FixedSize
-from backstay.core.clock import Clock
 from backstay.errors import SourceRefused
 from backstay.repository.nodes import Node
 from backstay.sources.generated import GeneratedFile, GeneratedSource, node_of
@@ -18,7 +17,7 @@ from backstay.sources.sqlite.database import KIND, opened, require_file
 CHUNK: Final = 16 * KIB  # several pages; aligned, so that a changed page changes one chunk
 
 
-def sqlite_source(path: bytes, *, scratch: Path, clock: Clock, patience_s: float = PATIENCE_S) -> GeneratedSource:
+def sqlite_source(path: bytes, *, scratch: Path, patience_s: float = PATIENCE_S) -> GeneratedSource:
     """The source of the database at `path`, whose copy is made below `scratch` when it is read.
 
     Raises NotFound, InvalidRequest, SourceRefused, CorruptedSource for what cannot be backed up as a database.
@@ -29,7 +28,7 @@ def sqlite_source(path: bytes, *, scratch: Path, clock: Clock, patience_s: float
         node, directories = node_of(path), _directories(path)
     except OSError as error:
         raise SourceRefused(f"cannot look at {os.fsdecode(path)}", cause=error.strerror or str(error)) from error
-    copying = partial(DatabaseCopy, path, scratch=scratch, clock=clock, patience_s=patience_s)
+    copying = partial(DatabaseCopy, path, scratch=scratch, patience_s=patience_s)
     file = GeneratedFile(path=path, node=node, open=copying, chunking=FixedSize(max(CHUNK, size)))
     return GeneratedSource(KIND, [path], [file], directories=directories)
 

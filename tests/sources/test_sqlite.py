@@ -1,0 +1,340 @@
+"""SQLite databases: copied consistently while they are written, put back only where nobody uses them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import (
+    BackstayError,
+    CorruptedSource,
+    InsufficientSpace,
+    InvalidRequest,
+    NotFound,
+    RestoreConflict,
+    SourceRefused,
+)
+from backstay.operations.backup import BackupOptions, BackupResult, run_backup
+from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore_sqlite import restore_sqlite
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+from backstay.sources.sqlite.database import path_of
+from backstay.sources.sqlite.source import sqlite_source
+from backstay.storage.memory import MemoryStorage
+from backstay.trust.secrets import Secret
+
+WRITER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+n = 0
+while True:
+    n += 1
+    db.execute("update t set a = a + ?, b = b - ? where id % 7 = ?", (n, n, n % 7))
+    db.commit()
+    if n == 3:
+        print("writing", flush=True)
+"""
+HOLDER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+for command in sys.argv[2:]:
+    db.execute(command).fetchall()
+print("holding", flush=True)
+sys.stdin.read()
+"""
+DIES = "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit(); os._exit(0)"
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with Repository.create(MemoryStorage(), Secret.new_keyfile()) as repository:
+        yield repository
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A database in a directory of its own."""
+    place = tmp_path / "data/app.db"
+    place.parent.mkdir()
+    fill(place)
+    return place
+
+
+def fill(place: Path, *, journal: str = "wal", rows: int = 5000, page: int = 4096) -> None:
+    with closing(sqlite3.connect(place)) as db:
+        db.execute(f"pragma page_size={page}")
+        db.execute(f"pragma journal_mode={journal}")
+        db.execute("create table t(id integer primary key, a int, b int, pad text)")
+        rows_ = ((i, -i, f"{i} {'p' * 150}") for i in range(rows))
+        db.executemany("insert into t(a, b, pad) values(?, ?, ?)", rows_)
+        db.commit()
+
+
+@contextmanager
+def other_process(script: str, *arguments: object) -> Iterator[None]:
+    """Another program, once it said that it is where it should be."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline()
+        try:
+            yield
+        finally:
+            running.kill()
+
+
+def backup(repository: Repository, file: Path, scratch: Path, *, patience_s: float = 30) -> BackupResult:
+    scratch.mkdir(exist_ok=True)
+    source = sqlite_source(os.fsencode(file), scratch=scratch, patience_s=patience_s)
+    return run_backup(repository, source, BackupOptions(host="host"))
+
+
+def newest(repository: Repository) -> Manifest:
+    return repository.snapshots.live()[-1]
+
+
+def restore(repository: Repository, to: Path, **options: object) -> RestoreResult:
+    return run_restore(repository, newest(repository), to, RestoreOptions(**options))  # type: ignore[arg-type]
+
+
+def balance(file: Path) -> tuple[int, int]:
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+        found: tuple[int, int] = db.execute("select sum(a) + sum(b), count(*) from t").fetchone()
+        return found
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_copy_under_a_writer_is_of_one_moment(
+    repository: Repository, tmp_path: Path, file: Path, journal: str
+) -> None:
+    file.unlink()
+    fill(file, journal=journal)
+    with other_process(WRITER, file):
+        result = backup(repository, file, tmp_path / "scratch")
+        assert (result.kind, result.files, result.files_new, result.errors) == ("full", 1, 1, ())
+    restore(repository, tmp_path / "out")
+    out = Path(f"{tmp_path}/out{file}")
+    assert balance(out) == (0, 5000)
+    assert result.bytes_scanned == result.bytes_read == out.stat().st_size == newest(repository).stats.bytes
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_the_file_keeps_its_attributes_and_chunks_are_pages(repository: Repository, tmp_path: Path, file: Path) -> None:
+    file.chmod(0o640)
+    os.utime(file, ns=(1_600_000_000_000_000_000,) * 2)
+    file.parent.chmod(0o750)
+    before = file.read_bytes()
+    backup(repository, file, tmp_path / "scratch")
+    assert file.read_bytes() == before
+    manifest = newest(repository)
+    assert manifest.paths == (os.fsencode(file),)
+    assert manifest.chunkers["pages"].name == "fixed"
+    assert manifest.chunkers["pages"].average == 16 << 10
+    restore(repository, tmp_path / "out")
+    out = Path(f"{tmp_path}/out{file}")
+    info = out.stat()
+    assert (info.st_mode & 0o777, info.st_mtime_ns) == (0o640, 1_600_000_000_000_000_000)
+    assert out.parent.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_second_backup_stores_the_pages_that_changed(repository: Repository, tmp_path: Path, file: Path) -> None:
+    first = backup(repository, file, tmp_path / "scratch")
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update t set pad = 'other' where id = 77")
+        db.commit()
+    second = backup(repository, file, tmp_path / "scratch")
+    assert second.bytes_added < first.bytes_added / 5
+    assert second.kind == "full"
+
+
+def test_pages_larger_than_chunks_make_larger_chunks(repository: Repository, tmp_path: Path, file: Path) -> None:
+    file.unlink()
+    fill(file, page=65536, journal="delete")
+    backup(repository, file, tmp_path / "scratch")
+    assert newest(repository).chunkers["pages"].average == 65536
+
+
+def test_what_is_no_good_database_makes_no_snapshot(repository: Repository, tmp_path: Path, file: Path) -> None:
+    nothing, text, torn = (file.with_name(name) for name in ("nothing.db", "text.db", "torn.db"))
+    text.write_text("no database at all" * 400)
+    data = bytearray(file.read_bytes())
+    for page in range(20, 60):
+        data[page * 4096 : page * 4096 + 600] = b"\xff" * 600
+    torn.write_bytes(data)
+    expected = {nothing: NotFound, text: CorruptedSource, torn: CorruptedSource, file.parent: InvalidRequest}
+    for place, kind in expected.items():
+        with pytest.raises(kind, match=place.name):
+            backup(repository, place, tmp_path / "scratch")
+    assert not nothing.exists()
+    assert not repository.snapshots.live()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_database_that_stays_locked_is_told(repository: Repository, tmp_path: Path, file: Path) -> None:
+    file.unlink()
+    fill(file, journal="delete")
+    with other_process(HOLDER, file, "begin exclusive"), pytest.raises(SourceRefused, match="locked"):
+        backup(repository, file, tmp_path / "scratch", patience_s=0.3)
+    assert not repository.snapshots.live()
+
+
+def test_a_database_that_is_locked_before_it_is_copied_is_told(
+    repository: Repository, tmp_path: Path, file: Path
+) -> None:
+    file.unlink()
+    fill(file, journal="delete")
+    source = sqlite_source(os.fsencode(file), scratch=tmp_path, patience_s=0.3)
+    with other_process(HOLDER, file, "begin exclusive"), pytest.raises(SourceRefused, match="locked"):
+        run_backup(repository, source, BackupOptions(host="host"))
+    assert not repository.snapshots.live()
+
+
+def test_too_little_space_is_told_before_anything_is_copied(
+    repository: Repository, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InsufficientSpace, match="space"):
+        backup(repository, file, tmp_path / "scratch")
+
+
+def test_what_a_killed_backup_left_is_removed(repository: Repository, tmp_path: Path, file: Path) -> None:
+    left = tmp_path / "scratch/backstay-sqlite-killed"
+    left.mkdir(parents=True)
+    (left / "copy.db").write_bytes(b"x")
+    backup(repository, file, tmp_path / "scratch")
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("journal", "command"), [("wal", "select 1 from t"), ("delete", "select 1 from t"), ("delete", "begin exclusive")]
+)
+def test_a_database_in_use_is_not_replaced(
+    repository: Repository, tmp_path: Path, file: Path, journal: str, command: str
+) -> None:
+    file.unlink()
+    fill(file, journal=journal)
+    backup(repository, file, tmp_path / "scratch")
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("delete from t")
+        db.commit()
+    before = file.read_bytes()
+    with other_process(HOLDER, file, command), pytest.raises(RestoreConflict, match="in use"):
+        restore(repository, Path("/"), in_place=True, conflict="overwrite")
+    assert file.read_bytes() == before
+    restore(repository, Path("/"), in_place=True, conflict="overwrite")
+    assert balance(file) == (0, 5000)
+
+
+def test_an_old_log_is_not_replayed_into_a_restored_database(
+    repository: Repository, tmp_path: Path, file: Path
+) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    subprocess.run([sys.executable, "-c", DIES, file, "update t set a = 1"], check=True)
+    log = file.with_name("app.db-wal")
+    assert log.stat().st_size
+    with pytest.raises(RestoreConflict):
+        restore(repository, Path("/"), in_place=True)
+    assert log.stat().st_size
+    restore(repository, Path("/"), in_place=True, conflict="overwrite")
+    assert [item.name for item in file.parent.iterdir()] == ["app.db"]
+    assert balance(file) == (0, 5000)
+
+
+def test_a_log_without_its_database_is_in_the_way_too(repository: Repository, tmp_path: Path, file: Path) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    subprocess.run([sys.executable, "-c", DIES, file, "update t set a = 1"], check=True)
+    file.unlink()
+    with pytest.raises(RestoreConflict, match="log"):
+        restore(repository, Path("/"), in_place=True)
+    restore(repository, Path("/"), in_place=True, conflict="overwrite")
+    assert balance(file) == (0, 5000)
+
+
+def test_the_log_of_a_damaged_database_goes_with_it(repository: Repository, tmp_path: Path, file: Path) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    file.write_bytes(b"damaged" * 1000)
+    file.with_name("app.db-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+    restore(repository, Path("/"), in_place=True, conflict="overwrite")
+    assert [item.name for item in file.parent.iterdir()] == ["app.db"]
+    assert balance(file) == (0, 5000)
+
+
+def test_a_restore_that_fails_leaves_the_old_database_with_all_its_transactions(
+    repository: Repository, tmp_path: Path, file: Path
+) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    subprocess.run([sys.executable, "-c", DIES, file, "update t set a = a + 1, b = b - 1"], check=True)
+    for info in list(repository.backend.list("packs/")):
+        repository.backend.delete(info.name)
+    assert restore(repository, Path("/"), in_place=True, conflict="overwrite").errors
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("select a from t where id = 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("conflict", ["newer", "rename"])
+def test_a_database_is_not_replaced_by_halves(
+    repository: Repository, tmp_path: Path, file: Path, conflict: str
+) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    with pytest.raises(InvalidRequest, match="database"):
+        restore(repository, Path("/"), in_place=True, conflict=conflict)
+
+
+def test_a_database_can_be_restored_under_another_name(repository: Repository, tmp_path: Path, file: Path) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    target = tmp_path / "other.db"
+    manifest = newest(repository)
+
+    def again(**options: object) -> bool:
+        given = RestoreOptions(**options)  # type: ignore[arg-type]
+        return restore_sqlite(repository, manifest, os.fsencode(target), given) is not None
+
+    assert again()
+    assert balance(target) == (0, 5000)
+    assert not again()
+    with closing(sqlite3.connect(target)) as db:
+        db.execute("delete from t")
+        db.commit()
+    with pytest.raises(RestoreConflict):
+        again()
+    assert again(conflict="overwrite")
+    assert balance(target) == (0, 5000)
+
+
+def test_addresses_name_absolute_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.db").symlink_to("real.db")
+    assert path_of("sqlite:////a/b.db") == path_of("sqlite:///a/b.db") == b"/a/b.db"
+    assert path_of("sqlite:link.db") == os.fsencode(tmp_path / "real.db")
+    for wrong in ("sqlite:", "sqlite://", "sqlite:///", "sqlite://host/a.db"):
+        with pytest.raises(InvalidRequest, match="names no file"):
+            path_of(wrong)
+
+
+def test_an_unfinished_transaction_is_told_and_not_rolled_back(
+    repository: Repository, tmp_path: Path, file: Path
+) -> None:
+    file.unlink()
+    fill(file, journal="delete")
+    half = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('pragma cache_size=1');"
+        "db.execute('pragma cache_spill=1'); db.execute('update t set a = 1'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", half, file], check=True)
+    before = file.read_bytes()
+    assert file.with_name("app.db-journal").stat().st_size
+    with pytest.raises(BackstayError) as caught:
+        backup(repository, file, tmp_path / "scratch")
+    assert "sqlite3" in caught.value.hint
+    assert file.read_bytes() == before
