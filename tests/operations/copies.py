@@ -82,6 +82,9 @@ def make_repository(store: StorageBackend, source: Path) -> None:
         (source / "deep/newest").write_bytes(b"newest" * 1000)
         back_up(repository, source)
         repository.snapshots.drop(first, "for a test", repository.clock)
+        repository.wal.bind("main", 7, repository.clock)
+        repository.wal.store(7, f"{1:024X}", b"a segment" * 1000)
+        repository.wal.store_part(7, f"{2:024X}", 0, b"a part" * 100)
         collector = Collector(repository)
         collector.execute(collector.plan())
 

@@ -47,6 +47,8 @@ class World:
             return INDEX  # its name is in its bytes alone
         if name.startswith("keys/removed/") or name.endswith(".compromised"):
             return None  # only they themselves say what they say
+        if name.startswith("wal/"):
+            return None  # that a segment is missing is seen by those around it: `pg windows`
         if name == f"snapshots/{self.newest}":
             return None  # until another follows it, or a collection sees it
         return name

@@ -49,7 +49,8 @@ class Archive:
     def open(self) -> Repository:
         return Repository.open(self.storage(), self.secret)
 
-    def _command(self, *argv: object) -> dict[str, Any]:
+    def command(self, *argv: object) -> dict[str, Any]:
+        """What `subprocess` takes to run the program on this repository."""
         where = ("-r", self.place / "repository", "--password-file", self.place / "key")
         words = [sys.executable, "-m", "backstay", *where, *argv]
         environ = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], "HOME": str(self.place / "home"), "TZ": "UTC"}
@@ -57,7 +58,7 @@ class Archive:
 
     def run(self, *argv: object, status: int = 0) -> subprocess.CompletedProcess[str]:
         """One command in a process of its own."""
-        done = subprocess.run(**self._command(*argv), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(**self.command(*argv), capture_output=True, text=True, timeout=120)
         assert done.returncode == status, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -67,7 +68,7 @@ class Archive:
     def receiver(self, server: Server, *argv: object, name: str = NAME) -> subprocess.Popen[bytes]:
         """`pg receive` as a process; its standard error goes to `log`."""
         with (self.place / "log").open("ab") as log:
-            command = self._command("pg", "receive", server.url, "--name", name, *argv)
+            command = self.command("pg", "receive", server.url, "--name", name, *argv)
             process = subprocess.Popen(**command, stdout=log, stderr=log)
         self.processes.append(process)
         return process

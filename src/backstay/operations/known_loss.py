@@ -7,9 +7,10 @@ records are numbered without gaps.
 Nothing can be known of what nobody refers to: the newest snapshots since the last collection, a drop record whose
 snapshot no later one names, key slots added after the last snapshot and what says that they were removed, the newest
 epoch before it is used, a mark that an epoch is compromised, fences, the newest collection when all its records are
-gone, older rules of the cold tier than the one that counts. The names of lost index segments are never known, but that
-they are lost is, because packs that snapshots need are left over. A pack that no segment names is known by its digest
-if a snapshot names it, and else, when the index is repaired, by the files that need it.
+gone, older rules of the cold tier than the one that counts, WAL (`pg windows` shows where it is missing). The names
+of lost index segments are never known, but that they are lost is, because packs that snapshots need are left over. A
+pack that no segment names is known by its digest if a snapshot names it, and else, when the index is repaired, by the
+files that need it.
 """
 
 from __future__ import annotations

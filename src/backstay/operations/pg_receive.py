@@ -27,7 +27,7 @@ from backstay.operations.heartbeat import Heartbeat
 from backstay.operations.pg_windows import base_backups
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_start import Start, start_at, start_behind_stored
-from backstay.operations.wal_storing import Assembler, Storing, as_warning
+from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts
 from backstay.operations.wal_streaming import LOOK_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
@@ -98,7 +98,9 @@ def run_receive(
         system = stream.system
     bind_name(repository, options.name, system, events=events)
     heart = Heartbeat(options.url, options.heartbeat, repository.clock, events)
-    storing = Storing(repository, system, events, parts=_forget_superseded(repository, system), noticed=heart.noticed)
+    storing = Storing(
+        repository, system, events, parts=_forget_superseded(repository, system, events), noticed=heart.noticed
+    )
     try:
         if options.heartbeat > 0:
             heart.start()
@@ -116,12 +118,12 @@ def run_receive(
     )
 
 
-def _forget_superseded(repository: Repository, system: int) -> dict[str, list[tuple[int, int]]]:
+def _forget_superseded(repository: Repository, system: int, events: EventSink) -> dict[str, list[tuple[int, int]]]:
     """Remove parts whose segment is whole, which a receiver left that was stopped in between; the parts of others."""
     parts: dict[str, list[tuple[int, int]]] = {}
     for file, found in repository.wal.files(system).items():
         if found.whole:
-            repository.wal.forget_parts(system, file, found)
+            forget_parts(repository, system, file, found.parts, events)
         elif found.parts:
             parts[file] = list(found.parts)
     return parts

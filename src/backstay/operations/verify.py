@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.ids import is_digest
@@ -38,8 +38,16 @@ _INDEX_HINT: Final = "run `backstay repair index`"
 _REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
 _PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
 _GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
+_WAL_HINT: Final = (
+    "put it back from a copy; else nothing behind it can be recovered from before it: `backstay pg windows`"
+)
+_WAL_AT_ONCE: Final = 64 << 20  # bytes of WAL objects that are read at the same time
 _RESERVE_HINT: Final = "no backup is affected; `backstay gc` sets it aside anew"
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +120,8 @@ class _Verify:
             used = self._completeness(manifests, self.events)
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self._integrity(needed)
+        if wanted is None and (wal := self.repository.wal.objects()):
+            self._check("integrity", partial(self._wal, wal))
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
         if self.options.rehearse is not None:
@@ -433,15 +443,16 @@ class _Verify:
 
         self._check("integrity", look)
 
-    def _sample(self, packs: dict[int, PackInfo]) -> dict[int, PackInfo]:
-        """The packs to read: all, or a part of them chosen anew each time."""
+    def _sample(self, packs: dict[_Key, _Value]) -> dict[_Key, _Value]:
+        """What to read of packs or other objects: all, or a part of them chosen anew each time."""
         if self.options.read_data >= 1:
             return packs
         count = round(len(packs) * self.options.read_data)
         if self.options.read_data > 0:
             count = max(1, count)
-        ranked = sorted((self.repository.environment.random(8), number) for number in packs)
-        return {number: packs[number] for _, number in sorted(ranked[:count])}
+        ranked = sorted((self.repository.environment.random(8), at) for at in range(len(packs)))
+        chosen = {at for _, at in ranked[:count]}
+        return {key: value for at, (key, value) in enumerate(packs.items()) if at in chosen}
 
     def _note_pack(self, checked: Checked) -> None:
         if isinstance(checked.error, ObjectNotFound):
@@ -451,6 +462,22 @@ class _Verify:
         self.packs_read += 1
         self.bytes_read += checked.expected.size
         self.events(Progress(files=self.packs_read, bytes=self.bytes_read))
+
+    # -- WAL
+
+    def _wal(self, found: dict[str, int]) -> str:
+        """Objects of WAL have names of their own, and as many of them as of packs are read, decrypted and decoded."""
+        for name in found:
+            if not self.repository.wal.is_name(name):
+                self._find("integrity", name, "a foreign object lies in the repository")
+        chosen = self._sample({name: size for name, size in found.items() if self.repository.wal.is_name(name)})
+        with Workers(self.repository.environment.threads, "wal") as workers:
+            for _ in workers.ordered(self._check_wal, chosen, weigh=chosen.__getitem__, limit=_WAL_AT_ONCE):
+                continue
+        return f"{format_count(len(chosen))} of {plural(len(found), 'WAL object')} read"
+
+    def _check_wal(self, name: str) -> None:
+        self._guarded("integrity", name, partial(self.repository.wal.check_stored, name), _WAL_HINT)
 
     # -- rehearsal
 

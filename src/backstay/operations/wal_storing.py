@@ -225,12 +225,22 @@ class Storing:
             self._parts.setdefault(piece.file, []).append((piece.start, piece.start + len(piece.data)))
         else:
             wal.store(self._system, piece.file, piece.data)
-            wal.forget_parts(self._system, piece.file, StoredFile(parts=self._parts.pop(piece.file, [])))
             self.segments += 1
+            forget_parts(self._repository, self._system, piece.file, self._parts.pop(piece.file, []), self._events)
         self.bytes += len(piece.data)
 
     def _tell(self, message: str) -> None:
         self._events(Warned(message=message))
+
+
+def forget_parts(
+    repository: Repository, system: int, file: str, parts: list[tuple[int, int]], events: EventSink
+) -> None:
+    """Remove the parts of a segment that is whole; where the store does not let us, they stay and do no harm."""
+    try:
+        repository.wal.forget_parts(system, file, StoredFile(parts=parts))
+    except StorageUnavailable as error:
+        events(Warned(message=f"parts of {file} stay, though it is whole ({error})"))
 
 
 def as_warning(error: BackstayError) -> Warned:

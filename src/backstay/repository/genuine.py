@@ -9,11 +9,12 @@ from typing import Final, TypeAlias
 from backstay.core.ids import is_digest, is_ulid
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
 from backstay.repository.collection_log import OnDamage
-from backstay.repository.format import REPO, tier_name
+from backstay.repository.format import REPO, WAL, tier_name
 from backstay.repository.index import decode_segment, read_segment
 from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.tier_log import TierLog
+from backstay.repository.wal import whole_of
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient
@@ -40,6 +41,7 @@ class Genuine:
             "drops/": lambda rest, data: snapshots.decode_drop(_ulid(rest), data),
             "holds/": lambda rest, data: snapshots.holds.decode(f"holds/{rest}", data),
             "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
+            WAL: lambda rest, data: repository.wal.check(f"{WAL}{rest}", data),
             RULES: lambda rest, data: tiers.decode(_tier_number(rest), data),
             NOTES: self._check_note,
         }
@@ -133,6 +135,8 @@ class Gone:
             return leaf in self._repository.snapshots.dropped([leaf])
         if name.startswith("keys/slots/"):
             return is_digest(leaf) and self._repository.slots.was_removed(bytes.fromhex(leaf))
+        if name.startswith(WAL) and (whole := whole_of(name)) is not None:
+            return self._repository.backend.exists(whole)
         return is_transient(name)
 
     def is_superseded(self, name: str, data: bytes) -> bool:

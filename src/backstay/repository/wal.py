@@ -205,9 +205,22 @@ class WalStore:
         else:
             raise CorruptedBackup(f"{name} is foreign", cause="no WAL is stored under such a name")
 
+    @staticmethod
+    def is_name(name: str) -> bool:
+        """Whether WAL, or what belongs to it, can be stored under a name."""
+        return bool(_NAME.fullmatch(name) or _BINDING.fullmatch(name))
+
     def check_stored(self, name: str) -> None:
-        """Read an object and check it. Raises CorruptedBackup, ObjectNotFound, UnsupportedFormat."""
-        retrieve_valid(self._backend, name, lambda data: self.check(name, data))
+        """Read an object and check it; a part may have gone since it was listed, when its segment became whole.
+
+        Raises CorruptedBackup, ObjectNotFound, UnsupportedFormat.
+        """
+        try:
+            retrieve_valid(self._backend, name, lambda data: self.check(name, data))
+        except ObjectNotFound:
+            whole = whole_of(name)
+            if whole is None or not self._backend.exists(whole):
+                raise
 
     def objects(self) -> dict[str, int]:
         """Everything that is stored of WAL, foreign objects too, with sizes in bytes."""
@@ -236,6 +249,12 @@ def check_file(file: str) -> str:
             hint="use %f in archive_command",
         )
     return file
+
+
+def whole_of(name: str) -> str | None:
+    """The object of the whole segment that replaces this part of it; None for what is no part."""
+    match = _NAME.fullmatch(name)
+    return f"{WAL}{match[1]}/{match[2]}" if match is not None and match[4] is not None else None
 
 
 def require_cluster(name: str, expected: int, system: int) -> None:
