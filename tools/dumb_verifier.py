@@ -51,7 +51,10 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     COMPROMISE,
     TIER,
     HOLD,
-) = range(1, 16)
+    WAL,
+    WAL_NAME,
+) = range(1, 18)
+WAL_FILE = r"([0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history)"
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
     "repo": r"repo\.json",
@@ -70,6 +73,8 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "probe": r"probe/[0-9a-f]{32}",
     "tier": r"tiers/\d{8}",
     "hold": rf"holds/{ID}\.\d{{6}}",
+    "wal": rf"wal/[0-9a-f]{{16}}/{WAL_FILE}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?",
+    "wal name": r"wal/names/[0-9a-f]{32}",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
 KNOWN = {
@@ -86,6 +91,7 @@ KNOWN = {
     "tiers",
     "holds",
     "cold",
+    "wal",
 }
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
 
@@ -124,6 +130,8 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     COMPROMISE: fields(":int number marked_ns"),
     TIER: fields(":int number :text? cold :int after_s set_ns"),
     HOLD: fields(":text snapshot :int number :text state :int set_ns :text reason"),
+    WAL: fields(":int system :text file :int start :bool whole :bytes data"),
+    WAL_NAME: fields(":text name :int system bound_ns"),
 }
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
@@ -175,6 +183,8 @@ class Msgpack:
             return tag if tag < 0x80 else tag - 256
         if tag == 0xC0:
             return None
+        if tag in (0xC2, 0xC3):
+            return tag == 0xC3
         if 0xCC <= tag <= 0xCF:
             return self.number("BHIQ"[tag - 0xCC], [128, 1 << 8, 1 << 16, 1 << 32][tag - 0xCC])
         if 0xD0 <= tag <= 0xD3:
@@ -238,9 +248,13 @@ def check_simple(value: Any, kind: str, where: str) -> Any:
         return check(value, [("array", "bytes", "bytes")], where)
     if kind == "extents":
         return check(value, [("array", "int", "int")], where)
-    wanted: type = {"int": int, "text": str, "map": dict}.get(kind, bytes)
+    wanted: type = {"int": int, "text": str, "map": dict, "bool": bool}.get(kind, bytes)
     length = kind.removeprefix("bytes")
-    if not isinstance(value, wanted) or (isinstance(value, bytes) and length and len(value) != int(length)):
+    if (
+        not isinstance(value, wanted)
+        or isinstance(value, bool) != (kind == "bool")
+        or (isinstance(value, bytes) and length and len(value) != int(length))
+    ):
         raise DamageError(f"{where} is not of type {kind}")
     return value
 
@@ -342,6 +356,7 @@ class Repository:
         self.names = [name for name in self.names if not name.rpartition("/")[2].startswith(".tmp-")]
         self.repository = self._header()
         root = self._unlock(kind, secret)
+        self.root = root
         self.wrapping, self.id_key = expand(root, b"backstay/v1/epoch"), expand(root, b"backstay/v1/chunk-id")
         self.epochs: dict[int, dict[str, Any]] = {}
         self.places: dict[bytes, list[tuple[str, int, int, int]]] = {}  # chunk: pack, blob, offset, length
@@ -427,6 +442,8 @@ class Repository:
         self.dropped -= {ident for ident, (_, state) in self.holds.items() if state != "cleared"}
         self.each("snapshot", self._snapshot)
         self._chains()
+        self.each("wal", self._wal)
+        self.each("wal name", self._wal_name)
 
     # records
 
@@ -500,6 +517,21 @@ class Repository:
             raise DamageError("it is the record of something else")
         if self.holds[ident][0] == number:
             self.holds[ident] = (number, body["state"])
+
+    def _wal(self, name: str, data: bytes) -> None:
+        """A file of PostgreSQL's log, or a part of one (section 22)."""
+        body = self.record(data, WAL)
+        first, end = body["start"], body["start"] + len(body["data"])
+        part = "" if body["whole"] else f".{first:08x}-{end:08x}"
+        if name != f"wal/{body['system']:016x}/{body['file']}{part}" or (body["whole"] and first):
+            raise DamageError("it is the record of something else")
+        if len(body["data"]) > 64 << 20:
+            raise DamageError("it is larger than a segment can be")
+
+    def _wal_name(self, name: str, data: bytes) -> None:
+        body = self.record(data, WAL_NAME)
+        if name != f"wal/names/{expand(self.root, b'backstay/v1/wal-name' + body['name'].encode(), 16).hex()}":
+            raise DamageError("it is the record of something else")
 
     def _collections(self) -> None:
         condemned: dict[int, list[bytes]] = {}

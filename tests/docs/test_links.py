@@ -85,6 +85,7 @@ def test_modules_exist(page: Path) -> None:
                 "quota",
                 "cold",
                 "tiers",
+                "wal",
                 "export",
             )
         ):

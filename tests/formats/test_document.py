@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from backstay.codec.digest import sha256
-from backstay.repository import collection_log, keyring, sessions, slots, snapshots
+from backstay.repository import collection_log, keyring, sessions, slots, snapshots, wal
 from backstay.repository import format as stored
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Node
@@ -62,6 +62,8 @@ def test_the_pack_vector_can_be_read_whatever_zstd_wrote_it() -> None:
         PackTable,
         Slot,
         Node,
+        wal.WalRecord,
+        wal.BindingRecord,
     ],
 )
 def test_the_document_names_every_field_in_its_order(struct: type[msgspec.Struct]) -> None:

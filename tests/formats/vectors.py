@@ -10,7 +10,7 @@ import zstandard
 from backstay.codec.cipher import expand
 from backstay.codec.compression import Compressor
 from backstay.codec.digest import ChunkIds, sha256
-from backstay.repository.format import BlobKind, RecordKind, RepoHeader
+from backstay.repository.format import BlobKind, RecordKind, RepoHeader, wal_binding_name
 from backstay.repository.nodes import Content, Node
 from backstay.repository.pack import Member, PackBuilder
 from backstay.repository.records import new_header, padded_length, seal_record
@@ -114,6 +114,7 @@ def vectors() -> dict[str, str]:
         "pack with chunk and bundle": pack().hex(),
         "name of the pack": f"packs/{sha256(pack()).hex()[:2]}/{sha256(pack()).hex()}",
         "framed node": encode_node(node).hex(),
+        "name of cluster main": wal_binding_name(expand(ROOT, b"backstay/v1/wal-name" + b"main", 16)),
     }
 
 
