@@ -55,7 +55,7 @@ class WalFetch:
         self._wal, self._clock = repository.wal, repository.clock
         self._system, self._size = system, segment_size
         self._connection = Connection(url, replication=True)
-        self._slot = f"backstay_base_{os.getpid()}"
+        self._slot = f"backstay_base_{os.urandom(6).hex()}"
         try:
             self._connection.query(f'CREATE_REPLICATION_SLOT "{self._slot}" TEMPORARY PHYSICAL (RESERVE_WAL)')
         except BaseException:

@@ -1,0 +1,120 @@
+"""Time backups and recoveries of a pgbench database: `python -m benchmarks.postgres`.
+
+The server is that of the development packages. Figures of other programs on other machines say little; run theirs on this
+one, with the database that `--keep` leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.postgres.servers import Server
+
+from benchmarks.measured import BACKSTAY, run, surroundings
+
+NAME = "bench"
+ROWS = "update pgbench_accounts set abalance = abalance + 1 where aid"
+
+
+class Bench:
+    """A server, a repository, and what was measured."""
+
+    def __init__(self, place: Path, scale: int) -> None:
+        self.server = Server(place / "servers").create(
+            shared_buffers="512MB", fsync="on", max_wal_size="4GB", autovacuum="off"
+        )
+        self.place = place
+        self.environment = surroundings(
+            place, BACKSTAY_PASSWORD="only-for-measuring", BACKSTAY_REPO=str(place / "repo")
+        )
+        self.scale = scale
+        self.figures: dict[str, dict[str, float]] = {}
+        self.backstay("init")
+
+    def backstay(self, *arguments: str) -> tuple[float, float, float]:
+        """Seconds, processor seconds and MiB of one command."""
+        measured = run([*BACKSTAY, "-q", *arguments], environment=self.environment, directory=self.place)
+        return measured.seconds, measured.processor_seconds, measured.peak_bytes / (1 << 20)
+
+    def measure(self, what: str, *arguments: str) -> None:
+        before = self._stored()
+        seconds, processor, memory = self.backstay(*arguments)
+        self.figures[what] = {
+            "seconds": round(seconds, 2),
+            "processor_seconds": round(processor, 2),
+            "peak_mib": round(memory),
+            "stored_mb": round((self._stored() - before) / 1e6, 1),
+        }
+        print(f"{what:28} {seconds:7.2f} s {processor:7.2f} cpu {memory:6.0f} MiB", file=sys.stderr)
+
+    def _stored(self) -> int:
+        places = (self.place / "repo" / part for part in ("packs", "meta", "index"))
+        return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
+
+    def load(self) -> None:
+        where = ("-h", "127.0.0.1", "-p", self.server.port, "-U", "postgres")
+        self.server.tool("pgbench", *where, "-i", "-q", "-s", self.scale, "postgres")
+        self.server.sql(
+            "create table texts as select n, md5(n::text) a, md5((n * 7)::text) b from generate_series(1, 2500000) n"
+        )
+        self.server.sql("vacuum freeze; checkpoint")
+
+    def archive(self, times: int) -> list[float]:
+        """Seconds of single calls as archive_command makes them, each with another segment."""
+        found = []
+        for segment in sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))[:times]:
+            begun = time.perf_counter()
+            self.backstay("pg", "archive", "--name", NAME, str(segment))
+            found.append(time.perf_counter() - begun)
+        return found
+
+
+def steps(bench: Bench) -> None:
+    url = bench.server.url
+
+    def backup(what: str) -> None:
+        bench.measure(what, "pg", "backup", url, "--name", NAME)
+
+    backup("full")
+    backup("incremental, idle")
+    bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
+    backup("incremental, 11 000 rows")
+    bench.measure("full again", "pg", "backup", url, "--name", NAME, "--full")
+    shm = Path(tempfile.mkdtemp(prefix="backstay-pg-", dir="/dev/shm"))
+    bench.measure("restore to memory", "pg", "restore", "--name", NAME, "--to", str(shm / "data"))
+    bench.server.own(shm)
+    for path in sorted(shm.rglob("*"), reverse=True):
+        path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
+    shm.rmdir()
+    bench.measure("verify, all data read", "verify", "--read-data")
+    pushed = bench.archive(9)
+    if pushed:
+        bench.figures["archive one segment"] = {"seconds": round(statistics.median(pushed), 3)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Time backups and recoveries of a pgbench database.")
+    parser.add_argument("--scale", type=int, default=80, help="of pgbench; 80 is 1.2 GB, and there are 0.6 GB more")
+    parser.add_argument("--scratch", type=Path, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir=options.scratch, ignore_cleanup_errors=True) as made:
+        os.chmod(made, 0o755)  # noqa: PTH101 - the server does not run as root
+        bench = Bench(Path(made), options.scale)
+        try:
+            bench.load()
+            steps(bench)
+        finally:
+            bench.server.stop()
+    print(json.dumps(bench.figures, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
