@@ -1,7 +1,6 @@
 """Time backups and recoveries of a pgbench database: `python -m benchmarks.postgres`.
 
-The server is that of the development packages. Figures of other programs on other machines say little; run theirs on this
-one, with the database that `--keep` leaves.
+The server is that of the development packages. Its database is made anew: pgbench's, and a table of texts.
 """
 
 from __future__ import annotations
