@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,6 +107,7 @@ def test_random_targets_meet_what_was_there(
         stopping.append(copy)
         assert count(copy) == moment.rows, f"seed {seed}, number {number}: {target}"
         copy.stop()
+        shutil.rmtree(copy.data)
 
 
 def test_targets_that_cannot_be_met_are_refused_before_anything_is_written(
