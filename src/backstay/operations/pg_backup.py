@@ -238,6 +238,7 @@ class _ClusterBackup:
                     f"{self.connection.place} is not the cluster that {self.options.name} names",
                     cause=f"its system identifier is {cluster.system_id}, that of the backups is {known}",
                 )
+        self.repository.wal.bind(self.options.name, cluster.system_id, self.clock)
         return cluster
 
     def _base(self, cluster: _Cluster, history: list[Manifest], lost: set[bytes]) -> Manifest | None:

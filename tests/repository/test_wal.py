@@ -1,0 +1,153 @@
+"""WAL in a repository: whole files and growing parts, each once, under names that cannot lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, ObjectNotFound, WalConflict
+from backstay.repository.format import wal_name
+from backstay.repository.repository import Repository
+from backstay.repository.wal import MAX_FILE, StoredFile, WalStore, check_file, whole_of
+from backstay.storage.names import check_name
+from backstay.testing import MemoryStorage
+from tests.operations.copies import SECRET
+
+SYSTEM = 7313317639881522009
+SEGMENT = "0000000100000000000000AB"
+
+
+@pytest.fixture
+def backend() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+def repository(backend: MemoryStorage) -> Iterator[Repository]:
+    with Repository.create(backend, SECRET) as repository:
+        yield repository
+
+
+@pytest.fixture
+def wal(repository: Repository) -> WalStore:
+    return repository.wal
+
+
+def test_a_file_is_stored_once_and_never_replaced(wal: WalStore) -> None:
+    assert wal.store(SYSTEM, SEGMENT, b"log")
+    assert not wal.store(SYSTEM, SEGMENT, b"log")
+    with pytest.raises(WalConflict, match="other bytes"):
+        wal.store(SYSTEM, SEGMENT, b"lag")
+    files = wal.files(SYSTEM)
+    assert list(files) == [SEGMENT]
+    assert files[SEGMENT].reach is None
+    assert wal.read(SYSTEM, SEGMENT, files[SEGMENT]) == b"log"
+    assert wal.systems() == [SYSTEM]
+    assert wal.files(SYSTEM + 1) == {}
+
+
+def test_parts_join_until_the_segment_is_whole(wal: WalStore) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"ab")
+    wal.store_part(SYSTEM, SEGMENT, 2, b"cd")
+    wal.store_part(SYSTEM, SEGMENT, 1, b"bcde")  # of another receiver, with other ends
+    wal.store_part(SYSTEM, SEGMENT, 9, b"z")  # behind a hole: it does not count
+    with pytest.raises(WalConflict):
+        wal.store_part(SYSTEM, SEGMENT, 2, b"xx")
+    stored = wal.files(SYSTEM)[SEGMENT]
+    assert stored.reach == 5
+    assert wal.read(SYSTEM, SEGMENT, stored) == b"abcde"
+    wal.store(SYSTEM, SEGMENT, b"abcdefghij")
+    assert wal.files(SYSTEM)[SEGMENT].reach is None
+    wal.forget_parts(SYSTEM, SEGMENT, wal.files(SYSTEM)[SEGMENT])
+    assert wal.files(SYSTEM)[SEGMENT].parts == []
+    # Who listed the parts before reads the segment now.
+    assert wal.read(SYSTEM, SEGMENT, stored) == b"abcdefghij"
+    wal.remove(SYSTEM, SEGMENT, wal.files(SYSTEM)[SEGMENT])
+    assert wal.files(SYSTEM) == {}
+    with pytest.raises(ObjectNotFound):
+        wal.read(SYSTEM, SEGMENT, stored)
+
+
+def test_a_file_is_removed_with_its_parts(wal: WalStore, backend: MemoryStorage) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"ab")
+    wal.store(SYSTEM, SEGMENT, b"abc")
+    wal.remove(SYSTEM, SEGMENT, wal.files(SYSTEM)[SEGMENT])
+    assert not list(backend.list("wal/"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=8))
+def test_the_reach_of_parts_is_where_the_first_hole_begins(spans: list[tuple[int, int]]) -> None:
+    stored = StoredFile(parts=[(start, start + length) for start, length in spans])
+    there = {at for start, length in spans for at in range(start, start + length)}
+    assert stored.reach == next(at for at in range(100) if at not in there)
+
+
+def test_parts_that_contradict_each_other_are_damage(wal: WalStore) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"abcd")
+    wal.store_part(SYSTEM, SEGMENT, 2, b"XXX")
+    with pytest.raises(CorruptedBackup, match="contradict"):
+        wal.read(SYSTEM, SEGMENT, wal.files(SYSTEM)[SEGMENT])
+
+
+@pytest.mark.parametrize(
+    "file", ["", "x", "../../packs/aa", SEGMENT.lower(), SEGMENT + "0", SEGMENT + ".partial", "1.history"]
+)
+def test_names_that_postgres_does_not_give_are_refused(wal: WalStore, file: str) -> None:
+    with pytest.raises(InvalidRequest, match="no WAL file"):
+        wal.store(SYSTEM, file, b"")
+
+
+@pytest.mark.parametrize("file", [SEGMENT, "00000002.history", SEGMENT + ".00000028.backup"])
+def test_names_that_postgres_gives_are_names_of_objects(file: str) -> None:
+    assert check_file(file) == file
+    check_name(wal_name(SYSTEM, file))
+    assert WalStore.is_name(wal_name(SYSTEM, file))
+
+
+def test_what_is_too_large_is_refused(wal: WalStore) -> None:
+    with pytest.raises(InvalidRequest, match="too large"):
+        wal.store(SYSTEM, SEGMENT, bytes(MAX_FILE + 1))
+
+
+def test_an_object_under_another_name_or_changed_is_damage(wal: WalStore, backend: MemoryStorage) -> None:
+    wal.store(SYSTEM, SEGMENT, b"log")
+    name, other = wal_name(SYSTEM, SEGMENT), wal_name(SYSTEM, SEGMENT[:-1] + "C")
+    data = backend.retrieve(name)
+    backend.store(other, data)
+    with pytest.raises(CorruptedBackup, match="other WAL"):
+        wal.check_stored(other)
+    backend.store(name, data[:-1] + bytes([data[-1] ^ 1]), overwrite=True)
+    with pytest.raises(CorruptedBackup):
+        wal.check_stored(name)
+    backend.store("wal/foreign", b"?")
+    with pytest.raises(CorruptedBackup, match="foreign"):
+        wal.check_stored("wal/foreign")
+    assert set(wal.objects()) == {name, other, "wal/foreign"}
+
+
+def test_a_part_may_go_while_it_is_checked(wal: WalStore) -> None:
+    part = wal_name(SYSTEM, SEGMENT, (0, 2))
+    with pytest.raises(ObjectNotFound):
+        wal.check_stored(part)
+    wal.store(SYSTEM, SEGMENT, b"abc")
+    wal.check_stored(part)
+    assert whole_of(part) == wal_name(SYSTEM, SEGMENT)
+    assert whole_of(wal_name(SYSTEM, SEGMENT)) is None
+
+
+def test_a_name_belongs_to_one_cluster(repository: Repository, wal: WalStore, backend: MemoryStorage) -> None:
+    assert wal.bound("shop") is None
+    wal.bind("shop", SYSTEM, repository.clock)
+    wal.bind("shop", SYSTEM, repository.clock)
+    with pytest.raises(IdentityMismatch, match="shop"):
+        wal.bind("shop", SYSTEM + 1, repository.clock)
+    wal.bind("other", SYSTEM + 1, repository.clock)
+    assert wal.names() == {"other": SYSTEM + 1, "shop": SYSTEM}
+    one, two = (info.name for info in backend.list("wal/names/"))
+    assert "shop" not in one + two
+    backend.store(one, backend.retrieve(two), overwrite=True)
+    with pytest.raises(CorruptedBackup, match="another name"):
+        wal.names()
