@@ -9,7 +9,7 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.operations.check_storage import Point, StorageReport, check_storage
-from backstay.storage.backend import Buffer, ObjectInfo
+from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.registry import open_backend
 from backstay.testing import FakeClock
@@ -75,9 +75,17 @@ class _Shifted(MemoryStorage):
         return ObjectInfo(name=info.name, size=info.size, modified_ns=modified)
 
 
-def test_a_store_for_one_writer_is_limited() -> None:
-    report = check_storage(_Overwriting(), size=1 << 20)
+class _DecidingAlone(MemoryStorage):
+    """Like FTP: its driver lets one of its own calls win, and cannot speak for those of other programs."""
+
+    capabilities = Capabilities(atomic_create=False)
+
+
+@pytest.mark.parametrize("backend", [_Overwriting(), _DecidingAlone()])
+def test_a_store_for_one_writer_is_limited(backend: StorageBackend) -> None:
+    report = check_storage(backend, size=1 << 20)
     assert report.verdict == "limited"
+    assert "decides races" in [point.name for point in report.points if not point.ok]
 
 
 def same_time(report: StorageReport) -> Point:

@@ -19,6 +19,7 @@ from backstay.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from backstay.operations.check_storage import check_storage
 from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ftp import FtpStorage, open_ftp
@@ -117,6 +118,10 @@ class TestRclone(StorageConformance):
 
 def test_what_it_can_do(store: FtpStorage) -> None:
     assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
+
+
+def test_a_check_says_that_only_one_program_may_write(store: FtpStorage) -> None:
+    assert check_storage(store, size=1 << 20).verdict == "limited"
 
 
 def test_two_kinds_of_calls_on_one_connection(store: FtpStorage) -> None:
