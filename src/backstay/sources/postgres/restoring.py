@@ -31,13 +31,14 @@ def run_pg_restore(
     *,
     server: int,
     owners: bool,
-    clean: bool,
+    drops: Sequence[str] | None,
     progress: Callable[[int], None],
 ) -> None:
-    """Restore the entries of a dump; `progress` is told how many bytes of it were given away.
+    """Restore the entries of a dump into a server of major version `server`.
 
-    Raises RestoreConflict when something turns out to be there already, RestoreFailed; and what reading the dump
-    raises, after which the server has nothing either.
+    `drops` are commands that remove what is in the way, None when nothing may be removed; `progress` is told how many
+    bytes of the dump were given away. Raises RestoreConflict when something turns out to be there already,
+    RestoreFailed, and what reading the dump raises, after which the server has nothing of it either.
     """
     with ExitStack() as stack:
         wanted = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="backstay-", suffix=".list"))
@@ -46,10 +47,11 @@ def run_pg_restore(
         command = [programs["pg_restore"], "--exit-on-error", f"--use-list={wanted.name}"]
         if not owners:
             command += ["--no-owner", "--no-privileges"]
-        if clean:
-            command += ["--clean", "--if-exists"]
-        if server < KNOWS_TIMEOUT <= programs.major:
-            _through_psql(stack, command, programs, access, dump, progress)
+        if drops is not None:
+            command += ["--clean", "--if-exists"]  # for what has no name that could be looked up
+        if drops is not None or server < KNOWS_TIMEOUT <= programs.major:
+            without = _TIMEOUT if server < KNOWS_TIMEOUT else b""
+            _through_psql(stack, command, programs, access, dump, drops or (), without, progress)
         else:
             _directly(stack, command, access, dump, progress)
 
@@ -73,11 +75,14 @@ def _through_psql(
     programs: Programs,
     access: Login,
     dump: Iterable[Buffer],
+    before: Sequence[str],
+    without: bytes,
     progress: Callable[[int], None],
 ) -> None:
-    """For a server that is older than the program: as commands, without the one that such a server does not know.
+    """As commands, after some of ours, and without one that an older server does not know.
 
-    COMMIT is sent last, when pg_restore has ended well: whatever ends before, ends without it.
+    pg_restore drops by the shape that objects had when they were dumped, and fails where it is another by now. COMMIT
+    is sent last, when pg_restore has ended well: whatever ends before, ends without it.
     """
     psql = Program(
         [programs["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password", f"--dbname={access.conninfo}"],
@@ -102,7 +107,8 @@ def _through_psql(
     feeding = Thread(target=feed, name="pg_restore", daemon=True)
     feeding.start()
     try:
-        for _ in _written(psql, chain([b"BEGIN;\n"], _without_timeout(program))):
+        ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in ("BEGIN", *before)]
+        for _ in _written(psql, chain(ours, _output(program, without))):
             progress(given.bytes)
     finally:
         if psql.process.poll() is not None:
@@ -131,17 +137,17 @@ class _Given:
             self.bytes += len(piece)
 
 
-def _without_timeout(program: Program) -> Iterator[bytes]:
-    """What pg_restore writes, less the line, which stands among the first."""
+def _output(program: Program, without: bytes) -> Iterator[bytes]:
+    """What pg_restore writes, less a line that stands among the first."""
     assert program.process.stdout is not None
-    head: bytes | None = b""
+    head: bytes | None = b"" if without else None
     while block := program.process.stdout.read(_BLOCK):
         if head is None:
             yield block
             continue
         head += block
-        if len(head) >= _BLOCK or _TIMEOUT in head:
-            yield head.replace(_TIMEOUT, b"", 1)
+        if len(head) >= _BLOCK or without in head:
+            yield head.replace(without, b"", 1)
             head = None
     if head:
         yield head
