@@ -225,6 +225,20 @@ def test_damage_in_the_repository_leaves_the_database_as_it_was(empty: Repositor
     assert tables(server, "damaged") == {"public.mine"}
 
 
+def test_psql_that_fails_early_is_not_waited_for(empty: Repository, server: Server) -> None:
+    much = "create table much as select i, repeat(md5(i::text), 30) from generate_series(1, 8000) i"
+    dump(empty, new_database(server, "much", much))
+    refusing = """
+        create function refuse() returns event_trigger language plpgsql as $$ begin raise exception 'not here'; end $$;
+        create table much(i int); create event trigger refuse on ddl_command_end when tag in ('CREATE TABLE')
+        execute function refuse()"""
+    url = new_database(server, "refusing", refusing)
+    with pytest.raises(RestoreFailed) as caught:
+        restore(empty, url, conflict="overwrite")
+    assert "not here" in caught.value.cause
+    assert tables(server, "refusing") == {"public.much"}
+
+
 def test_large_objects_come_back(empty: Repository, server: Server) -> None:
     dump(empty, new_database(server, "large", "select lo_from_bytea(4711, 'a large object')"))
     url = new_database(server, "large back")
@@ -232,3 +246,6 @@ def test_large_objects_come_back(empty: Repository, server: Server) -> None:
     assert server.sql("select convert_from(lo_get(4711), 'UTF8')", "large back") == "a large object"
     with pytest.raises(RestoreConflict):
         restore(empty, url)
+    server.sql("select lo_put(4711, 0, 'A')", "large back")
+    restore(empty, url, conflict="overwrite")
+    assert server.sql("select convert_from(lo_get(4711), 'UTF8')", "large back") == "a large object"

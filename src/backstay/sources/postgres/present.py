@@ -64,7 +64,7 @@ class Present:
         """The commands that remove what is there under the names of entries, and nothing that relies on it.
 
         Foreign keys first, for tables may have some to each other; sequences and indexes last, for most go with their
-        tables; the others in the reverse order of the dump.
+        tables; the others in the reverse order of the dump, which is a good guess at what relies on what now.
         """
         entries = [entry for entry in entries if entry.kind in CREATED]
         named = {(entry.schema, entry.name) for entry in entries}

@@ -19,6 +19,27 @@ from backstay.sources.postgres.running import Program
 
 KNOWS_TIMEOUT: Final = 17  # the version since which servers know what pg_restore sets first
 _TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
+# Whatever relies on what: a command that fails for something that another one drops is tried again after it.
+_DROP_ALL: Final = """
+DECLARE
+    waiting text[] := ARRAY[{}]; failed text[]; command text; reason text; detail text;
+BEGIN
+    WHILE cardinality(waiting) > 0 LOOP
+        failed := ARRAY[]::text[]; reason := NULL;
+        FOREACH command IN ARRAY waiting LOOP
+            BEGIN
+                EXECUTE command;
+            EXCEPTION WHEN dependent_objects_still_exist THEN
+                GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+                failed := failed || command; reason := coalesce(reason, SQLERRM || ': ' || detail);
+            END;
+        END LOOP;
+        IF failed = waiting THEN
+            RAISE EXCEPTION USING MESSAGE = reason;
+        END IF;
+        waiting := failed;
+    END LOOP;
+END"""
 _BLOCK: Final = 1 << 20
 _TICK_S: Final = 0.2
 
@@ -93,7 +114,8 @@ def _through_psql(
     stack.callback(psql.close)
     program = Program([*command, "--file=-"], access.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     stack.callback(program.close)
-    given, failure = _Given(dump), list[BaseException]()
+    assert program.process.stdout is not None
+    given, failure, wants_more = _Given(dump), list[BaseException](), True
 
     def feed() -> None:
         try:
@@ -107,18 +129,18 @@ def _through_psql(
     feeding = Thread(target=feed, name="pg_restore", daemon=True)
     feeding.start()
     try:
-        ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in ("BEGIN", *before)]
-        for _ in _written(psql, chain(ours, _output(program, without))):
+        ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in _beginning(before)]
+        for taken in _written(psql, chain(ours, _output(program, without))):
+            wants_more = taken
             progress(given.bytes)
     finally:
-        if psql.process.poll() is not None:
-            program.process.kill()
+        program.process.stdout.close()  # what psql does not want, pg_restore need not write
         feeding.join()
-    if failure:
+    if wants_more and failure:
         raise failure[0]
-    if psql.process.poll() is None:
+    if wants_more:
         _require_success(program, lambda: progress(given.bytes))
-        for _ in _written(psql, iter([b"COMMIT;\n"])):
+        for _ in _written(psql, [b"COMMIT;\n"]):
             progress(given.bytes)
     _close_input(psql)
     _require_success(psql, lambda: progress(given.bytes))
@@ -137,6 +159,19 @@ class _Given:
             self.bytes += len(piece)
 
 
+def _beginning(drops: Sequence[str]) -> Iterator[str]:
+    """The commands before those of pg_restore."""
+    yield "BEGIN"
+    if drops:
+        yield "SET LOCAL standard_conforming_strings = on"
+        yield "SET LOCAL client_min_messages = warning"
+        yield f"DO {_literal(_DROP_ALL.format(', '.join(map(_literal, drops))))}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _output(program: Program, without: bytes) -> Iterator[bytes]:
     """What pg_restore writes, less a line that stands among the first."""
     assert program.process.stdout is not None
@@ -153,17 +188,18 @@ def _output(program: Program, without: bytes) -> Iterator[bytes]:
         yield head
 
 
-def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[None]:
-    """Write piece after piece, until there are no more or the program wants no more."""
+def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[bool]:
+    """Write piece after piece; false, once and last, when the program wants no more."""
     assert program.process.stdin is not None
     for piece in pieces:
         left = memoryview(piece)
         while left:
             try:
                 left = left[program.process.stdin.write(left) or 0 :]
-            except BrokenPipeError:
-                return  # it has all that it needs, or has failed: its status tells
-        yield
+            except BrokenPipeError:  # it has all that it needs, or has failed: its status tells
+                yield False
+                return
+        yield True
 
 
 def _close_input(program: Program) -> None:
