@@ -14,6 +14,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -130,3 +132,14 @@ class Server:
         while self.sql("select pg_is_in_recovery()", check=False) != "f":
             assert time.monotonic() < until, f"not promoted: {self.log()[-2000:]}"
             time.sleep(0.1)
+
+
+@contextmanager
+def running_server(*, version: int = 18) -> Iterator[Server]:
+    """A cluster for several tests, in a place that pytest does not close to others when it is started once more."""
+    with tempfile.TemporaryDirectory(prefix="backstay-tests-", ignore_cleanup_errors=True) as place:
+        server = Server(Path(place) / "servers", version=version)
+        try:
+            yield server.create()
+        finally:
+            server.stop()

@@ -136,8 +136,15 @@ def _patterns(texts: list[str] | None) -> list[bytes]:
 
 def _original_place(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
     """Where a subtree's content came from; `/` for a whole snapshot."""
+    from backstay.operations.restore_dump import is_dump
     from backstay.operations.walk import subtree
 
+    if is_dump(manifest):
+        raise InvalidRequest(
+            "a dump has no original place to restore to",
+            cause="its files never lay on a disk",
+            hint="give --to DIR for the files, or --to postgresql://USER@HOST:PORT/DB for the database",
+        )
     if path is None:
         return Path("/")
     _, listing = subtree(manifest.root, path, repository.reader)

@@ -32,7 +32,7 @@ from backstay.operations.resume import ResumeJournal
 from backstay.operations.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.scarce_room import warn_of_scarce_room
 from backstay.repository.blobs import BlobWriter
-from backstay.repository.contents import content_of
+from backstay.repository.contents import ContentWriter, content_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
@@ -314,19 +314,19 @@ class _Backup:
         self, stream: Stream, chunking: Chunking | None, writer: BlobWriter, *, quick: bool
     ) -> tuple[Content, bytes]:
         digest = hashlib.sha256()
-        chunks: list[bytes] = []
+        content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
         if chunking is not None:
             self.chunkers[_cut_as(chunking)] = _chunker(chunking)
         pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
         try:
             for chunk, data in pieces:
                 writer.put(_DATA, chunk, data, quick=quick)
-                chunks.append(chunk)
+                content.add(chunk)
                 self.counts.bytes_read += len(data)
                 self._report_progress(())
         finally:
             pieces.close()  # type: ignore[attr-defined]
-        return self._content(chunks, writer), digest.digest()
+        return content.finish(), digest.digest()
 
     def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
         return content_of(chunks, writer, self.ids, self.repository.listing_chunker)

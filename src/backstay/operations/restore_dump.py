@@ -44,6 +44,7 @@ class DumpPlan:
     objects: int
     bytes: int
     conflicts: tuple[str, ...]
+    drops: tuple[str, ...]  # commands that would remove these
     warnings: tuple[str, ...]
     server: int
     programs: Programs
@@ -93,6 +94,7 @@ def plan_dump_restore(
         objects=sum(entry.kind in CREATED or entry.kind in ("SCHEMA", "EXTENSION") for entry in choice.entries),
         bytes=node.size,
         conflicts=tuple(_told(e) for e in choice.entries if e.kind in CREATED and present.has(e)),
+        drops=tuple(present.drops(choice.entries)),
         warnings=tuple(_warnings(choice, dumped=dumped, server=server)),
         server=server,
         programs=programs_for(_major(contents.program), environ, purpose=f"restoring a dump of PostgreSQL {dumped}"),
@@ -129,7 +131,7 @@ def run_dump_restore(
         read_content(plan.node.content or EMPTY, repository.reader),
         server=plan.server,
         owners=part.owners,
-        clean=options.conflict == "overwrite",
+        drops=plan.drops if options.conflict == "overwrite" else None,
         progress=_progress(events, plan),
     )
     events(Finished(operation="restore"))

@@ -70,6 +70,32 @@ def content_of(chunks: list[bytes], writer: BlobWriter, ids: ChunkIds, chunker: 
     return Content(depth, b"".join(chunks))
 
 
+class ContentWriter:
+    """The content of a stream of any length: ids go into chunks of their own as soon as there are many."""
+
+    def __init__(self, writer: BlobWriter, ids: ChunkIds, chunker: Chunker) -> None:
+        self._made = writer, ids, chunker
+        self._ids: list[bytes] = []
+        self._stream: MetaWriter | None = None
+
+    def add(self, chunk: bytes) -> None:
+        """The next chunk of the stream, which is stored."""
+        self._ids.append(chunk)
+        if len(self._ids) > MAX_IDS:
+            if self._stream is None:
+                self._stream = MetaWriter(*self._made)
+            self._stream.write(b"".join(self._ids))
+            self._ids.clear()
+
+    def finish(self) -> Content:
+        """What names the whole stream: the same as `content_of` makes of all its chunks."""
+        if self._stream is None:
+            return Content(0, b"".join(self._ids))
+        self._stream.write(b"".join(self._ids))
+        inner = self._stream.finish()
+        return Content(1 + inner.depth, inner.ids)
+
+
 def split_ids(ids: bytes) -> list[bytes]:
     """The ids of a joined list. Raises CorruptedBackup."""
     if len(ids) % ID_BYTES:

@@ -29,8 +29,10 @@ _SCHEMAS: Final = """
     SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"""
 _EXTENSIONS: Final = """
     SELECT extname, extversion, nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1"""
+# As statistics have it: to measure a table takes a lock on it, which might be waited for without end.
 _SIZES: Final = """
-    SELECT nspname, sum(pg_table_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    SELECT nspname, sum(greatest(relpages, 0))::bigint * current_setting('block_size')::bigint
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'm') AND nspname !~ '^pg_' AND nspname <> 'information_schema' GROUP BY 1"""
 _READS_PASSWORDS: Final = "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
 

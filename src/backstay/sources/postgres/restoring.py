@@ -19,6 +19,27 @@ from backstay.sources.postgres.running import Program
 
 KNOWS_TIMEOUT: Final = 17  # the version since which servers know what pg_restore sets first
 _TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
+# Whatever relies on what: a command that fails for something that another one drops is tried again after it.
+_DROP_ALL: Final = """
+DECLARE
+    waiting text[] := ARRAY[{}]; failed text[]; command text; reason text; detail text;
+BEGIN
+    WHILE cardinality(waiting) > 0 LOOP
+        failed := ARRAY[]::text[]; reason := NULL;
+        FOREACH command IN ARRAY waiting LOOP
+            BEGIN
+                EXECUTE command;
+            EXCEPTION WHEN dependent_objects_still_exist THEN
+                GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+                failed := failed || command; reason := coalesce(reason, SQLERRM || ': ' || detail);
+            END;
+        END LOOP;
+        IF failed = waiting THEN
+            RAISE EXCEPTION USING MESSAGE = reason;
+        END IF;
+        waiting := failed;
+    END LOOP;
+END"""
 _BLOCK: Final = 1 << 20
 _TICK_S: Final = 0.2
 
@@ -31,13 +52,14 @@ def run_pg_restore(
     *,
     server: int,
     owners: bool,
-    clean: bool,
+    drops: Sequence[str] | None,
     progress: Callable[[int], None],
 ) -> None:
-    """Restore the entries of a dump; `progress` is told how many bytes of it were given away.
+    """Restore the entries of a dump into a server of major version `server`.
 
-    Raises RestoreConflict when something turns out to be there already, RestoreFailed; and what reading the dump
-    raises, after which the server has nothing either.
+    `drops` are commands that remove what is in the way, None when nothing may be removed; `progress` is told how many
+    bytes of the dump were given away. Raises RestoreConflict when something turns out to be there already,
+    RestoreFailed, and what reading the dump raises, after which the server has nothing of it either.
     """
     with ExitStack() as stack:
         wanted = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="backstay-", suffix=".list"))
@@ -46,10 +68,11 @@ def run_pg_restore(
         command = [programs["pg_restore"], "--exit-on-error", f"--use-list={wanted.name}"]
         if not owners:
             command += ["--no-owner", "--no-privileges"]
-        if clean:
-            command += ["--clean", "--if-exists"]
-        if server < KNOWS_TIMEOUT <= programs.major:
-            _through_psql(stack, command, programs, access, dump, progress)
+        if drops is not None:
+            command += ["--clean", "--if-exists"]  # for what has no name that could be looked up
+        if drops is not None or server < KNOWS_TIMEOUT <= programs.major:
+            without = _TIMEOUT if server < KNOWS_TIMEOUT else b""
+            _through_psql(stack, command, programs, access, dump, drops or (), without, progress)
         else:
             _directly(stack, command, access, dump, progress)
 
@@ -73,11 +96,14 @@ def _through_psql(
     programs: Programs,
     access: Login,
     dump: Iterable[Buffer],
+    before: Sequence[str],
+    without: bytes,
     progress: Callable[[int], None],
 ) -> None:
-    """For a server that is older than the program: as commands, without the one that such a server does not know.
+    """As commands, after some of ours, and without one that an older server does not know.
 
-    COMMIT is sent last, when pg_restore has ended well: whatever ends before, ends without it.
+    pg_restore drops by the shape that objects had when they were dumped, and fails where it is another by now. COMMIT
+    is sent last, when pg_restore has ended well: whatever ends before, ends without it.
     """
     psql = Program(
         [programs["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password", f"--dbname={access.conninfo}"],
@@ -88,7 +114,8 @@ def _through_psql(
     stack.callback(psql.close)
     program = Program([*command, "--file=-"], access.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     stack.callback(program.close)
-    given, failure = _Given(dump), list[BaseException]()
+    assert program.process.stdout is not None
+    given, failure, wants_more = _Given(dump), list[BaseException](), True
 
     def feed() -> None:
         try:
@@ -102,17 +129,18 @@ def _through_psql(
     feeding = Thread(target=feed, name="pg_restore", daemon=True)
     feeding.start()
     try:
-        for _ in _written(psql, chain([b"BEGIN;\n"], _without_timeout(program))):
+        ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in _beginning(before)]
+        for taken in _written(psql, chain(ours, _output(program, without))):
+            wants_more = taken
             progress(given.bytes)
     finally:
-        if psql.process.poll() is not None:
-            program.process.kill()
+        program.process.stdout.close()  # what psql does not want, pg_restore need not write
         feeding.join()
-    if failure:
+    if wants_more and failure:
         raise failure[0]
-    if psql.process.poll() is None:
+    if wants_more:
         _require_success(program, lambda: progress(given.bytes))
-        for _ in _written(psql, iter([b"COMMIT;\n"])):
+        for _ in _written(psql, [b"COMMIT;\n"]):
             progress(given.bytes)
     _close_input(psql)
     _require_success(psql, lambda: progress(given.bytes))
@@ -131,33 +159,47 @@ class _Given:
             self.bytes += len(piece)
 
 
-def _without_timeout(program: Program) -> Iterator[bytes]:
-    """What pg_restore writes, less the line, which stands among the first."""
+def _beginning(drops: Sequence[str]) -> Iterator[str]:
+    """The commands before those of pg_restore."""
+    yield "BEGIN"
+    if drops:
+        yield "SET LOCAL standard_conforming_strings = on"
+        yield "SET LOCAL client_min_messages = warning"
+        yield f"DO {_literal(_DROP_ALL.format(', '.join(map(_literal, drops))))}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _output(program: Program, without: bytes) -> Iterator[bytes]:
+    """What pg_restore writes, less a line that stands among the first."""
     assert program.process.stdout is not None
-    head: bytes | None = b""
+    head: bytes | None = b"" if without else None
     while block := program.process.stdout.read(_BLOCK):
         if head is None:
             yield block
             continue
         head += block
-        if len(head) >= _BLOCK or _TIMEOUT in head:
-            yield head.replace(_TIMEOUT, b"", 1)
+        if len(head) >= _BLOCK or without in head:
+            yield head.replace(without, b"", 1)
             head = None
     if head:
         yield head
 
 
-def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[None]:
-    """Write piece after piece, until there are no more or the program wants no more."""
+def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[bool]:
+    """Write piece after piece; false, once and last, when the program wants no more."""
     assert program.process.stdin is not None
     for piece in pieces:
         left = memoryview(piece)
         while left:
             try:
                 left = left[program.process.stdin.write(left) or 0 :]
-            except BrokenPipeError:
-                return  # it has all that it needs, or has failed: its status tells
-        yield
+            except BrokenPipeError:  # it has all that it needs, or has failed: its status tells
+                yield False
+                return
+        yield True
 
 
 def _close_input(program: Program) -> None:
