@@ -36,9 +36,33 @@ def restore_point(name: str, moment: datetime) -> bytes:
     return record(0, 0, 0x70, own)
 
 
+def header(address: int, *, info: int = 0, rest: int = 0, size: int = SIZE, system: int = SYSTEM) -> bytes:
+    """Of a page; that of the first one of a segment is longer."""
+    is_first = address % size == 0
+    fields = struct.pack("<HHIQI4x", _MAGIC, info | (2 if is_first else 0), 1, address, rest)
+    return fields + (struct.pack("<QII", system, size, PAGE) if is_first else b"")
+
+
+def stream(start: int, records: Iterable[bytes], pages: int, *, size: int = SIZE) -> bytes:
+    """So many pages of WAL from a position on, filled with records that go on over pages and segments."""
+    left, made = b"".join(records), bytearray()
+    ends, at = [], 0
+    for one in records:
+        at += len(one)
+        ends.append(at)
+    written = 0
+    for number in range(pages):
+        rest = next((end - written for end in ends if end > written), 0)
+        is_inside = written not in (0, *ends)
+        page = header(start + number * PAGE, info=int(is_inside), rest=rest if is_inside else 0, size=size)
+        piece = left[written : written + PAGE - len(page)]
+        written += len(piece)
+        made += (page + piece).ljust(PAGE, b"\0")
+    return bytes(made)
+
+
 def segment(number: int, records: Iterable[bytes] = (), *, size: int = SIZE, system: int = SYSTEM) -> bytes:
     """A whole segment with some records, which must fit into its first page; zeros follow."""
-    start = number * size
-    page = struct.pack("<HHIQIxxxxQII", _MAGIC, 2, 1, start, 0, system, size, PAGE) + b"".join(records)
+    page = header(number * size, size=size, system=system) + b"".join(records)
     assert len(page) <= PAGE
     return page.ljust(size, b"\0")

@@ -83,7 +83,11 @@ def test_kills_under_load_leave_no_hole(start_server: StartServer, archive: Arch
     assert "WalGap" not in archive.log()
 
 
-def test_a_receiver_that_is_stopped_has_stored_all_that_came(server: Server, archive: Archive) -> None:
+@pytest.mark.parametrize("version", [16, 18])
+def test_a_receiver_that_is_stopped_has_stored_all_that_came(
+    start_server: StartServer, archive: Archive, version: int
+) -> None:
+    server = start_server(version=version)
     with ThreadedReceiver(archive, server, every=600) as receiver:
         until(lambda: server.sql(SLOT) == "t", "the receiver streams")
         server.sql(FILL.format(1000))
@@ -248,9 +252,11 @@ def test_a_second_receiver_of_a_name_is_refused(
             until(lambda: second.failure, "the second one ends")
 
 
-def test_quiet_times_get_a_commit(server: Server, archive: Archive) -> None:
+def test_quiet_times_get_a_commit_from_a_role_that_may_only_replicate(server: Server, archive: Archive) -> None:
     system = system_of(server)
-    with ThreadedReceiver(archive, server, heartbeat=0.5):
+    server.sql("create role backup login replication")
+    url = server.url.replace("postgres@", "backup@")
+    with ThreadedReceiver(archive, server, url=url, heartbeat=0.5):
         until(lambda: server.sql(SLOT) == "t", "the receiver streams")
         before = position(server)
         server.sql("checkpoint")
@@ -262,12 +268,16 @@ def test_quiet_times_get_a_commit(server: Server, archive: Archive) -> None:
             return sum(isinstance(event, Commit) and event.lsn >= before for part in data for event in events(part))
 
         until(lambda: beats() >= 2, "two commits")
+        assert archive.json("pg", "status", "--name", "main", url, status=1)["server"]["slot"]["active"] is True
     with archive.open() as repository:
         files = repository.wal.files(system)
         assert any(b"heartbeat" in repository.wal.read(system, file, stored) for file, stored in files.items())
 
 
-def test_a_store_that_is_away_loses_nothing(server: Server, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_loses_nothing(
+    start_server: StartServer, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(wal_sender_timeout="1500ms")
     away = threading.Event()
     store, store_part = WalStore.store, WalStore.store_part
 
@@ -289,7 +299,10 @@ def test_a_store_that_is_away_loses_nothing(server: Server, archive: Archive, mo
         durable = stored_end(archive, system_of(server))
         for _ in range(7):
             server.sql("select pg_logical_emit_message(true, 'x', repeat('x', 2000000)); select pg_switch_wal()")
-        time.sleep(1)
+        sender = "select pid from pg_stat_replication"
+        before = server.sql(sender)
+        time.sleep(2.5)
+        assert server.sql(sender) == before != ""  # the server hears from the receiver all the time
         kept = server.sql("select restart_lsn from pg_replication_slots").split("/")[1]
         assert int(kept, 16) <= durable  # nothing is acknowledged that is not durable
         sent = server.sql("select sent_lsn from pg_stat_replication").split("/")[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from backstay.sources.postgres.wal_records import (
     segment_header,
 )
 from tests.postgres.conftest import StartServer
+from tests.postgres.made_wal import SIZE, at, commit, header, record, stream
 from tests.postgres.servers import Server
 
 _LINE = re.compile(
@@ -123,3 +126,53 @@ def test_the_beginning_of_a_segment_says_whose_it_is(server: Server) -> None:
     for damaged in (data[:20], bytes(64), data[:1] + b"x" + data[2:64]):
         with pytest.raises(CorruptedBackup):
             segment_header(damaged)
+
+
+def test_records_go_on_over_segments() -> None:
+    large = record(9, 10, 0, b"x" * 200)[:-8]
+    huge = (len(large) + 3 * SIZE).to_bytes(4, "little") + large[4:] + bytes(3 * SIZE)
+    records = [commit(1, at(1)), huge + bytes(-len(huge) % 8), commit(2, at(2)), commit(3, at(3))]
+    data = stream(8 * SIZE, records, 4 * SIZE // PAGE)
+    reader = EventReader()
+    found = [
+        [event.xid for event in reader.feed(data[n * SIZE : (n + 1) * SIZE]) if isinstance(event, Commit)]
+        for n in range(4)
+    ]
+    assert found == [[1], [], [], [2, 3]]
+    assert reader.position is not None
+    assert reader.position > 11 * SIZE
+    last = last_commit(data[3 * SIZE :])
+    assert last is not None
+    assert last.xid == 3
+    assert last_commit(data[SIZE : 2 * SIZE]) is None
+
+
+def test_a_record_that_a_crash_cut_is_passed_over() -> None:
+    whole = record(9, 10, 0, b"x" * 250)
+    cut = (20_000).to_bytes(4, "little") + whole[4:]
+    first = (header(8 * SIZE) + commit(1, at(1)) + cut).ljust(PAGE, b"x")
+    second = (header(8 * SIZE + PAGE, info=8) + commit(2, at(2))).ljust(PAGE, b"\0")
+    data = (first + second).ljust(SIZE, b"\0")
+    assert [event.xid for event in events(data) if isinstance(event, Commit)] == [1, 2]
+    last = last_commit(data)
+    assert last is not None
+    assert last.xid == 2
+    # The same at the end of a segment.
+    reader = EventReader()
+    cut = (9 * SIZE).to_bytes(4, "little") + whole[4:]
+    one = stream(8 * SIZE, [commit(1, at(1)), cut.ljust(2 * SIZE, b"x")], SIZE // PAGE)
+    two = (header(9 * SIZE, info=8) + commit(2, at(2))).ljust(SIZE, b"\0")
+    assert [event.xid for part in (one, two) for event in reader.feed(part) if isinstance(event, Commit)] == [1, 2]
+
+
+def test_damaged_wal_is_read_without_an_exception() -> None:
+    rng = random.Random(3)
+    prepared = record(0, 1, 0x30 | 0x80, struct.pack("<qIIi", 10**15, 0x13, 1, 2) + bytes(30))
+    records = [commit(n, at(n)) if n % 3 else prepared for n in range(1, 900)]
+    data = stream(8 * SIZE, records, 8)
+    for _ in range(400):
+        changed = bytearray(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
+        for _ in range(rng.randrange(1, 30)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        list(events(bytes(changed)))
+        last_commit(bytes(changed))

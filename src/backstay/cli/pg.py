@@ -46,10 +46,11 @@ def receive(
         raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
     with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
         result = run_receive(repository, options, stopped, events=events)
-    durable = format_lsn(result.durable)
+    durable = format_lsn(result.durable) if result.durable else None
+    reached = f"WAL of {name} is stored up to {durable}" if durable else "nothing came"
     context.result(
         {**jsonout.plain(result), "system": str(result.system), "durable": durable},
-        lambda: context.say(f"stopped: WAL of {name} is stored up to {durable} ({format_size(result.bytes)} received)"),
+        lambda: context.say(f"stopped: {reached} ({format_size(result.bytes)} received)"),
     )
     return 0
 

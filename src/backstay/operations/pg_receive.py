@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstay.codec.digest import sha256
-from backstay.core.events import EventSink, Warned, ignore
+from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.errors import (
     BackstayError,
     InsufficientSpace,
@@ -28,12 +28,20 @@ from backstay.operations.pg_windows import base_backups
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_start import Start, start_at, start_behind_stored
 from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts
-from backstay.operations.wal_streaming import LOOK_S, Stopped, Streaming
+from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
-from backstay.sources.postgres.receiver import UNDEFINED_FILE, Slot, WalStream, read_slot, segment_size
+from backstay.sources.postgres.receiver import (
+    UNDEFINED_FILE,
+    Slot,
+    WalStream,
+    read_slot,
+    require_version,
+    segment_size,
+    sender_timeout,
+)
 from backstay.sources.postgres.timelines import Path, path_of
 from backstay.storage.fitness import require_fit
 
@@ -74,6 +82,10 @@ def slot_name(name: str) -> str:
 
 def bind_name(repository: Repository, name: str, system: int, *, events: EventSink = ignore) -> None:
     """See that base backups and WAL of a name are those of one cluster. Raises IdentityMismatch, CorruptedBackup."""
+    bound = repository.wal.bound(name)
+    if bound is not None:
+        require_cluster(name, bound, system)
+        return
 
     def damaged(snapshot: str, error: BackstayError) -> None:
         events(Warned(message=f"{snapshot} was not looked at: {error}"))
@@ -101,6 +113,7 @@ def run_receive(
     storing = Storing(
         repository, system, events, parts=_forget_superseded(repository, system, events), noticed=heart.noticed
     )
+    events(Started(operation="receive WAL"))
     try:
         if options.heartbeat > 0:
             heart.start()
@@ -148,6 +161,7 @@ class _Receiver:
     has_begun: bool = False
     is_told: bool = False  # that something is away
     pause: float = 1.0
+    report_every: float = STATUS_S
 
     def run(self) -> None:
         """Session after session, until asked to stop."""
@@ -190,7 +204,9 @@ class _Receiver:
             WalStream(self.options.url, self.repository.clock) as stream,
         ):
             require_cluster(self.options.name, self.system, stream.system)
+            require_version(plain)
             slot, size = self._ready_slot(plain, stream), segment_size(plain)
+            self.report_every = min(STATUS_S, sender_timeout(plain) / 3)
             path = self._path(stream)
             kept_from = stream.position if slot.kept_from is None else slot.kept_from
         kept = start_at(path, kept_from, size)
@@ -255,6 +271,7 @@ class _Receiver:
                     assembler=assembler,
                     storing=self.storing,
                     every=self.options.every,
+                    report_every=self.report_every,
                     clock=self.repository.clock,
                     stopped=self.stopped,
                     events=self.events,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Warned
+from backstay.core.events import EventSink, Progress, Warned
 from backstay.errors import BackstayError, InsufficientSpace, SourceRefused, StorageUnavailable, WalConflict
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
@@ -187,6 +187,7 @@ class Storing:
                     self._waiting.popleft()
                     self.durable = piece.end
                     self._changed.notify_all()
+                self._events(Progress(files=self.segments, bytes=self.bytes, current=piece.file))
                 self._noticed(piece)
         except BaseException as error:  # noqa: BLE001 - handed to the receiving thread, which raises it
             with self._changed:

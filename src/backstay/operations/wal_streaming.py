@@ -12,19 +12,23 @@ from backstay.operations.wal_storing import Assembler, Piece, Storing
 from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
 
 Stopped: TypeAlias = Callable[[], bool]  # whether somebody asked to stop
-STATUS_S: Final = 10.0  # between reports; servers give up after wal_sender_timeout, which is 60 s
+STATUS_S: Final = 10.0  # between reports, at most
 LOOK_S: Final = 0.2  # between looks at what else there is to do
 DRAIN_S: Final = 20.0  # how long one that is asked to stop waits for the store
 
 
 @dataclass(slots=True, kw_only=True)
 class Streaming:
-    """Runs on the thread that receives. Nothing is reported before `not_before`: the slot begins there already."""
+    """Runs on the thread that receives; cuts parts and reports at least so often as is said, in seconds.
+
+    No position before `not_before` is reported: the slot begins there already.
+    """
 
     stream: WalStream
     assembler: Assembler
     storing: Storing
     every: float
+    report_every: float
     clock: Clock
     stopped: Stopped
     events: EventSink
@@ -78,7 +82,7 @@ class Streaming:
             self.storing.offer(piece)
 
     def _report_if_due(self) -> None:
-        is_late = self.clock.monotonic() - self._reported_at >= STATUS_S
+        is_late = self.clock.monotonic() - self._reported_at >= self.report_every
         if self._is_asked or is_late or self.storing.durable > self._reported:
             self._report()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from backstay.core.clock import Clock
-from backstay.errors import SourceRefused
+from backstay.errors import SourceRefused, VersionUnsupported
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn, parse_lsn
 
@@ -16,6 +17,7 @@ _DATA: Final = struct.Struct(">cQQQ")  # 'w', position, end of the server's WAL,
 _KEEPALIVE: Final = struct.Struct(">cQQB")  # 'k', end of the server's WAL, time, whether an answer is wanted
 _STATUS: Final = struct.Struct(">cQQQQB")  # 'r', written, flushed, applied, time, whether an answer is wanted
 _EPOCH_US: Final = 946_684_800_000_000  # microseconds from 1970 to 2000
+OLDEST: Final = 13  # the first version whose slots have a wal_status
 UNDEFINED_FILE: Final = "58P01"  # the SQLSTATE for WAL, or a history, that is not there any more
 
 
@@ -48,6 +50,22 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
             active == "t",
         )
     return None
+
+
+def require_version(connection: Connection) -> None:
+    """Raise VersionUnsupported for a server that does not tell how its slots are."""
+    if connection.version < OLDEST:
+        raise VersionUnsupported(
+            f"{connection.place} runs version {connection.version}",
+            cause=f"WAL is received from {OLDEST} on",
+            hint="upgrade the server, or let it archive: `backstay pg archive`",
+        )
+
+
+def sender_timeout(connection: Connection) -> float:
+    """Seconds of silence after which the server gives a receiver up, over a plain connection; infinite for never."""
+    milliseconds = int(connection.value("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'"))
+    return milliseconds / 1000 or math.inf
 
 
 def segment_size(connection: Connection) -> int:

@@ -291,7 +291,7 @@ def _time(own: bytes) -> datetime | None:
 
 def _prepared_xid(magic: int, info: int, own: bytes) -> int:
     """The transaction that COMMIT PREPARED commits: it stands behind lists of what the commit does; 0 if not there."""
-    if not info & _HAS_INFO:
+    if not info & _HAS_INFO or len(own) < 12:
         return 0
     (parts,) = _U32.unpack_from(own, 8)
     at = 12 + (8 if parts & 1 else 0)
