@@ -8,7 +8,8 @@ import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import BackstayError, IdentityMismatch, ReplicationDenied, RestoreConflict, SourceUnreachable
-from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster, base_snapshots
+from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
+from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
 from backstay.operations.pg_restore import restore_cluster
 from backstay.operations.verify import VerifyOptions, run_verify
@@ -138,7 +139,7 @@ def test_another_cluster_under_the_same_name_is_refused(repository: Repository, 
     two = start_server("two")
     with pytest.raises(IdentityMismatch, match="main"):
         back_up(repository, two)
-    assert len(base_snapshots(repository, "main")) == 1
+    assert len(base_backups(repository, "main")) == 1
 
 
 def test_a_running_or_filled_directory_is_left_alone(repository: Repository, server: Server, tmp_path: Path) -> None:
@@ -175,4 +176,4 @@ def test_who_may_not_or_is_not_there_is_told(repository: Repository, server: Ser
     server.sql("create role watcher login")
     with pytest.raises(ReplicationDenied):
         back_up_cluster(repository, server.url.replace("postgres@", "watcher@"), OPTIONS)
-    assert not base_snapshots(repository, "main")
+    assert not base_backups(repository, "main")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,6 @@ def test_what_is_in_the_way_or_missing_is_told_first(repository: Repository, ser
     with pytest.raises(RecoveryFailed, match="cannot run"):
         rehearse_cluster(repository, plan, options(place, programs=place / "nowhere"))
     assert (place / "scratch").exists()  # it was there before
-    plan.base.consistency["version"] = "12.1"
+    plan = replace(plan, base=replace(plan.base, version="12.1"))
     with pytest.raises(VersionUnsupported, match="12"):
         rehearse_cluster(repository, plan, RehearsalOptions(scratch=place / "scratch"), environ={})

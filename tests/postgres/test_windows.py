@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound
-from backstay.operations.pg_windows import Base, Window, windows
+from backstay.operations.pg_bases import Base
+from backstay.operations.pg_windows import Window, windows
 from backstay.operations.wal_coverage import Gap, WalCoverage, run_with
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile

@@ -165,7 +165,7 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
 
     return {
         "dry_run": True,
-        "snapshot": plan.base.id,
+        "snapshot": plan.base.snapshot,
         "target": str(plan.target),
         "timeline": plan.path.timeline,
         "segments": [file.name for file in plan.segments],
@@ -176,8 +176,10 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
 
 
 def _show_plan(context: Context, plan: RecoveryPlan) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
     base = plan.base
-    context.say(f"base backup {base.id} of {base.consistency['stop_time']}, {base.consistency['stop_lsn']}")
+    context.say(f"base backup {base.snapshot} of {base.stop_time.isoformat(sep=' ')}, {format_lsn(base.stop_lsn)}")
     span = f", {plan.segments[0].name} to {plan.segments[-1].name}" if plan.segments else ""
     wal = f"{plural(len(plan.segments), 'WAL segment')} ({format_size(plan.wal_bytes)})"
     context.say(f"{wal}{span}, timeline {plan.path.timeline}")

@@ -15,11 +15,12 @@ from backstay.codec.chunker import LISTINGS
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, IdentityMismatch, NotFound
+from backstay.errors import BackstayError, CorruptedBackup, NotFound
 from backstay.operations.backup_request import check_name
 from backstay.operations.cluster_files import CHUNK, DATA, ClusterFiles
 from backstay.operations.extend_locks import extend_after_backup
 from backstay.operations.node_tree import NodeTree
+from backstay.operations.pg_bases import base_backups, source_of
 from backstay.operations.pg_wal import WalFetch
 from backstay.operations.walk import Item, walk
 from backstay.repository.contents import read_content
@@ -28,6 +29,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
 from backstay.repository.trees import find_node
+from backstay.repository.wal import require_cluster
 from backstay.sources.postgres.base_backup import (
     INCREMENTAL_FROM,
     Received,
@@ -73,17 +75,6 @@ class ClusterBackupResult:
     bytes_added: int
     duration_s: float
     reason: str
-
-
-def source_of(system_id: int) -> str:
-    """What `Manifest.source` says of the backups of a cluster."""
-    return f"postgres:{system_id}"
-
-
-def base_snapshots(repository: Repository, name: str) -> list[Manifest]:
-    """The base backups of this name, oldest first; ones that cannot be read are left out."""
-    live = repository.snapshots.live(on_damage=lambda _name, _error: None)
-    return [found for found in live if found.name == name and found.source.startswith("postgres:")]
 
 
 def back_up_cluster(
@@ -145,7 +136,7 @@ class _ClusterBackup:
         require_version(self.connection)
         cluster = self._identify()
         lost = self.repository.hide_missing_packs()
-        history = base_snapshots(self.repository, self.options.name)
+        history = self._known()
         base = self._base(cluster, history, lost)
         with Workers(self.repository.environment.threads, "seal") as sealing:
             self.writer = self.repository.writer(sealing)
@@ -231,15 +222,15 @@ class _ClusterBackup:
         cluster = _Cluster(
             int(system or 0), int(timeline or 0), self.connection.parameter("server_version"), _bytes(size)
         )
-        for manifest in base_snapshots(self.repository, self.options.name):
-            if manifest.source != source_of(cluster.system_id):
-                known = manifest.source.partition(":")[2]
-                raise IdentityMismatch(
-                    f"{self.connection.place} is not the cluster that {self.options.name} names",
-                    cause=f"its system identifier is {cluster.system_id}, that of the backups is {known}",
-                )
+        for base in base_backups(self.repository, self.options.name, on_damage=_left_out):
+            require_cluster(self.options.name, base.system, cluster.system_id)
         self.repository.wal.bind(self.options.name, cluster.system_id, self.clock)
         return cluster
+
+    def _known(self) -> list[Manifest]:
+        """The base backups of this name, oldest first."""
+        bases = base_backups(self.repository, self.options.name, on_damage=_left_out)
+        return [base.manifest for base in bases if base.manifest is not None]
 
     def _base(self, cluster: _Cluster, history: list[Manifest], lost: set[bytes]) -> Manifest | None:
         """The snapshot since which only changes are to be sent."""
@@ -348,4 +339,5 @@ def _bytes(text: str) -> int:
     return int(digits) * units.get(text[len(digits) :], 1)
 
 
-__all__ = ["ClusterBackupOptions", "ClusterBackupResult", "back_up_cluster", "base_snapshots", "source_of"]
+def _left_out(_name: str, _error: BackstayError) -> None:
+    """One that cannot be read is nothing to build upon; `verify` tells of it."""

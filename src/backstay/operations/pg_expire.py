@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
-from backstay.errors import NotFound
-from backstay.operations.pg_backup import base_snapshots
+from backstay.operations.pg_bases import Base, require_bases
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
 from backstay.repository.wal import StoredFile
-from backstay.sources.postgres.lsn import format_lsn, is_segment, parse_lsn, segment_start
+from backstay.sources.postgres.lsn import format_lsn, is_segment, segment_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,31 +31,21 @@ class WalExpiry:
 
 def plan_expiry(repository: Repository, name: str, *, window: timedelta | None = None) -> WalExpiry:
     """Decide without removing anything. Raises NotFound when there is no base backup: then all WAL waits for one."""
-    bases = base_snapshots(repository, name)
-    if not bases:
-        raise NotFound(
-            f"there is no base backup of {name}",
-            cause="WAL that waits for its first base backup is not removed",
-            hint="make one with `backstay pg backup`",
-        )
-    system = int(bases[-1].consistency["system_id"])
-    bases = [base for base in bases if base.consistency["system_id"] == str(system)]
+    bases = require_bases(repository, name)
     since = _first_needed(bases, window, repository.clock.now())
-    size = int(since.consistency["segment_size"])
-    needed = [(_lsn(base, "start_lsn"), _lsn(base, "stop_lsn")) for base in bases]
-    files = repository.wal.files(system)
-    segments = [file for file in files if is_segment(file)]
+    size = since.segment_size
+    segments = [file for file in repository.wal.files(since.system) if is_segment(file)]
     expired = [
         file
         for file in segments
-        if segment_start(file, size) + size <= _lsn(since, "start_lsn")
-        and not any(_overlaps(segment_start(file, size), size, *span) for span in needed)
+        if segment_start(file, size) + size <= since.start_lsn
+        and not any(_overlaps(segment_start(file, size), size, base) for base in bases)
     ]
     expired.sort(key=lambda file: segment_start(file, size))
     return WalExpiry(
-        system=system,
-        since=since.id,
-        from_lsn=format_lsn(_lsn(since, "start_lsn")),
+        system=since.system,
+        since=since.snapshot,
+        from_lsn=format_lsn(since.start_lsn),
         expired=tuple(expired),
         kept=len(segments) - len(expired),
     )
@@ -73,17 +61,13 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
     events(Finished(operation="expire WAL"))
 
 
-def _first_needed(bases: Sequence[Manifest], window: timedelta | None, now: datetime) -> Manifest:
+def _first_needed(bases: Sequence[Base], window: timedelta | None, now: datetime) -> Base:
     """The base backup from which on all WAL stays."""
     if window is None:
         return bases[0]
-    before = [base for base in bases if datetime.fromisoformat(base.consistency["stop_time"]) <= now - window]
+    before = [base for base in bases if base.stop_time <= now - window]
     return before[-1] if before else bases[0]
 
 
-def _overlaps(start: int, size: int, first: int, last: int) -> bool:
-    return start <= last and start + size > first
-
-
-def _lsn(base: Manifest, which: str) -> int:
-    return parse_lsn(base.consistency[which])
+def _overlaps(start: int, size: int, base: Base) -> bool:
+    return start <= base.stop_lsn and start + size > base.start_lsn

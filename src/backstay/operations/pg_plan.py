@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, TargetNotCovered, WalGap
-from backstay.operations.pg_backup import base_snapshots
+from backstay.errors import NotFound, TargetNotCovered, WalGap
+from backstay.operations.pg_bases import Base, require_bases
+from backstay.operations.wal_coverage import Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
 from backstay.repository.selectors import LATEST, choose
 from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import StoredFile, WalStore
-from backstay.sources.postgres.lsn import (
-    SEGMENT,
-    format_lsn,
-    is_segment,
-    parse_lsn,
-    segment_name,
-    segment_start,
-    timeline_of,
-)
+from backstay.repository.wal import StoredFile
+from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.timelines import Path, history_file, path_of
-from backstay.sources.postgres.wal_records import Commit, EventReader, RestorePoint, events, last_commit
+from backstay.sources.postgres.wal_records import Commit, RestorePoint, events
 
 TargetKind: TypeAlias = Literal["latest", "time", "lsn", "xid", "name", "immediate"]
 _SETTING: Final[dict[TargetKind, str]] = {
@@ -82,19 +75,22 @@ class WalFile:
 class RecoveryPlan:
     """What a recovery takes; `last_commit` is of the last transaction that will be there, None if none came since."""
 
-    base: Manifest
+    base: Base
     target: RecoveryTarget
-    system: int
     path: Path
-    segment_size: int
     segments: tuple[WalFile, ...]
     histories: tuple[WalFile, ...]
     end_lsn: int
     last_commit: datetime | None
 
     @property
+    def manifest(self) -> Manifest:
+        assert self.base.manifest is not None
+        return self.base.manifest
+
+    @property
     def wal_bytes(self) -> int:
-        return len(self.segments) * self.segment_size
+        return len(self.segments) * self.base.segment_size
 
 
 def plan_recovery(repository: Repository, name: str, snapshot: str, target: RecoveryTarget) -> RecoveryPlan:
@@ -102,37 +98,18 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
 
     Raises NotFound, InvalidRequest, TargetNotCovered with what is covered, WalGap with what is missing.
     """
-    bases = base_snapshots(repository, name)
-    if not bases:
-        raise NotFound(
-            f"there is no base backup of {name}",
-            cause="none was made under this name, or all were deleted",
-            hint="make one with `backstay pg backup`; `backstay list` shows the names there are",
-        )
+    bases = require_bases(repository, name)
+    coverage = WalCoverage.load(repository.wal, bases[-1].system)
     if snapshot != LATEST:
-        bases = [choose(bases, snapshot, now=repository.clock.now())]
-    return _Planner(repository, name, bases, target).run()
-
-
-@dataclass(slots=True)
-class _Run:
-    """WAL that hangs together from a base backup on: segments, and where the last byte of them lies."""
-
-    segments: list[WalFile] = field(default_factory=list)
-    start: int = 0  # position of the first
-    end: int = 0
-    is_cut: bool = False  # there is more WAL behind a hole
+        manifests = [base.manifest for base in bases if base.manifest is not None]
+        chosen = choose(manifests, snapshot, now=repository.clock.now())
+        bases = [base for base in bases if base.snapshot == chosen.id]
+    return _Planner(coverage, name, bases, target).run()
 
 
 class _Planner:
-    def __init__(self, repository: Repository, name: str, bases: Sequence[Manifest], target: RecoveryTarget) -> None:
-        self._wal: WalStore = repository.wal
-        self._name, self._target = name, target
-        self._system = _system(bases[-1])
-        self._bases = [base for base in bases if _system(base) == self._system]
-        self._files = self._wal.files(self._system)
-        self._size = int(self._bases[-1].consistency.get("segment_size", SEGMENT))
-        self._paths = self._known_paths()
+    def __init__(self, coverage: WalCoverage, name: str, bases: Sequence[Base], target: RecoveryTarget) -> None:
+        self._coverage, self._name, self._bases, self._target = coverage, name, bases, target
 
     def run(self) -> RecoveryPlan:
         refused: Exception | None = None
@@ -150,217 +127,130 @@ class _Planner:
 
     # -- the base
 
-    def _known_paths(self) -> dict[int, Path]:
-        paths = {timeline_of(name): path_of(timeline_of(name), None) for name in self._files if is_segment(name)}
-        for name, stored in self._files.items():
-            if name.endswith(".history"):
-                timeline = timeline_of(name)
-                paths[timeline] = path_of(timeline, self._wal.read(self._system, name, stored))
-        return paths
-
-    def _path(self, base: Manifest) -> Path | None:
+    def _path(self, base: Base) -> Path | None:
         """How the WAL runs from a base backup to the wanted timeline; None when it does not lead there."""
-        timeline, stop = _timeline(base), _lsn(base, "stop_lsn")
-        if self._target.timeline is None:
-            leading = [path for path in self._paths.values() if path.leads_over(timeline, stop)]
-            return max(leading, key=lambda path: path.timeline, default=path_of(timeline, None))
-        wanted = self._paths.get(self._target.timeline) or path_of(self._target.timeline, None)
-        return wanted if wanted.leads_over(timeline, stop) else None
+        if self._target.timeline is not None:
+            wanted = self._coverage.path(self._target.timeline)
+            return wanted if wanted.leads_over(base.timeline, base.stop_lsn) else None
+        paths = map(self._coverage.path, self._coverage.timelines)
+        leading = [path for path in paths if path.leads_over(base.timeline, base.stop_lsn)]
+        return max(leading, key=lambda path: path.timeline, default=path_of(base.timeline, None))
 
-    def _may_reach(self, base: Manifest) -> bool:
+    def _may_reach(self, base: Base) -> bool:
         """Whether the target does not lie before a base backup."""
         target = self._target
         if target.kind == "time" and target.time is not None:
-            return _stop_time(base) <= target.time
-        return target.kind != "lsn" or target.lsn is None or _lsn(base, "stop_lsn") <= target.lsn
+            return base.stop_time <= target.time
+        return target.kind != "lsn" or target.lsn is None or base.stop_lsn <= target.lsn
 
     def _too_early(self) -> Exception:
         first = self._bases[0]
         if self._target.timeline is not None and all(self._path(base) is None for base in self._bases):
             return NotFound(
                 f"no base backup of {self._name} leads to timeline {self._target.timeline}",
-                cause=f"known are {', '.join(map(str, sorted(self._paths))) or 'none'}",
+                cause=f"there is WAL of {', '.join(map(str, self._coverage.timelines)) or 'none'}",
                 hint="`backstay pg windows` shows what can be reached",
             )
         return TargetNotCovered(
             f"{self._target} is not covered: it lies before the first base backup of {self._name}",
-            cause=f"snapshot {first.id} was complete at {_stop_time(first).isoformat(sep=' ')}, "
-            f"{first.consistency.get('stop_lsn')}",
+            cause=f"snapshot {first.snapshot} was complete at {first.stop_time.isoformat(sep=' ')}, "
+            f"{format_lsn(first.stop_lsn)}",
             hint="nothing before that can be recovered",
         )
 
     # -- the WAL
 
-    def _plan(self, base: Manifest, path: Path) -> RecoveryPlan:
-        run = self._run(base, path)
-        stop = _lsn(base, "stop_lsn")
-        if run.end < stop:
+    def _plan(self, base: Base, path: Path) -> RecoveryPlan:
+        runs = self._coverage.runs(path)
+        run = run_with(runs, base.start_lsn) or Run(base.start_lsn, base.start_lsn)
+        is_cut = any(other.begin > run.end for other in runs)
+        if run.end < base.stop_lsn:
             raise self._gap(run, path, "the base backup is not consistent without it")
-        count, end = self._needed(base, run, path)
-        segments = run.segments[:count]
+        behind, end = self._reached(base, path, run, is_cut=is_cut)
+        first = base.start_lsn // base.segment_size
+        # One more than the target lies in: its record may go on there.
+        last = min(behind // base.segment_size + 1, (run.end - 1) // base.segment_size)
+        names = [self._coverage.file(path, number) for number in range(first, last + 1)]
         return RecoveryPlan(
             base=base,
             target=self._target,
-            system=self._system,
             path=path,
-            segment_size=self._size,
-            segments=tuple(segments),
-            histories=tuple(self._histories(path)),
+            segments=tuple(map(self._file, names)),
+            histories=tuple(map(self._file, self._histories(path))),
             end_lsn=end,
-            last_commit=self._last_commit(segments, end),
+            last_commit=self._last_commit(names, end),
         )
 
-    def _run(self, base: Manifest, path: Path) -> _Run:
-        """The WAL of a path from a base backup on, as far as it hangs together."""
-        start = _lsn(base, "start_lsn")
-        run = _Run(start=start - start % self._size)
-        run.end = run.start
-        while True:
-            name = self._segment(path, run.end)
-            stored = self._files.get(name)
-            reach = stored.reach if stored is not None else 0
-            if stored is not None and reach != 0:
-                run.segments.append(WalFile(name, stored))
-            if reach is not None:
-                run.end += reach
-                run.is_cut = self._has_more(path, run.end)
-                return run
-            run.end += self._size
+    def _file(self, name: str) -> WalFile:
+        return WalFile(name, self._coverage.files[name])
 
-    def _segment(self, path: Path, start: int) -> str:
-        return segment_name(path.owner(start // self._size, self._size), start, self._size)
+    def _histories(self, path: Path) -> Iterator[str]:
+        names = (history_file(stretch.timeline) for stretch in path.stretches)
+        return (name for name in names if name in self._coverage.files)
 
-    def _has_more(self, path: Path, end: int) -> bool:
-        """Whether WAL is stored on this path behind a position that is missing."""
-        return any(
-            is_segment(name) and (start := segment_start(name, self._size)) > end and self._segment(path, start) == name
-            for name in self._files
-        )
-
-    def _needed(self, base: Manifest, run: _Run, path: Path) -> tuple[int, int]:
-        """How many segments of a run lead to the target, and to which position."""
+    def _reached(self, base: Base, path: Path, run: Run, *, is_cut: bool) -> tuple[int, int]:
+        """(behind what a recovery has to read, where it stops)."""
         target = self._target
         if target.kind == "immediate":
-            stop = _lsn(base, "stop_lsn")
-            return self._count(run, stop), stop
+            return base.stop_lsn, base.stop_lsn
         if target.kind == "latest":
-            if run.is_cut:
+            if is_cut:
                 raise self._gap(run, path, "what is stored behind it cannot be reached")
-            return len(run.segments), run.end
-        if target.kind == "lsn":
-            assert target.lsn is not None
+            return run.end, run.end
+        if target.kind == "lsn" and target.lsn is not None:
             if target.lsn > run.end:
-                raise self._not_covered(run, path)
-            return self._count(run, target.lsn), target.lsn
-        if target.kind == "time":
-            return self._until_time(run, path)
-        return self._until_event(base, run, path)
+                raise self._not_covered(path, run, is_cut=is_cut)
+            return target.lsn, target.lsn
+        if target.kind == "time" and target.time is not None:
+            later = self._first_commit_after(target.time, base, path, run)
+            if later is None:
+                raise self._not_covered(path, run, is_cut=is_cut)
+            return later.end, later.lsn
+        found = next(filter(self._is_target, self._coverage.events(path, run, base.stop_lsn)), None)
+        if found is None:
+            raise self._not_covered(path, run, is_cut=is_cut)
+        return found.end, found.end
 
-    def _count(self, run: _Run, lsn: int) -> int:
-        """Segments up to the one with a position, and one more for a record that goes on."""
-        return min(len(run.segments), (lsn - run.start) // self._size + 2)
-
-    def _until_time(self, run: _Run, path: Path) -> tuple[int, int]:
-        """Up to the first commit after the target: without one PostgreSQL does not know that it has arrived."""
-        assert self._target.time is not None
-        low, high = 0, len(run.segments)  # the first segment with a later commit lies in [low, high]
-        while low < high:
-            middle = (low + high) // 2
-            at, commit = self._commit_before(run, low, middle)
-            if commit is not None and commit.time > self._target.time:
-                high = at
-            else:
-                low = middle + 1
-        if low == len(run.segments):
-            raise self._not_covered(run, path)
-        later = next(
-            event
-            for event in self._events(run.segments[low])
-            if isinstance(event, Commit) and event.time > self._target.time
-        )
-        return self._count(run, later.end), later.lsn
-
-    def _commit_before(self, run: _Run, low: int, at: int) -> tuple[int, Commit | None]:
-        """The last commit of a segment, or of the nearest one before it that has any."""
-        for index in range(at, low - 1, -1):
-            commit = last_commit(self._read(run.segments[index]))
-            if commit is not None:
-                return index, commit
-        return at, None
-
-    def _until_event(self, base: Manifest, run: _Run, path: Path) -> tuple[int, int]:
-        """Up to a restore point or a transaction."""
-        stop, reader = _lsn(base, "stop_lsn"), EventReader()
-        for segment in run.segments:
-            for event in reader.feed(self._read(segment)):
-                if event.lsn >= stop and self._is_target(event):
-                    return self._count(run, event.end), event.end
-        raise self._not_covered(run, path)
+    def _first_commit_after(self, moment: datetime, base: Base, path: Path, run: Run) -> Commit | None:
+        """Without a commit after its target PostgreSQL does not know that it has arrived."""
+        number = self._coverage.find_segment_for_time(path, run, moment, base.stop_lsn)
+        if number is None:
+            return None
+        data = self._coverage.read(self._coverage.file(path, number))
+        commits = (event for event in events(data) if isinstance(event, Commit))
+        return next((commit for commit in commits if commit.time > moment and commit.lsn >= base.stop_lsn), None)
 
     def _is_target(self, event: Commit | RestorePoint) -> bool:
         if isinstance(event, RestorePoint):
             return self._target.kind == "name" and event.name == self._target.name
         return self._target.kind == "xid" and event.xid == self._target.xid
 
-    def _last_commit(self, segments: Sequence[WalFile], end: int) -> datetime | None:
+    def _last_commit(self, names: Sequence[str], end: int) -> datetime | None:
         """The last commit that a recovery up to a position will bring back."""
-        for segment in reversed(segments):
-            commits = (event for event in self._events(segment) if isinstance(event, Commit) and event.lsn < end)
-            if found := list(commits):
+        for name in reversed(names):
+            found = [
+                event for event in events(self._coverage.read(name)) if isinstance(event, Commit) and event.lsn < end
+            ]
+            if found:
                 return found[-1].time
         return None
 
-    def _events(self, segment: WalFile) -> Iterator[Commit | RestorePoint]:
-        return events(self._read(segment))
-
-    def _read(self, segment: WalFile) -> bytes:
-        return self._wal.read(self._system, segment.name, segment.stored)
-
-    def _histories(self, path: Path) -> Iterator[WalFile]:
-        for stretch in path.stretches:
-            name = history_file(stretch.timeline)
-            if name in self._files:
-                yield WalFile(name, self._files[name])
-
     # -- what is told
 
-    def _not_covered(self, run: _Run, path: Path) -> Exception:
-        if run.is_cut:
+    def _not_covered(self, path: Path, run: Run, *, is_cut: bool) -> Exception:
+        if is_cut:
             return self._gap(run, path, f"{self._target} does not lie before it")
-        times = (last_commit(self._read(segment)) for segment in reversed(run.segments))
-        commit = next(filter(None, times), None)
-        until = (
-            f"the last commit in it is of {commit.time.isoformat(sep=' ')}"
-            if commit is not None
-            else "there is no commit in it"
-        )
+        last = self._coverage.last_commit_time(path, run, run.begin)
+        until = f"the last commit in it is of {last.isoformat(sep=' ')}" if last else "there is no commit in it"
         return TargetNotCovered(
             f"{self._target} is not covered by the stored WAL of {self._name}",
             cause=f"it reaches to {format_lsn(run.end)} on timeline {path.timeline}, and {until}",
             hint="choose an earlier target, or wait until `backstay pg receive` has stored a later commit",
         )
 
-    def _gap(self, run: _Run, path: Path, why: str) -> Exception:
+    def _gap(self, run: Run, path: Path, why: str) -> Exception:
+        missing = self._coverage.file(path, run.end // self._coverage.size)
         return WalGap(
             f"WAL of {self._name} is missing from {format_lsn(run.end)} on",
-            cause=f"segment {self._segment(path, run.end)} is not there, and {why}",
+            cause=f"segment {missing} is not there, or not whole, and {why}",
         )
-
-
-def _system(base: Manifest) -> int:
-    return int(base.consistency["system_id"])
-
-
-def _timeline(base: Manifest) -> int:
-    return int(base.consistency["timeline"])
-
-
-def _lsn(base: Manifest, which: str) -> int:
-    try:
-        return parse_lsn(base.consistency[which])
-    except (KeyError, InvalidRequest) as error:
-        raise CorruptedBackup(f"snapshot {base.id} does not say where its WAL lies", cause=str(error)) from error
-
-
-def _stop_time(base: Manifest) -> datetime:
-    return datetime.fromisoformat(base.consistency["stop_time"])

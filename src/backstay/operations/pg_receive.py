@@ -24,7 +24,7 @@ from backstay.errors import (
     WalGap,
 )
 from backstay.operations.heartbeat import Heartbeat
-from backstay.operations.pg_windows import base_backups
+from backstay.operations.pg_bases import base_backups
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_start import Start, start_at, start_behind_stored
 from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts

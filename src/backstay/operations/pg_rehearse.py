@@ -79,7 +79,7 @@ def rehearse_cluster(
     Raises RestoreConflict, RecoveryFailed with the end of the server's log, VersionUnsupported when no server of this
     version is installed, and what a restore raises.
     """
-    version = plan.base.consistency["version"]
+    version = plan.base.version
     programs = options.programs or server_programs(int(version.partition(".")[0]), environ)
     data = options.scratch.absolute()
     require_empty(data)
@@ -131,9 +131,9 @@ class _Rehearsal:
         self.events(Finished(operation="recover"))
         last = self.plan.last_commit
         return ClusterRehearsal(
-            snapshot=self.plan.base.id,
+            snapshot=self.plan.base.snapshot,
             target=str(self.plan.target),
-            version=self.plan.base.consistency["version"],
+            version=self.plan.base.version,
             last_commit=last.isoformat() if last is not None else None,
             recovered_lsn=lsn or "",
             timeline=int(timeline or 0),

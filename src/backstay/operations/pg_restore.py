@@ -27,7 +27,6 @@ from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.trees import find_node
 from backstay.sources.kernel import sync_filesystem
-from backstay.sources.postgres.lsn import parse_lsn
 from backstay.sources.postgres.manifest import ManifestFile, write_manifest
 from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, fetch_script, settings
 
@@ -93,9 +92,8 @@ def require_empty(place: Path) -> None:
 
 def _places(plan: RecoveryPlan, target: Path, parent: Path | None) -> dict[bytes, Path]:
     """Where each tablespace goes, by its oid. Never where it lay: the server of the backup may be using that."""
-    oids = [key.partition(".")[2] for key in plan.base.consistency if key.startswith("tablespace.")]
     above = parent if parent is not None else target.with_name(f"{target.name}.tablespaces")
-    return {oid.encode(): above.absolute() / oid for oid in sorted(oids)}
+    return {b"%d" % oid: above.absolute() / str(oid) for oid in plan.base.tablespaces}
 
 
 class _Chooser:
@@ -162,7 +160,7 @@ class _ClusterRestore:
             conflict="overwrite" if conflict_is_fine else "fail",
             parallel=self.parallel,
         )
-        result: RestoreResult = run_restore(self.repository, self.plan.base, place, options, events=self.events)
+        result: RestoreResult = run_restore(self.repository, self.plan.manifest, place, options, events=self.events)
         if result.errors:
             first = result.errors[0]
             raise RestoreFailed(
@@ -191,18 +189,18 @@ class _ClusterRestore:
         self._own(directory)
         self.events(Started(operation="stage the WAL", total_files=len(plan.segments), total_bytes=plan.wal_bytes))
         for done, file in enumerate(plan.segments):
-            data = self._read(file).ljust(plan.segment_size, b"\0")
-            if len(data) != plan.segment_size:
+            data = self._read(file).ljust(plan.base.segment_size, b"\0")
+            if len(data) != plan.base.segment_size:
                 raise CorruptedBackup(f"WAL segment {file.name} has {len(data)} bytes")
             self._write(directory / file.name, data)
-            self.events(Progress(files=done + 1, bytes=(done + 1) * plan.segment_size, current=file.name))
+            self.events(Progress(files=done + 1, bytes=(done + 1) * plan.base.segment_size, current=file.name))
         for file in plan.histories:
             self._write(directory / file.name, self._read(file))
         if plan.segments:
             self._write(directory / FETCH, fetch_script(plan.segments[-1].name).encode())
 
     def _read(self, file: WalFile) -> bytes:
-        return self.repository.wal.read(self.plan.system, file.name, file.stored)
+        return self.repository.wal.read(self.plan.base.system, file.name, file.stored)
 
     def _write_settings(self) -> None:
         lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline)
@@ -231,15 +229,14 @@ class _ClusterRestore:
 
     def _write_manifest(self) -> None:
         """What pg_verifybackup compares with: checksums of the snapshot, or of what was written where it has none."""
-        plan = self.plan
-        facts = plan.base.consistency
+        base = self.plan.base
         data = write_manifest(
             list(self._manifest_files()),
-            version=int(facts["version"].partition(".")[0]),
-            system=plan.system,
-            timeline=int(facts["timeline"]),
-            start=parse_lsn(facts["start_lsn"]),
-            stop=parse_lsn(facts["stop_lsn"]),
+            version=int(base.version.partition(".")[0]),
+            system=base.system,
+            timeline=base.timeline,
+            start=base.start_lsn,
+            stop=base.stop_lsn,
         )
         self._write(self.target / MANIFEST, data)
 
@@ -254,7 +251,7 @@ class _ClusterRestore:
         reader, places = self.repository.reader, {DATA: b""}
         places |= {TABLESPACES + b"/" + oid: _LINKS + b"/" + oid + b"/" for oid in self.places}
         for within, prefix in places.items():
-            top = find_node(self.plan.base.root, b"/" + within, reader)
+            top = find_node(self.plan.manifest.root, b"/" + within, reader)
             for visit in walk(top.content, reader) if top is not None and top.content is not None else ():
                 path = prefix + visit.path.lstrip(b"/")
                 if isinstance(visit, Item) and path != _MAP:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backstay.errors import NotFound
+from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_receive import slot_name
-from backstay.operations.pg_windows import Window, base_backups, windows
+from backstay.operations.pg_windows import Window, windows
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster

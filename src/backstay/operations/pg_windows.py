@@ -5,29 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
-from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.operations.pg_bases import Base, base_backups
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, OnDamage
-from backstay.sources.postgres.lsn import parse_lsn
+from backstay.repository.snapshots import OnDamage
 from backstay.sources.postgres.timelines import Path
-
-SOURCE: Final = "postgres:"  # begins the source of a base backup; its cluster's system identifier follows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """A base backup: consistent from `stop_lsn` on, if the WAL from `start_lsn` to there is stored."""
-
-    snapshot: str
-    name: str
-    system: int
-    timeline: int
-    start_lsn: int
-    stop_lsn: int
-    stop_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,41 +31,6 @@ class Window:
     start_lsn: int
     end_lsn: int
     gaps: tuple[Gap, ...]
-
-
-def base_backups(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Base]:
-    """The base backups of a name, or of all, oldest first. Raises CorruptedBackup."""
-    found = [
-        _base(manifest)
-        for manifest in repository.snapshots.live(on_damage)
-        if manifest.source.startswith(SOURCE) and "stop_lsn" in manifest.consistency
-    ]
-    return [base for base in found if name in (None, base.name)]
-
-
-def _base(manifest: Manifest) -> Base:
-    facts = manifest.consistency
-    try:
-        return Base(
-            snapshot=manifest.id,
-            name=manifest.name or "",
-            system=int(facts["system_id"]),
-            timeline=int(facts["timeline"]),
-            start_lsn=parse_lsn(facts["start_lsn"]),
-            stop_lsn=parse_lsn(facts["stop_lsn"]),
-            stop_time=_aware(facts["stop_time"]),
-        )
-    except (KeyError, ValueError, InvalidRequest) as error:
-        raise CorruptedBackup(
-            f"snapshot {manifest.id} is no base backup that can be used", cause=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _aware(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text} has no time zone")
-    return moment
 
 
 def covered(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Window]:
