@@ -22,6 +22,7 @@ from backstay.operations.extend_locks import extend_after_backup
 from backstay.operations.node_tree import NodeTree
 from backstay.operations.pg_bases import base_backups, source_of
 from backstay.operations.pg_wal import WalFetch
+from backstay.operations.scarce_room import warn_of_scarce_room
 from backstay.operations.walk import Item, walk
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
@@ -98,6 +99,7 @@ def back_up_cluster(
             repository.confirm_lease()
             repository.snapshots.commit(manifest)
     extend_after_backup(repository, manifest.id, events=events)
+    warn_of_scarce_room(repository.backend, events)
     events(Finished(operation="backup"))
     return result
 

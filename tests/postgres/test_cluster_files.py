@@ -1,0 +1,223 @@
+"""What a server sends is taken apart and put together without a server: laws that hold for any files and any pieces."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backstay.core.pipeline import Workers
+from backstay.errors import BackupFailed
+from backstay.operations.cluster_files import CHUNK, ClusterFiles
+from backstay.repository.blobs import BlobWriter
+from backstay.repository.contents import read_content
+from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.repository import Repository
+from backstay.sources.postgres.increments import BLOCK, ChangesHeader
+from backstay.sources.postgres.tar_stream import Member, TarStream
+from backstay.testing import MemoryStorage
+from tests.operations.copies import SECRET
+
+MAGIC = 0xD3AE1F0D
+
+
+@dataclass
+class Seen:
+    """A sink that keeps everything."""
+
+    members: list[tuple[Member, bytes]] = field(default_factory=list)
+    _open: list[tuple[Member, bytearray]] = field(default_factory=list)
+
+    def begin(self, member: Member) -> None:
+        assert not self._open
+        self._open.append((member, bytearray()))
+
+    def data(self, piece: memoryview) -> None:
+        self._open[0][1].extend(piece)
+
+    def end(self) -> None:
+        member, data = self._open.pop()
+        self.members.append((member, bytes(data)))
+
+
+def archived(files: dict[str, bytes]) -> bytes:
+    """A tar as PostgreSQL writes it, with a directory and a symlink in front."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        directory = tarfile.TarInfo("./pg_wal")
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(directory)
+        link = tarfile.TarInfo("pg_tblspc/16384")
+        link.type, link.linkname = tarfile.SYMTYPE, "/srv/space"
+        tar.addfile(link)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.uid, info.mtime = len(data), 0o600, 26, 1_700_000_000
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
+    ends = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
+    start = 0
+    for end in ends:
+        yield data[start:end]
+        start = end
+
+
+names = st.text("abcdef0123456789_", min_size=1, max_size=30)
+cuts = st.lists(st.integers(0, 1 << 20), max_size=20)
+
+
+@given(files=st.dictionaries(names, st.binary(max_size=3000), max_size=5), cuts=cuts)
+def test_an_archive_is_the_same_in_pieces_of_any_length(files: dict[str, bytes], cuts: list[int]) -> None:
+    seen, data = Seen(), archived(files)
+    stream = TarStream(seen)
+    for piece in pieces(data, cuts):
+        stream.feed(piece)
+    stream.finish()
+    directory, link, *rest = seen.members
+    assert (directory[0].path, directory[0].kind, directory[0].mode) == (b"pg_wal", "directory", 0o700)
+    assert (link[0].kind, link[0].target) == ("symlink", b"/srv/space")
+    assert {member.path.decode(): body for member, body in rest} == files
+    assert all((member.uid, member.mode, member.mtime) == (26, 0o600, 1_700_000_000) for member, _ in rest)
+
+
+@given(st.integers(1, 5000))
+def test_an_archive_that_is_cut_short_is_noticed(missing: int) -> None:
+    data = archived({"file": bytes(range(256)) * 20})
+    body = data.rindex(bytes(range(256))) + 256
+    stream = TarStream(Seen())
+    stream.feed(data[: body - missing])
+    with pytest.raises(BackupFailed, match="cut short"):
+        stream.finish()
+
+
+@pytest.mark.parametrize("harm", [b"name", b"size", b"type", b"outside", b"above"])
+def test_what_is_no_archive_is_refused(harm: bytes) -> None:
+    name = {b"outside": "/etc/passwd", b"above": "base/../../x"}.get(harm, "file")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        info.type = tarfile.FIFOTYPE if harm == b"type" else tarfile.REGTYPE
+        tar.addfile(info)
+    data = bytearray(out.getvalue())
+    if harm in (b"name", b"size"):
+        data[0 if harm == b"name" else 124] ^= 0x3F
+    with pytest.raises(BackupFailed):
+        TarStream(Seen()).feed(bytes(data))
+
+
+def changes(blocks: list[int], truncation: int) -> bytes:
+    head = struct.pack("=III", MAGIC, len(blocks), truncation) + struct.pack(f"={len(blocks)}I", *blocks)
+    return head + bytes(-len(head) % BLOCK) if blocks else head
+
+
+@given(
+    blocks=st.lists(st.integers(0, 5000), max_size=50, unique=True).map(sorted), length=st.integers(0, 6000), cuts=cuts
+)
+def test_a_header_of_changes_is_the_same_in_pieces_of_any_length(
+    blocks: list[int], length: int, cuts: list[int]
+) -> None:
+    header, data = ChangesHeader(), changes(blocks, length) + b"behind"
+    rest = b""
+    found = None
+    for piece in pieces(data, cuts):
+        if found is None:
+            found, left = header.feed(memoryview(piece))
+            rest += bytes(left)
+        else:
+            rest += piece
+    assert found is not None
+    assert found.blocks == tuple(blocks)
+    assert found.length == max(length, blocks[-1] + 1 if blocks else 0)
+    assert rest == b"behind"
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(12), struct.pack("=III", MAGIC, 1 << 30, 0), changes([5, 3], 9), changes([3, 3], 9)]
+)
+def test_a_header_that_cannot_be_is_refused(data: bytes) -> None:
+    with pytest.raises(BackupFailed):
+        ChangesHeader().feed(memoryview(data))
+
+
+@dataclass
+class Store:
+    repository: Repository
+    writer: BlobWriter
+
+
+@pytest.fixture(scope="module")
+def repository() -> Iterator[Repository]:
+    with Repository.create(MemoryStorage(), SECRET) as repository:
+        yield repository
+
+
+def sent(repository: Repository, name: str, data: bytes, earlier: dict[bytes, Node], cuts: list[int]) -> Node:
+    """The node of one file that a server sent."""
+    with Workers(1, "seal") as workers:
+        store = Store(repository, repository.writer(workers))
+        files = ClusterFiles(store, earlier, repository.reader, lambda _files, _bytes: None)
+        stream = TarStream(files.archive(None))
+        for piece in pieces(archived({name: data}), cuts):
+            stream.feed(piece)
+        stream.finish()
+        store.writer.flush()
+        repository.index.write([pack for packs, _ in store.writer.settled() for pack in packs])
+        store.writer.close()
+    return next(node for path, node in files.nodes.items() if node.is_file)
+
+
+def content(repository: Repository, node: Node) -> bytes:
+    return b"".join(map(bytes, read_content(node.content or EMPTY, repository.reader)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    old_blocks=st.integers(0, 3 * CHUNK // BLOCK),
+    truncation=st.integers(0, 3 * CHUNK // BLOCK),
+    changed=st.lists(st.integers(0, 4 * CHUNK // BLOCK), max_size=8, unique=True).map(sorted),
+    cuts=cuts,
+    is_new=st.booleans(),
+)
+def test_a_patched_file_is_what_the_server_has(
+    repository: Repository, old_blocks: int, truncation: int, changed: list[int], cuts: list[int], is_new: bool
+) -> None:
+    old = b"".join(bytes([1 + block % 250]) * BLOCK for block in range(old_blocks))
+    first = sent(repository, "16384", old, {}, cuts)
+    assert content(repository, first) == old
+    assert first.sha256 is not None
+    earlier = {} if is_new else {b"data/16384": first}
+    new = {block: bytes([200 + block % 50]) * BLOCK for block in changed}
+    data = changes(changed, truncation) + b"".join(new[block] for block in changed)
+    length = max([truncation, *(block + 1 for block in changed)])
+    known = b"" if is_new else old
+    expected = b"".join(
+        new.get(block) or known[block * BLOCK : (block + 1) * BLOCK].ljust(BLOCK, b"\0") for block in range(length)
+    )
+    # A server that sends changes of one file has told so of all: another file stands for the rest of the snapshot.
+    node = sent(repository, "INCREMENTAL.16384", data, {b"data/other": first, **earlier}, cuts)
+    assert node.name == b"16384"
+    assert node.size == len(expected)
+    assert content(repository, node) == expected
+    assert node.sha256 is None
+
+
+def test_fewer_or_more_blocks_than_were_told_are_refused(repository: Repository) -> None:
+    first = sent(repository, "16384", bytes(BLOCK), {}, [])
+    for data in (changes([0, 1], 2) + bytes(BLOCK), changes([0], 1) + bytes(2 * BLOCK), changes([0], 1)[:20]):
+        with pytest.raises(BackupFailed):
+            sent(repository, "INCREMENTAL.16384", data, {b"data/16384": first}, [])
+
+
+def test_a_label_loses_what_asks_for_its_predecessor(repository: Repository) -> None:
+    label = b"START WAL LOCATION: 0/2000028\nINCREMENTAL FROM LSN: 0/1\nINCREMENTAL FROM TLI: 1\nLABEL: x\n"
+    node = sent(repository, "backup_label", label, {}, [])
+    assert content(repository, node) == b"START WAL LOCATION: 0/2000028\nLABEL: x\n"
