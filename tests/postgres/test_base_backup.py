@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from backstay.operations.pg_restore import restore_cluster
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
+from tests.postgres.receivers import Archive
 from tests.postgres.recovering import back_up, recovered
 from tests.postgres.servers import Server, free_port
 
@@ -177,3 +180,20 @@ def test_who_may_not_or_is_not_there_is_told(repository: Repository, server: Ser
     with pytest.raises(ReplicationDenied):
         back_up_cluster(repository, server.url.replace("postgres@", "watcher@"), OPTIONS)
     assert not base_backups(repository, "main")
+
+
+def test_a_backup_that_is_killed_leaves_a_good_repository(archive: Archive, server: Server) -> None:
+    fill(server)
+    until = time.monotonic() + 60
+    for _ in range(3):
+        with subprocess.Popen(**archive.command("pg", "backup", server.url, "--name", "main")) as process:
+            while not server.sql("select 1 from pg_stat_progress_basebackup") and process.poll() is None:
+                assert time.monotonic() < until
+            process.kill()
+    with archive.open() as repository:
+        assert run_verify(repository, options=VerifyOptions(read_data=1)).ok
+        result = back_up(repository, server)
+        assert plan_recovery(repository, "main", result.snapshot, RecoveryTarget()).segments
+    slots = "select count(*) from pg_replication_slots where slot_name like 'backstay_base%'"
+    while server.sql(slots) != "0":  # they go with their connections
+        assert time.monotonic() < until

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from backstay.core.clock import SystemClock
 from backstay.errors import RecoveryFailed, RestoreConflict, VersionUnsupported
 from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
-from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+from backstay.operations.pg_rehearse import RehearsalOptions, programs_of, rehearse_cluster, start_recovered
+from backstay.operations.pg_restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import scratch_server
 from tests.postgres.recovering import NAME, archive, back_up
@@ -86,3 +88,29 @@ def test_what_is_in_the_way_or_missing_is_told_first(repository: Repository, ser
     plan = replace(plan, base=replace(plan.base, version="12.1"))
     with pytest.raises(VersionUnsupported, match="12"):
         rehearse_cluster(repository, plan, RehearsalOptions(scratch=place / "scratch"), environ={})
+
+
+def test_a_restored_server_is_started_and_watched(
+    repository: Repository, server: Server, place: Path, stopping: list[Server]
+) -> None:
+    plan = planned(repository, server)
+    copy = Server(place, name="copy")
+    stopping.append(copy)
+    restore_cluster(repository, plan, copy.data)
+    copy.configure("postgresql.auto.conf", port=copy.port)
+    start_recovered(copy.data, programs_of(plan, installation(18) / "bin", {}), patience_s=60, clock=SystemClock())
+    assert copy.sql("select count(*), pg_is_in_recovery() from t") == "1500|f"
+    copy.stop()
+
+
+def test_a_server_whose_wal_was_lost_is_told_of_and_stopped(
+    repository: Repository, server: Server, place: Path
+) -> None:
+    server.sql("select pg_switch_wal()")
+    plan = planned(repository, server)
+    restore_cluster(repository, plan, place / "copy")
+    (place / "copy" / "backstay_wal" / plan.segments[0].name).unlink()
+    with pytest.raises(RecoveryFailed) as caught:
+        start_recovered(place / "copy", installation(18) / "bin", patience_s=60, clock=SystemClock())
+    assert "log" in caught.value.hint
+    assert not (place / "copy" / "postmaster.pid").exists()

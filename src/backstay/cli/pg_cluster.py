@@ -79,35 +79,46 @@ def pg_restore(
         Path | None, option("DIR", "Where tablespaces go, each by its oid; DIR.tablespaces if not given.")
     ] = None,
     parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
+    start: Annotated[bool, flag("Start a server there and wait until it has recovered.", "--start")] = False,
+    programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
+    patience: Annotated[str, option("SPAN", "How long its recovery may take.", show_default=True)] = "1h",
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
 ) -> int:
     """Write a data directory that recovers to a target when its server is started."""
     from backstay.operations.pg_plan import plan_recovery
+    from backstay.operations.pg_rehearse import programs_of, start_recovered
     from backstay.operations.pg_restore import require_empty, restore_cluster
 
     context = context_of(ctx)
     target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
+    patience_s = _patience(context, patience)
     require_empty(to)
     with context.open() as repository:
         plan = plan_recovery(repository, name, snapshot, target)
         if dry_run:
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
             return 0
+        found = programs_of(plan, programs, context.environ) if start else None  # before anything is written
         with context.watching() as events:
             result = restore_cluster(
                 repository, plan, to.absolute(), tablespaces=tablespaces, parallel=parallel, events=events
             )
+            if found is not None:
+                start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
 
     def show() -> None:
         _show_plan(context, plan)
         context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
         for place in result.tablespaces:
             context.say(f"a tablespace lies in {place}")
-        context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
+        if start:
+            context.say(f"its server has recovered to {plan.target}, and runs")
+        else:
+            context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
 
     for problem in result.problems[:20]:
         context.warn(problem)
-    context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False}, show)
+    context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False, "started": start}, show)
     return 0
 
 
@@ -230,19 +241,17 @@ def pg_verify(
     patience: Annotated[str, option("SPAN", "How long the recovery may take.", show_default=True)] = "1h",
 ) -> int:
     """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
-    from backstay.core.times import Span
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
 
     context = context_of(ctx)
-    now = context.clock.now()
     options = RehearsalOptions(
         scratch=rehearse,
         programs=programs,
         superuser=superuser,
         database=database,
         assertions=tuple(sql or ()),
-        patience_s=(now - Span.parse(patience).subtract_from(now)).total_seconds(),
+        patience_s=_patience(context, patience),
     )
     target = _target(context, at, None, None, None, None, immediate=False)
     with context.open() as repository:
@@ -264,6 +273,14 @@ def pg_verify(
         context.warn(f"pg_amcheck: {result.amcheck_output}")
     context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
     return 0 if result.ok else CorruptedBackup.exit_status
+
+
+def _patience(context: Context, text: str) -> float:
+    """Seconds of a span such as `90min`."""
+    from backstay.core.times import Span
+
+    now = context.clock.now()
+    return (now - Span.parse(text).subtract_from(now)).total_seconds()
 
 
 def _mark(ok: bool) -> str:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.errors import BackstayError, SourceRefused
 from backstay.operations.pg_plan import RecoveryPlan
 from backstay.operations.pg_restore import require_empty, restore_cluster
 from backstay.repository.repository import Repository
+from backstay.sources.postgres.local_server import LocalServer
 from backstay.sources.postgres.programs import server_programs
 from backstay.sources.postgres.scratch_server import ScratchServer
 
@@ -79,8 +81,7 @@ def rehearse_cluster(
     Raises RestoreConflict, RecoveryFailed with the end of the server's log, VersionUnsupported when no server of this
     version is installed, and what a restore raises.
     """
-    version = plan.base.version
-    programs = options.programs or server_programs(int(version.partition(".")[0]), environ)
+    programs = programs_of(plan, options.programs, environ)
     data = options.scratch.absolute()
     require_empty(data)
     existed = data.exists()
@@ -89,6 +90,26 @@ def rehearse_cluster(
     finally:
         _remove(data, keep=existed)
         shutil.rmtree(data.with_name(f"{data.name}.tablespaces"), ignore_errors=True)
+
+
+def programs_of(plan: RecoveryPlan, given: Path | None, environ: Mapping[str, str]) -> Path:
+    """Where the programs of the server's version are. Raises VersionUnsupported."""
+    return given if given is not None else server_programs(int(plan.base.version.partition(".")[0]), environ)
+
+
+def start_recovered(data: Path, programs: Path, *, patience_s: float, clock: Clock) -> None:
+    """Start a server in a restored data directory and wait until it has recovered; its log lies in it.
+
+    Raises RecoveryFailed with the end of that log; the server is stopped then, unless it ended by itself.
+    """
+    server = LocalServer(data, programs, data, clock=clock)
+    try:
+        server.start(patience_s=patience_s)
+    except BaseException:
+        server.stop()
+        raise
+    finally:
+        server.tidy()
 
 
 def _remove(place: Path, *, keep: bool) -> None:

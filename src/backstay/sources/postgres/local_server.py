@@ -1,0 +1,117 @@
+"""A server over a data directory of this machine: started, watched until it has recovered, stopped.
+
+It runs as the owner of the directory if this program is root. Whether it has recovered is read from its control file
+(pg_control.h), so that no role and no address is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+from backstay.core.clock import Clock
+from backstay.errors import RecoveryFailed
+
+_POLL_S: Final = 0.1
+_STOP_S: Final = 60
+_LOG_TAIL: Final = 1500  # characters
+_STATE: Final = struct.Struct("=QIII")  # system identifier, versions of the file and the catalog, state
+_IN_PRODUCTION: Final = 6
+_CONTROL: Final = "global/pg_control"
+_PRINTED: Final = "backstay-printed"
+_PID: Final = "postmaster.pid"
+
+
+class LocalServer:
+    """One server; `programs` is where its binaries are, `place` a directory for its log and for what they print."""
+
+    def __init__(self, data: Path, programs: Path, place: Path, *, clock: Clock) -> None:
+        """Raises RecoveryFailed when a server cannot run there."""
+        self.data, self.place, self._programs, self._clock = data, place, programs, clock
+        self.log_file = place / "server.log"
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            owner = data.stat()
+            if owner.st_uid == 0:
+                raise RecoveryFailed(
+                    f"a server cannot run in {data}",
+                    cause="the files belong to root, and PostgreSQL does not run as root",
+                    hint=f"give them to the user that it is to run as: `chown -R postgres: {data}`",
+                )
+            self._user = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+
+    def start(self, *, patience_s: float) -> None:
+        """Start it and wait until it has recovered and is promoted. Raises RecoveryFailed with the end of its log."""
+        started = self.call("pg_ctl", "-D", str(self.data), "-l", str(self.log_file), *_waiting(patience_s), "start")
+        if started.returncode != 0:
+            raise self._failed("the server did not start")
+        until = self._clock.monotonic() + patience_s
+        while not self._is_promoted():
+            if not self.is_running():
+                raise self._failed("the server ended before it came to its target")
+            if self._clock.monotonic() > until:
+                raise self._failed(f"the server has not recovered within {patience_s:.0f} s")
+            self._clock.sleep(_POLL_S)
+
+    def is_running(self) -> bool:
+        return (self.data / _PID).exists()
+
+    def stop(self) -> None:
+        """Stop it at once, by the process id in its directory."""
+        if self.is_running():
+            self.call("pg_ctl", "-D", str(self.data), "-m", "immediate", *_waiting(_STOP_S), "stop")
+
+    def has(self, program: str) -> bool:
+        return (self._programs / program).exists()
+
+    def call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of its programs; what it printed is its `stdout`. Raises RecoveryFailed when it cannot be run."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        command = [str(self._programs / program), *arguments]
+        try:
+            # Into a file: the server that pg_ctl leaves behind would keep a pipe open for as long as it runs.
+            with (self.place / _PRINTED).open("w+") as printed:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed,
+                    stderr=printed,
+                    cwd="/",
+                    env=environment,
+                    check=False,
+                    **self._user,
+                )
+                printed.seek(0)
+                return subprocess.CompletedProcess(command, done.returncode, printed.read(), "")
+        except OSError as error:
+            raise RecoveryFailed(
+                f"cannot run {self._programs / program}",
+                cause=error.strerror or str(error),
+                hint="name the directory of the server's programs with --programs",
+            ) from error
+
+    def tidy(self) -> None:
+        """Remove what programs printed; the log stays."""
+        (self.place / _PRINTED).unlink(missing_ok=True)
+
+    def own(self, place: Path) -> None:
+        """Let the server read and write a place."""
+        if self._user:
+            os.chown(place, self._user["user"], self._user["group"])
+
+    def _is_promoted(self) -> bool:
+        with (self.data / _CONTROL).open("rb") as control:
+            head = control.read(_STATE.size)
+        return len(head) == _STATE.size and _STATE.unpack(head)[3] == _IN_PRODUCTION
+
+    def _failed(self, title: str) -> RecoveryFailed:
+        log = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        tail = log[-_LOG_TAIL:].strip()
+        return RecoveryFailed(title, cause=tail.splitlines()[-1] if tail else "", hint=f"its log: {tail}")
+
+
+def _waiting(patience_s: float) -> tuple[str, ...]:
+    return "-t", str(max(1, round(patience_s))), "-w"
