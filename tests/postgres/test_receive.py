@@ -123,8 +123,13 @@ def test_parts_are_forgotten_when_their_segment_is_whole(server: Server, archive
 
 
 def test_wal_that_the_server_removed_is_told_and_left_out(start_server: StartServer, archive: Archive) -> None:
-    # The summarizer would keep WAL until it has read it, which takes it some time.
-    server = start_server(max_slot_wal_keep_size="16MB", min_wal_size="32MB", max_wal_size="32MB", summarize_wal="off")
+    server = start_server(
+        max_slot_wal_keep_size="16MB",
+        min_wal_size="32MB",
+        max_wal_size="32MB",
+        wal_keep_size=0,
+        summarize_wal="off",  # summaries keep WAL until it was read for them
+    )
     with ThreadedReceiver(archive, server):
         server.sql(FILL.format(1000))
         until_stored(archive, server)
