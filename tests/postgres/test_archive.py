@@ -46,10 +46,12 @@ class Courier:
                 told.rename(asked.with_suffix(".told"))
 
 
-def test_a_server_archives_its_segments(start_server: StartServer, archive: Archive, tmp_path: Path) -> None:
-    courier = Courier(archive, tmp_path / "courier")
-    server = start_server(archive_mode="on", archive_command=courier.command)
+def test_a_server_archives_its_segments(start_server: StartServer, archive: Archive) -> None:
+    server = start_server(archive_mode="on")
+    courier = Courier(archive, server.place / "courier")
     server.own(courier.place)
+    server.sql(f"alter system set archive_command = '{courier.command}'")
+    server.sql("select pg_reload_conf()")
     away = archive.place / "away"
     (archive.place / "repository").rename(away)
     stop = threading.Event()

@@ -6,7 +6,6 @@ import re
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -124,7 +123,13 @@ def test_parts_are_forgotten_when_their_segment_is_whole(server: Server, archive
 
 
 def test_wal_that_the_server_removed_is_told_and_left_out(start_server: StartServer, archive: Archive) -> None:
-    server = start_server(max_slot_wal_keep_size="16MB", min_wal_size="32MB", max_wal_size="32MB")
+    server = start_server(
+        max_slot_wal_keep_size="16MB",
+        min_wal_size="32MB",
+        max_wal_size="32MB",
+        wal_keep_size=0,
+        summarize_wal="off",  # summaries keep WAL until it was read for them
+    )
     with ThreadedReceiver(archive, server):
         server.sql(FILL.format(1000))
         until_stored(archive, server)
@@ -153,9 +158,8 @@ def test_wal_that_the_server_removed_is_told_and_left_out(start_server: StartSer
     assert "WAL is missing behind a base backup" in status["problems"]
 
 
-def test_a_new_timeline_is_followed(start_server: StartServer, archive: Archive, tmp_path: Path) -> None:
-    server = start_server()
-    standby = Server(tmp_path / "servers", name="standby")
+def test_a_new_timeline_is_followed(server: Server, archive: Archive) -> None:
+    standby = Server(server.place, name="standby")
     with ThreadedReceiver(archive, server):
         server.sql(FILL.format(1000))
         add_base(archive, server)
