@@ -223,6 +223,7 @@ def _refused(failure: BackstayError, said: str) -> BackstayError:
             hint="restore into an empty database, or give --conflict overwrite",
         )
     hints = {
+        'role "': "create the role first: globals.sql of the snapshot has the command",
         "depend": "something else relies on what would be replaced: drop it, or restore into another database",
         "must be able to SET ROLE": "restore as a role that may give objects to their owners, or with --no-owner",
         "must be owner": "restore as the owner or a superuser, or with --no-owner",
