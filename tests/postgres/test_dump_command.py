@@ -37,15 +37,17 @@ def at(server: Server, database: str) -> str:
 
 
 def test_a_dump_is_a_snapshot_like_others(account: Account, server: Server) -> None:
-    first = account.json("backup", "--source", at(server, "shop"), "--name", "shop")
+    new_database(server, "moving", "create table t(i int)")
+    first = account.json("backup", "--source", at(server, "moving"), "--name", "shop")
     assert (first["kind"], first["files_new"], first["errors"]) == ("full", 3, [])
-    account.json("backup", "--source", at(server, "shop"), "--name", "shop", "--kind", "incremental")
+    server.sql("insert into t values (1)", "moving")
+    account.json("backup", "--source", at(server, "moving"), "--name", "shop", "--kind", "incremental")
     listed = account.json("list")
     assert [item["kind"] for item in listed] == ["full", "full"]
-    assert listed[0]["sources"] == [f"/postgresql/127.0.0.1:{server.port}/shop"]
+    assert listed[0]["sources"] == [f"/postgresql/127.0.0.1:{server.port}/moving"]
     place = listed[0]["sources"][0]
     assert "database.dump" in account.run("ls", "latest:shop", place).out
-    assert '"database": "shop"' in account.run("cat", "latest:shop", f"{place}/database.json").out
+    assert '"database": "moving"' in account.run("cat", "latest:shop", f"{place}/database.json").out
     assert account.run("find", "*.sql").out.count("globals.sql") == 2
     assert "database.dump" in account.run("diff", first["snapshot"], "latest:shop").out
     account.run("verify", "--read-data")

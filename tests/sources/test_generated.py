@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -109,3 +110,20 @@ def test_progress_is_told_while_a_file_is_read() -> None:
         long = source(c=Long(7, tick=lambda: clock.sleep(1)))
         run_backup(repository, long, BackupOptions(host="host"), events=seen.append)
     assert any(isinstance(event, Progress) and 0 < event.bytes < 7_000_000 for event in seen)
+
+
+def test_what_a_stream_brought_before_it_broke_off_is_not_stored_again() -> None:
+    class Noise(Long):
+        def read(self, size: int) -> bytes:
+            return random.Random(self.left).randbytes(1_000_000) if super().read(size) else b""
+
+    clock = FakeClock()
+    with Repository.create(
+        MemoryStorage(), Secret.new_keyfile(), environment=Environment(clock=clock, pack_target=1 << 20)
+    ) as repository:
+        broken = Noise(20, DumpFailed("it broke off"), tick=lambda: clock.sleep(1))
+        with pytest.raises(DumpFailed):
+            backup(repository, source(c=broken))
+        result = backup(repository, source(c=Noise(20)))
+        assert result.bytes_read == 20_000_000
+        assert result.bytes_added < 10_000_000

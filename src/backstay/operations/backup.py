@@ -114,6 +114,7 @@ class _Backup:
             warn=lambda message: events(Warned(message=message)),
         )
         self.source_key = source_key(source, options.name)
+        self.journal: ResumeJournal | None = None
         self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
         self.new_packs: set[bytes] = set()
@@ -139,7 +140,7 @@ class _Backup:
         if self.session is None:
             rehearsal = Rehearsal(self.source, self.options, clock=self.clock, tell=self._rehearsed)
             return rehearsal.run(base, cursor, started=self.started)
-        journal = self._journal()
+        journal = self.journal = self._journal()
         done = False
         try:
             with Workers(self.repository.environment.threads, "seal") as sealing:
@@ -323,7 +324,8 @@ class _Backup:
                 writer.put(_DATA, chunk, data, quick=quick)
                 content.add(chunk)
                 self.counts.bytes_read += len(data)
-                self._report_progress(())
+                if self._report_progress(()):  # from time to time: a long stream that breaks off was not in vain
+                    self._checkpoint_if_due(writer, self.journal)
         finally:
             pieces.close()  # type: ignore[attr-defined]
         return content.finish(), digest.digest()
@@ -350,13 +352,15 @@ class _Backup:
         self.source.problems.append(Problem(visit.path_of(name), message.lower()))
         self.events(Warned(message=message.lower(), path=printable(visit.path_of(name))))
 
-    def _report_progress(self, steps: Sequence[Step]) -> None:
+    def _report_progress(self, steps: Sequence[Step]) -> bool:
+        """Tell where the run is, unless that was told a moment ago."""
         now = self.clock.monotonic()
         if now - self.progressed < PROGRESS_EVERY_S:
-            return
+            return False
         self.progressed = now
         current = printable(steps[-1].visit.directory.path) if steps else ""
         self.events(Progress(files=self.counts.seen_files, bytes=self.counts.bytes_read, current=current))
+        return True
 
     def _rehearsed(self, step: Step, files: int) -> None:
         self.counts.seen_files = files

@@ -8,7 +8,7 @@ from typing import Final
 
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.errors import InvalidRequest, NotFound, RestoreConflict
-from backstay.operations.cold_packs import ColdNeed, ColdPacks, make_readable
+from backstay.operations.cold_packs import ColdPacks, make_readable
 from backstay.operations.restore_plan import RestoreOptions
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
@@ -50,7 +50,6 @@ class DumpPlan:
     programs: Programs
     access: Login
     node: Node
-    cold: ColdNeed | None
 
 
 def is_dump(manifest: Manifest) -> bool:
@@ -100,7 +99,6 @@ def plan_dump_restore(
         programs=programs_for(_major(contents.program), environ, purpose=f"restoring a dump of PostgreSQL {dumped}"),
         access=login(url, environ, database=database),
         node=node,
-        cold=cold.needed() if cold else None,
     )
 
 

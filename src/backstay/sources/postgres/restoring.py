@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from threading import Thread
 from typing import Final
@@ -62,88 +63,103 @@ def run_pg_restore(
     RestoreFailed, and what reading the dump raises, after which the server has nothing of it either.
     """
     with ExitStack() as stack:
-        wanted = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="backstay-", suffix=".list"))
+        wanted = stack.enter_context(open(os.memfd_create("list"), "w"))  # noqa: PTH123 - in memory
         wanted.writelines(f"{entry.ident};\n" for entry in entries)
         wanted.flush()
-        command = [programs["pg_restore"], "--exit-on-error", f"--use-list={wanted.name}"]
-        if not owners:
-            command += ["--no-owner", "--no-privileges"]
+        run = _Run(stack, programs, access, wanted.fileno(), _Given(dump), progress)
+        options = [] if owners else ["--no-owner", "--no-privileges"]
         if drops is not None:
-            command += ["--clean", "--if-exists"]  # for what has no name that could be looked up
+            options += ["--clean", "--if-exists"]  # for what has no name that could be looked up
         if drops is not None or server < KNOWS_TIMEOUT <= programs.major:
-            without = _TIMEOUT if server < KNOWS_TIMEOUT else b""
-            _through_psql(stack, command, programs, access, dump, drops or (), without, progress)
+            run.through_psql(options, drops or (), without=_TIMEOUT if server < KNOWS_TIMEOUT else b"")
         else:
-            _directly(stack, command, access, dump, progress)
+            run.directly(options)
 
 
-def _directly(
-    stack: ExitStack, command: list[str], access: Login, dump: Iterable[Buffer], progress: Callable[[int], None]
-) -> None:
-    command += ["--single-transaction", "--no-password", f"--dbname={access.conninfo}"]
-    program = Program(command, access.environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    stack.callback(program.close)  # kills it if this fails, and the server forgets the transaction
-    given = _Given(dump)
-    for _ in _written(program, given):
-        progress(given.bytes)
-    _close_input(program)
-    _require_success(program, lambda: progress(given.bytes))
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One restore; what it starts is stopped with `stack`. `wanted` is a descriptor of the list of entries."""
 
+    stack: ExitStack
+    programs: Programs
+    access: Login
+    wanted: int
+    given: _Given
+    progress: Callable[[int], None]
 
-def _through_psql(
-    stack: ExitStack,
-    command: list[str],
-    programs: Programs,
-    access: Login,
-    dump: Iterable[Buffer],
-    before: Sequence[str],
-    without: bytes,
-    progress: Callable[[int], None],
-) -> None:
-    """As commands, after some of ours, and without one that an older server does not know.
+    def directly(self, options: Sequence[str]) -> None:
+        """By pg_restore alone."""
+        program = self._pg_restore(
+            [*options, "--single-transaction", "--no-password", f"--dbname={self.access.conninfo}"], subprocess.DEVNULL
+        )
+        for _ in _written(program, self.given):
+            self._tick()
+        _close_input(program)
+        _require_success(program, self._tick)
 
-    pg_restore drops by the shape that objects had when they were dumped, and fails where it is another by now. COMMIT
-    is sent last, when pg_restore has ended well: whatever ends before, ends without it.
-    """
-    psql = Program(
-        [programs["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password", f"--dbname={access.conninfo}"],
-        access.environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
-    stack.callback(psql.close)
-    program = Program([*command, "--file=-"], access.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    stack.callback(program.close)
-    assert program.process.stdout is not None
-    given, failure, wants_more = _Given(dump), list[BaseException](), True
+    def through_psql(self, options: Sequence[str], before: Sequence[str], *, without: bytes) -> None:
+        """As commands, after some of ours, and without one that an older server does not know.
 
-    def feed() -> None:
+        pg_restore drops by the shape that objects had when they were dumped, and fails where it is another by now.
+        COMMIT is sent last, when pg_restore has ended well: whatever ends before, ends without it.
+        """
+        psql, program = self._psql(), self._pg_restore([*options, "--file=-"], subprocess.PIPE)
+        assert program.process.stdout is not None
+        failure: list[BaseException] = []
+        feeding = Thread(target=self._feed, args=(program, failure), name="pg_restore", daemon=True)
+        feeding.start()
+        wants_more = True
         try:
-            for _ in _written(program, given):
+            ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in _beginning(before)]
+            for taken in _written(psql, chain(ours, _output(program, without))):
+                wants_more = taken
+                self._tick()
+        finally:
+            program.process.stdout.close()  # what psql does not want, pg_restore need not write
+            feeding.join()
+        if wants_more and failure:
+            raise failure[0]
+        if wants_more:
+            _require_success(program, self._tick)
+            for _ in _written(psql, [b"COMMIT;\n"]):
+                self._tick()
+        _close_input(psql)
+        _require_success(psql, self._tick)
+
+    def _pg_restore(self, options: Sequence[str], output: int) -> Program:
+        """Started; killed if the restore fails, after which the server forgets its transaction."""
+        command = [
+            self.programs["pg_restore"],
+            "--exit-on-error",
+            f"--use-list=/proc/self/fd/{self.wanted}",
+            *options,
+        ]
+        program = Program(command, self.access.environ, stdin=subprocess.PIPE, stdout=output, pass_fds=[self.wanted])
+        self.stack.callback(program.close)
+        return program
+
+    def _psql(self) -> Program:
+        command = [self.programs["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password"]
+        psql = Program(
+            [*command, f"--dbname={self.access.conninfo}"],
+            self.access.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        self.stack.callback(psql.close)
+        return psql
+
+    def _feed(self, program: Program, failure: list[BaseException]) -> None:
+        try:
+            for _ in _written(program, self.given):
                 pass
             _close_input(program)
         except BaseException as error:  # noqa: BLE001 - handed over
             failure.append(error)
             program.process.kill()
 
-    feeding = Thread(target=feed, name="pg_restore", daemon=True)
-    feeding.start()
-    try:
-        ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in _beginning(before)]
-        for taken in _written(psql, chain(ours, _output(program, without))):
-            wants_more = taken
-            progress(given.bytes)
-    finally:
-        program.process.stdout.close()  # what psql does not want, pg_restore need not write
-        feeding.join()
-    if wants_more and failure:
-        raise failure[0]
-    if wants_more:
-        _require_success(program, lambda: progress(given.bytes))
-        for _ in _written(psql, [b"COMMIT;\n"]):
-            progress(given.bytes)
-    _close_input(psql)
-    _require_success(psql, lambda: progress(given.bytes))
+    def _tick(self) -> None:
+        self.progress(self.given.bytes)
 
 
 class _Given:
@@ -223,6 +239,7 @@ def _refused(failure: BackstayError, said: str) -> BackstayError:
             hint="restore into an empty database, or give --conflict overwrite",
         )
     hints = {
+        'role "': "create the role first: globals.sql of the snapshot has the command",
         "depend": "something else relies on what would be replaced: drop it, or restore into another database",
         "must be able to SET ROLE": "restore as a role that may give objects to their owners, or with --no-owner",
         "must be owner": "restore as the owner or a superuser, or with --no-owner",

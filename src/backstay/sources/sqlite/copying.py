@@ -70,16 +70,29 @@ class _Scratch:
     """A directory of this process alone. One that a killed process left behind is removed by the next."""
 
     def __init__(self, above: Path) -> None:
+        above.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_leftovers(above)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock = -1
+        while self._lock < 0:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
+            self._lock = _locked(self.path)
 
     def clear(self) -> None:
         fd, self._lock = self._lock, -1
         if fd >= 0:
             shutil.rmtree(self.path)
             os.close(fd)
+
+
+def _locked(place: Path) -> int:
+    """The lock on a directory that was just made; -1 if another process took it for a leftover before that."""
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    return fd
 
 
 def _remove_leftovers(above: Path) -> None:

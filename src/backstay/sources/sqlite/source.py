@@ -36,7 +36,7 @@ def sqlite_source(path: bytes, *, scratch: Path, patience_s: float = PATIENCE_S)
 def _page_size(path: bytes, patience_s: float) -> int:
     """Bytes in one page; also the proof that this is a database that can be read."""
     with opened(path, "ro", patience_s=patience_s) as connection:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return int(connection.execute("PRAGMA page_size").fetchone()[0])
 
 

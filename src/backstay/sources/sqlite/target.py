@@ -47,7 +47,7 @@ def settle(path: bytes) -> None:
         try:
             with opened(path, "rw", patience_s=0) as connection:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except SourceRefused as error:
             raise _in_use(path, error.cause) from error
