@@ -6,6 +6,7 @@ The dump is not compressed: a second one then stores only what changed, which is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -15,6 +16,7 @@ from backstay.core.clock import Clock
 from backstay.errors import NotFound
 from backstay.sources.generated import PRIVATE_FILE, BytesReader, GeneratedFile, GeneratedSource, made_node
 from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.encodings import codec_of
 from backstay.sources.postgres.login import Login, login
 from backstay.sources.postgres.programs import Programs, programs_for
 from backstay.sources.postgres.running import ProgramReader
@@ -75,11 +77,12 @@ def dump_source(
         return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
 
     told = json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+    dumping = _dump_command(programs, access, schemas, codec_of(encoding))
     roles = _globals_command(programs, access, database, passwords=with_passwords)
     files = [
         made(FACTS, partial(BytesReader, told), len(told)),
         made(GLOBALS, partial(ProgramReader, roles, access.environ, warn)),
-        made(DUMP, partial(ProgramReader, _dump_command(programs, access, schemas), access.environ, warn), size),
+        made(DUMP, partial(ProgramReader, dumping, access.environ, warn), size),
     ]
     return GeneratedSource(KIND, [place], files)
 
@@ -94,12 +97,13 @@ def _require(schemas: Sequence[str], there: Sequence[str], database: str) -> Non
             )
 
 
-def _dump_command(programs: Programs, access: Login, schemas: Sequence[str]) -> list[str]:
+def _dump_command(programs: Programs, access: Login, schemas: Sequence[str], codec: str) -> list[str]:
     command = [programs["pg_dump"], "--format=custom", "--compress=0", "--no-password", "--strict-names"]
     command.append(f"--lock-wait-timeout={LOCK_WAIT_MS}")
     for schema in schemas:
         quoted = schema.replace('"', '""')
-        command.append(f'--schema="{quoted}"')  # quoted, for else it is a pattern, and lower case
+        # Quoted, for else it is a pattern, and lower case; in the encoding of the database, which the dump has too.
+        command.append(os.fsdecode(f'--schema="{quoted}"'.encode(codec, "surrogateescape")))
     return [*command, f"--dbname={access.conninfo}"]
 
 
