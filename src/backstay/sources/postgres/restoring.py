@@ -179,6 +179,7 @@ def _beginning(drops: Sequence[str]) -> Iterator[str]:
     """The commands before those of pg_restore."""
     yield "BEGIN"
     if drops:
+        yield "SET LOCAL client_encoding = 'UTF8'"
         yield "SET LOCAL standard_conforming_strings = on"
         yield "SET LOCAL client_min_messages = warning"
         yield f"DO {_literal(_DROP_ALL.format(', '.join(map(_literal, drops))))}"
