@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
 from tests.postgres.receivers import Archive
-from tests.postgres.servers import Server
+from tests.postgres.servers import Server, open_place
 
 
 class StartServer(Protocol):
@@ -27,10 +26,9 @@ class StartServer(Protocol):
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory for servers. Those that pytest makes are for their owner alone, and servers do not run as root."""
-    with tempfile.TemporaryDirectory(prefix="backstay-pg-", ignore_cleanup_errors=True) as made:
-        Path(made).chmod(0o755)
-        yield Path(made) / "servers"
+    """A directory for servers."""
+    with open_place() as place:
+        yield place
 
 
 @pytest.fixture

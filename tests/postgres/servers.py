@@ -135,10 +135,18 @@ class Server:
 
 
 @contextmanager
+def open_place() -> Iterator[Path]:
+    """A directory for servers, which do not run as root. Those of pytest are for their owner alone."""
+    with tempfile.TemporaryDirectory(prefix="backstay-tests-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o755)
+        yield Path(made) / "servers"
+
+
+@contextmanager
 def running_server(*, version: int = 18) -> Iterator[Server]:
-    """A cluster for several tests, in a place that pytest does not close to others when it is started once more."""
-    with tempfile.TemporaryDirectory(prefix="backstay-tests-", ignore_cleanup_errors=True) as place:
-        server = Server(Path(place) / "servers", version=version)
+    """A cluster for several tests."""
+    with open_place() as place:
+        server = Server(place, version=version)
         try:
             yield server.create()
         finally:
