@@ -54,6 +54,8 @@ def test_a_second_dump_stores_what_changed_and_restores_everything(
 ) -> None:
     server = start_server(version=version)
     url = new_database(server, "shop", SHOP)
+    more = "select 1 + i % 1000, i, md5((7 * i)::text) from generate_series(1, 120000) i"  # many chunks, however cut
+    server.sql(f"insert into a.orders(customer, pieces, note) {more}", "shop")
     first = dump(repository, url)
     server.sql("update a.orders set note = 'changed' where id = 20000", "shop")
     second = dump(repository, url)
