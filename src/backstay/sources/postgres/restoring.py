@@ -15,12 +15,11 @@ from backstay.errors import BackstayError, RestoreConflict, RestoreFailed
 from backstay.sources.postgres.archive import Entry
 from backstay.sources.postgres.login import Login
 from backstay.sources.postgres.programs import Programs
-from backstay.sources.postgres.running import Program
+from backstay.sources.program import Program
 
 KNOWS_TIMEOUT: Final = 17  # the version since which servers know what pg_restore sets first
 _TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
 _BLOCK: Final = 1 << 20
-_TICK_S: Final = 0.2
 
 
 def run_pg_restore(
@@ -61,9 +60,9 @@ def _directly(
     program = Program(command, access.environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     stack.callback(program.close)  # kills it if this fails, and the server forgets the transaction
     given = _Given(dump)
-    for _ in _written(program, given):
+    for _ in program.written(given):
         progress(given.bytes)
-    _close_input(program)
+    program.close_input()
     _require_success(program, lambda: progress(given.bytes))
 
 
@@ -92,9 +91,9 @@ def _through_psql(
 
     def feed() -> None:
         try:
-            for _ in _written(program, given):
+            for _ in program.written(given):
                 pass
-            _close_input(program)
+            program.close_input()
         except BaseException as error:  # noqa: BLE001 - handed over
             failure.append(error)
             program.process.kill()
@@ -102,7 +101,7 @@ def _through_psql(
     feeding = Thread(target=feed, name="pg_restore", daemon=True)
     feeding.start()
     try:
-        for _ in _written(psql, chain([b"BEGIN;\n"], _without_timeout(program))):
+        for _ in psql.written(chain([b"BEGIN;\n"], _without_timeout(program))):
             progress(given.bytes)
     finally:
         if psql.process.poll() is not None:
@@ -112,9 +111,9 @@ def _through_psql(
         raise failure[0]
     if psql.process.poll() is None:
         _require_success(program, lambda: progress(given.bytes))
-        for _ in _written(psql, iter([b"COMMIT;\n"])):
+        for _ in psql.written(iter([b"COMMIT;\n"])):
             progress(given.bytes)
-    _close_input(psql)
+    psql.close_input()
     _require_success(psql, lambda: progress(given.bytes))
 
 
@@ -147,29 +146,9 @@ def _without_timeout(program: Program) -> Iterator[bytes]:
         yield head
 
 
-def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[None]:
-    """Write piece after piece, until there are no more or the program wants no more."""
-    assert program.process.stdin is not None
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            try:
-                left = left[program.process.stdin.write(left) or 0 :]
-            except BrokenPipeError:
-                return  # it has all that it needs, or has failed: its status tells
-        yield
-
-
-def _close_input(program: Program) -> None:
-    assert program.process.stdin is not None
-    program.process.stdin.close()
-
-
 def _require_success(program: Program, tick: Callable[[], None]) -> None:
     """Wait for the end, as long as indexes take; `tick` may end it before."""
-    while (status := program.wait(_TICK_S)) is None:
-        tick()
-    if status:
+    if status := program.ended(tick):
         raise _refused(program.failure(status), program.said())
 
 
