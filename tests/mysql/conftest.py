@@ -10,6 +10,8 @@ import pytest
 
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
+from tests.cli.conftest import account as account
+from tests.cli.conftest import saved as saved
 from tests.mysql.servers import Server
 from tests.operations.copies import SECRET
 

@@ -99,6 +99,12 @@ class Server:
             [*command, "--default-character-set=utf8mb4"], input=commands, capture_output=True, text=True
         )
 
+    def kill_others(self) -> None:
+        """End all sessions but the one that does it."""
+        others = "SELECT id FROM information_schema.processlist WHERE command <> 'Daemon' AND id <> connection_id()"
+        for ident in self.sql(others).splitlines():
+            self.sql(f"KILL {ident}")
+
     def clear(self) -> None:
         """Drop all databases and accounts that a test made."""
         names = self.sql(f"select schema_name from information_schema.schemata where schema_name not in {_SYSTEM}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backstay.codec.compression import Buffer
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
@@ -20,7 +21,7 @@ from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import find_node
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.dump import ALL, FACTS, KIND, ONE, STATEMENT
-from backstay.sources.mysql.restoring import run_client
+from backstay.sources.mysql.restoring import renamed, run_client
 from backstay.sources.mysql.server import Server, quoted
 
 _NAMED: Final = 5  # in a message
@@ -29,7 +30,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MysqlPlan:
-    """What a restore would do: `databases` is where to, `conflicts` what lies there already.
+    """What a restore would do: `dumped` is of what, `databases` where to, `conflicts` what lies there already.
 
     `objects` counts the tables and views of the dump, `bytes` is its size. `into` is the one database of a dump that
     names none, and `create` the statement that makes it, if it is not there.
@@ -37,6 +38,7 @@ class MysqlPlan:
 
     snapshot: str
     target: str
+    dumped: tuple[str, ...]
     databases: tuple[str, ...]
     objects: int
     bytes: int
@@ -91,6 +93,7 @@ def plan_mysql_restore(
     return MysqlPlan(
         snapshot=manifest.id,
         target=server.place,
+        dumped=tuple(database["name"] for database in dumped),
         databases=databases,
         objects=sum(database["tables"] for database in dumped),
         bytes=node.size,
@@ -125,10 +128,13 @@ def run_mysql_restore(
     events(Started(operation="restore", total_bytes=plan.bytes))
     if plan.create is not None:
         plan.server.query(plan.create)
+    dump: Iterable[Buffer] = read_content(plan.node.content or EMPTY, repository.reader)
+    if plan.into is not None and plan.into != plan.dumped[0]:
+        dump = renamed(dump, plan.dumped[0], plan.into)
     run_client(
         plan.server,
         plan.into,
-        read_content(plan.node.content or EMPTY, repository.reader),
+        dump,
         progress=lambda done: events(Progress(files=0, bytes=done, current=plan.database)),
     )
     events(Finished(operation="restore"))

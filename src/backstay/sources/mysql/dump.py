@@ -47,7 +47,7 @@ _COMPLETED: Final = b"\n-- Dump completed"
 
 
 def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Callable[[str], None]) -> GeneratedSource:
-    """The source of one database, or of all but the system's own. `warn` is told what the dump cannot keep still.
+    """The source of one database, or of all but the system's own. `warn` is told what the dump lacks.
 
     Raises SourceUnreachable, SourceRefused, VersionUnsupported, NotFound for a database, InvalidRequest.
     """
@@ -62,7 +62,7 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
             hint="check the address and what the user may read",
         )
     names = [database.name for database in databases]
-    _warn_of_unsteady(server, names, warn)
+    _warn(server, names, warn)
     program = dumper(environ, mariadb=server.is_mariadb)
     dump = _Dump(program, _command(program, server, names, one=bool(one)), server.environ, warn, logged=server.logs)
     now = clock.now_ns()
@@ -86,13 +86,18 @@ def _command(program: Program, server: Server, names: Sequence[str], *, one: boo
     command += ["--comments", "--no-tablespaces"]  # which tell the moment; which ask for rights and are of NDB only
     command.append(f"--net-buffer-length={STATEMENT}")
     if server.logs:
-        says_source = not program.is_mariadb and program.version >= _SAYS_SOURCE
-        command.append("--source-data=2" if says_source else "--master-data=2")
+        command.append(position_option(program))
     if not program.is_mariadb:
         command.append("--set-gtid-purged=OFF")  # else a restore asks for rights that few have
     if not one:
         command.append("--databases")
     return [*command, "--", *names]
+
+
+def position_option(program: Program) -> str:
+    """What makes a dump program tell the position, in a comment."""
+    says_source = not program.is_mariadb and program.version >= _SAYS_SOURCE
+    return "--source-data=2" if says_source else "--master-data=2"
 
 
 class _Dump:
@@ -136,17 +141,24 @@ class _Dump:
         return self._moment
 
     def _told(self) -> dict[str, str]:
-        position = _POSITION.search(self._head)
-        if position is None:
+        found = position_in(self._head)
+        if not found:
             raise DumpFailed(
                 f"{self._program.path} does not tell the position in the binary log",
                 cause="the head of the dump lacks it",
                 hint="check that its options are not changed by an option file such as ~/.my.cnf",
             )
-        found = {"binlog_file": position[1].decode(errors="replace"), "binlog_position": position[2].decode()}
         if gtids := _GTID.findall(self._tail):
             found["gtid_position"] = gtids[-1].decode(errors="replace")
         return found
+
+
+def position_in(head: bytes) -> dict[str, str]:
+    """The position in the binary log that the head of a dump tells; empty if it tells none."""
+    found = _POSITION.search(head)
+    if found is None:
+        return {}
+    return {"binlog_file": found[1].decode(errors="replace"), "binlog_position": found[2].decode()}
 
 
 class _Watched:
@@ -203,11 +215,15 @@ def _facts(server: Server, databases: Sequence[Database], program: Program, dump
     return BytesReader(json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n")
 
 
-def _warn_of_unsteady(server: Server, names: Sequence[str], warn: Callable[[str], None]) -> None:
-    found = server.outside_transactions(names)
-    if found:
-        more = ", …" if len(found) > _NAMED else ""
+def _warn(server: Server, names: Sequence[str], warn: Callable[[str], None]) -> None:
+    if found := server.outside_transactions(names):
         warn(
-            f"what is written meanwhile into tables without transactions may be missing in the dump, or half of it: "
-            f"{', '.join(found[:_NAMED])}{more}"
+            "what is written meanwhile into tables without transactions may be missing in the dump, or half of it: "
+            + _few(found)
         )
+    if found := server.versioned(names):
+        warn(f"of system-versioned tables the present rows are dumped, without their history: {_few(found)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

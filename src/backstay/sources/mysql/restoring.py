@@ -14,7 +14,7 @@ from typing import Final
 
 from backstay.codec.compression import Buffer
 from backstay.errors import BackstayError, RestoreFailed
-from backstay.sources.mysql.server import CHARSET, Server
+from backstay.sources.mysql.server import CHARSET, Server, quoted
 from backstay.sources.program import Program
 
 _SANDBOX: Final = b"/*M!999999"  # first line of MariaDB's dumps: its client then runs no shell commands
@@ -61,6 +61,22 @@ def _without_sandbox(dump: Iterable[Buffer]) -> Iterator[Buffer]:
     if head.startswith(_SANDBOX):
         head = head.partition(b"\n")[2]
     return chain([head], pieces)
+
+
+def renamed(dump: Iterable[Buffer], old: str, new: str) -> Iterator[Buffer]:
+    """A dump of one database for another one.
+
+    A dump names its database nowhere but around routines, triggers and events that were made when it had another
+    character set: there it would alter the database that it was made of, or fail.
+    """
+    line = b"\nALTER DATABASE %s CHARACTER SET " % quoted(old).encode()
+    instead = b"\nALTER DATABASE %s CHARACTER SET " % quoted(new).encode()
+    held, kept = b"", len(line) - 1  # the beginning of such a line may lie at the end of a piece
+    for piece in dump:
+        held = (held + piece).replace(line, instead)
+        yield held[:-kept]
+        held = held[-kept:]
+    yield held
 
 
 def _refused(failure: BackstayError) -> RestoreFailed:

@@ -30,7 +30,10 @@ _HELD: Final = """
 _OUTSIDE: Final = """
     SELECT table_schema, table_name, t.engine FROM information_schema.tables t
     JOIN information_schema.engines e ON e.engine = t.engine
-    WHERE table_type = 'BASE TABLE' AND coalesce(transactions, 'NO') <> 'YES' ORDER BY 1, 2"""
+    WHERE coalesce(transactions, 'NO') <> 'YES' ORDER BY 1, 2"""
+_VERSIONED: Final = """
+    SELECT table_schema, table_name FROM information_schema.tables
+    WHERE table_type = 'SYSTEM VERSIONED' ORDER BY 1, 2"""
 _OBJECTS: Final = (  # not one UNION: the collations of these columns differ
     "SELECT table_schema, table_name, replace(table_type, 'BASE ', '') FROM information_schema.tables ORDER BY 1, 2",
     "SELECT routine_schema, routine_name, routine_type FROM information_schema.routines ORDER BY 1, 2",
@@ -121,6 +124,10 @@ class Server:
     def outside_transactions(self, databases: Sequence[str]) -> list[str]:
         """Tables whose engine knows no transactions, as `database.table (engine)`. Raises as `query` does."""
         return [f"{schema}.{table} ({engine})" for schema, table, engine in self.query(_OUTSIDE) if schema in databases]
+
+    def versioned(self, databases: Sequence[str]) -> list[str]:
+        """Tables that keep what their rows were, as `database.table`. Raises as `query` does."""
+        return [f"{schema}.{table}" for schema, table in self.query(_VERSIONED) if schema in databases]
 
     def objects(self, databases: Sequence[str]) -> list[str]:
         """Tables, views, routines and events, as `table database.name`. Raises as `query` does."""
