@@ -89,7 +89,7 @@ def plan_mysql_restore(
     else:
         into, databases = None, tuple(database["name"] for database in dumped)
     server = Server(address, environ)
-    missing = into is not None and into not in server.databases()
+    missing = into is not None and not server.has(into)
     return MysqlPlan(
         snapshot=manifest.id,
         target=server.place,

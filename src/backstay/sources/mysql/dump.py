@@ -43,6 +43,9 @@ _POSITION: Final = re.compile(
     re.MULTILINE,
 )
 _GTID: Final = re.compile(rb"^-- SET GLOBAL gtid_slave_pos='([^'\n]*)';", re.MULTILINE)
+_LOST: Final = (
+    "look into the server's log, and run the same backup again; if the store was slow, raise net_write_timeout first"
+)
 _COMPLETED: Final = b"\n-- Dump completed"
 
 
@@ -53,8 +56,8 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
     """
     address = parse_address(url)
     server = Server(address, environ)
-    one = address.database
-    databases = [server.database(one)] if one else list(server.databases().values())
+    databases = [server.database(address.database)] if address.database else list(server.databases().values())
+    one = databases[0].name if address.database else None
     if not databases:
         raise NotFound(
             f"there is no database at {address.name}",
@@ -186,12 +189,15 @@ class _Watched:
 def _explained(error: BackstayError) -> BackstayError:
     hints = {
         "Table definition has changed": "a table was altered meanwhile: run the same backup again",
+        "Lost connection": _LOST,
+        "gone away": "run the same backup again when the server is back",
         "references invalid table": "mend or drop the view that it names: it cannot be read by anybody",
         "insufficient privileges": "the user needs SELECT on mysql.proc (MariaDB) or SHOW_ROUTINE (MySQL)",
         "Access denied": "the user needs SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on what is dumped, and "
         "REPLICATION CLIENT (BINLOG MONITOR) and RELOAD for the position in the binary log",
     }
-    hint = next((text for sign, text in hints.items() if sign in error.cause), error.hint)
+    silent = ": " not in error.cause  # as these programs are when the connection is lost between two tables
+    hint = next((text for sign, text in hints.items() if sign in error.cause), _LOST if silent else error.hint)
     return DumpFailed(error.title, cause=error.cause, hint=hint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,6 +84,15 @@ class Server:
         """Whether it writes a binary log."""
         return self.facts.get("log_bin") == "ON"
 
+    def same(self, names: Iterable[str]) -> frozenset[str]:
+        """Names of databases in the form in which this server takes two for the same."""
+        exact = self.facts.get("lower_case_table_names", "0") == "0"
+        return frozenset(name if exact else name.lower() for name in names)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a database of this name. Raises as `query` does."""
+        return self.same([name]) <= self.same(self.databases())
+
     def query(self, sql: str) -> list[list[str]]:
         """The rows of one statement, as text. Raises SourceRefused, SourceUnreachable, VersionUnsupported."""
         command = [self._client.path, *self.address.arguments, CHARSET, f"--connect-timeout={CONNECT_TIMEOUT_S}"]
@@ -113,26 +122,33 @@ class Server:
     def database(self, name: str) -> Database:
         """One of them. Raises NotFound, and as `query` does."""
         there = self.databases()
-        if name not in there:
+        found = next((database for database in there if self.same([database]) == self.same([name])), None)
+        if found is None:
             raise NotFound(
                 f"there is no database {name!r} at {self.address.name}",
                 cause=f"the user sees {', '.join(there) or 'none'}",
                 hint="check the name and what the user may read; upper and lower case differ on most servers",
             )
-        return there[name]
+        return there[found]
 
     def outside_transactions(self, databases: Sequence[str]) -> list[str]:
         """Tables whose engine knows no transactions, as `database.table (engine)`. Raises as `query` does."""
-        return [f"{schema}.{table} ({engine})" for schema, table, engine in self.query(_OUTSIDE) if schema in databases]
+        rows = self._rows_of(databases, _OUTSIDE)
+        return [f"{schema}.{table} ({engine})" for schema, table, engine in rows]
 
     def versioned(self, databases: Sequence[str]) -> list[str]:
         """Tables that keep what their rows were, as `database.table`. Raises as `query` does."""
-        return [f"{schema}.{table}" for schema, table in self.query(_VERSIONED) if schema in databases]
+        return [f"{schema}.{table}" for schema, table in self._rows_of(databases, _VERSIONED)]
 
     def objects(self, databases: Sequence[str]) -> list[str]:
         """Tables, views, routines and events, as `table database.name`. Raises as `query` does."""
-        rows = [row for sql in _OBJECTS for row in self.query(sql)]
-        return [f"{kind.lower()} {schema}.{name}" for schema, name, kind in rows if schema in databases]
+        rows = [row for sql in _OBJECTS for row in self._rows_of(databases, sql)]
+        return [f"{kind.lower()} {schema}.{name}" for schema, name, kind in rows]
+
+    def _rows_of(self, databases: Sequence[str], sql: str) -> list[list[str]]:
+        """The rows whose first value is the name of one of these databases."""
+        wanted = self.same(databases)
+        return [row for row in self.query(sql) if self.same(row[:1]) <= wanted]
 
     def client(self) -> Program:
         """The program that a restore goes through. Raises VersionUnsupported."""
