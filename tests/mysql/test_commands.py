@@ -39,7 +39,7 @@ def test_a_dry_run_dumps_nothing(server: Server, saved: Account) -> None:
     saved.environ["PATH"] = os.environ["PATH"]
     server.sql("CREATE DATABASE shop; CREATE TABLE shop.item (i INT)")
     told = saved.json("backup", "--source", server.url, "--dry-run")
-    assert (told["snapshot"], told["files"]) == (None, 2)
+    assert (told["snapshot"], told["files"]) == (None, 3)
 
 
 def test_what_does_not_go_with_such_an_address_is_refused(server: Server, saved: Account, tmp_path: Path) -> None:

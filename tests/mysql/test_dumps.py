@@ -208,6 +208,23 @@ def test_all_databases_come_back_under_their_names(server: Server, repository: R
         restore(repository, manifest, server.url + "shop")
 
 
+def test_a_dump_of_all_databases_has_the_accounts_that_the_user_may_read(
+    server: Server, repository: Repository
+) -> None:
+    server.sql("CREATE DATABASE shop; CREATE TABLE shop.item (i INT); CREATE USER test@'127.0.0.1'")
+    server.sql("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON shop.* TO test@'127.0.0.1'")
+    manifest, result = backup(repository, server.url)
+    assert result.files == 3
+    accounts = stored(repository, manifest, b"accounts.sql").decode()
+    assert "GRANT SELECT, TRIGGER" in accounts or "GRANT SELECT, SHOW VIEW" in accounts
+    assert "CREATE USER `test`@`127.0.0.1`" in accounts
+    warnings: list[str] = []
+    source(server.url.replace("root", "test"), warnings)
+    assert ["accounts" in warning for warning in warnings] == [True]
+    manifest, result = backup(repository, server.url.replace("root", "test"))
+    assert (result.files, "binlog_file" in manifest.consistency) == (2, True)
+
+
 def test_a_second_dump_stores_little_more_than_what_changed(server: Server, repository: Repository) -> None:
     server.sql(SHOP + BULK)
     _, first = backup(repository, server.url + "shop")

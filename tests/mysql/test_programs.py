@@ -37,7 +37,10 @@ def install(place: Path, **programs: str) -> dict[str, str]:
 def test_a_dump_program_is_asked_for_the_position_in_its_own_words(
     tmp_path: Path, version: str, mariadb: bool, option: str
 ) -> None:
-    assert position_option(dumper(install(tmp_path, mysqldump=version), mariadb=mariadb)) == option
+    found = dumper(install(tmp_path, mysqldump=version), mariadb=mariadb)
+    assert position_option(found) == option
+    assert ".".join(map(str, found.version)) in version
+    assert len(found.version) == 3
 
 
 def test_each_server_is_dumped_by_its_own_program(tmp_path: Path) -> None:

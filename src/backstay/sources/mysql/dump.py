@@ -31,12 +31,13 @@ from backstay.sources.mysql.server import CHARSET, Database, Server
 from backstay.sources.program import ProgramReader
 
 KIND: Final = "mysql"
-ONE, ALL, FACTS = b"database.sql", b"databases.sql", b"server.json"  # read in this order: the facts come last
+ACCOUNTS, ONE, ALL, FACTS = b"accounts.sql", b"database.sql", b"databases.sql", b"server.json"  # read in this order
 STATEMENT: Final = 8 << 20  # bytes at most; servers take 16 MiB (MariaDB) or 64 MiB (MySQL) unless told otherwise
 _NAMED: Final = 5  # in a message
 _HEAD: Final = 16 << 10
 _TAIL: Final = 8 << 10
 _SAYS_SOURCE: Final = (8, 0, 26)  # the version of mysqldump from which on it does not say `master`
+_KNOWS_ACCOUNTS: Final = (10, 5)
 _POSITION: Final = re.compile(
     rb"^-- CHANGE (?:MASTER|REPLICATION SOURCE) TO (?:MASTER|SOURCE)_LOG_FILE='([^'\n]+)',"
     rb" (?:MASTER|SOURCE)_LOG_POS=(\d+);",
@@ -80,6 +81,8 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
         made(ONE if one else ALL, dump.open, sum(database.size for database in databases)),
         made(FACTS, partial(_facts, server, databases, program, dump)),
     ]
+    if not one and (command := _accounts_command(program, server, warn)):
+        files.append(made(ACCOUNTS, partial(ProgramReader, command, server.environ, warn)))
     return GeneratedSource(KIND, [place], files, consistency=partial(_consistency, server, dump))
 
 
@@ -95,6 +98,17 @@ def _command(program: Program, server: Server, names: Sequence[str], *, one: boo
     if not one:
         command.append("--databases")
     return [*command, "--", *names]
+
+
+def _accounts_command(program: Program, server: Server, warn: Callable[[str], None]) -> list[str] | None:
+    """What writes accounts and their rights as SQL; None, and a warning, where that cannot be done."""
+    if not program.is_mariadb or program.version < _KNOWS_ACCOUNTS:
+        warn("accounts and their rights are not dumped: only mariadb-dump 10.5 and newer can do that")
+        return None
+    if not server.tells_accounts():
+        warn("accounts and their rights are not dumped: the user may not read the database mysql")
+        return None
+    return [program.path, *server.address.arguments, CHARSET, "--skip-dump-date", "--system=users"]
 
 
 def position_option(program: Program) -> str:

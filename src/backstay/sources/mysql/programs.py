@@ -14,6 +14,7 @@ from backstay.errors import VersionUnsupported
 
 _CLIENTS: Final = ("mariadb", "mysql")
 _DUMPERS: Final = ("mariadb-dump", "mysqldump")
+_MARIADB_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)-MariaDB")
 _MYSQL_VERSION: Final = re.compile(r"Ver (\d+)\.(\d+)\.(\d+)")
 _PATIENCE_S: Final = 20
 _HINT: Final = "install {package}, and put its programs into PATH"
@@ -21,7 +22,7 @@ _HINT: Final = "install {package}, and put its programs into PATH"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program; `version` is that of MySQL's, and empty for MariaDB's."""
+    """One program of MariaDB or MySQL; `version` is empty if it does not tell one."""
 
     path: str
     is_mariadb: bool
@@ -73,7 +74,6 @@ def _program(path: str) -> Program | None:
     told = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         return None
-    if "MariaDB" in told:
-        return Program(path, is_mariadb=True, version=())
-    version = _MYSQL_VERSION.search(told)
-    return Program(path, is_mariadb=False, version=tuple(map(int, version.groups())) if version else ())
+    is_mariadb = "MariaDB" in told
+    version = (_MARIADB_VERSION if is_mariadb else _MYSQL_VERSION).search(told)
+    return Program(path, is_mariadb, tuple(map(int, version.groups())) if version else ())

@@ -150,6 +150,14 @@ class Server:
         wanted = self.same(databases)
         return [row for row in self.query(sql) if self.same(row[:1]) <= wanted]
 
+    def tells_accounts(self) -> bool:
+        """Whether the user may read who else has an account. Raises SourceUnreachable."""
+        try:
+            self.query("SELECT 1 FROM mysql.user LIMIT 1")
+        except SourceRefused:
+            return False
+        return True
+
     def client(self) -> Program:
         """The program that a restore goes through. Raises VersionUnsupported."""
         return client(self.environ, mariadb=self.is_mariadb)
@@ -164,6 +172,7 @@ def _failure(place: str, said: str) -> BackstayError:
     """What the client program says that could not connect, or was refused."""
     text = " ".join(said.split())
     told = _ERROR.search(text)
+    text = text[told.start() :] if told else text  # without the statement, which some clients repeat
     number, state = (int(told[1]), told[2]) if told else (0, "")
     if number in _AWAY:
         return SourceUnreachable(f"cannot connect to {place}", cause=text)
