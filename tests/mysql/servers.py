@@ -40,9 +40,12 @@ class Server:
     """One server with a directory of its own; `root` has no password."""
 
     def __init__(self, place: Path) -> None:
-        self.place, self.data, self.port = place, place / "data", free_port()
-        self.url = f"mysql://root@127.0.0.1:{self.port}/"
+        self.place, self.data, self.port = place, place / "data", 0
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/"
 
     def create(self) -> Server:
         """Make its directory."""
@@ -60,6 +63,13 @@ class Server:
     def start(self, *settings: str) -> Server:
         """Start it, with a binary log unless `settings` say otherwise, and wait until it answers."""
         settings = settings or ("--log-bin=binlog", "--binlog-format=ROW", "--server-id=7")
+        if not any(self._answers(settings) for _ in range(3)):
+            pytest.fail(f"no server: {self.log()}")
+        return self
+
+    def _answers(self, settings: tuple[str, ...]) -> bool:
+        """Start it on a free port; false if it ends, as when somebody took the port a moment before."""
+        self.port = free_port()
         where = (f"--datadir={self.data}", f"--socket={self.place / 'socket'}", f"--port={self.port}")
         with (self.place / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -68,10 +78,11 @@ class Server:
             )  # fmt: skip
         until = time.monotonic() + 60
         while self._client("select 1").returncode:
-            assert self._process.poll() is None, self.log()
+            if self._process.poll() is not None:
+                return False
             assert time.monotonic() < until, self.log()
             time.sleep(0.05)
-        return self
+        return self._process.poll() is None  # else another server has answered
 
     def stop(self) -> None:
         """End it by its process id."""
