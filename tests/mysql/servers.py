@@ -52,7 +52,12 @@ class Server:
         self.place.mkdir(parents=True)
         if AS_ROOT:
             shutil.chown(self.place, "nobody")
-        where = (f"--datadir={self.data}", "--auth-root-authentication-method=normal", "--skip-test-db")
+        where = (
+            f"--datadir={self.data}",
+            f"--tmpdir={self.place}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        )
         done = subprocess.run(
             [program("mariadb-install-db"), "--no-defaults", *where, "--skip-name-resolve", *_SMALL],
             capture_output=True, text=True, cwd="/", **as_nobody(),
@@ -70,10 +75,12 @@ class Server:
     def _answers(self, settings: tuple[str, ...]) -> bool:
         """Start it on a free port; false if it ends, as when somebody took the port a moment before."""
         self.port = free_port()
-        where = (f"--datadir={self.data}", f"--socket={self.place / 'socket'}", f"--port={self.port}")
+        # A server that starts removes what looks like forgotten tables from its directory for them, whose ever it is.
+        places = (f"--datadir={self.data}", f"--tmpdir={self.place}", f"--socket={self.place / 'socket'}")
+        where = (*places, f"--port={self.port}", "--bind-address=127.0.0.1")
         with (self.place / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program("mariadbd"), "--no-defaults", *where, "--bind-address=127.0.0.1", *_SMALL, *settings],
+                [program("mariadbd"), "--no-defaults", *where, *_SMALL, *settings],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True, **as_nobody(),
             )  # fmt: skip
         until = time.monotonic() + 60
