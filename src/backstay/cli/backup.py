@@ -51,7 +51,11 @@ def backup(
     paths: Annotated[list[str] | None, argument("PATH", "Files and directories.")] = None,
     source: Annotated[
         str | None,
-        option("URL", "What to back up instead of paths: file:PATH, sqlite:///PATH or postgresql://USER@HOST:PORT/DB."),
+        option(
+            "URL",
+            "What to back up instead of paths: file:PATH, sqlite:///PATH, postgresql://USER@HOST:PORT/DB or "
+            "mysql://USER@HOST:PORT/[DB].",
+        ),
     ] = None,
     schema: Annotated[list[str] | None, option("SCHEMA", "Of PostgreSQL only this schema; repeatable.")] = None,
     name: Annotated[str | None, option("NAME", "Name the source, to find its snapshots as latest:NAME.")] = None,
@@ -138,7 +142,7 @@ def _places(paths: list[str], source: str | None) -> list[bytes]:
     if colon and scheme != "file":
         raise InvalidRequest(
             f"cannot back up {scheme}: sources",
-            cause="this version knows file:, sqlite: and postgresql: sources",
+            cause="this version knows file:, sqlite:, postgresql: and mysql: sources",
             hint="dump it into a file and back that up",
         )
     place = rest.removeprefix("//") if colon else source

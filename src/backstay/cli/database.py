@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from backstay.repository.repository import Repository
     from backstay.sources.generated import GeneratedSource
 
-_SCHEMES = ("postgresql://", "postgres://", "sqlite:")
+_MYSQL = ("mysql://", "mariadb://")
+_SCHEMES = ("postgresql://", "postgres://", "sqlite:", *_MYSQL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.address.startswith("sqlite:")
+
+
+def is_mysql(address: str) -> bool:
+    """Whether an address is one of MySQL or MariaDB."""
+    return address.startswith(_MYSQL)
 
 
 def is_address(text: str | None) -> bool:
@@ -48,13 +54,15 @@ def asked(address: str | None, schemas: Sequence[str], *, beside: Sequence[objec
             cause="paths or patterns are given beside it",
             hint="make two backups, one of the database and one of the files",
         )
-    if schemas and found.is_sqlite:
-        raise InvalidRequest("SQLite has no schemas", cause="--schema goes with a postgresql:// source")
+    if schemas and (found.is_sqlite or is_mysql(found.address)):
+        name = "SQLite" if found.is_sqlite else "MySQL"
+        raise InvalidRequest(f"{name} has no schemas", cause="--schema goes with a postgresql:// source")
     return found
 
 
 def source(context: Context, repository: Repository, database: Database) -> GeneratedSource:
     """What reads a database. Raises what its kind of source does."""
+    from backstay.sources.mysql.dump import mysql_source
     from backstay.sources.postgres.dump import dump_source
     from backstay.sources.sqlite.database import path_of
     from backstay.sources.sqlite.source import sqlite_source
@@ -62,6 +70,8 @@ def source(context: Context, repository: Repository, database: Database) -> Gene
     if database.is_sqlite:
         scratch = repository.cache if repository.cache is not None else Path(tempfile.gettempdir())
         return sqlite_source(path_of(database.address), scratch=scratch)
+    if is_mysql(database.address):
+        return mysql_source(database.address, clock=context.clock, environ=context.environ, warn=context.warn)
     return dump_source(
         database.address, database.schemas, clock=context.clock, environ=context.environ, warn=context.warn
     )

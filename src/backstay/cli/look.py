@@ -141,6 +141,7 @@ def _info_document(manifest: Manifest, digest: str) -> dict[str, object]:
         "previous": manifest.previous,
         "packs": len(manifest.packs),
         "program": manifest.program,
+        "consistency": manifest.consistency,
         "sha256": digest,
     }
 
@@ -166,6 +167,7 @@ def _info_pairs(manifest: Manifest, digest: str) -> list[tuple[str, str]]:
         ("Unreadable", plural(stats.errors, "item") if stats.errors else ""),
         ("Needs", plural(len(manifest.packs), "pack")),
         ("Made by", manifest.program),
+        ("Shows", ", ".join(f"{key} {value}" for key, value in manifest.consistency.items())),
         ("SHA-256", digest),
     ]  # fmt: skip
 

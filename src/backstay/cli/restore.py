@@ -39,7 +39,7 @@ def restore(
         option(
             "DIR|URL",
             "Where to; absolute paths are recreated below it, :PATH is put into it. Databases also go to "
-            "postgresql://USER@HOST:PORT/DB and sqlite:///PATH.",
+            "postgresql://USER@HOST:PORT/DB, mysql://USER@HOST:PORT/[DB] and sqlite:///PATH.",
         ),
     ] = None,
     in_place: Annotated[bool, flag("Restore to the original places.", "--in-place")] = False,

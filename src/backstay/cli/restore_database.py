@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backstay.cli import database
 from backstay.cli.context import Context
 from backstay.core.names import printable
 from backstay.core.quantities import format_size, plural
@@ -14,6 +15,7 @@ from backstay.errors import InvalidRequest, RestoreConflict
 if TYPE_CHECKING:
     from backstay.operations.restore import RestoreOptions
     from backstay.operations.restore_dump import DumpPart, DumpPlan
+    from backstay.operations.restore_mysql import MysqlPlan
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 
@@ -53,11 +55,42 @@ def restore(
     """Restore into a database; the exit status."""
     if address.startswith("sqlite:"):
         return _restore_sqlite(context, repository, manifest, address, part, options, dry_run=dry_run)
+    if database.is_mysql(address):
+        return _restore_mysql(context, repository, manifest, address, part, options, dry_run=dry_run)
     from backstay.operations.restore_dump import plan_dump_restore, run_dump_restore
 
     act = plan_dump_restore if dry_run else run_dump_restore
     with context.watching() as events:
         plan = act(repository, manifest, address, part, options, environ=context.environ, events=events)
+    return _told(context, plan, options, dry_run=dry_run)
+
+
+def _restore_mysql(
+    context: Context,
+    repository: Repository,
+    manifest: Manifest,
+    address: str,
+    part: DumpPart,
+    options: RestoreOptions,
+    *,
+    dry_run: bool,
+) -> int:
+    from backstay.operations.restore_mysql import plan_mysql_restore, run_mysql_restore
+
+    if not part.is_whole or not part.owners:
+        raise InvalidRequest(
+            "a dump of MySQL is restored as a whole",
+            cause="--schema, --table or --no-owner is given",
+            hint="restore it into an empty database, and copy from there what is wanted",
+        )
+    act = plan_mysql_restore if dry_run else run_mysql_restore
+    with context.watching() as events:
+        plan = act(repository, manifest, address, options, environ=context.environ, events=events)
+    return _told(context, plan, options, dry_run=dry_run)
+
+
+def _told(context: Context, plan: DumpPlan | MysqlPlan, options: RestoreOptions, *, dry_run: bool) -> int:
+    """Tell what was done or would be; the exit status."""
     context.result(_document(plan, dry_run=dry_run), lambda: _show(context, plan, dry_run=dry_run))
     refused = dry_run and bool(plan.conflicts) and options.conflict == "fail"
     return RestoreConflict.exit_status if refused else 0
@@ -103,7 +136,7 @@ def _restore_sqlite(
     return 0
 
 
-def _document(plan: DumpPlan, *, dry_run: bool) -> dict[str, object]:
+def _document(plan: DumpPlan | MysqlPlan, *, dry_run: bool) -> dict[str, object]:
     return {
         "dry_run": dry_run,
         "snapshot": plan.snapshot,
@@ -117,11 +150,10 @@ def _document(plan: DumpPlan, *, dry_run: bool) -> dict[str, object]:
     }
 
 
-def _show(context: Context, plan: DumpPlan, *, dry_run: bool) -> None:
+def _show(context: Context, plan: DumpPlan | MysqlPlan, *, dry_run: bool) -> None:
     done = "would be restored" if dry_run else "restored"
     context.say(
-        f"{done}: {plural(plan.objects, 'object')} of snapshot {plan.snapshot} into the database {plan.database!r} "
-        f"of {plan.target}"
+        f"{done}: {plural(plan.objects, 'object')} of snapshot {plan.snapshot} into {plan.database} of {plan.target}"
     )
     if not dry_run:
         return

@@ -442,6 +442,7 @@ class _Backup:
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),
             program=f"backstay {__version__}",
+            consistency=dict(self.source.consistency()) if isinstance(self.source, GeneratedSource) else {},
         )
 
     def _result(self, manifest: Manifest) -> BackupResult:

@@ -54,6 +54,12 @@ def made_node(path: bytes, mode: int, mtime_ns: int, *, size: int = 0) -> Node:
     return Node(path.rpartition(b"/")[2], mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime_ns)
 
 
+def path_component(text: str) -> bytes:
+    """A text as one part of a path."""
+    safe = text.replace("%", "%25").replace("/", "%2F") if text.strip(".") else text.replace(".", "%2E")
+    return safe.encode("utf-8", "surrogateescape")
+
+
 def node_of(path: bytes) -> Node:
     """What a path of this machine looks like now, less its content. Raises OSError."""
     info, owners = os.lstat(path), Owners()
@@ -65,10 +71,10 @@ def node_of(path: bytes) -> Node:
 
 
 class GeneratedSource:
-    """A few generated files under absolute paths; every backup reads all of them.
+    """A few generated files under absolute paths; every backup reads all of them, in one directory by their names.
 
     `directories` says what the directories on the way look like; those it does not name are private and as old as the
-    newest file.
+    newest file. `consistency` is asked when all is read, for what the snapshot tells of the moment that it shows.
     """
 
     def __init__(
@@ -78,8 +84,10 @@ class GeneratedSource:
         files: Iterable[GeneratedFile],
         *,
         directories: Mapping[bytes, Node] | None = None,
+        consistency: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.kind = kind
+        self.consistency = consistency
         self.paths: Sequence[bytes] = tuple(paths)
         self.problems: list[Problem] = []
         self._root = _Branch()

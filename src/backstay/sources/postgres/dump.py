@@ -15,12 +15,19 @@ from typing import Final
 from backstay.codec.chunker import DUMPS
 from backstay.core.clock import Clock
 from backstay.errors import NotFound
-from backstay.sources.generated import PRIVATE_FILE, BytesReader, GeneratedFile, GeneratedSource, made_node
+from backstay.sources.generated import (
+    PRIVATE_FILE,
+    BytesReader,
+    GeneratedFile,
+    GeneratedSource,
+    made_node,
+    path_component,
+)
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.encodings import codec_of
 from backstay.sources.postgres.login import Login, login
 from backstay.sources.postgres.programs import Programs, programs_for
-from backstay.sources.postgres.running import ProgramReader
+from backstay.sources.program import ProgramReader
 
 KIND: Final = "postgresql"
 DUMP, GLOBALS, FACTS = b"database.dump", b"globals.sql", b"database.json"
@@ -151,9 +158,4 @@ def _place(access: Login, database: str, schemas: Sequence[str]) -> bytes:
     parts = [KIND, f"{access.host}:{access.port}", database]
     if schemas:
         parts.append(",".join(sorted(schemas)))
-    return b"".join(b"/" + _component(part) for part in parts)
-
-
-def _component(text: str) -> bytes:
-    safe = text.replace("%", "%25").replace("/", "%2F") if text.strip(".") else text.replace(".", "%2E")
-    return safe.encode("utf-8", "surrogateescape")
+    return b"".join(b"/" + path_component(part) for part in parts)

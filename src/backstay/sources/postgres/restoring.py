@@ -16,7 +16,7 @@ from backstay.errors import BackstayError, RestoreConflict, RestoreFailed
 from backstay.sources.postgres.archive import Entry
 from backstay.sources.postgres.login import Login
 from backstay.sources.postgres.programs import Programs
-from backstay.sources.postgres.running import Program
+from backstay.sources.program import Program
 
 KNOWS_TIMEOUT: Final = 17  # the version since which servers know what pg_restore sets first
 _TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
@@ -42,7 +42,6 @@ BEGIN
     END LOOP;
 END"""
 _BLOCK: Final = 1 << 20
-_TICK_S: Final = 0.2
 
 
 def run_pg_restore(
@@ -92,9 +91,9 @@ class _Run:
         program = self._pg_restore(
             [*options, "--single-transaction", "--no-password", f"--dbname={self.access.conninfo}"], subprocess.DEVNULL
         )
-        for _ in _written(program, self.given):
+        for _ in program.written(self.given):
             self._tick()
-        _close_input(program)
+        program.close_input()
         _require_success(program, self._tick)
 
     def through_psql(self, options: Sequence[str], before: Sequence[str], *, without: bytes) -> None:
@@ -111,7 +110,7 @@ class _Run:
         wants_more = True
         try:
             ours = [f"{line};\n".encode("utf-8", "surrogateescape") for line in _beginning(before)]
-            for taken in _written(psql, chain(ours, _output(program, without))):
+            for taken in psql.written(chain(ours, _output(program, without))):
                 wants_more = taken
                 self._tick()
         finally:
@@ -121,9 +120,9 @@ class _Run:
             raise failure[0]
         if wants_more:
             _require_success(program, self._tick)
-            for _ in _written(psql, [b"COMMIT;\n"]):
+            for _ in psql.written([b"COMMIT;\n"]):
                 self._tick()
-        _close_input(psql)
+        psql.close_input()
         _require_success(psql, self._tick)
 
     def _pg_restore(self, options: Sequence[str], output: int) -> Program:
@@ -151,9 +150,9 @@ class _Run:
 
     def _feed(self, program: Program, failure: list[BaseException]) -> None:
         try:
-            for _ in _written(program, self.given):
+            for _ in program.written(self.given):
                 pass
-            _close_input(program)
+            program.close_input()
         except BaseException as error:  # noqa: BLE001 - handed over
             failure.append(error)
             program.process.kill()
@@ -205,30 +204,9 @@ def _output(program: Program, without: bytes) -> Iterator[bytes]:
         yield head
 
 
-def _written(program: Program, pieces: Iterable[Buffer]) -> Iterator[bool]:
-    """Write piece after piece; false, once and last, when the program wants no more."""
-    assert program.process.stdin is not None
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            try:
-                left = left[program.process.stdin.write(left) or 0 :]
-            except BrokenPipeError:  # it has all that it needs, or has failed: its status tells
-                yield False
-                return
-        yield True
-
-
-def _close_input(program: Program) -> None:
-    assert program.process.stdin is not None
-    program.process.stdin.close()
-
-
 def _require_success(program: Program, tick: Callable[[], None]) -> None:
     """Wait for the end, as long as indexes take; `tick` may end it before."""
-    while (status := program.wait(_TICK_S)) is None:
-        tick()
-    if status:
+    if status := program.ended(tick):
         raise _refused(program.failure(status), program.said())
 
 

@@ -1,4 +1,4 @@
-"""A program of PostgreSQL as a stream of bytes; what it said is kept in case that it fails."""
+"""A program of a database as a stream of bytes, from it or to it; what it said is kept in case that it fails."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 from typing import IO, Any, Final
 
+from backstay.codec.compression import Buffer
 from backstay.errors import BackstayError, DumpFailed, VersionUnsupported
 
 _TOLD: Final = 4096  # last bytes of what a program said
 _LINES: Final = 6  # of it, in a message
 _PIPE: Final = 1 << 20  # bytes
 _ENDS_WITHIN_S: Final = 30.0  # after it closed its output
+_TICK_S: Final = 0.2
 
 
 class Program:
@@ -47,6 +49,30 @@ class Program:
         self._said.seek(max(0, end - _TOLD))
         lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
         return "; ".join(lines[-_LINES:])
+
+    def written(self, pieces: Iterable[Buffer]) -> Iterator[bool]:
+        """Give it piece after piece; false, once and last, when it wants no more."""
+        assert self.process.stdin is not None
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                try:
+                    left = left[self.process.stdin.write(left) or 0 :]
+                except BrokenPipeError:  # it has all that it needs, or has failed: its status tells
+                    yield False
+                    return
+            yield True
+
+    def close_input(self) -> None:
+        """Tell it that there is no more."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def ended(self, tick: Callable[[], None]) -> int:
+        """Wait for its end, however long that takes; its status. `tick`, called meanwhile, may end it before."""
+        while (status := self.wait(_TICK_S)) is None:
+            tick()
+        return status
 
     def failure(self, status: int) -> BackstayError:
         """What its end means, when it is not success."""

@@ -1,0 +1,41 @@
+"""One server for all tests of a process; each test finds it empty."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.repository.repository import Repository
+from backstay.storage.memory import MemoryStorage
+from tests.cli.conftest import account as account
+from tests.cli.conftest import saved as saved
+from tests.mysql.servers import Server
+from tests.operations.copies import SECRET
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    # Directories that pytest makes are for their owner alone, and servers do not run as root.
+    with tempfile.TemporaryDirectory(prefix="backstay-mysql-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o755)
+        server = Server(Path(made) / "server")
+        try:
+            yield server.create().start()
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """A server without databases."""
+    running.clear()
+    return running
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with Repository.create(MemoryStorage(), SECRET) as repository:
+        yield repository
