@@ -51,11 +51,13 @@ def test_a_recovery_that_fails_is_told_with_the_log(
     repository: Repository, server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(repository, server)
-    broken = scratch_server._SETTINGS + "max_connections = 'nonsense'\n"
-    monkeypatch.setattr(scratch_server, "_SETTINGS", broken)
+    given = scratch_server.ScratchServer._settings
+    monkeypatch.setattr(
+        scratch_server.ScratchServer, "_settings", lambda it: {**given(it), "max_connections": "nonsense"}
+    )
     with pytest.raises(RecoveryFailed) as caught:
         rehearse_cluster(repository, plan, options(place))
-    assert "max_connections" in caught.value.hint
+    assert "max_connections" in f"{caught.value.cause} {caught.value.hint}"
     assert not (place / "scratch").exists()
 
 

@@ -78,6 +78,9 @@ def pg_restore(
     tablespaces: Annotated[
         Path | None, option("DIR", "Where tablespaces go, each by its oid; DIR.tablespaces if not given.")
     ] = None,
+    port: Annotated[
+        int | None, option("N", "Where the server will listen, if not as before.", min=1, max=65535)
+    ] = None,
     parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
     start: Annotated[bool, flag("Start a server there and wait until it has recovered.", "--start")] = False,
     programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
@@ -101,7 +104,13 @@ def pg_restore(
         found = programs_of(plan, programs, context.environ) if start else None  # before anything is written
         with context.watching() as events:
             result = restore_cluster(
-                repository, plan, to.absolute(), tablespaces=tablespaces, parallel=parallel, events=events
+                repository,
+                plan,
+                to.absolute(),
+                tablespaces=tablespaces,
+                port=port,
+                parallel=parallel,
+                events=events,
             )
             if found is not None:
                 start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
@@ -265,11 +274,14 @@ def pg_verify(
             f"restored in {format_duration(result.restore_s)}, recovered to {result.recovered_lsn} "
             f"in {format_duration(result.recovery_s)}"
         )
-        context.say(f"{_mark(result.amcheck != 'failed')} indexes: {result.amcheck}")
+        if result.amcheck != "not there":
+            context.say(f"{_mark(result.amcheck == 'ok')} indexes: {result.amcheck}")
         for assertion in result.assertions:
             context.say(f"{_mark(assertion.ok)} {assertion.sql}: {assertion.value}")
 
-    if result.amcheck == "failed":
+    if result.amcheck == "not there":
+        context.warn(f"no index was checked: amcheck is not installed there ({result.amcheck_output})")
+    elif result.amcheck == "failed":
         context.warn(f"pg_amcheck: {result.amcheck_output}")
     context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
     return 0 if result.ok else CorruptedBackup.exit_status

@@ -40,10 +40,15 @@ from backstay.sources.postgres.base_backup import (
 )
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
+from backstay.sources.postgres.receiver import read_history
 
 MANIFEST: Final = b"backup_manifest"  # as the server sent it: what the next incremental backup begins with
 CHECKPOINT_S: Final = 10.0
 PROGRESS_EVERY_S: Final = 0.2
+_NO_SETTINGS: Final = (
+    "the server's postgresql.conf does not lie in its data directory and is not part of the backup: "
+    "back up its directory as files, because a restored server needs it"
+)
 _CHUNKER: Final = ChunkerInfo("fixed", CHUNK, CHUNK, CHUNK)
 
 
@@ -148,6 +153,8 @@ class _ClusterBackup:
                     wal.fetch(received.start, received.stop)
                 stop_time = self._server_time()
                 files.add(MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
+                if DATA + b"/postgresql.conf" not in files.nodes:
+                    self.events(Warned(message=_NO_SETTINGS))
                 files.own_directories()
                 tree = NodeTree(files.nodes, mtime_ns=ns_from_datetime(stop_time))
                 root, stat_stream, totals = tree.write(self.repository, self.writer)
@@ -227,7 +234,18 @@ class _ClusterBackup:
         for base in base_backups(self.repository, self.options.name, on_damage=_left_out):
             require_cluster(self.options.name, base.system, cluster.system_id)
         self.repository.wal.bind(self.options.name, cluster.system_id, self.clock)
+        self._store_histories(cluster)
         return cluster
+
+    def _store_histories(self, cluster: _Cluster) -> None:
+        """From where the server's timelines came: without that no recovery finds its way along them.
+
+        A history that is stored already and is another one belongs to another server. Raises WalConflict.
+        """
+        for timeline in range(2, cluster.timeline + 1):
+            found = read_history(self.connection, timeline)
+            if found is not None:
+                self.repository.wal.store(cluster.system_id, *found)
 
     def _known(self) -> list[Manifest]:
         """The base backups of this name, oldest first."""

@@ -1,8 +1,9 @@
 """Remove WAL that no recovery needs any more: a plan first, then its execution.
 
 Needed is what makes each base backup consistent, and everything from one base backup on: the newest that lets the
-whole window be recovered, or the oldest if no window is given. What lies between older base backups goes, which leaves
-gaps on purpose. Base backups are dropped by `prune` and `delete`, which holds forbid: so holds keep their WAL as well.
+whole window be recovered, or the oldest if no window is given. All base backups of the cluster count, whatever their
+names are: they share its WAL. What lies between older base backups goes, which leaves gaps on purpose. Base backups are
+dropped by `prune` and `delete`, which holds forbid: so holds keep their WAL as well.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
-from backstay.operations.pg_bases import Base, require_bases
+from backstay.operations.pg_bases import Base, base_backups, require_bases
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.lsn import format_lsn, is_segment, segment_start
@@ -30,11 +31,16 @@ class WalExpiry:
 
 
 def plan_expiry(repository: Repository, name: str, *, window: timedelta | None = None) -> WalExpiry:
-    """Decide without removing anything. Raises NotFound when there is no base backup: then all WAL waits for one."""
-    bases = require_bases(repository, name)
-    since = _first_needed(bases, window, repository.clock.now())
+    """Decide without removing anything.
+
+    Raises NotFound when there is no base backup: then all WAL waits for one; and CorruptedBackup when a snapshot cannot
+    be read: it may be one that needs the WAL.
+    """
+    system = require_bases(repository, name)[-1].system
+    bases = [base for base in base_backups(repository) if base.system == system]
+    since = min(_needed_from(bases, window, repository.clock.now()), key=lambda base: base.start_lsn)
     size = since.segment_size
-    segments = [file for file in repository.wal.files(since.system) if is_segment(file)]
+    segments = [file for file in repository.wal.files(system) if is_segment(file)]
     expired = [
         file
         for file in segments
@@ -43,7 +49,7 @@ def plan_expiry(repository: Repository, name: str, *, window: timedelta | None =
     ]
     expired.sort(key=lambda file: segment_start(file, size))
     return WalExpiry(
-        system=since.system,
+        system=system,
         since=since.snapshot,
         from_lsn=format_lsn(since.start_lsn),
         expired=tuple(expired),
@@ -61,12 +67,20 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
     events(Finished(operation="expire WAL"))
 
 
-def _first_needed(bases: Sequence[Base], window: timedelta | None, now: datetime) -> Base:
-    """The base backup from which on all WAL stays."""
+def _needed_from(bases: Sequence[Base], window: timedelta | None, now: datetime) -> list[Base]:
+    """The base backups from which on all WAL stays: of each name one, and all that were made after it.
+
+    A later one may lie further in front: on a timeline that left the first one before it.
+    """
     if window is None:
-        return bases[0]
-    before = [base for base in bases if base.stop_time <= now - window]
-    return before[-1] if before else bases[0]
+        return list(bases)
+    found: list[Base] = []
+    for name in {base.name for base in bases}:
+        own = sorted((base for base in bases if base.name == name), key=lambda base: base.stop_time)
+        before = [base for base in own if base.stop_time <= now - window]
+        first = before[-1] if before else own[0]
+        found += [base for base in own if base.stop_time >= first.stop_time]
+    return found
 
 
 def _overlaps(start: int, size: int, base: Base) -> bool:

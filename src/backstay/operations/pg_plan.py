@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from backstay.errors import NotFound, TargetNotCovered, WalGap
+from backstay.errors import NotFound, RestoreConflict, TargetNotCovered, WalGap
 from backstay.operations.pg_bases import Base, require_bases
 from backstay.operations.wal_coverage import Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -15,8 +15,8 @@ from backstay.repository.selectors import LATEST, choose
 from backstay.repository.snapshots import Manifest
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.lsn import format_lsn
-from backstay.sources.postgres.timelines import Path, history_file, path_of
-from backstay.sources.postgres.wal_records import Commit, RestorePoint, events
+from backstay.sources.postgres.timelines import Path, history_file
+from backstay.sources.postgres.wal_records import Commit, Event, EventReader, RestorePoint, TablespaceMade, events
 
 TargetKind: TypeAlias = Literal["latest", "time", "lsn", "xid", "name", "immediate"]
 _SETTING: Final[dict[TargetKind, str]] = {
@@ -107,15 +107,24 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
     return _Planner(coverage, name, bases, target).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What lies on the way of a recovery: the time of its last commit, and where the last record begins."""
+
+    last_commit: datetime | None
+    newest: int
+
+
 class _Planner:
     def __init__(self, coverage: WalCoverage, name: str, bases: Sequence[Base], target: RecoveryTarget) -> None:
         self._coverage, self._name, self._bases, self._target = coverage, name, bases, target
 
     def run(self) -> RecoveryPlan:
+        path = self._path()
+        leading = [base for base in self._bases if path.leads_over(base.timeline, base.stop_lsn)]
         refused: Exception | None = None
-        for base in reversed(self._bases):  # the newest that can reach the target needs the least WAL
-            path = self._path(base)
-            if path is None or not self._may_reach(base):
+        for base in reversed(leading):  # the newest that can reach the target needs the least WAL
+            if not self._may_reach(base):
                 continue
             try:
                 return self._plan(base, path)
@@ -123,18 +132,35 @@ class _Planner:
                 refused = refused or error
                 if self._target.kind in ("latest", "time", "immediate"):
                     break  # an older base backup reaches no further
-        raise refused or self._too_early()
+        raise refused or self._too_early(leading)
 
-    # -- the base
+    # -- the timeline, and the base
 
-    def _path(self, base: Base) -> Path | None:
-        """How the WAL runs from a base backup to the wanted timeline; None when it does not lead there."""
+    def _path(self) -> Path:
+        """How the WAL runs to the wanted timeline, or to the newest one that any of the base backups leads to."""
+        timelines = {*self._coverage.timelines, *(base.timeline for base in self._bases)}
         if self._target.timeline is not None:
-            wanted = self._coverage.path(self._target.timeline)
-            return wanted if wanted.leads_over(base.timeline, base.stop_lsn) else None
-        paths = map(self._coverage.path, self._coverage.timelines)
-        leading = [path for path in paths if path.leads_over(base.timeline, base.stop_lsn)]
-        return max(leading, key=lambda path: path.timeline, default=path_of(base.timeline, None))
+            timelines = {self._target.timeline}
+        for timeline in sorted(timelines, reverse=True):
+            path = self._coverage.path(timeline)
+            if any(path.leads_over(base.timeline, base.stop_lsn) for base in self._bases):
+                self._require_histories(path)
+                return path
+        raise NotFound(
+            f"no base backup of {self._name} leads to timeline {self._target.timeline}",
+            cause=f"there is WAL of {', '.join(map(str, self._coverage.timelines)) or 'none'}",
+            hint="`backstay pg windows` shows what can be reached",
+        )
+
+    def _require_histories(self, path: Path) -> None:
+        """Without its history a server does not know where a timeline comes from, and does not start."""
+        for stretch in path.stretches:
+            if stretch.timeline > 1 and history_file(stretch.timeline) not in self._coverage.files:
+                raise TargetNotCovered(
+                    f"timeline {stretch.timeline} of {self._name} cannot be recovered",
+                    cause=f"its history, {history_file(stretch.timeline)}, is not stored",
+                    hint="a new base backup or `backstay pg receive` stores it, as long as the server has it",
+                )
 
     def _may_reach(self, base: Base) -> bool:
         """Whether the target does not lie before a base backup."""
@@ -143,19 +169,13 @@ class _Planner:
             return base.stop_time <= target.time
         return target.kind != "lsn" or target.lsn is None or base.stop_lsn <= target.lsn
 
-    def _too_early(self) -> Exception:
-        first = self._bases[0]
-        if self._target.timeline is not None and all(self._path(base) is None for base in self._bases):
-            return NotFound(
-                f"no base backup of {self._name} leads to timeline {self._target.timeline}",
-                cause=f"there is WAL of {', '.join(map(str, self._coverage.timelines)) or 'none'}",
-                hint="`backstay pg windows` shows what can be reached",
-            )
+    def _too_early(self, leading: Sequence[Base]) -> Exception:
+        first = leading[0]
         return TargetNotCovered(
             f"{self._target} is not covered: it lies before the first base backup of {self._name}",
             cause=f"snapshot {first.snapshot} was complete at {first.stop_time.isoformat(sep=' ')}, "
-            f"{format_lsn(first.stop_lsn)}",
-            hint="nothing before that can be recovered",
+            f"{format_lsn(first.stop_lsn)}, on the way to timeline {self._path().timeline}",
+            hint="nothing before that can be recovered on this timeline; --timeline N follows another one",
         )
 
     # -- the WAL
@@ -171,22 +191,45 @@ class _Planner:
         # One more than the target lies in: its record may go on there.
         last = min(behind // base.segment_size + 1, (run.end - 1) // base.segment_size)
         names = [self._coverage.file(path, number) for number in range(first, last + 1)]
+        passed = self._passed(base, names, end)
+        if self._target.kind == "lsn" and self._target.lsn is not None and passed.newest < self._target.lsn:
+            raise self._not_covered(path, run, is_cut=is_cut)
         return RecoveryPlan(
             base=base,
             target=self._target,
             path=path,
             segments=tuple(map(self._file, names)),
-            histories=tuple(map(self._file, self._histories(path))),
+            histories=tuple(map(self._file, self._histories())),
             end_lsn=end,
-            last_commit=self._last_commit(names, end),
+            last_commit=passed.last_commit,
         )
 
     def _file(self, name: str) -> WalFile:
         return WalFile(name, self._coverage.files[name])
 
-    def _histories(self, path: Path) -> Iterator[str]:
-        names = (history_file(stretch.timeline) for stretch in path.stretches)
-        return (name for name in names if name in self._coverage.files)
+    def _histories(self) -> Iterator[str]:
+        """All that are known: the server takes the next free number for the timeline that it begins."""
+        return (name for name in self._coverage.files if name.endswith(".history"))
+
+    def _passed(self, base: Base, names: Sequence[str], end: int) -> _Passed:
+        """Read all WAL that a recovery will, which also shows whether it is whole.
+
+        Raises RestoreConflict when a tablespace was made on the way: the server would make it where it lay.
+        """
+        reader, last = EventReader(), None
+        for name in names:
+            for event in reader.feed(self._coverage.read(name)):
+                if event.lsn >= end or event.end <= base.start_lsn:
+                    continue
+                if isinstance(event, Commit):
+                    last = event.time
+                if isinstance(event, TablespaceMade) and event.lsn >= base.start_lsn:
+                    raise RestoreConflict(
+                        f"a tablespace was made at {format_lsn(event.lsn)}, after base backup {base.snapshot}",
+                        cause=f"a server that recovers would put it into {event.place}, where the other one has it",
+                        hint="choose a target before it, or make a base backup after each CREATE TABLESPACE",
+                    )
+        return _Passed(last, reader.newest or base.start_lsn)
 
     def _reached(self, base: Base, path: Path, run: Run, *, is_cut: bool) -> tuple[int, int]:
         """(behind what a recovery has to read, where it stops)."""
@@ -220,20 +263,10 @@ class _Planner:
         commits = (event for event in events(data) if isinstance(event, Commit))
         return next((commit for commit in commits if commit.time > moment and commit.lsn >= base.stop_lsn), None)
 
-    def _is_target(self, event: Commit | RestorePoint) -> bool:
+    def _is_target(self, event: Event) -> bool:
         if isinstance(event, RestorePoint):
             return self._target.kind == "name" and event.name == self._target.name
-        return self._target.kind == "xid" and event.xid == self._target.xid
-
-    def _last_commit(self, names: Sequence[str], end: int) -> datetime | None:
-        """The last commit that a recovery up to a position will bring back."""
-        for name in reversed(names):
-            found = [
-                event for event in events(self._coverage.read(name)) if isinstance(event, Commit) and event.lsn < end
-            ]
-            if found:
-                return found[-1].time
-        return None
+        return self._target.kind == "xid" and isinstance(event, Commit) and event.xid == self._target.xid
 
     # -- what is told
 

@@ -26,7 +26,7 @@ from backstay.errors import (
 from backstay.operations.heartbeat import Heartbeat
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.wal_coverage import WalCoverage
-from backstay.operations.wal_start import Start, start_at, start_behind_stored
+from backstay.operations.wal_start import Start, first_start, start_at
 from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts
 from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
@@ -210,7 +210,7 @@ class _Receiver:
             path = self._path(stream)
             kept_from = stream.position if slot.kept_from is None else slot.kept_from
         kept = start_at(path, kept_from, size)
-        start = start_behind_stored(WalCoverage.load(self.repository.wal, self.system), path, size) or kept
+        start = first_start(WalCoverage.load(self.repository.wal, self.system), path, kept, size)
         try:
             self._stream(start, size, kept_from)
         except _Removed as removed:

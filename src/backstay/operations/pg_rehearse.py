@@ -83,13 +83,15 @@ def rehearse_cluster(
     """
     programs = programs_of(plan, options.programs, environ)
     data = options.scratch.absolute()
-    require_empty(data)
-    existed = data.exists()
+    spaces = data.with_name(f"{data.name}.tablespaces")
+    for place in (data, spaces):
+        require_empty(place)
+    existed = [place for place in (data, spaces) if place.exists()]
     try:
         return _Rehearsal(repository, plan, options, programs, data, events).run()
     finally:
-        _remove(data, keep=existed)
-        shutil.rmtree(data.with_name(f"{data.name}.tablespaces"), ignore_errors=True)
+        for place in (data, spaces):
+            _remove(place, keep=place in existed)
 
 
 def programs_of(plan: RecoveryPlan, given: Path | None, environ: Mapping[str, str]) -> Path:

@@ -28,7 +28,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.trees import find_node
 from backstay.sources.kernel import sync_filesystem
 from backstay.sources.postgres.manifest import ManifestFile, write_manifest
-from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, fetch_script, settings
+from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, STANDBY, fetch_script, settings
 
 CONTROL: Final = b"global/pg_control"
 MANIFEST: Final = "backup_manifest"
@@ -55,17 +55,20 @@ def restore_cluster(
     target: Path,
     *,
     tablespaces: Path | None = None,
+    port: int | None = None,
     parallel: int | None = None,
     events: EventSink = ignore,
 ) -> ClusterRestoreResult:
     """Restore into a directory that is empty or not there. Tablespaces go below `tablespaces` (beside the target).
+
+    With `port` the server will listen on another one than that of the backup.
 
     Raises RestoreConflict before anything is written, RestoreFailed, CorruptedBackup, InsufficientSpace.
     """
     places = _places(plan, target, tablespaces)
     for place in (target, *places.values()):
         require_empty(place)
-    return _ClusterRestore(repository, plan, target, places, parallel, events).run()
+    return _ClusterRestore(repository, plan, target, places, port, parallel, events).run()
 
 
 def require_empty(place: Path) -> None:
@@ -83,6 +86,12 @@ def require_empty(place: Path) -> None:
     if not found:
         return
     running = "postmaster.pid" in found
+    if not running and (STAGED in found or ("PG_VERSION" in found and not (place / "global" / "pg_control").exists())):
+        raise RestoreConflict(
+            f"{place} holds a restore that was not finished, nothing was written",
+            cause="it has no global/pg_control, or its WAL was not recovered yet",
+            hint="if nobody needs it, remove the directory and restore again",
+        )
     raise RestoreConflict(
         f"{place} is not empty, nothing was written",
         cause="a server runs in it, or was not stopped properly" if running else f"it holds {', '.join(found[:5])}",
@@ -118,18 +127,20 @@ class _ClusterRestore:
         plan: RecoveryPlan,
         target: Path,
         places: dict[bytes, Path],
+        port: int | None,
         parallel: int | None,
         events: EventSink,
     ) -> None:
         self.repository, self.plan, self.target, self.places = repository, plan, target, places
-        self.parallel, self.events = parallel, events
+        self.port, self.parallel, self.events = port, parallel, events
         self.root = b"/" + DATA
         self.problems: list[str] = []
         self.files = self.bytes = 0
 
     def run(self) -> ClusterRestoreResult:
         links = {self.root + b"/" + _LINKS + b"/" + oid for oid in self.places}
-        late = frozenset({self.root + b"/" + CONTROL, self.root + b"/" + _MAP, *links})
+        left = {self.root + b"/" + name for name in (CONTROL, _MAP, STANDBY.encode(), SIGNAL.encode())}
+        late = frozenset({*left, *links})
         self._restore(self.root, self.target, _Chooser(late, only=False))
         for oid, place in self.places.items():
             self._told(partial(self._make, place.parent), "make the directory of tablespaces")
@@ -179,7 +190,9 @@ class _ClusterRestore:
             self._own(place)
 
     def _link(self, oid: bytes, place: Path) -> None:
-        os.symlink(os.fsencode(place), os.fsencode(self.target / _LINKS.decode()) + b"/" + oid)
+        link = self.target / _LINKS.decode() / oid.decode()
+        link.symlink_to(place)
+        self._own(link)
 
     # -- WAL
 
@@ -203,7 +216,7 @@ class _ClusterRestore:
         return self.repository.wal.read(self.plan.base.system, file.name, file.stored)
 
     def _write_settings(self) -> None:
-        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline)
+        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.port)
         place = self.target / SETTINGS
         there = place.read_bytes() if place.exists() else b""
         self._write(place, there + lines.encode())
@@ -223,7 +236,7 @@ class _ClusterRestore:
     def _own(self, place: Path) -> None:
         if os.geteuid() == 0:
             owner = self.target.stat()
-            os.chown(place, owner.st_uid, owner.st_gid)
+            os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     # -- the manifest
 
@@ -254,7 +267,7 @@ class _ClusterRestore:
             top = find_node(self.plan.manifest.root, b"/" + within, reader)
             for visit in walk(top.content, reader) if top is not None and top.content is not None else ():
                 path = prefix + visit.path.lstrip(b"/")
-                if isinstance(visit, Item) and path != _MAP:
+                if isinstance(visit, Item) and path not in (_MAP, STANDBY.encode(), SIGNAL.encode()):
                     yield path, visit.node
 
     def _sync(self) -> None:

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.wal_coverage import WalCoverage, run_with
 from backstay.sources.postgres.lsn import is_segment, segment_name, segment_start, timeline_of
 from backstay.sources.postgres.timelines import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A timeline, a position at the start of a segment of it, and the bytes that are stored of that segment.
-
-    `is_behind_stored` says that all before it was received as well, as far as anything was.
-    """
+    """A timeline, a position at the start of a segment of it, and the bytes that are stored of that segment."""
 
     timeline: int
     lsn: int
     known: bytes = b""
-    is_behind_stored: bool = False
+
+
+def first_start(coverage: WalCoverage, path: Path, kept: Start, size: int) -> Start:
+    """Behind what is stored; but never behind a hole in it that the slot can still fill, which begins at `kept`.
+
+    Others store WAL as well: a base backup fetches its own, ahead of a receiver that was away.
+    """
+    behind = start_behind_stored(coverage, path, size)
+    if behind is None:
+        return kept
+    if behind.lsn <= kept.lsn:
+        return behind
+    run = run_with(coverage.runs(path), kept.lsn)
+    hole = kept.lsn if run is None else run.end
+    if hole >= behind.lsn + len(behind.known):
+        return behind
+    begin = hole // size * size
+    file = segment_name(path.owner(begin // size, size), begin, size)
+    known = coverage.read(file) if file in coverage.files and not coverage.files[file].whole else b""
+    return Start(timeline_of(file), begin, known)
 
 
 def start_behind_stored(coverage: WalCoverage, path: Path, size: int) -> Start | None:
@@ -42,9 +58,9 @@ def start_behind_stored(coverage: WalCoverage, path: Path, size: int) -> Start |
         begin = (max(numbers) + coverage.files[file].whole) * size
         if stretch.end is not None and begin >= stretch.end:
             following = path.stretches[at + 1]
-            return Start(following.timeline, following.begin // size * size, is_behind_stored=True)
+            return Start(following.timeline, following.begin // size * size)
         known = b"" if coverage.files[file].whole else coverage.read(file)
-        return Start(stretch.timeline, begin, known, is_behind_stored=True)
+        return Start(stretch.timeline, begin, known)
     return None
 
 

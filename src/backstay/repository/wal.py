@@ -32,6 +32,7 @@ from backstay.storage.copies import retrieve_valid
 _FILE: Final = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
+_MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
 
 
@@ -228,7 +229,10 @@ class WalStore:
 
     def decode(self, name: str, data: bytes) -> WalRecord:
         """The record under a name. Raises CorruptedBackup, UnsupportedFormat."""
-        record = self._keyring.open(data, RecordKind.WAL, WalRecord)
+        try:
+            record = self._keyring.open(data, RecordKind.WAL, WalRecord)
+        except CorruptedBackup as error:
+            raise CorruptedBackup(f"{name} is damaged", cause=str(error), hint=_MEND) from error
         if _name_of(record) != name:
             raise CorruptedBackup(f"{name} holds other WAL than its name says")
         return record

@@ -7,8 +7,10 @@ It runs as the owner of the directory if this program is root. Whether it has re
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,8 @@ from backstay.errors import RecoveryFailed
 
 _POLL_S: Final = 0.1
 _STOP_S: Final = 60
-_LOG_TAIL: Final = 1500  # characters
+_LOG_LINES: Final = 6
+_SEVERE: Final = ("FATAL:", "PANIC:")
 _STATE: Final = struct.Struct("=QIII")  # system identifier, versions of the file and the catalog, state
 _IN_PRODUCTION: Final = 6
 _CONTROL: Final = "global/pg_control"
@@ -43,9 +46,16 @@ class LocalServer:
                 )
             self._user = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
 
-    def start(self, *, patience_s: float) -> None:
-        """Start it and wait until it has recovered and is promoted. Raises RecoveryFailed with the end of its log."""
-        started = self.call("pg_ctl", "-D", str(self.data), "-l", str(self.log_file), *_waiting(patience_s), "start")
+    def start(self, *, patience_s: float, settings: Mapping[str, str] | None = None) -> None:
+        """Start it and wait until it has recovered and is promoted; `settings` outweigh those in files.
+
+        Raises RecoveryFailed with the end of its log.
+        """
+        # On its command line: a file may name the directory, and the pid file, of the server that was backed up.
+        given = {"data_directory": str(self.data), "external_pid_file": "", **(settings or {})}
+        options = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in given.items())
+        where = ("-D", str(self.data), "-l", str(self.log_file), "-o", options)
+        started = self.call("pg_ctl", *where, *_waiting(patience_s), "start")
         if started.returncode != 0:
             raise self._failed("the server did not start")
         until = self._clock.monotonic() + patience_s
@@ -109,8 +119,10 @@ class LocalServer:
 
     def _failed(self, title: str) -> RecoveryFailed:
         log = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
-        tail = log[-_LOG_TAIL:].strip()
-        return RecoveryFailed(title, cause=tail.splitlines()[-1] if tail else "", hint=f"its log: {tail}")
+        lines = log.splitlines()
+        severe = [line for line in lines if any(word in line for word in _SEVERE)] or lines
+        tail = " | ".join(lines[-_LOG_LINES:])
+        return RecoveryFailed(title, cause=severe[-1].strip() if severe else "", hint=f"the end of its log: {tail}")
 
 
 def _waiting(patience_s: float) -> tuple[str, ...]:

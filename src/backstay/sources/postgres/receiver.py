@@ -114,14 +114,8 @@ class WalStream:
         self._connection.query(f'DROP_REPLICATION_SLOT "{name}"')
 
     def history(self, timeline: int) -> tuple[str, bytes] | None:
-        """The file that says from where a timeline came, with its name; None if the server has none."""
-        try:
-            name, text = self._connection.query(f"TIMELINE_HISTORY {timeline}")[0]
-        except SourceRefused as error:
-            if error.state == UNDEFINED_FILE:
-                return None
-            raise
-        return name or "", (text or "").encode(errors="surrogateescape")
+        """As `read_history`."""
+        return read_history(self._connection, timeline)
 
     def start(self, slot: str, timeline: int, lsn: int) -> None:
         """Begin to stream a timeline from a position on."""
@@ -167,3 +161,14 @@ class WalStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_history(replication: Connection, timeline: int) -> tuple[str, bytes] | None:
+    """The file that says from where a timeline came, with its name; None if the server has none."""
+    try:
+        name, text = replication.query(f"TIMELINE_HISTORY {timeline}")[0]
+    except SourceRefused as error:
+        if error.state == UNDEFINED_FILE:
+            return None
+        raise
+    return name or "", (text or "").encode(errors="surrogateescape")

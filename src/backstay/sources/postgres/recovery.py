@@ -13,18 +13,22 @@ from typing import Final
 STAGED: Final = "backstay_wal"  # the directory with the WAL, within the data directory
 FETCH: Final = "get"  # the script in it
 SIGNAL: Final = "recovery.signal"
+STANDBY: Final = "standby.signal"  # makes a server follow another one, and never end to recover
 SETTINGS: Final = "postgresql.auto.conf"
 _STOP: Final = 126  # an exit status up to 125 means to PostgreSQL that there is no more WAL
 
 
-def settings(target: Mapping[str, str], *, timeline: int) -> str:
+def settings(target: Mapping[str, str], *, timeline: int, port: int | None = None) -> str:
     """Lines for postgresql.auto.conf, which count more than what stands above them."""
     given = {
         "restore_command": f'sh {STAGED}/{FETCH} "%f" "%p"',
         "recovery_end_command": f"rm -rf {STAGED}",
         "recovery_target_timeline": str(timeline),
+        "primary_conninfo": "",  # a copy of a standby must not follow its primary
+        "primary_slot_name": "",
         **{name: "" for name in _TARGETS if name not in target},
         **target,
+        **({} if port is None else {"port": str(port)}),
     }
     lines = ["# recovery from a backup, written by backstay"]
     lines += [f"{name} = {_quoted(value)}" for name, value in given.items()]

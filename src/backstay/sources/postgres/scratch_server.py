@@ -17,20 +17,9 @@ from urllib.parse import quote
 from backstay.core.clock import Clock
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.local_server import LocalServer
-from backstay.sources.postgres.recovery import SETTINGS
 
 _PORT: Final = 5432  # of the name of the socket only
-_SETTINGS: Final = """
-# a rehearsal, written by backstay
-listen_addresses = ''
-port = 5432
-unix_socket_directories = '{sockets}'
-archive_mode = 'off'
-ssl = 'off'
-hba_file = '{hba}'
-logging_collector = 'off'
-primary_conninfo = ''
-"""
+_CONFIGURATION: Final = "postgresql.conf"
 
 
 class ScratchServer:
@@ -43,19 +32,39 @@ class ScratchServer:
         self._place = Path(tempfile.mkdtemp(prefix="backstay-"))
         try:
             self._server = LocalServer(data, programs, self._place, clock=clock)
-            hba = self._place / "pg_hba.conf"
-            hba.write_text("local all all trust\n")
             self._server.own(self._place)
-            self._server.own(hba)
-            with (data / SETTINGS).open("a") as settings:
-                settings.write(_SETTINGS.format(sockets=self._place, hba=hba))
+            for path, text in (
+                (self._place / "pg_hba.conf", "local all all trust\n"),
+                (self._place / "pg_ident.conf", ""),
+                (data / _CONFIGURATION, ""),  # it may lie elsewhere on the server, and is not in the backup then
+            ):
+                if not path.exists():
+                    path.write_text(text)
+                    self._server.own(path)
         except BaseException:
             shutil.rmtree(self._place, ignore_errors=True)
             raise
 
     def start(self, *, patience_s: float) -> None:
         """Start it and wait until it has recovered and is promoted. Raises RecoveryFailed with the end of its log."""
-        self._server.start(patience_s=patience_s)
+        self._server.start(patience_s=patience_s, settings=self._settings())
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "listen_addresses": "",
+            "port": str(_PORT),
+            "unix_socket_directories": str(self._place),
+            "hba_file": str(self._place / "pg_hba.conf"),
+            "ident_file": str(self._place / "pg_ident.conf"),
+            "archive_mode": "off",
+            "archive_command": "",
+            "ssl": "off",
+            "logging_collector": "off",
+            "log_destination": "stderr",
+            "hot_standby": "off",  # which wants as large limits as the server had
+            "primary_conninfo": "",
+            "synchronous_standby_names": "",
+        }
 
     def connect(self, database: str = "postgres") -> Connection:
         host, user, name = (quote(text, safe="") for text in (str(self._place), self._superuser, database))

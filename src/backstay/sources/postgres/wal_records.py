@@ -28,7 +28,9 @@ _RECORD: Final = struct.Struct("<IIQBB")  # length, xid, previous record, info, 
 _RECORD_BYTES: Final = 24
 _U32: Final = struct.Struct("<I")
 _I64: Final = struct.Struct("<q")
-_XLOG, _XACT = 0, 1  # resource managers
+_XLOG, _XACT, _TBLSPC = 0, 1, 5  # resource managers
+_TOLD: Final = frozenset({_XLOG, _XACT, _TBLSPC})
+_TABLESPACE_CREATE: Final = 0x00
 _RESTORE_POINT: Final = 0x70
 _COMMIT, _COMMIT_PREPARED = 0x00, 0x30
 _OPERATION: Final = 0x70  # the bits of a transaction record that say what it is
@@ -57,7 +59,16 @@ class RestorePoint:
     time: datetime
 
 
-Event: TypeAlias = Commit | RestorePoint
+@dataclass(frozen=True, slots=True)
+class TablespaceMade:
+    """A tablespace was created, at a place of the server's file system."""
+
+    lsn: int
+    end: int
+    place: str
+
+
+Event: TypeAlias = Commit | RestorePoint | TablespaceMade
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class EventReader:
         self._missing = 0
         self._began = 0
         self.position: int | None = None  # where the last whole record ended
+        self.newest: int | None = None  # where it began
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """The events of the next segment, up to where its records end."""
@@ -112,7 +124,7 @@ class EventReader:
             if missing:
                 return
             at = self._align(end)
-            self.position = pages.base + at
+            self.position, self.newest = pages.base + at, self._began
             yield from _event(pages.magic, self._began, self.position, bytes(self._record))
         elif rest:
             after = pages.after_rest(0, at, rest)
@@ -126,9 +138,11 @@ class EventReader:
         for start, record, missing, end in pages.records(at, len(pages.data)):
             if missing:
                 self._record, self._missing, self._began = bytearray(record), missing, pages.base + start
-                return
+                break
             self.position = pages.base + end
             yield from _event(pages.magic, pages.base + start, self.position, record)
+        if pages.newest is not None:
+            self.newest = pages.base + pages.newest
 
     @staticmethod
     def _align(at: int) -> int:
@@ -177,6 +191,7 @@ class _Pages:
     data: bytes
     base: int
     magic: int
+    newest: int | None = None  # where the last whole record that `records` met begins
 
     @classmethod
     def of(cls, data: bytes) -> _Pages | None:
@@ -240,7 +255,8 @@ class _Pages:
                 return  # nothing was written here yet
             end = at + length
             if end <= at - at % PAGE + PAGE and end <= size:
-                if data[at + 17] <= _XACT:
+                self.newest = at
+                if data[at + 17] in _TOLD:
                     yield at, data[at:end], 0, end + 7 & ~7
                 at = end + 7 & ~7
                 continue
@@ -248,6 +264,8 @@ class _Pages:
             if missing and end < size and self.open(end) is not None:
                 at = end  # it was never finished: the server went on behind it
                 continue
+            if not missing:
+                self.newest = at
             yield at, record, missing, end + 7 & ~7
             if missing:
                 return
@@ -265,6 +283,10 @@ def _event(magic: int, lsn: int, end: int, record: bytes) -> Iterator[Event]:
         own = _own_data(record)
         if own is not None and len(own) > 8 and (time := _time(own)) is not None:
             yield RestorePoint(lsn, end, own[8:].partition(b"\0")[0].decode(errors="replace"), time)
+    elif manager == _TBLSPC and info & 0xF0 == _TABLESPACE_CREATE:
+        own = _own_data(record)
+        if own is not None and len(own) > 4:
+            yield TablespaceMade(lsn, end, own[4:].partition(b"\0")[0].decode(errors="replace"))
 
 
 def _own_data(record: bytes) -> bytes | None:
