@@ -38,7 +38,7 @@ BUNDLE_TARGET: Final = 2 << 20  # raw bytes of a bundle
 OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
 UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload, for each upload at once
-UPLOADS_AHEAD: Final = 104 << 20  # and for all of them
+UPLOADS_AHEAD: Final = 64 << 20  # and for all of them
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 HEADERS: Final = 4096  # of packs, that a reader keeps
 
