@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,13 +10,12 @@ from backstay.errors import SourceUnreachable
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.base_backup import Position
-from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn, segment_name
+from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
 
 PATIENCE_S: Final = 60.0  # for the server to send what it has written
 SWITCH_S: Final = 5.0  # for it to fill up the last segment; a part of it is enough
-_DATA_HEADER: Final = 25  # bytes in front of WAL data: w, start, end, time
-_FEEDBACK: Final = struct.Struct(">cQQQqB")
+LOOK_S: Final = 0.2
 
 
 class _Tail:
@@ -54,12 +52,12 @@ class WalFetch:
         """Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow."""
         self._wal, self._clock = repository.wal, repository.clock
         self._system, self._size = system, segment_size
-        self._connection = Connection(url, replication=True)
+        self._stream = WalStream(url, self._clock)
         self._slot = f"backstay_base_{os.urandom(6).hex()}"
         try:
-            self._connection.query(f'CREATE_REPLICATION_SLOT "{self._slot}" TEMPORARY PHYSICAL (RESERVE_WAL)')
+            self._stream.create_slot(self._slot, temporary=True)
         except BaseException:
-            self._connection.close()
+            self._stream.close()
             raise
 
     def fetch(self, start: Position, stop: Position) -> None:
@@ -70,8 +68,7 @@ class WalFetch:
         first = self._first_missing(start, stop)
         if first >= stop.lsn:
             return
-        at = f"{format_lsn(first)} TIMELINE {stop.timeline}"
-        self._connection.begin_copy(f'START_REPLICATION SLOT "{self._slot}" PHYSICAL {at}')
+        self._stream.start(self._slot, stop.timeline, first)
         self._store(_Tail(first), stop)
 
     def _store(self, tail: _Tail, stop: Position) -> None:
@@ -90,7 +87,7 @@ class WalFetch:
                 since = self._clock.monotonic()
             elif idle > PATIENCE_S:
                 raise SourceUnreachable(
-                    f"{self._connection.place} does not send its WAL",
+                    f"{self._stream.place} does not send its WAL",
                     cause=f"nothing came for {PATIENCE_S:.0f} s, and {format_lsn(stop.lsn)} was not reached",
                 )
 
@@ -110,23 +107,19 @@ class WalFetch:
 
     def _receive(self, tail: _Tail) -> bool:
         """Take what has come; false if there was no WAL in it, or nothing came for a moment."""
-        message = self._connection.message(block=False)
-        if message == b"":
-            if not self._connection.wait(0.2):
-                return False
-            message = self._connection.message(block=False)
-        if message is None:
-            raise SourceUnreachable(f"{self._connection.place} ended the stream of its WAL")
-        if message[:1] == b"w":
-            tail.add(int.from_bytes(message[1:9], "big"), message[_DATA_HEADER:])
+        message = self._stream.next(LOOK_S)
+        if isinstance(message, Ended):
+            raise SourceUnreachable(f"{self._stream.place} ended the stream of its WAL")
+        if isinstance(message, Data):
+            tail.add(message.lsn, message.data)
             return True
-        if message[:1] == b"k" and message[17:18] == b"\1":
-            self._connection.send(_FEEDBACK.pack(b"r", tail.end, tail.end, 0, 0, 0))
+        if isinstance(message, Asked):
+            self._stream.report(tail.end, tail.end)  # the slot ends with this session: nothing relies on it
         return False
 
     def close(self) -> None:
         """Let go of the slot, which ends with its connection."""
-        self._connection.close()
+        self._stream.close()
 
     def __enter__(self) -> Self:
         return self

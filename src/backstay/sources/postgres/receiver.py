@@ -106,9 +106,10 @@ class WalStream:
         system, timeline, position, _ = self._connection.query("IDENTIFY_SYSTEM")[0]
         self.system, self.timeline, self.position = int(system or 0), int(timeline or 0), parse_lsn(position or "")
 
-    def create_slot(self, name: str) -> None:
-        """Let the server keep WAL from now on."""
-        self._connection.query(f'CREATE_REPLICATION_SLOT "{name}" PHYSICAL RESERVE_WAL')
+    def create_slot(self, name: str, *, temporary: bool = False) -> None:
+        """Let the server keep WAL from now on, or only as long as this session lasts."""
+        kind = "TEMPORARY PHYSICAL" if temporary else "PHYSICAL"
+        self._connection.query(f'CREATE_REPLICATION_SLOT "{name}" {kind} RESERVE_WAL')
 
     def drop_slot(self, name: str) -> None:
         self._connection.query(f'DROP_REPLICATION_SLOT "{name}"')
