@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -89,7 +90,8 @@ class Connection:
 
         Raises as `query` does.
         """
-        self._connection.send_query(sql.encode())
+        with self._talking():
+            self._connection.send_query(sql.encode())
         rows: list[list[str | None]] = []
         while (result := self._connection.get_result()) is not None:
             status = self._pq.ExecStatus
@@ -106,65 +108,45 @@ class Connection:
 
     def message(self, *, block: bool) -> bytes | None:
         """The next message of a COPY; None at its end, and an empty one if there is none yet and `block` is false."""
-        from psycopg import errors
-
-        try:
+        with self._talking():
             length, data = self._connection.get_copy_data(0 if block else 1)
-        except errors.Error as error:
-            raise _lost(f"{self.place} broke off", error) from error
         if length == -1:
             return None
         return bytes(data) if length > 0 else b""
 
     def wait(self, seconds: float) -> bool:
         """Wait for something to come, and take it in; false if nothing came. Raises SourceUnreachable."""
-        from psycopg import errors
-
         ready, _, _ = select.select([self._connection.socket], [], [], seconds)
         if not ready:
             return False
-        try:
+        with self._talking():
             self._connection.consume_input()
-        except errors.Error as error:
-            raise _lost(f"the connection to {self.place} is lost", error) from error
         return True
 
     def send(self, message: bytes) -> None:
         """Send a message within COPY BOTH. Raises SourceUnreachable."""
-        from psycopg import errors
-
-        try:
+        with self._talking():
             self._connection.put_copy_data(message)
             while self._connection.flush():
                 select.select([], [self._connection.socket], [], CONNECT_TIMEOUT_S)
-        except errors.Error as error:
-            raise _lost(f"the connection to {self.place} is lost", error) from error
 
     def end_copy(self) -> list[list[str | None]]:
         """End a COPY BOTH from this side, if the other one has not; the rows that follow it."""
-        from psycopg import errors
-
-        try:
+        with self._talking():
             self._connection.put_copy_end()
             self._connection.flush()
-        except errors.Error as error:
-            raise _lost(f"the connection to {self.place} is lost", error) from error
         while self.message(block=True) is not None:
             pass
         return self.results()
 
     def finish_copy(self) -> list[list[str | None]]:
         """End a COPY BOTH that the server has ended; the rows that follow. Raises as `query` does."""
-        from psycopg import errors
-
         status, rows = self._pq.ExecStatus, []
         while (result := self._connection.get_result()) is not None:
             if result.status == status.COPY_IN:
-                try:
+                with self._talking():
                     self._connection.put_copy_end()
                     self._connection.flush()
-                except errors.Error as error:
-                    raise _lost(f"the connection to {self.place} is lost", error) from error
                 continue
             self._require(result, "", status.TUPLES_OK, status.COMMAND_OK)
             rows += _rows(result)
@@ -182,9 +164,10 @@ class Connection:
         """Run a command that takes data, such as UPLOAD_MANIFEST. Raises as `query` does."""
         result = self._connection.exec_(sql.encode())
         self._require(result, sql, self._pq.ExecStatus.COPY_IN)
-        for at in range(0, len(data), 1 << 20):
-            self._connection.put_copy_data(data[at : at + (1 << 20)])
-        self._connection.put_copy_end()
+        with self._talking():
+            for at in range(0, len(data), 1 << 20):
+                self._connection.put_copy_data(data[at : at + (1 << 20)])
+            self._connection.put_copy_end()
         self.results()
 
     # -- the end
@@ -213,6 +196,16 @@ class Connection:
             message += f" ({detail.decode(errors='replace')})"
         what = sql.split("(")[0].strip()[:60] or "a command"
         raise _failure(f"{self.place} does not do {what}", message, state)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """What libpq raises, as the error that says what to do. Raises SourceUnreachable."""
+        from psycopg import errors
+
+        try:
+            yield
+        except errors.Error as error:
+            raise _lost(f"the connection to {self.place} is lost", error) from error
 
     def _message(self) -> str:
         return self._connection.get_error_message().strip()
