@@ -2,6 +2,7 @@
 
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
+│   └── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
@@ -37,6 +38,8 @@ BackstayError
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a WAL segment between two that are stored is missing
 ├── WalConflict               exit 1   a WAL segment of this name and other bytes is stored already
+├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
+├── ServiceRunning            exit 11  another process answers at the same socket
 ├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 ├── Interrupted               exit 130 the user pressed Ctrl-C
@@ -78,6 +81,12 @@ class InvalidRequest(BackstayError):
 
     exit_status = 2
     default_hint = "see `backstay COMMAND --help`"
+
+
+class BadWalName(InvalidRequest):
+    """PostgreSQL gives no such name to a file of its log."""
+
+    default_hint = "pass %p of archive_command"
 
 
 class NotFound(BackstayError):
@@ -337,6 +346,19 @@ class WalConflict(BackstayError):
     """Two different segments claim the same name: two clusters, or a cluster that was restored on the same timeline."""
 
     default_hint = "find out which cluster sent it; a restored one must be promoted to a timeline of its own"
+
+
+class WalWrongSize(BackstayError):
+    """A WAL segment is shorter or longer than those of its cluster: it is torn, or no segment."""
+
+    default_hint = "archive only what the server passes to archive_command"
+
+
+class ServiceRunning(BackstayError):
+    """Another process answers at the same socket."""
+
+    exit_status = 11
+    default_hint = "stop the other one, or give this one another --socket"
 
 
 class TargetNotCovered(BackstayError):

@@ -17,6 +17,7 @@ import msgspec
 from backstay.codec.cipher import expand
 from backstay.core.clock import Clock
 from backstay.errors import (
+    BadWalName,
     CorruptedBackup,
     IdentityMismatch,
     InvalidRequest,
@@ -245,12 +246,10 @@ class WalStore:
 
 
 def check_file(file: str) -> str:
-    """A name that PostgreSQL gives to files of its log. Raises InvalidRequest."""
+    """A name that PostgreSQL gives to files of its log. Raises BadWalName."""
     if not _FILE.fullmatch(file):
-        raise InvalidRequest(
-            f"{file!r} is no WAL file",
-            cause="names are 24 hexadecimal digits, or end in .history or .backup",
-            hint="use %f in archive_command",
+        raise BadWalName(
+            f"{file!r} is no WAL file", cause="names are 24 hexadecimal digits, or end in .history or .backup"
         )
     return file
 
