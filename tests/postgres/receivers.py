@@ -23,7 +23,7 @@ from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 from tests.operations.copies import back_up, make_source
-from tests.postgres.servers import Server
+from tests.postgres.servers import AS_ROOT, Server
 
 SOURCE = Path(__file__).parents[2] / "src"
 NAME = "main"
@@ -71,6 +71,16 @@ class Archive:
             command = self.command("pg", "receive", server.url, "--name", name, *argv)
             process = subprocess.Popen(**command, stdout=log, stderr=log)
         self.processes.append(process)
+        return process
+
+    def service(self, socket: Path, *argv: object, name: str = NAME) -> subprocess.Popen[bytes]:
+        """`pg archive --serve` as a process that listens; what it prints goes to `log`."""
+        user = ("--user", "nobody") if AS_ROOT else ()
+        command = self.command("pg", "archive", "--serve", "--name", name, "--socket", socket, *user, *argv)
+        with (self.place / "log").open("wb") as log:
+            process = subprocess.Popen(**command, stdout=log, stderr=log)
+        self.processes.append(process)
+        until(lambda: "archive_command" in self.log() or process.poll() is not None, "the service listens")
         return process
 
     def log(self) -> str:

@@ -36,6 +36,14 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
 
 
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Where sockets lie: the directory that systemd gives a service, or the user's own, or for root the system's."""
+    if (given := variable(environ, "RUNTIME_DIRECTORY")) is not None:
+        return Path(given.partition(":")[0])
+    named = variable(environ, "XDG_RUNTIME_DIR")
+    return (Path(named) if named is not None and os.geteuid() != 0 else Path("/run")) / "backstay"
+
+
 def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
     """A directory by the XDG base directory specification: relative values are to be ignored."""
     named = variable(environ, name)

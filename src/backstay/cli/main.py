@@ -23,6 +23,7 @@ from backstay.cli import (
     look,
     medium,
     pg,
+    pg_archive,
     pg_cluster,
     restore,
     retention,
@@ -196,7 +197,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
         {
             "backup": pg_cluster.pg_backup,
             "receive": pg.receive,
-            "archive": pg.archive,
+            "archive": pg_archive.archive,
             "windows": pg.windows,
             "status": pg.status,
             "restore": pg_cluster.pg_restore,

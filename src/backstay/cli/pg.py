@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,10 +10,9 @@ import typer
 from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.problems import report
 from backstay.cli.render import local_time, print_heading, print_pairs, print_table
 from backstay.core.quantities import format_age, format_duration, format_size, plural
-from backstay.errors import BackstayError, InvalidRequest
+from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_status import PgStatus
@@ -82,37 +80,6 @@ def status(
         found = pg_status(repository, name, url)
     context.result(_status_document(found), lambda: _show_status(context, found))
     return 1 if found.problems else 0
-
-
-def archive(
-    ctx: typer.Context,
-    path: Annotated[Path, argument("PATH", "The file, %p of archive_command.")],
-    name: Annotated[str, option("NAME", NAME_HELP)],
-) -> int:
-    """Store one WAL file, for archive_command = 'backstay pg archive --name NAME %p'.
-
-    Ends with 0 only when the file is durable, and with 1 if it is not: the server then tries again.
-    """
-    context = context_of(ctx)
-    try:
-        _archive(context, path, name)
-    except BackstayError as error:  # other statuses mean something else to PostgreSQL
-        report(error, json=context.json, verbose=context.verbose)
-        return 1
-    return 0
-
-
-def _archive(context: Context, path: Path, name: str) -> None:
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_archive import archive_file
-
-    check_name(name)
-    with context.open(index=False, grows=True) as repository:
-        result = archive_file(repository, path, name)
-    verb = "stored" if result.stored else "was stored before:"
-    context.result(
-        {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
-    )
 
 
 def _seconds(text: str) -> float:
