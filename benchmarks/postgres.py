@@ -8,17 +8,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.postgres.servers import Server
 
+from backstay.operations.pg_archive import Archiver, Offered
+from backstay.repository.repository import Repository
+from backstay.storage.registry import open_backend
+from backstay.trust.secrets import Secret
 from benchmarks.measured import BACKSTAY, run, surroundings
 
 NAME = "bench"
+PUSHED = 12  # segments of 16 MiB, by each way
 ROWS = "update pgbench_accounts set abalance = abalance + 1 where aid"
 
 
@@ -66,14 +75,81 @@ class Bench:
         self.server.sql("vacuum freeze")
         self.server.sql("checkpoint")
 
-    def archive(self, times: int) -> list[float]:
-        """Seconds of single calls as archive_command makes them, each with another segment."""
+    def push(self) -> None:
+        """Time single files on their way into the repository, by each of the ways, each with segments of its own."""
+        segments = self._copied_segments(4 * PUSHED)
+        ways: dict[str, Callable[[Path], object]] = {
+            "push, the program": lambda path: self.backstay("pg", "archive", "--name", NAME, str(path))
+        }
+        with open_backend(self.environment["BACKSTAY_REPO"]) as backend:
+            secret = Secret.passphrase(self.environment["BACKSTAY_PASSWORD"])
+            with Repository.open(backend, secret) as repository:
+                archiver = Archiver(repository, NAME)
+                ways["push, in one process"] = lambda path: _store(archiver, path)
+                for what, way in ways.items():
+                    self._time(what, way, [next(segments) for _ in range(PUSHED)])
+        with self._service("--ahead", "0") as command:
+            self._time("push, resident", command, [next(segments) for _ in range(PUSHED)])
+        with self._service("--ahead", str(PUSHED)) as command:
+            paths = [next(segments) for _ in range(PUSHED)]
+            for path in paths:
+                (path.parent / f"archive_status/{path.name}.ready").touch()
+            command(paths[0])
+            while len(list((self.place / "repo/wal").rglob(paths[-1].name))) == 0:
+                time.sleep(0.1)
+            time.sleep(0.5)
+            self._time("push, resident, stored ahead", command, paths[1:])
+
+    def _time(self, what: str, way: Callable[[Path], object], paths: list[Path]) -> None:
         found = []
-        for segment in sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))[:times]:
+        for path in paths:
             begun = time.perf_counter()
-            self.backstay("pg", "archive", "--name", NAME, str(segment))
+            way(path)
             found.append(time.perf_counter() - begun)
-        return found
+        found.sort()
+        self.figures[what] = {
+            "median_ms": round(statistics.median(found) * 1000, 1),
+            "least_ms": round(found[0] * 1000, 1),
+            "most_ms": round(found[-1] * 1000, 1),
+        }
+        print(f"{what:28} {statistics.median(found) * 1000:7.1f} ms a segment", file=sys.stderr)
+
+    def _copied_segments(self, wanted: int) -> Iterator[Path]:
+        """The newest segments of the server, in what looks like its data directory."""
+        copy = self.place / "copy/pg_wal"
+        (copy / "archive_status").mkdir(parents=True)
+        whole = sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))
+        current = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
+        complete = [path for path in whole if path.name < current][-wanted:]
+        if len(complete) < wanted:
+            raise SystemExit(f"only {len(complete)} segments are there, and {wanted} are needed: give a larger --scale")
+        for path in complete:
+            shutil.copyfile(path, copy / path.name)
+        return iter([copy / path.name for path in complete])
+
+    @contextmanager
+    def _service(self, *arguments: str) -> Iterator[Callable[[Path], object]]:
+        """`pg archive --serve` while it runs; a call does what archive_command does."""
+        words = [*BACKSTAY, "pg", "archive", "--serve", "--name", NAME, "--user", "nobody"]
+        process = subprocess.Popen(
+            [*words, "--socket", str(self.place / "run/bench"), *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            told = next(line for line in process.stdout if line.startswith("archive_command"))
+            command = told.partition("'")[2].rstrip("'\n")
+            yield lambda path: subprocess.run(["/bin/sh", "-c", command.replace("%p", str(path))], check=True)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _store(archiver: Archiver, path: Path) -> None:
+    with path.open("rb") as file:
+        archiver.store(Offered(path.name, file.fileno(), None))
 
 
 def steps(bench: Bench) -> None:
@@ -94,22 +170,24 @@ def steps(bench: Bench) -> None:
         path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
     shm.rmdir()
     bench.measure("verify, all data read", "verify", "--read-data")
-    pushed = bench.archive(9)
-    if pushed:
-        bench.figures["archive one segment"] = {"seconds": round(statistics.median(pushed), 3)}
+    bench.push()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time backups and recoveries of a pgbench database.")
     parser.add_argument("--scale", type=int, default=80, help="of pgbench; 80 is 1.2 GB, and there are 0.6 GB more")
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--only-push", action="store_true", help="time only how WAL gets into the repository")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir=options.scratch, ignore_cleanup_errors=True) as made:
         os.chmod(made, 0o755)  # noqa: PTH101 - the server does not run as root
         bench = Bench(Path(made), options.scale)
         try:
             bench.load()
-            steps(bench)
+            if options.only_push:
+                bench.push()
+            else:
+                steps(bench)
         finally:
             bench.server.stop()
     print(json.dumps(bench.figures, indent=2))
