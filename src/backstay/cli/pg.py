@@ -174,6 +174,7 @@ def _status_document(found: PgStatus) -> dict[str, object]:
                 "safe_wal_size": slot.left,
                 "restart_lsn": lsn(slot.kept_from),
             },
+            "archiving": jsonout.plain(found.server.archiving),
         },
         "gaps": [{"from_lsn": lsn(g.from_lsn), "to_lsn": lsn(g.to_lsn), "segments": g.segments} for g in found.gaps],
         "windows": [_window_document(window) for window in found.windows],
@@ -185,6 +186,7 @@ def _show_status(context: Context, found: PgStatus) -> None:
     from backstay.sources.postgres.lsn import format_lsn
 
     slot = None if found.server is None else found.server.slot
+    archiving = None if found.server is None or not found.server.archiving.is_on else found.server.archiving
     age = "" if found.last_commit is None else format_age(found.last_commit, now=context.clock.now())
     print_pairs(
         (
@@ -196,6 +198,8 @@ def _show_status(context: Context, found: PgStatus) -> None:
             ("behind", _behind(found)),
             ("slot", "" if slot is None else f"{slot.name}, {slot.status}, {'' if slot.is_active else 'not '}in use"),
             ("may grow by", "" if slot is None or slot.left is None else format_size(slot.left)),
+            ("archived", "" if archiving is None else archiving.last_file or "nothing yet"),
+            ("to be archived", "" if archiving is None or not archiving.waiting else plural(archiving.waiting, "file")),
         ),
         context.environ,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from backstay.errors import NotFound
+from backstay.operations.archiving_problems import archives_here, archiving_problems
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_receive import slot_name
 from backstay.operations.pg_windows import Window, windows
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage
 from backstay.repository.repository import Repository
-from backstay.repository.wal import require_cluster
+from backstay.repository.wal import StoredFile, require_cluster
+from backstay.sources.postgres.archiving import Archiving, read_archiving
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn
 from backstay.sources.postgres.receiver import Slot, read_slot
@@ -19,10 +22,11 @@ from backstay.sources.postgres.receiver import Slot, read_slot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What the server says: where its WAL ends, and how its slot is."""
+    """What the server says: where its WAL ends, how its slot is, and how it archives."""
 
     position: int
     slot: Slot | None
+    archiving: Archiving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +55,13 @@ def pg_status(repository: Repository, name: str, url: str | None = None) -> PgSt
     Raises NotFound, IdentityMismatch, SourceUnreachable and its kin, CorruptedBackup.
     """
     system = known_system(repository, name)
+    server = None if url is None else _ask(url, name, system)  # first: what it has archived by now must be stored
     coverage = WalCoverage.load(repository.wal, system)
     found = tuple(windows(coverage, base_backups(repository, name)))
     timeline = max(coverage.timelines, default=None)
     runs = [] if timeline is None else coverage.runs(coverage.path(timeline))
     gaps = tuple(coverage.gaps_behind(runs, runs[0].begin)) if runs else ()
     last = _last_commit(coverage, timeline, runs)
-    server = None if url is None else _ask(url, name, system)
     stored = runs[-1].end if runs else None
     return PgStatus(
         name=name,
@@ -70,7 +74,7 @@ def pg_status(repository: Repository, name: str, url: str | None = None) -> PgSt
         gaps=gaps,
         windows=found,
         server=server,
-        problems=tuple(_problems(runs, found, server)),
+        problems=tuple(_problems(runs, found, server, coverage.files)),
     )
 
 
@@ -103,10 +107,14 @@ def _ask(url: str, name: str, system: int) -> ServerStatus:
         position = plain.value(
             "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END"
         )
-        return ServerStatus(position=parse_lsn(position), slot=read_slot(plain, slot_name(name)))
+        return ServerStatus(
+            position=parse_lsn(position), slot=read_slot(plain, slot_name(name)), archiving=read_archiving(plain)
+        )
 
 
-def _problems(runs: list[Run], found: tuple[Window, ...], server: ServerStatus | None) -> list[str]:
+def _problems(
+    runs: list[Run], found: tuple[Window, ...], server: ServerStatus | None, files: Mapping[str, StoredFile]
+) -> list[str]:
     problems = []
     if not runs:
         problems.append("no WAL is stored")
@@ -117,11 +125,17 @@ def _problems(runs: list[Run], found: tuple[Window, ...], server: ServerStatus |
     if any(window.gaps for window in found):
         problems.append("WAL is missing behind a base backup")
     if server is not None:
-        problems += _slot_problems(server.slot)
+        problems += archiving_problems(server.archiving)
+        if server.slot is not None or not archives_here(server.archiving, files):
+            problems += _slot_problems(server.slot, server.archiving)
     return problems
 
 
-def _slot_problems(slot: Slot | None) -> list[str]:
+def _slot_problems(slot: Slot | None, archiving: Archiving) -> list[str]:
+    if slot is None and archiving.is_on and archiving.last_file is not None:
+        return [
+            f"the server archived {archiving.last_file} elsewhere: it is not stored here, and no receiver has a slot"
+        ]
     if slot is None:
         return ["the server has no slot for this name: it keeps no WAL for a receiver"]
     problems = []
