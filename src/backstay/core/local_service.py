@@ -8,6 +8,7 @@ import select
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -79,7 +80,9 @@ def _require_place(path: Path) -> None:
             cause=f"the system takes {LONGEST_PATH} bytes",
             hint="name a shorter one with --socket",
         )
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o755)  # whatever the umask: those who connect must get through
     found = path.parent.stat()
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidRequest(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +98,11 @@ def run_archive_service(
 
 def _install_client(path: Path) -> None:
     """Put the client beside the socket, where the server's user can read it; one that runs keeps the old one."""
+    new = path.with_name(f"{path.name}.new")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".client-", delete=False) as made:
-            made.write(Path(archive_client.__file__).read_bytes())
-            Path(made.name).chmod(0o644)
-        Path(made.name).replace(path)
+        new.write_bytes(Path(archive_client.__file__).read_bytes())
+        new.chmod(0o644)
+        new.replace(path)
     except OSError as error:
         raise InvalidRequest(
             f"cannot write {path}",
