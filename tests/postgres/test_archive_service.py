@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import pytest
 
+from backstay.cli.main import run
 from backstay.cli.pg_archive import _server_user
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned, ignore
@@ -195,6 +196,25 @@ def test_kills_under_load_acknowledge_nothing_that_is_not_stored(
     until(lambda: "nobody listens" in server.log(), "the server's log has the reason")
 
 
+def test_a_server_hears_why_nothing_is_archived(
+    start_server: StartServer, archive: Archive, place_of_socket: Path
+) -> None:
+    server = start_server(segment_mib=1, archive_mode="on")
+    archive.service(place_of_socket)
+    away = archive.place / "away"
+    (archive.place / "repository").rename(away)
+    let_archive(server, archive.log())
+    server.sql("create table t(i int); select pg_switch_wal()")
+    until(lambda: "backstay: StorageMissing: no directory" in server.log(), "the store is missed")
+    with Repository.open(LocalStorage(away), archive.secret) as repository:
+        repository.wal.bind(NAME, SYSTEM, SystemClock())
+    away.rename(archive.place / "repository")
+    until(lambda: "backstay: IdentityMismatch: main is the name of another" in server.log(), "the cluster is refused")
+    with archive.open() as repository:
+        assert repository.wal.systems() == []
+    assert not acknowledged(server)
+
+
 def test_refusals_come_with_their_reason(archive: Archive, data: Path, tmp_path: Path) -> None:
     first, other = put_segment(data, 3), tmp_path / "other"
     with archive.open() as repository, ThreadedService(repository, tmp_path) as service:
@@ -215,7 +235,7 @@ def test_refusals_come_with_their_reason(archive: Archive, data: Path, tmp_path:
         assert "StorageMissing" in service.refusal(following)
         (archive.place / "away").rename(archive.place / "repository")
         assert service.accepts(following)
-        assert any("WalConflict" in warning for warning in service.warnings)
+        assert any(warning.startswith(f"{first.name} was not archived: WalConflict") for warning in service.warnings)
         result = service.stop()
     assert (result.files, result.refused) == (3, 6)
     assert stat.S_IMODE(service.options.client.stat().st_mode) == 0o644
@@ -423,12 +443,14 @@ def test_what_is_no_request_is_refused(archive: Archive, tmp_path: Path) -> None
 # -- the command line
 
 
-def test_what_cannot_be_served_is_told(archive: Archive, tmp_path: Path) -> None:
-    def refused(*argv: Any, status: int = 2) -> str:
-        return archive.run("pg", "archive", "--name", NAME, *argv, status=status).stderr
+def test_what_cannot_be_served_is_told(archive: Archive, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def refused(*argv: Any, status: int) -> str:
+        command = archive.command("pg", "archive", "--name", NAME, *argv)
+        assert run(command["args"][3:], command["env"]) == status
+        return capfd.readouterr().err
 
     assert "neither PATH nor --serve" in refused(status=1)
-    assert "takes no file" in refused("--serve", "--user", "root", tmp_path / "file")
+    assert "takes no file" in refused("--serve", "--user", "root", tmp_path / "file", status=2)
     with LocalService(tmp_path / "run/main", open_to_all=False):
         told = refused("--serve", "--user", "root", "--socket", tmp_path / "run/main", status=11)
         assert "another process answers" in told

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Warned
+from backstay.core.events import EventSink, Progress, Warned
 from backstay.core.local_service import peer_user
 from backstay.errors import BackstayError, InvalidRequest, StorageUnavailable
 from backstay.operations.archive_ahead import LookAhead
@@ -70,26 +70,25 @@ class Answering:
 
     def _answer(self, connection: socket.socket) -> bytes:
         try:
-            result = self._archive(connection)
+            self._require_known(connection)
+            offered, directory = _received(connection)
         except BackstayError as error:
-            told = as_warning(error)
-            with self._changed:
-                self.refused += 1
-            self._events(Warned(message=f"not archived: {told.message}"))
-            return told.message.encode(errors="replace")[:ANSWER_BYTES]
-        with self._changed:
-            self.files += 1
-            self.bytes += result.bytes
-        return DURABLE
+            return self._refuse("a request", error)
+        name = offered.name
+        try:
+            return self._acknowledge(name, self._store(offered, directory))
+        except BackstayError as error:
+            return self._refuse(name, error)
 
-    def _archive(self, connection: socket.socket) -> ArchiveResult:
+    def _require_known(self, connection: socket.socket) -> None:
         if (user := peer_user(connection)) not in self._users:
             raise InvalidRequest(
                 f"user {user} may not archive here",
                 cause=f"those who may are {', '.join(map(str, sorted(self._users)))}",
                 hint="start `backstay pg archive --serve` with --user",
             )
-        offered, directory = _received(connection)
+
+    def _store(self, offered: Offered, directory: int) -> ArchiveResult:
         name, asked = offered.name, self._jobs.ask(offered)
         self._ahead.follow(directory)
         try:
@@ -100,6 +99,20 @@ class Answering:
                 cause=f"the store has taken more than {PATIENCE_S:g} s, and goes on with it",
                 hint="nothing is lost: the server asks again",
             ) from error
+
+    def _acknowledge(self, name: str, result: ArchiveResult) -> bytes:
+        with self._changed:
+            self.files += 1
+            self.bytes += result.bytes
+        self._events(Progress(files=self.files, bytes=self.bytes, current=name))
+        return DURABLE
+
+    def _refuse(self, what: str, error: BackstayError) -> bytes:
+        told = as_warning(error).message
+        with self._changed:
+            self.refused += 1
+        self._events(Warned(message=f"{what} was not archived: {told}"))
+        return told.encode(errors="replace")[:ANSWER_BYTES]
 
 
 def _received(connection: socket.socket) -> tuple[Offered, int]:
