@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -76,56 +75,50 @@ class Bench:
         self.server.sql("checkpoint")
 
     def push(self) -> None:
-        """Time single files on their way into the repository, by each of the ways, each with segments of its own."""
-        segments = self._copied_segments(4 * PUSHED)
-        ways: dict[str, Callable[[Path], object]] = {
-            "push, the program": lambda path: self.backstay("pg", "archive", "--name", NAME, str(path))
-        }
-        with open_backend(self.environment["BACKSTAY_REPO"]) as backend:
-            secret = Secret.passphrase(self.environment["BACKSTAY_PASSWORD"])
-            with Repository.open(backend, secret) as repository:
-                archiver = Archiver(repository, NAME)
-                ways["push, in one process"] = lambda path: _store(archiver, path)
+        """Time single files on their way into the repository; the ways take turns, each with segments of its own."""
+        segments = self._linked_segments(4 * PUSHED)
+        secret = Secret.passphrase(self.environment["BACKSTAY_PASSWORD"])
+        with (
+            self._service("--ahead", "0") as command,
+            open_backend(self.environment["BACKSTAY_REPO"]) as backend,
+            Repository.open(backend, secret) as repository,
+        ):
+            archiver = Archiver(repository, NAME)
+            ways: dict[str, Callable[[Path], object]] = {
+                "push, the program": lambda path: self.backstay("pg", "archive", "--name", NAME, str(path)),
+                "push, in one process": lambda path: _store(archiver, path),
+                "push, resident": command,
+            }
+            found: dict[str, list[float]] = {what: [] for what in ways}
+            for _ in range(PUSHED):
                 for what, way in ways.items():
-                    self._time(what, way, [next(segments) for _ in range(PUSHED)])
-        with self._service("--ahead", "0") as command:
-            self._time("push, resident", command, [next(segments) for _ in range(PUSHED)])
+                    found[what].append(_seconds(way, next(segments)))
         with self._service("--ahead", str(PUSHED)) as command:
-            paths = [next(segments) for _ in range(PUSHED)]
-            for path in paths:
+            first, *others = [next(segments) for _ in range(PUSHED)]
+            for path in (first, *others):
                 (path.parent / f"archive_status/{path.name}.ready").touch()
-            command(paths[0])
-            while len(list((self.place / "repo/wal").rglob(paths[-1].name))) == 0:
+            command(first)
+            while not all(list((self.place / "repo/wal").rglob(path.name)) for path in others):
                 time.sleep(0.1)
-            time.sleep(0.5)
-            self._time("push, resident, stored ahead", command, paths[1:])
+            time.sleep(0.5)  # the last of them is stored, and noted
+            found["push, resident, stored ahead"] = [_seconds(command, path) for path in others]
+        for what, seconds in found.items():
+            least, median, most = (round(x * 1000, 1) for x in (min(seconds), statistics.median(seconds), max(seconds)))
+            self.figures[what] = {"least_ms": least, "median_ms": median, "most_ms": most}
+            print(f"{what:28} {median:7.1f} ms a segment", file=sys.stderr)
 
-    def _time(self, what: str, way: Callable[[Path], object], paths: list[Path]) -> None:
-        found = []
-        for path in paths:
-            begun = time.perf_counter()
-            way(path)
-            found.append(time.perf_counter() - begun)
-        found.sort()
-        self.figures[what] = {
-            "median_ms": round(statistics.median(found) * 1000, 1),
-            "least_ms": round(found[0] * 1000, 1),
-            "most_ms": round(found[-1] * 1000, 1),
-        }
-        print(f"{what:28} {statistics.median(found) * 1000:7.1f} ms a segment", file=sys.stderr)
-
-    def _copied_segments(self, wanted: int) -> Iterator[Path]:
-        """The newest segments of the server, in what looks like its data directory."""
-        copy = self.place / "copy/pg_wal"
-        (copy / "archive_status").mkdir(parents=True)
-        whole = sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))
+    def _linked_segments(self, wanted: int) -> Iterator[Path]:
+        """The newest segments of the server, in what looks like a data directory of their own."""
+        place = self.place / "linked/pg_wal"
+        (place / "archive_status").mkdir(parents=True)
         current = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
+        whole = sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))
         complete = [path for path in whole if path.name < current][-wanted:]
         if len(complete) < wanted:
             raise SystemExit(f"only {len(complete)} segments are there, and {wanted} are needed: give a larger --scale")
         for path in complete:
-            shutil.copyfile(path, copy / path.name)
-        return iter([copy / path.name for path in complete])
+            (place / path.name).hardlink_to(path)
+        return iter([place / path.name for path in complete])
 
     @contextmanager
     def _service(self, *arguments: str) -> Iterator[Callable[[Path], object]]:
@@ -145,6 +138,12 @@ class Bench:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _seconds(way: Callable[[Path], object], path: Path) -> float:
+    begun = time.perf_counter()
+    way(path)
+    return time.perf_counter() - begun
 
 
 def _store(archiver: Archiver, path: Path) -> None:
