@@ -13,16 +13,19 @@ from backstay.cli.options import flag, option
 from backstay.cli.pg_cluster import NAME, NAMED
 from backstay.cli.pg_target import At, Immediate, Lsn, RestorePoint, Snapshot, Timeline, Xid, target_of
 from backstay.core.quantities import format_duration, format_size, plural
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_plan import RecoveryPlan
+    from backstay.operations.pg_restore import DeltaOptions
 
 
 def pg_restore(
     ctx: typer.Context,
     name: Annotated[str, option(NAME, NAMED)],
-    to: Annotated[Path, option("DIR", "The data directory to write: empty, or not there yet.")],
+    to: Annotated[
+        Path, option("DIR", "The data directory to write: empty or not there, or an older one with --delta.")
+    ],
     snapshot: Snapshot = "latest",
     at: At = None,
     lsn: Lsn = None,
@@ -30,9 +33,22 @@ def pg_restore(
     restore_point: RestorePoint = None,
     immediate: Immediate = False,
     timeline: Timeline = None,
+    delta: Annotated[
+        bool, flag("Take an older data directory of this cluster, and write only what differs.", "--delta")
+    ] = False,
+    other_cluster: Annotated[
+        bool, flag("With --delta: also one of another cluster, which is lost.", "--other-cluster")
+    ] = False,
     tablespaces: Annotated[
         Path | None, option("DIR", "Where tablespaces go, each by its oid; DIR.tablespaces if not given.")
     ] = None,
+    tablespaces_in_place: Annotated[
+        bool,
+        flag(
+            "With --delta: where the links of the directory lead; no other server may use that.",
+            "--tablespaces-in-place",
+        ),
+    ] = False,
     port: Annotated[
         int | None, option("N", "Where the server will listen, if not as before.", min=1, max=65535)
     ] = None,
@@ -43,36 +59,42 @@ def pg_restore(
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
 ) -> int:
     """Write a data directory that recovers to a target when its server is started."""
+    from backstay.operations.pg_directory import require_empty
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import programs_of, start_recovered
-    from backstay.operations.pg_restore import require_empty, restore_cluster
+    from backstay.operations.pg_restore import ClusterRestoreOptions, require_target, restore_cluster
 
     context = context_of(ctx)
+    options = ClusterRestoreOptions(
+        tablespaces=tablespaces,
+        port=port,
+        parallel=parallel,
+        delta=_delta(delta=delta, other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place),
+    )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
     patience_s = _patience(context, patience)
-    require_empty(to)
+    if not delta:
+        require_empty(to)  # before WAL is read for minutes
     with context.open() as repository:
         plan = plan_recovery(repository, name, snapshot, target)
+        require_target(plan, to.absolute(), options)
         if dry_run:
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
             return 0
         found = programs_of(plan, programs, context.environ) if start else None  # before anything is written
         with context.watching() as events:
-            result = restore_cluster(
-                repository,
-                plan,
-                to.absolute(),
-                tablespaces=tablespaces,
-                port=port,
-                parallel=parallel,
-                events=events,
-            )
+            result = restore_cluster(repository, plan, to.absolute(), options, events=events)
             if found is not None:
                 start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
 
     def show() -> None:
         _show_plan(context, plan)
         context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
+        if delta:
+            context.say(
+                f"{format_size(result.bytes_kept)} of it were there already; "
+                f"{plural(result.removed, 'item')} that did not belong there removed"
+            )
         for place in result.tablespaces:
             context.say(f"a tablespace lies in {place}")
         if start:
@@ -84,6 +106,21 @@ def pg_restore(
         context.warn(problem)
     context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False, "started": start}, show)
     return 0
+
+
+def _delta(*, delta: bool, other_cluster: bool, tablespaces_in_place: bool) -> DeltaOptions | None:
+    """What --delta allows. Raises InvalidRequest for what means nothing without it."""
+    from backstay.operations.pg_restore import DeltaOptions
+
+    if delta:
+        return DeltaOptions(other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place)
+    if other_cluster or tablespaces_in_place:
+        raise InvalidRequest(
+            "there is no older data directory to restore onto",
+            cause="--other-cluster and --tablespaces-in-place say what --delta may do, which is not given",
+            hint="add --delta, or leave them out",
+        )
+    return None
 
 
 def _plan_document(plan: RecoveryPlan) -> dict[str, object]:

@@ -12,8 +12,9 @@ from typing import Final, Literal
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.errors import BackstayError, SourceRefused
+from backstay.operations.pg_directory import require_empty
 from backstay.operations.pg_plan import RecoveryPlan
-from backstay.operations.pg_restore import require_empty, restore_cluster
+from backstay.operations.pg_restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.local_server import LocalServer
 from backstay.sources.postgres.programs import server_programs
