@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Final
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
+from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, RestoreFailed
 from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
@@ -39,7 +39,8 @@ from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, 
 MANIFEST: Final = "backup_manifest"
 _LINKS: Final = b"pg_tblspc"
 _MAP: Final = b"tablespace_map"
-_READ: Final = 4 << 20
+_READ: Final = 1 << 20
+_DIGESTED: Final = 64  # files at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,10 +328,20 @@ class _ClusterRestore:
         self._write(self.target / MANIFEST, data)
 
     def _manifest_files(self) -> Iterator[ManifestFile]:
-        for path, node in self._nodes():
-            if stat.S_ISREG(node.mode):
-                digest = node.sha256 or _sha256(os.fsencode(self.target) + b"/" + path)
-                yield ManifestFile(path, node.size, node.mtime_ns / 1e9, digest)
+        files = (found for found in self._nodes() if found[1].is_file)
+        with Workers(self.options.parallel or self.repository.environment.threads, "digest") as workers:
+            yield from workers.ordered(
+                self._manifest_file,
+                files,
+                weigh=lambda _: 1,
+                limit=_DIGESTED,
+                inline=lambda found: bool(found[1].sha256),
+            )
+
+    def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
+        path, node = found
+        digest = node.sha256 or _sha256(os.fsencode(self.target) + b"/" + path)
+        return ManifestFile(path, node.size, node.mtime_ns / 1e9, digest)
 
     def _nodes(self) -> Iterator[tuple[bytes, Node]]:
         """The files by their paths below the data directory, with those of tablespaces where their links lead."""
