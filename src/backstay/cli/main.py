@@ -201,6 +201,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "windows": pg.windows,
             "status": pg.status,
             "restore": pg_recovery.pg_restore,
+            "fetch": pg_recovery.pg_fetch,
             "verify": pg_recovery.pg_verify,
             "expire": pg_cluster.pg_expire,
         },

@@ -1,23 +1,26 @@
-"""`pg restore` and `pg verify`: recovery of whole PostgreSQL clusters to any point in time, for use or for proof."""
+"""`pg restore`, `fetch` and `verify`: recovery of PostgreSQL clusters to any point in time, for use or for proof."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backstay.cli.context import Context, context_of
-from backstay.cli.options import flag, option
+from backstay.cli.options import argument, flag, option
 from backstay.cli.pg_cluster import NAME, NAMED
 from backstay.cli.pg_target import At, Immediate, Lsn, RestorePoint, Snapshot, Timeline, Xid, target_of
 from backstay.core.quantities import format_duration, format_size, plural
-from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.errors import CorruptedBackup, Interrupted, InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_plan import RecoveryPlan
-    from backstay.operations.pg_restore import DeltaOptions
+    from backstay.operations.pg_restore import ClusterRestoreOptions, ClusterRestoreResult, DeltaOptions
+    from backstay.repository.repository import Repository
 
 
 def pg_restore(
@@ -53,6 +56,10 @@ def pg_restore(
         int | None, option("N", "Where the server will listen, if not as before.", min=1, max=65535)
     ] = None,
     parallel: Annotated[int | None, option("N", "Files written at once.", min=1, max=64)] = None,
+    wal: Annotated[
+        Literal["staged", "stream"],
+        option("HOW", "staged: all WAL lies there before; stream: it comes as it is needed.", show_default=True),
+    ] = "staged",
     start: Annotated[bool, flag("Start a server there and wait until it has recovered.", "--start")] = False,
     programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
     patience: Annotated[str, option("SPAN", "How long its recovery may take.", show_default=True)] = "1h",
@@ -63,12 +70,14 @@ def pg_restore(
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import programs_of, start_recovered
     from backstay.operations.pg_restore import ClusterRestoreOptions, require_target, restore_cluster
+    from backstay.operations.pg_serving import serving
 
     context = context_of(ctx)
     options = ClusterRestoreOptions(
         tablespaces=tablespaces,
         port=port,
         parallel=parallel,
+        wal=wal,
         delta=_delta(delta=delta, other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place),
     )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
@@ -85,27 +94,68 @@ def pg_restore(
         with context.watching() as events:
             result = restore_cluster(repository, plan, to.absolute(), options, events=events)
             if found is not None:
-                start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
-
-    def show() -> None:
-        _show_plan(context, plan)
-        context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
-        if delta:
-            context.say(
-                f"{format_size(result.bytes_kept)} of it were there already; "
-                f"{plural(result.removed, 'item')} that did not belong there removed"
-            )
-        for place in result.tablespaces:
-            context.say(f"a tablespace lies in {place}")
-        if start:
-            context.say(f"its server has recovered to {plan.target}, and runs")
-        else:
-            context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
-
-    for problem in result.problems[:20]:
-        context.warn(problem)
-    context.result({**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False, "started": start}, show)
+                with serving(repository, to.absolute()) if wal == "stream" else nullcontext():
+                    start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
+        for problem in result.problems[:20]:
+            context.warn(problem)
+        document = {**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False, "started": start}
+        context.result(document, lambda: _show_restored(context, plan, result, to, options, started=start))
+        if wal == "stream" and not start:
+            _serve(context, repository, to)
     return 0
+
+
+def pg_fetch(
+    ctx: typer.Context,
+    data: Annotated[Path, argument("DIR", "The data directory that `pg restore --wal stream` wrote.")],
+) -> int:
+    """Bring WAL to a server that recovers, until it has recovered."""
+    context = context_of(ctx)
+    with context.open(index=False) as repository:
+        _serve(context, repository, data)
+    return 0
+
+
+def _serve(context: Context, repository: Repository, data: Path) -> None:
+    """Raises Interrupted when it was stopped before the server had recovered."""
+    from backstay.operations.pg_serving import WalService
+
+    with context.until_stopped() as (events, stopped):
+        service = WalService.open(repository, data.absolute(), events=events)
+        context.say(f"WAL is brought to {data} until its server has recovered; Ctrl-C stops that, and then the server")
+        sys.stdout.flush()  # whoever waits for this line starts the server
+        done = service.run(stopped)
+    if not done:
+        raise Interrupted(
+            f"the server in {data} had not recovered yet",
+            cause="a signal asked to stop; the server stops when it needs more WAL",
+            hint=f"`backstay pg fetch {data}` goes on, then start the server again",
+        )
+    context.say(f"the server in {data} has recovered")
+
+
+def _show_restored(
+    context: Context,
+    plan: RecoveryPlan,
+    result: ClusterRestoreResult,
+    to: Path,
+    options: ClusterRestoreOptions,
+    *,
+    started: bool,
+) -> None:
+    _show_plan(context, plan)
+    context.say(f"restored {plural(result.files, 'file')} with {format_size(result.bytes)} to {to}")
+    if options.delta is not None:
+        context.say(
+            f"{format_size(result.bytes_kept)} of it were there already; "
+            f"{plural(result.removed, 'item')} that did not belong there removed"
+        )
+    for place in result.tablespaces:
+        context.say(f"a tablespace lies in {place}")
+    if started:
+        context.say(f"its server has recovered to {plan.target}, and runs")
+    else:
+        context.say(f"start it with `pg_ctl -D {to} start`: it recovers to {plan.target}, and is promoted then")
 
 
 def _delta(*, delta: bool, other_cluster: bool, tablespaces_in_place: bool) -> DeltaOptions | None:

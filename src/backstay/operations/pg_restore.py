@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, RestoreFailed
+from backstay.errors import BackstayError, InsufficientSpace, RestoreFailed
 from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.pg_directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
-from backstay.operations.pg_plan import RecoveryPlan, WalFile
+from backstay.operations.pg_plan import RecoveryPlan
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore_plan import refuse_repository
+from backstay.operations.wal_staging import bring_later, stage_all
 from backstay.operations.walk import Item, walk
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -34,13 +35,17 @@ from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import sync_filesystem
 from backstay.sources.postgres.control_file import CONTROL
 from backstay.sources.postgres.manifest import ManifestFile, write_manifest
-from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, STANDBY, fetch_script, settings
+from backstay.sources.postgres.owned_files import OwnedFiles
+from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
 
 MANIFEST: Final = "backup_manifest"
 _LINKS: Final = b"pg_tblspc"
 _MAP: Final = b"tablespace_map"
 _READ: Final = 1 << 20
 _DIGESTED: Final = 64  # files at once
+
+
+WalWay: TypeAlias = Literal["staged", "stream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +63,15 @@ class DeltaOptions:
 class ClusterRestoreOptions:
     """How to write it. Tablespaces go below `tablespaces` (beside the target); the server will listen on `port`.
 
-    With `delta` the target may be an older data directory of the cluster, else it must be empty or not there.
+    With `delta` the target may be an older data directory of the cluster, else it must be empty or not there. The WAL
+    is `staged` in it, or a `stream` of it is brought while the server recovers (`pg_serving`).
     """
 
     tablespaces: Path | None = None
     port: int | None = None
     parallel: int | None = None
     delta: DeltaOptions | None = None
+    wal: WalWay = "staged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +157,7 @@ class _ClusterRestore:
     ) -> None:
         self.repository, self.plan, self.target, self.places = repository, plan, target, places
         self.options, self.events = options, events
+        self.owned = OwnedFiles(target)
         self.root = b"/" + DATA
         self.problems: list[str] = []
         self.files = self.bytes = self.bytes_kept = self.removed = 0
@@ -254,8 +262,7 @@ class _ClusterRestore:
     def _make(self, place: Path) -> None:
         """A directory above tablespaces, which the server must be able to enter; one that is there stays as it is."""
         if not place.exists():
-            place.mkdir(0o700, parents=True)
-            self._own(place)
+            self.owned.make(place)
 
     def _link(self, oid: bytes, place: Path) -> None:
         link = self.target / _LINKS.decode() / oid.decode()
@@ -266,51 +273,20 @@ class _ClusterRestore:
             self.problems.append(f"tablespace {oid.decode()} lies in {place} now; {before} was left alone")
             link.unlink()
         link.symlink_to(place)
-        self._own(link)
+        self.owned.own(link)
 
-    # -- WAL
+    # -- WAL and settings
 
     def _write_wal(self) -> None:
-        plan, directory = self.plan, self.target / STAGED
-        directory.mkdir(0o700)
-        self._own(directory)
-        self.events(Started(operation="stage the WAL", total_files=len(plan.segments), total_bytes=plan.wal_bytes))
-        for done, file in enumerate(plan.segments):
-            data = self._read(file).ljust(plan.base.segment_size, b"\0")
-            if len(data) != plan.base.segment_size:
-                raise CorruptedBackup(f"WAL segment {file.name} has {len(data)} bytes")
-            self._write(directory / file.name, data)
-            self.events(Progress(files=done + 1, bytes=(done + 1) * plan.base.segment_size, current=file.name))
-        for file in plan.histories:
-            self._write(directory / file.name, self._read(file))
-        if plan.segments:
-            self._write(directory / FETCH, fetch_script(plan.segments[-1].name).encode())
-
-    def _read(self, file: WalFile) -> bytes:
-        return self.repository.wal.read(self.plan.base.system, file.name, file.stored)
+        stage = bring_later if self.options.wal == "stream" else stage_all
+        stage(self.repository, self.plan, self.owned, events=self.events)
 
     def _write_settings(self) -> None:
         lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)
         place = self.target / SETTINGS
         there = place.read_bytes() if place.exists() else b""
-        self._write(place, there + lines.encode())
-        self._write(self.target / SIGNAL, b"")
-
-    def _write(self, place: Path, data: bytes) -> None:
-        """A file that belongs to whom the data directory belongs to."""
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
-        self._own(place)
-
-    def _own(self, place: Path) -> None:
-        if os.geteuid() == 0:
-            owner = self.target.stat()
-            os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        self.owned.write(place, there + lines.encode())
+        self.owned.write(self.target / SIGNAL, b"")
 
     # -- the manifest
 
@@ -325,7 +301,7 @@ class _ClusterRestore:
             start=base.start_lsn,
             stop=base.stop_lsn,
         )
-        self._write(self.target / MANIFEST, data)
+        self.owned.write(self.target / MANIFEST, data)
 
     def _manifest_files(self) -> Iterator[ManifestFile]:
         files = (found for found in self._nodes() if found[1].is_file)
