@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -66,13 +67,39 @@ class Bench:
         self.server.sql("vacuum freeze")
         self.server.sql("checkpoint")
 
-    def archive(self, times: int) -> list[float]:
+    def write_wal(self, seconds: int) -> list[Path]:
+        """Let pgbench write for a while; the segments that are complete then, behind those of the last base backup."""
+        begin = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        where = ("-h", "127.0.0.1", "-p", self.server.port, "-U", "postgres")
+        self.server.tool("pgbench", *where, "-n", "-c", 4, "-T", seconds, "postgres")
+        end = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        found = (self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16)
+        return sorted(path for path in found if begin <= path.name <= end)
+
+    def archive(self, segments: list[Path]) -> list[float]:
         """Seconds of single calls as archive_command makes them, each with another segment."""
         found = []
-        for segment in sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))[:times]:
+        for segment in segments:
             begun = time.perf_counter()
             self.backstay("pg", "archive", "--name", NAME, str(segment))
             found.append(time.perf_counter() - begun)
+        return found
+
+    def get(self, data: Path) -> list[float]:
+        """Seconds of single calls as restore_command makes them, while WAL is brought to a restored directory."""
+        command = [*BACKSTAY, "pg", "restore", "--name", NAME, "--to", str(data), "--wal", "stream"]
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as serving:
+            assert serving.stdout is not None
+            assert any(b"WAL is brought" in line for line in serving.stdout)
+            script, taken = data / "backstay_wal" / "get", data / "pg_wal" / "RECOVERYXLOG"
+            found = []
+            for name in (script.parent / "segments").read_text().split():
+                begun = time.perf_counter()
+                subprocess.run(["sh", script, name, taken], check=True)
+                found.append(time.perf_counter() - begun)
+            serving.terminate()
         return found
 
 
@@ -87,16 +114,22 @@ def steps(bench: Bench) -> None:
     bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
     backup("incremental, 11 000 rows")
     bench.measure("full again", "pg", "backup", url, "--name", NAME, "--full")
-    shm = Path(tempfile.mkdtemp(prefix="backstay-pg-", dir="/dev/shm"))
-    bench.measure("restore to memory", "pg", "restore", "--name", NAME, "--to", str(shm / "data"))
-    bench.server.own(shm)
-    for path in sorted(shm.rglob("*"), reverse=True):
-        path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
-    shm.rmdir()
+    with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir="/dev/shm") as memory:
+        restore = ("pg", "restore", "--name", NAME, "--to", f"{memory}/data")
+        bench.measure("restore to memory", *restore)
+        bench.measure("delta, nothing changed", *restore, "--delta")
+        bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
+        backup("incremental, again")
+        bench.measure("delta, 11 000 rows", *restore, "--delta")
+        segments = bench.write_wal(seconds=15)
+        calls = {
+            "archive one segment": bench.archive(segments),
+            "get one segment": bench.get(Path(memory) / "streamed"),
+        }
+    for what, seconds in calls.items():
+        bench.figures[what] = {"seconds": round(statistics.median(seconds), 4), "most": round(max(seconds), 4)}
+        print(f"{what:28} {statistics.median(seconds):7.4f} s of {len(seconds)}", file=sys.stderr)
     bench.measure("verify, all data read", "verify", "--read-data")
-    pushed = bench.archive(9)
-    if pushed:
-        bench.figures["archive one segment"] = {"seconds": round(statistics.median(pushed), 3)}
 
 
 def main() -> int:

@@ -113,6 +113,7 @@ def pg_fetch(
     context = context_of(ctx)
     with context.open(index=False) as repository:
         _serve(context, repository, data)
+    context.result({"data": str(data), "recovered": True}, lambda: None)
     return 0
 
 
@@ -122,7 +123,10 @@ def _serve(context: Context, repository: Repository, data: Path) -> None:
 
     with context.until_stopped() as (events, stopped):
         service = WalService.open(repository, data.absolute(), events=events)
-        context.say(f"WAL is brought to {data} until its server has recovered; Ctrl-C stops that, and then the server")
+        if not context.json:
+            context.say(
+                f"WAL is brought to {data} until its server has recovered; Ctrl-C stops that, and then the server"
+            )
         sys.stdout.flush()  # whoever waits for this line starts the server
         done = service.run(stopped)
     if not done:
@@ -131,7 +135,8 @@ def _serve(context: Context, repository: Repository, data: Path) -> None:
             cause="a signal asked to stop; the server stops when it needs more WAL",
             hint=f"`backstay pg fetch {data}` goes on, then start the server again",
         )
-    context.say(f"the server in {data} has recovered")
+    if not context.json:
+        context.say(f"the server in {data} has recovered")
 
 
 def _show_restored(
