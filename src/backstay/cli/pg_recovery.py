@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from backstay.operations.pg_plan import RecoveryPlan
     from backstay.operations.pg_restore import ClusterRestoreOptions, ClusterRestoreResult, DeltaOptions
     from backstay.repository.repository import Repository
+
+
+ConfigFrom: TypeAlias = Annotated[
+    Path | None,
+    option("DIR", "Where postgresql.conf and its kin lay, if not in the data directory: they are copied."),
+]
 
 
 def pg_restore(
@@ -60,12 +66,14 @@ def pg_restore(
         Literal["staged", "stream"],
         option("HOW", "staged: all WAL lies there before; stream: it comes as it is needed.", show_default=True),
     ] = "staged",
+    config_from: ConfigFrom = None,
     start: Annotated[bool, flag("Start a server there and wait until it has recovered.", "--start")] = False,
     programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
     patience: Annotated[str, option("SPAN", "How long its recovery may take.", show_default=True)] = "1h",
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
 ) -> int:
     """Write a data directory that recovers to a target when its server is started."""
+    from backstay.operations.pg_configuration import Configuration
     from backstay.operations.pg_directory import require_empty
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import programs_of, start_recovered
@@ -78,6 +86,7 @@ def pg_restore(
         port=port,
         parallel=parallel,
         wal=wal,
+        configuration=None if config_from is None else Configuration.read(config_from),
         delta=_delta(delta=delta, other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place),
     )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
@@ -219,10 +228,12 @@ def pg_verify(
     sql: Annotated[list[str] | None, option("QUERY", "A query that must give `true`; repeatable.")] = None,
     database: Annotated[str, option("DB", "Where the queries run.", show_default=True)] = "postgres",
     superuser: Annotated[str, option("ROLE", "A superuser of the cluster.", show_default=True)] = "postgres",
+    config_from: ConfigFrom = None,
     programs: Annotated[Path | None, option("DIR", "Where pg_ctl and postgres of its version are.")] = None,
     patience: Annotated[str, option("SPAN", "How long the recovery may take.", show_default=True)] = "1h",
 ) -> int:
     """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
+    from backstay.operations.pg_configuration import Configuration
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
 
@@ -233,6 +244,7 @@ def pg_verify(
         superuser=superuser,
         database=database,
         assertions=tuple(sql or ()),
+        configuration=None if config_from is None else Configuration.read(config_from),
         patience_s=_patience(context, patience),
     )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)

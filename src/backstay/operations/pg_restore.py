@@ -18,19 +18,20 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, InsufficientSpace, RestoreFailed
+from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest, RestoreFailed
 from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
+from backstay.operations.pg_configuration import Configuration
 from backstay.operations.pg_directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
 from backstay.operations.pg_plan import RecoveryPlan
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore_plan import refuse_repository
 from backstay.operations.wal_staging import bring_later, stage_all
-from backstay.operations.walk import Item, walk
-from backstay.repository.nodes import Node
+from backstay.operations.walk import Item, subtree, walk
+from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node
+from backstay.repository.trees import find_node, read_listing
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import sync_filesystem
 from backstay.sources.postgres.control_file import CONTROL
@@ -64,7 +65,8 @@ class ClusterRestoreOptions:
     """How to write it. Tablespaces go below `tablespaces` (beside the target); the server will listen on `port`.
 
     With `delta` the target may be an older data directory of the cluster, else it must be empty or not there. The WAL
-    is `staged` in it, or a `stream` of it is brought while the server recovers (`pg_serving`).
+    is `staged` in it, or a `stream` of it is brought while the server recovers (`pg_serving`). `configuration` is for
+    a server whose files lay elsewhere.
     """
 
     tablespaces: Path | None = None
@@ -72,6 +74,7 @@ class ClusterRestoreOptions:
     parallel: int | None = None
     delta: DeltaOptions | None = None
     wal: WalWay = "staged"
+    configuration: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +120,11 @@ def restore_cluster(
 ) -> ClusterRestoreResult:
     """Write a data directory that recovers by itself.
 
-    Raises RestoreConflict before anything is written, RestoreFailed, CorruptedBackup, InsufficientSpace.
+    Raises RestoreConflict and InvalidRequest before anything is written, RestoreFailed, CorruptedBackup,
+    InsufficientSpace.
     """
     places = require_target(plan, target, options)
+    _require_no_configuration(repository, plan, options.configuration)
     refuse_repository(repository, FilesTarget(target).root)
     return _ClusterRestore(repository, plan, target, places, options, events).run()
 
@@ -128,6 +133,21 @@ def _places(plan: RecoveryPlan, target: Path, parent: Path | None) -> dict[bytes
     """Where each tablespace goes, by its oid. Never where it lay: the server of the backup may be using that."""
     above = parent if parent is not None else target.with_name(f"{target.name}.tablespaces")
     return {b"%d" % oid: above.absolute() / str(oid) for oid in plan.base.tablespaces}
+
+
+def _require_no_configuration(repository: Repository, plan: RecoveryPlan, configuration: Configuration | None) -> None:
+    """Raises InvalidRequest when files are given that are in the backup: whose counted would be a guess."""
+    if configuration is None:
+        return
+    _, listing = subtree(plan.manifest.root, b"/" + DATA, repository.reader)
+    present = {node.name for node in read_listing(listing or EMPTY, repository.reader)}
+    for name in configuration.files:
+        if os.fsencode(name) in present:
+            raise InvalidRequest(
+                f"the backup holds {name} itself",
+                cause="configuration from elsewhere is for servers that keep it outside of their data directory",
+                hint="restore without it, and edit what was restored",
+            )
 
 
 class _Chooser:
@@ -176,6 +196,7 @@ class _ClusterRestore:
             told(partial(self._make, place.parent), "make the directory of tablespaces")
             self._restore(b"/" + TABLESPACES + b"/" + oid, place, frozenset(), shared=True)
             told(partial(self._link, oid, place), "link a tablespace")
+        told(self._write_configuration, "write the configuration")
         told(self._write_wal, "stage the WAL")
         told(self._write_settings, "write the settings")
         told(self._write_manifest, "write the manifest")
@@ -281,6 +302,10 @@ class _ClusterRestore:
         stage = bring_later if self.options.wal == "stream" else stage_all
         stage(self.repository, self.plan, self.owned, events=self.events)
 
+    def _write_configuration(self) -> None:
+        if self.options.configuration is not None:
+            self.options.configuration.write(self.owned)
+
     def _write_settings(self) -> None:
         lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)
         place = self.target / SETTINGS
@@ -294,7 +319,7 @@ class _ClusterRestore:
         """What pg_verifybackup compares with: checksums of the snapshot, or of what was written where it has none."""
         base = self.plan.base
         data = write_manifest(
-            list(self._manifest_files()),
+            [*self._manifest_files(), *self._own_manifest_files()],
             version=int(base.version.partition(".")[0]),
             system=base.system,
             timeline=base.timeline,
@@ -313,6 +338,13 @@ class _ClusterRestore:
                 limit=_DIGESTED,
                 inline=lambda found: bool(found[1].sha256),
             )
+
+    def _own_manifest_files(self) -> Iterator[ManifestFile]:
+        """Those that are not in the backup, and are no files that a server always has."""
+        for name in self.options.configuration.files if self.options.configuration is not None else ():
+            info = (self.target / name).stat()
+            digest = _sha256(os.fsencode(self.target / name))
+            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, digest)
 
     def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
         path, node = found

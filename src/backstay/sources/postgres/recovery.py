@@ -7,7 +7,8 @@ error for the end of the WAL and go on without what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final
 
 STAGED: Final = "backstay_wal"  # the directory with the WAL, within the data directory
@@ -38,6 +39,24 @@ def settings(target: Mapping[str, str], *, timeline: int, port: int | None = Non
     }
     lines = ["# recovery from a backup, written by backstay"]
     lines += [f"{name} = {_quoted(value)}" for name, value in given.items()]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def place_settings(data: Path, present: Collection[str]) -> str:
+    """Lines for the end of a postgresql.conf that comes from elsewhere: the server uses what lies in `data` alone.
+
+    `present` are the files that came with it.
+    """
+    places = {"hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
+    given = {
+        "data_directory": str(data),
+        **{name: str(data / file) for name, file in places.items() if file in present},
+        "external_pid_file": "",
+    }
+    lines = [
+        "# places of this copy, written by backstay",
+        *(f"{name} = {_quoted(value)}" for name, value in given.items()),
+    ]
     return "\n" + "\n".join(lines) + "\n"
 
 
