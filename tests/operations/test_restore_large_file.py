@@ -109,6 +109,14 @@ def test_a_file_with_lost_chunks_is_told_once_and_leaves_nothing(file: File, los
     assert os.listdir(file.path.parent) == []
 
 
+def test_chunks_that_are_too_few_for_the_size_are_told(file: File) -> None:
+    file.large._chunks = file.chunks.ids[:-1]
+    file.write()
+    file.large.abandon()
+    assert "add up" in file.tally.errors[0].message
+    assert os.listdir(file.path.parent) == []
+
+
 def test_a_full_disk_ends_it_and_nobody_waits_for_ever(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise InsufficientSpace("the disk is full")
