@@ -74,6 +74,15 @@ class Bench:
         self.server.sql("vacuum freeze")
         self.server.sql("checkpoint")
 
+    def write_wal(self, seconds: int) -> list[Path]:
+        """Let pgbench write for a while; the segments that are complete then, behind those of the last base backup."""
+        begin = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        where = ("-h", "127.0.0.1", "-p", self.server.port, "-U", "postgres")
+        self.server.tool("pgbench", *where, "-n", "-c", 4, "-T", seconds, "postgres")
+        end = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        found = (self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16)
+        return sorted(path for path in found if begin <= path.name <= end)
+
     def push(self) -> None:
         """Time single files on their way into the repository; the ways take turns, each with segments of its own."""
         segments = self._linked_segments(4 * PUSHED)
@@ -103,17 +112,21 @@ class Bench:
             time.sleep(0.5)  # the last of them is stored, and noted
             found["push, resident, stored ahead"] = [_seconds(command, path) for path in others]
         for what, seconds in found.items():
-            least, median, most = (round(x * 1000, 1) for x in (min(seconds), statistics.median(seconds), max(seconds)))
-            self.figures[what] = {"least_ms": least, "median_ms": median, "most_ms": most}
-            print(f"{what:28} {median:7.1f} ms a segment", file=sys.stderr)
+            self.note_each(what, seconds)
+
+    def note_each(self, what: str, seconds: list[float]) -> None:
+        """Note what each segment took."""
+        least, median, most = (round(x * 1000, 1) for x in (min(seconds), statistics.median(seconds), max(seconds)))
+        self.figures[what] = {"least_ms": least, "median_ms": median, "most_ms": most}
+        print(f"{what:28} {median:7.1f} ms a segment", file=sys.stderr)
 
     def _linked_segments(self, wanted: int) -> Iterator[Path]:
-        """The newest segments of the server, in what looks like a data directory of their own."""
+        """The oldest segments of the server, which nobody stored, in what looks like a data directory of their own."""
         place = self.place / "linked/pg_wal"
         (place / "archive_status").mkdir(parents=True)
         current = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
         whole = sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))
-        complete = [path for path in whole if path.name < current][-wanted:]
+        complete = [path for path in whole if path.name < current][:wanted]
         if len(complete) < wanted:
             raise SystemExit(f"only {len(complete)} segments are there, and {wanted} are needed: give a larger --scale")
         for path in complete:
@@ -139,6 +152,23 @@ class Bench:
             process.terminate()
             process.wait(30)
 
+    def get(self, data: Path) -> list[float]:
+        """Seconds of single calls as restore_command makes them, while WAL is brought to a restored directory."""
+        command = [*BACKSTAY, "pg", "restore", "--name", NAME, "--to", str(data), "--wal", "stream"]
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as serving:
+            assert serving.stdout is not None
+            assert any(b"WAL is brought" in line for line in serving.stdout)
+            script, taken = data / "backstay_wal" / "get", data / "pg_wal" / "RECOVERYXLOG"
+            found = []
+            for name in (script.parent / "segments").read_text().split():
+                begun = time.perf_counter()
+                subprocess.run(["sh", script, name, taken], check=True)
+                found.append(time.perf_counter() - begun)
+            serving.terminate()
+        return found
+
 
 def _seconds(way: Callable[[Path], object], path: Path) -> float:
     begun = time.perf_counter()
@@ -162,12 +192,16 @@ def steps(bench: Bench) -> None:
     bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
     backup("incremental, 11 000 rows")
     bench.measure("full again", "pg", "backup", url, "--name", NAME, "--full")
-    shm = Path(tempfile.mkdtemp(prefix="backstay-pg-", dir="/dev/shm"))
-    bench.measure("restore to memory", "pg", "restore", "--name", NAME, "--to", str(shm / "data"))
-    bench.server.own(shm)
-    for path in sorted(shm.rglob("*"), reverse=True):
-        path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
-    shm.rmdir()
+    with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir="/dev/shm") as memory:
+        restore = ("pg", "restore", "--name", NAME, "--to", f"{memory}/data")
+        bench.measure("restore to memory", *restore)
+        bench.measure("delta, nothing changed", *restore, "--delta")
+        bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
+        backup("incremental, again")
+        bench.measure("delta, 11 000 rows", *restore, "--delta")
+        for segment in bench.write_wal(seconds=15):
+            bench.backstay("pg", "archive", "--name", NAME, str(segment))
+        bench.note_each("get", bench.get(Path(memory) / "streamed"))
     bench.measure("verify, all data read", "verify", "--read-data")
     bench.push()
 

@@ -219,7 +219,8 @@ def test_windows_of_a_server_show_a_lost_segment(server: Server, archive: Archiv
     end = datetime.fromisoformat(window["end_time"])
     assert timedelta() <= end - before < timedelta(seconds=10)
     assert window["start_time"] < window["end_time"]
-    assert archive.json("pg", "windows", "--name", "none") == []
+    unknown = archive.run("pg", "windows", "--name", "none", status=1)
+    assert "no cluster is called none" in unknown.stderr
     shown = archive.run("pg", "windows").stdout
     assert "main" in shown
     assert "1 base" in shown

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from backstay.errors import NotFound
 from backstay.operations.pg_bases import Base, base_backups
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -34,8 +35,17 @@ class Window:
 
 
 def covered(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Window]:
-    """The windows of the base backups of a name, or of all. Raises CorruptedBackup, ObjectNotFound."""
+    """The windows of the base backups of a name, or of all. Raises CorruptedBackup, ObjectNotFound.
+
+    A name that nobody has used is a NotFound; one of which only WAL is stored has no window yet.
+    """
     bases = base_backups(repository, name, on_damage=on_damage)
+    if name is not None and not bases and repository.wal.bound(name) is None:
+        raise NotFound(
+            f"no cluster is called {name}",
+            cause="there is neither a base backup nor WAL under this name",
+            hint="`backstay pg windows` without --name shows all there are",
+        )
     found: list[Window] = []
     for system in sorted({base.system for base in bases}):
         coverage = WalCoverage.load(repository.wal, system)
