@@ -199,6 +199,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "archive": pg.archive,
             "windows": pg.windows,
             "status": pg.status,
+            "acknowledge-gap": pg.acknowledge_gap,
             "restore": pg_cluster.pg_restore,
             "verify": pg_cluster.pg_verify,
             "expire": pg_cluster.pg_expire,

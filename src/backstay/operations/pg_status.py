@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
+from backstay.core.quantities import format_duration, format_size
 from backstay.errors import NotFound
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_receive import slot_name
-from backstay.operations.pg_windows import Window, windows
+from backstay.operations.pg_windows import Window, open_gap, windows
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn
-from backstay.sources.postgres.receiver import Slot, read_slot
+from backstay.sources.postgres.receiver import Slot, read_slot, slot_limit
+
+SLOW_S: Final = 60.0  # WAL that waits for a store so long is told
+PATIENCE_S: Final = 10.0  # how long a look at the server waits for the store to get on
+HEARTBEAT_GRACE_S: Final = 60.0
+_OPEN_GAP: Final = (
+    "WAL is missing and no base backup lies behind the gap: make one with `backstay pg backup`, or if you can do "
+    "without, `backstay pg acknowledge-gap`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What the server says: where its WAL ends, and how its slot is."""
+    """What the server says: where its WAL ends, how its slot is, and how many bytes a slot may keep, if limited."""
 
     position: int
     slot: Slot | None
+    slot_limit: int | None
+    is_standby: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,32 +57,43 @@ class PgStatus:
     problems: tuple[str, ...]
 
 
-def pg_status(repository: Repository, name: str, url: str | None = None) -> PgStatus:
+def pg_status(repository: Repository, name: str, url: str | None = None, *, heartbeat: float = 0.0) -> PgStatus:
     """Look at the stored WAL of a name, and with `url` at its server.
 
+    `heartbeat` is that of the receiver, in seconds, 0 for none: no last commit may be much older.
     Raises NotFound, IdentityMismatch, SourceUnreachable and its kin, CorruptedBackup.
     """
     system = known_system(repository, name)
     coverage = WalCoverage.load(repository.wal, system)
-    found = tuple(windows(coverage, base_backups(repository, name)))
+    bases = base_backups(repository)
+    found = tuple(windows(coverage, [base for base in bases if base.name == name]))
     timeline = max(coverage.timelines, default=None)
     runs = [] if timeline is None else coverage.runs(coverage.path(timeline))
     gaps = tuple(coverage.gaps_behind(runs, runs[0].begin)) if runs else ()
     last = _last_commit(coverage, timeline, runs)
     server = None if url is None else _ask(url, name, system)
     stored = runs[-1].end if runs else None
+    lag_s = None if last is None else max(0.0, (repository.clock.now() - last).total_seconds())
+    problems = _problems(runs, found)
+    if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
+        problems.append(_OPEN_GAP)
+    if server is not None:
+        problems += _slot_problems(server)
+        if _receives(server):
+            problems += _progress_problems(repository, coverage, server, stored or 0)
+            problems += _heartbeat_problems(server, lag_s, heartbeat)
     return PgStatus(
         name=name,
         system=system,
         timeline=timeline,
         stored_lsn=stored,
         last_commit=last,
-        lag_s=None if last is None else max(0.0, (repository.clock.now() - last).total_seconds()),
+        lag_s=lag_s,
         lag_bytes=None if server is None or stored is None else max(0, server.position - stored),
         gaps=gaps,
         windows=found,
         server=server,
-        problems=tuple(_problems(runs, found, server)),
+        problems=tuple(problems),
     )
 
 
@@ -100,13 +123,19 @@ def _ask(url: str, name: str, system: int) -> ServerStatus:
     with Connection(url, application="backstay status") as plain:
         theirs = int(plain.value("SELECT system_identifier FROM pg_control_system()"))
         require_cluster(name, system, theirs)
+        is_standby = plain.value("SELECT pg_is_in_recovery()") == "t"
         position = plain.value(
             "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END"
         )
-        return ServerStatus(position=parse_lsn(position), slot=read_slot(plain, slot_name(name)))
+        return ServerStatus(
+            position=parse_lsn(position),
+            slot=read_slot(plain, slot_name(name)),
+            slot_limit=slot_limit(plain),
+            is_standby=is_standby,
+        )
 
 
-def _problems(runs: list[Run], found: tuple[Window, ...], server: ServerStatus | None) -> list[str]:
+def _problems(runs: list[Run], found: tuple[Window, ...]) -> list[str]:
     problems = []
     if not runs:
         problems.append("no WAL is stored")
@@ -114,14 +143,15 @@ def _problems(runs: list[Run], found: tuple[Window, ...], server: ServerStatus |
         problems.append("there is no base backup: nothing can be recovered")
     elif all(window.end_time is None for window in found):
         problems.append("no base backup finds the WAL that it needs")
-    if any(window.gaps for window in found):
-        problems.append("WAL is missing behind a base backup")
-    if server is not None:
-        problems += _slot_problems(server.slot)
     return problems
 
 
-def _slot_problems(slot: Slot | None) -> list[str]:
+def _is_open(gap: Gap | None) -> bool:
+    return gap is not None and gap.known is None
+
+
+def _slot_problems(server: ServerStatus) -> list[str]:
+    slot = server.slot
     if slot is None:
         return ["the server has no slot for this name: it keeps no WAL for a receiver"]
     problems = []
@@ -131,4 +161,34 @@ def _slot_problems(slot: Slot | None) -> list[str]:
         problems.append("no receiver runs")
     if slot.status == "unreserved":
         problems.append("the server is about to give up WAL that was not received")
+    elif slot.left is not None and server.slot_limit and 2 * slot.left < server.slot_limit:
+        problems.append(
+            f"the slot keeps more than half of what max_slot_wal_keep_size lets it: after {format_size(slot.left)} "
+            "more, the server gives it up"
+        )
     return problems
+
+
+def _receives(server: ServerStatus) -> bool:
+    return server.slot is not None and server.slot.is_active
+
+
+def _progress_problems(repository: Repository, coverage: WalCoverage, server: ServerStatus, stored: int) -> list[str]:
+    """WAL waits, and nothing of it becomes durable while we look; an idle server has none that waits."""
+    clock, system = repository.clock, coverage.system
+    newest_s = repository.wal.newest_ns(system) / 1e9
+    if server.position <= stored or clock.now_ns() / 1e9 - newest_s < SLOW_S:
+        return []
+    until = clock.monotonic() + PATIENCE_S
+    while clock.monotonic() < until:
+        if repository.wal.newest_ns(system) / 1e9 > newest_s:
+            return []
+        clock.sleep(1.0)
+    return [f"a receiver runs, but {format_size(server.position - stored)} of WAL wait and nothing is stored"]
+
+
+def _heartbeat_problems(server: ServerStatus, lag_s: float | None, heartbeat: float) -> list[str]:
+    if not heartbeat or server.is_standby or lag_s is None or lag_s <= heartbeat + HEARTBEAT_GRACE_S:
+        return []
+    every = format_duration(heartbeat)
+    return [f"the last stored commit is {format_duration(lag_s)} old, though the receiver should commit every {every}"]
