@@ -284,16 +284,15 @@ class SlotInUse(SourceRefused):
 class ReplicationDenied(SourceRefused):
     """The role may not replicate, or no line of pg_hba.conf lets it."""
 
-    default_hint = (
-        "ALTER ROLE name REPLICATION, and a line `host replication name ADDRESS/32 scram-sha-256` in pg_hba.conf"
-    )
+    default_hint = "`backstay pg setup` prints the SQL, or the line of pg_hba.conf, that is needed"
 
 
 class WalLevelTooLow(SourceRefused):
     """The server writes too little into its WAL, or has no slot or sender left for a receiver."""
 
     default_hint = (
-        "set wal_level = replica, max_wal_senders and max_replication_slots in postgresql.conf, and restart it"
+        "set wal_level = replica, max_wal_senders and max_replication_slots, and restart it: "
+        "`backstay pg setup` prints the SQL"
     )
 
 
@@ -324,7 +323,7 @@ class DumpFailed(BackstayError):
 class SlotLost(BackstayError):
     """The server removed WAL that the slot should have kept."""
 
-    default_hint = "raise max_slot_wal_keep_size, and make a new base backup: `backstay pg backup`"
+    default_hint = "raise max_slot_wal_keep_size; what follows can be recovered from the next base backup on"
 
 
 class WalGap(BackstayError):

@@ -24,6 +24,7 @@ from backstay.cli import (
     medium,
     pg,
     pg_cluster,
+    pg_setup,
     restore,
     retention,
     space,
@@ -194,6 +195,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "pg": (
         "Whole PostgreSQL clusters, and recovery to any point in time.",
         {
+            "setup": pg_setup.pg_setup,
             "backup": pg_cluster.pg_backup,
             "receive": pg.receive,
             "archive": pg.archive,
