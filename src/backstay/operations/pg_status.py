@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from backstay.core.quantities import format_duration, format_size
 from backstay.errors import NotFound
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_receive import slot_name
 from backstay.operations.pg_windows import Window, open_gap, windows
+from backstay.operations.receiving_problems import receiving_problems
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
@@ -18,9 +18,6 @@ from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn
 from backstay.sources.postgres.receiver import Slot, read_slot, slot_limit
 
-SLOW_S: Final = 60.0  # WAL that waits for a store so long is told
-PATIENCE_S: Final = 10.0  # how long a look at the server waits for the store to get on
-HEARTBEAT_GRACE_S: Final = 60.0
 _OPEN_GAP: Final = (
     "WAL is missing and no base backup lies behind the gap: make one with `backstay pg backup`, or if you can do "
     "without, `backstay pg acknowledge-gap`"
@@ -78,10 +75,17 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
         problems.append(_OPEN_GAP)
     if server is not None:
-        problems += _slot_problems(server)
-        if _receives(server):
-            problems += _progress_problems(repository, coverage, server, stored or 0)
-            problems += _heartbeat_problems(server, lag_s, heartbeat)
+        problems += _slot_problems(server.slot)
+        if server.slot is not None:
+            problems += receiving_problems(
+                repository,
+                system,
+                server.slot,
+                limit=server.slot_limit,
+                waiting=server.position - (stored or 0),
+                lag_s=lag_s,
+                heartbeat=0.0 if server.is_standby else heartbeat,
+            )
     return PgStatus(
         name=name,
         system=system,
@@ -146,12 +150,7 @@ def _problems(runs: list[Run], found: tuple[Window, ...]) -> list[str]:
     return problems
 
 
-def _is_open(gap: Gap | None) -> bool:
-    return gap is not None and gap.known is None
-
-
-def _slot_problems(server: ServerStatus) -> list[str]:
-    slot = server.slot
+def _slot_problems(slot: Slot | None) -> list[str]:
     if slot is None:
         return ["the server has no slot for this name: it keeps no WAL for a receiver"]
     problems = []
@@ -161,34 +160,8 @@ def _slot_problems(server: ServerStatus) -> list[str]:
         problems.append("no receiver runs")
     if slot.status == "unreserved":
         problems.append("the server is about to give up WAL that was not received")
-    elif slot.left is not None and server.slot_limit and 2 * slot.left < server.slot_limit:
-        problems.append(
-            f"the slot keeps more than half of what max_slot_wal_keep_size lets it: after {format_size(slot.left)} "
-            "more, the server gives it up"
-        )
     return problems
 
 
-def _receives(server: ServerStatus) -> bool:
-    return server.slot is not None and server.slot.is_active
-
-
-def _progress_problems(repository: Repository, coverage: WalCoverage, server: ServerStatus, stored: int) -> list[str]:
-    """WAL waits, and nothing of it becomes durable while we look; an idle server has none that waits."""
-    clock, system = repository.clock, coverage.system
-    newest_s = repository.wal.newest_ns(system) / 1e9
-    if server.position <= stored or clock.now_ns() / 1e9 - newest_s < SLOW_S:
-        return []
-    until = clock.monotonic() + PATIENCE_S
-    while clock.monotonic() < until:
-        if repository.wal.newest_ns(system) / 1e9 > newest_s:
-            return []
-        clock.sleep(1.0)
-    return [f"a receiver runs, but {format_size(server.position - stored)} of WAL wait and nothing is stored"]
-
-
-def _heartbeat_problems(server: ServerStatus, lag_s: float | None, heartbeat: float) -> list[str]:
-    if not heartbeat or server.is_standby or lag_s is None or lag_s <= heartbeat + HEARTBEAT_GRACE_S:
-        return []
-    every = format_duration(heartbeat)
-    return [f"the last stored commit is {format_duration(lag_s)} old, though the receiver should commit every {every}"]
+def _is_open(gap: Gap | None) -> bool:
+    return gap is not None and gap.known is None

@@ -138,9 +138,9 @@ class WalStream:
 
     def next(self, seconds: float, bell: Bell | None = None) -> Message:
         """What comes next; None if nothing does for so long, or until the bell rings."""
-        message = self._connection.message(block=False)
+        message = self._connection.message()
         if message == b"" and self._connection.wait(seconds, bell):
-            message = self._connection.message(block=False)
+            message = self._connection.message()
         if message is None:
             return self._ended()
         if not message:
