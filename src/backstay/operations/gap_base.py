@@ -27,8 +27,9 @@ CLOSING_S: Final = 10.0  # how long a base backup may take to notice that it sho
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """Where a base backup must begin, or later; `path` leads to the timeline of the server."""
+    """Where a base backup of a cluster must begin, or later; `path` leads to the timeline of the server."""
 
+    system: int
     path: Path
     lsn: int
 
@@ -48,10 +49,10 @@ class GapBase:
         self._thread = threading.Thread(target=self._run, name="base backup", daemon=True)
         self._thread.start()
 
-    def require(self, path: Path, lsn: int) -> None:
-        """Let there be a base backup behind a position."""
+    def require(self, system: int, path: Path, lsn: int) -> None:
+        """Let there be a base backup of a cluster behind a position."""
         with self._changed:
-            self._wanted = _Wanted(path, lsn)
+            self._wanted = _Wanted(system, path, lsn)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -85,8 +86,8 @@ class GapBase:
             return None if self._is_closing else self._wanted
 
     def _satisfy(self, wanted: _Wanted) -> None:
-        bases = base_backups(self._repository, on_damage=lambda _name, _error: None)
-        if not has_base_behind(bases, wanted.path, wanted.lsn):
+        bases = base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None)
+        if not has_base_behind(bases, wanted.system, wanted.path, wanted.lsn):
             self._make(wanted.lsn)
         with self._changed:
             if self._wanted == wanted:

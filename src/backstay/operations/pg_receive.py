@@ -276,17 +276,17 @@ class _Receiver:
                 raise removed.error from removed
             self.events(as_warning(self._gap(start, kept)))
             if self.bases is not None:
-                self.bases.require(path, kept.lsn)
+                self.bases.require(self.system, path, kept.lsn)
             self._stream(kept, size, kept_from)
 
     def _look_for_gap(self, coverage: WalCoverage, path: Path, start: Start) -> None:
         """A gap that was met before, by this receiver or another, must have a base backup behind it."""
         if self.bases is None:
             return
-        bases = base_backups(self.repository, on_damage=lambda _name, _error: None)
+        bases = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
         gap = open_gap(coverage, path, bases, before=start.lsn + len(start.known))
         if gap is not None:
-            self.bases.require(path, gap.to_lsn)
+            self.bases.require(self.system, path, gap.to_lsn)
 
     def _ready_slot(self, plain: Connection, stream: WalStream) -> Slot:
         """The slot, made if there is none, and made anew if the server gave up what it kept."""

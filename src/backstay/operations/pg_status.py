@@ -62,8 +62,8 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     """
     system = known_system(repository, name)
     coverage = WalCoverage.load(repository.wal, system)
-    bases = base_backups(repository)
-    found = tuple(windows(coverage, [base for base in bases if base.name == name]))
+    bases = base_backups(repository, name)
+    found = tuple(windows(coverage, bases))
     timeline = max(coverage.timelines, default=None)
     runs = [] if timeline is None else coverage.runs(coverage.path(timeline))
     gaps = tuple(coverage.gaps_behind(runs, runs[0].begin)) if runs else ()

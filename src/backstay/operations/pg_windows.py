@@ -68,12 +68,12 @@ def open_gap(coverage: WalCoverage, path: Path, bases: list[Base], *, before: in
     runs = coverage.runs(path)
     gaps = coverage.gaps_behind(runs, runs[0].begin) if runs else []
     gaps = [gap for gap in gaps if before is None or gap.to_lsn <= before]
-    return gaps[-1] if gaps and not has_base_behind(bases, path, gaps[-1].to_lsn) else None
+    return gaps[-1] if gaps and not has_base_behind(bases, coverage.system, path, gaps[-1].to_lsn) else None
 
 
-def has_base_behind(bases: list[Base], path: Path, lsn: int) -> bool:
-    """Whether recovery can begin behind a position of a path."""
-    return any(base.start_lsn >= lsn and leads(path, base) for base in bases)
+def has_base_behind(bases: list[Base], system: int, path: Path, lsn: int) -> bool:
+    """Whether recovery of a cluster can begin behind a position of a path."""
+    return any(base.system == system and base.start_lsn >= lsn and leads(path, base) for base in bases)
 
 
 def _on_path(coverage: WalCoverage, path: Path, bases: list[Base]) -> Iterator[Window]:
