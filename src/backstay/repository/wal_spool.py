@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
+
 from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.keyring import Keyring
@@ -50,14 +52,15 @@ class WalSpool:
         self._lock = threading.Lock()
         self._open: int | None = None
         self._segment = ""
-        self._frames = bytearray()
+        self._taken: WalRecord | None = None  # where the next frame begins
+        self._data = bytearray()
         self._room = 0
         with self._told():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(directory)
             self._place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._place)
             raise SlotInUse(f"another receiver uses {directory}", cause="it has locked the directory") from error
 
@@ -94,7 +97,7 @@ class WalSpool:
 
     def restart(self, room: int = 0) -> None:
         """Begin other journals, with room for so many bytes: what follows is the start of a segment again."""
-        self._frames, self._room = bytearray(), room
+        self._taken, self._data, self._room = None, bytearray(), room
         self._close()
 
     def append(self, system: int, file: str, start: int, data: bytes) -> None:
@@ -102,17 +105,21 @@ class WalSpool:
         if file != self._segment:
             self.sync()
             self._begin(file)
-        sealed = self._keyring.seal(RecordKind.WAL, WalRecord(system, file, start, False, data))
-        self._frames += _LENGTH.pack(len(sealed)) + sealed
+        if self._taken is None:
+            self._taken = WalRecord(system, file, start, False, b"")
+        self._data += data
 
     def sync(self) -> None:
-        """Make durable what was taken. Raises InsufficientSpace, StorageUnavailable; then `restart` is all that helps.
+        """Make durable what was taken, as one frame.
 
-        A crash in it leaves frames that nobody was told of, the last of which may be torn.
+        A crash in it leaves a frame that nobody was told of, and that may be torn. Raises InsufficientSpace,
+        StorageUnavailable; then `restart` is all that helps.
         """
-        if not self._frames or self._open is None:
+        if self._taken is None or self._open is None:
             return
-        rest, self._frames = memoryview(self._frames), bytearray()
+        sealed = self._keyring.seal(RecordKind.WAL, msgspec.structs.replace(self._taken, data=bytes(self._data)))
+        self._taken, self._data = None, bytearray()
+        rest = memoryview(_LENGTH.pack(len(sealed)) + sealed)
         with self._told():
             while rest:
                 rest = rest[os.write(self._open, rest) :]
@@ -184,3 +191,16 @@ class WalSpool:
                 cause=error.strerror or str(error),
                 hint="make room there and see that it may be written, or name another place with --spool",
             ) from error
+
+
+def _make(directory: Path) -> None:
+    """Make a directory, and those above it, durably: what a crash takes with a directory was acknowledged."""
+    if directory.is_dir():
+        return
+    _make(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
