@@ -31,6 +31,7 @@ BackstayError
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
@@ -300,6 +301,14 @@ class CorruptedSource(BackstayError):
     """What should be backed up is damaged; a backup of it would look like a good one."""
 
     default_hint = "restore it from an earlier snapshot"
+
+
+class ChecksumFailure(CorruptedSource):
+    """The server found pages that are not as it wrote them, while it sent them."""
+
+    default_hint = (
+        "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
+    )
 
 
 class IdentityMismatch(BackstayError):

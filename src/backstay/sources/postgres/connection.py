@@ -6,6 +6,7 @@ PostgreSQL documentation, "Streaming Replication Protocol" and libpq, "Functions
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 CONNECT_TIMEOUT_S: Final = 20
+NOTICES: Final = 20
 _DENIED: Final = (
     "no pg_hba.conf entry for replication",
     "pg_hba.conf rejects replication",
@@ -62,7 +64,9 @@ class Connection:
         if replication:
             settings["replication"] = "true"
         self.place = _place(given)
+        self.notices: deque[str] = deque(maxlen=NOTICES)  # what the server said beside its answers, the last of it
         self._connection: PGconn = pq.PGconn.connect(conninfo.make_conninfo("", **settings).encode())
+        self._connection.notice_handler = self._noted
         if self._connection.status != pq.ConnStatus.OK:
             message, user = self._message(), self._user()
             self._connection.finish()
@@ -227,6 +231,11 @@ class Connection:
             yield
         except errors.Error as error:
             raise _lost(f"the connection to {self.place} is lost", error) from error
+
+    def _noted(self, notice: PGresult) -> None:
+        primary = notice.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)
+        if primary:
+            self.notices.append(primary.decode(errors="replace"))
 
     def _user(self) -> str:
         return self._connection.user.decode(errors="replace")
