@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -126,7 +125,7 @@ def acknowledge_gap(
     from backstay.operations.pg_acknowledge import acknowledge_gaps
 
     context = context_of(ctx)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    who = f"{environment.user()}@{socket.gethostname()}"
     with context.open(index=False, grows=True) as repository:
         found = acknowledge_gaps(repository, name, who=who, reason=reason)
 
