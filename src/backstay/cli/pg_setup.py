@@ -65,7 +65,8 @@ def _show_setup(context: Context, plan: SetupPlan, applied: list[Applied]) -> No
             out(f"        {finding.by_hand}")
     must, should = plan.count("must"), plan.count("should")
     if not must:
-        context.say(f"{plan.place} is ready for {plan.name}" + (f"; {plural(should, 'advice')}" if should else ""))
+        advised = f"; {plural(should, 'thing')} should be done" if should else ""
+        context.say(f"{plan.place} is ready for {plan.name}{advised}")
         return
     context.say(f"{plural(must, 'thing')} must be done before {plan.place} is ready for {plan.name}")
     if not applied and any(finding.sql for finding in plan.findings):
