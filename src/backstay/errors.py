@@ -32,6 +32,7 @@ BackstayError
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
@@ -293,16 +294,15 @@ class SlotInUse(SourceRefused):
 class ReplicationDenied(SourceRefused):
     """The role may not replicate, or no line of pg_hba.conf lets it."""
 
-    default_hint = (
-        "ALTER ROLE name REPLICATION, and a line `host replication name ADDRESS/32 scram-sha-256` in pg_hba.conf"
-    )
+    default_hint = "`backstay pg setup` prints the SQL, or the line of pg_hba.conf, that is needed"
 
 
 class WalLevelTooLow(SourceRefused):
     """The server writes too little into its WAL, or has no slot or sender left for a receiver."""
 
     default_hint = (
-        "set wal_level = replica, max_wal_senders and max_replication_slots in postgresql.conf, and restart it"
+        "set wal_level = replica, max_wal_senders and max_replication_slots, and restart it: "
+        "`backstay pg setup` prints the SQL"
     )
 
 
@@ -310,6 +310,14 @@ class CorruptedSource(BackstayError):
     """What should be backed up is damaged; a backup of it would look like a good one."""
 
     default_hint = "restore it from an earlier snapshot"
+
+
+class ChecksumFailure(CorruptedSource):
+    """The server found pages that are not as it wrote them, while it sent them."""
+
+    default_hint = (
+        "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
+    )
 
 
 class IdentityMismatch(BackstayError):
@@ -333,7 +341,7 @@ class DumpFailed(BackstayError):
 class SlotLost(BackstayError):
     """The server removed WAL that the slot should have kept."""
 
-    default_hint = "raise max_slot_wal_keep_size, and make a new base backup: `backstay pg backup`"
+    default_hint = "raise max_slot_wal_keep_size; what follows can be recovered from the next base backup on"
 
 
 class WalGap(BackstayError):

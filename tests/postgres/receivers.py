@@ -97,8 +97,8 @@ class ThreadedReceiver:
     """A receiver on a thread of this process; use it as a context manager."""
 
     def __init__(self, archive: Archive, server: Server, *, name: str = NAME, **options: Any) -> None:
-        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, **options}
-        self._options = ReceiveOptions(name=name, **given)
+        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, "host": "here", **options}
+        self._options = ReceiveOptions(name=name, spool=archive.place / "spool", **given)
         self._archive, self._stop = archive, threading.Event()
         self.warnings: list[str] = []
         self.result: ReceiveResult | None = None

@@ -19,6 +19,14 @@ def home(environ: Mapping[str, str]) -> Path:
     return Path(variable(environ, "HOME") or pwd.getpwuid(os.getuid()).pw_dir)
 
 
+def user() -> str:
+    """Who runs the program: a name, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def data_directory(environ: Mapping[str, str]) -> Path:
     """Where the default repository lies."""
     return _base(environ, "XDG_DATA_HOME", ".local/share") / "backstay"

@@ -26,6 +26,7 @@ from backstay.cli import (
     pg_archive,
     pg_cluster,
     pg_recovery,
+    pg_setup,
     restore,
     retention,
     space,
@@ -196,11 +197,13 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "pg": (
         "Whole PostgreSQL clusters, and recovery to any point in time.",
         {
+            "setup": pg_setup.pg_setup,
             "backup": pg_cluster.pg_backup,
             "receive": pg.receive,
             "archive": pg_archive.archive,
             "windows": pg.windows,
             "status": pg.status,
+            "acknowledge-gap": pg.acknowledge_gap,
             "restore": pg_recovery.pg_restore,
             "fetch": pg_recovery.pg_fetch,
             "verify": pg_recovery.pg_verify,
