@@ -14,6 +14,7 @@ from backstay.cli.options import argument, option
 from backstay.cli.problems import report
 from backstay.cli.render import local_time, print_heading, print_pairs, print_table
 from backstay.core.quantities import format_age, format_duration, format_size, plural
+from backstay.core.times import parse_length
 from backstay.errors import BackstayError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ def receive(
 
     context = context_of(ctx)
     check_name(name)
-    options = ReceiveOptions(url=url, name=name, every=_seconds(every), heartbeat=_seconds(heartbeat))
+    options = ReceiveOptions(
+        url=url,
+        name=name,
+        every=parse_length(every).total_seconds(),
+        heartbeat=parse_length(heartbeat).total_seconds(),
+    )
     if options.every <= 0:
         raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
     with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
@@ -113,18 +119,6 @@ def _archive(context: Context, path: Path, name: str) -> None:
     context.result(
         {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
     )
-
-
-def _seconds(text: str) -> float:
-    """A length of time; a bare 0 needs no unit."""
-    from datetime import UTC, datetime
-
-    from backstay.core.times import Span
-
-    if text.strip() == "0":
-        return 0.0
-    fixed = datetime(2000, 1, 1, tzinfo=UTC)
-    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()
 
 
 def _window_document(window: Window) -> dict[str, object]:

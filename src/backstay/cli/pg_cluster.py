@@ -14,6 +14,7 @@ from backstay.cli import default_repository
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.quantities import format_duration, format_size, plural
+from backstay.core.times import Span, parse_length
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def pg_restore(
 
     context = context_of(ctx)
     target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
-    patience_s = _patience(context, patience)
+    patience_s = parse_length(patience).total_seconds()
     require_empty(to)
     with context.open() as repository:
         plan = plan_recovery(repository, name, snapshot, target)
@@ -216,12 +217,10 @@ def pg_expire(
     dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
 ) -> int:
     """Remove WAL that no base backup and no recovery within the window needs."""
-    from backstay.core.times import Span
     from backstay.operations.pg_expire import expire_wal, plan_expiry
 
     context = context_of(ctx)
-    now = context.clock.now()
-    length = now - Span.parse(window).subtract_from(now) if window is not None else None
+    length = Span.parse(window).length_before(context.clock.now()) if window is not None else None
     with context.open(index=False) as repository:
         plan = plan_expiry(repository, name, window=length)
         if not dry_run:
@@ -260,7 +259,7 @@ def pg_verify(
         superuser=superuser,
         database=database,
         assertions=tuple(sql or ()),
-        patience_s=_patience(context, patience),
+        patience_s=parse_length(patience).total_seconds(),
     )
     target = _target(context, at, None, None, None, None, immediate=False)
     with context.open() as repository:
@@ -285,14 +284,6 @@ def pg_verify(
         context.warn(f"pg_amcheck: {result.amcheck_output}")
     context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
     return 0 if result.ok else CorruptedBackup.exit_status
-
-
-def _patience(context: Context, text: str) -> float:
-    """Seconds of a span such as `90min`."""
-    from backstay.core.times import Span
-
-    now = context.clock.now()
-    return (now - Span.parse(text).subtract_from(now)).total_seconds()
 
 
 def _mark(ok: bool) -> str:
