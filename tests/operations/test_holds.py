@@ -78,7 +78,7 @@ def test_prune_keeps_what_is_held_and_says_why(store: LockedStorage, two: tuple[
         reasons = {decision.candidate.id: decision.reasons for decision in plan.kept}
         assert reasons[two[0]] == ("it is held",)
         assert "it is held" not in reasons[two[1]]
-        assert execute_prune(repository, plan) == []
+        assert execute_prune(repository, plan).dropped == ()
 
 
 def test_the_store_holds_all_that_a_snapshot_needs(

@@ -29,6 +29,7 @@ from backstay.cli import (
     space,
     storage,
     tiers,
+    wal_expiry,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -201,7 +202,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "status": pg.status,
             "restore": pg_cluster.pg_restore,
             "verify": pg_cluster.pg_verify,
-            "expire": pg_cluster.pg_expire,
+            "expire": wal_expiry.pg_expire,
         },
     ),
     "repair": (

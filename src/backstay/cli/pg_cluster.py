@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from backstay.cli import default_repository
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.quantities import format_duration, format_size, plural
-from backstay.core.times import Span, parse_length
+from backstay.core.times import parse_length
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
@@ -92,12 +93,13 @@ def pg_restore(
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import programs_of, start_recovered
     from backstay.operations.pg_restore import require_empty, restore_cluster
+    from backstay.repository.readers import announced
 
     context = context_of(ctx)
     target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
     patience_s = parse_length(patience).total_seconds()
     require_empty(to)
-    with context.open() as repository:
+    with context.open() as repository, nullcontext() if dry_run else announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         if dry_run:
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
@@ -208,34 +210,6 @@ def _show_plan(context: Context, plan: RecoveryPlan) -> None:
     context.say(f"recovers to {plan.target}; last commit: {last}")
 
 
-def pg_expire(
-    ctx: typer.Context,
-    name: Annotated[str, option(NAME, _NAMED)],
-    window: Annotated[
-        str | None, option("SPAN", "Keep all WAL with which so much time can be recovered, such as 14d; else all.")
-    ] = None,
-    dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
-) -> int:
-    """Remove WAL that no base backup and no recovery within the window needs."""
-    from backstay.operations.pg_expire import expire_wal, plan_expiry
-
-    context = context_of(ctx)
-    length = Span.parse(window).length_before(context.clock.now()) if window is not None else None
-    with context.open(index=False) as repository:
-        plan = plan_expiry(repository, name, window=length)
-        if not dry_run:
-            with context.watching() as events:
-                expire_wal(repository, plan, events=events)
-
-    def show() -> None:
-        would = "would be removed" if dry_run else "removed"
-        context.say(f"{plural(len(plan.expired), 'WAL segment')} {would}, {plan.kept} kept")
-        context.say(f"everything from {plan.from_lsn} on stays, that of base backup {plan.since}")
-
-    context.result({**dataclasses.asdict(plan), "dry_run": dry_run}, show)
-    return 0
-
-
 def pg_verify(
     ctx: typer.Context,
     name: Annotated[str, option(NAME, _NAMED)],
@@ -251,6 +225,7 @@ def pg_verify(
     """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+    from backstay.repository.readers import announced
 
     context = context_of(ctx)
     options = RehearsalOptions(
@@ -262,7 +237,7 @@ def pg_verify(
         patience_s=parse_length(patience).total_seconds(),
     )
     target = _target(context, at, None, None, None, None, immediate=False)
-    with context.open() as repository:
+    with context.open() as repository, announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         with context.watching() as events:
             result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
