@@ -13,7 +13,7 @@ from backstay.operations.pg_bases import source_of
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import format_lsn, segment_name
 from tests.operations.copies import back_up
-from tests.postgres.made_wal import DAY, SIZE, SYSTEM, at, commit, segment
+from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment
 
 NAME = "orders"
 
@@ -36,10 +36,10 @@ def make_base(
     *,
     name: str = NAME,
     timeline: int = 1,
-    stop_time: datetime = DAY,
+    stop_time: datetime | None = None,
     system: int = SYSTEM,
 ) -> str:
-    """A base backup whose WAL is the segment of a number; its id."""
+    """A base backup whose WAL is the segment of a number, and that ended when it was written; its id."""
     repository.wal.bind(name, system, repository.clock)
     files = repository.snapshots.get(back_up(repository, source))
     ident = new_ulid(repository.clock.now_ns(), repository.environment.random)
@@ -49,7 +49,7 @@ def make_base(
         "timeline": str(timeline),
         "start_lsn": format_lsn(start),
         "stop_lsn": format_lsn(start + 100),
-        "stop_time": stop_time.isoformat(),
+        "stop_time": (stop_time or at(number)).isoformat(),
         "segment_size": str(SIZE),
     }
     base = replace(

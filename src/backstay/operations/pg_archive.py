@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, WalConflict
-from backstay.operations.pg_receive import bind_name
+from backstay.operations.pg_names import bind_name
 from backstay.operations.wal_coverage import require_segment
 from backstay.repository.repository import Repository
 from backstay.repository.wal import MAX_FILE, check_file

@@ -52,9 +52,13 @@ def is_base(manifest: Manifest) -> bool:
 
 
 def base_backups(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Base]:
-    """The base backups of a name, or of all, oldest first. Raises CorruptedBackup."""
+    """The base backups of a name, or of all, oldest first by the server's clock: ids tell when they came here.
+
+    Raises CorruptedBackup.
+    """
     found = [base_of(manifest) for manifest in repository.snapshots.live(on_damage) if is_base(manifest)]
-    return [base for base in found if name in (None, base.name)]
+    chosen = [base for base in found if name in (None, base.name)]
+    return sorted(chosen, key=lambda base: (base.stop_time, base.snapshot))
 
 
 def require_bases(repository: Repository, name: str) -> list[Base]:

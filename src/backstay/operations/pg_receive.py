@@ -14,7 +14,6 @@ from typing import Final
 from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.errors import (
-    BackstayError,
     InsufficientSpace,
     SlotInUse,
     SlotLost,
@@ -24,7 +23,7 @@ from backstay.errors import (
     WalGap,
 )
 from backstay.operations.heartbeat import Heartbeat
-from backstay.operations.pg_bases import base_backups
+from backstay.operations.pg_names import bind_name
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_start import Start, first_start, start_at
 from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts
@@ -78,21 +77,6 @@ def slot_name(name: str) -> str:
     if plain != name or len(plain) > 50:
         plain = f"{plain[:40]}_{sha256(name.encode()).hex()[:8]}"
     return f"backstay_{plain}"
-
-
-def bind_name(repository: Repository, name: str, system: int, *, events: EventSink = ignore) -> None:
-    """See that base backups and WAL of a name are those of one cluster. Raises IdentityMismatch, CorruptedBackup."""
-    bound = repository.wal.bound(name)
-    if bound is not None:
-        require_cluster(name, bound, system)
-        return
-
-    def damaged(snapshot: str, error: BackstayError) -> None:
-        events(Warned(message=f"{snapshot} was not looked at: {error}"))
-
-    for base in base_backups(repository, name, on_damage=damaged):
-        require_cluster(name, base.system, system)
-    repository.wal.bind(name, system, repository.clock)
 
 
 def run_receive(
