@@ -260,6 +260,12 @@ def check_file(file: str) -> str:
     return file
 
 
+def owner_of(name: str) -> tuple[int, str] | None:
+    """The cluster and the file that an object belongs to; None for what is no part of the WAL itself."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1], 16), match[2]) if match is not None else None
+
+
 def whole_of(name: str) -> str | None:
     """The object of the whole segment that replaces this part of it; None for what is no part."""
     match = _NAME.fullmatch(name)
