@@ -291,11 +291,15 @@ class Repository:
             backend, self.header, keyring, cache=None, environment=self.environment, compressor=self.compressor
         )
 
-    def close(self) -> None:
+    def release_lease(self) -> None:
+        """Let others write, where there is one writer at a time; the next write takes the lease again."""
         lease, self._lease, self._is_fit = self._lease, None, False
         if lease is not None:
             with contextlib.suppress(BackstayError):  # one that cannot be given up ends like that of a dead program
                 lease.close()
+
+    def close(self) -> None:
+        self.release_lease()
         if self._index is not None:
             self._index.close()
             self._index = None
