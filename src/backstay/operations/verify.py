@@ -21,6 +21,7 @@ from backstay.operations.findings import Check, Finding
 from backstay.operations.pack_checks import Checked, PackChecks
 from backstay.operations.restore import RestoreOptions, run_restore
 from backstay.operations.wal_checks import WalChecks
+from backstay.operations.wal_needs import needed_wal
 from backstay.operations.walk import directory_content
 from backstay.repository import reserve
 from backstay.repository.contents import all_chunk_ids, split_ids
@@ -472,9 +473,16 @@ class _Verify:
     def _wal(self, manifests: list[Manifest], *, everything: bool) -> None:
         """That of all clusters, or only what makes the base backups among the snapshots consistent."""
         checks = self.wal
-        if checks.look(manifests):
+        bases = checks.look(manifests)
+        if bases:
             self._check("completeness", checks.completeness)
-        if found := self.repository.wal.objects() if everything else checks.needed():
+        elif not everything:
+            return
+        found = self.repository.wal.objects()
+        if not everything:
+            needed = needed_wal(self.repository, checks.readable)
+            found = {name: size for name, size in found.items() if name in needed}
+        if found:
             self._check("integrity", lambda: checks.integrity(found, self._sample))
 
     # -- rehearsal

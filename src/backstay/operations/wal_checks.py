@@ -15,7 +15,7 @@ from backstay.operations.pg_bases import Base, base_of, is_base
 from backstay.operations.wal_coverage import WalCoverage, run_with
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import object_names, owner_of
+from backstay.repository.wal import owner_of
 from backstay.sources.postgres.timelines import path_of
 
 Find: TypeAlias = Callable[[Check, str, BackstayError | str, str], None]  # check, subject, what is wrong, hint
@@ -48,6 +48,11 @@ class WalChecks:
                 self.find("completeness", f"snapshot {manifest.id}", error, "")
         return len(self._bases)
 
+    @property
+    def readable(self) -> list[Manifest]:
+        """The base backups of which note was taken."""
+        return [base.manifest for base in self._bases if base.manifest is not None]
+
     def completeness(self) -> str:
         """Each base backup must find the WAL from its start to its end."""
         for base in self._bases:
@@ -56,18 +61,6 @@ class WalChecks:
                 told = f"WAL {missing} of {base.name} is not there, or not whole: it is not consistent without that"
                 self.find("completeness", f"snapshot {base.snapshot}", told, _BASE_HINT)
         return f"WAL of {plural(len(self._bases), 'base backup')}"
-
-    def needed(self) -> dict[str, int]:
-        """The objects, with their sizes in bytes, without which the base backups are not consistent."""
-        sizes = self.repository.wal.objects()
-        names = [
-            name
-            for base in self._bases
-            for file in base.segments()
-            if (stored := self._covered(base).files.get(file)) is not None
-            for name in object_names(base.system, file, stored)
-        ]
-        return {name: sizes[name] for name in names if name in sizes}
 
     def integrity(self, found: Mapping[str, int], sample: Callable[[dict[str, int]], dict[str, int]]) -> str:
         """Names must be ours; what is chosen of the objects is read, decrypted and compared with its name."""
