@@ -93,11 +93,13 @@ def test_a_second_copy_sends_only_what_is_new(ours: Store, theirs: Store) -> Non
         data = segment(9, [commit(9, at(9))])
         repository.wal.store_part(SYSTEM, wal_file(9), SIZE // 2, data[SIZE // 2 : SIZE // 2 + 100])
     more = copy(ours, theirs)
-    assert (more.wal_files, more.bytes) == (1, 100)
+    assert more.wal_files == 1
+    assert 100 < more.bytes < 1000
     with open_alone(ours) as repository:
         repository.wal.store(SYSTEM, wal_file(9), data)
     more = copy(ours, theirs)
-    assert (more.wal_files, more.bytes) == (1, SIZE)
+    assert more.wal_files == 1
+    assert 100 < more.bytes < SIZE
     with open_alone(theirs, OTHER) as there:
         found = there.wal.files(SYSTEM)[wal_file(9)]
         assert (found.whole, found.parts) == (True, [])

@@ -63,7 +63,7 @@ def test_damage_is_told_by_cluster_and_segment_and_how_much_was_read_is_counted(
         assert "5 of 5 WAL objects read" in details["integrity"]
         assert "WAL of 1 base backup" in details["completeness"]
         told = {finding.message.partition(":")[0] for finding in report.findings}
-        assert told == {f"WAL {WHOLE} of cluster {SYSTEM}", f"WAL {wal_file(3)} of {NAME}"}
+        assert told == {f"WAL {WHOLE} of cluster {SYSTEM} is damaged", f"WAL {wal_file(3)} of {NAME} is damaged"}
         report = run_verify(repository)
         assert (report.ok, report.wal_objects, report.wal_read) == (True, 5, 0)
 

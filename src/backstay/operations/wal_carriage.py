@@ -18,6 +18,7 @@ from backstay.operations.pg_bases import Base, base_of, is_base
 from backstay.operations.pg_names import bind_name
 from backstay.operations.repair_result import Findings
 from backstay.operations.wal_coverage import WalCoverage, run_with
+from backstay.repository.format import wal_name
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -56,7 +57,7 @@ def kept_meanwhile(source: Repository, snapshots: Sequence[Manifest], events: Ev
 
 
 class WalCarriage:
-    """From one repository into another; `files` and `bytes` were sent, `findings` are what was damaged and stayed."""
+    """From one repository into another: `files`, and their stored `bytes`, went; `findings` are damaged and stayed."""
 
     def __init__(self, source: Repository, target: Repository, *, events: EventSink = ignore) -> None:
         self._source, self._target, self._events = source, target, events
@@ -130,13 +131,16 @@ class WalCarriage:
         if not data.startswith(known) and not known.startswith(data):
             raise _conflict(system, file)
         if coverage.files[file].whole:
-            is_new = wal.store(system, file, data)
+            is_new, name = wal.store(system, file, data), wal_name(system, file)
             wal.forget_parts(system, file, there)
+        elif len(data) > len(known):
+            is_new = wal.store_part(system, file, len(known), data[len(known) :])
+            name = wal_name(system, file, (len(known), len(data)))
         else:
-            data = data[len(known) :]
-            is_new = wal.store_part(system, file, len(known), data) if data else False
-        self.files += is_new
-        self.bytes += len(data) if is_new else 0
+            return
+        if is_new:
+            self.files += 1
+            self.bytes += self._target.backend.stat(name).size
 
 
 def _lacks(there: StoredFile | None, here: StoredFile) -> bool:

@@ -82,17 +82,18 @@ class WalChecks:
             results = workers.ordered(self._check, chosen, weigh=chosen.__getitem__, limit=_AT_ONCE)
             for name, error in zip(chosen, results, strict=True):
                 if error is not None:
-                    self.find("integrity", name, f"{self._told(name)}: {error}", _OBJECT_HINT)
+                    self.find("integrity", name, f"{self._told(name)} {error}", _OBJECT_HINT)
                 self.read, done = self.read + 1, done + chosen[name]
                 self.events(Progress(files=self.read, bytes=done, current=name))
 
-    def _check(self, name: str) -> BackstayError | str | None:
+    def _check(self, name: str) -> str | None:
+        """What is wrong with an object."""
         try:
             self.repository.wal.check_stored(name)
         except ObjectNotFound:
-            return "it is missing"
+            return "is missing"
         except CorruptedBackup as error:
-            return error
+            return f"is damaged: {error.cause or error}"
         return None
 
     def _told(self, name: str) -> str:
