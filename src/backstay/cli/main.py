@@ -32,6 +32,7 @@ from backstay.cli import (
     space,
     storage,
     tiers,
+    wal_expiry,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -207,7 +208,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "restore": pg_recovery.pg_restore,
             "fetch": pg_recovery.pg_fetch,
             "verify": pg_recovery.pg_verify,
-            "expire": pg_cluster.pg_expire,
+            "expire": wal_expiry.pg_expire,
         },
     ),
     "repair": (

@@ -11,9 +11,9 @@ import typer
 from backstay.cli import environment, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.quantities import parse_seconds
 from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table
 from backstay.core.quantities import format_age, format_duration, format_size, plural
+from backstay.core.times import parse_length
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def receive(
         name=name,
         host=socket.gethostname(),
         spool=(spool or environment.data_directory(context.environ) / "wal").absolute(),
-        every=parse_seconds(every),
-        heartbeat=parse_seconds(heartbeat),
+        every=parse_length(every).total_seconds(),
+        heartbeat=parse_length(heartbeat).total_seconds(),
         synchronous=synchronous,
         acknowledge=ack,
         base_backup=not no_base_backup,
@@ -110,7 +110,7 @@ def status(
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
-        found = pg_status(repository, name, url, heartbeat=parse_seconds(heartbeat))
+        found = pg_status(repository, name, url, heartbeat=parse_length(heartbeat).total_seconds())
     context.result(_status_document(found), lambda: _show_status(context, found))
     return 1 if found.problems else 0
 

@@ -54,33 +54,3 @@ def pg_backup(
 
     context.result(dataclasses.asdict(result), show)
     return 0
-
-
-def pg_expire(
-    ctx: typer.Context,
-    name: Annotated[str, option(NAME, NAMED)],
-    window: Annotated[
-        str | None, option("SPAN", "Keep all WAL with which so much time can be recovered, such as 14d; else all.")
-    ] = None,
-    dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
-) -> int:
-    """Remove WAL that no base backup and no recovery within the window needs."""
-    from backstay.core.times import Span
-    from backstay.operations.pg_expire import expire_wal, plan_expiry
-
-    context = context_of(ctx)
-    now = context.clock.now()
-    length = now - Span.parse(window).subtract_from(now) if window is not None else None
-    with context.open(index=False) as repository:
-        plan = plan_expiry(repository, name, window=length)
-        if not dry_run:
-            with context.watching() as events:
-                expire_wal(repository, plan, events=events)
-
-    def show() -> None:
-        would = "would be removed" if dry_run else "removed"
-        context.say(f"{plural(len(plan.expired), 'WAL segment')} {would}, {plan.kept} kept")
-        context.say(f"everything from {plan.from_lsn} on stays, that of base backup {plan.since}")
-
-    context.result({**dataclasses.asdict(plan), "dry_run": dry_run}, show)
-    return 0

@@ -15,6 +15,7 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.pg_cluster import NAME, NAMED
 from backstay.cli.pg_target import At, Immediate, Lsn, RestorePoint, Snapshot, Timeline, Xid, target_of
 from backstay.core.quantities import format_duration, format_size, plural
+from backstay.core.times import parse_length
 from backstay.errors import CorruptedBackup, Interrupted, InvalidRequest
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def pg_restore(
     from backstay.operations.pg_rehearse import programs_of, start_recovered
     from backstay.operations.pg_restore import ClusterRestoreOptions, require_target, restore_cluster
     from backstay.operations.pg_serving import serving
+    from backstay.repository.readers import announced
 
     context = context_of(ctx)
     options = ClusterRestoreOptions(
@@ -90,10 +92,10 @@ def pg_restore(
         delta=_delta(delta=delta, other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place),
     )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
-    patience_s = _patience(context, patience)
+    patience_s = parse_length(patience).total_seconds()
     if not delta:
         require_empty(to)  # before WAL is read for minutes
-    with context.open() as repository:
+    with context.open() as repository, nullcontext() if dry_run else announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         require_target(plan, to.absolute(), options)
         if dry_run:
@@ -119,8 +121,10 @@ def pg_fetch(
     data: Annotated[Path, argument("DIR", "The data directory that `pg restore --wal stream` wrote.")],
 ) -> int:
     """Bring WAL to a server that recovers, until it has recovered."""
+    from backstay.repository.readers import announced
+
     context = context_of(ctx)
-    with context.open(index=False) as repository:
+    with context.open(index=False) as repository, announced(repository, warn=context.warn):
         _serve(context, repository, data)
     context.result({"data": str(data), "recovered": True}, lambda: None)
     return 0
@@ -236,6 +240,7 @@ def pg_verify(
     from backstay.operations.pg_configuration import Configuration
     from backstay.operations.pg_plan import plan_recovery
     from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+    from backstay.repository.readers import announced
 
     context = context_of(ctx)
     options = RehearsalOptions(
@@ -245,10 +250,10 @@ def pg_verify(
         database=database,
         assertions=tuple(sql or ()),
         configuration=None if config_from is None else Configuration.read(config_from),
-        patience_s=_patience(context, patience),
+        patience_s=parse_length(patience).total_seconds(),
     )
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
-    with context.open() as repository:
+    with context.open() as repository, announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         with context.watching() as events:
             result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
@@ -270,14 +275,6 @@ def pg_verify(
         context.warn(f"pg_amcheck: {result.amcheck_output}")
     context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
     return 0 if result.ok else CorruptedBackup.exit_status
-
-
-def _patience(context: Context, text: str) -> float:
-    """Seconds of a span such as `90min`."""
-    from backstay.core.times import Span
-
-    now = context.clock.now()
-    return (now - Span.parse(text).subtract_from(now)).total_seconds()
 
 
 def _mark(ok: bool) -> str:

@@ -10,9 +10,9 @@ from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.pg import NAME_HELP, URL_HELP
-from backstay.cli.quantities import parse_seconds
 from backstay.cli.render import out
 from backstay.core.quantities import plural
+from backstay.core.times import parse_length
 
 if TYPE_CHECKING:
     from backstay.operations.pg_setup import Applied, SetupPlan
@@ -36,7 +36,7 @@ def pg_setup(
 
     context = context_of(ctx)
     check_name(name)
-    options = SetupOptions(url=url, name=name, role=role, way=wal, rpo=parse_seconds(rpo))
+    options = SetupOptions(url=url, name=name, role=role, way=wal, rpo=parse_length(rpo).total_seconds())
     plan = plan_setup(options)
     applied = apply_setup(options, plan) if apply else []
     if applied:

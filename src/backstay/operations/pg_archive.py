@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from backstay.errors import BackstayError, InvalidRequest, WalConflict, WalWrongSize
-from backstay.operations.pg_receive import bind_name
+from backstay.operations.pg_names import bind_name
 from backstay.operations.wal_coverage import require_segment
 from backstay.repository.repository import Repository
 from backstay.repository.wal import MAX_FILE, check_file, require_cluster

@@ -17,7 +17,6 @@ from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.core.quantities import plural
 from backstay.errors import (
-    BackstayError,
     InsufficientSpace,
     SlotInUse,
     SlotLost,
@@ -30,6 +29,7 @@ from backstay.operations.gap_base import GapBase
 from backstay.operations.heartbeat import Heartbeat
 from backstay.operations.pg_backup import ClusterBackupOptions
 from backstay.operations.pg_bases import base_backups
+from backstay.operations.pg_names import bind_name
 from backstay.operations.pg_windows import open_gap
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_spooling import Spooling, replay
@@ -99,21 +99,6 @@ def slot_name(name: str) -> str:
     if plain != name or len(plain) > 50:
         plain = f"{plain[:40]}_{sha256(name.encode()).hex()[:8]}"
     return f"backstay_{plain}"
-
-
-def bind_name(repository: Repository, name: str, system: int, *, events: EventSink = ignore) -> None:
-    """See that base backups and WAL of a name are those of one cluster. Raises IdentityMismatch, CorruptedBackup."""
-    bound = repository.wal.bound(name)
-    if bound is not None:
-        require_cluster(name, bound, system)
-        return
-
-    def damaged(snapshot: str, error: BackstayError) -> None:
-        events(Warned(message=f"{snapshot} was not looked at: {error}"))
-
-    for base in base_backups(repository, name, on_damage=damaged):
-        require_cluster(name, base.system, system)
-    repository.wal.bind(name, system, repository.clock)
 
 
 def run_receive(

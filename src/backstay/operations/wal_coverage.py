@@ -48,9 +48,9 @@ class WalCoverage:
     _last_read: tuple[str, bytes] = ("", b"")
 
     @classmethod
-    def load(cls, wal: WalStore, system: int) -> WalCoverage:
-        """List what is stored of a cluster."""
-        return cls(wal, system, wal.files(system))
+    def load(cls, wal: WalStore, system: int, *, segment_size: int = 0) -> WalCoverage:
+        """List what is stored of a cluster; the size of its segments, in bytes, is read from one if not given."""
+        return cls(wal, system, wal.files(system), segment_size)
 
     @property
     def size(self) -> int:

@@ -132,6 +132,7 @@ def hold_name(ulid: str, number: int) -> str:
 
 SESSIONS: Final = "sessions/"  # writers at work
 LEASES: Final = "lease/"  # the one writer of a store that cannot decide between several
+READERS: Final = "readers/"  # restores at work that need WAL
 
 
 def session_name(ulid: str, beat: int = 0, *, place: str = SESSIONS) -> str:

@@ -296,7 +296,10 @@ class Repository:
         self.backend.close()
 
     def release(self) -> None:
-        """Let go of the lease and of the index. Both come back when they are needed; WAL needs neither."""
+        """Let others write, where there is one writer at a time, and let go of the index.
+
+        Both come back when they are needed; WAL needs neither.
+        """
         lease, self._lease, self._is_fit = self._lease, None, False
         if lease is not None:
             with contextlib.suppress(BackstayError):  # one that cannot be given up ends like that of a dead program

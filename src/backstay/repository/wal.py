@@ -173,10 +173,8 @@ class WalStore:
 
     def remove(self, system: int, file: str, stored: StoredFile) -> None:
         """Forget a file that no snapshot needs."""
-        for part in stored.parts:
-            self._backend.delete(wal_name(system, file, part))
-        if stored.whole:
-            self._backend.delete(wal_name(system, file))
+        for name in object_names(system, file, stored):
+            self._backend.delete(name)
 
     # -- names of clusters
 
@@ -187,14 +185,14 @@ class WalStore:
         """
         record = BindingRecord(name, system, clock.now_ns())
         try:
-            self._backend.store(self._binding(name), self._keyring.seal(RecordKind.WAL_NAME, record))
+            self._backend.store(self.binding_name(name), self._keyring.seal(RecordKind.WAL_NAME, record))
         except ObjectExists:
-            require_cluster(name, self._bound(self._binding(name)).system, system)
+            require_cluster(name, self._bound(self.binding_name(name)).system, system)
 
     def bound(self, name: str) -> int | None:
         """The cluster that has a name, if one has. Raises CorruptedBackup."""
         try:
-            return self._bound(self._binding(name)).system
+            return self._bound(self.binding_name(name)).system
         except ObjectNotFound:
             return None
 
@@ -203,7 +201,8 @@ class WalStore:
         found = [info.name for info in self._backend.list(f"{WAL}names/") if _BINDING.fullmatch(info.name)]
         return dict(sorted((record.name, record.system) for record in map(self._bound, found)))
 
-    def _binding(self, name: str) -> str:
+    def binding_name(self, name: str) -> str:
+        """The object that says which cluster has a name."""
         return wal_binding_name(expand(self._keyring.root, b"backstay/v1/wal-name" + name.encode(), 16))
 
     def _bound(self, object_name: str) -> BindingRecord:
@@ -211,7 +210,7 @@ class WalStore:
 
     def _decode_binding(self, object_name: str, data: bytes) -> BindingRecord:
         record = self._keyring.open(data, RecordKind.WAL_NAME, BindingRecord)
-        if self._binding(record.name) != object_name:
+        if self.binding_name(record.name) != object_name:
             raise CorruptedBackup(f"{object_name} is about another name")
         return record
 
@@ -291,6 +290,12 @@ class WalStore:
         return [match for info in self._backend.list(prefix) if (match := _NAME.fullmatch(info.name))]
 
 
+def object_names(system: int, file: str, stored: StoredFile) -> list[str]:
+    """The objects that a file lies in, its parts first."""
+    parts = [wal_name(system, file, part) for part in stored.parts]
+    return [*parts, wal_name(system, file)] if stored.whole else parts
+
+
 def check_file(file: str) -> str:
     """A name that PostgreSQL gives to files of its log. Raises BadWalName."""
     if not _FILE.fullmatch(file):
@@ -298,6 +303,12 @@ def check_file(file: str) -> str:
             f"{file!r} is no WAL file", cause="names are 24 hexadecimal digits, or end in .history or .backup"
         )
     return file
+
+
+def owner_of(name: str) -> tuple[int, str] | None:
+    """The cluster and the file that an object belongs to; None for what is no part of the WAL itself."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1], 16), match[2]) if match is not None else None
 
 
 def whole_of(name: str) -> str | None:
