@@ -24,6 +24,7 @@ State: TypeAlias = Literal["ok", "should", "must"]
 SENDERS: Final = 3  # one of a receiver, two of a base backup
 SUMMARIES_DAYS: Final = 8  # so that weekly base backups find them
 KEPT: Final = "64GB"  # what a slot may keep, unless somebody knows better
+_BRINGS: Final = re.compile(r"\bbackstay\b|-I -S \S+ %p")  # the program itself, or the client of its service
 _KEEPS_NOTHING: Final = re.compile(r"(^|[;&|(])\s*(/usr)?(/bin/)?true\b|^\s*:\s*$|\bexit\s+0\b|/bin/true\b")
 
 
@@ -307,7 +308,7 @@ def _archiving(server: ServerFacts, options: SetupOptions) -> Iterator[Finding]:
             text=f"archive_command says that WAL is archived when it is not: {command}",
             by_hand=_archive_command(options),
         )
-    elif options.way == "archive" and "backstay" not in command:
+    elif options.way == "archive" and not _BRINGS.search(command):
         text = f"archive_command does not bring WAL into the repository: {command or 'it is empty'}"
         yield Finding(subject="archive_command", state="must", text=text, by_hand=_archive_command(options))
     if options.way == "archive":
@@ -315,7 +316,7 @@ def _archiving(server: ServerFacts, options: SetupOptions) -> Iterator[Finding]:
 
 
 def _archive_command(options: SetupOptions) -> str:
-    return f"archive_command = 'backstay -q -r REPOSITORY pg archive --name {options.name} %p'"
+    return f"archive_command = 'backstay -q -r REPOSITORY pg archive --name {options.name} %p || exit 1'"
 
 
 def _archive_timeout(server: ServerFacts, options: SetupOptions) -> Finding:
