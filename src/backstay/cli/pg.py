@@ -10,6 +10,7 @@ import typer
 
 from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
+from backstay.cli.moments import seconds
 from backstay.cli.options import argument, option
 from backstay.cli.problems import report
 from backstay.cli.render import local_time, print_heading, print_pairs, print_table
@@ -41,7 +42,7 @@ def receive(
 
     context = context_of(ctx)
     check_name(name)
-    options = ReceiveOptions(url=url, name=name, every=_seconds(every), heartbeat=_seconds(heartbeat))
+    options = ReceiveOptions(url=url, name=name, every=seconds(every), heartbeat=seconds(heartbeat))
     if options.every <= 0:
         raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
     with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
@@ -113,18 +114,6 @@ def _archive(context: Context, path: Path, name: str) -> None:
     context.result(
         {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
     )
-
-
-def _seconds(text: str) -> float:
-    """A length of time; a bare 0 needs no unit."""
-    from datetime import UTC, datetime
-
-    from backstay.core.times import Span
-
-    if text.strip() == "0":
-        return 0.0
-    fixed = datetime(2000, 1, 1, tzinfo=UTC)
-    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()
 
 
 def _window_document(window: Window) -> dict[str, object]:

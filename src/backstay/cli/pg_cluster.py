@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from backstay.cli import default_repository
 from backstay.cli.context import Context, context_of
+from backstay.cli.moments import seconds, zoned_moment
 from backstay.cli.options import argument, flag, option
 from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
@@ -94,7 +94,7 @@ def pg_restore(
 
     context = context_of(ctx)
     target = _target(context, at, lsn, xid, restore_point, timeline, immediate=immediate)
-    patience_s = _patience(context, patience)
+    patience_s = seconds(patience)
     require_empty(to)
     with context.open() as repository:
         plan = plan_recovery(repository, name, snapshot, target)
@@ -153,7 +153,7 @@ def _target(
             hint="give the one that is meant",
         )
     if at is not None:
-        return RecoveryTarget(kind="time", time=_moment(context, at), timeline=timeline)
+        return RecoveryTarget(kind="time", time=zoned_moment(context, at), timeline=timeline)
     if lsn is not None:
         return RecoveryTarget(kind="lsn", lsn=parse_lsn(lsn), timeline=timeline)
     if xid is not None:
@@ -161,23 +161,6 @@ def _target(
     if point is not None:
         return RecoveryTarget(kind="name", name=point, timeline=timeline)
     return RecoveryTarget(kind="immediate" if immediate else "latest", timeline=timeline)
-
-
-def _moment(context: Context, text: str) -> datetime:
-    """A time that means the same to everybody."""
-    from backstay.core.times import parse_moment
-
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return parse_moment(text, now=context.clock.now(), zone=UTC)
-    if moment.tzinfo is None:
-        raise InvalidRequest(
-            f"{text!r} is a time without a zone",
-            cause="the server and this machine may be in different ones, and a wrong hour is lost data",
-            hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
-        )
-    return moment.astimezone(UTC)
 
 
 def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
@@ -260,7 +243,7 @@ def pg_verify(
         superuser=superuser,
         database=database,
         assertions=tuple(sql or ()),
-        patience_s=_patience(context, patience),
+        patience_s=seconds(patience),
     )
     target = _target(context, at, None, None, None, None, immediate=False)
     with context.open() as repository:
@@ -285,14 +268,6 @@ def pg_verify(
         context.warn(f"pg_amcheck: {result.amcheck_output}")
     context.result({**dataclasses.asdict(result), "ok": result.ok}, show)
     return 0 if result.ok else CorruptedBackup.exit_status
-
-
-def _patience(context: Context, text: str) -> float:
-    """Seconds of a span such as `90min`."""
-    from backstay.core.times import Span
-
-    now = context.clock.now()
-    return (now - Span.parse(text).subtract_from(now)).total_seconds()
 
 
 def _mark(ok: bool) -> str:

@@ -8,12 +8,12 @@ dropped by `prune` and `delete`, which holds forbid: so holds keep their WAL as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.operations.pg_bases import Base, base_backups, require_bases
+from backstay.operations.since_window import needed_from
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.lsn import format_lsn, is_segment, segment_start
@@ -38,7 +38,9 @@ def plan_expiry(repository: Repository, name: str, *, window: timedelta | None =
     """
     system = require_bases(repository, name)[-1].system
     bases = [base for base in base_backups(repository) if base.system == system]
-    since = min(_needed_from(bases, window, repository.clock.now()), key=lambda base: base.start_lsn)
+    now = repository.clock.now()
+    needed = needed_from(bases, window, now, name=lambda base: base.name, moment=lambda base: base.stop_time)
+    since = min(needed, key=lambda base: base.start_lsn)
     size = since.segment_size
     segments = [file for file in repository.wal.files(system) if is_segment(file)]
     expired = [
@@ -65,22 +67,6 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
         repository.wal.remove(plan.system, file, files.get(file, StoredFile()))
         events(Progress(files=done + 1, bytes=0, current=file))
     events(Finished(operation="expire WAL"))
-
-
-def _needed_from(bases: Sequence[Base], window: timedelta | None, now: datetime) -> list[Base]:
-    """The base backups from which on all WAL stays: of each name one, and all that were made after it.
-
-    A later one may lie further in front: on a timeline that left the first one before it.
-    """
-    if window is None:
-        return list(bases)
-    found: list[Base] = []
-    for name in {base.name for base in bases}:
-        own = sorted((base for base in bases if base.name == name), key=lambda base: base.stop_time)
-        before = [base for base in own if base.stop_time <= now - window]
-        first = before[-1] if before else own[0]
-        found += [base for base in own if base.stop_time >= first.stop_time]
-    return found
 
 
 def _overlaps(start: int, size: int, base: Base) -> bool:
