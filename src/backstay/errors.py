@@ -35,8 +35,8 @@ BackstayError
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
-├── WalGap                    exit 1   a WAL segment between two that are stored is missing
-├── WalConflict               exit 1   a WAL segment of this name and other bytes is stored already
+├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
+├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
 ├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 ├── Interrupted               exit 130 the user pressed Ctrl-C
@@ -304,7 +304,7 @@ class CorruptedSource(BackstayError):
 
 
 class IdentityMismatch(BackstayError):
-    """The cluster has another system identifier than the one whose backups have this name."""
+    """Another cluster or server answers than the one whose backups have this name."""
 
     default_hint = "check the address, or choose another --name for the new cluster"
 

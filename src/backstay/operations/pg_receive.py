@@ -27,7 +27,7 @@ from backstay.operations.heartbeat import Heartbeat
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_start import Start, first_start, start_at
-from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_parts
+from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_superseded
 from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
@@ -111,7 +111,7 @@ def run_receive(
     bind_name(repository, options.name, system, events=events)
     heart = Heartbeat(options.url, options.heartbeat, repository.clock, events)
     storing = Storing(
-        repository, system, events, parts=_forget_superseded(repository, system, events), noticed=heart.noticed
+        repository, system, events, parts=forget_superseded(repository, system, events), noticed=heart.noticed
     )
     events(Started(operation="receive WAL"))
     try:
@@ -129,17 +129,6 @@ def run_receive(
         bytes=storing.bytes,
         durable=storing.durable,
     )
-
-
-def _forget_superseded(repository: Repository, system: int, events: EventSink) -> dict[str, list[tuple[int, int]]]:
-    """Remove parts whose segment is whole, which a receiver left that was stopped in between; the parts of others."""
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for file, found in repository.wal.files(system).items():
-        if found.whole:
-            forget_parts(repository, system, file, found.parts, events)
-        elif found.parts:
-            parts[file] = list(found.parts)
-    return parts
 
 
 class _Removed(Exception):
