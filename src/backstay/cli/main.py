@@ -22,6 +22,7 @@ from backstay.cli import (
     keys,
     look,
     medium,
+    mysql,
     pg,
     pg_cluster,
     restore,
@@ -202,6 +203,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "restore": pg_cluster.pg_restore,
             "verify": pg_cluster.pg_verify,
             "expire": pg_cluster.pg_expire,
+        },
+    ),
+    "mysql": (
+        "The binary log of MySQL and MariaDB, and recovery to a time or position.",
+        {
+            "receive": mysql.mysql_receive,
+            "windows": mysql.mysql_windows,
+            "restore": mysql.mysql_restore,
+            "expire": mysql.mysql_expire,
         },
     ),
     "repair": (
