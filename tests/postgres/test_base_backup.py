@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.codec.digest import sha256
 from backstay.core.events import Event, Warned
 from backstay.errors import BackstayError, IdentityMismatch, ReplicationDenied, RestoreConflict, SourceUnreachable
 from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
@@ -15,6 +16,9 @@ from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
 from backstay.operations.pg_restore import restore_cluster
 from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.walk import Item, walk
+from backstay.repository.contents import read_content
+from backstay.repository.nodes import EMPTY
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive
@@ -32,6 +36,16 @@ def fill(server: Server) -> None:
     server.sql("create table t as select i id, md5(i::text) v from generate_series(1, 60000) i")
     server.sql("create table u(x int); insert into u select generate_series(1, 20000)")
     server.sql("vacuum")
+
+
+def require_checksums(repository: Repository, snapshot: str) -> None:
+    """All files of a whole backup are what the server says that it read, tablespaces included."""
+    root, reader = repository.snapshots.get(snapshot).root, repository.reader
+    visits = [visit for visit in walk(root, reader) if isinstance(visit, Item) and visit.node.is_file]
+    for visit in visits:
+        data = b"".join(map(bytes, read_content(visit.node.content or EMPTY, reader)))
+        assert visit.node.sha256 == sha256(data), visit.path
+    assert any(visit.path.startswith(b"/tablespaces/") for visit in visits)
 
 
 @pytest.mark.parametrize("version", [18, 16])
@@ -77,7 +91,7 @@ def test_tablespaces_never_go_where_they_lay(repository: Repository, server: Ser
     server.own(space)
     server.sql(f"create tablespace other location '{space}'")
     server.sql("create table u tablespace other as select generate_series(1, 1000) x; create table t(id int, v text)")
-    back_up(repository, server)
+    require_checksums(repository, back_up(repository, server).snapshot)
     server.sql("insert into u values (7)")
     result = back_up(repository, server)
     assert result.kind == "incremental"

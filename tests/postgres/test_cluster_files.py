@@ -20,6 +20,7 @@ from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, ChangesHeader
+from backstay.sources.postgres.manifest import ManifestFile, read_manifest, write_manifest
 from backstay.sources.postgres.tar_stream import Member, TarStream
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
@@ -193,7 +194,6 @@ def test_a_patched_file_is_what_the_server_has(
     old = b"".join(bytes([1 + block % 250]) * BLOCK for block in range(old_blocks))
     first = sent(repository, "16384", old, {}, cuts)
     assert content(repository, first) == old
-    assert first.sha256 is not None
     earlier = {} if is_new else {b"data/16384": first}
     new = {block: bytes([200 + block % 50]) * BLOCK for block in changed}
     data = changes(changed, truncation) + b"".join(new[block] for block in changed)
@@ -208,6 +208,32 @@ def test_a_patched_file_is_what_the_server_has(
     assert node.size == len(expected)
     assert content(repository, node) == expected
     assert node.sha256 is None
+
+
+def manifest(path: bytes, size: int, digest: bytes) -> bytes:
+    files = [ManifestFile(path, size, 1_700_000_000, digest), ManifestFile(b"\xff", 0, 0, bytes(32))]
+    return write_manifest(files, version=18, system=7, timeline=1, start=0, stop=1 << 24)
+
+
+def test_a_whole_file_has_the_checksum_of_what_the_server_read(repository: Repository) -> None:
+    with Workers(1, "seal") as workers:
+        files = ClusterFiles(Store(repository, repository.writer(workers)), {}, repository.reader, lambda *_: None)
+        for space, name in ((None, "base/5/7"), (16385, "PG_18/5/8")):
+            stream = TarStream(files.archive(space))
+            stream.feed(archived({name: b"bytes"}))
+            stream.finish()
+        files.take_checksums(manifest(b"base/5/7", 5, b"1" * 32))
+        files.take_checksums(manifest(b"pg_tblspc/16385/PG_18/5/8", 5, b"2" * 32))
+        assert files.nodes[b"data/base/5/7"].sha256 == b"1" * 32
+        assert files.nodes[b"tablespaces/16385/PG_18/5/8"].sha256 == b"2" * 32
+        with pytest.raises(BackupFailed, match="5 bytes"):
+            files.take_checksums(manifest(b"base/5/7", 6, b"1" * 32))
+
+
+@pytest.mark.parametrize("harm", [(b'"Size"', b'"Seze"'), (b"SHA256", b"SHA257"), (b"}", b"]"), (b"-Checksum", b"-")])
+def test_a_manifest_that_is_not_as_it_was_sent_is_refused(harm: tuple[bytes, bytes]) -> None:
+    with pytest.raises(BackupFailed, match="manifest"):
+        read_manifest(manifest(b"base/5/7", 5, b"1" * 32).replace(*harm))
 
 
 def test_fewer_or_more_blocks_than_were_told_are_refused(repository: Repository) -> None:

@@ -6,11 +6,10 @@ and the snapshot is as whole as any other.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from backstay.codec.digest import ChunkIds
+from backstay.codec.digest import ChunkIds, sha256
 from backstay.errors import BackupFailed, CorruptedBackup
 from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import chunk_list, content_of
@@ -18,6 +17,7 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
+from backstay.sources.postgres.manifest import read_manifest
 from backstay.sources.postgres.tar_stream import Member, Sink
 
 CHUNK: Final = 32 << 10  # bytes: four blocks, so that a changed block costs little and a file is not too many chunks
@@ -45,6 +45,7 @@ class ClusterFiles:
     ) -> None:
         self.nodes: dict[bytes, Node] = {}
         self.bytes_read = 0
+        self._whole: dict[bytes, Node] = {}  # files that came whole, by their paths in the server's manifest
         self._store, self._earlier, self._reader, self._told = store, earlier, reader, told
 
     def archive(self, tablespace: int | None) -> Sink:
@@ -57,13 +58,25 @@ class ClusterFiles:
 
     def add(self, path: bytes, data: bytes, *, mtime: int) -> None:
         """A file that is made here."""
-        whole = _Whole(self._store)
-        whole.data(memoryview(data))
-        content, digest = whole.finish()
+        content, digest = _made(self._store, data)
         name = path.rpartition(b"/")[2]
         self.nodes[path] = Node(
             name, 0o100600, 0, 0, "", "", len(data), mtime * 1_000_000_000, content=content, sha256=digest
         )
+
+    def take_checksums(self, manifest: bytes) -> None:
+        """Let each file that came whole have the checksum of what the server read. Raises BackupFailed.
+
+        So a restored file is compared with the server's own bytes. They are not hashed here: it takes as long as
+        everything else that is done on the way.
+        """
+        for path, sent in read_manifest(manifest).items():
+            node = self._whole.get(path)
+            if node is None:
+                continue
+            if node.size != sent.size:
+                raise BackupFailed(f"{path!r} came with {node.size} bytes, and the server sent {sent.size}")
+            node.sha256 = sent.sha256
 
     def own_directories(self) -> None:
         """Give the directories that the server sends no member for to whom the files in them belong."""
@@ -102,6 +115,8 @@ class ClusterFiles:
         elif member.kind == "symlink":
             node.target, node.size = member.target, len(member.target)
         self.nodes[parent + b"/" + name] = node
+        if isinstance(body, _Whole):
+            self._whole[member.path if root == DATA else b"%b/%b" % (_in_manifest(root), member.path)] = node
 
 
 class _Archive:
@@ -132,7 +147,7 @@ class _Body(Protocol):
     def data(self, piece: memoryview) -> None: ...
 
     def finish(self) -> tuple[Content, bytes | None]:
-        """The content, and the SHA-256 of the whole file if it was seen."""
+        """The content, and the SHA-256 of the file if it is known already."""
         ...
 
 
@@ -167,22 +182,31 @@ class _Whole:
 
     def __init__(self, store: Store) -> None:
         self._chunks = _Chunks(store)
-        self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self.size = 0
 
     def data(self, piece: memoryview) -> None:
         self.size += len(piece)
-        self._digest.update(piece)
+        if self._buffer:
+            piece = self._fill(piece)
+        while len(piece) >= CHUNK:  # as a server sends them
+            self._chunks.put(piece[:CHUNK])
+            piece = piece[CHUNK:]
         self._buffer += piece
-        while len(self._buffer) >= CHUNK:
-            self._chunks.put(self._buffer[:CHUNK])
-            del self._buffer[:CHUNK]
+
+    def _fill(self, piece: memoryview) -> memoryview:
+        """Complete the chunk that was begun; what is left."""
+        missing = CHUNK - len(self._buffer)
+        self._buffer += piece[:missing]
+        if len(self._buffer) == CHUNK:
+            self._chunks.put(self._buffer)
+            self._buffer = bytearray()
+        return piece[missing:]
 
     def finish(self) -> tuple[Content, bytes | None]:
         if self._buffer:
             self._chunks.put(self._buffer)
-        return self._chunks.content(), self._digest.digest()
+        return self._chunks.content(), None
 
 
 class _Label:
@@ -199,10 +223,20 @@ class _Label:
     def finish(self) -> tuple[Content, bytes | None]:
         lines = bytes(self._bytes).splitlines(keepends=True)
         kept = b"".join(line for line in lines if not line.startswith(b"INCREMENTAL FROM"))
-        whole = _Whole(self._store)
-        whole.data(memoryview(kept))
         self.size = len(kept)
-        return whole.finish()
+        return _made(self._store, kept)
+
+
+def _made(store: Store, data: bytes) -> tuple[Content, bytes]:
+    """Store a file that is made here; its content and SHA-256."""
+    whole = _Whole(store)
+    whole.data(memoryview(data))
+    return whole.finish()[0], sha256(data)
+
+
+def _in_manifest(root: bytes) -> bytes:
+    """Where the server's manifest has the files of a tablespace: behind its link."""
+    return b"pg_tblspc" + root.removeprefix(TABLESPACES)
 
 
 class _Patched:

@@ -152,6 +152,7 @@ class _ClusterBackup:
                     files, received, base = self._receive(base)
                     wal.fetch(received.start, received.stop)
                 stop_time = self._server_time()
+                files.take_checksums(received.manifest)
                 files.add(MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
                 if DATA + b"/postgresql.conf" not in files.nodes:
                     self.events(Warned(message=_NO_SETTINGS))

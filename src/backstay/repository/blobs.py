@@ -211,25 +211,29 @@ class BlobWriter:
 
     def _close_bundle(self, kind: PackClass) -> None:
         bundle = self._bundles.pop(kind)
-        self._submit(kind, BlobKind.BUNDLE, self._keyring.chunk_ids.of(bundle.data), bundle.data, bundle)
+        self._submit(kind, BlobKind.BUNDLE, None, bundle.data, bundle)
 
     def _submit(
         self,
         kind: PackClass,
         blob: BlobKind,
-        blob_id: bytes,
+        blob_id: bytes | None,
         raw: Buffer,
         bundle: _Bundle | None,
         *,
         quick: bool = False,
     ) -> None:
+        """Have a blob sealed; without an id, it gets that of its bytes."""
         members = bundle.members if bundle is not None else ()
+        ids, compressor = self._keyring.chunk_ids, self._compressor
         pack = self._choose(kind)
         ordinal = pack.builder.reserve()
         pack.waiting_raw += len(raw)
-        future = self._workers.submit(
-            lambda job: pack.builder.seal(ordinal, blob, blob_id, job, members, self._compressor, quick=quick), raw
-        )
+
+        def seal(job: Buffer) -> SealedBlob:
+            return pack.builder.seal(ordinal, blob, blob_id or ids.of(job), job, members, compressor, quick=quick)
+
+        future = self._workers.submit(seal, raw)
         self._sealing.append(_Sealing(pack, future, len(raw), bundle))
         self._in_flight += len(raw)
         while self._sealing and (self._in_flight > IN_FLIGHT or self._sealing[0].result.done()):

@@ -136,7 +136,7 @@ class _Messages:
     def run(self, connection: Connection) -> bytes:
         """Hand everything on; the manifest."""
         for message in connection.copied():
-            kind, body = message[:1], memoryview(message)[1:]
+            kind, body = bytes(message[:1]), message[1:]
             if kind == b"d":
                 self._data(body)
             elif kind == b"p":
@@ -147,7 +147,7 @@ class _Messages:
                 self._close_archive()
                 self._manifest = bytearray()
             else:
-                raise BackupFailed("the server sent what this program does not know", cause=repr(bytes(kind)))
+                raise BackupFailed("the server sent what this program does not know", cause=repr(kind))
         self._close_archive()
         if not self._manifest:
             raise BackupFailed("the server sent no manifest of its backup")

@@ -101,15 +101,20 @@ class Connection:
             rows += _rows(result)
         raise SourceRefused(f"{self.place} sends no data", cause=f"it was asked to {sql.split()[0]}")
 
-    def copied(self) -> Iterator[bytes]:
+    def copied(self) -> Iterator[memoryview]:
         """The messages of a COPY, until it ends. Raises SourceUnreachable, SourceRefused."""
-        while (message := self.message(block=True)) is not None:
-            yield message
-
-    def message(self, *, block: bool) -> bytes | None:
-        """The next message of a COPY; None at its end, and an empty one if there is none yet and `block` is false."""
         with self._talking():
-            length, data = self._connection.get_copy_data(0 if block else 1)
+            while (received := self._connection.get_copy_data(1))[0] != -1:
+                if received[0]:
+                    yield received[1]
+                else:  # libpq would wait with the interpreter lock, and all other threads with it
+                    select.select([self._connection.socket], [], [])
+                    self._connection.consume_input()
+
+    def message(self) -> bytes | None:
+        """The next message of a COPY if it has come, else an empty one; None at the end."""
+        with self._talking():
+            length, data = self._connection.get_copy_data(1)
         if length == -1:
             return None
         return bytes(data) if length > 0 else b""
@@ -135,8 +140,8 @@ class Connection:
         with self._talking():
             self._connection.put_copy_end()
             self._connection.flush()
-        while self.message(block=True) is not None:
-            pass
+        for _ in self.copied():
+            continue
         return self.results()
 
     def finish_copy(self) -> list[list[str | None]]:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+from backstay.errors import BackupFailed
 from backstay.sources.postgres.lsn import format_lsn
 
 _NAMES_CLUSTER: Final = 17
@@ -22,6 +23,32 @@ class ManifestFile:
     size: int
     mtime: float
     sha256: bytes
+
+
+class Sent(NamedTuple):
+    """The size in bytes and the SHA-256 of a file as the server read it."""
+
+    size: int
+    sha256: bytes
+
+
+def read_manifest(data: bytes) -> dict[bytes, Sent]:
+    """What a server says that it sent, by paths below the data directory. Raises BackupFailed."""
+    body, mark, _ = data.rpartition(b'"Manifest-Checksum"')
+    try:
+        document = json.loads(data)
+        if not mark or hashlib.sha256(body).hexdigest() != document["Manifest-Checksum"]:
+            raise BackupFailed("the server's manifest is not as it was sent", cause="its checksum is another one")
+        return dict(map(_sent, document["Files"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackupFailed("the server's manifest cannot be read", cause=repr(error)) from error
+
+
+def _sent(file: dict[str, Any]) -> tuple[bytes, Sent]:
+    path = bytes.fromhex(file["Encoded-Path"]) if "Encoded-Path" in file else file["Path"].encode()
+    if file["Checksum-Algorithm"] != "SHA256":
+        raise ValueError(file["Checksum-Algorithm"])
+    return path, Sent(int(file["Size"]), bytes.fromhex(file["Checksum"]))
 
 
 def write_manifest(

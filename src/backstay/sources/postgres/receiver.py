@@ -124,9 +124,9 @@ class WalStream:
 
     def next(self, seconds: float) -> Message:
         """What comes next; None if nothing does for so long."""
-        message = self._connection.message(block=False)
+        message = self._connection.message()
         if message == b"" and self._connection.wait(seconds):
-            message = self._connection.message(block=False)
+            message = self._connection.message()
         if message is None:
             return self._ended()
         if not message:
