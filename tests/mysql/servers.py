@@ -94,10 +94,10 @@ class Server:
             time.sleep(0.05)
         return self._process.poll() is None  # else another server has answered
 
-    def stop(self) -> None:
+    def stop(self, *, gently: bool = True) -> None:
         """End it by its process id."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:

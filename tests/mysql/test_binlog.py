@@ -19,6 +19,7 @@ from backstay.sources.mysql.binlog import (
     Position,
     Transaction,
     Transactions,
+    parse_gtid,
     parse_position,
     position_at,
 )
@@ -144,3 +145,11 @@ def test_positions_are_read_and_compare_as_the_log_goes_on() -> None:
     assert position_at("binlog.000009", 99) < position_at("binlog.000010", 4)
     with pytest.raises(InvalidRequest, match="no file of a binary log"):
         position_at("binlog.index", 4)
+
+
+def test_one_transaction_is_named_and_not_several() -> None:
+    assert parse_gtid(" 0-1-4711") == "0-1-4711"
+    assert parse_gtid("3E11FA47-71CA-11E1-9E33-C80AA9429562:23") == "3e11fa47-71ca-11e1-9e33-c80aa9429562:23"
+    for text in ("", "0-1", "0-1-4,1-1-7", "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5"):
+        with pytest.raises(InvalidRequest, match="not the name of one transaction"):
+            parse_gtid(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import (
+    CorruptedBackup,
     CorruptedSource,
     IdentityMismatch,
     SourceRefused,
@@ -20,7 +21,7 @@ from backstay.operations.binlog_archive import BinlogArchive
 from backstay.operations.binlog_cutting import GrowingLog
 from backstay.operations.mysql_receive import BinlogReceiveOptions, run_binlog_receive
 from backstay.operations.wal_storing import Piece
-from backstay.repository.log_slices import slice_of
+from backstay.repository.log_slices import slice_name, slice_of
 from backstay.repository.repository import Repository
 from tests.mysql.receivers import ENVIRON, NAME, Receiver, contents, dump, end, process, stored, until_stored
 from tests.mysql.servers import Server
@@ -83,19 +84,21 @@ def test_a_receiver_that_was_killed_leaves_no_hole(origin: Server, archive: Arch
     assert "stopped: the binary log of shop is stored up to binlog.000003:" in archive.log()
 
 
-def test_a_server_that_was_away_is_followed_again(origin: Server, archive: Archive) -> None:
+def test_a_server_that_was_killed_is_followed_again(origin: Server, archive: Archive) -> None:
     with Receiver(archive, origin) as receiver:
         origin.sql(TABLE)
         until_stored(archive, origin, receiver)
         port = origin.port
-        origin.stop()
+        origin.stop(gently=False)
         until(lambda: receiver.warnings, "it is told")
         origin.start(port=port)
         origin.sql(ROWS.format(10))
         until_stored(archive, origin, receiver)
     assert ["tried again" in receiver.warnings[0], *receiver.warnings[1:]] == [True, "the binary log comes in again"]
     with archive.open() as repository:
-        assert contents(repository)["binlog.000001"] == on_disk(origin)["binlog.000001"]
+        found, there = contents(repository)["binlog.000001"], on_disk(origin)["binlog.000001"]
+    assert there[21] == 1  # the mark of a file that is in use, which replicas do not see
+    assert found == there[:21] + b"\0" + there[22:]
 
 
 def test_a_long_file_is_stored_in_slices_and_in_parts_of_them(
@@ -115,6 +118,10 @@ def test_a_long_file_is_stored_in_slices_and_in_parts_of_them(
         assert len(log.slices) > 2
         assert log.is_complete
         assert contents(repository)["binlog.000001"] == on_disk(origin)["binlog.000001"]
+        last = max(log.slices)
+        repository.wal.remove(stored(repository).system, slice_name("binlog.000001", last), log.slices[last])
+        with pytest.raises(CorruptedBackup, match="is stored with"):
+            contents(repository)
 
 
 def test_it_begins_with_the_file_of_the_first_dump(origin: Server, archive: Archive) -> None:
@@ -173,7 +180,16 @@ def test_a_log_that_begins_anew_below_what_is_stored_is_refused(origin: Server, 
         receiver.ended()
 
 
-def test_a_server_without_a_log_and_a_user_without_rights_are_refused(server: Server, archive: Archive) -> None:
+def test_the_name_of_a_postgres_cluster_is_refused(origin: Server, archive: Archive) -> None:
+    with archive.open() as repository:
+        repository.wal.bind(NAME, 7, repository.clock)
+        repository.wal.store(7, f"{1:024X}", b"segment")
+    receiver = Receiver(archive, origin)
+    with pytest.raises(IdentityMismatch, match="shop is the name of a PostgreSQL cluster"), receiver:
+        receiver.ended()
+
+
+def test_a_user_who_may_not_replicate_is_told_what_is_missing(server: Server, archive: Archive) -> None:
     server.sql("CREATE USER test_reader@'127.0.0.1'; GRANT BINLOG MONITOR ON *.* TO test_reader@'127.0.0.1'")
     url = f"mysql://test_reader@127.0.0.1:{server.port}/"
     with archive.open() as repository:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backstay.errors import (
@@ -280,11 +281,23 @@ def test_dumps_of_another_server_or_of_one_database_are_not_replayed_onto(histor
             planned(repository, snapshot=one)
         with pytest.raises(NotFound, match="no binary log is stored under the name other"):
             plan_replay(repository, "other", "latest", BinlogTarget())
-        system = stored(repository).system
-        repository.wal.bind("elsewhere", system, repository.clock)
-        dump(repository, server, name="elsewhere")
-        with pytest.raises((IdentityMismatch, TargetNotCovered, CorruptedBackup, WalGap)):
+        repository.wal.bind("elsewhere", stored(repository).system, repository.clock)
+        manifest = repository.snapshots.get(history.snapshot)
+        told = {**manifest.consistency, "gtid_position": "0-7-999"}
+        with repository.begin_session() as session:
+            repository.snapshots.commit(
+                msgspec.structs.replace(
+                    manifest,
+                    id=session.id,
+                    name="elsewhere",
+                    previous=None,
+                    previous_digest=None,
+                    consistency=told,
+                )
+            )
+        with pytest.raises(IdentityMismatch, match="is not of the server") as mismatch:
             plan_replay(repository, "elsewhere", "latest", BinlogTarget())
+        assert f"the log has come to {history.moments[0].gtid}, and the dump to 0-7-999" in mismatch.value.cause
 
 
 def test_expiry_keeps_what_the_oldest_dump_needs(living: History, origin: Server) -> None:

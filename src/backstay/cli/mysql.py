@@ -132,7 +132,7 @@ def mysql_expire(
 def _target(context: Context, at: str | None, position: str | None, gtid: str | None) -> BinlogTarget:
     """The one target that was given. Raises InvalidRequest for several, and for a time without a zone."""
     from backstay.operations.mysql_plan import BinlogTarget
-    from backstay.sources.mysql.binlog import parse_position
+    from backstay.sources.mysql.binlog import parse_gtid, parse_position
 
     if len([value for value in (at, position, gtid) if value is not None]) > 1:
         raise InvalidRequest(
@@ -145,7 +145,7 @@ def _target(context: Context, at: str | None, position: str | None, gtid: str | 
     if position is not None:
         return BinlogTarget(kind="position", position=parse_position(position))
     if gtid is not None:
-        return BinlogTarget(kind="gtid", gtid=gtid.strip())
+        return BinlogTarget(kind="gtid", gtid=parse_gtid(gtid))
     return BinlogTarget()
 
 

@@ -18,6 +18,7 @@ from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.errors import (
     BackstayError,
+    IdentityMismatch,
     InsufficientSpace,
     SourceRefused,
     SourceUnreachable,
@@ -28,6 +29,7 @@ from backstay.errors import (
 from backstay.operations.binlog_archive import BinlogArchive, StoredLog
 from backstay.operations.binlog_cutting import GrowingLog
 from backstay.operations.mysql_dumps import mysql_dumps
+from backstay.operations.pg_bases import base_backups
 from backstay.operations.wal_storing import (
     LONGEST_PAUSE_S,
     Piece,
@@ -38,7 +40,6 @@ from backstay.operations.wal_storing import (
 from backstay.operations.wal_streaming import DRAIN_S, LOOK_S, Stopped
 from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
-from backstay.repository.wal import require_cluster
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.binlog import Position, position_at, split_name
 from backstay.sources.mysql.log_stream import GONE, LogStream, first_event
@@ -147,19 +148,29 @@ def _bind(repository: Repository, name: str, server: Server) -> int:
     so the first event of the first file that is there tells it, with its server id, version and the second. Whether
     a server goes on being the same is seen by comparing what it sends with what is stored.
     """
-    bound = repository.wal.bound(name)
     uuid = server.facts.get("server_uuid")
-    if bound is not None:
-        if uuid is not None:
-            require_cluster(name, bound, _identity(uuid.encode()))
-        return bound
+    bound = repository.wal.bound(name)
     if uuid is not None:
         system = _identity(uuid.encode())
+    elif bound is not None:
+        _require_no_cluster(repository, name, bound)
+        return bound
     else:
         first = next(iter(server.binary_logs()))
         system = _identity(first.encode() + b"\0" + _origin(repository, server, first))
     repository.wal.bind(name, system, repository.clock)
     return system
+
+
+def _require_no_cluster(repository: Repository, name: str, bound: int) -> None:
+    """See that a name is not that of a PostgreSQL cluster. Raises IdentityMismatch, CorruptedBackup."""
+    has_wal = any(slice_of(file) is None for file in repository.wal.files(bound))
+    if has_wal or base_backups(repository, name):
+        raise IdentityMismatch(
+            f"{name} is the name of a PostgreSQL cluster",
+            cause="its base backups or its WAL are stored under it",
+            hint="choose another --name",
+        )
 
 
 def _identity(seed: bytes) -> int:
@@ -265,7 +276,8 @@ class _Receiver:
         if parts is None or parts[0] != newest.start.base or parts[1] < newest.start.number:
             raise WalConflict(
                 f"the server's binary log begins anew with {files[0]}",
-                cause=f"{newest.file} is stored, and the server has not got it: its log was reset or renamed",
+                cause=f"{newest.file} is stored, and the server has not got it: it is another server, or its log "
+                "was reset or renamed",
                 hint="make a new dump, and receive under another --name",
             )
         if parts[1] > newest.start.number + 1 or not newest.is_complete:

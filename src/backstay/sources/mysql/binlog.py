@@ -22,6 +22,7 @@ _IN_USE: Final = 1  # a flag of the first event while the server writes the file
 _FLAGS_AT: Final = 17
 _NAME: Final = re.compile(r"(.+)\.([0-9]{6,10})")
 _POSITION: Final = re.compile(r"([^:/]+):([0-9]{1,12})")
+_GTID: Final = re.compile(r"[0-9]+-[0-9]+-[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9]+")
 
 QUERY: Final = 2
 FORMAT: Final = 15
@@ -83,6 +84,18 @@ def parse_position(text: str) -> Position:
             hint="write it as in binlog.000042:1234, or as `SHOW BINLOG EVENTS` tells it",
         )
     return position_at(found[1], int(found[2]))
+
+
+def parse_gtid(text: str) -> str:
+    """The name of one transaction, as `Transaction.gtid` has it. Raises InvalidRequest."""
+    name = text.strip().lower()
+    if not _GTID.fullmatch(name):
+        raise InvalidRequest(
+            f"{text!r} is not the name of one transaction",
+            cause="MariaDB writes it as domain-server-number, MySQL as UUID:number",
+            hint="write it as in 0-1-4711; a list of several is no target",
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)
