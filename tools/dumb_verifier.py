@@ -55,7 +55,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     WAL_NAME,
     WAL_GAP,
 ) = range(1, 19)
-WAL_FILE = r"([0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history)"
+BINLOG_FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.[0-9]{6,10}\.(s[0-9]{5}|end)"
+WAL_FILE = rf"([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history|{BINLOG_FILE})"
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 NAMES = {  # kind of object: pattern of its name (section 2)
     "repo": r"repo\.json",
@@ -523,7 +524,7 @@ class Repository:
             self.holds[ident] = (number, body["state"])
 
     def _wal(self, name: str, data: bytes) -> None:
-        """A file of PostgreSQL's log, or a part of one (section 22)."""
+        """A file of a database's log, or a part of one (section 22)."""
         body = self.record(data, WAL)
         first, end = body["start"], body["start"] + len(body["data"])
         part = "" if body["whole"] else f".{first:08x}-{end:08x}"

@@ -37,8 +37,8 @@ BackstayError
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
-├── WalGap                    exit 1   a WAL segment between two that are stored is missing
-├── WalConflict               exit 1   a WAL segment of this name and other bytes is stored already
+├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
+├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
 ├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
 ├── ServiceRunning            exit 11  another process answers at the same socket
 ├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
@@ -321,7 +321,7 @@ class ChecksumFailure(CorruptedSource):
 
 
 class IdentityMismatch(BackstayError):
-    """The cluster has another system identifier than the one whose backups have this name."""
+    """Another cluster or server answers than the one whose backups have this name."""
 
     default_hint = "check the address, or choose another --name for the new cluster"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backstay.repository.format import wal_gap_name, wal_name
+from backstay.repository.log_slices import end_name, slice_name
 from backstay.repository.repository import Repository
 from backstay.repository.wal import GapRecord
 from backstay.storage.local import LocalStorage
@@ -30,6 +31,9 @@ def place(tmp_path: Path) -> Path:
         repository.wal.store(SYSTEM, FIRST, bytes(range(256)) * 64)
         repository.wal.store(SYSTEM, f"{FIRST}.00000028.backup", b"START WAL LOCATION: 0/28\n")
         repository.wal.store(SYSTEM, "00000002.history", b"1\t0/3000148\tno recovery target specified\n")
+        for file in (slice_name("binlog.000007", 0), end_name("binlog.000007")):
+            repository.wal.store(SYSTEM, file, b"16")
+        repository.wal.store_part(SYSTEM, slice_name("binlog.000008", 0), 0, b"part")
         repository.wal.store_part(SYSTEM, SECOND, 0, b"first")
         repository.wal.store_part(SYSTEM, SECOND, 5, b"second")
         repository.wal.acknowledge_gap(GapRecord(SYSTEM, 3 << 24, 4 << 24, 1, "somebody", "a disk was full"))

@@ -22,6 +22,7 @@ from backstay.cli import (
     keys,
     look,
     medium,
+    mysql,
     pg,
     pg_archive,
     pg_cluster,
@@ -209,6 +210,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "fetch": pg_recovery.pg_fetch,
             "verify": pg_recovery.pg_verify,
             "expire": wal_expiry.pg_expire,
+        },
+    ),
+    "mysql": (
+        "The binary log of MySQL and MariaDB, and recovery to a time or position.",
+        {
+            "receive": mysql.mysql_receive,
+            "windows": mysql.mysql_windows,
+            "restore": mysql.mysql_restore,
+            "expire": mysql.mysql_expire,
         },
     ),
     "repair": (

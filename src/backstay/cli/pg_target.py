@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from backstay.cli.context import Context
+from backstay.cli.moments import zoned_moment
 from backstay.cli.options import argument, flag, option
 from backstay.errors import InvalidRequest
 
@@ -45,7 +45,7 @@ def target_of(
             hint="give the one that is meant",
         )
     if at is not None:
-        return RecoveryTarget(kind="time", time=_moment(context, at), timeline=timeline)
+        return RecoveryTarget(kind="time", time=zoned_moment(context, at), timeline=timeline)
     if lsn is not None:
         return RecoveryTarget(kind="lsn", lsn=parse_lsn(lsn), timeline=timeline)
     if xid is not None:
@@ -53,20 +53,3 @@ def target_of(
     if point is not None:
         return RecoveryTarget(kind="name", name=point, timeline=timeline)
     return RecoveryTarget(kind="immediate" if immediate else "latest", timeline=timeline)
-
-
-def _moment(context: Context, text: str) -> datetime:
-    """A time that means the same to everybody."""
-    from backstay.core.times import parse_moment
-
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return parse_moment(text, now=context.clock.now(), zone=UTC)
-    if moment.tzinfo is None:
-        raise InvalidRequest(
-            f"{text!r} is a time without a zone",
-            cause="the server and this machine may be in different ones, and a wrong hour is lost data",
-            hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
-        )
-    return moment.astimezone(UTC)

@@ -34,7 +34,7 @@ from backstay.operations.pg_windows import open_gap
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_spooling import Spooling, replay
 from backstay.operations.wal_start import Start, first_start, start_at
-from backstay.operations.wal_storing import Assembler, Piece, Storing, as_warning, forget_parts
+from backstay.operations.wal_storing import Assembler, Piece, Storing, as_warning, forget_superseded
 from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
@@ -127,7 +127,7 @@ def run_receive(
             if spooling is not None:
                 spooling.stored(piece)
 
-        parts = _forget_superseded(repository, system, events)
+        parts = forget_superseded(repository, system, events)
         storing = Storing(repository, system, events, parts=parts, noticed=stored)
         stack.callback(storing.close)
         events(Started(operation="receive WAL"))
@@ -168,17 +168,6 @@ def _open_spool(
 def _bases(repository: Repository, options: ReceiveOptions, events: EventSink) -> GapBase:
     wanted = ClusterBackupOptions(name=options.name, host=options.host, description="made behind missing WAL")
     return GapBase(repository, options.url, wanted, events)
-
-
-def _forget_superseded(repository: Repository, system: int, events: EventSink) -> dict[str, list[tuple[int, int]]]:
-    """Remove parts whose segment is whole, which a receiver left that was stopped in between; the parts of others."""
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for file, found in repository.wal.files(system).items():
-        if found.whole:
-            forget_parts(repository, system, file, found.parts, events)
-        elif found.parts:
-            parts[file] = list(found.parts)
-    return parts
 
 
 class _Removed(Exception):

@@ -130,7 +130,10 @@ class Storing:
         *,
         parts: dict[str, list[tuple[int, int]]],
         noticed: Callable[[Piece], None],
+        what: str = "WAL",
     ) -> None:
+        """`noticed` is told of each piece that is durable; `what` is stored here, for messages."""
+        self._what = what
         self._repository, self._system, self._events = repository, system, events
         self._clock: Clock = repository.clock
         self._parts = parts
@@ -247,7 +250,7 @@ class Storing:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 continue
             if told:
-                self._tell(f"{piece.file} is stored; WAL comes in again")
+                self._tell(f"{piece.file} is stored; {self._what} comes in again")
             return
 
     def _store(self, piece: Piece) -> None:
@@ -276,6 +279,17 @@ def forget_parts(
         events(Warned(message=f"parts of {file} stay, though it is whole ({error})"))
         return False
     return True
+
+
+def forget_superseded(repository: Repository, system: int, events: EventSink) -> dict[str, list[tuple[int, int]]]:
+    """Remove parts whose segment is whole, which a receiver left that was stopped in between; the parts of others."""
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for file, found in repository.wal.files(system).items():
+        if found.whole:
+            forget_parts(repository, system, file, found.parts, events)
+        elif found.parts:
+            parts[file] = list(found.parts)
+    return parts
 
 
 def as_warning(error: BackstayError) -> Warned:

@@ -1,4 +1,6 @@
-"""WAL of PostgreSQL clusters: write-once objects beside the snapshots (docs/format.md, "WAL").
+"""What databases log: write-once objects beside the snapshots (docs/format.md, "WAL").
+
+A file is a segment of PostgreSQL's WAL, a small file beside it, or a slice of MySQL's binary log (`log_slices`).
 
 A segment is stored when it is complete. Before that it comes in parts, each from where the last one ended, so that
 what a server wrote a moment ago is durable as well; parts go when their segment is stored. A name belongs to the
@@ -27,10 +29,12 @@ from backstay.errors import (
 )
 from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_gap_name, wal_name
 from backstay.repository.keyring import Keyring
+from backstay.repository.log_slices import SLICE_NAME, slice_of
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
-_FILE: Final = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
+_POSTGRES: Final = re.compile(r"[0-9A-F]{24}(?:\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
+_FILE: Final = re.compile(rf"{_POSTGRES.pattern}|{SLICE_NAME}")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
 _GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
@@ -104,11 +108,11 @@ class WalStore:
 
         The parts of the segment are not needed any more: a crash before they are forgotten does no harm.
         """
-        return self._store(WalRecord(system, check_file(file), 0, True, data))
+        return self._store(WalRecord(system, _checked(file), 0, True, data))
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
-        return self._store(WalRecord(system, check_file(file), start, False, data))
+        return self._store(WalRecord(system, _checked(file), start, False, data))
 
     def _store(self, record: WalRecord) -> bool:
         if len(record.data) > MAX_FILE:
@@ -139,10 +143,10 @@ class WalStore:
         found: dict[str, StoredFile] = {}
         for match in self._matches(f"{WAL}{system:016x}/"):
             stored = found.setdefault(match[2], StoredFile())
-            if match[4] is None:
+            if match[3] is None:
                 stored.whole = True
             else:
-                stored.parts.append((int(match[4], 16), int(match[5], 16)))
+                stored.parts.append((int(match[3], 16), int(match[4], 16)))
         return dict(sorted(found.items()))
 
     def newest_ns(self, system: int) -> int:
@@ -298,7 +302,7 @@ def object_names(system: int, file: str, stored: StoredFile) -> list[str]:
 
 def check_file(file: str) -> str:
     """A name that PostgreSQL gives to files of its log. Raises BadWalName."""
-    if not _FILE.fullmatch(file):
+    if not _POSTGRES.fullmatch(file):
         raise BadWalName(
             f"{file!r} is no WAL file", cause="names are 24 hexadecimal digits, or end in .history or .backup"
         )
@@ -311,10 +315,16 @@ def owner_of(name: str) -> tuple[int, str] | None:
     return (int(match[1], 16), match[2]) if match is not None else None
 
 
+def _checked(file: str) -> str:
+    if slice_of(file) is not None:
+        return file
+    return check_file(file)
+
+
 def whole_of(name: str) -> str | None:
     """The object of the whole segment that replaces this part of it; None for what is no part."""
     match = _NAME.fullmatch(name)
-    return f"{WAL}{match[1]}/{match[2]}" if match is not None and match[4] is not None else None
+    return f"{WAL}{match[1]}/{match[2]}" if match is not None and match[3] is not None else None
 
 
 def require_cluster(name: str, expected: int, system: int) -> None:
