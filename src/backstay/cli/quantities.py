@@ -1,4 +1,4 @@
-"""Sizes as people write them on a command line."""
+"""Sizes and lengths of time as people write them on a command line."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def parse_size(text: str) -> int:
             hint="write for example 500MiB or 2g",
         )
     return int(found[1]) << 10 * (" kmgt".index((found[2] or " ").lower()))
+
+
+def parse_seconds(text: str) -> float:
+    """A length of time in seconds; a bare 0 needs no unit. Raises InvalidRequest."""
+    from datetime import UTC, datetime
+
+    from backstay.core.times import Span
+
+    if text.strip() == "0":
+        return 0.0
+    fixed = datetime(2000, 1, 1, tzinfo=UTC)
+    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()
