@@ -176,6 +176,13 @@ def test_tablespaces_are_followed_only_when_they_are_known_to_be_its_own(
         restore_cluster(repository, plan, copy.data, IN_PLACE)
     assert server.sql("select count(*) from t") == "1000"
     moved = ClusterRestoreOptions(tablespaces=place / "moved", delta=DeltaOptions())
+    (oid,) = plan.base.tablespaces
+    foreign = place / "moved" / str(oid) / "foreign"
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    with pytest.raises(RestoreConflict, match="is not empty"):
+        restore_cluster(repository, plan, copy.data, moved)
+    foreign.unlink()
     result = restore_cluster(repository, plan, copy.data, moved)
     assert any("was left alone" in problem for problem in result.problems)
     copy.own(place / "moved")

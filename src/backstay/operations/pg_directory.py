@@ -87,24 +87,26 @@ def own_tablespaces(target: Path, places: Mapping[bytes, Path], *, in_place: boo
 
     A directory may have been copied together with its links, and these then lead into what another server owns. So
     they are followed only `in_place`, when somebody said that they are its own. `moved` says that somebody chose the
-    new places, so that old ones are left behind.
+    new places, so that old ones are left behind. A place to which no link leads must be empty.
 
-    Raises RestoreConflict for a link that leads elsewhere when neither is given, and when a running server is there.
+    Raises RestoreConflict for a link that leads elsewhere when neither is given, and for a place that is another's.
     """
-    found = dict(places)
-    for name, leads in tablespaces_of(target):
-        oid = name.encode()
-        if oid not in places or _is_same(leads, places[oid]):
-            continue
-        if in_place:
-            found[oid] = leads
-        elif not moved:
+    links = {name.encode(): leads for name, leads in tablespaces_of(target)}
+    found = {oid: links[oid] if in_place and oid in links else place for oid, place in places.items()}
+    for oid, place in found.items():
+        is_linked = oid in links and _is_same(links[oid], place)
+        if oid in links and not is_linked and not moved:
             raise RestoreConflict(
-                f"tablespace {name} lies in {leads}, nothing was written",
+                f"tablespace {oid.decode()} lies in {links[oid]}, nothing was written",
                 cause=f"if {target} was copied from elsewhere, another server may own what its links lead to",
                 hint="--tablespaces-in-place restores there; --tablespaces DIR leaves it alone",
             )
-    for place in found.values():
+        if not is_linked and _names(place):
+            raise RestoreConflict(
+                f"{place} is not empty, nothing was written",
+                cause=f"tablespace {oid.decode()} would go there, and no link of {target} leads to it",
+                hint="choose another place with --tablespaces DIR, or move this one away",
+            )
         require_unused(place, target)
     return found
 

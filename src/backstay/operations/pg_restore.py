@@ -6,10 +6,9 @@ that was cut short is never taken for a whole one. In an older data directory it
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest, RestoreFailed
+from backstay.errors import InvalidRequest, RestoreFailed
 from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
@@ -38,6 +37,7 @@ from backstay.sources.postgres.control_file import CONTROL
 from backstay.sources.postgres.manifest import ManifestFile, write_manifest
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
+from backstay.sources.restore_errors import told
 
 MANIFEST: Final = "backup_manifest"
 _LINKS: Final = b"pg_tblspc"
@@ -194,8 +194,8 @@ class _ClusterRestore:
         self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED)}))
         for oid, place in self.places.items():
             told(partial(self._make, place.parent), "make the directory of tablespaces")
+            told(partial(self._link, oid, place), "link a tablespace")  # first: it says whose the place is
             self._restore(b"/" + TABLESPACES + b"/" + oid, place, frozenset(), shared=True)
-            told(partial(self._link, oid, place), "link a tablespace")
         told(self._write_configuration, "write the configuration")
         told(self._write_wal, "stage the WAL")
         told(self._write_settings, "write the settings")
@@ -369,15 +369,6 @@ class _ClusterRestore:
                 sync_filesystem(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def told(work: Callable[[], None], what: str) -> None:
-    """Do a step; an OSError becomes the error that says what to do."""
-    try:
-        work()
-    except OSError as error:
-        kind: type[BackstayError] = InsufficientSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else RestoreFailed
-        raise kind(f"cannot {what}", cause=f"{error.filename}: {error.strerror}") from error
 
 
 def _sha256(path: bytes) -> bytes:

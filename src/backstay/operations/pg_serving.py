@@ -25,13 +25,13 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import NotFound, RecoveryFailed, WalGap
 from backstay.operations.pg_plan import WalFile
-from backstay.operations.pg_restore import told
 from backstay.operations.wal_staging import read_segment
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.control_file import read_control
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import ENDED, PLANNED, STAGED, WISHES
+from backstay.sources.restore_errors import told
 
 AHEAD: Final = 16  # segments that lie ready
 _LOOK_S: Final = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from backstay.core.names import printable
@@ -24,6 +25,15 @@ def failure(error: OSError | OverflowError, path: bytes, doing: str) -> Backstay
     if code in _FORBIDDEN:
         return RestoreFailed(title, cause=reason(error), hint="restore to a directory that you may write to")
     return RestoreFailed(title, cause=reason(error))
+
+
+def told(work: Callable[[], None], what: str) -> None:
+    """Do a step; an OSError of it becomes the error that says what to do."""
+    try:
+        work()
+    except OSError as error:
+        kind: type[BackstayError] = InsufficientSpace if error.errno in _FULL else RestoreFailed
+        raise kind(f"cannot {what}", cause=f"{error.filename}: {error.strerror}") from error
 
 
 def conflict(path: bytes, cause: str) -> RestoreConflict:
