@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from tests.cli.conftest import account as account
 from tests.cli.conftest import saved as saved
 from tests.mysql.servers import Server
 from tests.operations.copies import SECRET
+from tests.postgres.receivers import Archive
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[Server]:
+@contextmanager
+def _started() -> Iterator[Server]:
     # Directories that pytest makes are for their owner alone, and servers do not run as root.
     with tempfile.TemporaryDirectory(prefix="backstay-mysql-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
@@ -26,6 +28,33 @@ def running() -> Iterator[Server]:
             yield server.create().start()
         finally:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    with _started() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def running_origin() -> Iterator[Server]:
+    with _started() as server:
+        yield server
+
+
+@pytest.fixture
+def origin(running_origin: Server) -> Server:
+    """A second server, without databases and with a log that begins anew."""
+    running_origin.clear()
+    running_origin.sql("RESET MASTER")
+    return running_origin
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    made = Archive(tmp_path / "archive")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -65,16 +65,19 @@ class Server:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return self
 
-    def start(self, *settings: str) -> Server:
-        """Start it, with a binary log unless `settings` say otherwise, and wait until it answers."""
+    def start(self, *settings: str, port: int = 0) -> Server:
+        """Start it, with a binary log unless `settings` say otherwise, and wait until it answers.
+
+        On a free port, or on one that it had before.
+        """
         settings = settings or ("--log-bin=binlog", "--binlog-format=ROW", "--server-id=7")
-        if not any(self._answers(settings) for _ in range(3)):
+        if not any(self._answers(settings, port) for _ in range(3)):
             pytest.fail(f"no server: {self.log()}")
         return self
 
-    def _answers(self, settings: tuple[str, ...]) -> bool:
-        """Start it on a free port; false if it ends, as when somebody took the port a moment before."""
-        self.port = free_port()
+    def _answers(self, settings: tuple[str, ...], port: int) -> bool:
+        """Start it; false if it ends, as when somebody took the port a moment before."""
+        self.port = port or free_port()
         # A server that starts removes what looks like forgotten tables from its directory for them, whose ever it is.
         places = (f"--datadir={self.data}", f"--tmpdir={self.place}", f"--socket={self.place / 'socket'}")
         where = (*places, f"--port={self.port}", "--bind-address=127.0.0.1")
@@ -91,10 +94,10 @@ class Server:
             time.sleep(0.05)
         return self._process.poll() is None  # else another server has answered
 
-    def stop(self) -> None:
+    def stop(self, *, gently: bool = True) -> None:
         """End it by its process id."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:

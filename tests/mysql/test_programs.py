@@ -8,7 +8,7 @@ import pytest
 
 from backstay.errors import VersionUnsupported
 from backstay.sources.mysql.dump import position_in, position_option
-from backstay.sources.mysql.programs import client, dumper
+from backstay.sources.mysql.programs import client, dumper, log_reader
 
 MARIADB = "mysqldump  Ver 10.19 Distrib 10.11.18-MariaDB, for debian-linux-gnu (x86_64)"
 MARIADB_11 = "mariadb-dump from 11.4.2-MariaDB, client 10.19 for Linux (x86_64)"
@@ -69,3 +69,13 @@ def test_the_position_is_read_in_the_words_of_all_versions(line: str) -> None:
     head = f"-- MySQL dump 10.13\n--\n\n{line}\n\n-- CHANGE MASTER TO MASTER_LOG_FILE='later', MASTER_LOG_POS=1;\n"
     assert position_in(head.encode()) == {"binlog_file": "bin.000042", "binlog_position": "1234"}
     assert position_in(head.replace("-- CHANGE", "CHANGE").encode()) == {}
+
+
+def test_the_program_for_the_log_is_told_by_its_name(tmp_path: Path) -> None:
+    environ = install(tmp_path, mariadb_binlog="Ver 3.5 for debian-linux-gnu at x86_64")
+    (tmp_path / "mysqlbinlog").symlink_to("mariadb-binlog")
+    assert log_reader(environ, mariadb=True) == str(tmp_path / "mariadb-binlog")
+    with pytest.raises(VersionUnsupported, match="takes mysqlbinlog"):
+        log_reader(environ, mariadb=False)
+    with pytest.raises(VersionUnsupported, match="mariadb-binlog is not in PATH"):
+        log_reader({"PATH": "/nonexistent"}, mariadb=True)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, ObjectNotFound, WalConflict
 from backstay.repository.format import wal_name
+from backstay.repository.log_slices import end_name, slice_name, slice_of
 from backstay.repository.repository import Repository
 from backstay.repository.wal import MAX_FILE, StoredFile, WalStore, check_file, whole_of
 from backstay.storage.names import check_name
@@ -105,6 +106,24 @@ def test_names_that_postgres_gives_are_names_of_objects(file: str) -> None:
     assert check_file(file) == file
     check_name(wal_name(SYSTEM, file))
     assert WalStore.is_name(wal_name(SYSTEM, file))
+
+
+@pytest.mark.parametrize("file", [slice_name("binlog.000001", 0), end_name("mysql-bin.1234567")])
+def test_slices_of_a_binary_log_are_names_of_objects_and_no_files_of_postgres(wal: WalStore, file: str) -> None:
+    check_name(wal_name(SYSTEM, file))
+    wal.store_part(SYSTEM, file, 0, b"ab")
+    wal.store(SYSTEM, file, b"abc")
+    assert wal.files(SYSTEM) == {file: StoredFile(whole=True, parts=[(0, 2)])}
+    assert whole_of(wal_name(SYSTEM, file, (0, 2))) == wal_name(SYSTEM, file)
+    with pytest.raises(InvalidRequest):
+        check_file(file)
+
+
+def test_slices_are_told_from_what_only_looks_like_them() -> None:
+    assert slice_of(slice_name("a.b.000001", 99999)) == ("a.b.000001", 99999)
+    assert slice_of(end_name("binlog.000001")) == ("binlog.000001", None)
+    for other in (SEGMENT, "binlog.000001", "binlog.s00001", ".000001.s00001", "a/b.000001.s00001", "b.000001.s1"):
+        assert slice_of(other) is None
 
 
 def test_what_is_too_large_is_refused(wal: WalStore) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
@@ -64,12 +62,12 @@ def source(context: Context, repository: Repository, database: Database) -> Gene
     """What reads a database. Raises what its kind of source does."""
     from backstay.sources.mysql.dump import mysql_source
     from backstay.sources.postgres.dump import dump_source
+    from backstay.sources.scratch import scratch_above
     from backstay.sources.sqlite.database import path_of
     from backstay.sources.sqlite.source import sqlite_source
 
     if database.is_sqlite:
-        scratch = repository.cache if repository.cache is not None else Path(tempfile.gettempdir())
-        return sqlite_source(path_of(database.address), scratch=scratch)
+        return sqlite_source(path_of(database.address), scratch=scratch_above(repository.cache))
     if is_mysql(database.address):
         return mysql_source(database.address, clock=context.clock, environ=context.environ, warn=context.warn)
     return dump_source(

@@ -51,7 +51,7 @@ class _Database:
         try:
             return run_backup(self.repository, source, self.options, events=self.events)
         finally:
-            self.repository.release_lease()
+            self.repository.release()
 
 
 def interval(

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.errors import InvalidRequest, NotFound
 from backstay.operations.pg_bases import Base, base_backups, require_bases
+from backstay.operations.since_window import needed_from
 from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
@@ -113,7 +114,9 @@ def _plan(repository: Repository, system: int, bases: Sequence[Base], window: ti
     if not bases:
         names = tuple(name for name, bound in repository.wal.names().items() if bound == system)
         return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=len(segments))
-    since = min(_needed_from(bases, window, repository.clock.now()), key=lambda base: base.start_lsn)
+    now = repository.clock.now()
+    needed = needed_from(bases, window, now, name=lambda base: base.name, moment=lambda base: base.stop_time)
+    since = min(needed, key=lambda base: base.start_lsn)
     newest = max(base.timeline for base in bases)
     size = since.segment_size
     expired = [
@@ -136,19 +139,3 @@ def _plan(repository: Repository, system: int, bases: Sequence[Base], window: ti
 
 def _segments(repository: Repository, system: int) -> list[str]:
     return [file for file in repository.wal.files(system) if is_segment(file)]
-
-
-def _needed_from(bases: Sequence[Base], window: timedelta | None, now: datetime) -> list[Base]:
-    """The base backups from which on all WAL stays: of each name one, and all that were made after it.
-
-    A later one may lie further in front: on a timeline that left the first one before it.
-    """
-    if window is None:
-        return list(bases)
-    found: list[Base] = []
-    for name in {base.name for base in bases}:
-        own = sorted((base for base in bases if base.name == name), key=lambda base: base.stop_time)
-        before = [base for base in own if base.stop_time <= now - window]
-        first = before[-1] if before else own[0]
-        found += [base for base in own if base.stop_time >= first.stop_time]
-    return found

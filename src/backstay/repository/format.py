@@ -42,6 +42,7 @@ class RecordKind(IntEnum):
     HOLD = 15
     WAL = 16
     WAL_NAME = 17
+    WAL_GAP = 18
 
 
 class BlobKind(IntEnum):
@@ -166,3 +167,8 @@ def wal_name(system: int, file: str, part: tuple[int, int] | None = None) -> str
 def wal_binding_name(digest: bytes) -> str:
     """Which cluster has a name; the digest is a keyed one of the name."""
     return f"{WAL}names/{digest.hex()}"
+
+
+def wal_gap_name(system: int, first: int, end: int) -> str:
+    """What is known of WAL that is missing, from one position of a cluster to another."""
+    return f"{WAL}gaps/{system:016x}.{first:016x}-{end:016x}"

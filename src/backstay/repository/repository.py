@@ -291,20 +291,23 @@ class Repository:
             backend, self.header, keyring, cache=None, environment=self.environment, compressor=self.compressor
         )
 
-    def release_lease(self) -> None:
-        """Let others write, where there is one writer at a time; the next write takes the lease again."""
+    def close(self) -> None:
+        self.release()
+        self.backend.close()
+
+    def release(self) -> None:
+        """Let others write, where there is one writer at a time, and let go of the index.
+
+        Both come back when they are needed; WAL needs neither.
+        """
         lease, self._lease, self._is_fit = self._lease, None, False
         if lease is not None:
             with contextlib.suppress(BackstayError):  # one that cannot be given up ends like that of a dead program
                 lease.close()
-
-    def close(self) -> None:
-        self.release_lease()
         if self._index is not None:
             self._index.close()
             self._index = None
         self._reader = None
-        self.backend.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,6 @@
-"""WAL of PostgreSQL clusters: write-once objects beside the snapshots (docs/format.md, "WAL").
+"""What databases log: write-once objects beside the snapshots (docs/format.md, "WAL").
+
+A file is a segment of PostgreSQL's WAL, a small file beside it, or a slice of MySQL's binary log (`log_slices`).
 
 A segment is stored when it is complete. Before that it comes in parts, each from where the last one ended, so that
 what a server wrote a moment ago is durable as well; parts go when their segment is stored. A name belongs to the
@@ -17,6 +19,7 @@ import msgspec
 from backstay.codec.cipher import expand
 from backstay.core.clock import Clock
 from backstay.errors import (
+    BadWalName,
     CorruptedBackup,
     IdentityMismatch,
     InvalidRequest,
@@ -24,13 +27,16 @@ from backstay.errors import (
     ObjectNotFound,
     WalConflict,
 )
-from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_name
+from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_gap_name, wal_name
 from backstay.repository.keyring import Keyring
+from backstay.repository.log_slices import SLICE_NAME, slice_of
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
-_FILE: Final = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
+_POSTGRES: Final = re.compile(r"[0-9A-F]{24}(?:\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
+_FILE: Final = re.compile(rf"{_POSTGRES.pattern}|{SLICE_NAME}")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
+_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
@@ -55,6 +61,20 @@ class BindingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     system: int
     bound_ns: int
+
+
+class GapRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody knows that WAL of a cluster is missing between two positions: who, why, and since when.
+
+    `known_ns` is in nanoseconds since 1970. It fills no gap: nothing is recovered across one.
+    """
+
+    system: int
+    from_lsn: int
+    to_lsn: int
+    known_ns: int
+    who: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -88,11 +108,11 @@ class WalStore:
 
         The parts of the segment are not needed any more: a crash before they are forgotten does no harm.
         """
-        return self._store(WalRecord(system, check_file(file), 0, True, data))
+        return self._store(WalRecord(system, _checked(file), 0, True, data))
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
-        return self._store(WalRecord(system, check_file(file), start, False, data))
+        return self._store(WalRecord(system, _checked(file), start, False, data))
 
     def _store(self, record: WalRecord) -> bool:
         if len(record.data) > MAX_FILE:
@@ -123,11 +143,15 @@ class WalStore:
         found: dict[str, StoredFile] = {}
         for match in self._matches(f"{WAL}{system:016x}/"):
             stored = found.setdefault(match[2], StoredFile())
-            if match[4] is None:
+            if match[3] is None:
                 stored.whole = True
             else:
-                stored.parts.append((int(match[4], 16), int(match[5], 16)))
+                stored.parts.append((int(match[3], 16), int(match[4], 16)))
         return dict(sorted(found.items()))
+
+    def newest_ns(self, system: int) -> int:
+        """When WAL of a cluster was stored last, by the clock of the store, in nanoseconds since 1970; 0 for never."""
+        return max((info.modified_ns for info in self._backend.list(f"{WAL}{system:016x}/")), default=0)
 
     def read(self, system: int, file: str, stored: StoredFile) -> bytes:
         """A whole file, or of a segment what its parts hold from its start on.
@@ -194,12 +218,39 @@ class WalStore:
             raise CorruptedBackup(f"{object_name} is about another name")
         return record
 
+    # -- gaps that somebody knows of
+
+    def acknowledge_gap(self, record: GapRecord) -> bool:
+        """Record that a gap is known; false if it was. A crash leaves the record, or nothing."""
+        name = wal_gap_name(record.system, record.from_lsn, record.to_lsn)
+        try:
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL_GAP, record))
+        except ObjectExists:
+            return False
+        return True
+
+    def acknowledged_gap(self, system: int, from_lsn: int, to_lsn: int) -> GapRecord | None:
+        """Who knows of a gap, if anybody does. Raises CorruptedBackup."""
+        name = wal_gap_name(system, from_lsn, to_lsn)
+        try:
+            return retrieve_valid(self._backend, name, lambda data: self._decode_gap(name, data))
+        except ObjectNotFound:
+            return None
+
+    def _decode_gap(self, object_name: str, data: bytes) -> GapRecord:
+        record = self._keyring.open(data, RecordKind.WAL_GAP, GapRecord)
+        if wal_gap_name(record.system, record.from_lsn, record.to_lsn) != object_name:
+            raise CorruptedBackup(f"{object_name} is about another gap")
+        return record
+
     # -- checking
 
     def check(self, name: str, data: bytes) -> None:
         """See that the object of a name is what was stored. Raises CorruptedBackup, UnsupportedFormat."""
         if _BINDING.fullmatch(name):
             self._decode_binding(name, data)
+        elif _GAP.fullmatch(name):
+            self._decode_gap(name, data)
         elif _NAME.fullmatch(name):
             self.decode(name, data)
         else:
@@ -208,7 +259,7 @@ class WalStore:
     @staticmethod
     def is_name(name: str) -> bool:
         """Whether WAL, or what belongs to it, can be stored under a name."""
-        return bool(_NAME.fullmatch(name) or _BINDING.fullmatch(name))
+        return any(pattern.fullmatch(name) for pattern in (_NAME, _BINDING, _GAP))
 
     def check_stored(self, name: str) -> None:
         """Read an object and check it; a part may have gone since it was listed, when its segment became whole.
@@ -250,12 +301,10 @@ def object_names(system: int, file: str, stored: StoredFile) -> list[str]:
 
 
 def check_file(file: str) -> str:
-    """A name that PostgreSQL gives to files of its log. Raises InvalidRequest."""
-    if not _FILE.fullmatch(file):
-        raise InvalidRequest(
-            f"{file!r} is no WAL file",
-            cause="names are 24 hexadecimal digits, or end in .history or .backup",
-            hint="use %f in archive_command",
+    """A name that PostgreSQL gives to files of its log. Raises BadWalName."""
+    if not _POSTGRES.fullmatch(file):
+        raise BadWalName(
+            f"{file!r} is no WAL file", cause="names are 24 hexadecimal digits, or end in .history or .backup"
         )
     return file
 
@@ -266,10 +315,16 @@ def owner_of(name: str) -> tuple[int, str] | None:
     return (int(match[1], 16), match[2]) if match is not None else None
 
 
+def _checked(file: str) -> str:
+    if slice_of(file) is not None:
+        return file
+    return check_file(file)
+
+
 def whole_of(name: str) -> str | None:
     """The object of the whole segment that replaces this part of it; None for what is no part."""
     match = _NAME.fullmatch(name)
-    return f"{WAL}{match[1]}/{match[2]}" if match is not None and match[4] is not None else None
+    return f"{WAL}{match[1]}/{match[2]}" if match is not None and match[3] is not None else None
 
 
 def require_cluster(name: str, expected: int, system: int) -> None:

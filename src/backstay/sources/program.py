@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fcntl import F_SETPIPE_SZ, fcntl
@@ -19,6 +20,23 @@ _LINES: Final = 6  # of it, in a message
 _PIPE: Final = 1 << 20  # bytes
 _ENDS_WITHIN_S: Final = 30.0  # after it closed its output
 _TICK_S: Final = 0.2
+
+
+# Asks the kernel for the end of this process when its parent ends, and becomes the program.
+_TIED: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def tied(arguments: Sequence[str]) -> list[str]:
+    """The same program, named by its path, that does not outlive the thread which starts it, even one that is killed.
+
+    For programs that run until they are stopped: others end when nobody reads or writes their pipes any more.
+    """
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *arguments]
 
 
 class Program:

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from backstay.errors import VersionUnsupported
 
 _CLIENTS: Final = ("mariadb", "mysql")
 _DUMPERS: Final = ("mariadb-dump", "mysqldump")
+_LOG_READERS: Final = ("mariadb-binlog", "mysqlbinlog")
 _MARIADB_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)-MariaDB")
 _MYSQL_VERSION: Final = re.compile(r"Ver (\d+)\.(\d+)\.(\d+)")
 _PATIENCE_S: Final = 20
@@ -56,6 +58,24 @@ def dumper(environ: Mapping[str, str], *, mariadb: bool) -> Program:
         f"dumping {server} takes {_DUMPERS[0] if mariadb else _DUMPERS[1]}",
         cause=f"{found[0].path} is that of {other}" if found else f"neither {' nor '.join(_DUMPERS)} is in PATH",
         hint=_HINT.format(package=package),
+    )
+
+
+def log_reader(environ: Mapping[str, str], *, mariadb: bool) -> str:
+    """The path of the program that fetches a binary log and makes statements of it. Raises VersionUnsupported.
+
+    Its version does not tell whose it is, but its name does: MariaDB has a link under the name of MySQL's.
+    """
+    search = environ.get("PATH", os.defpath)
+    found = [path for name in _LOG_READERS if (path := shutil.which(name, path=search)) is not None]
+    wanted = _LOG_READERS[0 if mariadb else 1]
+    for path in found:
+        if Path(path).resolve().name == wanted:
+            return path
+    raise VersionUnsupported(
+        f"the binary log of {'MariaDB' if mariadb else 'MySQL'} takes {wanted}",
+        cause=f"{found[0]} is that of another server" if found else f"{wanted} is not in PATH",
+        hint=_HINT.format(package="mariadb-client" if mariadb else "mysql-client or mysql-server"),
     )
 
 

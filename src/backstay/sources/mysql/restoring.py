@@ -23,12 +23,18 @@ _LEFT_OVER: Final = "what stands before that line is restored; mend it, and rest
 
 
 def run_client(
-    server: Server, database: str | None, dump: Iterable[Buffer], *, progress: Callable[[int], None]
+    server: Server,
+    database: str | None,
+    dump: Iterable[Buffer],
+    *,
+    progress: Callable[[int], None],
+    left_over: str = _LEFT_OVER,
 ) -> None:
     """Run the statements of a dump in a database, or in those that it names itself.
 
-    `progress` is told how many bytes were given away. Raises RestoreFailed at the first statement that fails, and what
-    reading the dump raises; the statements before that stay done.
+    `progress` is told how many bytes were given away; `left_over` says what a failure leaves, and what to do then.
+    Raises RestoreFailed at the first statement that fails, and what reading the dump raises; the statements before
+    that stay done.
     """
     program = server.client()
     command = [program.path, *server.address.arguments, CHARSET, "--batch", "--binary-mode", "--skip-force"]
@@ -51,7 +57,7 @@ def run_client(
             progress(given)
         running.close_input()
         if status := running.ended(lambda: progress(given)):
-            raise _refused(running.failure(status))
+            raise _refused(running.failure(status), left_over)
 
 
 def _without_sandbox(dump: Iterable[Buffer]) -> Iterator[Buffer]:
@@ -79,15 +85,16 @@ def renamed(dump: Iterable[Buffer], old: str, new: str) -> Iterator[Buffer]:
     yield held
 
 
-def _refused(failure: BackstayError) -> RestoreFailed:
+def _refused(failure: BackstayError, left_over: str) -> RestoreFailed:
     told = _ERROR.search(failure.cause)
     cause = told[0] if told is not None else failure.cause  # without the statement, which may hold anybody's data
     hints = {
-        "max_allowed_packet": "raise max_allowed_packet of that server to 64M; " + _LEFT_OVER,
-        "larger than": "raise max_allowed_packet of that server to 64M; " + _LEFT_OVER,
-        "SUPER": "restore as a user who may create objects that belong to others (SUPER, SET USER); " + _LEFT_OVER,
-        "Access denied": "restore as a user who may create what the dump holds; " + _LEFT_OVER,
-        "command denied": "restore as a user who may create what the dump holds; " + _LEFT_OVER,
+        "max_allowed_packet": "raise max_allowed_packet of that server to 64M; " + left_over,
+        "larger than": "raise max_allowed_packet of that server to 64M; " + left_over,
+        "out-of-order": "SET GLOBAL gtid_strict_mode = OFF on that server; " + left_over,
+        "SUPER": "restore as a user who may create objects that belong to others (SUPER, SET USER); " + left_over,
+        "Access denied": "restore as a user who may create what the dump holds; " + left_over,
+        "command denied": "restore as a user who may create what the dump holds; " + left_over,
     }
-    hint = next((text for sign, text in hints.items() if sign in cause), _LEFT_OVER)
+    hint = next((text for sign, text in hints.items() if sign in cause), left_over)
     return RestoreFailed("the restore stopped half way", cause=cause, hint=hint)

@@ -145,6 +145,13 @@ class Server:
         rows = [row for sql in _OBJECTS for row in self._rows_of(databases, sql)]
         return [f"{kind.lower()} {schema}.{name}" for schema, name, kind in rows]
 
+    def binary_logs(self) -> dict[str, int]:
+        """The files of its binary log that it still has, oldest first, with their sizes in bytes.
+
+        Raises as `query` does.
+        """
+        return {row[0]: int(row[1]) for row in self.query("SHOW BINARY LOGS")}
+
     def _rows_of(self, databases: Sequence[str], sql: str) -> list[list[str]]:
         """The rows whose first value is the name of one of these databases."""
         wanted = self.same(databases)

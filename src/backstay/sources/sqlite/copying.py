@@ -6,20 +6,19 @@ a stepwise copy never ends. In WAL mode nobody waits meanwhile; else writers wai
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sqlite3
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from backstay.core.quantities import format_size
 from backstay.errors import BackupFailed, InsufficientSpace
+from backstay.sources.scratch import Scratch
 from backstay.sources.sqlite.database import corrupted, locked, opened, translated
 
 PATIENCE_S: Final = 30.0  # for a program that keeps the database to itself
-_PREFIX: Final = "backstay-sqlite-"
+_KIND: Final = "backstay-sqlite"
 _NAME: Final = "copy.db"
 _SPARE: Final = 1 << 20  # bytes
 
@@ -31,7 +30,7 @@ class DatabaseCopy:
         """Raises SourceRefused, CorruptedSource, InsufficientSpace, BackupFailed."""
         self._file = -1
         try:
-            self._place = _Scratch(scratch)
+            self._place = Scratch(scratch, _KIND)
         except OSError as error:
             raise _no_copy(path, error) from error
         try:
@@ -64,50 +63,6 @@ class DatabaseCopy:
         if fd >= 0:
             os.close(fd)
         self._place.clear()
-
-
-class _Scratch:
-    """A directory of this process alone. One that a killed process left behind is removed by the next."""
-
-    def __init__(self, above: Path) -> None:
-        above.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _remove_leftovers(above)
-        self._lock = -1
-        while self._lock < 0:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
-            self._lock = _locked(self.path)
-
-    def clear(self) -> None:
-        fd, self._lock = self._lock, -1
-        if fd >= 0:
-            shutil.rmtree(self.path)
-            os.close(fd)
-
-
-def _locked(place: Path) -> int:
-    """The lock on a directory that was just made; -1 if another process took it for a leftover before that."""
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return -1
-    return fd
-
-
-def _remove_leftovers(above: Path) -> None:
-    for place in above.glob(f"{_PREFIX}*"):
-        try:
-            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue  # another user's
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(place, ignore_errors=True)
-        except BlockingIOError:
-            continue  # in use
-        finally:
-            os.close(fd)
 
 
 def _copy(path: bytes, copy: Path, patience_s: float) -> None:

@@ -1,0 +1,114 @@
+"""Receivers of a binary log beside the test, and what they have stored."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from typing import Any, Self
+
+from backstay.core.events import Event, Warned
+from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.binlog_archive import BinlogArchive
+from backstay.operations.mysql_receive import BinlogReceiveOptions, BinlogReceiveResult, run_binlog_receive
+from backstay.repository.repository import Repository
+from backstay.sources.mysql.dump import mysql_source
+from tests.mysql.servers import Server
+from tests.postgres.receivers import Archive, until
+
+NAME = "shop"
+ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+
+
+class Receiver:
+    """A receiver on a thread of this process; use it as a context manager."""
+
+    def __init__(self, archive: Archive, server: Server, **options: Any) -> None:
+        self._options = BinlogReceiveOptions(**{"url": server.url, "name": NAME, "every": 0.1, **options})
+        self._archive, self._stop = archive, threading.Event()
+        self.warnings: list[str] = []
+        self.result: BinlogReceiveResult | None = None
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            with self._archive.open() as repository:
+                self.result = run_binlog_receive(
+                    repository, self._options, self._stop.is_set, environ=ENVIRON, events=self._noted
+                )
+        except BaseException as error:  # noqa: BLE001 - raised at the end of the context
+            self.failure = error
+
+    def _noted(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self.warnings.append(event.message)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def ended(self) -> BaseException | None:
+        """What it fails with, by itself."""
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self.failure
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self.failure is not None and kind is None:
+            raise self.failure
+
+
+def process(archive: Archive, server: Server, *argv: object) -> subprocess.Popen[bytes]:
+    """`mysql receive` as a process; its standard error goes to `log`."""
+    with (archive.place / "log").open("ab") as log:
+        command = archive.command("mysql", "receive", server.url, "--name", NAME, *argv)
+        made = subprocess.Popen(**command, stdout=log, stderr=log)
+    archive.processes.append(made)
+    return made
+
+
+def dump(repository: Repository, server: Server, *, name: str = NAME, database: str = "") -> str:
+    """Back the server up; the snapshot."""
+    source = mysql_source(server.url + database, clock=repository.clock, environ=ENVIRON, warn=lambda _text: None)
+    made = run_backup(repository, source, BackupOptions(host="host", name=name)).snapshot
+    assert made is not None
+    return made
+
+
+def end(server: Server) -> tuple[str, int]:
+    """The file that the server writes, and how long it is."""
+    file, size, *_ = server.sql("SHOW BINARY LOGS").splitlines()[-1].split("\t")
+    return file, int(size)
+
+
+def stored(repository: Repository, name: str = NAME) -> BinlogArchive:
+    """The log that is stored under a name."""
+    system = repository.wal.bound(name)
+    assert system is not None
+    return BinlogArchive.load(repository.wal, system)
+
+
+def contents(repository: Repository, name: str = NAME) -> dict[str, bytes]:
+    """The bytes of each file that is stored."""
+    found = stored(repository, name)
+    return {file: b"".join(found.data(log)) for file, log in found.logs.items()}
+
+
+def until_stored(archive: Archive, server: Server, receiver: Receiver | None = None) -> None:
+    """Until all that the server has logged by now is stored."""
+    file, size = end(server)
+
+    def is_stored() -> bool:
+        if receiver is not None and receiver.failure is not None:
+            raise receiver.failure
+        with archive.open() as repository:
+            if repository.wal.bound(NAME) is None:
+                return False
+            found = stored(repository)
+            return file in found.logs and sum(map(len, found.data(found.logs[file]))) >= size
+
+    until(is_stored, f"{file} up to {size} stored")

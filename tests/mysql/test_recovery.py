@@ -1,0 +1,341 @@
+"""Recovery of MariaDB to a time, a position, a transaction or the end, and what is refused before it begins."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    IdentityMismatch,
+    InvalidRequest,
+    NotFound,
+    RestoreConflict,
+    RestoreFailed,
+    SourceUnreachable,
+    TargetNotCovered,
+    WalGap,
+)
+from backstay.operations.mysql_expire import expire_binlog, plan_binlog_expiry
+from backstay.operations.mysql_plan import BinlogTarget, ReplayPlan, plan_replay
+from backstay.operations.mysql_recover import look_at_target, recover
+from backstay.operations.mysql_windows import binlog_windows
+from backstay.repository.format import wal_name
+from backstay.repository.repository import Repository
+from backstay.sources.mysql.binlog import parse_position
+from tests.mysql.receivers import ENVIRON, NAME, Receiver, dump, end, stored, until_stored
+from tests.mysql.servers import Server
+from tests.postgres.receivers import Archive
+
+STATE = "SELECT count(*), coalesce(sum(id), 0), coalesce(max(name), '') FROM shop.item"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the table held at a moment, and how the moment is called."""
+
+    state: str
+    second: int
+    position: str
+    gtid: str
+
+
+@dataclass
+class History:
+    """A server that has lived a little, a dump of it, and its log in the repository."""
+
+    archive: Archive
+    snapshot: str
+    moments: list[Moment]
+    dropped: int  # the second in which the table went
+
+
+def moment(server: Server) -> Moment:
+    state = server.sql(STATE)
+    second, gtid = server.sql("SELECT unix_timestamp(), @@gtid_binlog_pos").split("\t")
+    return Moment(state, int(second), ":".join(map(str, end(server))), gtid)
+
+
+def next_second(server: Server) -> None:
+    """The log tells seconds: what has to be told apart lies in two."""
+    now = float(server.sql("SELECT unix_timestamp(now(6))"))
+    time.sleep(1.01 - now % 1)
+
+
+@pytest.fixture(scope="module")
+def lived(running_origin: Server, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """One for all tests that change nothing but the repository."""
+    running_origin.clear()
+    running_origin.sql("RESET MASTER")
+    return made_history(running_origin, Archive(tmp_path_factory.mktemp("lived") / "archive"))
+
+
+@pytest.fixture
+def history(lived: History, tmp_path: Path) -> History:
+    """A copy, whose server may be another one by now."""
+    copy = replace(lived, archive=Archive(tmp_path / "copy", lived.archive.secret))
+    shutil.rmtree(copy.archive.place / "repository")
+    shutil.copytree(lived.archive.place / "repository", copy.archive.place / "repository")
+    return copy
+
+
+@pytest.fixture
+def living(origin: Server, archive: Archive) -> History:
+    """One whose server goes on as it was."""
+    return made_history(origin, archive)
+
+
+def made_history(origin: Server, archive: Archive) -> History:
+    origin.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY AUTO_INCREMENT, name BLOB)")
+    origin.sql("INSERT INTO item (name) VALUES ('one'), (X'00FF0A275C')", "shop")
+    with archive.open() as repository:
+        snapshot = dump(repository, origin)
+    moments = [moment(origin)]
+    with Receiver(archive, origin) as receiver:
+        for commands in (
+            "INSERT INTO item (name) VALUES (X'F09F9AB20A5C27'); UPDATE item SET name = 'zwei' WHERE id = 2",
+            "BEGIN; INSERT INTO item (name) SELECT seq FROM seq_1_to_300; DELETE FROM item WHERE id = 1; COMMIT",
+        ):
+            next_second(origin)
+            origin.sql(commands, "shop")
+            moments.append(moment(origin))
+            origin.sql("FLUSH BINARY LOGS")
+        next_second(origin)
+        dropped = int(origin.sql("DROP TABLE item; SELECT unix_timestamp()", "shop"))
+        until_stored(archive, origin, receiver)
+    return History(archive, snapshot, moments, dropped)
+
+
+def at(second: int) -> BinlogTarget:
+    return BinlogTarget(kind="time", time=datetime.fromtimestamp(second, UTC))
+
+
+def planned(repository: Repository, target: BinlogTarget | None = None, snapshot: str = "latest") -> ReplayPlan:
+    return plan_replay(repository, NAME, snapshot, target or BinlogTarget())
+
+
+def recovered(repository: Repository, server: Server, target: BinlogTarget, **environ: Any) -> str:
+    """What the table holds after a recovery."""
+    server.clear()
+    recover(repository, planned(repository, target), server.url, environ={**ENVIRON, **environ})
+    return server.sql(STATE)
+
+
+def test_each_kind_of_target_leads_to_the_rows_of_its_moment(history: History, server: Server) -> None:
+    with history.archive.open() as repository:
+        for now, following in zip(history.moments, [*history.moments[1:], None], strict=True):
+            until = following.second if following is not None else history.dropped
+            targets = [
+                at(until),
+                BinlogTarget(kind="position", position=parse_position(now.position)),
+                BinlogTarget(kind="gtid", gtid=now.gtid),
+            ]
+            for target in targets if now.gtid != history.moments[0].gtid else targets[:2]:
+                assert recovered(repository, server, target) == now.state, target
+        last = planned(repository)
+        assert (last.transactions, last.accounts) == (4, 0)
+        server.clear()
+        recover(repository, last, server.url, environ=ENVIRON)
+        assert server.sql("SHOW TABLES FROM shop") == ""  # it was dropped at last
+
+
+def test_a_time_is_reached_only_when_something_later_was_logged(history: History) -> None:
+    with history.archive.open() as repository:
+        (window,) = binlog_windows(repository)
+        assert window.start_time is not None
+        assert window.end_time is not None
+        assert window.start_time.timestamp() <= history.moments[0].second + 1
+        assert window.end_time.timestamp() == history.dropped
+        assert (window.snapshots, window.gap) == ((history.snapshot,), None)
+        for second in (int(window.start_time.timestamp()), int(window.end_time.timestamp())):
+            planned(repository, at(second))
+        with pytest.raises(TargetNotCovered, match="lies before what can be recovered"):
+            planned(repository, at(int(window.start_time.timestamp()) - 1))
+        with pytest.raises(TargetNotCovered, match="is not covered") as refused:
+            planned(repository, at(int(window.end_time.timestamp()) + 1))
+        assert "the last event in it is of" in refused.value.cause
+
+
+def refused(repository: Repository, target: BinlogTarget) -> tuple[type[BackstayError], str]:
+    with pytest.raises(BackstayError) as error:
+        planned(repository, target)
+    return type(error.value), str(error.value)
+
+
+def test_positions_and_transactions_that_are_none_are_refused(history: History) -> None:
+    begin, inside = (int(moment.position.partition(":")[2]) for moment in history.moments[:2])
+    with history.archive.open() as repository:
+
+        def position(text: str) -> tuple[type[BackstayError], str]:
+            return refused(repository, BinlogTarget(kind="position", position=parse_position(text)))
+
+        assert position("binlog.000001:4")[0] is TargetNotCovered
+        assert position(f"binlog.000001:{begin + 43}") == (
+            InvalidRequest,
+            f"binlog.000001:{begin + 43} lies within a transaction: the transaction begins at binlog.000001:{begin}",
+        )
+        assert position(f"binlog.000001:{inside - 1}")[0] is InvalidRequest
+        assert position("binlog.000003:99999")[0] is TargetNotCovered
+        assert position("binlog.000009:4")[0] is TargetNotCovered
+        assert position("other.000001:400")[0] is InvalidRequest
+        assert refused(repository, BinlogTarget(kind="gtid", gtid="0-7-999"))[0] is TargetNotCovered
+        for text in ("binlog.000001", "binlog:4", "../binlog.000001:4", ""):
+            with pytest.raises(InvalidRequest):
+                parse_position(text)
+
+
+def test_a_missing_file_is_a_gap_that_is_found_before_anything_is_written(history: History) -> None:
+    last = history.moments[1]
+    with history.archive.open() as repository:
+        found = stored(repository)
+        repository.wal.remove(found.system, "binlog.000002.s00000", found.logs["binlog.000002"].slices[0])
+        for target in (at(history.dropped), BinlogTarget()):
+            kind, told = refused(repository, target)
+            assert (kind, "binlog.000002 is missing or not complete" in told) == (WalGap, True), told
+        planned(repository, BinlogTarget(kind="position", position=parse_position(last.position)))
+        (window,) = binlog_windows(repository)
+        assert window.gap is not None
+        assert (window.gap.first, window.gap.last) == ("binlog.000002", "binlog.000002")
+        repository.wal.remove(found.system, "binlog.000001.s00000", found.logs["binlog.000001"].slices[0])
+        assert refused(repository, BinlogTarget())[0] is WalGap
+        (window,) = binlog_windows(repository)
+        assert (window.end, window.start_time) == (None, None)
+
+
+def test_damage_on_the_way_is_found_by_the_plan(history: History) -> None:
+    with history.archive.open() as repository:
+        name = wal_name(stored(repository).system, "binlog.000002.s00000")
+        data = repository.backend.retrieve(name)
+        repository.backend.store(name, data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], overwrite=True)
+        assert refused(repository, BinlogTarget())[0] is CorruptedBackup
+        planned(repository, BinlogTarget(kind="position", position=parse_position(history.moments[1].position)))
+
+
+def test_only_an_empty_server_that_is_not_the_source_is_recovered_into(
+    living: History, origin: Server, server: Server
+) -> None:
+    with living.archive.open() as repository:
+        plan = planned(repository)
+
+        def refused_at(url: str) -> BackstayError:
+            with pytest.raises(BackstayError) as error:
+                recover(repository, plan, url, environ=ENVIRON)
+            return error.value
+
+        server.sql("CREATE DATABASE other; CREATE TABLE other.thing (i INT)")
+        conflict = refused_at(server.url)
+        assert isinstance(conflict, RestoreConflict)
+        assert "table other.thing" in conflict.cause
+        assert server.sql("SHOW DATABASES LIKE 'shop'") == ""
+        origin.clear()
+        own = refused_at(origin.url)
+        assert isinstance(own, InvalidRequest)
+        assert "is the one whose binary log is stored" in own.title
+        assert isinstance(refused_at(server.url + "shop"), InvalidRequest)
+        assert isinstance(refused_at("mysql://root@127.0.0.1:1/"), SourceUnreachable)
+
+
+def test_a_statement_that_fails_ends_the_replay_and_says_what_to_do(
+    origin: Server, server: Server, archive: Archive
+) -> None:
+    origin.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY, name TEXT)")
+    with archive.open() as repository, Receiver(archive, origin) as receiver:
+        dump(repository, origin)
+        origin.sql("CREATE USER test_app@localhost; GRANT SELECT ON shop.* TO test_app@localhost")
+        origin.sql("INSERT INTO shop.item VALUES (1, '')")
+        until_stored(archive, origin, receiver)
+        plan = planned(repository)
+        assert plan.accounts == 2
+        server.sql("CREATE USER test_app@localhost")
+        looked = look_at_target(repository, plan, server.url, environ=ENVIRON)
+        assert "2 statements about accounts: load accounts.sql" in looked.warnings[0]
+        with pytest.raises(RestoreFailed, match="CREATE USER failed") as failed:
+            recover(repository, plan, server.url, environ=ENVIRON)
+        assert failed.value.hint == "drop the databases that were restored, mend it, and recover again"
+        with pytest.raises(RestoreConflict):
+            recover(repository, plan, server.url, environ=ENVIRON)
+        server.clear()
+        recover(repository, plan, server.url, environ=ENVIRON)
+        assert server.sql("SELECT * FROM shop.item") == "1\t"
+
+
+def test_times_of_other_zones_on_the_machine_change_nothing(history: History, server: Server) -> None:
+    with history.archive.open() as repository:
+        found = recovered(repository, server, at(history.moments[1].second), TZ="Asia/Kathmandu")
+        assert found == history.moments[0].state
+
+
+def test_dumps_of_another_server_or_of_one_database_are_not_replayed_onto(history: History, server: Server) -> None:
+    server.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT); FLUSH BINARY LOGS")
+    with history.archive.open() as repository:
+        one = dump(repository, server, database="shop")
+        with pytest.raises(InvalidRequest, match="is a dump of one database"):
+            planned(repository, snapshot=one)
+        with pytest.raises(NotFound, match="no binary log is stored under the name other"):
+            plan_replay(repository, "other", "latest", BinlogTarget())
+        repository.wal.bind("elsewhere", stored(repository).system, repository.clock)
+        manifest = repository.snapshots.get(history.snapshot)
+        told = {**manifest.consistency, "gtid_position": "0-7-999"}
+        with repository.begin_session() as session:
+            repository.snapshots.commit(
+                msgspec.structs.replace(
+                    manifest,
+                    id=session.id,
+                    name="elsewhere",
+                    previous=None,
+                    previous_digest=None,
+                    consistency=told,
+                )
+            )
+        with pytest.raises(IdentityMismatch, match="is not of the server") as mismatch:
+            plan_replay(repository, "elsewhere", "latest", BinlogTarget())
+        assert f"the log has come to {history.moments[0].gtid}, and the dump to 0-7-999" in mismatch.value.cause
+
+
+def test_expiry_keeps_what_the_oldest_dump_needs(living: History, origin: Server) -> None:
+    with living.archive.open() as repository:
+        assert plan_binlog_expiry(repository, NAME).expired == ()
+        with Receiver(living.archive, origin) as receiver:
+            origin.sql("FLUSH BINARY LOGS")
+            newest = dump(repository, origin)
+            until_stored(living.archive, origin, receiver)
+        assert plan_binlog_expiry(repository, NAME).expired == ()
+        plan = plan_binlog_expiry(repository, NAME, window=datetime.now(UTC) - datetime.now(UTC))
+        assert (plan.since, plan.first_kept, plan.kept) == (newest, "binlog.000004", 1)
+        assert plan.expired == ("binlog.000001", "binlog.000002", "binlog.000003")
+        expire_binlog(repository, plan)
+        assert list(stored(repository).logs) == ["binlog.000004"]
+        assert not [file for file in repository.wal.files(plan.system) if not file.startswith("binlog.000004")]
+        planned(repository)
+        with pytest.raises(NotFound):
+            plan_binlog_expiry(repository, "other")
+
+
+def test_the_commands_plan_recover_and_tell(history: History, server: Server) -> None:
+    archive, moments = history.archive, history.moments
+    text = datetime.fromtimestamp(history.dropped, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    where = ("mysql", "restore", "--name", NAME, "--to", server.url)
+    assert "is a time without a zone" in archive.run(*where, "--at", text, status=2).stderr
+    assert "one target" in archive.run(*where, "--gtid", "0-1-1", "--at", f"{text}+00", status=2).stderr
+    planned = archive.json(*where, "--at", f"{text}+00", "--dry-run")
+    assert (planned["dry_run"], planned["snapshot"], planned["transactions"]) == (True, history.snapshot, 3)
+    assert server.sql("SHOW DATABASES LIKE 'shop'") == ""
+    told = archive.run(*where, "--at", f"{text}+00").stdout
+    assert f"dump {history.snapshot}" in told
+    assert "3 transactions" in told
+    assert server.sql(STATE) == moments[-1].state
+    (window,) = archive.json("mysql", "windows")
+    assert window["name"] == NAME
+    assert window["start"] == moments[0].position
+    assert (
+        "0 files of the binary log would be removed, 3 kept"
+        in archive.run("mysql", "expire", "--name", NAME, "--dry-run").stdout
+    )
