@@ -12,6 +12,7 @@ from backstay.operations.holds import set_hold
 from backstay.operations.pg_expire import expire_wal, plan_abandonment, plan_expiry
 from backstay.operations.prune import PrunePlan, execute_prune, plan_prune
 from backstay.operations.retention import RetentionRules
+from backstay.repository.log_slices import slice_name
 from backstay.repository.readers import announced, running_readers
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import LEASE, Process
@@ -124,6 +125,21 @@ def test_wal_without_a_base_backup_waits_until_it_is_given_up(
         plan_abandonment(repository, "nobody")
     assert expire_wal(repository, plan_abandonment(repository, NAME)).removed == 4
     assert stored(repository) == []
+
+
+def test_the_log_of_another_kind_of_database_is_left_alone(
+    repository: Repository, source: Path, clock: FakeClock
+) -> None:
+    days(repository, source, clock, 3)
+    repository.wal.bind("shop", 8, repository.clock)
+    slices = [slice_name("dbs-binlog.000001", 0), slice_name("binlog.000001", 0)]
+    assert len(slices[0]) == len(wal_file(1))
+    for name in slices:
+        repository.wal.store(8, name, b"events")
+    assert [wal.names for wal in plan(repository, window=timedelta(0)).wal] == [(NAME,)]
+    with pytest.raises(NotFound, match="no WAL of shop"):
+        plan_abandonment(repository, "shop")
+    assert len(repository.wal.files(8)) == 2
 
 
 def test_a_timeline_newer_than_all_base_backups_waits_for_its_own(

@@ -62,12 +62,16 @@ def plan_expiry(repository: Repository, name: str, *, window: timedelta | None =
 def plan_expiries(
     repository: Repository, *, without: Collection[str] = (), window: timedelta | None = None
 ) -> list[WalExpiry]:
-    """Decide about every cluster, as if the snapshots `without` were dropped. Raises CorruptedBackup as for one."""
+    """Decide about every cluster with WAL, as if the snapshots `without` were dropped.
+
+    Raises CorruptedBackup as for one.
+    """
     bases = [base for base in base_backups(repository) if base.snapshot not in without]
-    return [
+    plans = (
         _plan(repository, system, [base for base in bases if base.system == system], window)
         for system in repository.wal.systems()
-    ]
+    )
+    return [plan for plan in plans if plan.expired or plan.kept]  # others have a log of another kind
 
 
 def plan_abandonment(repository: Repository, name: str) -> WalExpiry:
@@ -76,8 +80,12 @@ def plan_abandonment(repository: Repository, name: str) -> WalExpiry:
     Raises NotFound for an unknown name, InvalidRequest while there is a base backup, CorruptedBackup.
     """
     system = repository.wal.bound(name)
-    if system is None:
-        raise NotFound(f"there is no WAL of {name}", cause="no cluster ever had this name")
+    segments = [] if system is None else _segments(repository, system)
+    if system is None or not segments:
+        raise NotFound(
+            f"there is no WAL of {name}",
+            cause="no cluster of PostgreSQL ever had this name" if system is None else "no segment is stored",
+        )
     left = [base for base in base_backups(repository) if base.system == system]
     if left:
         raise InvalidRequest(
@@ -85,9 +93,7 @@ def plan_abandonment(repository: Repository, name: str) -> WalExpiry:
             cause=f"base backup {left[-1].snapshot} of its cluster exists",
             hint="leave --all out; or delete its base backups before, `backstay list` shows them",
         )
-    return WalExpiry(
-        system=system, names=(name,), since=None, from_lsn=None, expired=tuple(_segments(repository, system)), kept=0
-    )
+    return WalExpiry(system=system, names=(name,), since=None, from_lsn=None, expired=tuple(segments), kept=0)
 
 
 def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = ignore) -> ExpiryResult:

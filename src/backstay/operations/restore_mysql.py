@@ -53,11 +53,6 @@ class MysqlPlan:
         return ", ".join(self.databases)
 
 
-def is_mysql(manifest: Manifest) -> bool:
-    """Whether a snapshot holds a dump of MySQL or MariaDB."""
-    return manifest.source.startswith(f"{KIND}:")
-
-
 def plan_mysql_restore(
     repository: Repository,
     manifest: Manifest,

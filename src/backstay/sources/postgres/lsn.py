@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from backstay.errors import InvalidRequest
 
 SEGMENT: Final = 16 << 20  # bytes, unless the cluster was made with another --wal-segsize
 PAGE: Final = 8192  # bytes of a WAL page
+_SEGMENT_NAME: Final = re.compile(r"[0-9A-F]{24}")
 
 
 def parse_lsn(text: str) -> int:
@@ -47,5 +49,5 @@ def timeline_of(name: str) -> int:
 
 
 def is_segment(name: str) -> bool:
-    """Whether a file of the WAL is a segment, and not a history or a backup label."""
-    return len(name) == 24
+    """Whether a file is a segment, and not a history, a backup label, or of another database's log."""
+    return bool(_SEGMENT_NAME.fullmatch(name))
