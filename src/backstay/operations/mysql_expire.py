@@ -1,8 +1,8 @@
 """Remove what nobody needs of a stored binary log: a plan first, then its execution.
 
 Needed is everything from one dump on: the newest that lets the whole window be recovered, or the oldest if no window
-is given. All dumps that name a file of this log count, whatever their names are. A dump needs no log to be restored
-itself, so that nothing before stays.
+is given. All dumps of the server count that name a file of this log, whatever their own names are. A dump needs no log
+to be restored itself, so that nothing before stays.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def plan_binlog_expiry(repository: Repository, name: str, *, window: timedelta |
     """
     archive = require_archive(repository, name)
     bases = {log.start.base for log in archive.logs.values()}
-    dumps = [dump for dump in mysql_dumps(repository) if dump.name == name or dump.position.base in bases]
+    every = mysql_dumps(repository)
+    servers = {dump.server for dump in every if dump.name == name}
+    dumps = [dump for dump in every if dump.name == name or (dump.server in servers and dump.position.base in bases)]
     if not any(dump.name == name and dump.is_whole for dump in dumps):
         raise NotFound(
             f"there is no dump of all databases of {name}",
