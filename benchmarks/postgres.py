@@ -9,16 +9,24 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.postgres.servers import Server
 
+from backstay.operations.pg_archive import Archiver, Offered
+from backstay.repository.repository import Repository
+from backstay.storage.registry import open_backend
+from backstay.trust.secrets import Secret
 from benchmarks.measured import BACKSTAY, run, surroundings
 
 NAME = "bench"
+PUSHED = 12  # segments of 16 MiB, by each way
 ROWS = "update pgbench_accounts set abalance = abalance + 1 where aid"
 
 
@@ -66,14 +74,111 @@ class Bench:
         self.server.sql("vacuum freeze")
         self.server.sql("checkpoint")
 
-    def archive(self, times: int) -> list[float]:
-        """Seconds of single calls as archive_command makes them, each with another segment."""
-        found = []
-        for segment in sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))[:times]:
-            begun = time.perf_counter()
-            self.backstay("pg", "archive", "--name", NAME, str(segment))
-            found.append(time.perf_counter() - begun)
+    def write_wal(self, seconds: int) -> list[Path]:
+        """Let pgbench write for a while; the segments that are complete then, behind those of the last base backup."""
+        begin = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        where = ("-h", "127.0.0.1", "-p", self.server.port, "-U", "postgres")
+        self.server.tool("pgbench", *where, "-n", "-c", 4, "-T", seconds, "postgres")
+        end = self.server.sql("select pg_walfile_name(pg_switch_wal())")
+        found = (self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16)
+        return sorted(path for path in found if begin <= path.name <= end)
+
+    def push(self) -> None:
+        """Time single files on their way into the repository; the ways take turns, each with segments of its own."""
+        segments = self._linked_segments(4 * PUSHED)
+        secret = Secret.passphrase(self.environment["BACKSTAY_PASSWORD"])
+        with (
+            self._service("--ahead", "0") as command,
+            open_backend(self.environment["BACKSTAY_REPO"]) as backend,
+            Repository.open(backend, secret) as repository,
+        ):
+            archiver = Archiver(repository, NAME)
+            ways: dict[str, Callable[[Path], object]] = {
+                "push, the program": lambda path: self.backstay("pg", "archive", "--name", NAME, str(path)),
+                "push, in one process": lambda path: _store(archiver, path),
+                "push, resident": command,
+            }
+            found: dict[str, list[float]] = {what: [] for what in ways}
+            for _ in range(PUSHED):
+                for what, way in ways.items():
+                    found[what].append(_seconds(way, next(segments)))
+        with self._service("--ahead", str(PUSHED)) as command:
+            first, *others = [next(segments) for _ in range(PUSHED)]
+            for path in (first, *others):
+                (path.parent / f"archive_status/{path.name}.ready").touch()
+            command(first)
+            while not all(list((self.place / "repo/wal").rglob(path.name)) for path in others):
+                time.sleep(0.1)
+            time.sleep(0.5)  # the last of them is stored, and noted
+            found["push, resident, stored ahead"] = [_seconds(command, path) for path in others]
+        for what, seconds in found.items():
+            self.note_each(what, seconds)
+
+    def note_each(self, what: str, seconds: list[float]) -> None:
+        """Note what each segment took."""
+        least, median, most = (round(x * 1000, 1) for x in (min(seconds), statistics.median(seconds), max(seconds)))
+        self.figures[what] = {"least_ms": least, "median_ms": median, "most_ms": most}
+        print(f"{what:28} {median:7.1f} ms a segment", file=sys.stderr)
+
+    def _linked_segments(self, wanted: int) -> Iterator[Path]:
+        """The oldest segments of the server, which nobody stored, in what looks like a data directory of their own."""
+        place = self.place / "linked/pg_wal"
+        (place / "archive_status").mkdir(parents=True)
+        current = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
+        whole = sorted((self.server.data / "pg_wal").glob("0" * 7 + "1" + "?" * 16))
+        complete = [path for path in whole if path.name < current][:wanted]
+        if len(complete) < wanted:
+            raise SystemExit(f"only {len(complete)} segments are there, and {wanted} are needed: give a larger --scale")
+        for path in complete:
+            (place / path.name).hardlink_to(path)
+        return iter([place / path.name for path in complete])
+
+    @contextmanager
+    def _service(self, *arguments: str) -> Iterator[Callable[[Path], object]]:
+        """`pg archive --serve` while it runs; a call does what archive_command does."""
+        words = [*BACKSTAY, "pg", "archive", "--serve", "--name", NAME, "--user", "nobody"]
+        process = subprocess.Popen(
+            [*words, "--socket", str(self.place / "run/bench"), *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            told = next(line for line in process.stdout if line.startswith("archive_command"))
+            command = told.partition("'")[2].rstrip("'\n")
+            yield lambda path: subprocess.run(["/bin/sh", "-c", command.replace("%p", str(path))], check=True)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    def get(self, data: Path) -> list[float]:
+        """Seconds of single calls as restore_command makes them, while WAL is brought to a restored directory."""
+        command = [*BACKSTAY, "pg", "restore", "--name", NAME, "--to", str(data), "--wal", "stream"]
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as serving:
+            assert serving.stdout is not None
+            assert any(b"WAL is brought" in line for line in serving.stdout)
+            script, taken = data / "backstay_wal" / "get", data / "pg_wal" / "RECOVERYXLOG"
+            found = []
+            for name in (script.parent / "segments").read_text().split():
+                begun = time.perf_counter()
+                subprocess.run(["sh", script, name, taken], check=True)
+                found.append(time.perf_counter() - begun)
+            serving.terminate()
         return found
+
+
+def _seconds(way: Callable[[Path], object], path: Path) -> float:
+    begun = time.perf_counter()
+    way(path)
+    return time.perf_counter() - begun
+
+
+def _store(archiver: Archiver, path: Path) -> None:
+    with path.open("rb") as file:
+        archiver.store(Offered(path.name, file.fileno(), None))
 
 
 def steps(bench: Bench) -> None:
@@ -87,29 +192,35 @@ def steps(bench: Bench) -> None:
     bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
     backup("incremental, 11 000 rows")
     bench.measure("full again", "pg", "backup", url, "--name", NAME, "--full")
-    shm = Path(tempfile.mkdtemp(prefix="backstay-pg-", dir="/dev/shm"))
-    bench.measure("restore to memory", "pg", "restore", "--name", NAME, "--to", str(shm / "data"))
-    bench.server.own(shm)
-    for path in sorted(shm.rglob("*"), reverse=True):
-        path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
-    shm.rmdir()
+    with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir="/dev/shm") as memory:
+        restore = ("pg", "restore", "--name", NAME, "--to", f"{memory}/data")
+        bench.measure("restore to memory", *restore)
+        bench.measure("delta, nothing changed", *restore, "--delta")
+        bench.server.sql(f"{ROWS} % 7919 = 3 and aid <= 7919000; {ROWS} between 1000 and 11000")
+        backup("incremental, again")
+        bench.measure("delta, 11 000 rows", *restore, "--delta")
+        for segment in bench.write_wal(seconds=15):
+            bench.backstay("pg", "archive", "--name", NAME, str(segment))
+        bench.note_each("get", bench.get(Path(memory) / "streamed"))
     bench.measure("verify, all data read", "verify", "--read-data")
-    pushed = bench.archive(9)
-    if pushed:
-        bench.figures["archive one segment"] = {"seconds": round(statistics.median(pushed), 3)}
+    bench.push()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time backups and recoveries of a pgbench database.")
     parser.add_argument("--scale", type=int, default=80, help="of pgbench; 80 is 1.2 GB, and there are 0.6 GB more")
     parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument("--only-push", action="store_true", help="time only how WAL gets into the repository")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="backstay-pg-", dir=options.scratch, ignore_cleanup_errors=True) as made:
         os.chmod(made, 0o755)  # noqa: PTH101 - the server does not run as root
         bench = Bench(Path(made), options.scale)
         try:
             bench.load()
-            steps(bench)
+            if options.only_push:
+                bench.push()
+            else:
+                steps(bench)
         finally:
             bench.server.stop()
     print(json.dumps(bench.figures, indent=2))

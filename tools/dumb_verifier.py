@@ -53,7 +53,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     HOLD,
     WAL,
     WAL_NAME,
-) = range(1, 18)
+    WAL_GAP,
+) = range(1, 19)
 BINLOG_FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.[0-9]{6,10}\.(s[0-9]{5}|end)"
 WAL_FILE = rf"([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history|{BINLOG_FILE})"
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
@@ -76,6 +77,7 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "hold": rf"holds/{ID}\.\d{{6}}",
     "wal": rf"wal/[0-9a-f]{{16}}/{WAL_FILE}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?",
     "wal name": r"wal/names/[0-9a-f]{32}",
+    "wal gap": r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
 KNOWN = {
@@ -133,6 +135,7 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     HOLD: fields(":text snapshot :int number :text state :int set_ns :text reason"),
     WAL: fields(":int system :text file :int start :bool whole :bytes data"),
     WAL_NAME: fields(":text name :int system bound_ns"),
+    WAL_GAP: fields(":int system from_lsn to_lsn known_ns :text who reason"),
 }
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
@@ -445,6 +448,7 @@ class Repository:
         self._chains()
         self.each("wal", self._wal)
         self.each("wal name", self._wal_name)
+        self.each("wal gap", self._wal_gap)
 
     # records
 
@@ -532,6 +536,11 @@ class Repository:
     def _wal_name(self, name: str, data: bytes) -> None:
         body = self.record(data, WAL_NAME)
         if name != f"wal/names/{expand(self.root, b'backstay/v1/wal-name' + body['name'].encode(), 16).hex()}":
+            raise DamageError("it is the record of something else")
+
+    def _wal_gap(self, name: str, data: bytes) -> None:
+        body = self.record(data, WAL_GAP)
+        if name != f"wal/gaps/{body['system']:016x}.{body['from_lsn']:016x}-{body['to_lsn']:016x}":
             raise DamageError("it is the record of something else")
 
     def _collections(self) -> None:

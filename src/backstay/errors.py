@@ -2,6 +2,7 @@
 
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
+│   └── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
@@ -31,12 +32,15 @@ BackstayError
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
 ├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
+├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
+├── ServiceRunning            exit 11  another process answers at the same socket
 ├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 ├── Interrupted               exit 130 the user pressed Ctrl-C
@@ -78,6 +82,12 @@ class InvalidRequest(BackstayError):
 
     exit_status = 2
     default_hint = "see `backstay COMMAND --help`"
+
+
+class BadWalName(InvalidRequest):
+    """PostgreSQL gives no such name to a file of its log."""
+
+    default_hint = "pass %p of archive_command"
 
 
 class NotFound(BackstayError):
@@ -284,16 +294,15 @@ class SlotInUse(SourceRefused):
 class ReplicationDenied(SourceRefused):
     """The role may not replicate, or no line of pg_hba.conf lets it."""
 
-    default_hint = (
-        "ALTER ROLE name REPLICATION, and a line `host replication name ADDRESS/32 scram-sha-256` in pg_hba.conf"
-    )
+    default_hint = "`backstay pg setup` prints the SQL, or the line of pg_hba.conf, that is needed"
 
 
 class WalLevelTooLow(SourceRefused):
     """The server writes too little into its WAL, or has no slot or sender left for a receiver."""
 
     default_hint = (
-        "set wal_level = replica, max_wal_senders and max_replication_slots in postgresql.conf, and restart it"
+        "set wal_level = replica, max_wal_senders and max_replication_slots, and restart it: "
+        "`backstay pg setup` prints the SQL"
     )
 
 
@@ -301,6 +310,14 @@ class CorruptedSource(BackstayError):
     """What should be backed up is damaged; a backup of it would look like a good one."""
 
     default_hint = "restore it from an earlier snapshot"
+
+
+class ChecksumFailure(CorruptedSource):
+    """The server found pages that are not as it wrote them, while it sent them."""
+
+    default_hint = (
+        "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
+    )
 
 
 class IdentityMismatch(BackstayError):
@@ -324,7 +341,7 @@ class DumpFailed(BackstayError):
 class SlotLost(BackstayError):
     """The server removed WAL that the slot should have kept."""
 
-    default_hint = "raise max_slot_wal_keep_size, and make a new base backup: `backstay pg backup`"
+    default_hint = "raise max_slot_wal_keep_size; what follows can be recovered from the next base backup on"
 
 
 class WalGap(BackstayError):
@@ -337,6 +354,19 @@ class WalConflict(BackstayError):
     """Two different segments claim the same name: two clusters, or a cluster that was restored on the same timeline."""
 
     default_hint = "find out which cluster sent it; a restored one must be promoted to a timeline of its own"
+
+
+class WalWrongSize(BackstayError):
+    """A WAL segment is shorter or longer than those of its cluster: it is torn, or no segment."""
+
+    default_hint = "archive only what the server passes to archive_command"
+
+
+class ServiceRunning(BackstayError):
+    """Another process answers at the same socket."""
+
+    exit_status = 11
+    default_hint = "stop the other one, or give this one another --socket"
 
 
 class TargetNotCovered(BackstayError):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.core.times import Span, parse_moment
+from backstay.core.times import Span, parse_length, parse_moment
 from backstay.errors import InvalidRequest
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -72,6 +72,24 @@ def test_span_refuses(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Span.parse(text)
     assert "30d" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90s", 90), ("5min", 300), ("1h30min5s", 5405), ("2 weeks", 14 * 86_400), ("0d", 0)],
+)
+def test_a_length_is_the_same_at_any_time(text: str, seconds: int) -> None:
+    assert parse_length(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["5m", "1y", "1m2d", "5", "", "-1s", "999999999w"])
+def test_a_length_refuses_what_is_not_fixed(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_length(text)
+
+
+def test_a_span_is_as_long_as_the_calendar_makes_it() -> None:
+    assert Span.parse("1m").length_before(datetime(2026, 3, 1, tzinfo=UTC)) == timedelta(days=28)
 
 
 def test_span_says_what_is_wrong() -> None:

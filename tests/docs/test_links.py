@@ -83,6 +83,7 @@ def test_modules_exist(page: Path) -> None:
                 "log",
                 "mirror",
                 "quota",
+                "readers",
                 "cold",
                 "tiers",
                 "wal",

@@ -64,6 +64,7 @@ def test_the_pack_vector_can_be_read_whatever_zstd_wrote_it() -> None:
         Node,
         wal.WalRecord,
         wal.BindingRecord,
+        wal.GapRecord,
     ],
 )
 def test_the_document_names_every_field_in_its_order(struct: type[msgspec.Struct]) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backstay.repository.format import wal_name
+from backstay.repository.format import wal_gap_name, wal_name
 from backstay.repository.log_slices import end_name, slice_name
 from backstay.repository.repository import Repository
+from backstay.repository.wal import GapRecord
 from backstay.storage.local import LocalStorage
 from backstay.storage.retention import must_stay
 from backstay.trust.secrets import Secret
@@ -35,6 +36,7 @@ def place(tmp_path: Path) -> Path:
         repository.wal.store_part(SYSTEM, slice_name("binlog.000008", 0), 0, b"part")
         repository.wal.store_part(SYSTEM, SECOND, 0, b"first")
         repository.wal.store_part(SYSTEM, SECOND, 5, b"second")
+        repository.wal.acknowledge_gap(GapRecord(SYSTEM, 3 << 24, 4 << 24, 1, "somebody", "a disk was full"))
     return tmp_path
 
 
@@ -51,13 +53,18 @@ def test_it_reads_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_finds_what_lies_under_another_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = LocalStorage(place / "repository")
     (binding,) = (info.name for info in store.list("wal/names/"))
-    stray = [wal_name(SYSTEM + 1, FIRST), wal_name(SYSTEM, SECOND, (0, 6)), f"wal/names/{'0' * 32}", "wal/stray"]
-    origins = [wal_name(SYSTEM, FIRST), wal_name(SYSTEM, SECOND, (0, 5)), binding, wal_name(SYSTEM, FIRST)]
-    for name, origin in zip(stray, origins, strict=True):
+    moved = {
+        wal_name(SYSTEM + 1, FIRST): wal_name(SYSTEM, FIRST),
+        wal_name(SYSTEM, SECOND, (0, 6)): wal_name(SYSTEM, SECOND, (0, 5)),
+        f"wal/names/{'0' * 32}": binding,
+        wal_gap_name(SYSTEM, 3 << 24, 5 << 24): wal_gap_name(SYSTEM, 3 << 24, 4 << 24),
+        "wal/stray": wal_name(SYSTEM, FIRST),
+    }
+    for name, origin in moved.items():
         store.store(name, store.retrieve(origin))
     status, told = verdict(place, capsys)
     assert status != 0
-    assert {line.partition(":")[0] for line in told.splitlines() if line.startswith("wal/")} == set(stray)
+    assert {line.partition(":")[0] for line in told.splitlines() if line.startswith("wal/")} == set(moved)
 
 
 def test_it_finds_damage(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,4 +82,5 @@ def test_it_finds_damage(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_stores_lock_whole_segments_and_no_parts() -> None:
     assert must_stay(wal_name(SYSTEM, FIRST))
     assert must_stay("wal/names/00")
+    assert must_stay(wal_gap_name(SYSTEM, 0, 1))
     assert not must_stay(wal_name(SYSTEM, FIRST, (0, 10)))

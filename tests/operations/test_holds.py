@@ -14,11 +14,13 @@ from backstay.operations.repair import repair_snapshots
 from backstay.operations.retention import RetentionRules
 from backstay.operations.verify import run_verify
 from backstay.repository.collector import Collector
-from backstay.repository.format import drop_name, hold_name
+from backstay.repository.format import drop_name, hold_name, wal_name
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock, LockedStorage
+from tests.operations.bases import make_base, store_wal, wal_file
 from tests.operations.copies import SECRET, SMALL_PACKS, back_up, make_source, open_alone, restored
+from tests.postgres.made_wal import SYSTEM
 
 PACKS = ("packs/", "meta/")
 
@@ -78,7 +80,7 @@ def test_prune_keeps_what_is_held_and_says_why(store: LockedStorage, two: tuple[
         reasons = {decision.candidate.id: decision.reasons for decision in plan.kept}
         assert reasons[two[0]] == ("it is held",)
         assert "it is held" not in reasons[two[1]]
-        assert execute_prune(repository, plan) == []
+        assert execute_prune(repository, plan).dropped == ()
 
 
 def test_the_store_holds_all_that_a_snapshot_needs(
@@ -95,6 +97,19 @@ def test_the_store_holds_all_that_a_snapshot_needs(
         files, errors = restored(repository, two[0], tmp_path / "out", source)
     assert files
     assert errors == []
+
+
+def test_the_store_holds_the_wal_of_a_base_backup(store: LockedStorage, source: Path) -> None:
+    with open_alone(store) as repository:
+        store_wal(repository, range(1, 7))
+        repository.wal.store(SYSTEM, "00000002.history", b"1\t0/600000\tpromoted\n")
+        first, second = (repository.snapshots.get(make_base(repository, source, number)) for number in (2, 4))
+        wal = {name: wal_name(SYSTEM, name) for name in (wal_file(2), wal_file(4), "00000002.history")}
+        set_hold(repository, first, "")
+        assert {name for name in store.holds if name.startswith("wal/")} == {wal[wal_file(2)], wal["00000002.history"]}
+        set_hold(repository, second, "")
+        clear_hold(repository, first.id, "")
+        assert {name for name in store.holds if name.startswith("wal/")} == {wal[wal_file(4)], wal["00000002.history"]}
 
 
 def test_what_another_held_snapshot_needs_stays_held(store: LockedStorage, two: tuple[str, str]) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +35,15 @@ class Chunks:
         self.lost: set[bytes] = set()
 
     def place(self, chunk: bytes) -> Place:
-        return Place(0, 0, 0, len(self._parts[chunk]))
+        """Seven of them lie behind each other in one blob."""
+        number = int(chunk)
+        before = self.ids[number - number % 7 : number]
+        return Place(0, number // 7, sum(len(self._parts[other]) for other in before), len(self._parts[chunk]))
+
+    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place) -> bytes:
+        joined = b"".join(self.chunk(chunk) for chunk, _ in chunks)
+        assert len(joined) == place.length
+        return joined
 
     def chunk(self, chunk: bytes) -> bytes:
         if chunk in self.lost:
@@ -97,6 +106,14 @@ def test_a_file_with_lost_chunks_is_told_once_and_leaves_nothing(file: File, los
     file.write()
     file.large.abandon()
     assert [error.path for error in file.tally.errors] == ["/file"]
+    assert os.listdir(file.path.parent) == []
+
+
+def test_chunks_that_are_too_few_for_the_size_are_told(file: File) -> None:
+    file.large._chunks = file.chunks.ids[:-1]
+    file.write()
+    file.large.abandon()
+    assert "add up" in file.tally.errors[0].message
     assert os.listdir(file.path.parent) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,9 @@ from backstay.operations.mirror_copy import copy_objects
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.format import wal_name
 from backstay.repository.repository import Repository
-from tests.operations.copies import SECRET, SMALL_PACKS, Store, damaged, open_alone, open_mirrored
+from tests.operations.bases import NAME, make_base, store_wal, wal_file
+from tests.operations.copies import SECRET, SMALL_PACKS, Store, damaged, make_source, open_alone, open_mirrored
+from tests.postgres.made_wal import SYSTEM as MADE
 
 SYSTEM = 7
 WHOLE, PARTLY = f"{1:024X}", f"{2:024X}"
@@ -43,6 +46,55 @@ def test_damage_is_found_when_data_is_read(store: Store) -> None:
         store.store(name, damaged(store.retrieve(name), random.Random(1)), overwrite=True)
     assert told(store, read_data=0) == []
     assert told(store) == sorted(names)
+
+
+def test_damage_is_told_by_cluster_and_segment_and_how_much_was_read_is_counted(tmp_path: Path) -> None:
+    store = Store("ours")
+    with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
+        store_wal(repository, [1, 2, 3])
+        make_base(repository, make_source(tmp_path / "source", files=1), 2)
+        repository.wal.store(SYSTEM, WHOLE, b"of a cluster without a base backup")
+    for name in (wal_name(MADE, wal_file(3)), wal_name(SYSTEM, WHOLE)):
+        store.store(name, damaged(store.retrieve(name), random.Random(1)), overwrite=True)
+    with open_alone(store) as repository:
+        report = run_verify(repository, options=VerifyOptions(read_data=1))
+        assert (report.wal_objects, report.wal_read) == (5, 5)
+        details = {result.check: result.details for result in report.results}
+        assert "5 of 5 WAL objects read" in details["integrity"]
+        assert "WAL of 1 base backup" in details["completeness"]
+        told = {finding.message.partition(":")[0] for finding in report.findings}
+        assert told == {f"WAL {WHOLE} of cluster {SYSTEM} is damaged", f"WAL {wal_file(3)} of {NAME} is damaged"}
+        report = run_verify(repository)
+        assert (report.ok, report.wal_objects, report.wal_read) == (True, 5, 0)
+
+
+def test_a_base_backup_without_its_wal_is_found_without_reading(tmp_path: Path) -> None:
+    store, source = Store("ours"), make_source(tmp_path / "source", files=1)
+    with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
+        store_wal(repository, range(1, 6))
+        bases = [make_base(repository, source, number) for number in (2, 4)]
+        assert run_verify(repository).ok
+        store.delete(wal_name(MADE, wal_file(3)))  # a gap behind a base backup is none of its own
+        assert run_verify(repository).ok
+        store.delete(wal_name(MADE, wal_file(4)))
+        repository.wal.store_part(MADE, wal_file(4), 0, b"only the first bytes")
+        report = run_verify(repository)
+        assert [(found.check, found.subject) for found in report.findings] == [("completeness", f"snapshot {bases[1]}")]
+        assert f"WAL {wal_file(4)} of {NAME} is not there" in report.findings[0].message
+        assert run_verify(repository, [bases[0]]).ok
+        assert not run_verify(repository, [bases[1]]).ok
+
+
+def test_of_one_snapshot_only_its_own_wal_is_read(tmp_path: Path) -> None:
+    store, source = Store("ours"), make_source(tmp_path / "source", files=1)
+    with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
+        store_wal(repository, range(1, 6))
+        ident = make_base(repository, source, 2)
+        report = run_verify(repository, [ident], VerifyOptions(read_data=1))
+        assert (report.ok, report.wal_objects, report.wal_read) == (True, 1, 1)
+        name = wal_name(MADE, wal_file(2))
+        store.store(name, damaged(store.retrieve(name), random.Random(1)), overwrite=True)
+        assert not run_verify(repository, [ident], VerifyOptions(read_data=1)).ok
 
 
 def test_what_lies_under_another_name_is_found(store: Store) -> None:

@@ -23,7 +23,7 @@ from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 from tests.operations.copies import back_up, make_source
-from tests.postgres.servers import Server
+from tests.postgres.servers import AS_ROOT, Server
 
 SOURCE = Path(__file__).parents[2] / "src"
 NAME = "main"
@@ -73,6 +73,16 @@ class Archive:
         self.processes.append(process)
         return process
 
+    def service(self, socket: Path, *argv: object, name: str = NAME) -> subprocess.Popen[bytes]:
+        """`pg archive --serve` as a process that listens; what it prints goes to `log`."""
+        user = ("--user", "nobody") if AS_ROOT else ()
+        command = self.command("pg", "archive", "--serve", "--name", name, "--socket", socket, *user, *argv)
+        with (self.place / "log").open("wb") as log:
+            process = subprocess.Popen(**command, stdout=log, stderr=log)
+        self.processes.append(process)
+        until(lambda: "archive_command" in self.log() or process.poll() is not None, "the service listens")
+        return process
+
     def log(self) -> str:
         return (self.place / "log").read_text(errors="replace")
 
@@ -87,8 +97,8 @@ class ThreadedReceiver:
     """A receiver on a thread of this process; use it as a context manager."""
 
     def __init__(self, archive: Archive, server: Server, *, name: str = NAME, **options: Any) -> None:
-        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, **options}
-        self._options = ReceiveOptions(name=name, **given)
+        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, "host": "here", **options}
+        self._options = ReceiveOptions(name=name, spool=archive.place / "spool", **given)
         self._archive, self._stop = archive, threading.Event()
         self.warnings: list[str] = []
         self.result: ReceiveResult | None = None

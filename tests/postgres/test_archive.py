@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, WalConflict
+from backstay.errors import (
+    BadWalName,
+    CorruptedBackup,
+    IdentityMismatch,
+    InvalidRequest,
+    WalConflict,
+    WalWrongSize,
+)
 from backstay.operations.pg_archive import archive_file
 from backstay.operations.wal_coverage import WalCoverage
 from backstay.sources.postgres.lsn import segment_name
@@ -110,7 +117,10 @@ def test_what_is_no_whole_segment_of_this_cluster_is_refused(archive: Archive, t
     with archive.open() as repository:
         archive_file(repository, put(tmp_path / "pg", name, data), "main")
         following = segment_name(1, 4 * SIZE, SIZE)
-        for bad in (segment(4)[:-1], segment(4)[:8192], segment(5), bytes(SIZE), b""):
+        for torn in (segment(4)[:-1], segment(4)[:8192], segment(4) + b"x"):
+            with pytest.raises(WalWrongSize):
+                archive_file(repository, put(tmp_path / "pg", following, torn), "main")
+        for bad in (segment(5), bytes(SIZE), b""):
             with pytest.raises(CorruptedBackup):
                 archive_file(repository, put(tmp_path / "pg", following, bad), "main")
         with pytest.raises(IdentityMismatch):
@@ -120,7 +130,7 @@ def test_what_is_no_whole_segment_of_this_cluster_is_refused(archive: Archive, t
         (tmp_path / "pg/global/pg_control").unlink()
         with pytest.raises(InvalidRequest, match="which cluster"):
             archive_file(repository, tmp_path / "pg/pg_wal/00000003.history", "main")
-        with pytest.raises(InvalidRequest, match="no WAL file"):
+        with pytest.raises(BadWalName, match="no WAL file"):
             archive_file(repository, put(tmp_path / "pg", "postgresql.conf", b""), "main")
         assert list(repository.wal.files(SYSTEM)) == [name]
 

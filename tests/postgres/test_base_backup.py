@@ -10,7 +10,14 @@ import pytest
 
 from backstay.codec.digest import sha256
 from backstay.core.events import Event, Warned
-from backstay.errors import BackstayError, IdentityMismatch, ReplicationDenied, RestoreConflict, SourceUnreachable
+from backstay.errors import (
+    BackstayError,
+    ChecksumFailure,
+    IdentityMismatch,
+    ReplicationDenied,
+    RestoreConflict,
+    SourceUnreachable,
+)
 from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
 from backstay.operations.pg_bases import base_backups
 from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
@@ -211,3 +218,18 @@ def test_a_backup_that_is_killed_leaves_a_good_repository(archive: Archive, serv
     slots = "select count(*) from pg_replication_slots where slot_name like 'backstay_base%'"
     while server.sql(slots) != "0":  # they go with their connections
         assert time.monotonic() < until
+
+
+def test_a_damaged_page_ends_a_base_backup_with_its_place(repository: Repository, server: Server) -> None:
+    server.sql("create table damaged as select generate_series(1, 1000) i; checkpoint")
+    file = server.sql("select pg_relation_filepath('damaged')")
+    server.stop("fast")
+    with (server.data / file).open("r+b") as pages:
+        pages.seek(8192 + 4000)
+        pages.write(b"not what was there")
+    server.start()
+    with pytest.raises(ChecksumFailure, match="damaged pages") as caught:
+        back_up(repository, server)
+    assert f"{file}" in caught.value.cause
+    assert "block 1" in caught.value.cause
+    assert repository.snapshots.live() == []

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound
+from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, WalGap
 from backstay.operations.pg_bases import Base
+from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
 from backstay.operations.pg_windows import Window, windows
 from backstay.operations.wal_coverage import Gap, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -219,7 +220,8 @@ def test_windows_of_a_server_show_a_lost_segment(server: Server, archive: Archiv
     end = datetime.fromisoformat(window["end_time"])
     assert timedelta() <= end - before < timedelta(seconds=10)
     assert window["start_time"] < window["end_time"]
-    assert archive.json("pg", "windows", "--name", "none") == []
+    unknown = archive.run("pg", "windows", "--name", "none", status=1)
+    assert "no cluster is called none" in unknown.stderr
     shown = archive.run("pg", "windows").stdout
     assert "main" in shown
     assert "1 base" in shown
@@ -240,4 +242,14 @@ def test_windows_of_a_server_show_a_lost_segment(server: Server, archive: Archiv
     assert [gap["segments"] for gap in window["gaps"]] == [1]
     assert window["gaps"][0]["from_lsn"] == window["end_lsn"]
     assert "1 segment missing" in archive.run("pg", "windows").stdout
-    assert "WAL is missing behind a base backup" in archive.json("pg", "status", "--name", "main", status=1)["problems"]
+    (problem,) = archive.json("pg", "status", "--name", "main", status=1)["problems"]
+    assert "no base backup lies behind the gap" in problem
+    (gap,) = archive.json("pg", "acknowledge-gap", "--name", "main", "--reason", "a disk was full")
+    assert (gap["from_lsn"], gap["acknowledged"]["reason"]) == (window["end_lsn"], "a disk was full")
+    assert "acknowledged before" in archive.run("pg", "acknowledge-gap", "--name", "main").stdout
+    assert archive.json("pg", "status", "--name", "main")["problems"] == []
+    shown = archive.run("pg", "windows").stdout
+    assert "1 segment missing" in shown
+    assert "a disk was full" in shown
+    with archive.open() as repository, pytest.raises(WalGap):  # nor does anything lead across it
+        plan_recovery(repository, "main", "latest", RecoveryTarget(kind="time", time=before))

@@ -79,7 +79,7 @@ def small() -> Small:
 
 def prune(small: Small) -> None:
     plan = plan_prune(small.repository, RetentionRules(keep_last=1), now=small.clock.now(), zone=UTC)
-    assert execute_prune(small.repository, plan)
+    assert execute_prune(small.repository, plan).dropped
 
 
 def test_a_full_store_is_pruned_and_collected(small: Small) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backstay.cli import database, default_repository, jsonout
+from backstay.cli import database, default_repository, jsonout, watching
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.core.names import printable
@@ -82,9 +82,13 @@ def backup(
     read_concurrency: Annotated[
         int | None, option("N", "Files read at once; 1 or 2 if not given, by the processors.", min=1, max=64)
     ] = None,
+    watch: Annotated[
+        bool, flag("Of a SQLite database make a snapshot each time that it has changed, until stopped.", "--watch")
+    ] = False,
+    every: Annotated[str | None, option("DUR", f"With --watch: look so often; {watching.EVERY} if not given.")] = None,
     dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
-    """Back up files and directories into a new snapshot."""
+    """Back up files and directories, or a database, into a new snapshot."""
     from backstay.operations.backup_request import DEFAULT_READERS, BackupOptions, check_name
 
     context = context_of(ctx)
@@ -102,8 +106,11 @@ def backup(
     patterns = _patterns(exclude or [], exclude_from or [])
     asked = database.asked(source, schema or [], beside=[*(paths or []), *patterns])
     places = _places(paths or [], source) if asked is None else []
+    every_s = watching.interval(every, asked, options, is_watching=watch)
     if not dry_run:
         default_repository.ensure_default(context, context.location())
+    if asked is not None and every_s is not None:
+        return watching.run(context, asked, options, every_s)
     with context.open(grows=True) as repository:
         found: Source = (
             _source(context, repository, places, patterns, one_file_system=one_file_system)

@@ -102,6 +102,8 @@ def _report(report: VerifyReport) -> dict[str, object]:
         "packs": report.packs,
         "packs_read": report.packs_read,
         "bytes_read": report.bytes_read,
+        "wal_objects": report.wal_objects,
+        "wal_read": report.wal_read,
         "results": report.results,
         "findings": report.findings,
     }

@@ -147,21 +147,22 @@ class Context:
         return Location(str(environment.data_directory(self.environ) / "repository"), config / "default.key")
 
     @contextmanager
-    def open(self, *, index: bool = True, grows: bool = False) -> Iterator[Repository]:
+    def open(self, *, index: bool = True, cached: bool = False, grows: bool = False) -> Iterator[Repository]:
         """The repository, opened. Without `index` only snapshots and keys are needed, and no cache.
 
+        With `cached` it has one all the same, for an index that may be needed later.
         What `grows` a repository is subject to its size limit; what frees space is not.
         """
         if self.quorum is not None and not self.mirror:
             raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
         backend = self.backend(self.location().address, mirrors=self.mirror or (), grows=grows)
-        with self._opened(backend, index=index) as repository:
+        with self._opened(backend, index=index, cached=index or cached) as repository:
             yield repository
 
     @contextmanager
     def opened_on(self, backend: StorageBackend) -> Iterator[Repository]:
         """The repository, opened on a backend made for it."""
-        with self._opened(backend, index=True) as repository:
+        with self._opened(backend, index=True, cached=True) as repository:
             yield repository
 
     @contextmanager
@@ -202,7 +203,7 @@ class Context:
             upload=_size(self.limit_upload), download=_size(self.limit_download), requests=self.limit_requests
         )
 
-    def _opened(self, backend: StorageBackend, *, index: bool) -> Repository:
+    def _opened(self, backend: StorageBackend, *, index: bool, cached: bool) -> Repository:
         from backstay.repository.repository import Repository
 
         location = self.location()
@@ -214,7 +215,7 @@ class Context:
             ready=lambda: self._require(backend, location),
         )
         try:
-            cache = self.cache() if index else None
+            cache = self.cache() if cached else None
             repository = Repository.open(backend, secret, cache=cache, environment=self.world())
         except NoRepository as error:
             raise self._no_repository(location, error.cause) from error

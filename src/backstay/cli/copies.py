@@ -106,6 +106,8 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
             context.say(f"snapshot {old} is {new} there")
         if result.already:
             context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
+        if result.wal_files:
+            context.say(f"{plural(result.wal_files, 'WAL file')} went with base backups")
         context.say(f"{format_size(result.bytes)} sent to {to}")
     for finding in result.findings:
         context.warn(f"{finding.subject}: {finding.message}")

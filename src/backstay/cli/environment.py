@@ -19,6 +19,14 @@ def home(environ: Mapping[str, str]) -> Path:
     return Path(variable(environ, "HOME") or pwd.getpwuid(os.getuid()).pw_dir)
 
 
+def user() -> str:
+    """Who runs the program: a name, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def data_directory(environ: Mapping[str, str]) -> Path:
     """Where the default repository lies."""
     return _base(environ, "XDG_DATA_HOME", ".local/share") / "backstay"
@@ -34,6 +42,14 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
         return Path(named).expanduser()
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Where sockets lie: the directory that systemd gives a service, or the user's own, or for root the system's."""
+    if (given := variable(environ, "RUNTIME_DIRECTORY")) is not None:
+        return Path(given.partition(":")[0])
+    named = variable(environ, "XDG_RUNTIME_DIR")
+    return (Path(named) if named is not None and os.geteuid() != 0 else Path("/run")) / "backstay"
 
 
 def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:

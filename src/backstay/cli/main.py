@@ -24,12 +24,16 @@ from backstay.cli import (
     medium,
     mysql,
     pg,
+    pg_archive,
     pg_cluster,
+    pg_recovery,
+    pg_setup,
     restore,
     retention,
     space,
     storage,
     tiers,
+    wal_expiry,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -195,14 +199,17 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "pg": (
         "Whole PostgreSQL clusters, and recovery to any point in time.",
         {
+            "setup": pg_setup.pg_setup,
             "backup": pg_cluster.pg_backup,
             "receive": pg.receive,
-            "archive": pg.archive,
+            "archive": pg_archive.archive,
             "windows": pg.windows,
             "status": pg.status,
-            "restore": pg_cluster.pg_restore,
-            "verify": pg_cluster.pg_verify,
-            "expire": pg_cluster.pg_expire,
+            "acknowledge-gap": pg.acknowledge_gap,
+            "restore": pg_recovery.pg_restore,
+            "fetch": pg_recovery.pg_fetch,
+            "verify": pg_recovery.pg_verify,
+            "expire": wal_expiry.pg_expire,
         },
     ),
     "mysql": (

@@ -12,6 +12,7 @@ from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP
 from backstay.core.quantities import format_size, plural
+from backstay.errors import CorruptedBackup
 
 if TYPE_CHECKING:
     from backstay.operations.export import ExportResult, ImportResult
@@ -55,12 +56,14 @@ def import_(
         wanted = [choosing.one(context, there, text).id for text in snapshots] if snapshots else None
         result = import_snapshots(repository, medium, wanted, events=events)
     context.result(jsonout.plain(result), lambda: _show_import(context, result))
-    return 0
+    return CorruptedBackup.exit_status if result.findings else 0
 
 
 def _show_export(context: Context, result: ExportResult, to: Path) -> None:
     sent = f"{plural(len(result.exported), 'snapshot')} with {format_size(result.bytes)} exported to {to}"
     context.say(sent if result.exported else f"all snapshots are at {to} already")
+    if result.wal_objects:
+        context.say(f"{plural(result.wal_objects, 'WAL object')} went with base backups")
     if result.exported and result.already:
         context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
     context.say(f"`backstay -r {to} verify --read-data` checks it with the same password")
@@ -71,5 +74,7 @@ def _show_import(context: Context, result: ImportResult) -> None:
         context.say(f"snapshot {old} is {new} here")
     if result.already:
         context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} here already")
-    if not result.imported:
+    if result.wal_files:
+        context.say(f"{plural(result.wal_files, 'WAL file')} came with base backups")
+    if not result.imported and not result.wal_files:
         context.say("there was nothing to import")

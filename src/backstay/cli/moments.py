@@ -1,4 +1,4 @@
-"""Times and lengths of time on the command lines of databases."""
+"""Times of recovery targets on a command line."""
 
 from __future__ import annotations
 
@@ -23,13 +23,3 @@ def zoned_moment(context: Context, text: str) -> datetime:
             hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
         )
     return moment.astimezone(UTC)
-
-
-def seconds(text: str) -> float:
-    """A length of time such as `90min`; a bare 0 needs no unit."""
-    from backstay.core.times import Span
-
-    if text.strip() == "0":
-        return 0.0
-    fixed = datetime(2000, 1, 1, tzinfo=UTC)
-    return (fixed - Span.parse(text).subtract_from(fixed)).total_seconds()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backstay.cli import jsonout
+from backstay.cli import environment, jsonout
 from backstay.cli.context import Context, context_of
-from backstay.cli.moments import seconds
-from backstay.cli.options import argument, option
-from backstay.cli.problems import report
-from backstay.cli.render import local_time, print_heading, print_pairs, print_table
+from backstay.cli.options import argument, flag, option
+from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table
 from backstay.core.quantities import format_age, format_duration, format_size, plural
-from backstay.errors import BackstayError, InvalidRequest
+from backstay.core.times import parse_length
+from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_status import PgStatus
     from backstay.operations.pg_windows import Window
+    from backstay.operations.wal_coverage import Gap
 
 URL_HELP = "postgresql://user@host:port/database; passwords come from ~/.pgpass or PGPASSWORD."
 NAME_HELP = "The name of the cluster, which its base backups and its WAL have."
@@ -34,6 +34,23 @@ def receive(
         str,
         option("DUR", "Commit a message when nothing else was for so long; 0 for never.", show_default=True),
     ] = "15min",
+    synchronous: Annotated[
+        bool, flag("Let commits wait for this receiver: lose nothing that was committed.", "--synchronous")
+    ] = False,
+    ack: Annotated[
+        Literal["repo", "local"],
+        option(
+            "WHERE",
+            "Acknowledge what is durable in the repository (repo), or on this machine before that (local).",
+            show_default=True,
+        ),
+    ] = "repo",
+    spool: Annotated[
+        Path | None, option("DIR", "Where --ack local keeps WAL; below ~/.local/share/backstay if not given.")
+    ] = None,
+    no_base_backup: Annotated[
+        bool, flag("Make no base backup by itself when WAL is missing.", "--no-base-backup")
+    ] = False,
 ) -> int:
     """Receive WAL until it is stopped: what the server logs is durable here seconds later."""
     from backstay.operations.backup_request import check_name
@@ -42,10 +59,20 @@ def receive(
 
     context = context_of(ctx)
     check_name(name)
-    options = ReceiveOptions(url=url, name=name, every=seconds(every), heartbeat=seconds(heartbeat))
+    options = ReceiveOptions(
+        url=url,
+        name=name,
+        host=socket.gethostname(),
+        spool=(spool or environment.data_directory(context.environ) / "wal").absolute(),
+        every=parse_length(every).total_seconds(),
+        heartbeat=parse_length(heartbeat).total_seconds(),
+        synchronous=synchronous,
+        acknowledge=ack,
+        base_backup=not no_base_backup,
+    )
     if options.every <= 0:
         raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
-    with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
+    with context.open(index=False, cached=True, grows=True) as repository, context.until_stopped() as (events, stopped):
         result = run_receive(repository, options, stopped, events=events)
     durable = format_lsn(result.durable) if result.durable else None
     reached = f"WAL of {name} is stored up to {durable}" if durable else "nothing came"
@@ -74,46 +101,41 @@ def status(
     ctx: typer.Context,
     name: Annotated[str, option("NAME", NAME_HELP)],
     url: Annotated[str | None, argument("URL", f"Ask the server too. {URL_HELP}")] = None,
+    heartbeat: Annotated[
+        str, option("DUR", "What the receiver was given as --heartbeat.", show_default=True)
+    ] = "15min",
 ) -> int:
     """Tell how far stored WAL is behind, and what is wrong; exit status 1 if something is."""
     from backstay.operations.pg_status import pg_status
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
-        found = pg_status(repository, name, url)
+        found = pg_status(repository, name, url, heartbeat=parse_length(heartbeat).total_seconds())
     context.result(_status_document(found), lambda: _show_status(context, found))
     return 1 if found.problems else 0
 
 
-def archive(
+def acknowledge_gap(
     ctx: typer.Context,
-    path: Annotated[Path, argument("PATH", "The file, %p of archive_command.")],
     name: Annotated[str, option("NAME", NAME_HELP)],
+    reason: Annotated[str, option("TEXT", "Why WAL is missing, or why that can be borne.")] = "",
 ) -> int:
-    """Store one WAL file, for archive_command = 'backstay pg archive --name NAME %p'.
+    """Say that you know of missing WAL: `pg status` is quiet about it then. Nothing is recovered across it."""
+    from backstay.operations.pg_acknowledge import acknowledge_gaps
 
-    Ends with 0 only when the file is durable, and with 1 if it is not: the server then tries again.
-    """
     context = context_of(ctx)
-    try:
-        _archive(context, path, name)
-    except BackstayError as error:  # other statuses mean something else to PostgreSQL
-        report(error, json=context.json, verbose=context.verbose)
-        return 1
-    return 0
-
-
-def _archive(context: Context, path: Path, name: str) -> None:
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_archive import archive_file
-
-    check_name(name)
+    who = f"{environment.user()}@{socket.gethostname()}"
     with context.open(index=False, grows=True) as repository:
-        result = archive_file(repository, path, name)
-    verb = "stored" if result.stored else "was stored before:"
-    context.result(
-        {**jsonout.plain(result), "system": str(result.system)}, lambda: context.say(f"{verb} {result.file}")
-    )
+        found = acknowledge_gaps(repository, name, who=who, reason=reason)
+
+    def show() -> None:
+        for gap in found:
+            context.say(f"acknowledged: {_gap_line(gap)}")
+        if not found:
+            context.say("all gaps were acknowledged before: `backstay pg windows` shows them")
+
+    context.result([_gap_document(gap) for gap in found], show)
+    return 0
 
 
 def _window_document(window: Window) -> dict[str, object]:
@@ -128,10 +150,22 @@ def _window_document(window: Window) -> dict[str, object]:
         "end_time": window.end_time,
         "start_lsn": format_lsn(window.start_lsn),
         "end_lsn": format_lsn(window.end_lsn),
-        "gaps": [
-            {"from_lsn": format_lsn(gap.from_lsn), "to_lsn": format_lsn(gap.to_lsn), "segments": gap.segments}
-            for gap in window.gaps
-        ],
+        "gaps": [_gap_document(gap) for gap in window.gaps],
+    }
+
+
+def _gap_document(gap: Gap) -> dict[str, object]:
+    from backstay.core.clock import datetime_from_ns
+    from backstay.sources.postgres.lsn import format_lsn
+
+    known = gap.known
+    return {
+        "from_lsn": format_lsn(gap.from_lsn),
+        "to_lsn": format_lsn(gap.to_lsn),
+        "segments": gap.segments,
+        "acknowledged": None
+        if known is None
+        else {"time": datetime_from_ns(known.known_ns), "who": known.who, "reason": known.reason},
     }
 
 
@@ -158,14 +192,20 @@ def _show_windows(context: Context, found: list[Window]) -> None:
 
 
 def _show_gaps(found: list[Window]) -> None:
-    from backstay.sources.postgres.lsn import format_lsn
-
     for window in found:
         for gap in window.gaps:
-            sys.stdout.write(
-                f"gap on timeline {window.timeline}: {plural(gap.segments, 'segment')} missing "
-                f"from {format_lsn(gap.from_lsn)} to {format_lsn(gap.to_lsn)}\n"
-            )
+            out(f"gap on timeline {window.timeline}: {_gap_line(gap)}")
+
+
+def _gap_line(gap: Gap) -> str:
+    from backstay.core.clock import datetime_from_ns
+    from backstay.sources.postgres.lsn import format_lsn
+
+    line = f"{plural(gap.segments, 'segment')} missing from {format_lsn(gap.from_lsn)} to {format_lsn(gap.to_lsn)}"
+    if gap.known is None:
+        return line
+    why = f": {gap.known.reason}" if gap.known.reason else ""
+    return f"{line}; known to {gap.known.who} since {local_time(datetime_from_ns(gap.known.known_ns))}{why}"
 
 
 def _status_document(found: PgStatus) -> dict[str, object]:
@@ -196,8 +236,9 @@ def _status_document(found: PgStatus) -> dict[str, object]:
                 "safe_wal_size": slot.left,
                 "restart_lsn": lsn(slot.kept_from),
             },
+            "archiving": jsonout.plain(found.server.archiving),
         },
-        "gaps": [{"from_lsn": lsn(g.from_lsn), "to_lsn": lsn(g.to_lsn), "segments": g.segments} for g in found.gaps],
+        "gaps": [_gap_document(gap) for gap in found.gaps],
         "windows": [_window_document(window) for window in found.windows],
         "problems": list(found.problems),
     }
@@ -207,6 +248,7 @@ def _show_status(context: Context, found: PgStatus) -> None:
     from backstay.sources.postgres.lsn import format_lsn
 
     slot = None if found.server is None else found.server.slot
+    archiving = None if found.server is None or not found.server.archiving.is_on else found.server.archiving
     age = "" if found.last_commit is None else format_age(found.last_commit, now=context.clock.now())
     print_pairs(
         (
@@ -218,6 +260,8 @@ def _show_status(context: Context, found: PgStatus) -> None:
             ("behind", _behind(found)),
             ("slot", "" if slot is None else f"{slot.name}, {slot.status}, {'' if slot.is_active else 'not '}in use"),
             ("may grow by", "" if slot is None or slot.left is None else format_size(slot.left)),
+            ("archived", "" if archiving is None else archiving.last_file or "nothing yet"),
+            ("to be archived", "" if archiving is None or not archiving.waiting else plural(archiving.waiting, "file")),
         ),
         context.environ,
     )

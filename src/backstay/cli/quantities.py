@@ -1,4 +1,4 @@
-"""Sizes as people write them on a command line."""
+"""Sizes and lengths of time as people write them on a command line."""
 
 from __future__ import annotations
 

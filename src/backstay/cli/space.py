@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backstay.cli import choosing, jsonout
+from backstay.cli import choosing, jsonout, wal_expiry
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_heading, print_table
@@ -15,7 +15,7 @@ from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import HoldViolation
 
 if TYPE_CHECKING:
-    from backstay.operations.prune import PrunePlan
+    from backstay.operations.prune import PrunePlan, PruneResult
     from backstay.repository.collector import CollectionPlan, CollectionResult
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
@@ -57,9 +57,17 @@ def prune(
         str | None, option("DUR", "Keep all that are at most so much older than the newest, such as 30d or 1y6m.")
     ] = None,
     keep_tag: Annotated[list[str] | None, option("TAG", "Keep all with this tag; repeatable.")] = None,
+    wal_window: Annotated[
+        str | None,
+        option(
+            "SPAN",
+            "Of PostgreSQL clusters keep the WAL with which so much time can be recovered, such as 14d; "
+            "else all from the oldest base backup on that stays.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, flag("Only tell what would go.", "--dry-run", "-n")] = False,
 ) -> int:
-    """Delete snapshots that no rule keeps; the newest of each source always stays."""
+    """Delete snapshots that no rule keeps, and WAL that nothing needs; the newest of each source always stays."""
     from backstay.core.times import Span
     from backstay.operations.prune import execute_prune, plan_prune
     from backstay.operations.retention import RetentionRules
@@ -75,17 +83,21 @@ def prune(
         keep_within=Span.parse(keep_within) if keep_within is not None else None,
         keep_tags=tuple(keep_tag or ()),
     )
+    window = wal_expiry.window_length(context, wal_window)
+    result = None
     with context.open(index=False) as repository:
-        plan = plan_prune(repository, rules, now=context.clock.now(), zone=context.zone)
+        plan = plan_prune(repository, rules, now=context.clock.now(), zone=context.zone, wal_window=window)
         if not context.json and not context.quiet:
             _show_decisions(context, plan)
+            wal_expiry.show_plans(context, plan.wal)
         if not dry_run:
-            execute_prune(repository, plan)
-    context.result(_prune_document(plan, dry_run=dry_run), lambda: _tell_pruned(context, plan, dry_run=dry_run))
+            with context.watching() as events:
+                result = execute_prune(repository, plan, events=events)
+    context.result(_prune_document(plan, result), lambda: _tell_pruned(context, plan, result))
     return 0
 
 
-def _prune_document(plan: PrunePlan, *, dry_run: bool) -> dict[str, object]:
+def _prune_document(plan: PrunePlan, result: PruneResult | None) -> dict[str, object]:
     def told(manifest: Manifest, reasons: tuple[str, ...]) -> dict[str, object]:
         return {
             "id": manifest.id,
@@ -96,9 +108,13 @@ def _prune_document(plan: PrunePlan, *, dry_run: bool) -> dict[str, object]:
         }
 
     return {
-        "dry_run": dry_run,
+        "dry_run": result is None,
         "keep": [told(decision.candidate, decision.reasons) for decision in plan.kept],
         "drop": [told(decision.candidate, decision.reasons) for decision in plan.dropped],
+        "wal": [
+            wal_expiry.document(expiry, done)
+            for expiry, done in zip(plan.wal, [None] * len(plan.wal) if result is None else result.wal, strict=True)
+        ],
     }
 
 
@@ -121,11 +137,13 @@ def _show_decisions(context: Context, plan: PrunePlan) -> None:
         print_table(("", "ID", "Time", "Because"), rows, context.environ, indent=2)
 
 
-def _tell_pruned(context: Context, plan: PrunePlan, *, dry_run: bool) -> None:
-    would = "would be " if dry_run else ""
+def _tell_pruned(context: Context, plan: PrunePlan, result: PruneResult | None) -> None:
+    would = "would be " if result is None else ""
     context.say(f"{plural(len(plan.dropped), 'snapshot')} {would}dropped, {format_count(len(plan.kept))} {would}kept")
-    if plan.dropped and not dry_run:
+    if plan.dropped and result is not None:
         context.say("`backstay gc` frees the space")
+    if plan.wal:
+        wal_expiry.tell_results(context, plan.wal, None if result is None else result.wal)
 
 
 def gc(

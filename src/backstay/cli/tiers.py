@@ -113,8 +113,7 @@ def _seconds(text: str) -> int:
     """How long `30d` is; months and years by the calendar from an ordinary day on."""
     from backstay.core.times import Span
 
-    end = datetime(2025, 1, 1, tzinfo=UTC)
-    return round((end - Span.parse(text).subtract_from(end)).total_seconds())
+    return round(Span.parse(text).length_before(datetime(2025, 1, 1, tzinfo=UTC)).total_seconds())
 
 
 def _show_status(context: Context, status: TierStatus) -> None:

@@ -35,7 +35,8 @@ _ISO: Final = re.compile(
     re.ASCII,
 )
 
-_SPAN_HINT: Final = "write for example 30d, 2w, 1y6m, 12h or 90min; m is months, min is minutes, largest unit first"
+_SPAN_HINT: Final = "write for example 30d, 2w, 1y6m, 12h, 90min or 30s; m is months, min minutes, largest unit first"
+_LENGTH_HINT: Final = "write for example 90s, 15min, 2h or 14d; m would be months, min is minutes"
 _MOMENT_HINT: Final = (
     "write for example 2026-11-18, '2026-11-18 14:30', 2026-11-18T14:30:00Z, 2026-11-18T14:30+01:00, "
     "@1795012200, '2h ago', yesterday or now"
@@ -82,6 +83,10 @@ class Span:
         except OverflowError:
             return datetime.min.replace(tzinfo=UTC)
 
+    def length_before(self, moment: datetime) -> timedelta:
+        """How long this span is when it ends at a moment."""
+        return moment - self.subtract_from(moment)
+
     def __bool__(self) -> bool:
         return any(count for _, count in self._parts())
 
@@ -93,6 +98,24 @@ class Span:
 
     def _parts(self) -> Iterator[tuple[str, int]]:
         return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+
+def parse_length(text: str) -> timedelta:
+    """The length, the same at any time, that `90s`, `15min` or `1h30min` means; 0 needs no unit.
+
+    Raises InvalidRequest, also for years and months: they have no fixed length, and who writes 5m means minutes.
+    """
+    if text.strip() == "0":
+        return timedelta(0)
+    span = Span.parse(text)
+    if span.years or span.months:
+        raise InvalidRequest(
+            f"{text!r} is no fixed length of time", cause="years and months differ in length", hint=_LENGTH_HINT
+        )
+    try:
+        return timedelta(days=span.days, hours=span.hours, minutes=span.minutes, seconds=span.seconds)
+    except OverflowError:
+        raise InvalidRequest(f"{text!r} is too long", cause="no clock counts that far", hint=_LENGTH_HINT) from None
 
 
 def parse_moment(text: str, *, now: datetime, zone: tzinfo) -> datetime:

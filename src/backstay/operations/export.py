@@ -1,16 +1,16 @@
 """Snapshots on a removable medium: a small repository with the same keys, and with nothing that they do not need.
 
-Packs, keys, records and manifests are the stored bytes themselves. Only index segments are made for the medium: those
-of the repository name packs that are not on it. A snapshot that is left out is on record as dropped there, so that
-the medium passes every verification; when it is exported later, that record goes before.
+Packs, keys, records, WAL and manifests are the stored bytes themselves. Only index segments are made for the medium:
+those of the repository name packs that are not on it. A snapshot that is left out is on record as dropped there, so
+that the medium passes every verification; when it is exported later, that record goes before.
 
-Order: the medium's mark, keys, repo.json, packs, an index segment for them, then each snapshot, oldest first. What an
-interrupted export left is a repository with some of the snapshots; the next run sends only what is missing.
+Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, then each snapshot, oldest first. What
+an interrupted export left is a repository with some of the snapshots; the next run sends only what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,8 +19,12 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, StorageMissing, StorageUnavailable
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
+from backstay.operations.findings import Finding
 from backstay.operations.medium import is_medium, make_medium
+from backstay.operations.pg_bases import Base, base_of, is_base
 from backstay.operations.transfer import copy_snapshots
+from backstay.operations.wal_carriage import kept_meanwhile, reachable
+from backstay.operations.wal_coverage import WalCoverage
 from backstay.repository.format import REPO, drop_name, pack_name, snapshot_name
 from backstay.repository.genuine import Genuine, header_of
 from backstay.repository.index import PackInfo, read_segment, stored_pack
@@ -28,6 +32,7 @@ from backstay.repository.marking import mark
 from backstay.repository.pack import StoredPack
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
+from backstay.repository.wal import object_names, whole_of
 from backstay.storage.backend import StorageBackend
 
 READ_AHEAD: Final = 48 << 20  # bytes of packs that are read before they are sent
@@ -36,21 +41,27 @@ LEFT_OUT: Final = "not exported to this medium"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """Ids of snapshots that were sent, and of those that were there; objects and bytes that were sent."""
+    """Ids of snapshots that were sent, and of those that were there; objects, of which some are WAL, and bytes sent."""
 
     exported: tuple[str, ...]
     already: tuple[str, ...]
     objects: int
+    wal_objects: int
     bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """Pairs of ids, on the medium and here; `already` are ids of the medium whose snapshots were here."""
+    """Pairs of ids, on the medium and here; `already` are ids of the medium whose snapshots were here.
+
+    `findings` are WAL of the medium that is damaged.
+    """
 
     imported: tuple[tuple[str, str], ...]
     already: tuple[str, ...]
+    wal_files: int
     bytes: int
+    findings: tuple[Finding, ...] = ()
 
 
 def export_snapshots(
@@ -67,7 +78,8 @@ def export_snapshots(
     Raises InvalidRequest when something else lies there; TierNotAttached and ThawPending before anything is written;
     CorruptedBackup for a damaged object, before any snapshot that needs it is sent.
     """
-    return _Export(repository, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id), days, wait)
+    with kept_meanwhile(repository, snapshots, events):
+        return _Export(repository, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id), days, wait)
 
 
 def import_snapshots(
@@ -80,11 +92,15 @@ def import_snapshots(
     is the medium of another repository.
     """
     there = repository.in_store(medium)
-    live = {manifest.id for manifest in repository.snapshots.live()}
     chosen = [manifest for manifest in there.snapshots.live() if wanted is None or manifest.id in wanted]
-    here = tuple(manifest.id for manifest in chosen if manifest.id in live)
-    copied = copy_snapshots(there, repository, [m for m in chosen if m.id not in live], events=events)
-    return ImportResult(imported=copied.copied, already=here + copied.already, bytes=copied.bytes)
+    copied = copy_snapshots(there, repository, chosen, events=events)
+    return ImportResult(
+        imported=copied.copied,
+        already=copied.already,
+        wal_files=copied.wal_files,
+        bytes=copied.bytes,
+        findings=copied.findings,
+    )
 
 
 @dataclass(slots=True)
@@ -112,6 +128,7 @@ class _Export:
     target: StorageBackend
     events: EventSink
     objects: int = 0
+    wal_objects: int = 0
     sent: int = 0
 
     def run(self, snapshots: Sequence[Manifest], days: int, wait: bool) -> ExportResult:
@@ -127,6 +144,7 @@ class _Export:
         there = self._opened()
         for batch in _in_batches(self._stored_packs(needed)):
             there.index.write(batch)
+        self._send_wal(snapshots, held)
         for manifest in missing:
             self._send_snapshot(there, manifest)
         self.events(Finished(operation="export"))
@@ -134,6 +152,7 @@ class _Export:
             exported=tuple(manifest.id for manifest in missing),
             already=tuple(manifest.id for manifest in snapshots if manifest.id in known),
             objects=self.objects,
+            wal_objects=self.wal_objects,
             bytes=self.sent,
         )
 
@@ -225,6 +244,30 @@ class _Export:
                 cause="a collection rewrote the index meanwhile",
                 hint="repeat the command: what was sent stays there",
             )
+
+    def _send_wal(self, snapshots: Sequence[Manifest], held: Mapping[str, int]) -> None:
+        """What base backups can be recovered with, also those that the medium has; parts go when they are whole."""
+        sizes = self.repository.wal.objects()
+        names = dict.fromkeys(self._wal_names([base_of(manifest) for manifest in snapshots if is_base(manifest)]))
+        absent = [name for name in names if name in sizes and held.get(name) != sizes[name]]
+        self.events(Started(operation="export WAL", total_files=len(absent)))
+        for count, name in enumerate(absent, 1):
+            self._store(name, self._genuine(name), overwrite=True)  # absent there, or torn
+            self.wal_objects += 1
+            self.events(Progress(files=count, bytes=self.sent, current=name))
+        for name in held:
+            if name not in sizes and whole_of(name) in names:
+                self.target.delete(name)
+
+    def _wal_names(self, bases: Sequence[Base]) -> Iterator[str]:
+        """The objects of the WAL that base backups lead along, and of the names that they have."""
+        wal = self.repository.wal
+        yield from sorted({wal.binding_name(base.name) for base in bases})
+        for system in sorted({base.system for base in bases}):
+            own = [base for base in bases if base.system == system]
+            coverage = WalCoverage.load(wal, system, segment_size=own[0].segment_size)
+            for file in reachable(coverage, own):
+                yield from object_names(system, file, coverage.files[file])
 
     def _send_snapshot(self, there: Repository, manifest: Manifest) -> None:
         """One snapshot; its predecessor is there, or on record as left out."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import ObjectNotFound
 from backstay.operations.extend_locks import present
+from backstay.operations.wal_needs import needed_wal
 from backstay.repository.format import snapshot_name
 from backstay.repository.needs import needed_objects
 from backstay.repository.repository import Repository
@@ -38,8 +39,7 @@ def set_hold(repository: Repository, snapshot: Manifest, reason: str, *, events:
     changed = repository.snapshots.hold(snapshot.id, reason, repository.clock)
     repository.reload_index()
     objects = sum(
-        _flag(place, needed_objects(repository, [snapshot], present(place.store)), on=True, events=events)
-        for place in places
+        _flag(place, _needed(repository, [snapshot], present(place.store)), on=True, events=events) for place in places
     )
     return HoldResult(snapshot=snapshot.id, changed=changed, objects=objects, stores=len(places))
 
@@ -58,12 +58,17 @@ def clear_hold(repository: Repository, snapshot: str, reason: str, *, events: Ev
     objects = 0
     for place in places:
         stored = present(place.store)
-        names = needed_objects(repository, own, stored) if own else {snapshot_name(snapshot)} & stored.keys()
+        names = _needed(repository, own, stored) if own else {snapshot_name(snapshot)} & stored.keys()
         if others:
-            names -= needed_objects(repository, others, names)
+            names -= _needed(repository, others, names)
         objects += _flag(place, names, on=False, events=events)
     changed = repository.snapshots.release(snapshot, reason, repository.clock)
     return HoldResult(snapshot=snapshot, changed=changed, objects=objects, stores=len(places))
+
+
+def _needed(repository: Repository, snapshots: Sequence[Manifest], among: Collection[str]) -> set[str]:
+    """What snapshots need of what a store has, and the WAL that makes base backups consistent, wherever it is."""
+    return needed_objects(repository, snapshots, among) | needed_wal(repository, snapshots)
 
 
 def _flag(place: LockingPlace, names: Iterable[str], *, on: bool, events: EventSink) -> int:

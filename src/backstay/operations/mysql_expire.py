@@ -15,8 +15,10 @@ from backstay.errors import NotFound
 from backstay.operations.binlog_archive import BinlogArchive
 from backstay.operations.mysql_dumps import mysql_dumps
 from backstay.operations.mysql_windows import require_archive
+from backstay.operations.pg_expire import ExpiryResult
 from backstay.operations.since_window import needed_from
 from backstay.repository.log_slices import end_name, slice_name
+from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.mysql.binlog import Position
@@ -63,10 +65,12 @@ def plan_binlog_expiry(repository: Repository, name: str, *, window: timedelta |
     )
 
 
-def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSink = ignore) -> None:
+def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSink = ignore) -> ExpiryResult:
     """Remove what a plan names, oldest first, of each file the end first: a crash leaves a file that is not complete,
-    and the next plan names it again.
+    and the next plan names it again. Nothing is removed while a recovery runs: it may need any of it.
     """
+    if plan.expired and (readers := running_readers(repository)):
+        return ExpiryResult(removed=0, waiting_for=tuple(map(str, readers)))
     logs = BinlogArchive.load(repository.wal, plan.system).logs
     events(Started(operation="expire the binary log", total_files=len(plan.expired)))
     for done, file in enumerate(plan.expired):
@@ -76,6 +80,7 @@ def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSi
                 repository.wal.remove(plan.system, slice_name(file, number), stored)
         events(Progress(files=done + 1, bytes=0, current=file))
     events(Finished(operation="expire the binary log"))
+    return ExpiryResult(removed=len(plan.expired))
 
 
 def _is_before(log: Position, since: Position) -> bool:

@@ -90,7 +90,8 @@ def back_up_cluster(
 
     Order: slot, files, WAL up to their end, snapshot; each is durable before the next, so that a snapshot that exists
     can be recovered. A crash leaves packs that no snapshot needs, and WAL that the next backup finds.
-    Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow, IdentityMismatch, VersionUnsupported, SnapshotFenced.
+    Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow, IdentityMismatch, VersionUnsupported, SnapshotFenced,
+    ChecksumFailure.
     """
     check_name(options.name)
     with (

@@ -9,7 +9,7 @@ from typing import Final
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest, OnDamage
-from backstay.sources.postgres.lsn import SEGMENT, parse_lsn
+from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
 _SOURCE: Final = "postgres:"  # begins the source of a base backup; its cluster's system identifier follows
 
@@ -30,20 +30,35 @@ class Base:
     tablespaces: tuple[int, ...] = ()  # outside of the data directory, by oid
     manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
+    def needs(self, start: int) -> bool:
+        """Whether it may not be consistent without a segment that begins at a position, of any timeline."""
+        return start <= self.stop_lsn and start + self.segment_size > self.start_lsn
+
+    def segments(self) -> list[str]:
+        """The segments without which it is not consistent."""
+        first = self.start_lsn - self.start_lsn % self.segment_size
+        starts = range(first, max(self.stop_lsn, self.start_lsn + 1), self.segment_size)
+        return [segment_name(self.timeline, start, self.segment_size) for start in starts]
+
 
 def source_of(system: int) -> str:
     """What `Manifest.source` says of the base backups of a cluster."""
     return f"{_SOURCE}{system}"
 
 
+def is_base(manifest: Manifest) -> bool:
+    """Whether a snapshot is a base backup."""
+    return manifest.source.startswith(_SOURCE) and "stop_lsn" in manifest.consistency
+
+
 def base_backups(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Base]:
-    """The base backups of a name, or of all, oldest first. Raises CorruptedBackup."""
-    found = [
-        base_of(manifest)
-        for manifest in repository.snapshots.live(on_damage)
-        if manifest.source.startswith(_SOURCE) and "stop_lsn" in manifest.consistency
-    ]
-    return [base for base in found if name in (None, base.name)]
+    """The base backups of a name, or of all, oldest first by the server's clock: ids tell when they came here.
+
+    Raises CorruptedBackup.
+    """
+    found = [base_of(manifest) for manifest in repository.snapshots.live(on_damage) if is_base(manifest)]
+    chosen = [base for base in found if name in (None, base.name)]
+    return sorted(chosen, key=lambda base: (base.stop_time, base.snapshot))
 
 
 def require_bases(repository: Repository, name: str) -> list[Base]:

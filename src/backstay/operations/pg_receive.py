@@ -8,13 +8,15 @@ segment that is not whole.
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path as Directory
+from typing import Final, Literal, TypeAlias
 
 from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Started, Warned, ignore
+from backstay.core.quantities import plural
 from backstay.errors import (
-    BackstayError,
     InsufficientSpace,
     SlotInUse,
     SlotLost,
@@ -23,20 +25,27 @@ from backstay.errors import (
     StorageUnavailable,
     WalGap,
 )
+from backstay.operations.gap_base import GapBase
 from backstay.operations.heartbeat import Heartbeat
+from backstay.operations.pg_backup import ClusterBackupOptions
 from backstay.operations.pg_bases import base_backups
+from backstay.operations.pg_names import bind_name
+from backstay.operations.pg_windows import open_gap
 from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.wal_spooling import Spooling, replay
 from backstay.operations.wal_start import Start, first_start, start_at
-from backstay.operations.wal_storing import Assembler, Storing, as_warning, forget_superseded
+from backstay.operations.wal_storing import Assembler, Piece, Storing, as_warning, forget_superseded
 from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
+from backstay.repository.wal_spool import WalSpool
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.receiver import (
     UNDEFINED_FILE,
     Slot,
     WalStream,
+    commits_wait_for,
     read_slot,
     require_version,
     segment_size,
@@ -50,14 +59,26 @@ IN_USE_S: Final = 10.0  # how long a receiver that was killed may still seem to 
 _NOT_IN_SLOTS: Final = re.compile(r"[^a-z0-9_]")
 
 
+Acknowledged: TypeAlias = Literal["repo", "local"]  # when WAL is durable in the repository, or in a spool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiveOptions:
-    """Whose WAL to receive. What has come is stored every `every` seconds; `heartbeat` is in seconds, 0 for none."""
+    """Whose WAL to receive. What has come is stored every `every` seconds; `heartbeat` is in seconds, 0 for none.
+
+    A `synchronous` receiver may be named in synchronous_standby_names: it stores and acknowledges as fast as it can.
+    Spools lie below `spool`. Behind a gap a base backup is made, from host `host`, unless `base_backup` is false.
+    """
 
     url: str
     name: str
+    host: str
+    spool: Directory
     every: float = 5.0
     heartbeat: float = 900.0
+    synchronous: bool = False
+    acknowledge: Acknowledged = "repo"
+    base_backup: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,47 +101,44 @@ def slot_name(name: str) -> str:
     return f"backstay_{plain}"
 
 
-def bind_name(repository: Repository, name: str, system: int, *, events: EventSink = ignore) -> None:
-    """See that base backups and WAL of a name are those of one cluster. Raises IdentityMismatch, CorruptedBackup."""
-    bound = repository.wal.bound(name)
-    if bound is not None:
-        require_cluster(name, bound, system)
-        return
-
-    def damaged(snapshot: str, error: BackstayError) -> None:
-        events(Warned(message=f"{snapshot} was not looked at: {error}"))
-
-    for base in base_backups(repository, name, on_damage=damaged):
-        require_cluster(name, base.system, system)
-    repository.wal.bind(name, system, repository.clock)
-
-
 def run_receive(
     repository: Repository, options: ReceiveOptions, stopped: Stopped, *, events: EventSink = ignore
 ) -> ReceiveResult:
     """Receive until `stopped` says so. What is lost for good is told as a warning, and receiving goes on behind it.
 
-    Raises SourceUnreachable when the server cannot be reached at first, SlotInUse, ReplicationDenied, WalLevelTooLow,
+    WAL that only this machine has, from a receiver before this one, is stored first: its server may be gone. Raises
+    SourceUnreachable when the server cannot be reached at first, SlotInUse, ReplicationDenied, WalLevelTooLow,
     IdentityMismatch, WalConflict, StorageUnfit.
     """
     # No lease is taken, even where writers need one: WAL lies under names that say which bytes belong there, a slot
     # lets one receiver in, and backups must go on beside it.
     require_fit(repository.backend)
-    with WalStream(options.url, repository.clock) as stream:
-        system = stream.system
-    bind_name(repository, options.name, system, events=events)
-    heart = Heartbeat(options.url, options.heartbeat, repository.clock, events)
-    storing = Storing(
-        repository, system, events, parts=forget_superseded(repository, system, events), noticed=heart.noticed
-    )
-    events(Started(operation="receive WAL"))
-    try:
+    with ExitStack() as stack:
+        spool = _open_spool(repository, options, events, stack)
+        with WalStream(options.url, repository.clock) as stream:
+            system = stream.system
+        bind_name(repository, options.name, system, events=events)
+        spooling = Spooling(spool, system, events) if spool is not None else None
+        heart = Heartbeat(options.url, options.heartbeat, repository.clock, events)
+        stack.callback(heart.close)
+
+        def stored(piece: Piece) -> None:
+            heart.noticed(piece)
+            if spooling is not None:
+                spooling.stored(piece)
+
+        parts = forget_superseded(repository, system, events)
+        storing = Storing(repository, system, events, parts=parts, noticed=stored)
+        stack.callback(storing.close)
+        events(Started(operation="receive WAL"))
         if options.heartbeat > 0:
             heart.start()
-        _Receiver(repository, options, system, storing, stopped, events).run()
-    finally:
-        heart.close()
-        storing.close()
+        bases = _bases(repository, options, events) if options.base_backup else None
+        if bases is not None:
+            stack.callback(bases.close)
+        _Receiver(repository, options, system, storing, spooling, bases, stopped, events).run()
+        if spooling is not None and storing.is_idle:
+            spooling.finish()
     return ReceiveResult(
         name=options.name,
         system=system,
@@ -129,6 +147,27 @@ def run_receive(
         bytes=storing.bytes,
         durable=storing.durable,
     )
+
+
+def _open_spool(
+    repository: Repository, options: ReceiveOptions, events: EventSink, stack: ExitStack
+) -> WalSpool | None:
+    """The spool, if there is to be one. What an earlier receiver left there is stored in any case.
+
+    Raises SlotInUse, WalConflict, StorageUnavailable.
+    """
+    directory = options.spool / repository.header.uuid / slot_name(options.name)
+    if options.acknowledge == "repo" and not directory.exists():
+        return None
+    spool = stack.enter_context(WalSpool(directory, repository.keyring))
+    if segments := replay(repository, spool):
+        events(Warned(message=f"what only this machine had of {plural(segments, 'segment')} is stored now"))
+    return spool if options.acknowledge == "local" else None
+
+
+def _bases(repository: Repository, options: ReceiveOptions, events: EventSink) -> GapBase:
+    wanted = ClusterBackupOptions(name=options.name, host=options.host, description="made behind missing WAL")
+    return GapBase(repository, options.url, wanted, events)
 
 
 class _Removed(Exception):
@@ -145,6 +184,8 @@ class _Receiver:
     options: ReceiveOptions
     system: int
     storing: Storing
+    spooling: Spooling | None
+    bases: GapBase | None
     stopped: Stopped
     events: EventSink
     has_begun: bool = False
@@ -199,14 +240,27 @@ class _Receiver:
             path = self._path(stream)
             kept_from = stream.position if slot.kept_from is None else slot.kept_from
         kept = start_at(path, kept_from, size)
-        start = first_start(WalCoverage.load(self.repository.wal, self.system), path, kept, size)
+        coverage = WalCoverage.load(self.repository.wal, self.system)
+        start = first_start(coverage, path, kept, size)
+        self._look_for_gap(coverage, path, start)
         try:
             self._stream(start, size, kept_from)
         except _Removed as removed:
             if start.lsn >= kept.lsn:
                 raise removed.error from removed
             self.events(as_warning(self._gap(start, kept)))
+            if self.bases is not None:
+                self.bases.require(self.system, path, kept.lsn)
             self._stream(kept, size, kept_from)
+
+    def _look_for_gap(self, coverage: WalCoverage, path: Path, start: Start) -> None:
+        """A gap that was met before, by this receiver or another, must have a base backup behind it."""
+        if self.bases is None:
+            return
+        bases = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
+        gap = open_gap(coverage, path, bases, before=start.lsn + len(start.known))
+        if gap is not None:
+            self.bases.require(self.system, path, gap.to_lsn)
 
     def _ready_slot(self, plain: Connection, stream: WalStream) -> Slot:
         """The slot, made if there is none, and made anew if the server gave up what it kept."""
@@ -243,18 +297,22 @@ class _Receiver:
 
     def _gap(self, start: Start, kept: Start) -> WalGap:
         first, last = format_lsn(start.lsn + len(start.known)), format_lsn(kept.lsn)
+        made = "a base backup is made now" if self.bases is not None else "make a new base backup: `backstay pg backup`"
         return WalGap(
             f"WAL of {self.options.name} from {first} to {last} is missing",
             cause="the server removed it before it was received",
-            hint="make a new base backup: `backstay pg backup`; `backstay pg windows` shows what can be reached",
+            hint=f"{made}; `backstay pg windows` shows what can be reached",
         )
 
     def _stream(self, start: Start, size: int, kept_from: int) -> None:
         """Timeline after timeline, until the server ends or somebody asks to stop. Raises _Removed."""
-        with WalStream(self.options.url, self.repository.clock) as stream:
+        application = slot_name(self.options.name) if self.options.synchronous else "backstay receive"
+        with WalStream(self.options.url, self.repository.clock, application=application) as stream:
             while True:
                 assembler = Assembler(start.timeline, start.lsn, size, start.known)
                 self.storing.restart_at(start.lsn + len(start.known))
+                if self.spooling is not None:
+                    self.spooling.restart_at(start.timeline, start.lsn, size)
                 streaming = Streaming(
                     stream=stream,
                     assembler=assembler,
@@ -265,10 +323,12 @@ class _Receiver:
                     stopped=self.stopped,
                     events=self.events,
                     not_before=kept_from,
+                    is_synchronous=self.options.synchronous,
+                    spooling=self.spooling,
                 )
                 try:
                     stream.start(slot_name(self.options.name), start.timeline, start.lsn)
-                    self._is_well()
+                    self._is_well(stream)
                     ended = streaming.run()
                 except SourceRefused as error:
                     if error.state != UNDEFINED_FILE:
@@ -282,7 +342,21 @@ class _Receiver:
                 self._history(stream, ended.timeline)
                 start = Start(ended.timeline, ended.lsn // size * size)
 
-    def _is_well(self) -> None:
+    def _is_well(self, stream: WalStream) -> None:
         if self.is_told:
             self.events(Warned(message="WAL comes in again"))
+        if self.options.synchronous and not self.has_begun:
+            self._see_that_commits_wait(stream)
         self.is_told, self.has_begun, self.pause = False, True, 1.0
+
+    def _see_that_commits_wait(self, stream: WalStream) -> None:
+        with Connection(self.options.url, application="backstay receive") as plain:
+            if commits_wait_for(plain, stream.process):
+                return
+        name = slot_name(self.options.name)
+        self.events(
+            Warned(
+                message=f"commits do not wait for this receiver; they do after ALTER SYSTEM SET "
+                f"synchronous_standby_names = '{name}'; SELECT pg_reload_conf();"
+            )
+        )

@@ -12,8 +12,10 @@ from typing import Final, Literal
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.errors import BackstayError, SourceRefused
+from backstay.operations.pg_configuration import Configuration
+from backstay.operations.pg_directory import require_empty
 from backstay.operations.pg_plan import RecoveryPlan
-from backstay.operations.pg_restore import require_empty, restore_cluster
+from backstay.operations.pg_restore import ClusterRestoreOptions, restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.local_server import LocalServer
 from backstay.sources.postgres.programs import server_programs
@@ -58,7 +60,10 @@ class ClusterRehearsal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsalOptions:
-    """`scratch` is empty or not there, and gone afterwards; `programs` is found by the server's version if None."""
+    """`scratch` is empty or not there, and gone afterwards; `programs` is found by the server's version if None.
+
+    `configuration` is for a server that kept its own outside of its data directory.
+    """
 
     scratch: Path
     programs: Path | None = None
@@ -66,6 +71,7 @@ class RehearsalOptions:
     database: str = "postgres"
     assertions: Sequence[str] = ()
     patience_s: float = PATIENCE_S
+    configuration: Configuration | None = None
 
 
 def rehearse_cluster(
@@ -139,7 +145,13 @@ class _Rehearsal:
     def run(self) -> ClusterRehearsal:
         clock = self.repository.clock
         began = clock.monotonic()
-        restored = restore_cluster(self.repository, self.plan, self.data, events=self.events)
+        restored = restore_cluster(
+            self.repository,
+            self.plan,
+            self.data,
+            ClusterRestoreOptions(configuration=self.options.configuration),
+            events=self.events,
+        )
         restored_at = clock.monotonic()
         self.events(Started(operation="recover"))
         with ScratchServer(self.data, self.programs, superuser=self.options.superuser, clock=clock) as server:

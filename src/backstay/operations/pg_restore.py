@@ -1,7 +1,7 @@
 """Write a data directory that recovers to a target by itself: the base backup, the WAL that leads there, and settings.
 
 Order: files, tablespaces, WAL, settings, and `global/pg_control` last: without it no server starts, so that a restore
-that was cut short is never taken for a whole one.
+that was cut short is never taken for a whole one. In an older data directory it is removed first.
 """
 
 from __future__ import annotations
@@ -9,100 +9,145 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
-from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, RestoreConflict, RestoreFailed
+from backstay.core.pipeline import Workers
+from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest, RestoreFailed
+from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
-from backstay.operations.pg_plan import RecoveryPlan, WalFile
+from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
+from backstay.operations.pg_configuration import Configuration
+from backstay.operations.pg_directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
+from backstay.operations.pg_plan import RecoveryPlan
 from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.walk import Item, walk
-from backstay.repository.nodes import Node
+from backstay.operations.restore_plan import refuse_repository
+from backstay.operations.wal_staging import bring_later, stage_all
+from backstay.operations.walk import Item, subtree, walk
+from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node
+from backstay.repository.trees import find_node, read_listing
+from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import sync_filesystem
+from backstay.sources.postgres.control_file import CONTROL
 from backstay.sources.postgres.manifest import ManifestFile, write_manifest
-from backstay.sources.postgres.recovery import FETCH, SETTINGS, SIGNAL, STAGED, STANDBY, fetch_script, settings
+from backstay.sources.postgres.owned_files import OwnedFiles
+from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
 
-CONTROL: Final = b"global/pg_control"
 MANIFEST: Final = "backup_manifest"
 _LINKS: Final = b"pg_tblspc"
 _MAP: Final = b"tablespace_map"
-_READ: Final = 4 << 20
+_READ: Final = 1 << 20
+_DIGESTED: Final = 64  # files at once
+
+
+WalWay: TypeAlias = Literal["staged", "stream"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaOptions:
+    """What a restore onto an older data directory may do, besides to one of the same cluster.
+
+    `tablespaces_in_place` follows the links of the directory: they lead to what is its own.
+    """
+
+    other_cluster: bool = False
+    tablespaces_in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRestoreOptions:
+    """How to write it. Tablespaces go below `tablespaces` (beside the target); the server will listen on `port`.
+
+    With `delta` the target may be an older data directory of the cluster, else it must be empty or not there. The WAL
+    is `staged` in it, or a `stream` of it is brought while the server recovers (`pg_serving`). `configuration` is for
+    a server whose files lay elsewhere.
+    """
+
+    tablespaces: Path | None = None
+    port: int | None = None
+    parallel: int | None = None
+    delta: DeltaOptions | None = None
+    wal: WalWay = "staged"
+    configuration: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRestoreResult:
-    """What was written; sizes in bytes. `tablespaces` are the places of those outside of the data directory."""
+    """What is there now; sizes in bytes. `tablespaces` are the places of those outside of the data directory.
+
+    `bytes` are those of all files, of which `bytes_kept` were there before; `removed` did not belong there.
+    """
 
     files: int
     bytes: int
+    bytes_kept: int
+    removed: int
     wal_files: int
     wal_bytes: int
     tablespaces: tuple[Path, ...]
     problems: tuple[str, ...]
 
 
+def require_target(plan: RecoveryPlan, target: Path, options: ClusterRestoreOptions) -> dict[bytes, Path]:
+    """Where the tablespaces go. Raises RestoreConflict for a target that must not be written to."""
+    places = _places(plan, target, options.tablespaces)
+    if options.delta is None:
+        for place in (target, *places.values()):
+            require_empty(place)
+        return places
+    require_older(target, plan.base.system, any_cluster=options.delta.other_cluster)
+    return own_tablespaces(
+        target,
+        places,
+        in_place=options.delta.tablespaces_in_place,
+        moved=options.tablespaces is not None,
+    )
+
+
 def restore_cluster(
     repository: Repository,
     plan: RecoveryPlan,
     target: Path,
+    options: ClusterRestoreOptions = ClusterRestoreOptions(),
     *,
-    tablespaces: Path | None = None,
-    port: int | None = None,
-    parallel: int | None = None,
     events: EventSink = ignore,
 ) -> ClusterRestoreResult:
-    """Restore into a directory that is empty or not there. Tablespaces go below `tablespaces` (beside the target).
+    """Write a data directory that recovers by itself.
 
-    With `port` the server will listen on another one than that of the backup.
-
-    Raises RestoreConflict before anything is written, RestoreFailed, CorruptedBackup, InsufficientSpace.
+    Raises RestoreConflict and InvalidRequest before anything is written, RestoreFailed, CorruptedBackup,
+    InsufficientSpace.
     """
-    places = _places(plan, target, tablespaces)
-    for place in (target, *places.values()):
-        require_empty(place)
-    return _ClusterRestore(repository, plan, target, places, port, parallel, events).run()
-
-
-def require_empty(place: Path) -> None:
-    """Raises RestoreConflict unless a directory is empty or not there."""
-    try:
-        found = sorted(os.listdir(place))
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise RestoreConflict(
-            f"{place} is no directory", cause="a file is in the place", hint="choose another"
-        ) from None
-    except OSError as error:
-        raise RestoreFailed(f"cannot look into {place}", cause=error.strerror or str(error)) from error
-    if not found:
-        return
-    running = "postmaster.pid" in found
-    if not running and (STAGED in found or ("PG_VERSION" in found and not (place / "global" / "pg_control").exists())):
-        raise RestoreConflict(
-            f"{place} holds a restore that was not finished, nothing was written",
-            cause="it has no global/pg_control, or its WAL was not recovered yet",
-            hint="if nobody needs it, remove the directory and restore again",
-        )
-    raise RestoreConflict(
-        f"{place} is not empty, nothing was written",
-        cause="a server runs in it, or was not stopped properly" if running else f"it holds {', '.join(found[:5])}",
-        hint="restore to another directory, or move this one away" + (" once the server is stopped" if running else ""),
-    )
+    places = require_target(plan, target, options)
+    _require_no_configuration(repository, plan, options.configuration)
+    refuse_repository(repository, FilesTarget(target).root)
+    return _ClusterRestore(repository, plan, target, places, options, events).run()
 
 
 def _places(plan: RecoveryPlan, target: Path, parent: Path | None) -> dict[bytes, Path]:
     """Where each tablespace goes, by its oid. Never where it lay: the server of the backup may be using that."""
     above = parent if parent is not None else target.with_name(f"{target.name}.tablespaces")
     return {b"%d" % oid: above.absolute() / str(oid) for oid in plan.base.tablespaces}
+
+
+def _require_no_configuration(repository: Repository, plan: RecoveryPlan, configuration: Configuration | None) -> None:
+    """Raises InvalidRequest when files are given that are in the backup: whose counted would be a guess."""
+    if configuration is None:
+        return
+    _, listing = subtree(plan.manifest.root, b"/" + DATA, repository.reader)
+    present = {node.name for node in read_listing(listing or EMPTY, repository.reader)}
+    for name in configuration.files:
+        if os.fsencode(name) in present:
+            raise InvalidRequest(
+                f"the backup holds {name} itself",
+                cause="configuration from elsewhere is for servers that keep it outside of their data directory",
+                hint="restore without it, and edit what was restored",
+            )
 
 
 class _Chooser:
@@ -127,57 +172,109 @@ class _ClusterRestore:
         plan: RecoveryPlan,
         target: Path,
         places: dict[bytes, Path],
-        port: int | None,
-        parallel: int | None,
+        options: ClusterRestoreOptions,
         events: EventSink,
     ) -> None:
         self.repository, self.plan, self.target, self.places = repository, plan, target, places
-        self.port, self.parallel, self.events = port, parallel, events
+        self.options, self.events = options, events
+        self.owned = OwnedFiles(target)
         self.root = b"/" + DATA
         self.problems: list[str] = []
-        self.files = self.bytes = 0
+        self.files = self.bytes = self.bytes_kept = self.removed = 0
 
     def run(self) -> ClusterRestoreResult:
         links = {self.root + b"/" + _LINKS + b"/" + oid for oid in self.places}
-        left = {self.root + b"/" + name for name in (CONTROL, _MAP, STANDBY.encode(), SIGNAL.encode())}
+        left = {self.root + b"/" + name for name in (CONTROL.encode(), _MAP)} | {
+            self._path(STANDBY),
+            self._path(SIGNAL),
+        }
         late = frozenset({*left, *links})
-        self._restore(self.root, self.target, _Chooser(late, only=False))
+        self._make_readable()
+        told(self._begin, "begin the restore")
+        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED)}))
         for oid, place in self.places.items():
-            self._told(partial(self._make, place.parent), "make the directory of tablespaces")
-            self._restore(b"/" + TABLESPACES + b"/" + oid, place, _Chooser(frozenset(), only=False))
-            self._told(partial(self._link, oid, place), "link a tablespace")
-        self._told(self._write_wal, "stage the WAL")
-        self._told(self._write_settings, "write the settings")
-        control = _Chooser(frozenset({self.root + b"/" + CONTROL}), only=True)
-        self._restore(self.root, self.target, control, conflict_is_fine=True)
-        self._told(self._write_manifest, "write the manifest")
-        self._told(self._sync, "make it durable")
+            told(partial(self._make, place.parent), "make the directory of tablespaces")
+            self._restore(b"/" + TABLESPACES + b"/" + oid, place, frozenset(), shared=True)
+            told(partial(self._link, oid, place), "link a tablespace")
+        told(self._write_configuration, "write the configuration")
+        told(self._write_wal, "stage the WAL")
+        told(self._write_settings, "write the settings")
+        told(self._write_manifest, "write the manifest")
+        told(self._sync, "make it durable")
+        self._write_files(self.root, self.target, _Chooser(frozenset({self._path(CONTROL)}), only=True))
+        told(partial(end, self.target), "end the restore")
         self.events(Finished(operation="restore"))
         return ClusterRestoreResult(
             files=self.files,
             bytes=self.bytes,
+            bytes_kept=self.bytes_kept,
+            removed=self.removed,
             wal_files=len(self.plan.segments),
             wal_bytes=self.plan.wal_bytes,
             tablespaces=tuple(self.places.values()),
             problems=tuple(self.problems),
         )
 
+    def _path(self, name: str) -> bytes:
+        return self.root + b"/" + name.encode()
+
+    # -- before anything is written
+
+    def _make_readable(self) -> None:
+        """Have what lies in the cold tier at hand before anything is removed: a delta shows late what it needs."""
+        cold = ColdPacks(self.repository)
+        if cold:
+            for _, node in self._nodes():
+                cold.need_file(node)
+            need = cold.needed()
+            make_readable(self.repository, need, days=THAW_DAYS, wait=True, events=self.events)
+
+    def _begin(self) -> None:
+        FilesTarget(self.target).open_root(create=True).close()
+        begin(self.target, self.plan.base.system)
+
     # -- files
 
-    def _restore(self, path: bytes, place: Path, chooser: _Chooser, *, conflict_is_fine: bool = False) -> None:
-        options = RestoreOptions(
-            path=path,
-            chooser=chooser,
-            conflict="overwrite" if conflict_is_fine else "fail",
-            parallel=self.parallel,
-        )
+    def _restore(
+        self,
+        path: bytes,
+        place: Path,
+        late: frozenset[bytes],
+        *,
+        spare: frozenset[bytes] = frozenset(),
+        shared: bool = False,
+    ) -> None:
+        """All files of a directory but those that come `late`: first what is there already, then what is not."""
+        settled: set[bytes] = set()
+        if self.options.delta is not None:
+            delta = apply_delta(
+                self.repository,
+                self.plan.manifest,
+                path,
+                place,
+                chooser=_Chooser(late, only=False),
+                spare=spare,
+                shared=shared,
+                parallel=self.options.parallel,
+                events=self.events,
+            )
+            settled = delta.settled
+            self.files += len(settled)
+            self.bytes += delta.bytes_kept + delta.bytes_written
+            self.bytes_kept += delta.bytes_kept
+            self.removed += delta.removed
+            self.problems += delta.problems
+        self._write_files(path, place, _Chooser(late | settled, only=False))
+
+    def _write_files(self, path: bytes, place: Path, chooser: _Chooser) -> None:
+        options = RestoreOptions(path=path, chooser=chooser, parallel=self.options.parallel)
         result: RestoreResult = run_restore(self.repository, self.plan.manifest, place, options, events=self.events)
         if result.errors:
             first = result.errors[0]
             raise RestoreFailed(
                 f"{len(result.errors)} files of the cluster could not be restored to {place}",
                 cause=f"{first.path}: {first.message}",
-                hint=f"the directory is not usable: remove {place}, mend the cause and restore again",
+                hint="no server starts there: mend the cause, and go on with --delta",
             )
         self.files += result.files
         self.bytes += result.bytes
@@ -186,57 +283,35 @@ class _ClusterRestore:
     def _make(self, place: Path) -> None:
         """A directory above tablespaces, which the server must be able to enter; one that is there stays as it is."""
         if not place.exists():
-            place.mkdir(0o700, parents=True)
-            self._own(place)
+            self.owned.make(place)
 
     def _link(self, oid: bytes, place: Path) -> None:
         link = self.target / _LINKS.decode() / oid.decode()
+        if link.is_symlink():
+            before = link.parent / link.readlink()
+            if before == place:
+                return
+            self.problems.append(f"tablespace {oid.decode()} lies in {place} now; {before} was left alone")
+            link.unlink()
         link.symlink_to(place)
-        self._own(link)
+        self.owned.own(link)
 
-    # -- WAL
+    # -- WAL and settings
 
     def _write_wal(self) -> None:
-        plan, directory = self.plan, self.target / STAGED
-        directory.mkdir(0o700)
-        self._own(directory)
-        self.events(Started(operation="stage the WAL", total_files=len(plan.segments), total_bytes=plan.wal_bytes))
-        for done, file in enumerate(plan.segments):
-            data = self._read(file).ljust(plan.base.segment_size, b"\0")
-            if len(data) != plan.base.segment_size:
-                raise CorruptedBackup(f"WAL segment {file.name} has {len(data)} bytes")
-            self._write(directory / file.name, data)
-            self.events(Progress(files=done + 1, bytes=(done + 1) * plan.base.segment_size, current=file.name))
-        for file in plan.histories:
-            self._write(directory / file.name, self._read(file))
-        if plan.segments:
-            self._write(directory / FETCH, fetch_script(plan.segments[-1].name).encode())
+        stage = bring_later if self.options.wal == "stream" else stage_all
+        stage(self.repository, self.plan, self.owned, events=self.events)
 
-    def _read(self, file: WalFile) -> bytes:
-        return self.repository.wal.read(self.plan.base.system, file.name, file.stored)
+    def _write_configuration(self) -> None:
+        if self.options.configuration is not None:
+            self.options.configuration.write(self.owned)
 
     def _write_settings(self) -> None:
-        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.port)
+        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)
         place = self.target / SETTINGS
         there = place.read_bytes() if place.exists() else b""
-        self._write(place, there + lines.encode())
-        self._write(self.target / SIGNAL, b"")
-
-    def _write(self, place: Path, data: bytes) -> None:
-        """A file that belongs to whom the data directory belongs to."""
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
-        self._own(place)
-
-    def _own(self, place: Path) -> None:
-        if os.geteuid() == 0:
-            owner = self.target.stat()
-            os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        self.owned.write(place, there + lines.encode())
+        self.owned.write(self.target / SIGNAL, b"")
 
     # -- the manifest
 
@@ -244,20 +319,37 @@ class _ClusterRestore:
         """What pg_verifybackup compares with: checksums of the snapshot, or of what was written where it has none."""
         base = self.plan.base
         data = write_manifest(
-            list(self._manifest_files()),
+            [*self._manifest_files(), *self._own_manifest_files()],
             version=int(base.version.partition(".")[0]),
             system=base.system,
             timeline=base.timeline,
             start=base.start_lsn,
             stop=base.stop_lsn,
         )
-        self._write(self.target / MANIFEST, data)
+        self.owned.write(self.target / MANIFEST, data)
 
     def _manifest_files(self) -> Iterator[ManifestFile]:
-        for path, node in self._nodes():
-            if stat.S_ISREG(node.mode):
-                digest = node.sha256 or _sha256(os.fsencode(self.target) + b"/" + path)
-                yield ManifestFile(path, node.size, node.mtime_ns / 1e9, digest)
+        files = (found for found in self._nodes() if found[1].is_file)
+        with Workers(self.options.parallel or self.repository.environment.threads, "digest") as workers:
+            yield from workers.ordered(
+                self._manifest_file,
+                files,
+                weigh=lambda _: 1,
+                limit=_DIGESTED,
+                inline=lambda found: bool(found[1].sha256),
+            )
+
+    def _own_manifest_files(self) -> Iterator[ManifestFile]:
+        """Those that are not in the backup, and are no files that a server always has."""
+        for name in self.options.configuration.files if self.options.configuration is not None else ():
+            info = (self.target / name).stat()
+            digest = _sha256(os.fsencode(self.target / name))
+            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, digest)
+
+    def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
+        path, node = found
+        digest = node.sha256 or _sha256(os.fsencode(self.target) + b"/" + path)
+        return ManifestFile(path, node.size, node.mtime_ns / 1e9, digest)
 
     def _nodes(self) -> Iterator[tuple[bytes, Node]]:
         """The files by their paths below the data directory, with those of tablespaces where their links lead."""
@@ -278,16 +370,14 @@ class _ClusterRestore:
             finally:
                 os.close(descriptor)
 
-    @staticmethod
-    def _told(work: Callable[[], None], what: str) -> None:
-        """Do a step; OSError as the error that says what to do."""
-        try:
-            work()
-        except OSError as error:
-            kind: type[BackstayError] = (
-                InsufficientSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else RestoreFailed
-            )
-            raise kind(f"cannot {what}", cause=f"{error.filename}: {error.strerror}") from error
+
+def told(work: Callable[[], None], what: str) -> None:
+    """Do a step; an OSError becomes the error that says what to do."""
+    try:
+        work()
+    except OSError as error:
+        kind: type[BackstayError] = InsufficientSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else RestoreFailed
+        raise kind(f"cannot {what}", cause=f"{error.filename}: {error.strerror}") from error
 
 
 def _sha256(path: bytes) -> bytes:

@@ -114,7 +114,8 @@ class WalFetch:
             tail.add(message.lsn, message.data)
             return True
         if isinstance(message, Asked):
-            self._stream.report(tail.end, tail.end)  # the slot ends with this session: nothing relies on it
+            # The slot ends with this session and needs no report; a commit may wait for one that says "durable".
+            self._stream.report(tail.end, 0)
         return False
 
     def close(self) -> None:

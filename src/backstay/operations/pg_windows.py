@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from backstay.errors import NotFound
 from backstay.operations.pg_bases import Base, base_backups
 from backstay.operations.wal_coverage import Gap, Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -34,8 +35,17 @@ class Window:
 
 
 def covered(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Window]:
-    """The windows of the base backups of a name, or of all. Raises CorruptedBackup, ObjectNotFound."""
+    """The windows of the base backups of a name, or of all. Raises CorruptedBackup, ObjectNotFound.
+
+    A name that nobody has used is a NotFound; one of which only WAL is stored has no window yet.
+    """
     bases = base_backups(repository, name, on_damage=on_damage)
+    if name is not None and not bases and repository.wal.bound(name) is None:
+        raise NotFound(
+            f"no cluster is called {name}",
+            cause="there is neither a base backup nor WAL under this name",
+            hint="`backstay pg windows` without --name shows all there are",
+        )
     found: list[Window] = []
     for system in sorted({base.system for base in bases}):
         coverage = WalCoverage.load(repository.wal, system)
@@ -49,15 +59,31 @@ def windows(coverage: WalCoverage, bases: list[Base]) -> list[Window]:
     found: list[Window] = []
     for timeline in sorted({*coverage.timelines, *(base.timeline for base in bases)}):
         path = coverage.path(timeline)
-        on_path = [base for base in bases if _leads(path, base)]
+        on_path = [base for base in bases if leads(path, base)]
         found += _on_path(coverage, path, sorted(on_path, key=lambda base: base.stop_lsn))
     return found
 
 
-def _leads(path: Path, base: Base) -> bool:
+def leads(path: Path, base: Base) -> bool:
     """Whether recovery can come from a base backup to a timeline."""
     stretch = path.stretch(base.timeline)
     return stretch is not None and (stretch.end is None or base.stop_lsn <= stretch.end)
+
+
+def open_gap(coverage: WalCoverage, path: Path, bases: list[Base], *, before: int | None = None) -> Gap | None:
+    """The newest gap along a path, if no base backup lies behind it: then nothing that follows can be recovered.
+
+    WAL behind a position `before` is left out: what is missing there may still come.
+    """
+    runs = coverage.runs(path)
+    gaps = coverage.gaps_behind(runs, runs[0].begin) if runs else []
+    gaps = [gap for gap in gaps if before is None or gap.to_lsn <= before]
+    return gaps[-1] if gaps and not has_base_behind(bases, coverage.system, path, gaps[-1].to_lsn) else None
+
+
+def has_base_behind(bases: list[Base], system: int, path: Path, lsn: int) -> bool:
+    """Whether recovery of a cluster can begin behind a position of a path."""
+    return any(base.system == system and base.start_lsn >= lsn and leads(path, base) for base in bases)
 
 
 def _on_path(coverage: WalCoverage, path: Path, bases: list[Base]) -> Iterator[Window]:

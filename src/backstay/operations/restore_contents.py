@@ -227,12 +227,10 @@ class FileWriter:
         self._tally.guard(file.path, write)
 
     def _write_larger(self, file: File, running: _Running) -> None:
-        """Write one file chunk by chunk, out of order; whoever does the last one gives it its name."""
+        """Write one file part by part, out of order; whoever does the last one gives it its name."""
         begun: list[PendingFile] = []
 
         def begin() -> None:
-            if sum(self._reader.place(chunk).length for chunk in file.chunks) != file.size:
-                raise CorruptedBackup("its chunks do not add up to its size")
             begun.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
 
         self._tally.guard(file.path, begin)
@@ -250,7 +248,7 @@ class FileWriter:
                 self._writers.write(portion, running.errands)
 
     def _parts(self, large: LargeFile) -> Iterator[tuple[LargeFile, LargePart, bool]]:
-        """Each chunk of a file, and whether a process may write it."""
+        """Each part of a file, and whether a process may write it."""
         return ((large, part, large.size <= ONE_PROCESS and self._writers.decode) for part in large.parts())
 
     def _needs_no_thread(self, item: tuple[LargeFile, LargePart, bool]) -> bool:
@@ -258,7 +256,7 @@ class FileWriter:
         return in_process and self._lies_here(part.place)
 
     def _part(self, item: tuple[LargeFile, LargePart, bool]) -> Portion | None:
-        """One chunk for a process to write; None when it was written here."""
+        """One part for a process to write; None when it was written here."""
         large, part, in_process = item
         if in_process and self._is_here:
             return Portion(piece=(large, part), lying=part.place)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
-from backstay.errors import InvalidRequest, NotFound, RestoreConflict
-from backstay.operations.cold_packs import ColdPacks, make_readable
+from backstay.core.events import EventSink, ignore
+from backstay.errors import InvalidRequest, NotFound
+from backstay.operations.dump_restoring import content, few, require_kind, restoring, thaw
 from backstay.operations.restore_plan import RestoreOptions
-from backstay.repository.contents import read_content
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import find_node
@@ -26,8 +24,6 @@ from backstay.sources.postgres.restoring import run_pg_restore
 from backstay.sources.postgres.roles import grantees, owners
 
 __all__ = ["DumpPart", "DumpPlan", "is_dump", "plan_dump_restore", "run_dump_restore"]
-
-_NAMED: Final = 5  # in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +68,11 @@ def plan_dump_restore(
     Raises InvalidRequest for a snapshot of something else, NotFound for names, roles and extensions that are not there,
     SourceUnreachable, SourceRefused, VersionUnsupported.
     """
-    node, cold = _dump(repository, manifest), ColdPacks(repository)
-    if cold:
-        cold.need_file(node)
-        make_readable(repository, cold.needed(), days=options.thaw_days, wait=options.wait, events=events)
-    contents = read_contents(read_content(node.content or EMPTY, repository.reader))
+    require_kind(manifest, KIND, "a PostgreSQL database")
+    node = find_node(manifest.root, manifest.paths[0] + b"/" + DUMP, repository.reader)
+    assert node is not None
+    thaw(repository, [node], options, events)
+    contents = read_contents(content(repository, node))
     with Connection(url) as connection:
         server, target = connection.version, connection.place
         database, present = connection.value("SELECT current_database()"), look(connection)
@@ -117,42 +113,19 @@ def run_dump_restore(
     One transaction: a crash, of this program or of the server, leaves the database as it was.
     """
     plan = plan_dump_restore(repository, manifest, url, part, options, environ=environ, events=events)
-    if plan.conflicts and options.conflict != "overwrite":
-        raise _conflict(plan)
-    for warning in plan.warnings:
-        events(Warned(message=warning))
-    events(Started(operation="restore", total_bytes=plan.bytes))
-    run_pg_restore(
-        plan.programs,
-        plan.access,
-        plan.entries,
-        read_content(plan.node.content or EMPTY, repository.reader),
-        server=plan.server,
-        owners=part.owners,
-        drops=plan.drops if options.conflict == "overwrite" else None,
-        progress=_progress(events, plan),
-    )
-    events(Finished(operation="restore"))
-    return plan
-
-
-def _progress(events: EventSink, plan: DumpPlan) -> Callable[[int], None]:
-    def told(done: int) -> None:
-        events(Progress(files=0, bytes=done, current=plan.database))
-
-    return told
-
-
-def _dump(repository: Repository, manifest: Manifest) -> Node:
-    if not is_dump(manifest):
-        raise InvalidRequest(
-            f"snapshot {manifest.id} holds no dump of a PostgreSQL database",
-            cause=f"it was made of {manifest.source.partition(':')[0]} data",
-            hint="restore it with --to DIR",
+    place = f"the database {plan.database!r}"
+    with restoring(plan, options, events, place=place, overwriting="drops them first") as progress:
+        run_pg_restore(
+            plan.programs,
+            plan.access,
+            plan.entries,
+            content(repository, plan.node),
+            server=plan.server,
+            owners=part.owners,
+            drops=plan.drops if options.conflict == "overwrite" else None,
+            progress=progress,
         )
-    node = find_node(manifest.root, manifest.paths[0] + b"/" + DUMP, repository.reader)
-    assert node is not None
-    return node
+    return plan
 
 
 def _major(version: str) -> int:
@@ -193,31 +166,17 @@ def _require_roles(choice: Choice, present: Present, target: str, manifest: Mani
         place = (manifest.paths[0] + b"/" + GLOBALS).decode("utf-8", "backslashreplace")
         raise NotFound(
             f"{target} lacks roles that the dump names, nothing was restored",
-            cause=_few(missing),
+            cause=few(missing),
             hint=f"create them (`backstay cat {manifest.id} {place}` has the commands), or give --no-owner",
         )
     foreign = sorted(owning - present.own_roles)
     if foreign:
         raise InvalidRequest(
             "the role may not give what it restores to its owners, nothing was restored",
-            cause=f"it is no member of {_few(foreign)}",
+            cause=f"it is no member of {few(foreign)}",
             hint="restore as a superuser or a member of these roles, or give --no-owner",
         )
 
 
-def _conflict(plan: DumpPlan) -> RestoreConflict:
-    exist = "1 object exists" if len(plan.conflicts) == 1 else f"{len(plan.conflicts)} objects exist"
-    return RestoreConflict(
-        f"{exist} in the database {plan.database!r} already, nothing was restored",
-        cause=_few(plan.conflicts),
-        hint="restore into an empty database, or give --conflict overwrite, which drops them first",
-        paths=plan.conflicts,
-    )
-
-
 def _told(entry: Entry) -> str:
     return f"{entry.kind.lower()} {entry.schema}.{entry.name}"
-
-
-def _few(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

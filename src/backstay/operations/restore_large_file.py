@@ -20,9 +20,12 @@ AHEAD: Final = 8 << 20  # bytes that wait to be written
 
 
 class LargePart(NamedTuple):
-    """One chunk: where it lies in the repository, and its offset in the file's data, holes left out."""
+    """Chunks, with their lengths, that follow each other both in the file and in one blob of the repository.
 
-    chunk: bytes
+    `offset` is that of the first in the file's data, holes left out; `place` is where all of them lie.
+    """
+
+    chunks: tuple[tuple[bytes, int], ...]
     offset: int
     place: Place
 
@@ -44,7 +47,7 @@ class LargeFile:
         self.number = number
         self._node, self._path, self._chunks = node, path, chunks
         self._pending, self._reader, self._tally = pending, reader, tally
-        self._left = len(chunks)
+        self._open = 1  # parts that have not landed, and the listing of parts itself
         self._failed = False
         self._turns = threading.Condition()
         self._waiting: deque[tuple[LargePart, memoryview | None]] = deque()  # None for what could not be read
@@ -55,18 +58,38 @@ class LargeFile:
     def size(self) -> int:
         return self._node.size
 
+    @property
+    def _data_size(self) -> int:
+        """Bytes of data, holes left out."""
+        return self.size if self._node.extents is None else sum(length for _, length in self._node.extents)
+
     def parts(self) -> Iterator[LargePart]:
-        """All chunks in order; the index knows their lengths. None once one has failed."""
+        """All chunks in order; the index knows where they lie, and their lengths. None once one has failed."""
         offset = 0
-        for chunk in self._chunks:
+        places = self._places()
+        for chunks, place in _together(places):
             if self._failed:
                 return
-            place = self._reader.place(chunk)
-            yield LargePart(chunk, offset, place)
+            with self._turns:
+                self._open += 1
+            yield LargePart(tuple(chunks), offset, place)
             offset += place.length
+        if not self._failed and offset != self._data_size:
+            self._refuse(CorruptedBackup("its chunks do not add up to its size"))
+        self._landed()
+
+    def _places(self) -> Iterator[tuple[bytes, Place]]:
+        """Where each chunk lies, up to the first that no index knows."""
+        for chunk in self._chunks:
+            try:
+                place = self._reader.place(chunk)
+            except BackstayError as error:
+                self._refuse(error)
+                return
+            yield chunk, place
 
     def write(self, part: LargePart) -> None:
-        """Have one chunk written, from any place that has it.
+        """Have a part written, from any place that has it.
 
         A file system lets one write into a file at a time, and whoever waits for that burns a processor. So a worker
         that finds another one writing leaves its bytes to that one, and goes on.
@@ -84,15 +107,14 @@ class LargeFile:
         self._write_waiting()
 
     def piece(self, part: LargePart) -> Piece:
-        """What another process must know to write one chunk, who then tells `landed`."""
-        place = part.place
-        spans = [*_spans(self._node.extents, part.offset, place.length)]
-        return Piece(self._pending.fd, self._path, part.chunk, place.offset, place.length, spans)
+        """What another process must know to write a part, who then tells `landed`."""
+        spans = [*_spans(self._node.extents, part.offset, part.place.length)]
+        return Piece(self._pending.fd, self._path, part.chunks, part.place.offset, spans)
 
     def landed(self, error: BackstayError | None = None) -> None:
-        """Another process has written one chunk, or could not."""
+        """Another process has written a part, or could not."""
         if error is not None:
-            self._tally.guard(self._path, lambda: self._fail(error))
+            self._refuse(error)
         self._landed()
 
     def abandon(self) -> None:
@@ -100,10 +122,10 @@ class LargeFile:
         self._pending.abandon()
 
     def _read(self, part: LargePart) -> memoryview | None:
-        """The bytes of a chunk; None for a file that has failed already."""
+        """The bytes of a part; None for a file that has failed already."""
         if not self._failed:
             try:
-                data = memoryview(self._reader.chunk(part.chunk))
+                data = memoryview(self._reader.run(part.chunks, part.place))
                 if len(data) != part.place.length:
                     raise CorruptedBackup("a chunk has another length than its index says")
                 return data
@@ -145,16 +167,36 @@ class LargeFile:
         if not already:
             raise error
 
+    def _refuse(self, error: BackstayError) -> None:
+        """The same, told here."""
+        self._tally.guard(self._path, lambda: self._fail(error))
+
     def _landed(self) -> None:
         with self._turns:
-            self._left -= 1
-            last = self._left == 0
+            self._open -= 1
+            last = self._open == 0
         if last and not self._failed:
             self._tally.guard(self._path, self._complete)
 
     def _complete(self) -> None:
         self._pending.commit(self._node)
         self._tally.done(self._node.size)
+
+
+def _together(places: Iterator[tuple[bytes, Place]]) -> Iterator[tuple[list[tuple[bytes, int]], Place]]:
+    """Chunks that lie behind each other in one blob, and the place of all of them."""
+    chunks: list[tuple[bytes, int]] = []
+    whole: Place | None = None
+    for chunk, place in places:
+        if whole is not None and place[:3] == (whole.pack, whole.ordinal, whole.offset + whole.length):
+            whole = whole._replace(length=whole.length + place.length)
+        else:
+            if whole is not None:
+                yield chunks, whole
+            chunks, whole = [], place
+        chunks.append((chunk, place.length))
+    if whole is not None:
+        yield chunks, whole
 
 
 def _spans(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backstay.codec.compression import Buffer
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, ignore
 from backstay.core.quantities import plural
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
-from backstay.operations.cold_packs import ColdPacks, make_readable
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.operations.dump_restoring import content, require_kind, restoring, thaw
 from backstay.operations.restore_plan import RestoreOptions
-from backstay.repository.contents import read_content
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import find_node
@@ -24,7 +23,6 @@ from backstay.sources.mysql.dump import ALL, FACTS, KIND, ONE, STATEMENT
 from backstay.sources.mysql.restoring import renamed, run_client
 from backstay.sources.mysql.server import Server, quoted
 
-_NAMED: Final = 5  # in a message
 _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -121,23 +119,14 @@ def run_mysql_restore(
     refuses, or replaces it with `overwrite`.
     """
     plan = plan_mysql_restore(repository, manifest, url, options, environ=environ, events=events)
-    if plan.conflicts and options.conflict != "overwrite":
-        raise _conflict(plan)
-    for warning in plan.warnings:
-        events(Warned(message=warning))
-    events(Started(operation="restore", total_bytes=plan.bytes))
-    if plan.create is not None:
-        plan.server.query(plan.create)
-    dump: Iterable[Buffer] = read_content(plan.node.content or EMPTY, repository.reader)
-    if plan.into is not None and plan.into != plan.dumped[0]:
-        dump = renamed(dump, plan.dumped[0], plan.into)
-    run_client(
-        plan.server,
-        plan.into,
-        dump,
-        progress=lambda done: events(Progress(files=0, bytes=done, current=plan.database)),
-    )
-    events(Finished(operation="restore"))
+    overwriting = "replaces what the dump holds"
+    with restoring(plan, options, events, place=plan.database, overwriting=overwriting) as progress:
+        if plan.create is not None:
+            plan.server.query(plan.create)
+        dump: Iterable[Buffer] = content(repository, plan.node)
+        if plan.into is not None and plan.into != plan.dumped[0]:
+            dump = renamed(dump, plan.dumped[0], plan.into)
+        run_client(plan.server, plan.into, dump, progress=progress)
     return plan
 
 
@@ -145,23 +134,15 @@ def _stored(
     repository: Repository, manifest: Manifest, options: RestoreOptions, events: EventSink
 ) -> tuple[Node, dict[str, Any], bool]:
     """The dump of a snapshot, what is told of it, and whether it is of one database and names none."""
-    if not is_mysql(manifest):
-        raise InvalidRequest(
-            f"snapshot {manifest.id} holds no dump of MySQL or MariaDB",
-            cause=f"it was made of {manifest.source.partition(':')[0]} data",
-            hint="restore it with --to DIR",
-        )
-    place, cold = manifest.paths[0] + b"/", ColdPacks(repository)
+    require_kind(manifest, KIND, "MySQL or MariaDB")
+    place = manifest.paths[0] + b"/"
     told = _found(repository, manifest, place + FACTS)
     dumps = [node for name in (ONE, ALL) if (node := _found(repository, manifest, place + name)) is not None]
     if told is None or not dumps:
         raise CorruptedBackup(f"snapshot {manifest.id} lacks its dump", cause="a repair may have left it out")
     node = dumps[0]
-    if cold:
-        cold.need_file(node)
-        cold.need_file(told)
-        make_readable(repository, cold.needed(), days=options.thaw_days, wait=options.wait, events=events)
-    facts = json.loads(b"".join(map(bytes, read_content(told.content or EMPTY, repository.reader))))
+    thaw(repository, [node, told], options, events)
+    facts = json.loads(b"".join(map(bytes, content(repository, told))))
     return node, facts, node.name == ONE
 
 
@@ -189,13 +170,3 @@ def _warnings(facts: Mapping[str, Any], server: Server) -> list[str]:
     if packet < STATEMENT + (1 << 20):
         found.append(f"max_allowed_packet of the server is {packet >> 20} MiB, the dump may have statements of 8 MiB")
     return found
-
-
-def _conflict(plan: MysqlPlan) -> RestoreConflict:
-    exist = "1 object exists" if len(plan.conflicts) == 1 else f"{len(plan.conflicts)} objects exist"
-    return RestoreConflict(
-        f"{exist} in {plan.database} already, nothing was restored",
-        cause=", ".join(plan.conflicts[:_NAMED]) + (", …" if len(plan.conflicts) > _NAMED else ""),
-        hint="restore into an empty database, or give --conflict overwrite, which replaces what the dump holds",
-        paths=plan.conflicts,
-    )

@@ -111,7 +111,7 @@ class Planner:
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
-        self._refuse_repository()
+        refuse_repository(self._repository, self._target.root)
         self._target.check()
         plan = RestorePlan(self._manifest.id, self._target.root)
         root = existing_root(self._target)
@@ -192,18 +192,20 @@ class Planner:
         if len(plan.conflicts) < SHOWN:
             plan.conflicts.append(printable(path))
 
-    def _refuse_repository(self) -> None:
-        backend = self._repository.backend
-        while isinstance(backend, Wrapper):
-            backend = backend.inner
-        if isinstance(backend, LocalStorage):
-            inside = Path(os.path.realpath(backend.url))
-            if self._target.root == inside or inside in self._target.root.parents:
-                raise InvalidRequest(
-                    f"{self._target.root} lies inside the repository",
-                    cause="restored files would be taken for objects",
-                    hint="choose a directory outside of the repository",
-                )
+
+def refuse_repository(repository: Repository, root: Path) -> None:
+    """Raises InvalidRequest for a target inside of the repository."""
+    backend = repository.backend
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+    if isinstance(backend, LocalStorage):
+        inside = Path(os.path.realpath(backend.url))
+        if root == inside or inside in root.parents:
+            raise InvalidRequest(
+                f"{root} lies inside the repository",
+                cause="restored files would be taken for objects",
+                hint="choose a directory outside of the repository",
+            )
 
 
 def strangers(directory: TargetDirectory, path: bytes, names: set[bytes], chooser: Chooser) -> Iterator[bytes]:

@@ -2,13 +2,13 @@
 
 Chunk ids and listings differ there, so everything is written again, but only what is not there yet is sent: a chunk
 whose new id the target has, and a file that an earlier copied snapshot of the same source holds unchanged, which is
-not even read. Files keep the chunks that they were cut into.
+not even read. Files keep the chunks that they were cut into. The WAL of base backups goes with them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.copy_result import CopyResult
 from backstay.operations.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
+from backstay.operations.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import all_chunk_ids, chunk_ids, content_of
 from backstay.repository.format import RecordKind
@@ -48,12 +49,16 @@ def copy_snapshots(
     Each is committed by itself, oldest first, with the chunks that it needs before it; an interrupted run is
     continued by the next. Packs that are read from a cold tier of the source are thawed before, all in one batch.
 
+    WAL is sent before the first of them, for those that the target has as well, and looked at once more when they are
+    committed: until then an expiry there could take it for needless. WAL that is damaged is a finding.
+
     Raises CorruptedBackup when a snapshot cannot be read whole, before it is committed; TierNotAttached; ThawPending
-    without `wait`.
+    without `wait`; IdentityMismatch, WalConflict before anything of another cluster is touched.
     """
     transfer = _Transfer(source, target, events)
     transfer.make_readable(snapshots, days=days, wait=wait)
-    return transfer.run(sorted(snapshots, key=lambda manifest: manifest.id))
+    with kept_meanwhile(source, snapshots, events):
+        return transfer.run(sorted(snapshots, key=lambda manifest: manifest.id))
 
 
 class _Transfer:
@@ -68,15 +73,31 @@ class _Transfer:
         own = {manifest.id: manifest for manifest in live}
         copied: list[tuple[str, str]] = []
         already: list[str] = []
+        carriage = WalCarriage(self.source, self.target, events=self.events)
+        carriage.carry(snapshots)
         self.events(Started(operation="copy", total_files=sum(manifest.stats.files for manifest in snapshots)))
         for manifest in snapshots:
-            if manifest.id in there or self._came_from(manifest) in own:
+            if self._is_there(manifest, there, own):
                 already.append(manifest.id)
                 continue
             there[manifest.id] = self._copy(manifest, there)
             copied.append((manifest.id, there[manifest.id].id))
         self.events(Finished(operation="copy"))
-        return CopyResult(kind="snapshots", bytes=self.sent, copied=tuple(copied), already=tuple(already))
+        if copied:
+            carriage.carry(snapshots)
+        return CopyResult(
+            kind="snapshots",
+            bytes=self.sent + carriage.bytes,
+            wal_files=carriage.files,
+            copied=tuple(copied),
+            already=tuple(already),
+            findings=tuple(carriage.findings.found),
+        )
+
+    def _is_there(self, manifest: Manifest, there: Mapping[str, Manifest], own: Collection[str]) -> bool:
+        """Whether the target has a snapshot: copied from here, once copied from there, or as another store has it."""
+        is_own = self.source.header.uuid == self.target.header.uuid and manifest.id in own
+        return is_own or manifest.id in there or self._came_from(manifest) in own
 
     def make_readable(self, snapshots: Sequence[Manifest], *, days: int, wait: bool) -> None:
         """Thaw what will be read: files that the earlier snapshot of the same source does not hold unchanged."""
@@ -87,7 +108,7 @@ class _Transfer:
         there = {origin: manifest for manifest in live if (origin := self._origin(manifest)) is not None}
         own = {manifest.id for manifest in live}
         for manifest in sorted(snapshots, key=lambda manifest: manifest.id):
-            if manifest.id in there or self._came_from(manifest) in own:
+            if self._is_there(manifest, there, own):
                 continue
             before = self._before(manifest, there)
             for node in _files_since(self.source, manifest.root, before[0].root if before is not None else None):

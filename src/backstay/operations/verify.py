@@ -20,6 +20,8 @@ from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
 from backstay.operations.pack_checks import Checked, PackChecks
 from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.operations.wal_checks import WalChecks
+from backstay.operations.wal_needs import needed_wal
 from backstay.operations.walk import directory_content
 from backstay.repository import reserve
 from backstay.repository.contents import all_chunk_ids, split_ids
@@ -38,10 +40,6 @@ _INDEX_HINT: Final = "run `backstay repair index`"
 _REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
 _PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
 _GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
-_WAL_HINT: Final = (
-    "put it back from a copy; else nothing behind it can be recovered from before it: `backstay pg windows`"
-)
-_WAL_AT_ONCE: Final = 64 << 20  # bytes of WAL objects that are read at the same time
 _RESERVE_HINT: Final = "no backup is affected; `backstay gc` sets it aside anew"
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
 
@@ -75,7 +73,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """All outcomes; sizes in bytes."""
+    """All outcomes; sizes in bytes. Packs and objects of WAL are counted each by themselves."""
 
     results: tuple[CheckResult, ...]
     findings: tuple[Finding, ...]
@@ -83,6 +81,8 @@ class VerifyReport:
     packs: int
     packs_read: int
     bytes_read: int
+    wal_objects: int = 0
+    wal_read: int = 0
 
     @property
     def ok(self) -> bool:
@@ -109,6 +109,10 @@ class _Verify:
     details: dict[Check, list[str]] = field(default_factory=dict)
     packs_read: int = 0
     bytes_read: int = 0
+    wal: WalChecks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wal = WalChecks(self.repository, self._find, self.events)
 
     def run(self, wanted: set[str] | None) -> VerifyReport:
         self._check("signature", self._keys)
@@ -120,8 +124,7 @@ class _Verify:
             used = self._completeness(manifests, self.events)
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self._integrity(needed)
-        if wanted is None and (wal := self.repository.wal.objects()):
-            self._check("integrity", partial(self._wal, wal))
+        self._wal(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
         if self.options.rehearse is not None:
@@ -134,6 +137,8 @@ class _Verify:
             packs=len(packs),
             packs_read=self.packs_read,
             bytes_read=self.bytes_read,
+            wal_objects=self.wal.objects,
+            wal_read=self.wal.read,
         )
 
     # -- plumbing
@@ -465,19 +470,20 @@ class _Verify:
 
     # -- WAL
 
-    def _wal(self, found: dict[str, int]) -> str:
-        """Objects of WAL have names of their own, and as many of them as of packs are read, decrypted and decoded."""
-        for name in found:
-            if not self.repository.wal.is_name(name):
-                self._find("integrity", name, "a foreign object lies in the repository")
-        chosen = self._sample({name: size for name, size in found.items() if self.repository.wal.is_name(name)})
-        with Workers(self.repository.environment.threads, "wal") as workers:
-            for _ in workers.ordered(self._check_wal, chosen, weigh=chosen.__getitem__, limit=_WAL_AT_ONCE):
-                continue
-        return f"{format_count(len(chosen))} of {plural(len(found), 'WAL object')} read"
-
-    def _check_wal(self, name: str) -> None:
-        self._guarded("integrity", name, partial(self.repository.wal.check_stored, name), _WAL_HINT)
+    def _wal(self, manifests: list[Manifest], *, everything: bool) -> None:
+        """That of all clusters, or only what makes the base backups among the snapshots consistent."""
+        checks = self.wal
+        bases = checks.look(manifests)
+        if bases:
+            self._check("completeness", checks.completeness)
+        elif not everything:
+            return
+        found = self.repository.wal.objects()
+        if not everything:
+            needed = needed_wal(self.repository, checks.readable)
+            found = {name: size for name, size in found.items() if name in needed}
+        if found:
+            self._check("integrity", lambda: checks.integrity(found, self._sample))
 
     # -- rehearsal
 

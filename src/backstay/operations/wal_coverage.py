@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from backstay.errors import CorruptedBackup
-from backstay.repository.wal import StoredFile, WalStore
+from backstay.repository.wal import GapRecord, StoredFile, WalStore
 from backstay.sources.postgres.lsn import SEGMENT, is_segment, segment_name, segment_start, timeline_of
 from backstay.sources.postgres.timelines import Path, history_file, path_of
 from backstay.sources.postgres.wal_records import Event, EventReader, last_commit, segment_header
@@ -17,11 +17,15 @@ from backstay.sources.postgres.wal_records import Event, EventReader, last_commi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """WAL that is missing before some that is stored; `segments` are not there, or not whole."""
+    """WAL that is missing before some that is stored; `segments` are not there, or not whole.
+
+    `known` says who acknowledged it, if anybody did: that fills nothing.
+    """
 
     from_lsn: int
     to_lsn: int
     segments: int
+    known: GapRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,9 @@ class WalCoverage:
     _last_read: tuple[str, bytes] = ("", b"")
 
     @classmethod
-    def load(cls, wal: WalStore, system: int) -> WalCoverage:
-        """List what is stored of a cluster."""
-        return cls(wal, system, wal.files(system))
+    def load(cls, wal: WalStore, system: int, *, segment_size: int = 0) -> WalCoverage:
+        """List what is stored of a cluster; the size of its segments, in bytes, is read from one if not given."""
+        return cls(wal, system, wal.files(system), segment_size)
 
     @property
     def size(self) -> int:
@@ -101,10 +105,15 @@ class WalCoverage:
         behind = [run for run in runs if run.end >= lsn]
         if not behind or behind[0].begin > lsn:
             behind.insert(0, Run(lsn, lsn))
-        return [
-            Gap(from_lsn=one.end, to_lsn=two.begin, segments=two.begin // self.size - one.end // self.size)
-            for one, two in pairwise(behind)
-        ]
+        return [self._gap(one.end, two.begin) for one, two in pairwise(behind)]
+
+    def _gap(self, from_lsn: int, to_lsn: int) -> Gap:
+        try:
+            known = self.wal.acknowledged_gap(self.system, from_lsn, to_lsn)
+        except CorruptedBackup:  # in doubt nobody knows of it; `verify` names the record
+            known = None
+        segments = to_lsn // self.size - from_lsn // self.size
+        return Gap(from_lsn=from_lsn, to_lsn=to_lsn, segments=segments, known=known)
 
     def read(self, file: str) -> bytes:
         """A stored file, or what is there of a segment from its start on."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from backstay.core.bell import Bell
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Progress, Warned
 from backstay.errors import BackstayError, InsufficientSpace, SourceRefused, StorageUnavailable, WalConflict
@@ -18,6 +19,8 @@ from backstay.sources.postgres.wal_records import Commit, last_commit
 
 WAITING_SEGMENTS: Final = 3  # besides the one that is being filled
 LONGEST_PAUSE_S: Final = 30.0
+PROGRESS_EVERY_S: Final = 0.2
+FORGOTTEN_AT_ONCE: Final = 4  # parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ class Storing:
     """Stores pieces in their order, on a thread; what cannot be stored now is tried until it can.
 
     Order: a whole segment is durable before its parts are forgotten, so that a crash leaves both, and the next
-    receiver forgets them. `durable` moves when a piece is stored; only then may the server forget it.
+    receiver forgets them. `durable` moves when a piece is stored; only then may the server forget it. `bell` rings
+    when it has moved, or nothing more will be stored.
     """
 
     def __init__(
@@ -135,9 +139,12 @@ class Storing:
         self._parts = parts
         self._noticed = noticed
         self._waiting: deque[Piece] = deque()
+        self._superseded: deque[tuple[str, tuple[int, int]]] = deque()  # parts of segments that are whole
         self._changed = threading.Condition()
         self._is_closing = False
         self._failure: BaseException | None = None
+        self._told_at = self._clock.monotonic()
+        self.bell = Bell()
         self.durable = 0
         self.segments = 0
         self.bytes = 0
@@ -181,27 +188,52 @@ class Storing:
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(timeout=1)  # one that hangs in a store ends with the process
+        if not self._thread.is_alive():
+            self.bell.close()
 
     def _run(self) -> None:
         try:
-            while (piece := self._next()) is not None:
-                self._store_patiently(piece)
-                with self._changed:
-                    self._waiting.popleft()
-                    self.durable = piece.end
-                    self._changed.notify_all()
-                self._events(Progress(files=self.segments, bytes=self.bytes, current=piece.file))
-                self._noticed(piece)
+            while self._has_more():
+                if self._waiting:
+                    self._store_next()
+                self._forget_some(FORGOTTEN_AT_ONCE)
+            self._forget_some(len(self._superseded))
         except BaseException as error:  # noqa: BLE001 - handed to the receiving thread, which raises it
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+            self.bell.ring()
 
-    def _next(self) -> Piece | None:
+    def _has_more(self) -> bool:
+        """Wait for something to do; false at the end."""
         with self._changed:
-            while not self._waiting and not self._is_closing:
-                self._changed.wait()
-            return None if self._is_closing else self._waiting[0]
+            self._changed.wait_for(lambda: self._waiting or self._superseded or self._is_closing)
+            return not self._is_closing
+
+    def _store_next(self) -> None:
+        piece = self._waiting[0]  # it stays there until it is stored: then all is idle
+        self._store_patiently(piece)
+        with self._changed:
+            self._waiting.popleft()
+            self.durable = piece.end
+            self._changed.notify_all()
+        self.bell.ring()
+        self._tell_progress(piece)
+        self._noticed(piece)
+
+    def _forget_some(self, parts: int) -> None:
+        """Few at a time: commits may wait for what is stored next."""
+        for _ in range(min(parts, len(self._superseded))):
+            file, part = self._superseded.popleft()
+            if not forget_parts(self._repository, self._system, file, [part], self._events):
+                self._superseded = deque(other for other in self._superseded if other[0] != file)
+                return
+
+    def _tell_progress(self, piece: Piece) -> None:
+        now = self._clock.monotonic()
+        if now - self._told_at >= PROGRESS_EVERY_S:
+            self._told_at = now
+            self._events(Progress(files=self.segments, bytes=self.bytes, current=piece.file))
 
     def _store_patiently(self, piece: Piece) -> None:
         pause, told = 1.0, False
@@ -230,7 +262,7 @@ class Storing:
         else:
             wal.store(self._system, piece.file, piece.data)
             self.segments += 1
-            forget_parts(self._repository, self._system, piece.file, self._parts.pop(piece.file, []), self._events)
+            self._superseded.extend((piece.file, part) for part in self._parts.pop(piece.file, []))
         self.bytes += len(piece.data)
 
     def _tell(self, message: str) -> None:
@@ -239,12 +271,14 @@ class Storing:
 
 def forget_parts(
     repository: Repository, system: int, file: str, parts: list[tuple[int, int]], events: EventSink
-) -> None:
-    """Remove the parts of a segment that is whole; where the store does not let us, they stay and do no harm."""
+) -> bool:
+    """Remove parts of a segment that is whole; where the store does not let us (false), they stay and do no harm."""
     try:
         repository.wal.forget_parts(system, file, StoredFile(parts=parts))
     except StorageUnavailable as error:
         events(Warned(message=f"parts of {file} stay, though it is whole ({error})"))
+        return False
+    return True
 
 
 def forget_superseded(repository: Repository, system: int, events: EventSink) -> dict[str, list[tuple[int, int]]]:

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Warned
+from backstay.operations.wal_spooling import Spooling
 from backstay.operations.wal_storing import Assembler, Piece, Storing
 from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
 
@@ -15,13 +16,16 @@ Stopped: TypeAlias = Callable[[], bool]  # whether somebody asked to stop
 STATUS_S: Final = 10.0  # between reports, at most
 LOOK_S: Final = 0.2  # between looks at what else there is to do
 DRAIN_S: Final = 20.0  # how long one that is asked to stop waits for the store
+TAKEN_AT_ONCE: Final = 1 << 20  # bytes that are acknowledged together, about
 
 
 @dataclass(slots=True, kw_only=True)
 class Streaming:
     """Runs on the thread that receives; cuts parts and reports at least so often as is said, in seconds.
 
-    No position before `not_before` is reported: the slot begins there already.
+    Where commits wait for the reports (`is_synchronous`) and nothing is spooled, a part is cut whenever the store is
+    ready for one: all that came meanwhile is stored together. No position before `not_before` is reported: the slot
+    begins there already.
     """
 
     stream: WalStream
@@ -33,6 +37,8 @@ class Streaming:
     stopped: Stopped
     events: EventSink
     not_before: int
+    is_synchronous: bool = False
+    spooling: Spooling | None = None
     _cut_at: float = field(init=False)
     _reported_at: float = field(init=False)
     _reported: int = 0
@@ -51,27 +57,44 @@ class Streaming:
                 self.storing.check()
                 if not self.storing.has_room:
                     self.storing.wait(LOOK_S)
-                elif (ended := self._take_next()) is not None:
+                elif (ended := self._take()) is not None:
                     return ended
+                self._cut_if_due()
                 self._report_if_due()
         finally:
             self._offer(self.assembler.cut())
         self._finish()
         return None
 
-    def _take_next(self) -> Ended | None:
-        message = self.stream.next(LOOK_S)
-        if isinstance(message, Ended):
-            return message
-        if isinstance(message, Data):
-            for piece in self.assembler.add(message.lsn, message.data):
-                self._offer(piece)
-        elif isinstance(message, Asked):
-            self._is_asked = True
-            self._cut()  # a server that shuts down waits until all is durable
-        if self.clock.monotonic() - self._cut_at >= self.every and self.storing.is_idle:
-            self._cut()
+    def _take(self) -> Ended | None:
+        """Take what has come, so that it becomes durable together; wait a moment if nothing has."""
+        until, patience = self.assembler.position + TAKEN_AT_ONCE, LOOK_S
+        while self.assembler.position < until:
+            message = self.stream.next(patience, self.storing.bell)
+            if isinstance(message, Ended):
+                return message
+            if isinstance(message, Data):
+                self._add(message)
+            elif isinstance(message, Asked):
+                self._is_asked = True
+                self._cut()  # a server that shuts down waits until all is durable
+            else:
+                break
+            patience = 0.0
+        if self.spooling is not None:
+            self.spooling.commit()
         return None
+
+    def _add(self, message: Data) -> None:
+        if self.spooling is not None:
+            self.spooling.add(message.lsn, message.data)
+        for piece in self.assembler.add(message.lsn, message.data):
+            self._offer(piece)
+
+    def _cut_if_due(self) -> None:
+        is_eager = self.is_synchronous and self.spooling is None
+        if self.storing.is_idle and (is_eager or self.clock.monotonic() - self._cut_at >= self.every):
+            self._cut()
 
     def _cut(self) -> None:
         self._cut_at = self.clock.monotonic()
@@ -82,13 +105,20 @@ class Streaming:
             self.storing.offer(piece)
 
     def _report_if_due(self) -> None:
+        self.storing.bell.hush()
         is_late = self.clock.monotonic() - self._reported_at >= self.report_every
-        if self._is_asked or is_late or self.storing.durable > self._reported:
+        if self._is_asked or is_late or self._durable() > self._reported:
             self._report()
 
+    def _durable(self) -> int:
+        """Up to where the server may forget its WAL."""
+        return self.storing.durable if self.spooling is None else max(self.storing.durable, self.spooling.durable)
+
     def _report(self) -> None:
-        durable = self.storing.durable
-        self.stream.report(self.assembler.position, durable if durable >= self.not_before else 0)
+        durable = self._durable()
+        # With synchronous_commit = remote_write commits wait for what was written: memory would promise nothing.
+        written = durable if self.is_synchronous else self.assembler.position
+        self.stream.report(written, durable if durable >= self.not_before else 0)
         self._reported, self._reported_at, self._is_asked = durable, self.clock.monotonic(), False
 
     def _finish(self) -> None:

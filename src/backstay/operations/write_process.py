@@ -56,16 +56,15 @@ class Into(msgspec.Struct, array_like=True):
 
 
 class Part(msgspec.Struct, array_like=True):
-    """A chunk for a larger file, whose descriptor comes behind those of the directories, in the same order.
+    """Chunks for a larger file, whose descriptor comes behind those of the directories, in the same order.
 
-    `start` and `length` say where the chunk lies in the decoded blob, `spans` (offset in the file, start in the
-    chunk, length) where it goes.
+    They are (id, length), and lie behind each other from `start` of the decoded blob on; `spans` (offset in the file,
+    start in their joined bytes, length) say where these go.
     """
 
     path: bytes
-    chunk: bytes
+    chunks: Sequence[tuple[bytes, int]]
     start: int
-    length: int
     spans: list[tuple[int, int, int]]
 
 
@@ -120,13 +119,12 @@ class SmallFile(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A chunk for a larger file that is open; the rest as for `Part`."""
+    """Chunks for a larger file that is open; the rest as for `Part`."""
 
     fd: int
     path: bytes
-    chunk: bytes
+    chunks: Sequence[tuple[bytes, int]]
     start: int
-    length: int
     spans: list[tuple[int, int, int]]
 
 
@@ -231,26 +229,37 @@ class _Writing:
             directory = TargetDirectory(self._target, files.pop(0), into.path)  # closes its descriptor
             for node, (chunk, start, length, twin) in zip(into.nodes, into.chunks, strict=True):
                 data = self._twins.read(twin, length) if twin else blob[start : start + length]
-                failed += self._try(at, chunk, data, partial(directory.write_small, node.name, node=node))
+                write = partial(directory.write_small, node.name, node=node)
+                failed += self._try(at, [(chunk, length)], data, write)
                 at += 1
             directory.close()
         for file, part in zip(files, wanted.parts, strict=True):  # who called closes the files
-            data = blob[part.start : part.start + part.length]
-            failed += self._try(at, part.chunk, data, partial(_write_spans, file, part))
+            data = blob[part.start : part.start + sum(length for _, length in part.chunks)]
+            failed += self._try(at, part.chunks, data, partial(_write_spans, file, part))
             at += 1
         problems = [(problem.path, problem.message) for problem in self._target.problems]
         self._target.problems.clear()
         return msgspec.msgpack.encode(_cut(Written(failed, problems)))
 
-    def _try(self, at: int, chunk: bytes, data: Buffer | None, write: Callable[[Buffer], None]) -> list[Failed]:
-        """Write the bytes of a chunk if they are those that its id says; what failed."""
+    def _try(
+        self, at: int, chunks: Sequence[tuple[bytes, int]], data: Buffer | None, write: Callable[[Buffer], None]
+    ) -> list[Failed]:
+        """Write the joined bytes of chunks if they are those that the ids say; what failed."""
         try:
-            if data is None or self._ids.of(data) != chunk:
+            if data is None or not self._holds(memoryview(data), chunks):
                 return [Failed(at)]
             write(data)
         except BackstayError as error:
             return [Failed(at, type(error).__name__, error.title, error.cause, error.hint)]
         return []
+
+    def _holds(self, data: memoryview, chunks: Sequence[tuple[bytes, int]]) -> bool:
+        at = 0
+        for chunk, length in chunks:
+            if self._ids.of(data[at : at + length]) != chunk:
+                return False
+            at += length
+        return at == len(data)
 
     def _read(self, pack: int, blob: StoredBlob) -> Bytes | None:
         """A blob's bytes out of its pack, or fewer when that was cut short, which its tag then tells."""

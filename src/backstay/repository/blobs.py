@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -368,6 +368,20 @@ class BlobReader:
                 cause=f"pack {self._index.pack(place.pack).digest.hex()[:16]}",
             )
         return data
+
+    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place) -> Buffer:
+        """The joined bytes of chunks, given with their lengths, that follow each other in one blob; each is checked.
+
+        Where one is not as it should be, all come from any pack that still has them. Raises CorruptedBackup.
+        """
+        try:
+            blob, at = memoryview(self.blob(place)), place.offset
+            for chunk, length in chunks:
+                self.slice(blob, place._replace(offset=at, length=length), chunk)
+                at += length
+            return blob[place.offset : at]
+        except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
+            return b"".join(self.chunk(chunk) for chunk, _ in chunks)
 
     def blob(self, place: Place) -> Buffer:
         """The whole decoded blob at a place. Raises CorruptedBackup, ObjectNotFound."""

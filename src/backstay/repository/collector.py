@@ -41,7 +41,7 @@ from backstay.repository.marking import mark
 from backstay.repository.pack import TRAILER_BYTES, PackTable, StoredPack, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions
+from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions, store_time
 from backstay.repository.snapshots import Manifest
 from backstay.storage.locking import kept_by_locks
 from backstay.storage.retention import LockState
@@ -412,16 +412,8 @@ class Collector:
     def _is_dead(self, session: RunningSession) -> bool:
         if session.record is not None and is_dead_here(session.record, self.repository.process):
             return True
-        return self._store_time() - session.last_seen_ns > self.lease // timedelta(microseconds=1) * 1000
-
-    def _store_time(self) -> int:
-        """Now, by the clock that stamped the sessions: the store's own."""
-        name = f"probe/{self.repository.environment.random(16).hex()}"
-        self.backend.store(name, b"", overwrite=True)
-        try:
-            return self.backend.stat(name).modified_ns
-        finally:
-            self.backend.delete(name)
+        now = store_time(self.backend, self.repository.environment.random)
+        return now - session.last_seen_ns > self.lease // timedelta(microseconds=1) * 1000
 
     def judge(self, number: int) -> VerdictRecord:
         """Step 5: condemned packs that a snapshot outside of the marked ones needs are kept.
@@ -519,7 +511,7 @@ class Collector:
         sessions = running_sessions(self.backend, self.keyring)
         self.resolve(number, [session.id for session in sessions])
         probes = list(self.backend.list("probe/"))
-        now = self._store_time() if probes else 0
+        now = store_time(self.backend, self.repository.environment.random) if probes else 0
         for info in probes:
             if now - info.modified_ns > self.lease // timedelta(microseconds=1) * 1000:
                 self.backend.delete(info.name)

@@ -42,6 +42,7 @@ class RecordKind(IntEnum):
     HOLD = 15
     WAL = 16
     WAL_NAME = 17
+    WAL_GAP = 18
 
 
 class BlobKind(IntEnum):
@@ -131,6 +132,7 @@ def hold_name(ulid: str, number: int) -> str:
 
 SESSIONS: Final = "sessions/"  # writers at work
 LEASES: Final = "lease/"  # the one writer of a store that cannot decide between several
+READERS: Final = "readers/"  # restores at work that need WAL
 
 
 def session_name(ulid: str, beat: int = 0, *, place: str = SESSIONS) -> str:
@@ -165,3 +167,8 @@ def wal_name(system: int, file: str, part: tuple[int, int] | None = None) -> str
 def wal_binding_name(digest: bytes) -> str:
     """Which cluster has a name; the digest is a keyed one of the name."""
     return f"{WAL}names/{digest.hex()}"
+
+
+def wal_gap_name(system: int, first: int, end: int) -> str:
+    """What is known of WAL that is missing, from one position of a cluster to another."""
+    return f"{WAL}gaps/{system:016x}.{first:016x}-{end:016x}"

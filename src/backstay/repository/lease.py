@@ -51,7 +51,7 @@ class Lease:
             others = self._try()
         if others:
             raise RepositoryBusy(
-                f"{self._backend.url} is written to by another program", cause="; ".join(map(_told, others))
+                f"{self._backend.url} is written to by another program", cause="; ".join(map(str, others))
             )
 
     def _try(self) -> list[RunningSession]:
@@ -104,9 +104,3 @@ class Lease:
             for name in other.names:
                 self._backend.delete(name)
         return alive
-
-
-def _told(other: RunningSession) -> str:
-    if other.record is None:
-        return "one that cannot be named"
-    return f"process {other.record.pid} on {other.record.host.partition('/')[0]}"

@@ -292,6 +292,14 @@ class Repository:
         )
 
     def close(self) -> None:
+        self.release()
+        self.backend.close()
+
+    def release(self) -> None:
+        """Let others write, where there is one writer at a time, and let go of the index.
+
+        Both come back when they are needed; WAL needs neither.
+        """
         lease, self._lease, self._is_fit = self._lease, None, False
         if lease is not None:
             with contextlib.suppress(BackstayError):  # one that cannot be given up ends like that of a dead program
@@ -300,7 +308,6 @@ class Repository:
             self._index.close()
             self._index = None
         self._reader = None
-        self.backend.close()
 
     def __enter__(self) -> Self:
         return self

@@ -47,6 +47,11 @@ class RunningSession:
     names: tuple[str, ...]
     record: SessionRecord | None
 
+    def __str__(self) -> str:
+        if self.record is None:
+            return "a process that cannot be named"
+        return f"process {self.record.pid} on {self.record.host.partition('/')[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -95,6 +100,16 @@ def is_dead_here(record: SessionRecord, here: Process, start_of: Callable[[int],
     if record.boot != here.boot:
         return True  # this host was started anew since
     return record.namespace == here.namespace and start_of(record.pid) != record.process_start
+
+
+def store_time(backend: StorageBackend, random: Random) -> int:
+    """Now, in nanoseconds since 1970, by the clock that stamped the sessions: the store's own."""
+    name = f"probe/{random(16).hex()}"
+    backend.store(name, b"", overwrite=True)
+    try:
+        return backend.stat(name).modified_ns
+    finally:
+        backend.delete(name)
 
 
 class Session:

@@ -19,6 +19,7 @@ import msgspec
 from backstay.codec.cipher import expand
 from backstay.core.clock import Clock
 from backstay.errors import (
+    BadWalName,
     CorruptedBackup,
     IdentityMismatch,
     InvalidRequest,
@@ -26,7 +27,7 @@ from backstay.errors import (
     ObjectNotFound,
     WalConflict,
 )
-from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_name
+from backstay.repository.format import WAL, RecordKind, wal_binding_name, wal_gap_name, wal_name
 from backstay.repository.keyring import Keyring
 from backstay.repository.log_slices import SLICE_NAME, slice_of
 from backstay.storage.backend import StorageBackend
@@ -35,6 +36,7 @@ from backstay.storage.copies import retrieve_valid
 _POSTGRES: Final = re.compile(r"[0-9A-F]{24}(?:\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 _FILE: Final = re.compile(rf"{_POSTGRES.pattern}|{SLICE_NAME}")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
+_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
@@ -59,6 +61,20 @@ class BindingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     system: int
     bound_ns: int
+
+
+class GapRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody knows that WAL of a cluster is missing between two positions: who, why, and since when.
+
+    `known_ns` is in nanoseconds since 1970. It fills no gap: nothing is recovered across one.
+    """
+
+    system: int
+    from_lsn: int
+    to_lsn: int
+    known_ns: int
+    who: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -133,6 +149,10 @@ class WalStore:
                 stored.parts.append((int(match[3], 16), int(match[4], 16)))
         return dict(sorted(found.items()))
 
+    def newest_ns(self, system: int) -> int:
+        """When WAL of a cluster was stored last, by the clock of the store, in nanoseconds since 1970; 0 for never."""
+        return max((info.modified_ns for info in self._backend.list(f"{WAL}{system:016x}/")), default=0)
+
     def read(self, system: int, file: str, stored: StoredFile) -> bytes:
         """A whole file, or of a segment what its parts hold from its start on.
 
@@ -157,10 +177,8 @@ class WalStore:
 
     def remove(self, system: int, file: str, stored: StoredFile) -> None:
         """Forget a file that no snapshot needs."""
-        for part in stored.parts:
-            self._backend.delete(wal_name(system, file, part))
-        if stored.whole:
-            self._backend.delete(wal_name(system, file))
+        for name in object_names(system, file, stored):
+            self._backend.delete(name)
 
     # -- names of clusters
 
@@ -171,14 +189,14 @@ class WalStore:
         """
         record = BindingRecord(name, system, clock.now_ns())
         try:
-            self._backend.store(self._binding(name), self._keyring.seal(RecordKind.WAL_NAME, record))
+            self._backend.store(self.binding_name(name), self._keyring.seal(RecordKind.WAL_NAME, record))
         except ObjectExists:
-            require_cluster(name, self._bound(self._binding(name)).system, system)
+            require_cluster(name, self._bound(self.binding_name(name)).system, system)
 
     def bound(self, name: str) -> int | None:
         """The cluster that has a name, if one has. Raises CorruptedBackup."""
         try:
-            return self._bound(self._binding(name)).system
+            return self._bound(self.binding_name(name)).system
         except ObjectNotFound:
             return None
 
@@ -187,7 +205,8 @@ class WalStore:
         found = [info.name for info in self._backend.list(f"{WAL}names/") if _BINDING.fullmatch(info.name)]
         return dict(sorted((record.name, record.system) for record in map(self._bound, found)))
 
-    def _binding(self, name: str) -> str:
+    def binding_name(self, name: str) -> str:
+        """The object that says which cluster has a name."""
         return wal_binding_name(expand(self._keyring.root, b"backstay/v1/wal-name" + name.encode(), 16))
 
     def _bound(self, object_name: str) -> BindingRecord:
@@ -195,8 +214,33 @@ class WalStore:
 
     def _decode_binding(self, object_name: str, data: bytes) -> BindingRecord:
         record = self._keyring.open(data, RecordKind.WAL_NAME, BindingRecord)
-        if self._binding(record.name) != object_name:
+        if self.binding_name(record.name) != object_name:
             raise CorruptedBackup(f"{object_name} is about another name")
+        return record
+
+    # -- gaps that somebody knows of
+
+    def acknowledge_gap(self, record: GapRecord) -> bool:
+        """Record that a gap is known; false if it was. A crash leaves the record, or nothing."""
+        name = wal_gap_name(record.system, record.from_lsn, record.to_lsn)
+        try:
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL_GAP, record))
+        except ObjectExists:
+            return False
+        return True
+
+    def acknowledged_gap(self, system: int, from_lsn: int, to_lsn: int) -> GapRecord | None:
+        """Who knows of a gap, if anybody does. Raises CorruptedBackup."""
+        name = wal_gap_name(system, from_lsn, to_lsn)
+        try:
+            return retrieve_valid(self._backend, name, lambda data: self._decode_gap(name, data))
+        except ObjectNotFound:
+            return None
+
+    def _decode_gap(self, object_name: str, data: bytes) -> GapRecord:
+        record = self._keyring.open(data, RecordKind.WAL_GAP, GapRecord)
+        if wal_gap_name(record.system, record.from_lsn, record.to_lsn) != object_name:
+            raise CorruptedBackup(f"{object_name} is about another gap")
         return record
 
     # -- checking
@@ -205,6 +249,8 @@ class WalStore:
         """See that the object of a name is what was stored. Raises CorruptedBackup, UnsupportedFormat."""
         if _BINDING.fullmatch(name):
             self._decode_binding(name, data)
+        elif _GAP.fullmatch(name):
+            self._decode_gap(name, data)
         elif _NAME.fullmatch(name):
             self.decode(name, data)
         else:
@@ -213,7 +259,7 @@ class WalStore:
     @staticmethod
     def is_name(name: str) -> bool:
         """Whether WAL, or what belongs to it, can be stored under a name."""
-        return bool(_NAME.fullmatch(name) or _BINDING.fullmatch(name))
+        return any(pattern.fullmatch(name) for pattern in (_NAME, _BINDING, _GAP))
 
     def check_stored(self, name: str) -> None:
         """Read an object and check it; a part may have gone since it was listed, when its segment became whole.
@@ -248,15 +294,25 @@ class WalStore:
         return [match for info in self._backend.list(prefix) if (match := _NAME.fullmatch(info.name))]
 
 
+def object_names(system: int, file: str, stored: StoredFile) -> list[str]:
+    """The objects that a file lies in, its parts first."""
+    parts = [wal_name(system, file, part) for part in stored.parts]
+    return [*parts, wal_name(system, file)] if stored.whole else parts
+
+
 def check_file(file: str) -> str:
-    """A name that PostgreSQL gives to files of its log. Raises InvalidRequest."""
+    """A name that PostgreSQL gives to files of its log. Raises BadWalName."""
     if not _POSTGRES.fullmatch(file):
-        raise InvalidRequest(
-            f"{file!r} is no WAL file",
-            cause="names are 24 hexadecimal digits, or end in .history or .backup",
-            hint="use %f in archive_command",
+        raise BadWalName(
+            f"{file!r} is no WAL file", cause="names are 24 hexadecimal digits, or end in .history or .backup"
         )
     return file
+
+
+def owner_of(name: str) -> tuple[int, str] | None:
+    """The cluster and the file that an object belongs to; None for what is no part of the WAL itself."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1], 16), match[2]) if match is not None else None
 
 
 def _checked(file: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 # Only meaningful in the store that they were made in: announcements, the right to write there, probes, ledgers.
-TRANSIENT: Final = ("sessions/", "lease/", "probe/", "quota/", "mirror/")
+TRANSIENT: Final = ("sessions/", "lease/", "readers/", "probe/", "quota/", "mirror/")
 _ORDER: Final = ("keys/", "repo.json", "holds/", "drops/", "gc/", "packs/", "meta/", "index/")
 _LAST: Final = "snapshots/"
 

@@ -6,11 +6,13 @@ PostgreSQL documentation, "Streaming Replication Protocol" and libpq, "Functions
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from backstay.core.bell import Bell
 from backstay.errors import (
     BackstayError,
     InvalidRequest,
@@ -20,12 +22,19 @@ from backstay.errors import (
     SourceUnreachable,
     WalLevelTooLow,
 )
+from backstay.sources.postgres.access import remedy
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 CONNECT_TIMEOUT_S: Final = 20
-_DENIED: Final = ("no pg_hba.conf entry for replication", "permission denied to start wal sender", "replication role")
+NOTICES: Final = 20
+_DENIED: Final = (
+    "no pg_hba.conf entry for replication",
+    "pg_hba.conf rejects replication",
+    "permission denied to start wal sender",
+    "replication role",
+)
 _TOO_LOW: Final = ("wal_level", "max_wal_senders", "max_replication_slots", "all replication slots are in use")
 _SHUTDOWN: Final = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
 _NOT_NOW: Final = ("system is starting up", "system is shutting down", "recovery mode", "not yet accepting", "too many")
@@ -55,11 +64,13 @@ class Connection:
         if replication:
             settings["replication"] = "true"
         self.place = _place(given)
+        self.notices: deque[str] = deque(maxlen=NOTICES)  # what the server said beside its answers, the last of it
         self._connection: PGconn = pq.PGconn.connect(conninfo.make_conninfo("", **settings).encode())
+        self._connection.notice_handler = self._noted
         if self._connection.status != pq.ConnStatus.OK:
-            message = self._message()
+            message, user = self._message(), self._user()
             self._connection.finish()
-            raise _failure(f"cannot connect to {self.place}", message, "")
+            raise _failure(f"cannot connect to {self.place}", message, "", user)
 
     # -- commands
 
@@ -78,6 +89,11 @@ class Connection:
     def version(self) -> int:
         """The major version of the server."""
         return self._connection.server_version // 10_000
+
+    @property
+    def process(self) -> int:
+        """The process id of the session on the server, as its views show it."""
+        return self._connection.backend_pid
 
     def parameter(self, name: str) -> str:
         """A setting that the server reports by itself, such as `server_version`."""
@@ -119,10 +135,14 @@ class Connection:
             return None
         return bytes(data) if length > 0 else b""
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for something to come, and take it in; false if nothing came. Raises SourceUnreachable."""
-        ready, _, _ = select.select([self._connection.socket], [], [], seconds)
-        if not ready:
+    def wait(self, seconds: float, bell: Bell | None = None) -> bool:
+        """Wait for something to come, and take it in; false if nothing came, or the bell rang.
+
+        Raises SourceUnreachable.
+        """
+        socket = self._connection.socket
+        ready, _, _ = select.select([socket] if bell is None else [socket, bell.fileno()], [], [], seconds)
+        if socket not in ready:
             return False
         with self._talking():
             self._connection.consume_input()
@@ -200,7 +220,7 @@ class Connection:
         if detail:
             message += f" ({detail.decode(errors='replace')})"
         what = sql.split("(")[0].strip()[:60] or "a command"
-        raise _failure(f"{self.place} does not do {what}", message, state)
+        raise _failure(f"{self.place} does not do {what}", message, state, self._user())
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
@@ -211,6 +231,14 @@ class Connection:
             yield
         except errors.Error as error:
             raise _lost(f"the connection to {self.place} is lost", error) from error
+
+    def _noted(self, notice: PGresult) -> None:
+        primary = notice.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)
+        if primary:
+            self.notices.append(primary.decode(errors="replace"))
+
+    def _user(self) -> str:
+        return self._connection.user.decode(errors="replace")
 
     def _message(self) -> str:
         return self._connection.get_error_message().strip()
@@ -238,11 +266,12 @@ def _unreadable(error: Exception) -> InvalidRequest:
     )
 
 
-def _failure(title: str, message: str, state: str) -> BackstayError:
+def _failure(title: str, message: str, state: str, user: str) -> BackstayError:
     text = " ".join(message.split())
     low = text.lower()
+    hint = remedy(text, user)
     if any(sign in low for sign in _DENIED):
-        return ReplicationDenied(title, cause=text)
+        return ReplicationDenied(title, cause=text, hint=hint)
     if any(sign in low for sign in _TOO_LOW):
         return WalLevelTooLow(title, cause=text)
     if state in _SHUTDOWN or (not state and any(sign in low for sign in _NOT_NOW)):
@@ -253,8 +282,8 @@ def _failure(title: str, message: str, state: str) -> BackstayError:
         return SourceRefused(title, cause=text, hint="check the name of the database, or create it first")
     if "no password supplied" in low or "password authentication failed" in low:
         return SourceRefused(title, cause=text, hint="give the password by PGPASSWORD, PGPASSFILE or ~/.pgpass")
-    if state or "fatal:" in low:
-        return SourceRefused(title, cause=text, state=state)
+    if hint or state or "fatal:" in low:
+        return SourceRefused(title, cause=text, hint=hint, state=state)
     return SourceUnreachable(title, cause=text)
 
 

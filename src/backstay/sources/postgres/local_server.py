@@ -1,14 +1,13 @@
 """A server over a data directory of this machine: started, watched until it has recovered, stopped.
 
-It runs as the owner of the directory if this program is root. Whether it has recovered is read from its control file
-(pg_control.h), so that no role and no address is needed.
+It runs as the owner of the directory if this program is root. Whether it has recovered is read from its control file,
+so that no role and no address is needed.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Any, Final
 
 from backstay.core.clock import Clock
 from backstay.errors import RecoveryFailed
+from backstay.sources.postgres.control_file import read_control
 
 _POLL_S: Final = 0.1
 _STOP_S: Final = 60
 _LOG_LINES: Final = 6
 _SEVERE: Final = ("FATAL:", "PANIC:")
-_STATE: Final = struct.Struct("=QIII")  # system identifier, versions of the file and the catalog, state
-_IN_PRODUCTION: Final = 6
-_CONTROL: Final = "global/pg_control"
 _PRINTED: Final = "backstay-printed"
 _PID: Final = "postmaster.pid"
 
@@ -113,9 +110,8 @@ class LocalServer:
             os.chown(place, self._user["user"], self._user["group"])
 
     def _is_promoted(self) -> bool:
-        with (self.data / _CONTROL).open("rb") as control:
-            head = control.read(_STATE.size)
-        return len(head) == _STATE.size and _STATE.unpack(head)[3] == _IN_PRODUCTION
+        control = read_control(self.data)
+        return control is not None and control.is_in_production
 
     def _failed(self, title: str) -> RecoveryFailed:
         log = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from backstay.core.bell import Bell
 from backstay.core.clock import Clock
 from backstay.errors import SourceRefused, VersionUnsupported
 from backstay.sources.postgres.connection import Connection
@@ -52,6 +53,12 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     return None
 
 
+def slot_limit(connection: Connection) -> int | None:
+    """Bytes of WAL that a slot may keep, over a plain connection; None for no limit."""
+    mebibytes = int(connection.value("SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'"))
+    return None if mebibytes < 0 else mebibytes << 20
+
+
 def require_version(connection: Connection) -> None:
     """Raise VersionUnsupported for a server that does not tell how its slots are."""
     if connection.version < OLDEST:
@@ -66,6 +73,12 @@ def sender_timeout(connection: Connection) -> float:
     """Seconds of silence after which the server gives a receiver up, over a plain connection; infinite for never."""
     milliseconds = int(connection.value("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'"))
     return milliseconds / 1000 or math.inf
+
+
+def commits_wait_for(connection: Connection, process: int) -> bool:
+    """Whether synchronous_standby_names names a session that streams, over a plain connection of the same role."""
+    rows = connection.query("SELECT pid, sync_priority FROM pg_stat_replication")
+    return any(pid == str(process) and int(priority or 0) > 0 for pid, priority in rows)
 
 
 def segment_size(connection: Connection) -> int:
@@ -100,9 +113,10 @@ Message: TypeAlias = Data | Asked | Ended | None
 class WalStream:
     """A session of the replication protocol. Its methods raise SourceUnreachable, SourceRefused and their kin."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._connection, self._clock = Connection(url, replication=True), clock
-        self.place = self._connection.place
+    def __init__(self, url: str, clock: Clock, *, application: str = "backstay") -> None:
+        """Connect, under an application name unless `url` gives one, which is what names a synchronous standby."""
+        self._connection, self._clock = Connection(url, replication=True, application=application), clock
+        self.place, self.process = self._connection.place, self._connection.process
         system, timeline, position, _ = self._connection.query("IDENTIFY_SYSTEM")[0]
         self.system, self.timeline, self.position = int(system or 0), int(timeline or 0), parse_lsn(position or "")
 
@@ -122,10 +136,10 @@ class WalStream:
         """Begin to stream a timeline from a position on."""
         self._connection.begin_copy(f'START_REPLICATION SLOT "{slot}" PHYSICAL {format_lsn(lsn)} TIMELINE {timeline}')
 
-    def next(self, seconds: float) -> Message:
-        """What comes next; None if nothing does for so long."""
+    def next(self, seconds: float, bell: Bell | None = None) -> Message:
+        """What comes next; None if nothing does for so long, or until the bell rings."""
         message = self._connection.message()
-        if message == b"" and self._connection.wait(seconds):
+        if message == b"" and self._connection.wait(seconds, bell):
             message = self._connection.message()
         if message is None:
             return self._ended()

@@ -1,0 +1,53 @@
+"""Configuration files that a server kept outside of its data directory, as Debian does, put into a restored one.
+
+What they say of places is overruled at the end of postgresql.conf: it named the data directory of the server that was
+backed up, and a copy must never run there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backstay.errors import InvalidRequest, NotFound
+from backstay.sources.postgres.owned_files import OwnedFiles
+from backstay.sources.postgres.recovery import place_settings
+
+MAIN: Final = "postgresql.conf"
+_OTHERS: Final = ("pg_hba.conf", "pg_ident.conf")
+_MORE: Final = "conf.d"  # what Debian's postgresql.conf includes
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The bytes of configuration files by their paths below a data directory."""
+
+    files: dict[str, bytes]
+
+    @classmethod
+    def read(cls, source: Path) -> Configuration:
+        """Those in a directory such as /etc/postgresql/18/main. Raises NotFound, InvalidRequest."""
+        names = [MAIN, *(name for name in _OTHERS if (source / name).exists())]
+        names += sorted(f"{_MORE}/{path.name}" for path in (source / _MORE).glob("*.conf"))
+        try:
+            return cls({name: (source / name).read_bytes() for name in names})
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"there is no {MAIN} in {source}",
+                cause=f"{error.filename} does not exist",
+                hint="name the directory that holds it, such as /etc/postgresql/18/main",
+            ) from error
+        except OSError as error:
+            raise InvalidRequest(
+                f"the configuration in {source} cannot be read", cause=f"{error.filename}: {error.strerror}"
+            ) from error
+
+    def write(self, owned: OwnedFiles) -> None:
+        """Put them into a data directory that has none of its own. Raises OSError."""
+        for name, data in self.files.items():
+            place = owned.data / name
+            if not place.parent.exists():
+                owned.make(place.parent)
+            places = place_settings(owned.data, self.files) if name == MAIN else ""
+            owned.write(place, data + places.encode())

@@ -1,0 +1,206 @@
+"""WAL that is durable on this machine, and not in the repository yet.
+
+A journal holds what came of one segment, from its start on: frames, each a length and a sealed record as the repository
+has them, so that nothing lies open on the disk. A receiver that begins anew begins another journal. What a crash tore
+off at the end of a journal was never acknowledged.
+
+Journals are written over blocks that the file has already, those of an earlier journal or zeros: to make bytes durable
+then is one write of the disk, while a file that grows needs its length recorded too. What lies behind the end of a
+journal is thus of another segment, and no part of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
+from backstay.repository.format import RecordKind
+from backstay.repository.keyring import Keyring
+from backstay.repository.wal import WalRecord
+
+_LENGTH: Final = struct.Struct(">I")
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """The beginning of a segment, as a journal has it."""
+
+    system: int
+    file: str
+    data: bytes
+
+
+class WalSpool:
+    """The journals of one receiver in a directory; one process has it at a time. Any thread may call `forget`."""
+
+    def __init__(self, directory: Path, keyring: Keyring) -> None:
+        """Make the directory if there is none. Raises SlotInUse when another process has it, StorageUnavailable."""
+        self._directory, self._keyring = directory, keyring
+        self._lock = threading.Lock()
+        self._open: int | None = None
+        self._segment = ""
+        self._taken: WalRecord | None = None  # where the next frame begins
+        self._data = bytearray()
+        self._room = 0
+        with self._told():
+            _make(directory)
+            self._place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._place)
+            raise SlotInUse(f"another receiver uses {directory}", cause="it has locked the directory") from error
+
+    # -- what a receiver before this one left
+
+    def left(self) -> list[Path]:
+        """The journals that are there, oldest first."""
+        with self._told():
+            return sorted(self._directory.glob("*.journal"))
+
+    def read(self, journal: Path) -> Spooled | None:
+        """What a journal holds, up to where a crash tore it off; None for nothing. Raises StorageUnavailable."""
+        with self._told():
+            data = journal.read_bytes()
+        system, file, joined = 0, "", bytearray()
+        for record in self._records(data):
+            if record.start != len(joined) or (joined and (record.system, record.file) != (system, file)):
+                break
+            system, file = record.system, record.file
+            joined += record.data
+        return Spooled(system, file, bytes(joined)) if joined else None
+
+    def _records(self, data: bytes) -> Iterator[WalRecord]:
+        at = 0
+        while at + _LENGTH.size < len(data):
+            begin = at + _LENGTH.size
+            at = begin + _LENGTH.unpack_from(data, begin - _LENGTH.size)[0]
+            try:
+                yield self._keyring.open(data[begin:at], RecordKind.WAL, WalRecord)
+            except CorruptedBackup:
+                return
+
+    # -- what this one receives
+
+    def restart(self, room: int = 0) -> None:
+        """Begin other journals, with room for so many bytes: what follows is the start of a segment again."""
+        self._taken, self._data, self._room = None, bytearray(), room
+        self._close()
+
+    def append(self, system: int, file: str, start: int, data: bytes) -> None:
+        """Take bytes of a segment, each behind those before. They are durable after `sync`."""
+        if file != self._segment:
+            self.sync()
+            self._begin(file)
+        if self._taken is None:
+            self._taken = WalRecord(system, file, start, False, b"")
+        self._data += data
+
+    def sync(self) -> None:
+        """Make durable what was taken, as one frame.
+
+        A crash in it leaves a frame that nobody was told of, and that may be torn. Raises InsufficientSpace,
+        StorageUnavailable; then `restart` is all that helps.
+        """
+        if self._taken is None or self._open is None:
+            return
+        sealed = self._keyring.seal(RecordKind.WAL, msgspec.structs.replace(self._taken, data=bytes(self._data)))
+        self._taken, self._data = None, bytearray()
+        rest = memoryview(_LENGTH.pack(len(sealed)) + sealed)
+        with self._told():
+            while rest:
+                rest = rest[os.write(self._open, rest) :]
+            os.fdatasync(self._open)
+
+    def _begin(self, file: str) -> None:
+        """Create a journal; its name is durable before anything in it is acknowledged."""
+        self._close()
+        with self._told(), self._lock:
+            numbers = [int(path.suffixes[0][1:]) for path in self._journals(file)]
+            path = self._directory / f"{file}.{max(numbers, default=0) + 1:06d}.journal"
+            used = next(self._directory.glob("*.free"), None)
+            if used is not None:
+                used.rename(path)
+            self._open = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if used is None:
+                os.write(self._open, bytes(self._room))
+                os.fsync(self._open)
+                os.lseek(self._open, 0, os.SEEK_SET)
+            os.fsync(self._place)
+        self._segment = file
+
+    def _journals(self, file: str) -> list[Path]:
+        return list(self._directory.glob(f"{file}.*.journal"))
+
+    def _close(self) -> None:
+        if self._open is not None:
+            os.close(self._open)
+        self._open, self._segment = None, ""
+
+    def forget(self, file: str) -> None:
+        """The repository has a segment: its journals are free to be written over, or go."""
+        with self._told(), self._lock:
+            for path in self._journals(file):
+                if file == self._segment or any(self._directory.glob("*.free")):
+                    path.unlink(missing_ok=True)
+                else:
+                    path.rename(path.with_suffix(".free"))
+
+    def clear(self) -> None:
+        """The repository has all: nothing stays."""
+        self.restart()
+        with self._told():
+            for path in self._directory.iterdir():
+                path.unlink(missing_ok=True)
+
+    # -- the end
+
+    def close(self) -> None:
+        self._close()
+        os.close(self._place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            kind = InsufficientSpace if error.errno in _FULL else StorageUnavailable
+            raise kind(
+                f"the spool {self._directory} cannot be used",
+                cause=error.strerror or str(error),
+                hint="make room there and see that it may be written, or name another place with --spool",
+            ) from error
+
+
+def _make(directory: Path) -> None:
+    """Make a directory, and those above it, durably: what a crash takes with a directory was acknowledged."""
+    if directory.is_dir():
+        return
+    _make(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)

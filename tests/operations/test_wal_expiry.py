@@ -1,0 +1,178 @@
+"""`prune` removes WAL with the base backups that needed it, and never what may still be needed."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import HoldViolation, InvalidRequest, NotFound
+from backstay.operations.holds import set_hold
+from backstay.operations.pg_expire import expire_wal, plan_abandonment, plan_expiry
+from backstay.operations.prune import PrunePlan, execute_prune, plan_prune
+from backstay.operations.retention import RetentionRules
+from backstay.repository.readers import announced, running_readers
+from backstay.repository.repository import Environment, Repository
+from backstay.repository.sessions import LEASE, Process
+from backstay.storage.memory import MemoryStorage
+from backstay.testing import FakeClock, Fault, FaultyBackend
+from backstay.trust.secrets import Secret
+from tests.operations.bases import NAME, make_base, store_wal, wal_file
+from tests.operations.copies import make_source
+from tests.postgres.made_wal import DAY, SYSTEM
+
+LAST = RetentionRules(keep_last=1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(DAY)
+
+
+@pytest.fixture
+def store(clock: FakeClock) -> MemoryStorage:
+    return MemoryStorage(clock=clock)
+
+
+@pytest.fixture
+def repository(store: MemoryStorage, clock: FakeClock, tmp_path: Path) -> Repository:
+    environment = Environment(clock=clock, threads=2)
+    return Repository.create(store, Secret.new_keyfile(), environment=environment)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "source", files=3)
+
+
+def plan(repository: Repository, rules: RetentionRules = LAST, window: timedelta | None = None) -> PrunePlan:
+    return plan_prune(repository, rules, now=repository.clock.now(), zone=UTC, wal_window=window)
+
+
+def stored(repository: Repository) -> list[str]:
+    return list(repository.wal.files(SYSTEM))
+
+
+def days(repository: Repository, source: Path, clock: FakeClock, *numbers: int) -> list[str]:
+    """Base backups a day apart, with all WAL up to the last one and one segment more."""
+    store_wal(repository, range(1, max(numbers) + 2))
+    made = []
+    for number in numbers:
+        clock.advance(86_400)
+        made.append(make_base(repository, source, number, stop_time=clock.now()))
+    return made
+
+
+def test_wal_goes_with_the_base_backups_that_needed_it(repository: Repository, source: Path, clock: FakeClock) -> None:
+    first, second = days(repository, source, clock, 3, 6)
+    found = plan(repository)
+    assert [decision.candidate.id for decision in found.dropped] == [first]
+    (wal,) = found.wal
+    assert (wal.names, wal.since, wal.kept) == ((NAME,), second, 2)
+    assert wal.expired == tuple(map(wal_file, range(1, 6)))
+    assert stored(repository) == [wal_file(number) for number in range(1, 8)]  # a plan changes nothing
+    execute_prune(repository, found)
+    assert stored(repository) == [wal_file(6), wal_file(7)]
+    assert plan(repository).wal[0].expired == ()
+
+
+def test_a_hold_covers_the_wal_of_its_base_backup(repository: Repository, source: Path, clock: FakeClock) -> None:
+    held, _, _ = days(repository, source, clock, 2, 5, 8)
+    set_hold(repository, repository.snapshots.get(held), "lawsuit")
+    execute_prune(repository, plan(repository))
+    assert stored(repository) == [wal_file(number) for number in range(2, 10)]
+    clock.advance(7200)
+    execute_prune(repository, plan(repository, window=timedelta(hours=1)))
+    assert stored(repository) == [wal_file(2), wal_file(8), wal_file(9)]
+
+
+def test_a_hold_that_comes_after_the_plan_stops_it_before_its_wal_goes(
+    repository: Repository, source: Path, clock: FakeClock
+) -> None:
+    first, _ = days(repository, source, clock, 3, 6)
+    found = plan(repository)
+    set_hold(repository, repository.snapshots.get(first), "lawsuit")
+    with pytest.raises(HoldViolation):
+        execute_prune(repository, found)
+    assert wal_file(3) in stored(repository)
+
+
+def test_the_newest_base_backup_of_each_name_stays(repository: Repository, source: Path, clock: FakeClock) -> None:
+    days(repository, source, clock, 2)
+    other = make_base(repository, source, 2, name="nightly", stop_time=clock.now())
+    newest = days(repository, source, clock, 5)[0]
+    found = plan(repository)
+    kept = {decision.candidate.id: decision.reasons for decision in found.kept}
+    assert kept.keys() == {other, newest}
+    assert kept[other] == ("newest base backup of nightly",)
+    assert found.wal[0].since == other
+
+
+def test_wal_without_a_base_backup_waits_until_it_is_given_up(
+    repository: Repository, source: Path, clock: FakeClock
+) -> None:
+    (only,) = days(repository, source, clock, 3)
+    with pytest.raises(InvalidRequest, match="in use"):
+        plan_abandonment(repository, NAME)
+    repository.snapshots.drop(only, "by hand", repository.clock)
+    (wal,) = plan(repository).wal
+    assert (wal.names, wal.since, wal.expired, wal.kept) == ((NAME,), None, (), 4)
+    with pytest.raises(NotFound):
+        plan_expiry(repository, NAME)
+    with pytest.raises(NotFound):
+        plan_abandonment(repository, "nobody")
+    assert expire_wal(repository, plan_abandonment(repository, NAME)).removed == 4
+    assert stored(repository) == []
+
+
+def test_a_timeline_newer_than_all_base_backups_waits_for_its_own(
+    repository: Repository, source: Path, clock: FakeClock
+) -> None:
+    """After a recovery to a point before the last base backup, its WAL lies before that of the base backup."""
+    days(repository, source, clock, 9)
+    repository.wal.store(SYSTEM, "00000002.history", b"1\t0/400000\tbefore\n")
+    store_wal(repository, [4, 5], timeline=2)
+    assert expire_wal(repository, plan_expiry(repository, NAME)).removed == 8
+    assert wal_file(4, 2) in stored(repository)
+    make_base(repository, source, 5, timeline=2, stop_time=clock.now())
+    assert wal_file(4, 2) in plan_expiry(repository, NAME).expired
+
+
+def test_nothing_is_removed_under_a_restore(repository: Repository, source: Path, clock: FakeClock) -> None:
+    days(repository, source, clock, 3, 6)
+    with announced(repository, warn=pytest.fail):
+        result = execute_prune(repository, plan(repository))
+        assert result.wal[0].removed == 0
+        assert "process" in result.wal[0].waiting_for[0]
+        assert wal_file(1) in stored(repository)
+    assert execute_prune(repository, plan(repository)).wal[0].removed == 5
+
+
+def test_a_restore_that_died_is_waited_for_no_longer_than_the_lease(
+    repository: Repository, store: MemoryStorage, clock: FakeClock
+) -> None:
+    elsewhere = Environment(clock=clock, process=Process("other/id", "boot", "", 7, "1"))
+    other = Repository(
+        store,
+        repository.header,
+        repository.keyring,
+        cache=None,
+        environment=elsewhere,
+        compressor=repository.compressor,
+    )
+    killed = announced(other, warn=pytest.fail)  # kept, or it would end like any other
+    killed.__enter__()
+    assert [str(reader) for reader in running_readers(repository)] == ["process 7 on other"]
+    clock.advance(LEASE.total_seconds() + 1)
+    assert running_readers(repository) == []
+    assert not list(store.list("readers/"))
+
+
+def test_a_restore_that_may_not_write_is_told_and_goes_on(repository: Repository, store: MemoryStorage) -> None:
+    broken = FaultyBackend(store)
+    broken.script(Fault(kind="error_before", operation="store", prefix="readers/"))
+    told: list[str] = []
+    with announced(repository.in_store(broken), warn=told.append):
+        assert len(told) == 1
+        assert "nobody is kept from removing WAL" in told[0]

@@ -1,0 +1,133 @@
+"""Lost slots and gaps: told, and followed by a base backup, whoever was killed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from backstay.core.events import EventSink
+from backstay.errors import SourceUnreachable
+from backstay.operations import gap_base
+from backstay.operations.pg_backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
+from backstay.operations.pg_receive import slot_name
+from backstay.repository.repository import Repository
+from tests.postgres.conftest import StartServer
+from tests.postgres.receivers import Archive, ThreadedReceiver, until, until_stored
+from tests.postgres.recovering import back_up
+from tests.postgres.servers import Server
+
+STATUS = f"select wal_status from pg_replication_slots where slot_name = '{slot_name('main')}'"
+
+
+@pytest.fixture
+def start_small(start_server: StartServer) -> Callable[[int], Server]:
+    """A server whose slots keep little, of a version."""
+
+    def start(version: int) -> Server:
+        settings: dict[str, Any] = {
+            "max_slot_wal_keep_size": "2MB",
+            "min_wal_size": "2MB",
+            "max_wal_size": "4MB",
+            "wal_keep_size": 0,
+        }
+        if version >= 17:
+            settings["summarize_wal"] = "off"  # summaries keep WAL until it was read for them
+        return start_server(version=version, segment_mib=1, **settings)
+
+    return start
+
+
+def receive_and_lose(archive: Archive, server: Server) -> None:
+    """A base backup and some WAL behind it, and then more than the slot of the stopped receiver may keep."""
+    with ThreadedReceiver(archive, server):
+        server.sql("create table t(i int)")
+        with archive.open() as repository:
+            back_up(repository, server)
+        until_stored(archive, server)
+    for _ in range(40):
+        server.sql("select pg_logical_emit_message(true, 'x', repeat('x', 500000)); select pg_switch_wal()")
+        server.sql("checkpoint")
+        if server.sql(STATUS) == "lost":
+            return
+    pytest.fail("the server did not give up the slot")
+
+
+def problems(archive: Archive, *url: str, status: int) -> list[str]:
+    found: list[str] = archive.json("pg", "status", "--name", "main", *url, status=status)["problems"]
+    return found
+
+
+def is_mended(archive: Archive) -> bool:
+    """Whether a window has begun behind the gap."""
+    found = archive.json("pg", "windows", "--name", "main")
+    return len(found) == 2 and bool(found[0]["gaps"]) and not found[1]["gaps"] and bool(found[1]["end_time"])
+
+
+@pytest.mark.parametrize("version", [16, 18])
+def test_a_lost_slot_leads_to_a_base_backup(
+    start_small: Callable[[int], Server], archive: Archive, version: int
+) -> None:
+    server = start_small(version)
+    receive_and_lose(archive, server)
+    assert "the server gave up WAL that its slot should have kept" in problems(archive, server.url, status=1)
+    with ThreadedReceiver(archive, server) as receiver:
+        until(lambda: is_mended(archive), "a base backup behind the gap")
+        server.sql("insert into t values (1)")
+        until_stored(archive, server)
+        assert problems(archive, server.url, status=0) == []
+    lost, gap, begun, made = receiver.warnings
+    assert (lost[:8], gap[:6]) == ("SlotLost", "WalGap")
+    assert "a base backup is made now" in gap
+    assert "is being made" in begun
+    assert "can be recovered" in made
+    with ThreadedReceiver(archive, server) as receiver:  # nothing is made twice
+        until_stored(archive, server)
+    assert receiver.warnings == []
+
+
+def test_a_receiver_that_was_killed_before_its_base_backup_leaves_it_to_the_next(
+    start_small: Callable[[int], Server], archive: Archive
+) -> None:
+    server = start_small(18)
+    receive_and_lose(archive, server)
+    receiver = archive.receiver(server, "--no-base-backup", "--every", "1s")
+    until(lambda: "WalGap" in archive.log(), "the gap is told")
+    server.sql("insert into t values (1)")
+    until_stored(archive, server)
+    receiver.kill()
+    receiver.wait(10)
+    (problem, *_) = problems(archive, status=1)
+    assert "no base backup lies behind the gap" in problem
+    receiver = archive.receiver(server, "--every", "1s")
+    until(lambda: "is being made" in archive.log(), "it makes one")
+    receiver.kill()
+    receiver.wait(10)
+    with ThreadedReceiver(archive, server):
+        until(lambda: is_mended(archive), "a base backup behind the gap")
+    assert problems(archive, status=0) == []
+
+
+def test_a_base_backup_that_fails_is_tried_again_while_wal_comes_in(
+    start_small: Callable[[int], Server], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[ClusterBackupOptions] = []
+
+    def failing_twice(
+        repository: Repository, url: str, options: ClusterBackupOptions, *, events: EventSink
+    ) -> ClusterBackupResult:
+        tried.append(options)
+        if len(tried) <= 2:
+            raise SourceUnreachable("the server is away", cause="a test")
+        return back_up_cluster(repository, url, options, events=events)
+
+    monkeypatch.setattr(gap_base, "back_up_cluster", failing_twice)
+    monkeypatch.setattr(gap_base, "FIRST_PAUSE_S", 0.1)
+    server = start_small(18)
+    receive_and_lose(archive, server)
+    with ThreadedReceiver(archive, server) as receiver:
+        until(lambda: is_mended(archive), "a base backup behind the gap")
+        until_stored(archive, server)
+    assert len(tried) == 3
+    assert sum("tried again" in word for word in receiver.warnings) == 1

@@ -1,0 +1,95 @@
+"""WAL that was acknowledged from a spool comes into the repository, whatever interrupts that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.core.events import ignore
+from backstay.errors import StorageUnavailable
+from backstay.operations.wal_spooling import Spooling, replay
+from backstay.operations.wal_storing import Piece
+from backstay.repository.repository import Repository
+from backstay.repository.wal import WalStore
+from backstay.repository.wal_spool import WalSpool
+from backstay.sources.postgres.lsn import segment_name
+from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment
+
+STREAM = segment(3, [commit(1, at(1))]) + segment(4, [commit(2, at(2))]) + segment(5, [commit(3, at(3))])[:20_000]
+FILES = [segment_name(1, number * SIZE, SIZE) for number in (3, 4, 5)]
+
+
+@pytest.fixture
+def spool(tmp_path: Path, repository: Repository) -> Iterator[WalSpool]:
+    with WalSpool(tmp_path / "a" / "spool", repository.keyring) as spool:
+        yield spool
+
+
+@pytest.fixture
+def spooling(spool: WalSpool) -> Spooling:
+    """After two segments and a part of a third have come, in pieces that fit nothing."""
+    spooling = Spooling(spool, SYSTEM, ignore)
+    spooling.restart_at(1, 3 * SIZE, SIZE)
+    for start in range(0, len(STREAM), 300_001):
+        spooling.add(3 * SIZE + start, STREAM[start : start + 300_001])
+        spooling.commit()
+        assert spooling.durable == min(3 * SIZE + start + 300_001, 3 * SIZE + len(STREAM))
+    return spooling
+
+
+def stored(repository: Repository) -> bytes:
+    files = repository.wal.files(SYSTEM)
+    return b"".join(repository.wal.read(SYSTEM, file, found) for file, found in files.items())
+
+
+def test_what_was_acknowledged_is_stored_by_the_next_receiver(
+    repository: Repository, spool: WalSpool, spooling: Spooling
+) -> None:
+    assert replay(repository, spool) == 3
+    assert stored(repository) == STREAM
+    assert [found.whole for found in repository.wal.files(SYSTEM).values()] == [True, True, False]
+    assert (spool.left(), replay(repository, spool)) == ([], 0)
+
+
+def test_what_is_stored_already_is_not_stored_again(
+    repository: Repository, spool: WalSpool, spooling: Spooling
+) -> None:
+    repository.wal.store(SYSTEM, FILES[0], STREAM[:SIZE])
+    repository.wal.store_part(SYSTEM, FILES[2], 0, STREAM[2 * SIZE :])
+    before = set(repository.wal.objects())
+    assert replay(repository, spool) == 1
+    assert len(set(repository.wal.objects()) - before) == 1
+    assert stored(repository) == STREAM
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("stores", range(3))
+def test_a_replay_that_is_interrupted_is_done_again(
+    repository: Repository, spool: WalSpool, spooling: Spooling, monkeypatch: pytest.MonkeyPatch, stores: int
+) -> None:
+    store, left = WalStore._store, [None] * stores
+
+    def failing(wal: WalStore, record: object) -> bool:
+        if not left:
+            raise StorageUnavailable("the store is away", cause="a test")
+        left.pop()
+        return store(wal, record)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WalStore, "_store", failing)
+        with pytest.raises(StorageUnavailable):
+            replay(repository, spool)
+    assert len(spool.left()) == 3
+    replay(repository, spool)
+    assert stored(repository) == STREAM
+
+
+def test_a_segment_leaves_the_spool_when_it_is_stored_whole(spool: WalSpool, spooling: Spooling) -> None:
+    spooling.stored(Piece(FILES[0], 0, STREAM[:10], False, 3 * SIZE + 10))
+    assert len(spool.left()) == 3
+    spooling.stored(Piece(FILES[0], 0, STREAM[:SIZE], True, 4 * SIZE))
+    assert [journal.name[:24] for journal in spool.left()] == FILES[1:]
+    spooling.finish()
+    assert spool.left() == []

@@ -1,0 +1,93 @@
+"""WAL in a spool: what was acknowledged is read again, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import SlotInUse, StorageUnavailable
+from backstay.repository.repository import Repository
+from backstay.repository.wal_spool import WalSpool
+from backstay.testing import MemoryStorage
+from tests.operations.copies import SECRET
+
+SYSTEM = 7313317639881522009
+FIRST, SECOND, THIRD = (f"0000000100000000000000A{number}" for number in range(3))
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with Repository.create(MemoryStorage(), SECRET) as repository:
+        yield repository
+
+
+@pytest.fixture
+def spool(tmp_path: Path, repository: Repository) -> Iterator[WalSpool]:
+    with WalSpool(tmp_path / "spool", repository.keyring) as spool:
+        spool.restart(4096)
+        yield spool
+
+
+def fill(spool: WalSpool, file: str, *pieces: bytes) -> None:
+    at = 0
+    for piece in pieces:
+        spool.append(SYSTEM, file, at, piece)
+        spool.sync()
+        at += len(piece)
+
+
+def contents(spool: WalSpool) -> dict[str, bytes]:
+    read = [spool.read(journal) for journal in spool.left()]
+    return {spooled.file: spooled.data for spooled in read if spooled is not None}
+
+
+def test_what_was_made_durable_is_read_again(spool: WalSpool) -> None:
+    fill(spool, FIRST, b"one", b"two")
+    fill(spool, SECOND, b"three")
+    assert contents(spool) == {FIRST: b"onetwo", SECOND: b"three"}
+    assert not any(b"onetwo" in journal.read_bytes() for journal in spool.left())
+
+
+@pytest.mark.crash
+def test_wherever_a_crash_tore_it_off_the_frames_before_are_read(spool: WalSpool) -> None:
+    fill(spool, FIRST, b"one", b"two", b"three")
+    (journal,) = spool.left()
+    data = journal.read_bytes().rstrip(b"\0")
+    seen = set()
+    for length in range(len(data) + 1):
+        for torn in (data[:length], data[:length] + bytes(len(data) - length)):
+            journal.write_bytes(torn)
+            seen.add(contents(spool).get(FIRST, b""))
+    assert seen == {b"", b"one", b"onetwo", b"onetwothree"}
+
+
+def test_a_journal_that_is_written_over_gives_nothing_of_the_one_before(spool: WalSpool) -> None:
+    fill(spool, FIRST, b"long ago", b"and more", b"and more")
+    fill(spool, SECOND, b"other")
+    spool.forget(FIRST)
+    fill(spool, THIRD, b"new")
+    assert contents(spool) == {SECOND: b"other", THIRD: b"new"}
+    assert len(list(spool.left()[0].parent.iterdir())) == 2
+
+
+def test_a_receiver_that_begins_anew_begins_another_journal(spool: WalSpool) -> None:
+    fill(spool, FIRST, b"one")
+    spool.restart(4096)
+    fill(spool, FIRST, b"one", b"two")
+    assert [spooled.data for spooled in map(spool.read, spool.left()) if spooled] == [b"one", b"onetwo"]
+    spool.clear()
+    assert spool.left() == []
+
+
+def test_one_process_has_it_at_a_time(spool: WalSpool, tmp_path: Path, repository: Repository) -> None:
+    with pytest.raises(SlotInUse, match="another receiver"):
+        WalSpool(tmp_path / "spool", repository.keyring)
+
+
+def test_a_directory_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path, repository: Repository) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageUnavailable, match="spool") as caught:
+        WalSpool(tmp_path / "file" / "spool", repository.keyring)
+    assert "--spool" in caught.value.hint
