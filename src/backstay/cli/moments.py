@@ -1,4 +1,4 @@
-"""Times of recovery targets on a command line."""
+"""Times on the command lines of databases."""
 
 from __future__ import annotations
 
