@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from backstay.operations.mysql_plan import BinlogTarget, ReplayPlan, plan_replay
 from backstay.operations.mysql_recover import look_at_target, recover
 from backstay.operations.mysql_windows import binlog_windows
 from backstay.repository.format import wal_name
+from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
 from backstay.sources.mysql.binlog import parse_position
 from tests.mysql.receivers import ENVIRON, NAME, Receiver, dump, end, stored, until_stored
 from tests.mysql.servers import Server
@@ -273,6 +275,16 @@ def test_times_of_other_zones_on_the_machine_change_nothing(history: History, se
         assert found == history.moments[0].state
 
 
+def commit_like(repository: Repository, manifest: Manifest, *, name: str, consistency: dict[str, str]) -> str:
+    """A snapshot that differs from another one in what it tells of itself."""
+    with repository.begin_session() as session:
+        made = msgspec.structs.replace(
+            manifest, id=session.id, name=name, previous=None, previous_digest=None, consistency=consistency
+        )
+        repository.snapshots.commit(made)
+    return made.id
+
+
 def test_dumps_of_another_server_or_of_one_database_are_not_replayed_onto(history: History, server: Server) -> None:
     server.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT); FLUSH BINARY LOGS")
     with history.archive.open() as repository:
@@ -284,17 +296,7 @@ def test_dumps_of_another_server_or_of_one_database_are_not_replayed_onto(histor
         repository.wal.bind("elsewhere", stored(repository).system, repository.clock)
         manifest = repository.snapshots.get(history.snapshot)
         told = {**manifest.consistency, "gtid_position": "0-7-999"}
-        with repository.begin_session() as session:
-            repository.snapshots.commit(
-                msgspec.structs.replace(
-                    manifest,
-                    id=session.id,
-                    name="elsewhere",
-                    previous=None,
-                    previous_digest=None,
-                    consistency=told,
-                )
-            )
+        commit_like(repository, manifest, name="elsewhere", consistency=told)
         with pytest.raises(IdentityMismatch, match="is not of the server") as mismatch:
             plan_replay(repository, "elsewhere", "latest", BinlogTarget())
         assert f"the log has come to {history.moments[0].gtid}, and the dump to 0-7-999" in mismatch.value.cause
@@ -308,10 +310,18 @@ def test_expiry_keeps_what_the_oldest_dump_needs(living: History, origin: Server
             newest = dump(repository, origin)
             until_stored(living.archive, origin, receiver)
         assert plan_binlog_expiry(repository, NAME).expired == ()
-        plan = plan_binlog_expiry(repository, NAME, window=datetime.now(UTC) - datetime.now(UTC))
-        assert (plan.since, plan.first_kept, plan.kept) == (newest, "binlog.000004", 1)
+        own = repository.snapshots.get(newest)
+        early = {**own.consistency, "binlog_file": "binlog.000002"}
+        other = commit_like(repository, own, name="crm", consistency={**early, "server_id": "another"})
+        plan = plan_binlog_expiry(repository, NAME, window=timedelta(0))
+        assert (plan.since, plan.first_kept, plan.kept) == (newest, "binlog.000004", 1), other
+        commit_like(repository, own, name="crm", consistency=early)  # a dump of this server under another name
+        held = plan_binlog_expiry(repository, NAME, window=timedelta(0))
+        assert held.expired == ("binlog.000001",)
         assert plan.expired == ("binlog.000001", "binlog.000002", "binlog.000003")
-        expire_binlog(repository, plan)
+        with announced(repository, warn=pytest.fail):
+            assert expire_binlog(repository, plan).waiting_for  # a recovery may need it
+        assert expire_binlog(repository, plan).removed == 3
         assert list(stored(repository).logs) == ["binlog.000004"]
         assert not [file for file in repository.wal.files(plan.system) if not file.startswith("binlog.000004")]
         planned(repository)

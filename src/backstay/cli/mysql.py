@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from backstay.cli.context import Context, context_of
 from backstay.cli.moments import zoned_moment
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_table
+from backstay.cli.wal_expiry import window_length
 from backstay.core.quantities import format_size, plural
 from backstay.core.times import parse_length
 from backstay.errors import InvalidRequest
@@ -39,7 +41,7 @@ def mysql_receive(
     options = BinlogReceiveOptions(url=url, name=name, every=parse_length(every).total_seconds())
     if options.every <= 0:
         raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
-    with context.open(index=False, grows=True) as repository, context.until_stopped() as (events, stopped):
+    with context.open(index=False, cached=True, grows=True) as repository, context.until_stopped() as (events, stopped):
         result = run_binlog_receive(repository, options, stopped, environ=context.environ, events=events)
     durable = None if result.durable is None else str(result.durable)
     reached = f"the binary log of {name} is stored up to {durable}" if durable else "nothing new came"
@@ -77,11 +79,12 @@ def mysql_restore(
     """Restore a dump into an empty server, and replay the binary log behind it up to a target."""
     from backstay.operations.mysql_plan import plan_replay
     from backstay.operations.mysql_recover import look_at_target, recover
+    from backstay.repository.readers import announced
 
     context = context_of(ctx)
     target = _target(context, at, position, gtid)
     warnings: tuple[str, ...] = ()
-    with context.open() as repository:
+    with context.open() as repository, nullcontext() if dry_run else announced(repository, warn=context.warn):
         plan = plan_replay(repository, name, snapshot, target)
         with context.watching() as events:
             if dry_run:
@@ -108,25 +111,30 @@ def mysql_expire(
     dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
 ) -> int:
     """Remove files of the binary log that no dump and no recovery within the window needs."""
-    from backstay.core.times import Span
     from backstay.operations.mysql_expire import expire_binlog, plan_binlog_expiry
 
     context = context_of(ctx)
-    now = context.clock.now()
-    length = now - Span.parse(window).subtract_from(now) if window is not None else None
+    length = window_length(context, window)
+    result = None
     with context.open(index=False) as repository:
         plan = plan_binlog_expiry(repository, name, window=length)
         if not dry_run:
             with context.watching() as events:
-                expire_binlog(repository, plan, events=events)
+                result = expire_binlog(repository, plan, events=events)
+    removed = 0 if result is None else result.removed
+    waiting_for = () if result is None else result.waiting_for
+    if waiting_for:
+        context.warn(
+            f"the log was left for a recovery that runs ({', '.join(waiting_for)}): do the same again when it has ended"
+        )
 
     def show() -> None:
-        would = "would be removed" if dry_run else "removed"
-        context.say(f"{plural(len(plan.expired), 'file')} of the binary log {would}, {plan.kept} kept")
+        count, would = (len(plan.expired), "would be removed") if dry_run else (removed, "removed")
+        context.say(f"{plural(count, 'file')} of the binary log {would}, {plan.kept} kept")
         context.say(f"everything from {plan.first_kept} on stays, where dump {plan.since} lies")
 
-    document = {**dataclasses.asdict(plan), "system": str(plan.system), "dry_run": dry_run}
-    context.result(document, show)
+    document = {**dataclasses.asdict(plan), "system": str(plan.system), "removed": removed, "waiting_for": waiting_for}
+    context.result({**document, "dry_run": dry_run}, show)
     return 0
 
 

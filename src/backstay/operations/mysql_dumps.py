@@ -16,7 +16,8 @@ from backstay.sources.mysql.dump import KIND
 class MysqlDump:
     """A dump; the log goes on behind it at `position`. `time` is when it was begun.
 
-    `gtids` is what MariaDB has logged until there, None if the dump does not tell. `is_whole` means all databases.
+    `gtids` is what MariaDB has logged until there, None if the dump does not tell. `server` is what tells the server
+    from others, if it has something of the kind. `is_whole` means all databases.
     """
 
     snapshot: str
@@ -24,6 +25,7 @@ class MysqlDump:
     time: datetime
     position: Position
     gtids: frozenset[str] | None
+    server: str | None
     is_whole: bool
     manifest: Manifest = field(compare=False, repr=False)
 
@@ -58,6 +60,7 @@ def _dump_of(manifest: Manifest) -> MysqlDump:
         time=manifest.time,
         position=position,
         gtids=None if gtids is None else frozenset(filter(None, gtids.split(","))),
+        server=told.get("server_id"),
         is_whole=manifest.paths[0].count(b"/") == 2,  # /mysql/SERVER, and behind it the database if it is one
         manifest=manifest,
     )

@@ -1,8 +1,8 @@
 """Remove what nobody needs of a stored binary log: a plan first, then its execution.
 
 Needed is everything from one dump on: the newest that lets the whole window be recovered, or the oldest if no window
-is given. All dumps that name a file of this log count, whatever their names are. A dump needs no log to be restored
-itself, so that nothing before stays.
+is given. All dumps of the server count that name a file of this log, whatever their own names are. A dump needs no log
+to be restored itself, so that nothing before stays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from backstay.errors import NotFound
 from backstay.operations.binlog_archive import BinlogArchive
 from backstay.operations.mysql_dumps import mysql_dumps
 from backstay.operations.mysql_windows import require_archive
+from backstay.operations.pg_expire import ExpiryResult
 from backstay.operations.since_window import needed_from
 from backstay.repository.log_slices import end_name, slice_name
+from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.mysql.binlog import Position
@@ -41,7 +43,9 @@ def plan_binlog_expiry(repository: Repository, name: str, *, window: timedelta |
     """
     archive = require_archive(repository, name)
     bases = {log.start.base for log in archive.logs.values()}
-    dumps = [dump for dump in mysql_dumps(repository) if dump.name == name or dump.position.base in bases]
+    every = mysql_dumps(repository)
+    servers = {dump.server for dump in every if dump.name == name}
+    dumps = [dump for dump in every if dump.name == name or (dump.server in servers and dump.position.base in bases)]
     if not any(dump.name == name and dump.is_whole for dump in dumps):
         raise NotFound(
             f"there is no dump of all databases of {name}",
@@ -61,10 +65,12 @@ def plan_binlog_expiry(repository: Repository, name: str, *, window: timedelta |
     )
 
 
-def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSink = ignore) -> None:
+def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSink = ignore) -> ExpiryResult:
     """Remove what a plan names, oldest first, of each file the end first: a crash leaves a file that is not complete,
-    and the next plan names it again.
+    and the next plan names it again. Nothing is removed while a recovery runs: it may need any of it.
     """
+    if plan.expired and (readers := running_readers(repository)):
+        return ExpiryResult(removed=0, waiting_for=tuple(map(str, readers)))
     logs = BinlogArchive.load(repository.wal, plan.system).logs
     events(Started(operation="expire the binary log", total_files=len(plan.expired)))
     for done, file in enumerate(plan.expired):
@@ -74,6 +80,7 @@ def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSi
                 repository.wal.remove(plan.system, slice_name(file, number), stored)
         events(Progress(files=done + 1, bytes=0, current=file))
     events(Finished(operation="expire the binary log"))
+    return ExpiryResult(removed=len(plan.expired))
 
 
 def _is_before(log: Position, since: Position) -> bool:

@@ -67,11 +67,11 @@ def plan_expiries(
     Raises CorruptedBackup as for one.
     """
     bases = [base for base in base_backups(repository) if base.snapshot not in without]
-    plans = (
+    plans = [
         _plan(repository, system, [base for base in bases if base.system == system], window)
         for system in repository.wal.systems()
-    )
-    return [plan for plan in plans if plan.expired or plan.kept]  # others have a log of another kind
+    ]
+    return [plan for plan in plans if plan.since is not None or plan.kept]  # others log something else than WAL
 
 
 def plan_abandonment(repository: Repository, name: str) -> WalExpiry:
