@@ -98,8 +98,8 @@ def contents(repository: Repository, name: str = NAME) -> dict[str, bytes]:
     return {file: b"".join(found.data(log)) for file, log in found.logs.items()}
 
 
-def until_stored(archive: Archive, server: Server, receiver: Receiver | None = None) -> None:
-    """Until all that the server has logged by now is stored."""
+def until_stored(archive: Archive, server: Server, receiver: Receiver | None = None) -> tuple[str, int]:
+    """Until all that the server has logged by now is stored; up to where that is."""
     file, size = end(server)
 
     def is_stored() -> bool:
@@ -112,3 +112,4 @@ def until_stored(archive: Archive, server: Server, receiver: Receiver | None = N
             return file in found.logs and sum(map(len, found.data(found.logs[file]))) >= size
 
     until(is_stored, f"{file} up to {size} stored")
+    return file, size
