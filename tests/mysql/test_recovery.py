@@ -329,6 +329,16 @@ def test_expiry_keeps_what_the_oldest_dump_needs(living: History, origin: Server
             plan_binlog_expiry(repository, "other")
 
 
+def test_expiry_does_not_take_a_dump_of_one_database_for_a_beginning(history: History) -> None:
+    with history.archive.open() as repository:
+        own = repository.snapshots.get(history.snapshot)
+        later = {**own.consistency, "binlog_file": "binlog.000003"}
+        single = msgspec.structs.replace(own, paths=(own.paths[0] + b"/shop",), time_ns=own.time_ns + 1000)
+        commit_like(repository, single, name=NAME, consistency=later)
+        plan = plan_binlog_expiry(repository, NAME, window=timedelta(0))
+        assert (plan.since, plan.expired) == (history.snapshot, ())
+
+
 def test_the_commands_plan_recover_and_tell(history: History, server: Server) -> None:
     archive, moments = history.archive, history.moments
     text = datetime.fromtimestamp(history.dropped, UTC).strftime("%Y-%m-%d %H:%M:%S")
