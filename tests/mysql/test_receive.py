@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import struct
+import time
 from functools import partial
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_a_server_that_was_killed_is_followed_again(origin: Server, archive: Arc
         found, there = contents(repository)["binlog.000001"], on_disk(origin)["binlog.000001"]
     assert there[21] == 1  # the mark of a file that is in use, which replicas do not see
     assert found == there[:21] + b"\0" + there[22:]
+
+
+def test_what_is_stored_is_no_sign_that_the_log_comes_in_again(origin: Server, archive: Archive) -> None:
+    with Receiver(archive, origin) as receiver:
+        origin.sql(TABLE)
+        until_stored(archive, origin, receiver)
+        for _ in range(2):
+            origin.kill_others()
+            time.sleep(2)  # the next session begins after one
+        assert len(receiver.warnings) == 1
+        origin.sql(ROWS.format(10))
+        until_stored(archive, origin, receiver)
+    assert receiver.warnings[1:] == ["the binary log comes in again"]
 
 
 def test_a_file_that_a_killed_server_left_torn_ends_where_it_is_whole(origin: Server, archive: Archive) -> None:

@@ -307,10 +307,10 @@ class _Receiver:
         )
 
     def is_well(self) -> None:
-        """Something came."""
+        """Something new came, or nothing is left to come: what is stored comes in each session, also if it fails."""
         if self.is_told:
             self.events(Warned(message="the binary log comes in again"))
-        self.is_told, self.has_begun, self.pause = False, True, 1.0
+        self.is_told, self.pause = False, 1.0
 
 
 class _Following:
@@ -372,7 +372,9 @@ class _Following:
         pieces = self._log.advance()
         if pieces is not None:
             self._offer(pieces)
-            self._receiver.is_well()
+            self._receiver.has_begun = True
+            if self._log.has_news:
+                self._receiver.is_well()
             self._stop_if_far_ahead(files)
         elif len(files) > 1:
             self._offer(self._log.finish())
@@ -408,4 +410,6 @@ class _Following:
         file, size = list(self._server.binary_logs().items())[-1]
         was_behind = self._is_behind
         self._is_behind = self._log is None or (file, size) != (self._log.path.name, self._log.received)
+        if not self._is_behind:
+            self._receiver.is_well()
         return was_behind and self._is_behind
