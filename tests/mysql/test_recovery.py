@@ -166,6 +166,17 @@ def test_a_time_is_reached_only_when_something_later_was_logged(history: History
         assert "the last event in it is of" in refused.value.cause
 
 
+def test_without_anything_logged_behind_a_dump_no_time_can_be_named(origin: Server, archive: Archive) -> None:
+    origin.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY)")
+    with archive.open() as repository:
+        dump(repository, origin)
+        with Receiver(archive, origin) as receiver:
+            until_stored(archive, origin, receiver)
+        (window,) = binlog_windows(repository)
+    assert (window.start_time, window.end_time, window.end) == (None, None, window.start)
+    assert "no later second yet" in archive.run("mysql", "windows").stdout
+
+
 def refused(repository: Repository, target: BinlogTarget) -> tuple[type[BackstayError], str]:
     with pytest.raises(BackstayError) as error:
         planned(repository, target)
