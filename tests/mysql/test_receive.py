@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import struct
+import time
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +104,40 @@ def test_a_server_that_was_killed_is_followed_again(origin: Server, archive: Arc
         found, there = contents(repository)["binlog.000001"], on_disk(origin)["binlog.000001"]
     assert there[21] == 1  # the mark of a file that is in use, which replicas do not see
     assert found == there[:21] + b"\0" + there[22:]
+
+
+def test_what_is_stored_is_no_sign_that_the_log_comes_in_again(origin: Server, archive: Archive) -> None:
+    with Receiver(archive, origin) as receiver:
+        origin.sql(TABLE)
+        until_stored(archive, origin, receiver)
+        for _ in range(2):
+            origin.kill_others()
+            time.sleep(2)  # the next session begins after one
+        assert len(receiver.warnings) == 1
+        origin.sql(ROWS.format(10))
+        until_stored(archive, origin, receiver)
+    assert receiver.warnings[1:] == ["the binary log comes in again"]
+
+
+def test_a_file_that_a_killed_server_left_torn_ends_where_it_is_whole(origin: Server, archive: Archive) -> None:
+    with Receiver(archive, origin) as receiver:
+        origin.sql(TABLE)
+        until_stored(archive, origin, receiver)
+        whole, port = end(origin)[1], origin.port
+        origin.stop(gently=False)
+        with (origin.data / "binlog.000001").open("ab") as file:
+            file.write(struct.pack("<IBIIIH", 1, 162, 7, 42, whole + 42, 8))  # the first half of an event
+        origin.start(port=port)
+        origin.sql(ROWS.format(10))
+        until_stored(archive, origin, receiver)
+    assert [text for text in receiver.warnings if text.startswith("binlog.000001 ends within an event")]
+    with Receiver(archive, origin) as again:
+        until_stored(archive, origin, again)
+    assert again.warnings == []
+    with archive.open() as repository:
+        found = contents(repository)
+        assert [len(found["binlog.000001"]), len(found["binlog.000002"])] == [whole, end(origin)[1]]
+        assert stored(repository).logs["binlog.000001"].is_complete
 
 
 def test_a_long_file_is_stored_in_slices_and_in_parts_of_them(

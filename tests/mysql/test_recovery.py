@@ -166,6 +166,17 @@ def test_a_time_is_reached_only_when_something_later_was_logged(history: History
         assert "the last event in it is of" in refused.value.cause
 
 
+def test_without_anything_logged_behind_a_dump_no_time_can_be_named(origin: Server, archive: Archive) -> None:
+    origin.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY)")
+    with archive.open() as repository:
+        dump(repository, origin)
+        with Receiver(archive, origin) as receiver:
+            until_stored(archive, origin, receiver)
+        (window,) = binlog_windows(repository)
+    assert (window.start_time, window.end_time, window.end) == (None, None, window.start)
+    assert "no later second yet" in archive.run("mysql", "windows").stdout
+
+
 def refused(repository: Repository, target: BinlogTarget) -> tuple[type[BackstayError], str]:
     with pytest.raises(BackstayError) as error:
         planned(repository, target)
@@ -327,6 +338,16 @@ def test_expiry_keeps_what_the_oldest_dump_needs(living: History, origin: Server
         planned(repository)
         with pytest.raises(NotFound):
             plan_binlog_expiry(repository, "other")
+
+
+def test_expiry_does_not_take_a_dump_of_one_database_for_a_beginning(history: History) -> None:
+    with history.archive.open() as repository:
+        own = repository.snapshots.get(history.snapshot)
+        later = {**own.consistency, "binlog_file": "binlog.000003"}
+        single = msgspec.structs.replace(own, paths=(own.paths[0] + b"/shop",), time_ns=own.time_ns + 1000)
+        commit_like(repository, single, name=NAME, consistency=later)
+        plan = plan_binlog_expiry(repository, NAME, window=timedelta(0))
+        assert (plan.since, plan.expired) == (history.snapshot, ())
 
 
 def test_the_commands_plan_recover_and_tell(history: History, server: Server) -> None:

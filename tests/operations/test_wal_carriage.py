@@ -248,6 +248,32 @@ def test_a_medium_recovers_to_the_same(ours: Store) -> None:
     assert_recovers_alike(ours, medium, SECRET)
 
 
+def test_damaged_wal_stays_behind_an_export_and_all_else_goes(ours: Store) -> None:
+    medium, name = Store("medium"), wal_name(SYSTEM, wal_file(4))
+    whole = ours.retrieve(name)
+    ours.store(name, damaged(whole, random.Random(1)), overwrite=True)
+    result = export(ours, medium)
+    assert (len(result.exported), result.wal_objects) == (2, 5)
+    assert [finding.subject for finding in result.findings] == [f"WAL {wal_file(4)} of cluster {SYSTEM}"]
+    ours.store(name, whole, overwrite=True)
+    assert export(ours, medium).wal_objects == 1
+    assert_recovers_alike(ours, medium, SECRET)
+
+
+def test_a_segment_that_becomes_whole_during_an_export_goes_whole(ours: Store) -> None:
+    class Receiving(Store):
+        def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+            if name.startswith(f"{wal_name(SYSTEM, wal_file(9))}."):
+                self.delete(name)
+                with open_alone(self) as there:
+                    there.wal.store(SYSTEM, wal_file(9), segment(9, [commit(9, at(9))]))
+            return super().retrieve(name, start=start, length=length)
+
+    medium = Store("medium")
+    assert export(Receiving("receiving", ours.objects()), medium).wal_objects == 6
+    assert wal_file(9) in files(medium, SECRET)
+
+
 def test_an_import_brings_back_wal_that_was_lost(ours: Store) -> None:
     medium = Store("medium")
     export(ours, medium)

@@ -109,8 +109,6 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
         if result.wal_files:
             context.say(f"{plural(result.wal_files, 'WAL file')} went with base backups")
         context.say(f"{format_size(result.bytes)} sent to {to}")
-    for finding in result.findings:
-        context.warn(f"{finding.subject}: {finding.message}")
 
 
 def heal(context: Context, copy: str, packs: list[str] | None) -> RepairResult:

@@ -34,7 +34,7 @@ def export(
         chosen = [choosing.one(context, repository, text) for text in snapshots or ()] or repository.snapshots.live()
         result = export_snapshots(repository, target, chosen, days=thaw_days, wait=not no_wait, events=events)
     context.result(jsonout.plain(result), lambda: _show_export(context, result, to))
-    return 0
+    return CorruptedBackup.exit_status if result.findings else 0
 
 
 def import_(

@@ -180,7 +180,7 @@ def _show_windows(context: Context, found: list[BinlogWindow]) -> None:
     rows = [
         (
             window.name,
-            "the log is missing" if window.start_time is None else local_time(window.start_time),
+            _first_time(window),
             "" if window.end_time is None else local_time(window.end_time),
             str(window.start),
             "" if window.end is None else str(window.end),
@@ -192,6 +192,12 @@ def _show_windows(context: Context, found: list[BinlogWindow]) -> None:
     for gap in (window.gap for window in found if window.gap is not None):
         missing = gap.first if gap.first == gap.last else f"{gap.first} to {gap.last}"
         sys.stdout.write(f"gap: {missing} missing or not complete\n")
+
+
+def _first_time(window: BinlogWindow) -> str:
+    if window.start_time is not None:
+        return local_time(window.start_time)
+    return "the log is missing" if window.end is None else "no later second yet"
 
 
 def _plan_document(plan: ReplayPlan) -> dict[str, object]:

@@ -43,6 +43,11 @@ class GrowingLog:
         """How many bytes of it were looked at."""
         return self._read
 
+    @property
+    def has_news(self) -> bool:
+        """Whether more of it is whole and right than is stored."""
+        return self.position > self._slice * SLICE + len(self._known_now())
+
     def advance(self) -> Iterator[Piece] | None:
         """The slices that what has come completes; None if nothing has come."""
         self._file.seek(self._read)

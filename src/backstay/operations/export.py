@@ -17,11 +17,19 @@ from typing import Final
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, StorageMissing, StorageUnavailable
+from backstay.errors import (
+    CorruptedBackup,
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageUnavailable,
+)
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.findings import Finding
 from backstay.operations.medium import is_medium, make_medium
 from backstay.operations.pg_bases import Base, base_of, is_base
+from backstay.operations.repair_result import Findings
 from backstay.operations.transfer import copy_snapshots
 from backstay.operations.wal_carriage import kept_meanwhile, reachable
 from backstay.operations.wal_coverage import WalCoverage
@@ -32,7 +40,7 @@ from backstay.repository.marking import mark
 from backstay.repository.pack import StoredPack
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import object_names, whole_of
+from backstay.repository.wal import object_names, owner_of, whole_of
 from backstay.storage.backend import StorageBackend
 
 READ_AHEAD: Final = 48 << 20  # bytes of packs that are read before they are sent
@@ -41,13 +49,17 @@ LEFT_OUT: Final = "not exported to this medium"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """Ids of snapshots that were sent, and of those that were there; objects, of which some are WAL, and bytes sent."""
+    """Ids of snapshots that were sent, and of those that were there; objects, of which some are WAL, and bytes sent.
+
+    `findings` are WAL that is damaged and stayed behind.
+    """
 
     exported: tuple[str, ...]
     already: tuple[str, ...]
     objects: int
     wal_objects: int
     bytes: int
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,7 @@ def export_snapshots(
     """Give a medium these snapshots, but for those that it has.
 
     Raises InvalidRequest when something else lies there; TierNotAttached and ThawPending before anything is written;
-    CorruptedBackup for a damaged object, before any snapshot that needs it is sent.
+    CorruptedBackup for a damaged object, before any snapshot that needs it is sent; WAL that is damaged is a finding.
     """
     with kept_meanwhile(repository, snapshots, events):
         return _Export(repository, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id), days, wait)
@@ -130,6 +142,10 @@ class _Export:
     objects: int = 0
     wal_objects: int = 0
     sent: int = 0
+    findings: Findings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.events)
 
     def run(self, snapshots: Sequence[Manifest], days: int, wait: bool) -> ExportResult:
         self._require_target()
@@ -154,6 +170,7 @@ class _Export:
             objects=self.objects,
             wal_objects=self.wal_objects,
             bytes=self.sent,
+            findings=tuple(self.findings.found),
         )
 
     def _require_target(self) -> None:
@@ -252,12 +269,30 @@ class _Export:
         absent = [name for name in names if name in sizes and held.get(name) != sizes[name]]
         self.events(Started(operation="export WAL", total_files=len(absent)))
         for count, name in enumerate(absent, 1):
-            self._store(name, self._genuine(name), overwrite=True)  # absent there, or torn
-            self.wal_objects += 1
+            self._send_wal_object(name)
             self.events(Progress(files=count, bytes=self.sent, current=name))
         for name in held:
             if name not in sizes and whole_of(name) in names:
                 self.target.delete(name)
+
+    def _send_wal_object(self, name: str) -> None:
+        """One that is absent there, or torn. A damaged one is a finding: what lies before it can still be recovered."""
+        try:
+            try:
+                data = self._genuine(name)
+            except ObjectNotFound:  # a part that went since it was listed: its segment is whole by now
+                whole = whole_of(name)
+                if whole is None:
+                    raise
+                name, data = whole, self._genuine(whole)
+        except CorruptedBackup as error:
+            owner = owner_of(name)
+            if owner is None:
+                raise
+            self.findings.add("integrity", f"WAL {owner[1]} of cluster {owner[0]}", str(error), error.hint)
+            return
+        self._store(name, data, overwrite=True)
+        self.wal_objects += 1
 
     def _wal_names(self, bases: Sequence[Base]) -> Iterator[str]:
         """The objects of the WAL that base backups lead along, and of the names that they have."""

@@ -1,8 +1,8 @@
 """Remove what nobody needs of a stored binary log: a plan first, then its execution.
 
 Needed is everything from one dump on: the newest that lets the whole window be recovered, or the oldest if no window
-is given. All dumps of the server count that name a file of this log, whatever their own names are. A dump needs no log
-to be restored itself, so that nothing before stays.
+is given. All dumps of the server count that name a file of this log, whatever their own names are, but for those of one
+database: no recovery begins with one. A dump needs no log to be restored itself, so that nothing before stays.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def plan_binlog_expiry(repository: Repository, name: str, *, window: timedelta |
     """
     archive = require_archive(repository, name)
     bases = {log.start.base for log in archive.logs.values()}
-    every = mysql_dumps(repository)
+    every = [dump for dump in mysql_dumps(repository) if dump.is_whole]
     servers = {dump.server for dump in every if dump.name == name}
     dumps = [dump for dump in every if dump.name == name or (dump.server in servers and dump.position.base in bases)]
-    if not any(dump.name == name and dump.is_whole for dump in dumps):
+    if not any(dump.name == name for dump in dumps):
         raise NotFound(
             f"there is no dump of all databases of {name}",
             cause="none was made under this name, or all were deleted",

@@ -42,7 +42,7 @@ from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.binlog import Position, position_at, split_name
-from backstay.sources.mysql.log_stream import GONE, LogStream, first_event
+from backstay.sources.mysql.log_stream import GONE, TORN, LogStream, first_event
 from backstay.sources.mysql.server import Server
 from backstay.sources.scratch import Scratch, scratch_above
 from backstay.storage.fitness import require_fit
@@ -194,6 +194,7 @@ class _Receiver:
     durable: Position | None = None
     is_told: bool = False  # that something is away
     has_begun: bool = False
+    torn: str = ""  # a file that the server cannot send to its end, which is stored as far as it is whole
     pause: float = 1.0
 
     def __post_init__(self) -> None:
@@ -271,7 +272,7 @@ class _Receiver:
             dumps = mysql_dumps(self.repository, self.options.name, on_damage=self._damaged)
             return next((dump.position.file for dump in dumps if dump.position.file in files), files[-1])
         if newest.file in files:
-            return newest.file
+            return files[files.index(newest.file) + (newest.file == self.torn)]
         parts = split_name(files[0])
         if parts is None or parts[0] != newest.start.base or parts[1] < newest.start.number:
             raise WalConflict(
@@ -294,11 +295,22 @@ class _Receiver:
             hint=f"make a new dump: `backstay backup --source`; {_WINDOWS}",
         )
 
+    def leave(self, file: str) -> None:
+        """The server ended in the middle of writing a file: the next session begins behind it."""
+        self.torn = file
+        self.events(
+            Warned(
+                message=f"{file} ends within an event, because the server was killed while it wrote; what is whole is "
+                "stored, and receiving goes on behind it. What was not whole the server has rolled back, but for DDL "
+                "and tables without transactions: make a new dump if there may be some"
+            )
+        )
+
     def is_well(self) -> None:
-        """Something came."""
+        """Something new came, or nothing is left to come: what is stored comes in each session, also if it fails."""
         if self.is_told:
             self.events(Warned(message="the binary log comes in again"))
-        self.is_told, self.has_begun, self.pause = False, True, 1.0
+        self.is_told, self.pause = False, 1.0
 
 
 class _Following:
@@ -321,6 +333,8 @@ class _Following:
                 if self._step():
                     self._moved_at, self._is_behind = self._clock.monotonic(), False
                 elif failure is not None and self._storing.has_room:
+                    if self._is_torn(failure):
+                        return
                     self._cut()
                     if self._is_ahead:
                         return
@@ -337,6 +351,17 @@ class _Following:
             if self._log is not None:
                 self._log.close()
 
+    def _is_torn(self, failure: BackstayError) -> bool:
+        """Whether the server can send no more of a file that it will never go on with; then that is its end."""
+        if self._log is None or not isinstance(failure, SourceRefused) or failure.state != TORN:
+            return False
+        file = self._log.path.name
+        if file == next(reversed(self._server.binary_logs())):
+            return False
+        self._offer(self._log.finish())
+        self._receiver.leave(file)
+        return True
+
     def _step(self) -> bool:
         """Take some of what has come; false if there was nothing, or no room for it."""
         files = self._stream.files()
@@ -347,7 +372,9 @@ class _Following:
         pieces = self._log.advance()
         if pieces is not None:
             self._offer(pieces)
-            self._receiver.is_well()
+            self._receiver.has_begun = True
+            if self._log.has_news:
+                self._receiver.is_well()
             self._stop_if_far_ahead(files)
         elif len(files) > 1:
             self._offer(self._log.finish())
@@ -383,4 +410,6 @@ class _Following:
         file, size = list(self._server.binary_logs().items())[-1]
         was_behind = self._is_behind
         self._is_behind = self._log is None or (file, size) != (self._log.path.name, self._log.received)
+        if not self._is_behind:
+            self._receiver.is_well()
         return was_behind and self._is_behind

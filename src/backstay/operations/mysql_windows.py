@@ -21,8 +21,9 @@ from backstay.sources.mysql.binlog import Position, Transactions
 class BinlogWindow:
     """What can be reached from the first of some dumps without meeting a gap.
 
-    `start_time` is the earliest and `end_time` the latest second that `--at` may name. They and `end` are None when the
-    log at the dump is not stored. `gap` lies behind the end.
+    `start_time` is the earliest and `end_time` the latest second that `--at` may name. They are None when nothing was
+    logged behind the dump that a time could tell from it, and so is `end` when the log at the dump is not stored. `gap`
+    lies behind the end.
     """
 
     name: str
@@ -73,13 +74,15 @@ def _window(archive: BinlogArchive, run: list[StoredLog], group: list[MysqlDump]
     first = group[0]
     end, end_time = reach(archive, run[-1]) if run else (None, None)
     is_there = end is not None and end >= first.position
+    start_time = _earliest(archive, run[0], first.position) if is_there else None
+    has_times = start_time is not None and end_time is not None and start_time <= end_time
     return BinlogWindow(
         name=first.name,
         snapshots=tuple(dump.snapshot for dump in group),
         start=first.position,
         end=end if is_there else None,
-        start_time=_earliest(archive, run[0], first.position) if is_there else None,
-        end_time=end_time if is_there else None,
+        start_time=start_time if has_times else None,
+        end_time=end_time if has_times else None,
         gap=archive.gap_behind(run),
     )
 

@@ -19,6 +19,7 @@ from backstay.sources.mysql.server import Server
 from backstay.sources.program import Program, tied
 
 GONE: Final = "1236"  # the state of a refusal: the server has not got the file that was asked for
+TORN: Final = "torn"  # likewise: a file ends within an event, as a server leaves it that was killed while it wrote
 _RIGHTS: Final = "GRANT REPLICATION SLAVE, BINLOG MONITOR (MySQL: REPLICATION CLIENT) ON *.* TO the user"
 _FIRST: Final = 1 << 16  # bytes; more than the first event has
 _UNWRITABLE: Final = re.compile(r"No space left|Could not (?:write|create)|Can't create/write")
@@ -71,6 +72,13 @@ class LogStream:
         said, place = self._program.said(), self._server.place
         if "Could not find first log file" in said or "impossible position" in said:
             return SourceRefused(f"{place} has not got the binary log that is needed", cause=said, state=GONE)
+        if "truncated in the middle of event" in said:
+            return SourceRefused(
+                f"a binary log of {place} ends within an event",
+                cause=said,
+                hint="`FLUSH BINARY LOGS` on that server begins a new one; look whether its disk is full",
+                state=TORN,
+            )
         if _DENIED.search(said):
             return SourceRefused(f"{place} does not let its binary log be read", cause=said, hint=_RIGHTS)
         if _UNWRITABLE.search(said):
