@@ -96,9 +96,9 @@ def test_streams_that_break_off_leave_one_journal(server: Server, archive: Archi
     with ThreadedReceiver(archive, server, acknowledge="local") as receiver:
         for _ in range(3):
             until(lambda: server.sql(SYNCHRONOUS) == "async", "the receiver streams")
-            position = server.sql("select pg_current_wal_flush_lsn()")
-            flushed = f"select flush_lsn >= '{position}' from pg_stat_replication"
-            until(lambda query=flushed: server.sql(query) == "t", "all is acknowledged")
+            commit(server, 1)
+            flushed = "select flush_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication"
+            until(lambda: server.sql(flushed) == "t", "all is acknowledged")
             server.sql("select pg_terminate_backend(pid) from pg_stat_replication")
             until(lambda: server.sql(SYNCHRONOUS) == "", "the stream ends")
         until(lambda: server.sql(SYNCHRONOUS) == "async", "the receiver streams again")
