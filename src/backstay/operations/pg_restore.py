@@ -230,6 +230,8 @@ class _ClusterRestore:
             make_readable(self.repository, need, days=THAW_DAYS, wait=True, events=self.events)
 
     def _begin(self) -> None:
+        # Directories above it are made for all to enter, as the server's user is not the one who restores.
+        self.target.parent.mkdir(parents=True, exist_ok=True)
         FilesTarget(self.target).open_root(create=True).close()
         begin(self.target, self.plan.base.system)
 
