@@ -191,7 +191,11 @@ class _ClusterRestore:
         late = frozenset({*left, *links})
         self._make_readable()
         told(self._begin, "begin the restore")
-        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED)}))
+        # Links of tablespaces stay: without them a restore that goes on would not know the places as its own.
+        there = {
+            link for link in links if (self.target / os.fsdecode(link.removeprefix(self.root + b"/"))).is_symlink()
+        }
+        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED), *there}))
         for oid, place in self.places.items():
             told(partial(self._make, place.parent), "make the directory of tablespaces")
             told(partial(self._link, oid, place), "link a tablespace")  # first: it says whose the place is
