@@ -194,6 +194,7 @@ def test_tablespaces_are_followed_only_when_they_are_known_to_be_its_own(
     (space / "PG_9.6_1").mkdir()  # of another server, before an upgrade
     result = restore_cluster(repository, plan, server.data, IN_PLACE)
     assert result.tablespaces == (space,)
+    assert not [problem for problem in result.problems if "left alone" in problem]
     assert result.bytes_kept > result.bytes * 0.9
     assert (space / "PG_9.6_1").exists()
     server.own(space)

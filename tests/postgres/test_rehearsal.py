@@ -15,7 +15,7 @@ from backstay.operations.pg_restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import scratch_server
 from tests.postgres.recovering import NAME, archive, back_up
-from tests.postgres.servers import Server, installation
+from tests.postgres.servers import AS_ROOT, Server, installation
 
 
 def planned(repository: Repository, server: Server) -> RecoveryPlan:
@@ -103,6 +103,30 @@ def test_a_restored_server_is_started_and_watched(
     start_recovered(copy.data, programs_of(plan, installation(18) / "bin", {}), patience_s=60, clock=SystemClock())
     assert copy.sql("select count(*), pg_is_in_recovery() from t") == "1500|f"
     copy.stop()
+
+
+def test_a_server_starts_below_directories_that_the_restore_made(
+    repository: Repository, server: Server, place: Path, stopping: list[Server]
+) -> None:
+    plan = planned(repository, server)
+    copy = Server(place, name="above/copy")
+    stopping.append(copy)
+    restore_cluster(repository, plan, copy.data)
+    copy.configure("postgresql.auto.conf", port=copy.port)
+    start_recovered(copy.data, installation(18) / "bin", patience_s=60, clock=SystemClock())
+    assert copy.sql("select count(*) from t") == "1500"
+    copy.stop()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="who runs the server can enter what is his own")
+def test_a_directory_that_the_server_cannot_enter_is_told(repository: Repository, server: Server, place: Path) -> None:
+    plan = planned(repository, server)
+    restore_cluster(repository, plan, place / "closed" / "copy")
+    (place / "closed").chmod(0o700)
+    with pytest.raises(RecoveryFailed) as caught:
+        start_recovered(place / "closed" / "copy", installation(18) / "bin", patience_s=60, clock=SystemClock())
+    assert "Permission denied" in caught.value.cause
+    assert str(place / "closed" / "copy") in caught.value.hint
 
 
 def test_a_server_whose_wal_was_lost_is_told_of_and_stopped(

@@ -87,3 +87,17 @@ def test_a_spool_of_a_running_receiver_is_left_alone(server: Server, archive: Ar
         with pytest.raises(SlotInUse, match="another receiver"), ThreadedReceiver(archive, server) as second:
             until(lambda: second.failure, "the second one ends")
     assert not list((archive.place / "spool").rglob("*.journal"))
+
+
+def test_streams_that_break_off_leave_one_journal(server: Server, archive: Archive) -> None:
+    flushed = "select flush_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication"
+    with ThreadedReceiver(archive, server, acknowledge="local") as receiver:
+        for _ in range(3):
+            until(lambda: server.sql(SYNCHRONOUS) == "async", "the receiver streams")
+            commit(server, 1)
+            until(lambda: server.sql(flushed) == "t", "all is acknowledged")
+            server.sql("select pg_terminate_backend(pid) from pg_stat_replication")
+            until(lambda: server.sql(SYNCHRONOUS) == "", "the stream ends")
+        until(lambda: server.sql(SYNCHRONOUS) == "async", "the receiver streams again")
+        assert receiver.failure is None
+        assert len(list((archive.place / "spool").rglob("*.journal"))) == 1

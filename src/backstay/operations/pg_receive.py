@@ -222,10 +222,17 @@ class _Receiver:
             clock.sleep(min(LOOK_S, left))
 
     def _settle(self) -> None:
-        """Let all that was received become durable: the next stream begins behind what is stored."""
+        """Let all that was received become durable: the next stream begins behind what is stored.
+
+        Then the spool has nothing that is not in the repository. It is emptied, or each stream that breaks off would
+        leave a journal of the same segment, until none has room and the segment never becomes whole.
+        """
         while not self.storing.is_idle and not self.stopped():
             self.storing.check()
             self.storing.wait(LOOK_S)
+        self.storing.check()
+        if self.spooling is not None and self.storing.is_idle:
+            self.spooling.finish()
 
     def _session(self) -> None:
         """Find out where to begin, and stream from there; what the server has not kept is told and left out."""

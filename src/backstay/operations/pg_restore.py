@@ -191,7 +191,11 @@ class _ClusterRestore:
         late = frozenset({*left, *links})
         self._make_readable()
         told(self._begin, "begin the restore")
-        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED)}))
+        # Links of tablespaces stay: without them a restore that goes on would not know the places as its own.
+        there = {
+            link for link in links if (self.target / os.fsdecode(link.removeprefix(self.root + b"/"))).is_symlink()
+        }
+        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED), *there}))
         for oid, place in self.places.items():
             told(partial(self._make, place.parent), "make the directory of tablespaces")
             told(partial(self._link, oid, place), "link a tablespace")  # first: it says whose the place is
@@ -230,6 +234,8 @@ class _ClusterRestore:
             make_readable(self.repository, need, days=THAW_DAYS, wait=True, events=self.events)
 
     def _begin(self) -> None:
+        # Directories above it are made for all to enter, as the server's user is not the one who restores.
+        self.target.parent.mkdir(parents=True, exist_ok=True)
         FilesTarget(self.target).open_root(create=True).close()
         begin(self.target, self.plan.base.system)
 

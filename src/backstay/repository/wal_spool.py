@@ -104,7 +104,7 @@ class WalSpool:
         """Take bytes of a segment, each behind those before. They are durable after `sync`."""
         if file != self._segment:
             self.sync()
-            self._begin(file)
+            self.begin(file)
         if self._taken is None:
             self._taken = WalRecord(system, file, start, False, b"")
         self._data += data
@@ -125,8 +125,11 @@ class WalSpool:
                 rest = rest[os.write(self._open, rest) :]
             os.fdatasync(self._open)
 
-    def _begin(self, file: str) -> None:
-        """Create a journal; its name is durable before anything in it is acknowledged."""
+    def begin(self, file: str) -> None:
+        """Create a journal; its name is durable before anything in it is acknowledged.
+
+        Raises InsufficientSpace when there is no room for a whole segment, StorageUnavailable.
+        """
         self._close()
         with self._told(), self._lock:
             numbers = [int(path.suffixes[0][1:]) for path in self._journals(file)]
@@ -136,7 +139,9 @@ class WalSpool:
                 used.rename(path)
             self._open = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if used is None:
-                os.write(self._open, bytes(self._room))
+                room = memoryview(bytes(self._room))
+                while room:
+                    room = room[os.write(self._open, room) :]
                 os.fsync(self._open)
                 os.lseek(self._open, 0, os.SEEK_SET)
             os.fsync(self._place)
@@ -162,8 +167,8 @@ class WalSpool:
     def clear(self) -> None:
         """The repository has all: nothing stays."""
         self.restart()
-        with self._told():
-            for path in self._directory.iterdir():
+        with self._told(), self._lock:
+            for path in list(self._directory.iterdir()):
                 path.unlink(missing_ok=True)
 
     # -- the end

@@ -54,7 +54,7 @@ class LocalServer:
         where = ("-D", str(self.data), "-l", str(self.log_file), "-o", options)
         started = self.call("pg_ctl", *where, *_waiting(patience_s), "start")
         if started.returncode != 0:
-            raise self._failed("the server did not start")
+            raise self._failed("the server did not start", started.stdout)
         until = self._clock.monotonic() + patience_s
         while not self._is_promoted():
             if not self.is_running():
@@ -113,9 +113,12 @@ class LocalServer:
         control = read_control(self.data)
         return control is not None and control.is_in_production
 
-    def _failed(self, title: str) -> RecoveryFailed:
+    def _failed(self, title: str, printed: str = "") -> RecoveryFailed:
         log = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         lines = log.splitlines()
+        if not lines:  # it came not even to that
+            hint = f"see that the server's user may enter {self.data} and all directories above it"
+            return RecoveryFailed(title, cause=" ".join(printed.split()), hint=hint)
         severe = [line for line in lines if any(word in line for word in _SEVERE)] or lines
         tail = " | ".join(lines[-_LOG_LINES:])
         return RecoveryFailed(title, cause=severe[-1].strip() if severe else "", hint=f"the end of its log: {tail}")
