@@ -19,11 +19,11 @@ from tests.postgres.receivers import Archive
 
 
 @contextmanager
-def _started() -> Iterator[Server]:
+def _started(number: int) -> Iterator[Server]:
     # Directories that pytest makes are for their owner alone, and servers do not run as root.
     with tempfile.TemporaryDirectory(prefix="backstay-mysql-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
-        server = Server(Path(made) / "server")
+        server = Server(Path(made) / "server", number)
         try:
             yield server.create().start()
         finally:
@@ -32,13 +32,13 @@ def _started() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[Server]:
-    with _started() as server:
+    with _started(7) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def running_origin() -> Iterator[Server]:
-    with _started() as server:
+    with _started(8) as server:
         yield server
 
 

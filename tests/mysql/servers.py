@@ -39,8 +39,9 @@ def program(name: str) -> str:
 class Server:
     """One server with a directory of its own; `root` has no password."""
 
-    def __init__(self, place: Path) -> None:
-        self.place, self.data, self.port = place, place / "data", 0
+    def __init__(self, place: Path, number: int = 7) -> None:
+        """`number` is its server id: logs that begin in the same second are told apart by it."""
+        self.place, self.data, self.port, self.number = place, place / "data", 0, number
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,7 +71,7 @@ class Server:
 
         On a free port, or on one that it had before.
         """
-        settings = settings or ("--log-bin=binlog", "--binlog-format=ROW", "--server-id=7")
+        settings = settings or ("--log-bin=binlog", "--binlog-format=ROW", f"--server-id={self.number}")
         if not any(self._answers(settings, port) for _ in range(3)):
             pytest.fail(f"no server: {self.log()}")
         return self

@@ -177,6 +177,20 @@ def test_without_anything_logged_behind_a_dump_no_time_can_be_named(origin: Serv
     assert "no later second yet" in archive.run("mysql", "windows").stdout
 
 
+def test_what_a_clock_that_was_ahead_leaves_out_is_told(server: Server, origin: Server, archive: Archive) -> None:
+    origin.sql("CREATE DATABASE shop; CREATE TABLE shop.item (id INT PRIMARY KEY AUTO_INCREMENT, name TEXT)")
+    with archive.open() as repository:
+        dump(repository, origin)
+        with Receiver(archive, origin) as receiver:
+            ahead = "SET timestamp = unix_timestamp() + 4000; INSERT INTO item (name) VALUES ('ahead')"
+            origin.sql(f"{ahead}; SET timestamp = default; INSERT INTO item (name) VALUES ('right'), ('too')", "shop")
+            until_stored(archive, origin, receiver)
+        plan = planned(repository, at(int(time.time()) + 3000))
+        assert (plan.transactions, plan.left_out) == (0, 1)
+        (warning,) = look_at_target(repository, plan, server.url, environ=ENVIRON).warnings
+    assert warning.startswith(f"1 transaction behind {plan.end}")
+
+
 def refused(repository: Repository, target: BinlogTarget) -> tuple[type[BackstayError], str]:
     with pytest.raises(BackstayError) as error:
         planned(repository, target)

@@ -211,6 +211,7 @@ def _plan_document(plan: ReplayPlan) -> dict[str, object]:
         "transactions": plan.transactions,
         "last_time": plan.last_time,
         "accounts": plan.accounts,
+        "left_out": plan.left_out,
     }
 
 

@@ -63,7 +63,8 @@ class LogPart:
 class ReplayPlan:
     """A dump, and what of the log follows it. `last_time` is that of the last transaction, None if there is none.
 
-    `accounts` counts the statements about accounts and their rights, which rely on accounts that no dump restores.
+    `accounts` counts the statements about accounts and their rights, which rely on accounts that no dump restores,
+    `left_out` the transactions behind the end, in its file, with a time before the target: a clock was ahead there.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ReplayPlan:
     transactions: int
     last_time: datetime | None
     accounts: int
+    left_out: int
 
     @property
     def end(self) -> Position:
@@ -136,6 +138,7 @@ class _Passed:
 class _Planner:
     def __init__(self, archive: BinlogArchive, name: str, dumps: Sequence[MysqlDump], target: BinlogTarget) -> None:
         self._archive, self._name, self._dumps, self._target = archive, name, dumps, target
+        self._left_out = 0
 
     def run(self) -> ReplayPlan:
         find = {"time": self._at_time, "position": self._at_position, "gtid": self._at_gtid, "latest": self._at_end}
@@ -175,11 +178,15 @@ class _Planner:
         if at < 0:
             raise self._too_early()
         latest, found = 0, Transactions()
+        end: Position | None = None
         for event in self._archive.events(logs[at]):
             done = found.add(event)
-            if done is not None and done.time >= self._target.second:
-                return logs[at].start._replace(offset=done.start)
+            if done is not None and end is None and done.time >= self._target.second:
+                end = logs[at].start._replace(offset=done.start)
+            self._left_out += done is not None and end is not None and done.time < self._target.second
             latest = max(latest, event.time) if event.end == found.boundary else latest
+        if end is not None:
+            return end
         if latest >= self._target.second or (logs[at].is_complete and self._follows(logs, at)):
             return logs[at].start._replace(offset=found.boundary)
         run = [logs[at]]
@@ -247,6 +254,7 @@ class _Planner:
             transactions=passed.transactions,
             last_time=moment_of(passed.last) if passed.transactions else None,
             accounts=passed.accounts,
+            left_out=self._left_out,
         )
 
     def _part(

@@ -146,6 +146,11 @@ def _stage(plan: ReplayPlan, part: LogPart, staged: Path) -> None:
 
 
 def _warnings(plan: ReplayPlan, server: Server) -> Iterator[str]:
+    if plan.left_out:
+        yield (
+            f"{plural(plan.left_out, 'transaction')} behind {plan.end}, with times before {plan.target}, are left out: "
+            "what lies there has a later time, as when a clock was ahead; --position goes further"
+        )
     if plan.accounts:
         yield (
             f"the log has {plural(plan.accounts, 'statement')} about accounts: load accounts.sql of snapshot "
