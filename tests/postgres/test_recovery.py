@@ -216,3 +216,10 @@ def test_recovery_goes_through_a_fork_or_along_the_first_timeline(
         stopping.append(copy)
         assert count(copy) == rows, f"{target}"
         copy.stop()
+    assert not plan_recovery(repository, NAME, "latest", LATEST).others
+    server.start()  # the second one was only a test, and archived
+    later = insert(server, 1)
+    archive(repository, server)
+    (other,) = plan_recovery(repository, NAME, "latest", LATEST).others
+    assert (other.timeline, other.last_commit > later.time) == (1, True)
+    assert not plan_recovery(repository, NAME, "latest", RecoveryTarget(timeline=1)).others

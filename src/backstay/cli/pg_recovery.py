@@ -97,7 +97,8 @@ def pg_restore(
         require_empty(to)  # before WAL is read for minutes
     with context.open() as repository, nullcontext() if dry_run else announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
-        require_target(plan, to.absolute(), options)
+        require_target(repository, plan, to.absolute(), options)
+        _warn_of_others(context, plan)
         if dry_run:
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
             return 0
@@ -203,7 +204,15 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
         "wal_bytes": plan.wal_bytes,
         "end_lsn": format_lsn(plan.end_lsn),
         "last_commit": plan.last_commit.isoformat() if plan.last_commit is not None else None,
+        "other_timelines": [
+            {"timeline": other.timeline, "last_commit": other.last_commit.isoformat()} for other in plan.others
+        ],
     }
+
+
+def _warn_of_others(context: Context, plan: RecoveryPlan) -> None:
+    for other in plan.others:
+        context.warn(f"{other}: --timeline {other.timeline} follows it, without that the newest timeline is taken")
 
 
 def _show_plan(context: Context, plan: RecoveryPlan) -> None:
@@ -255,6 +264,7 @@ def pg_verify(
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
     with context.open() as repository, announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
+        _warn_of_others(context, plan)
         with context.watching() as events:
             result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
 

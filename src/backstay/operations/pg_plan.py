@@ -72,8 +72,22 @@ class WalFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherTimeline:
+    """One that was not asked for, and does not lie on the way: its last commit is later than any on the way."""
+
+    timeline: int
+    last_commit: datetime
+
+    def __str__(self) -> str:
+        return f"timeline {self.timeline} has later commits, up to {self.last_commit.isoformat(sep=' ')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryPlan:
-    """What a recovery takes; `last_commit` is of the last transaction that will be there, None if none came since."""
+    """What a recovery takes; `last_commit` is of the last transaction that will be there, None if none came since.
+
+    `others` are timelines that whoever names none may have meant: a test copy that archives begins the newest one.
+    """
 
     base: Base
     target: RecoveryTarget
@@ -82,6 +96,7 @@ class RecoveryPlan:
     histories: tuple[WalFile, ...]
     end_lsn: int
     last_commit: datetime | None
+    others: tuple[OtherTimeline, ...]
 
     @property
     def manifest(self) -> Manifest:
@@ -109,10 +124,11 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What lies on the way of a recovery: the time of its last commit, and where the last record begins."""
+    """What lies on the way of a recovery: the time of its last commit, where the last record begins, where it stops."""
 
     last_commit: datetime | None
     newest: int
+    end: int
 
 
 class _Planner:
@@ -143,7 +159,7 @@ class _Planner:
             timelines = {self._target.timeline}
         for timeline in sorted(timelines, reverse=True):
             path = self._coverage.path(timeline)
-            if any(path.leads_over(base.timeline, base.stop_lsn) for base in self._bases):
+            if self._is_led_to(path):
                 self._require_histories(path)
                 return path
         raise NotFound(
@@ -151,6 +167,9 @@ class _Planner:
             cause=f"there is WAL of {', '.join(map(str, self._coverage.timelines)) or 'none'}",
             hint="`backstay pg windows` shows what can be reached",
         )
+
+    def _is_led_to(self, path: Path) -> bool:
+        return any(path.leads_over(base.timeline, base.stop_lsn) for base in self._bases)
 
     def _require_histories(self, path: Path) -> None:
         """Without its history a server does not know where a timeline comes from, and does not start."""
@@ -200,8 +219,9 @@ class _Planner:
             path=path,
             segments=tuple(map(self._file, names)),
             histories=tuple(map(self._file, self._histories())),
-            end_lsn=end,
+            end_lsn=passed.end,
             last_commit=passed.last_commit,
+            others=tuple(self._others(path)) if self._target.timeline is None else (),
         )
 
     def _file(self, name: str) -> WalFile:
@@ -214,7 +234,8 @@ class _Planner:
     def _passed(self, base: Base, names: Sequence[str], end: int) -> _Passed:
         """Read all WAL that a recovery will, which also shows whether it is whole.
 
-        Raises RestoreConflict when a tablespace was made on the way: the server would make it where it lay.
+        Where a clock was ahead, a commit before `end` may be later than the target: there the server stops. Raises
+        RestoreConflict when a tablespace was made on the way: the server would make it where it lay.
         """
         reader, last = EventReader(), None
         for name in names:
@@ -222,6 +243,8 @@ class _Planner:
                 if event.lsn >= end or event.end <= base.start_lsn:
                     continue
                 if isinstance(event, Commit):
+                    if self._is_past(event) and event.lsn >= base.stop_lsn:
+                        return _Passed(last, event.lsn, event.lsn)
                     last = event.time
                 if isinstance(event, TablespaceMade) and event.lsn >= base.start_lsn:
                     raise RestoreConflict(
@@ -229,7 +252,25 @@ class _Planner:
                         cause=f"a server that recovers would put it into {event.place}, where the other one has it",
                         hint="choose a target before it, or make a base backup after each CREATE TABLESPACE",
                     )
-        return _Passed(last, reader.newest or base.start_lsn)
+        return _Passed(last, reader.newest or base.start_lsn, end)
+
+    def _is_past(self, commit: Commit) -> bool:
+        return self._target.time is not None and commit.time > self._target.time
+
+    def _others(self, path: Path) -> Iterator[OtherTimeline]:
+        """Timelines that a base backup leads to as well, and that go on later."""
+        own = self._last_commit(path)
+        for timeline in self._coverage.timelines:
+            other = self._coverage.path(timeline)
+            if timeline == path.timeline or not self._is_led_to(other):
+                continue
+            last = self._last_commit(other)
+            if last is not None and (own is None or last > own):
+                yield OtherTimeline(timeline=timeline, last_commit=last)
+
+    def _last_commit(self, path: Path) -> datetime | None:
+        runs = self._coverage.runs(path)
+        return self._coverage.last_commit_time(path, runs[-1], runs[-1].begin) if runs else None
 
     def _reached(self, base: Base, path: Path, run: Run, *, is_cut: bool) -> tuple[int, int]:
         """(behind what a recovery has to read, where it stops)."""

@@ -94,9 +94,13 @@ class ClusterRestoreResult:
     problems: tuple[str, ...]
 
 
-def require_target(plan: RecoveryPlan, target: Path, options: ClusterRestoreOptions) -> dict[bytes, Path]:
-    """Where the tablespaces go. Raises RestoreConflict for a target that must not be written to."""
+def require_target(
+    repository: Repository, plan: RecoveryPlan, target: Path, options: ClusterRestoreOptions
+) -> dict[bytes, Path]:
+    """Where the tablespaces go. Raises RestoreConflict, InvalidRequest for a target that must not be written to."""
     places = _places(plan, target, options.tablespaces)
+    for place in (target, *places.values()):
+        refuse_repository(repository, FilesTarget(place).root)
     if options.delta is None:
         for place in (target, *places.values()):
             require_empty(place)
@@ -123,9 +127,8 @@ def restore_cluster(
     Raises RestoreConflict and InvalidRequest before anything is written, RestoreFailed, CorruptedBackup,
     InsufficientSpace.
     """
-    places = require_target(plan, target, options)
+    places = require_target(repository, plan, target, options)
     _require_no_configuration(repository, plan, options.configuration)
-    refuse_repository(repository, FilesTarget(target).root)
     return _ClusterRestore(repository, plan, target, places, options, events).run()
 
 
