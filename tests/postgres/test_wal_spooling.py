@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.core.events import ignore
+from backstay.core.events import Event, ignore
 from backstay.errors import StorageUnavailable
 from backstay.operations.wal_spooling import Spooling, replay
 from backstay.operations.wal_storing import Piece
@@ -62,6 +62,23 @@ def test_what_is_stored_already_is_not_stored_again(
     assert replay(repository, spool) == 1
     assert len(set(repository.wal.objects()) - before) == 1
     assert stored(repository) == STREAM
+
+
+def test_damage_within_a_journal_is_told_and_put_aside(
+    repository: Repository, spool: WalSpool, spooling: Spooling
+) -> None:
+    journal = spool.left()[0]
+    data = bytearray(journal.read_bytes())
+    second = 4 + int.from_bytes(data[:4], "big")
+    data[second + 50] ^= 1
+    journal.write_bytes(data)
+    events: list[Event] = []
+    assert replay(repository, spool, events=events.append) == 3
+    assert stored(repository)[:300_001] == STREAM[:300_001]
+    assert repository.wal.files(SYSTEM)[FILES[0]].reach == 300_001
+    assert ["behind its first 300001 bytes" in str(event) for event in events] == [True, False]
+    assert [path.suffix for path in journal.parent.iterdir()] == [".damaged"]
+    assert replay(repository, spool) == 0
 
 
 @pytest.mark.crash

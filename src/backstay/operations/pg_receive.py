@@ -160,7 +160,7 @@ def _open_spool(
     if options.acknowledge == "repo" and not directory.exists():
         return None
     spool = stack.enter_context(WalSpool(directory, repository.keyring))
-    if segments := replay(repository, spool):
+    if segments := replay(repository, spool, events=events):
         events(Warned(message=f"what only this machine had of {plural(segments, 'segment')} is stored now"))
     return spool if options.acknowledge == "local" else None
 

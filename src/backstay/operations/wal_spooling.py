@@ -6,7 +6,7 @@ they leave the spool. Whatever a crash interrupts, the next receiver stores what
 
 from __future__ import annotations
 
-from backstay.core.events import EventSink, Warned
+from backstay.core.events import EventSink, Warned, ignore
 from backstay.errors import StorageUnavailable
 from backstay.operations.wal_coverage import require_segment
 from backstay.operations.wal_storing import Piece
@@ -59,14 +59,20 @@ class Spooling:
         self._spool.clear()
 
 
-def replay(repository: Repository, spool: WalSpool) -> int:
+def replay(repository: Repository, spool: WalSpool, *, events: EventSink = ignore) -> int:
     """Store what a receiver left that was stopped in between; how many segments that touched.
 
-    The server need not be there any more. A crash changes nothing: what is stored is not stored again. Raises
-    WalConflict, CorruptedBackup, StorageUnavailable.
+    The server need not be there any more. A crash changes nothing: what is stored is not stored again. A journal that
+    is damaged is stored as far as it can be read, and put aside. Raises WalConflict, CorruptedBackup,
+    StorageUnavailable.
     """
-    found = [spooled for journal in spool.left() if (spooled := spool.read(journal)) is not None]
-    touched = sum(_store(repository, spooled) for spooled in found)
+    found = [(journal, spooled) for journal in spool.left() if (spooled := spool.read(journal)) is not None]
+    touched = sum(_store(repository, spooled) for _, spooled in found if spooled.data)
+    for journal, spooled in found:
+        if spooled.is_damaged:
+            lost = f"{spooled.file} is damaged in the spool behind its first {len(spooled.data)} bytes"
+            events(Warned(message=f"{lost}: WAL that was acknowledged is lost if the server has not got it any more"))
+            events(Warned(message=f"what is left of it was put aside as {spool.keep(journal)}"))
     spool.clear()
     return touched
 

@@ -31,16 +31,18 @@ from backstay.repository.keyring import Keyring
 from backstay.repository.wal import WalRecord
 
 _LENGTH: Final = struct.Struct(">I")
+_DAMAGED: Final = ".damaged"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """The beginning of a segment, as a journal has it."""
+    """The beginning of a segment, as a journal has it; `is_damaged` if more was there that cannot be read."""
 
     system: int
     file: str
     data: bytes
+    is_damaged: bool
 
 
 class WalSpool:
@@ -75,23 +77,37 @@ class WalSpool:
         """What a journal holds, up to where a crash tore it off; None for nothing. Raises StorageUnavailable."""
         with self._told():
             data = journal.read_bytes()
-        system, file, joined = 0, "", bytearray()
+        file, system, joined, is_whole = journal.name.partition(".")[0], 0, bytearray(), True
         for record in self._records(data):
-            if record.start != len(joined) or (joined and (record.system, record.file) != (system, file)):
-                break
-            system, file = record.system, record.file
-            joined += record.data
-        return Spooled(system, file, bytes(joined)) if joined else None
+            is_own = record is not None and record.file == file and (not joined or record.system == system)
+            if record is None or not is_own:
+                is_whole = False
+            elif is_whole and record.start == len(joined):
+                system, joined = record.system, joined + record.data
+            elif record.start > len(joined):  # it was written behind what cannot be read: no crash does that
+                return Spooled(system, file, bytes(joined), is_damaged=True)
+        return Spooled(system, file, bytes(joined), is_damaged=False) if joined else None
 
-    def _records(self, data: bytes) -> Iterator[WalRecord]:
+    def _records(self, data: bytes) -> Iterator[WalRecord | None]:
+        """One for each frame, None for what is none."""
         at = 0
         while at + _LENGTH.size < len(data):
             begin = at + _LENGTH.size
-            at = begin + _LENGTH.unpack_from(data, begin - _LENGTH.size)[0]
+            length = _LENGTH.unpack_from(data, at)[0]
+            if not length:  # room that was never written to
+                return
+            at = begin + length
             try:
                 yield self._keyring.open(data[begin:at], RecordKind.WAL, WalRecord)
             except CorruptedBackup:
-                return
+                yield None
+
+    def keep(self, journal: Path) -> Path:
+        """Put a journal aside, where nothing removes it; its new place."""
+        kept = journal.with_suffix(_DAMAGED)
+        with self._told():
+            journal.rename(kept)
+        return kept
 
     # -- what this one receives
 
@@ -165,11 +181,12 @@ class WalSpool:
                     path.rename(path.with_suffix(".free"))
 
     def clear(self) -> None:
-        """The repository has all: nothing stays."""
+        """The repository has all: nothing stays but what was put aside."""
         self.restart()
         with self._told(), self._lock:
             for path in list(self._directory.iterdir()):
-                path.unlink(missing_ok=True)
+                if path.suffix != _DAMAGED:
+                    path.unlink(missing_ok=True)
 
     # -- the end
 
