@@ -20,7 +20,7 @@ from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, ChangesHeader
-from backstay.sources.postgres.manifest import ManifestFile, read_manifest, write_manifest
+from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest
 from backstay.sources.postgres.tar_stream import Member, TarStream
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
@@ -113,6 +113,9 @@ def test_what_is_no_archive_is_refused(harm: bytes) -> None:
         data[0 if harm == b"name" else 124] ^= 0x3F
     with pytest.raises(BackupFailed):
         TarStream(Seen()).feed(bytes(data))
+
+
+CRC = Checksum("CRC32C", b"1234")
 
 
 def changes(blocks: list[int], truncation: int) -> bytes:
@@ -210,30 +213,32 @@ def test_a_patched_file_is_what_the_server_has(
     assert node.sha256 is None
 
 
-def manifest(path: bytes, size: int, digest: bytes) -> bytes:
-    files = [ManifestFile(path, size, 1_700_000_000, digest), ManifestFile(b"\xff", 0, 0, bytes(32))]
+def manifest(path: bytes, size: int) -> bytes:
+    files = [ManifestFile(path, size, 1_700_000_000, CRC), ManifestFile(b"\xff", 0, 0, Checksum("SHA256", bytes(32)))]
     return write_manifest(files, version=18, system=7, timeline=1, start=0, stop=1 << 24)
 
 
-def test_a_whole_file_has_the_checksum_of_what_the_server_read(repository: Repository) -> None:
+def test_a_file_is_as_long_as_the_server_says(repository: Repository) -> None:
     with Workers(1, "seal") as workers:
         files = ClusterFiles(Store(repository, repository.writer(workers)), {}, repository.reader, lambda *_: None)
         for space, name in ((None, "base/5/7"), (16385, "PG_18/5/8")):
             stream = TarStream(files.archive(space))
             stream.feed(archived({name: b"bytes"}))
             stream.finish()
-        files.take_checksums(manifest(b"base/5/7", 5, b"1" * 32))
-        files.take_checksums(manifest(b"pg_tblspc/16385/PG_18/5/8", 5, b"2" * 32))
-        assert files.nodes[b"data/base/5/7"].sha256 == b"1" * 32
-        assert files.nodes[b"tablespaces/16385/PG_18/5/8"].sha256 == b"2" * 32
+    for path in (b"base/5/7", b"pg_tblspc/16385/PG_18/5/8"):
+        files.require_sizes(manifest(path, 5))
         with pytest.raises(BackupFailed, match="5 bytes"):
-            files.take_checksums(manifest(b"base/5/7", 6, b"1" * 32))
+            files.require_sizes(manifest(path, 6))
 
 
-@pytest.mark.parametrize("harm", [(b'"Size"', b'"Seze"'), (b"SHA256", b"SHA257"), (b"}", b"]"), (b"-Checksum", b"-")])
+def test_a_manifest_that_was_written_is_read_again() -> None:
+    assert read_manifest(manifest(b"base/5/7", 5))[b"base/5/7"] == Sent(5, CRC)
+
+
+@pytest.mark.parametrize("harm", [(b'"Size"', b'"Seze"'), (b"CRC32C", b"CRC32D"), (b"}", b"]"), (b"-Checksum", b"-")])
 def test_a_manifest_that_is_not_as_it_was_sent_is_refused(harm: tuple[bytes, bytes]) -> None:
     with pytest.raises(BackupFailed, match="manifest"):
-        read_manifest(manifest(b"base/5/7", 5, b"1" * 32).replace(*harm))
+        read_manifest(manifest(b"base/5/7", 5).replace(*harm))
 
 
 def test_fewer_or_more_blocks_than_were_told_are_refused(repository: Repository) -> None:

@@ -20,16 +20,14 @@ from backstay.operations.backup_request import check_name
 from backstay.operations.cluster_files import CHUNK, DATA, ClusterFiles
 from backstay.operations.extend_locks import extend_after_backup
 from backstay.operations.node_tree import NodeTree
-from backstay.operations.pg_bases import base_backups, source_of
+from backstay.operations.pg_bases import SERVER_MANIFEST, base_backups, server_manifest, source_of
 from backstay.operations.pg_wal import WalFetch
 from backstay.operations.scarce_room import warn_of_scarce_room
 from backstay.operations.walk import Item, walk
-from backstay.repository.contents import read_content
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
-from backstay.repository.trees import find_node
 from backstay.repository.wal import require_cluster
 from backstay.sources.postgres.base_backup import (
     INCREMENTAL_FROM,
@@ -42,7 +40,6 @@ from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.receiver import read_history
 
-MANIFEST: Final = b"backup_manifest"  # as the server sent it: what the next incremental backup begins with
 CHECKPOINT_S: Final = 10.0
 PROGRESS_EVERY_S: Final = 0.2
 _NO_SETTINGS: Final = (
@@ -153,8 +150,8 @@ class _ClusterBackup:
                     files, received, base = self._receive(base)
                     wal.fetch(received.start, received.stop)
                 stop_time = self._server_time()
-                files.take_checksums(received.manifest)
-                files.add(MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
+                files.require_sizes(received.manifest)
+                files.add(SERVER_MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
                 if DATA + b"/postgresql.conf" not in files.nodes:
                     self.events(Warned(message=_NO_SETTINGS))
                 files.own_directories()
@@ -281,7 +278,7 @@ class _ClusterBackup:
         """Everything that the server sends; without a base when it cannot do with one."""
         if base is not None:
             try:
-                earlier = self._manifest_of(base)
+                earlier = server_manifest(base, self.repository.reader)
                 return *self._receive_with(base, earlier), base
             except SummariesMissing as error:
                 self.reason = error.cause
@@ -296,12 +293,6 @@ class _ClusterBackup:
         self.events(Started(operation="backup", total_files=len(nodes)))
         received = receive_base(self.connection, files, label=f"backstay {self.options.name}", earlier=earlier)
         return files, received
-
-    def _manifest_of(self, base: Manifest) -> bytes:
-        node = find_node(base.root, b"/" + MANIFEST, self.repository.reader)
-        if node is None:
-            raise NotFound(f"snapshot {base.id} holds no manifest of the server")
-        return b"".join(map(bytes, read_content(node.content or EMPTY, self.repository.reader)))
 
     def _nodes_of(self, base: Manifest) -> dict[bytes, Node]:
         visits = walk(base.root, self.repository.reader)

@@ -7,10 +7,14 @@ from datetime import datetime
 from typing import Final
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.repository.blobs import BlobReader
+from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest, OnDamage
+from backstay.repository.trees import find_node
 from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
+SERVER_MANIFEST: Final = b"backup_manifest"  # of a snapshot, as the server sent it
 _SOURCE: Final = "postgres:"  # begins the source of a base backup; its cluster's system identifier follows
 
 
@@ -104,3 +108,11 @@ def _aware(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
     return moment
+
+
+def server_manifest(snapshot: Manifest, reader: BlobReader) -> bytes:
+    """The manifest that a server sent with a base backup. Raises NotFound, CorruptedBackup."""
+    node = find_node(snapshot.root, b"/" + SERVER_MANIFEST, reader)
+    if node is None or node.content is None:
+        raise NotFound(f"snapshot {snapshot.id} holds no manifest of the server")
+    return b"".join(map(bytes, read_content(node.content, reader)))

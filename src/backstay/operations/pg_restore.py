@@ -17,10 +17,11 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import InvalidRequest, RestoreFailed
+from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
 from backstay.operations.cluster_delta import apply_delta
 from backstay.operations.cluster_files import DATA, TABLESPACES
 from backstay.operations.cold_packs import THAW_DAYS, ColdPacks, make_readable
+from backstay.operations.pg_bases import server_manifest
 from backstay.operations.pg_configuration import Configuration
 from backstay.operations.pg_directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
 from backstay.operations.pg_plan import RecoveryPlan
@@ -34,7 +35,7 @@ from backstay.repository.trees import find_node, read_listing
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import sync_filesystem
 from backstay.sources.postgres.control_file import CONTROL
-from backstay.sources.postgres.manifest import ManifestFile, write_manifest
+from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
 from backstay.sources.restore_errors import told
@@ -183,6 +184,7 @@ class _ClusterRestore:
         self.owned = OwnedFiles(target)
         self.root = b"/" + DATA
         self.problems: list[str] = []
+        self.sent: dict[bytes, Sent] = {}
         self.files = self.bytes = self.bytes_kept = self.removed = 0
 
     def run(self) -> ClusterRestoreResult:
@@ -325,8 +327,9 @@ class _ClusterRestore:
     # -- the manifest
 
     def _write_manifest(self) -> None:
-        """What pg_verifybackup compares with: checksums of the snapshot, or of what was written where it has none."""
+        """What pg_verifybackup compares with: checksums of the server, or of what was written where it sent none."""
         base = self.plan.base
+        self.sent = self._sent()
         data = write_manifest(
             [*self._manifest_files(), *self._own_manifest_files()],
             version=int(base.version.partition(".")[0]),
@@ -337,6 +340,13 @@ class _ClusterRestore:
         )
         self.owned.write(self.target / MANIFEST, data)
 
+    def _sent(self) -> dict[bytes, Sent]:
+        """The files that came whole with this very backup, as the server read them."""
+        try:
+            return read_manifest(server_manifest(self.plan.manifest, self.repository.reader))
+        except (NotFound, CorruptedBackup, BackupFailed):
+            return {}  # the files themselves are whole: they only are hashed here then
+
     def _manifest_files(self) -> Iterator[ManifestFile]:
         files = (found for found in self._nodes() if found[1].is_file)
         with Workers(self.options.parallel or self.repository.environment.threads, "digest") as workers:
@@ -345,20 +355,26 @@ class _ClusterRestore:
                 files,
                 weigh=lambda _: 1,
                 limit=_DIGESTED,
-                inline=lambda found: bool(found[1].sha256),
+                inline=lambda found: self._checksum(*found) is not None,
             )
 
     def _own_manifest_files(self) -> Iterator[ManifestFile]:
         """Those that are not in the backup, and are no files that a server always has."""
         for name in self.options.configuration.files if self.options.configuration is not None else ():
             info = (self.target / name).stat()
-            digest = _sha256(os.fsencode(self.target / name))
-            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, digest)
+            checksum = _sha256(os.fsencode(self.target / name))
+            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, checksum)
 
     def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
         path, node = found
-        digest = node.sha256 or _sha256(os.fsencode(self.target) + b"/" + path)
-        return ManifestFile(path, node.size, node.mtime_ns / 1e9, digest)
+        checksum = self._checksum(path, node) or _sha256(os.fsencode(self.target) + b"/" + path)
+        return ManifestFile(path, node.size, node.mtime_ns / 1e9, checksum)
+
+    def _checksum(self, path: bytes, node: Node) -> Checksum | None:
+        if node.sha256 is not None:
+            return Checksum("SHA256", node.sha256)
+        sent = self.sent.get(path)
+        return sent.checksum if sent is not None and sent.size == node.size else None
 
     def _nodes(self) -> Iterator[tuple[bytes, Node]]:
         """The files by their paths below the data directory, with those of tablespaces where their links lead."""
@@ -380,9 +396,9 @@ class _ClusterRestore:
                 os.close(descriptor)
 
 
-def _sha256(path: bytes) -> bytes:
+def _sha256(path: bytes) -> Checksum:
     digest = hashlib.sha256()
     with Path(os.fsdecode(path)).open("rb") as file:
         while data := file.read(_READ):
             digest.update(data)
-    return digest.digest()
+    return Checksum("SHA256", digest.digest())

@@ -15,21 +15,28 @@ from backstay.sources.postgres.lsn import format_lsn
 _NAMES_CLUSTER: Final = 17
 
 
+class Checksum(NamedTuple):
+    """Of a whole file; `algorithm` is CRC32C or one of SHA-2, such as SHA256."""
+
+    algorithm: str
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """A regular file: its path below the data directory, size in bytes, time in seconds since 1970, and SHA-256."""
+    """A regular file: its path below the data directory, size in bytes, time in seconds since 1970, and checksum."""
 
     path: bytes
     size: int
     mtime: float
-    sha256: bytes
+    checksum: Checksum
 
 
 class Sent(NamedTuple):
-    """The size in bytes and the SHA-256 of a file as the server read it."""
+    """The size in bytes and the checksum of a file as the server read it."""
 
     size: int
-    sha256: bytes
+    checksum: Checksum
 
 
 def read_manifest(data: bytes) -> dict[bytes, Sent]:
@@ -46,9 +53,7 @@ def read_manifest(data: bytes) -> dict[bytes, Sent]:
 
 def _sent(file: dict[str, Any]) -> tuple[bytes, Sent]:
     path = bytes.fromhex(file["Encoded-Path"]) if "Encoded-Path" in file else file["Path"].encode()
-    if file["Checksum-Algorithm"] != "SHA256":
-        raise ValueError(file["Checksum-Algorithm"])
-    return path, Sent(int(file["Size"]), bytes.fromhex(file["Checksum"]))
+    return path, Sent(int(file["Size"]), Checksum(file["Checksum-Algorithm"], bytes.fromhex(file["Checksum"])))
 
 
 def write_manifest(
@@ -79,6 +84,6 @@ def _file(file: ManifestFile) -> dict[str, object]:
         **name,
         "Size": file.size,
         "Last-Modified": moment,
-        "Checksum-Algorithm": "SHA256",
-        "Checksum": file.sha256.hex(),
+        "Checksum-Algorithm": file.checksum.algorithm,
+        "Checksum": file.checksum.digest.hex(),
     }
