@@ -11,6 +11,7 @@ from backstay.operations.heal import heal_from_copy
 from backstay.operations.mirror_copy import copy_objects
 from backstay.operations.verify import VerifyOptions, run_verify
 from backstay.repository.format import wal_name
+from backstay.repository.log_slices import SLICE, end_name, slice_name
 from backstay.repository.repository import Repository
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, damaged, make_source, open_alone, open_mirrored
@@ -83,6 +84,23 @@ def test_a_base_backup_without_its_wal_is_found_without_reading(tmp_path: Path) 
         assert f"WAL {wal_file(4)} of {NAME} is not there" in report.findings[0].message
         assert run_verify(repository, [bases[0]]).ok
         assert not run_verify(repository, [bases[1]]).ok
+
+
+def test_a_binary_log_that_lacks_a_slice_is_found_without_reading(store: Store) -> None:
+    log, slices = "binlog.000001", [slice_name("binlog.000001", number) for number in range(2)]
+    with open_alone(store) as repository:
+        for number, file in enumerate(slices):
+            repository.wal.store(SYSTEM, file, b"x" * (SLICE if number == 0 else 7))
+        assert told(store, read_data=0) == []  # one that is still received
+        repository.wal.store(SYSTEM, end_name(log), b"%d" % (SLICE + 7))
+        assert told(store, read_data=0) == []
+    for file in slices:
+        lost = store.retrieve(wal_name(SYSTEM, file))
+        store.delete(wal_name(SYSTEM, file))
+        assert told(store, read_data=0) == [f"binary log {log}"]
+        store.store(wal_name(SYSTEM, file), lost)
+    store.store(wal_name(SYSTEM, end_name(log)), b"damaged", overwrite=True)
+    assert told(store, read_data=0) == [f"binary log {log}"]
 
 
 def test_of_one_snapshot_only_its_own_wal_is_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backstay.errors import CorruptedBackup, CorruptedSource
-from backstay.repository.log_slices import end_name, slice_name, slice_of
+from backstay.repository.log_slices import SLICE, end_name, slice_name, slice_of
 from backstay.repository.wal import StoredFile, WalStore
 from backstay.sources.mysql.binlog import Event, EventReader, Position, position_at
 
@@ -95,6 +95,13 @@ class BinlogArchive:
         first = last.start if not last.is_complete else last.start._replace(number=last.start.number + 1)
         final = following.start._replace(number=following.start.number - 1)
         return LogGap(first=first.file, last=final.file, files=final.number - first.number + 1)
+
+    def lost(self, log: StoredLog) -> list[str]:
+        """The slices of a file that are not there although its end is."""
+        if not log.has_end:
+            return []
+        numbers = range(-(-self._length(log) // SLICE))
+        return [slice_name(log.file, n) for n in numbers if n not in log.slices or not log.slices[n].whole]
 
     def read_slice(self, log: StoredLog, number: int) -> bytes:
         """A slice, or of one that is not whole what is there of its beginning."""

@@ -478,6 +478,8 @@ class _Verify:
             self._check("completeness", checks.completeness)
         elif not everything:
             return
+        if everything and (logs := checks.binary_logs()):
+            self._check("completeness", lambda: checks.whole_logs(logs))
         found = self.repository.wal.objects()
         if not everything:
             needed = needed_wal(self.repository, checks.readable)

@@ -10,6 +10,7 @@ from backstay.core.events import EventSink, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.operations.binlog_archive import BinlogArchive, StoredLog
 from backstay.operations.findings import Check
 from backstay.operations.pg_bases import Base, base_of, is_base
 from backstay.operations.wal_coverage import WalCoverage, run_with
@@ -24,6 +25,7 @@ _OBJECT_HINT: Final = (
     "put it back from a copy; else nothing behind it can be recovered from before it: `backstay pg windows`"
 )
 _BASE_HINT: Final = "put it back from a copy; else make a base backup, and delete this one, which cannot be recovered"
+_LOG_HINT: Final = "put it back from a copy; else `backstay mysql windows` shows what can be recovered without it"
 _FOREIGN_HINT: Final = "find out what put it there, and remove it"
 
 
@@ -61,6 +63,30 @@ class WalChecks:
                 told = f"WAL {missing} of {base.name} is not there, or not whole: it is not consistent without that"
                 self.find("completeness", f"snapshot {base.snapshot}", told, _BASE_HINT)
         return f"WAL of {plural(len(self._bases), 'base backup')}"
+
+    def binary_logs(self) -> list[BinlogArchive]:
+        """Of all servers of which one is stored."""
+        wal = self.repository.wal
+        return [found for system in wal.systems() if (found := BinlogArchive.load(wal, system)).logs]
+
+    def whole_logs(self, archives: Iterable[BinlogArchive]) -> str:
+        """A file of a binary log whose end is stored must be there from its beginning on."""
+        files = 0
+        for archive in archives:
+            for log in archive.logs.values():
+                files += 1
+                self._whole_log(archive, log)
+        return f"{plural(files, 'file')} of binary logs"
+
+    def _whole_log(self, archive: BinlogArchive, log: StoredLog) -> None:
+        try:
+            lost = archive.lost(log)
+        except (CorruptedBackup, ObjectNotFound) as error:
+            self.find("completeness", f"binary log {log.file}", error, _LOG_HINT)
+            return
+        if lost:
+            told = f"{', '.join(lost)} of it is not there, or not whole"
+            self.find("completeness", f"binary log {log.file}", told, _LOG_HINT)
 
     def integrity(self, found: Mapping[str, int], sample: Callable[[dict[str, int]], dict[str, int]]) -> str:
         """Names must be ours; what is chosen of the objects is read, decrypted and compared with its name."""
