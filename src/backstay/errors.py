@@ -2,7 +2,8 @@
 
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
-│   └── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
+│   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
+│   └── NaiveTimestamp        exit 2   a recovery target is a time without a zone
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
@@ -35,6 +36,7 @@ BackstayError
 │   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
+│   └── ClientTooOld                   the client programs that are here are older than the server, or none are
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
@@ -42,7 +44,9 @@ BackstayError
 ├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
 ├── ServiceRunning            exit 11  another process answers at the same socket
 ├── TargetNotCovered          exit 1   stored base backups and WAL do not reach the recovery target
+│   └── TargetBeforeSnapshot           it lies before the first of them
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
+│   └── RecoveryTimeout                it had not by the time that it was given
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
@@ -88,6 +92,12 @@ class BadWalName(InvalidRequest):
     """PostgreSQL gives no such name to a file of its log."""
 
     default_hint = "pass %p of archive_command"
+
+
+class NaiveTimestamp(InvalidRequest):
+    """A recovery target is a time without a zone."""
+
+    default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
 
 
 class NotFound(BackstayError):
@@ -332,6 +342,10 @@ class VersionUnsupported(BackstayError):
     default_hint = "install the programs of the server's own version, or newer ones"
 
 
+class ClientTooOld(VersionUnsupported):
+    """The client programs of a database that are here are older than its server, or there are none."""
+
+
 class DumpFailed(BackstayError):
     """A program of the database ended with an error; what it wrote is not used."""
 
@@ -375,10 +389,20 @@ class TargetNotCovered(BackstayError):
     default_hint = "`backstay pg windows` shows what can be reached"
 
 
+class TargetBeforeSnapshot(TargetNotCovered):
+    """The recovery target lies before everything that a recovery could begin with."""
+
+
 class RecoveryFailed(BackstayError):
     """A server started from a backup ended, or did not come to its recovery target."""
 
     default_hint = "its log says why"
+
+
+class RecoveryTimeout(RecoveryFailed):
+    """A server started from a backup had not recovered by the time that it was given."""
+
+    default_hint = "give it longer with --patience"
 
 
 class Interrupted(BackstayError):

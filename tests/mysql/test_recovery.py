@@ -21,6 +21,7 @@ from backstay.errors import (
     RestoreConflict,
     RestoreFailed,
     SourceUnreachable,
+    TargetBeforeSnapshot,
     TargetNotCovered,
     WalGap,
 )
@@ -159,7 +160,7 @@ def test_a_time_is_reached_only_when_something_later_was_logged(history: History
         assert (window.snapshots, window.gap) == ((history.snapshot,), None)
         for second in (int(window.start_time.timestamp()), int(window.end_time.timestamp())):
             planned(repository, at(second))
-        with pytest.raises(TargetNotCovered, match="lies before what can be recovered"):
+        with pytest.raises(TargetBeforeSnapshot, match="lies before what can be recovered"):
             planned(repository, at(int(window.start_time.timestamp()) - 1))
         with pytest.raises(TargetNotCovered, match="is not covered") as refused:
             planned(repository, at(int(window.end_time.timestamp()) + 1))

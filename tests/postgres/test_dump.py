@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import BackstayError, DumpFailed, NotFound, SourceRefused, SourceUnreachable, VersionUnsupported
+from backstay.errors import BackstayError, ClientTooOld, DumpFailed, NotFound, SourceRefused, SourceUnreachable
 from backstay.operations.look import open_file
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import programs
@@ -166,7 +166,7 @@ def test_the_programs_are_those_of_the_lowest_version_that_fits(
     monkeypatch.setattr(programs, "_WHEELS", ())
     monkeypatch.setattr(programs, "_PLACES", ())
     old = {"PATH": str(installation(16) / "bin")}
-    with pytest.raises(VersionUnsupported, match="18") as caught:
+    with pytest.raises(ClientTooOld, match="18") as caught:
         dump(repository, at(shop, "shop"), environ=old)
     assert "16" in caught.value.cause
     assert "postgresql-client-18" in caught.value.hint
@@ -175,7 +175,7 @@ def test_the_programs_are_those_of_the_lowest_version_that_fits(
     for name in ("pg_dump", "pg_dumpall", "pg_restore"):
         (broken / name).write_text("no program")
         (broken / name).chmod(0o755)
-    with pytest.raises(VersionUnsupported, match="18"):
+    with pytest.raises(ClientTooOld, match="18"):
         dump(repository, at(shop, "shop"), environ={"PATH": str(broken)})
 
 

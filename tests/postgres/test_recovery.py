@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, TargetNotCovered, WalGap
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, TargetBeforeSnapshot, TargetNotCovered, WalGap
 from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
 from backstay.operations.pg_restore import restore_cluster
 from backstay.repository.format import wal_name
@@ -133,6 +133,7 @@ def test_targets_that_cannot_be_met_are_refused_before_anything_is_written(
             plan_recovery(repository, NAME, "latest", target)
         assert said in caught.value.cause
         assert "covered" in caught.value.title
+        assert isinstance(caught.value, TargetBeforeSnapshot) == (said == "complete at")
     with pytest.raises(NotFound, match="timeline 7"):
         plan_recovery(repository, NAME, "latest", RecoveryTarget(timeline=7))
     with pytest.raises((NotFound, InvalidRequest)):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.errors import RecoveryFailed, RestoreConflict, VersionUnsupported
+from backstay.errors import RecoveryFailed, RecoveryTimeout, RestoreConflict, VersionUnsupported
 from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
 from backstay.operations.pg_rehearse import RehearsalOptions, programs_of, rehearse_cluster, start_recovered
 from backstay.operations.pg_restore import restore_cluster
 from backstay.repository.repository import Repository
-from backstay.sources.postgres import scratch_server
+from backstay.sources.postgres import local_server, scratch_server
 from tests.postgres.recovering import NAME, archive, back_up
 from tests.postgres.servers import AS_ROOT, Server, installation
 
@@ -58,6 +58,18 @@ def test_a_recovery_that_fails_is_told_with_the_log(
     with pytest.raises(RecoveryFailed) as caught:
         rehearse_cluster(repository, plan, options(place))
     assert "max_connections" in f"{caught.value.cause} {caught.value.hint}"
+    assert not (place / "scratch").exists()
+
+
+def test_a_recovery_that_takes_too_long_is_told(
+    repository: Repository, server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(repository, server)
+    monkeypatch.setattr(local_server, "_waiting", lambda _: ("-t", "60", "-w"))
+    monkeypatch.setattr(local_server.LocalServer, "_is_promoted", lambda _: False)
+    with pytest.raises(RecoveryTimeout, match="not recovered within 0 s") as caught:
+        rehearse_cluster(repository, plan, replace(options(place), patience_s=0.1))
+    assert "the end of its log" in caught.value.hint
     assert not (place / "scratch").exists()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from backstay.cli.context import Context
-from backstay.errors import InvalidRequest
+from backstay.errors import NaiveTimestamp
 
 
 def zoned_moment(context: Context, text: str) -> datetime:
-    """A time that means the same to everybody."""
+    """A time that means the same to everybody. Raises NaiveTimestamp, InvalidRequest."""
     from backstay.core.times import parse_moment
 
     try:
@@ -17,7 +17,7 @@ def zoned_moment(context: Context, text: str) -> datetime:
     except ValueError:
         return parse_moment(text, now=context.clock.now(), zone=UTC)
     if moment.tzinfo is None:
-        raise InvalidRequest(
+        raise NaiveTimestamp(
             f"{text!r} is a time without a zone",
             cause="the server and this machine may be in different ones, and a wrong hour is lost data",
             hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, NotFound, TargetNotCovered, WalGap
+from backstay.errors import (
+    CorruptedBackup,
+    IdentityMismatch,
+    InvalidRequest,
+    NotFound,
+    TargetBeforeSnapshot,
+    TargetNotCovered,
+    WalGap,
+)
 from backstay.operations.binlog_archive import BinlogArchive, StoredLog
 from backstay.operations.mysql_dumps import MysqlDump, mysql_dumps
 from backstay.operations.mysql_windows import moment_of, reach, require_archive
@@ -311,9 +319,9 @@ class _Planner:
 
     # -- what is told
 
-    def _too_early(self) -> TargetNotCovered:
+    def _too_early(self) -> TargetBeforeSnapshot:
         first = self._dumps[0]
-        return TargetNotCovered(
+        return TargetBeforeSnapshot(
             f"{self._target} lies before what can be recovered of {self._name}",
             cause=f"the first dump, {first.snapshot}, was begun at {first.time.isoformat(sep=' ', timespec='seconds')} "
             f"and lies at {first.position}",

