@@ -205,7 +205,7 @@ def test_positions_and_transactions_that_are_none_are_refused(history: History) 
         def position(text: str) -> tuple[type[BackstayError], str]:
             return refused(repository, BinlogTarget(kind="position", position=parse_position(text)))
 
-        assert position("binlog.000001:4")[0] is TargetNotCovered
+        assert position("binlog.000001:4")[0] is TargetBeforeSnapshot
         assert position(f"binlog.000001:{begin + 43}") == (
             InvalidRequest,
             f"binlog.000001:{begin + 43} lies within a transaction: the transaction begins at binlog.000001:{begin}",
