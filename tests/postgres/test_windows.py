@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, WalGap
 from backstay.operations.pg_bases import Base
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
+from backstay.operations.pg_plan import RecoveryTarget, _Planner, plan_recovery
 from backstay.operations.pg_windows import Window, windows
 from backstay.operations.wal_coverage import Gap, WalCoverage, run_with
 from backstay.repository.repository import Repository
@@ -54,6 +55,15 @@ def base(number: float, minutes: float, *, timeline: int = 1, snapshot: str = "b
 
 def told(repository: Repository, *bases: Base) -> list[Window]:
     return windows(WalCoverage.load(repository.wal, SYSTEM), list(bases))
+
+
+def test_where_a_clock_was_ahead_the_plan_stops_as_the_server_will(repository: Repository) -> None:
+    for number, minutes in enumerate((3.1, 90, 5, 6, 20), start=3):
+        put(repository, number, commit(700 + number, at(minutes)))
+    coverage, target = WalCoverage.load(repository.wal, SYSTEM), RecoveryTarget(kind="time", time=at(10))
+    planned = _Planner(coverage, "main", [replace(base(3, 3), segment_size=SIZE)], target).run()
+    assert planned.last_commit == at(3.1)
+    assert planned.end_lsn // SIZE == 4  # the first commit that is later than the target
 
 
 def test_a_window_reaches_from_its_base_to_the_last_commit(repository: Repository) -> None:
