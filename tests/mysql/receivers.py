@@ -4,62 +4,29 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-from typing import Any, Self
+from typing import Any
 
-from backstay.core.events import Event, Warned
 from backstay.operations.backup import BackupOptions, run_backup
 from backstay.operations.binlog_archive import BinlogArchive
 from backstay.operations.mysql_receive import BinlogReceiveOptions, BinlogReceiveResult, run_binlog_receive
 from backstay.repository.repository import Repository
 from backstay.sources.mysql.dump import mysql_source
 from tests.mysql.servers import Server
-from tests.postgres.receivers import Archive, until
+from tests.postgres.receivers import Archive, OnThread, until
 
 NAME = "shop"
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
-class Receiver:
-    """A receiver on a thread of this process; use it as a context manager."""
+class Receiver(OnThread[BinlogReceiveResult]):
+    """A receiver of the binary log."""
 
     def __init__(self, archive: Archive, server: Server, **options: Any) -> None:
+        super().__init__(archive)
         self._options = BinlogReceiveOptions(**{"url": server.url, "name": NAME, "every": 0.1, **options})
-        self._archive, self._stop = archive, threading.Event()
-        self.warnings: list[str] = []
-        self.result: BinlogReceiveResult | None = None
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
 
-    def _run(self) -> None:
-        try:
-            with self._archive.open() as repository:
-                self.result = run_binlog_receive(
-                    repository, self._options, self._stop.is_set, environ=ENVIRON, events=self._noted
-                )
-        except BaseException as error:  # noqa: BLE001 - raised at the end of the context
-            self.failure = error
-
-    def _noted(self, event: Event) -> None:
-        if isinstance(event, Warned):
-            self.warnings.append(event.message)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def ended(self) -> BaseException | None:
-        """What it fails with, by itself."""
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self.failure
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        if self.failure is not None and kind is None:
-            raise self.failure
+    def receive(self, repository: Repository) -> BinlogReceiveResult:
+        return run_binlog_receive(repository, self._options, self.stopped, environ=ENVIRON, events=self.noted)
 
 
 def process(archive: Archive, server: Server, *argv: object) -> subprocess.Popen[bytes]:

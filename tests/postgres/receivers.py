@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -93,42 +94,70 @@ class Archive:
             process.wait(30)
 
 
-class ThreadedReceiver:
+Result = TypeVar("Result")
+
+
+class OnThread(ABC, Generic[Result]):
     """A receiver on a thread of this process; use it as a context manager."""
 
-    def __init__(self, archive: Archive, server: Server, *, name: str = NAME, **options: Any) -> None:
-        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, "host": "here", **options}
-        self._options = ReceiveOptions(name=name, spool=archive.place / "spool", **given)
+    def __init__(self, archive: Archive) -> None:
         self._archive, self._stop = archive, threading.Event()
         self.warnings: list[str] = []
-        self.result: ReceiveResult | None = None
+        self.result: Result | None = None
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
+
+    @abstractmethod
+    def receive(self, repository: Repository) -> Result:
+        """Receive until `stopped`, and tell `noted`."""
+
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def noted(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self.warnings.append(event.message)
 
     def _run(self) -> None:
         try:
             with self._archive.open() as repository:
-                self.result = run_receive(repository, self._options, self._stop.is_set, events=self._noted)
+                self.result = self.receive(repository)
         except BaseException as error:  # noqa: BLE001 - raised at the end of the context
             self.failure = error
 
-    def _noted(self, event: Event) -> None:
-        if isinstance(event, Warned):
-            self.warnings.append(event.message)
+    def ended(self) -> BaseException | None:
+        """What it fails with, by itself."""
+        self._join(30)
+        return self.failure
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._join(60)
+
+    def _join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
         if self.failure is not None and kind is None:
             raise self.failure
+
+
+class ThreadedReceiver(OnThread[ReceiveResult]):
+    """A receiver of WAL."""
+
+    def __init__(self, archive: Archive, server: Server, *, name: str = NAME, **options: Any) -> None:
+        super().__init__(archive)
+        given = {"url": server.url, "every": 0.2, "heartbeat": 0.0, "host": "here", **options}
+        self._options = ReceiveOptions(name=name, spool=archive.place / "spool", **given)
+
+    def receive(self, repository: Repository) -> ReceiveResult:
+        return run_receive(repository, self._options, self.stopped, events=self.noted)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:

@@ -1,11 +1,12 @@
-"""Times on the command lines of databases."""
+"""Times and intervals on the command lines of databases."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 from backstay.cli.context import Context
-from backstay.errors import NaiveTimestamp
+from backstay.core.times import parse_length
+from backstay.errors import InvalidRequest, NaiveTimestamp
 
 
 def zoned_moment(context: Context, text: str) -> datetime:
@@ -23,3 +24,11 @@ def zoned_moment(context: Context, text: str) -> datetime:
             hint=f"write it as in '{text.strip()}+00' or with the zone that is meant",
         )
     return moment.astimezone(UTC)
+
+
+def parse_every(text: str) -> float:
+    """The seconds of --every. Raises InvalidRequest."""
+    seconds = parse_length(text).total_seconds()
+    if seconds <= 0:
+        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
+    return seconds

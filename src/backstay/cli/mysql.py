@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backstay.cli.context import Context, context_of
-from backstay.cli.moments import zoned_moment
+from backstay.cli.moments import parse_every, zoned_moment
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_table
 from backstay.cli.wal_expiry import window_length
 from backstay.core.quantities import format_size, plural
-from backstay.core.times import parse_length
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def mysql_receive(
 
     context = context_of(ctx)
     check_name(name)
-    options = BinlogReceiveOptions(url=url, name=name, every=parse_length(every).total_seconds())
-    if options.every <= 0:
-        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
+    options = BinlogReceiveOptions(url=url, name=name, every=parse_every(every))
     with context.open(index=False, cached=True, grows=True) as repository, context.until_stopped() as (events, stopped):
         result = run_binlog_receive(repository, options, stopped, environ=context.environ, events=events)
     durable = None if result.durable is None else str(result.durable)

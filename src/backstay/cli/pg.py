@@ -10,11 +10,11 @@ import typer
 
 from backstay.cli import environment, jsonout
 from backstay.cli.context import Context, context_of
+from backstay.cli.moments import parse_every
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table
 from backstay.core.quantities import format_age, format_duration, format_size, plural
 from backstay.core.times import parse_length
-from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.pg_status import PgStatus
@@ -64,14 +64,12 @@ def receive(
         name=name,
         host=socket.gethostname(),
         spool=(spool or environment.data_directory(context.environ) / "wal").absolute(),
-        every=parse_length(every).total_seconds(),
+        every=parse_every(every),
         heartbeat=parse_length(heartbeat).total_seconds(),
         synchronous=synchronous,
         acknowledge=ack,
         base_backup=not no_base_backup,
     )
-    if options.every <= 0:
-        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
     with context.open(index=False, cached=True, grows=True) as repository, context.until_stopped() as (events, stopped):
         result = run_receive(repository, options, stopped, events=events)
     durable = format_lsn(result.durable) if result.durable else None

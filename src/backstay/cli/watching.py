@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from backstay.cli import database, jsonout
 from backstay.cli.context import Context
+from backstay.cli.moments import parse_every
 from backstay.cli.render import local_time
 from backstay.core.quantities import format_size, plural
-from backstay.core.times import parse_length
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def interval(
         raise InvalidRequest(
             "a watch makes snapshots of the present", cause="--dry-run or --time is given", hint="leave it out"
         )
-    seconds = parse_length(EVERY if every is None else every).total_seconds()
-    if seconds <= 0:
-        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 10s")
-    return seconds
+    return parse_every(EVERY if every is None else every)
 
 
 def run(context: Context, asked: database.Database, options: BackupOptions, every_s: float) -> int:

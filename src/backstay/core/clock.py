@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -41,6 +42,16 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+LOOK_S: Final = 0.2  # how soon it is noticed that something should stop
+
+
+def rest(clock: Clock, seconds: float, stopped: Callable[[], bool]) -> None:
+    """Wait, but no longer than until `stopped` says so."""
+    until = clock.monotonic() + seconds
+    while not stopped() and (left := until - clock.monotonic()) > 0:
+        clock.sleep(min(LOOK_S, left))
 
 
 def datetime_from_ns(ns: int) -> datetime:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.codec.digest import sha256
+from backstay.core.clock import LOOK_S, rest
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.errors import (
     BackstayError,
@@ -37,7 +38,7 @@ from backstay.operations.wal_storing import (
     as_warning,
     forget_superseded,
 )
-from backstay.operations.wal_streaming import DRAIN_S, LOOK_S, Stopped
+from backstay.operations.wal_streaming import DRAIN_S, Stopped
 from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
 from backstay.sources.mysql.address import parse_address
@@ -217,24 +218,20 @@ class _Receiver:
                 if not self.is_told:
                     self.events(Warned(message=f"{error}; it is tried again, and the server keeps its log meanwhile"))
                 self.is_told = True
-                self._rest(self.pause)
+                rest(self.repository.clock, self.pause, self.stopped)
                 self.pause = min(2 * self.pause, LONGEST_PAUSE_S)
             except SourceRefused as error:
                 if error.state != GONE or not self.has_begun:
                     raise
-                self._rest(LOOK_S)  # it was removed a moment ago: the next session sees what is left
+                rest(
+                    self.repository.clock, LOOK_S, self.stopped
+                )  # it was removed a moment ago: the next session sees what is left
         self._drain()
 
     def _noticed(self, piece: Piece) -> None:
         found = slice_of(piece.file)
         assert found is not None
         self.durable = position_at(found[0], piece.end)
-
-    def _rest(self, seconds: float) -> None:
-        clock = self.repository.clock
-        until = clock.monotonic() + seconds
-        while not self.stopped() and (left := until - clock.monotonic()) > 0:
-            clock.sleep(min(LOOK_S, left))
 
     def _settle(self) -> None:
         """Let all that was received become durable: the next session begins with what is stored."""

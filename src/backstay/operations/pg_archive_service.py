@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from backstay.core.clock import LOOK_S
 from backstay.core.events import EventSink, Started, ignore
 from backstay.core.local_service import LocalService
 from backstay.errors import InvalidRequest
@@ -19,7 +20,7 @@ from backstay.operations.archive_ahead import LookAhead
 from backstay.operations.archive_answers import Answering
 from backstay.operations.archive_jobs import ArchiveJobs
 from backstay.operations.pg_archive import Archiver
-from backstay.operations.wal_streaming import LOOK_S, Stopped
+from backstay.operations.wal_streaming import Stopped
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import archive_client
 

@@ -14,6 +14,7 @@ from pathlib import Path as Directory
 from typing import Final, Literal, TypeAlias
 
 from backstay.codec.digest import sha256
+from backstay.core.clock import LOOK_S, rest
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.core.quantities import plural
 from backstay.errors import (
@@ -35,7 +36,7 @@ from backstay.operations.wal_coverage import WalCoverage
 from backstay.operations.wal_spooling import Spooling, replay
 from backstay.operations.wal_start import Start, first_start, start_at
 from backstay.operations.wal_storing import Assembler, Piece, Storing, as_warning, forget_superseded
-from backstay.operations.wal_streaming import LOOK_S, STATUS_S, Stopped, Streaming
+from backstay.operations.wal_streaming import STATUS_S, Stopped, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal import require_cluster
 from backstay.repository.wal_spool import WalSpool
@@ -205,21 +206,15 @@ class _Receiver:
                 if not self.has_begun and clock.monotonic() - began > IN_USE_S:
                     title = f"another receiver of {self.options.name} runs"
                     raise SlotInUse(title, cause=error.cause, state=error.state) from error
-                self._rest(0.5)
+                rest(self.repository.clock, 0.5, self.stopped)
             except (SourceUnreachable, StorageUnavailable, InsufficientSpace) as error:
                 if not self.is_told:
                     self.events(Warned(message=f"{error}; it is tried again, and the server keeps its WAL meanwhile"))
                 self.is_told = True
-                self._rest(self.pause)
+                rest(self.repository.clock, self.pause, self.stopped)
                 self.pause = min(2 * self.pause, LONGEST_PAUSE_S)
             else:
-                self._rest(LOOK_S)
-
-    def _rest(self, seconds: float) -> None:
-        clock = self.repository.clock
-        until = clock.monotonic() + seconds
-        while not self.stopped() and (left := until - clock.monotonic()) > 0:
-            clock.sleep(min(LOOK_S, left))
+                rest(self.repository.clock, LOOK_S, self.stopped)
 
     def _settle(self) -> None:
         """Let all that was received become durable: the next stream begins behind what is stored.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from backstay.core.clock import Clock
+from backstay.core.clock import LOOK_S, Clock
 from backstay.core.events import EventSink, Warned
 from backstay.operations.wal_spooling import Spooling
 from backstay.operations.wal_storing import Assembler, Piece, Storing
@@ -14,7 +14,6 @@ from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
 
 Stopped: TypeAlias = Callable[[], bool]  # whether somebody asked to stop
 STATUS_S: Final = 10.0  # between reports, at most
-LOOK_S: Final = 0.2  # between looks at what else there is to do
 DRAIN_S: Final = 20.0  # how long one that is asked to stop waits for the store
 TAKEN_AT_ONCE: Final = 1 << 20  # bytes that are acknowledged together, about
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from backstay.core.clock import Clock
+from backstay.core.clock import Clock, rest
 from backstay.core.events import EventSink, Warned, ignore
 from backstay.errors import (
     BackstayError,
@@ -26,7 +26,6 @@ from backstay.errors import (
 from backstay.operations.backup_request import BackupResult
 
 LONGEST_PAUSE_S: Final = 300.0
-_LOOK_S: Final = 0.2  # how soon it is noticed that it should stop
 _PASSING: Final = (
     BackupFailed,
     InsufficientSpace,
@@ -101,7 +100,7 @@ class _Watch:
                 self._tell(error)
             else:
                 self.pause = self.every_s
-            self._rest()
+            rest(self.clock, self.pause, self.stopped)
         return WatchResult(snapshots=self.count, last=self.snapshot)
 
     def _look(self) -> None:
@@ -119,8 +118,3 @@ class _Watch:
         if str(error) != self.told:
             self.told = str(error)
             self.events(Warned(message=f"{error}; it is tried again until it works"))
-
-    def _rest(self) -> None:
-        until = self.clock.monotonic() + self.pause
-        while not self.stopped() and (left := until - self.clock.monotonic()) > 0:
-            self.clock.sleep(min(_LOOK_S, left))
