@@ -131,3 +131,17 @@ def test_a_base_backup_that_fails_is_tried_again_while_wal_comes_in(
         until_stored(archive, server)
     assert len(tried) == 3
     assert sum("tried again" in word for word in receiver.warnings) == 1
+
+
+def test_a_mistake_in_making_a_base_backup_ends_the_receiver(
+    start_small: Callable[[int], Server], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    server = start_small(18)
+    receive_and_lose(archive, server)
+    monkeypatch.setattr(gap_base, "back_up_cluster", mistaken)
+    receiver = ThreadedReceiver(archive, server)
+    with pytest.raises(ZeroDivisionError), receiver:
+        assert isinstance(receiver.ended(), ZeroDivisionError)

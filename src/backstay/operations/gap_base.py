@@ -46,6 +46,7 @@ class GapBase:
         self._changed = threading.Condition()
         self._wanted: _Wanted | None = None
         self._is_closing = False
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="base backup", daemon=True)
         self._thread.start()
 
@@ -55,6 +56,11 @@ class GapBase:
             self._wanted = _Wanted(system, path, lsn)
             self._changed.notify_all()
 
+    def check(self) -> None:
+        """Raise what is no refusal but a mistake of ours: nobody would make base backups any more."""
+        if self._failure is not None:
+            raise self._failure
+
     def close(self) -> None:
         """Give up the base backup that is being made."""
         with self._changed:
@@ -63,6 +69,12 @@ class GapBase:
         self._thread.join(CLOSING_S)  # one that waits for its server ends with the process
 
     def _run(self) -> None:
+        try:
+            self._make_wanted()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that receives, which raises it
+            self._failure = error
+
+    def _make_wanted(self) -> None:
         pause, is_told = 0.0, False
         while (wanted := self._next(pause)) is not None:
             try:

@@ -137,7 +137,13 @@ def run_receive(
         bases = _bases(repository, options, events) if options.base_backup else None
         if bases is not None:
             stack.callback(bases.close)
-        _Receiver(repository, options, system, storing, spooling, bases, stopped, events).run()
+
+        def is_over() -> bool:
+            if bases is not None:
+                bases.check()
+            return stopped()
+
+        _Receiver(repository, options, system, storing, spooling, bases, is_over, events).run()
         if spooling is not None and storing.is_idle:
             spooling.finish()
     return ReceiveResult(
