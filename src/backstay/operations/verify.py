@@ -20,12 +20,13 @@ from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
 from backstay.operations.pack_checks import Checked, PackChecks
 from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.operations.values_checks import ValuesChecks
 from backstay.operations.wal_checks import WalChecks
 from backstay.operations.wal_needs import needed_wal
 from backstay.operations.walk import directory_content
 from backstay.repository import reserve
 from backstay.repository.contents import all_chunk_ids, split_ids
-from backstay.repository.format import RESERVE, epoch_name, index_name, pack_name
+from backstay.repository.format import RESERVE, VALUES, epoch_name, index_name, pack_name
 from backstay.repository.index import PackInfo, read_segment
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
@@ -33,6 +34,7 @@ from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import Manifest
 from backstay.repository.stat_stream import StatCursor
 from backstay.repository.trees import MEND_HINT, read_listing
+from backstay.repository.value_references import refers_to_values
 
 _HOLD_HINT: Final = "the snapshot counts as held; `backstay hold set` or `hold clear` says anew what holds"
 _EPOCH_HINT: Final = "put this object back from a copy: its packs need it"
@@ -125,6 +127,7 @@ class _Verify:
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self._integrity(needed)
         self._wal(manifests, everything=wanted is None)
+        self._values(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
         if self.options.rehearse is not None:
@@ -486,6 +489,16 @@ class _Verify:
             found = {name: size for name, size in found.items() if name in needed}
         if found:
             self._check("integrity", lambda: checks.integrity(found, self._sample))
+
+    # -- values
+
+    def _values(self, manifests: list[Manifest], *, everything: bool) -> None:
+        """Their log, if there is one, and what the snapshots refer to."""
+        checks = ValuesChecks(self.repository, self._find)
+        if everything and next(iter(self.repository.backend.list(VALUES)), None) is not None:
+            self._check("integrity", checks.log)
+        if any(map(refers_to_values, manifests)):
+            self._check("completeness", lambda: checks.references(manifests))
 
     # -- rehearsal
 

@@ -9,11 +9,12 @@ from typing import Final, TypeAlias
 from backstay.core.ids import is_digest, is_ulid
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
 from backstay.repository.collection_log import OnDamage
-from backstay.repository.format import REPO, WAL, tier_name
+from backstay.repository.format import REPO, VALUES, WAL, tier_name
 from backstay.repository.index import decode_segment, read_segment
 from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.tier_log import TierLog
+from backstay.repository.values_records import values_number
 from backstay.repository.wal import whole_of
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import StorageBackend
@@ -42,6 +43,7 @@ class Genuine:
             "holds/": lambda rest, data: snapshots.holds.decode(f"holds/{rest}", data),
             "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
             WAL: lambda rest, data: repository.wal.check(f"{WAL}{rest}", data),
+            VALUES: lambda rest, data: repository.values_log.decode(f"{VALUES}{rest}", data),
             RULES: lambda rest, data: tiers.decode(_tier_number(rest), data),
             NOTES: self._check_note,
         }
@@ -115,6 +117,7 @@ class Gone:
     def __init__(self, repository: Repository, segments: Iterable[str], on_damage: OnDamage | None = None) -> None:
         self._repository = repository
         self._deleted = repository.collections.deleted(on_damage)
+        self._covers: int | None = None
         self._named: set[bytes] = set()
         for name in segments:
             self._named |= self._packs_of(name) or set()
@@ -137,7 +140,16 @@ class Gone:
             return is_digest(leaf) and self._repository.slots.was_removed(bytes.fromhex(leaf))
         if name.startswith(WAL) and (whole := whole_of(name)) is not None:
             return self._repository.backend.exists(whole)
+        if name.startswith(VALUES):
+            return self._is_covered(name)
         return is_transient(name)
+
+    def _is_covered(self, name: str) -> bool:
+        """Whether a checkpoint stands for an entry of the values log, so that it counts for nothing."""
+        number = values_number(name)
+        if self._covers is None:
+            self._covers = self._repository.values_log.refresh().covers
+        return number is not None and number <= self._covers
 
     def is_superseded(self, name: str, data: bytes) -> bool:
         """Whether our segments name all packs of another store's segment that are not deleted."""
