@@ -163,7 +163,8 @@ class ValuesWorld:
                     act(cas)
                 except BackstayError as error:
                     self.errors[f"{act.__name__}: {type(error).__name__}: {error}"[:120]] += 1
-                    assert not isinstance(error, CorruptedBackup) or "collect" in act.__name__, error
+                    if isinstance(error, CorruptedBackup) and act.__name__ != "_collect":
+                        raise AssertionError("something was taken for damage") from error
 
         return run
 
@@ -249,12 +250,16 @@ class ValuesWorld:
         assert stores or not is_there
 
     def check_garbage(self) -> None:
-        """One checkpoint stands for all, and one snapshot holds all values."""
+        """One checkpoint stands for all, and one snapshot holds all values.
+
+        Folds at the same time may have left a checkpoint that does not count, until there is something new to fold.
+        """
         repository = self.open(self.store)
         entries = repository.values_log.stored_numbers()
         kept = [manifest.id for manifest in repository.snapshots.live() if is_values(manifest)]
         view = repository.values_log.refresh()
-        assert len(entries) == len(kept) <= 1, f"entries {entries}, snapshots {kept}"
+        assert len(kept) <= 1
+        assert [entry.number for entry in view.entries if entry.checkpoint is not None] == entries
         assert view.checkpoint is None or [view.checkpoint.snapshot] == kept
 
 
