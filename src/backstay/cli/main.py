@@ -17,6 +17,7 @@ from backstay.cli import (
     assist,
     backup,
     care,
+    cas,
     copies,
     jsonout,
     keys,
@@ -219,6 +220,18 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "windows": mysql.mysql_windows,
             "restore": mysql.mysql_restore,
             "expire": mysql.mysql_expire,
+        },
+    ),
+    "cas": (
+        "Bytes and JSON values under their SHA-256.",
+        {
+            "store": cas.store,
+            "retrieve": cas.retrieve,
+            "exists": cas.exists,
+            "delete": cas.delete,
+            "list": cas.list_values,
+            "info": cas.info,
+            "fold": cas.fold,
         },
     ),
     "repair": (
