@@ -31,9 +31,7 @@ def _values(repository: Repository) -> ContentAddressableStorage:
 
 def store(
     ctx: typer.Context,
-    files: Annotated[
-        list[Path] | None, argument("FILE", "What to store; - for standard input, as if none is named.")
-    ] = None,
+    files: Annotated[list[Path] | None, argument("FILE", "What to store; - or none: standard input.")] = None,
     as_json: Annotated[bool, flag("Take each for a JSON value, and store its canonical form.", "--as-json")] = False,
     metadata: Annotated[str | None, option("JSON", "A JSON object to keep beside each value.")] = None,
     base: Annotated[str | None, option("ID", "A value that they are new versions of.")] = None,
@@ -73,15 +71,13 @@ def _read(file: Path) -> bytes:
 def retrieve(
     ctx: typer.Context,
     key: Annotated[str, argument("ID", _KEY_HELP)],
-    to: Annotated[
-        Path | None, option("FILE", "Write it there, and not to standard output; no file is overwritten.")
-    ] = None,
+    to: Annotated[Path | None, option("FILE", "Write it to a new file, and not to standard output.")] = None,
 ) -> int:
     """Write the bytes of a value to standard output."""
     context = context_of(ctx)
     if context.json and to is None:
         raise InvalidRequest(
-            "retrieve has no JSON form", cause="it writes the bytes", hint="leave --json out, or give --to"
+            "retrieve has no JSON form", cause="it writes the bytes of the value", hint="leave --json out, or give --to"
         )
     with context.open() as repository:
         pieces = _values(repository).open(key)
@@ -118,9 +114,8 @@ def exists(ctx: typer.Context, key: Annotated[str, argument("ID", _KEY_HELP)]) -
     context = context_of(ctx)
     with context.open() as repository:
         is_there = _values(repository).exists(key)
-    context.result(
-        {"id": key, "exists": is_there}, lambda: context.say("it is there" if is_there else "it is not there")
-    )
+    told = "it is there" if is_there else "it is not there"
+    context.result({"id": key, "exists": is_there}, lambda: context.say(told))
     return 0 if is_there else _ABSENT
 
 
