@@ -1,20 +1,21 @@
 """Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 32 KiB: whole, or patched.
 
 A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored,
-and the snapshot is as whole as any other.
+as what changed in them where that is little, and the snapshot is as whole as any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from backstay.codec.digest import ChunkIds, sha256
 from backstay.errors import BackupFailed, CorruptedBackup
 from backstay.repository.blobs import BlobReader, BlobWriter
-from backstay.repository.contents import chunk_list, content_of
+from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
+from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
 from backstay.sources.postgres.manifest import read_manifest
@@ -232,16 +233,51 @@ def _in_manifest(root: bytes) -> bytes:
     return b"pg_tblspc" + root.removeprefix(TABLESPACES)
 
 
+class StoredFile:
+    """A file of a cluster as a snapshot has it, asked for chunk by chunk, in order."""
+
+    def __init__(self, node: Node | None, reader: BlobReader) -> None:
+        self._reader = reader
+        self.size = node.size if node is not None else 0
+        content = (node.content or EMPTY) if node is not None else EMPTY
+        changes: Iterator[Change] = iter(())
+        if content.is_patched:
+            patch = patch_of(content, reader)
+            content, changes = patch.base, changes_of(patch, reader)
+        self._chunks = chunk_list(content, reader)
+        self._changes = changes
+        self._next = next(changes, None)
+
+    def chunk(self, number: int) -> tuple[bytes, Change | None] | None:
+        """The chunk that is stored, and what was changed in it since; None behind the end. Raises CorruptedBackup."""
+        start = number * CHUNK
+        if start >= self.size:
+            return None
+        while self._next is not None and self._next.at + self._next.length <= start:
+            self._next = next(self._changes, None)
+        change = self._next if self._next is not None and self._next.at < start + CHUNK else None
+        length = min(CHUNK, self.size - start)
+        if number >= len(self._chunks) or (change is not None and _range(change) != (start, length, start, length)):
+            raise CorruptedBackup("it is not cut as files of a cluster are")
+        return self._chunks[number], change
+
+
+def _range(change: Change) -> tuple[int, int, int, int]:
+    return change.at, change.length, change.base_at, change.base_length
+
+
 class _Patched:
     """A file of which only the blocks come that changed; they come in order, and so do the chunks."""
 
     def __init__(self, store: Store, reader: BlobReader, earlier: Node | None, path: bytes) -> None:
         self._chunks = _Chunks(store)
+        self._changes = PatchWriter(store.writer, store.repository.keyring.chunk_ids, store.repository.listing_chunker)
+        self._ids = store.repository.keyring.chunk_ids
+        self._is_patched = False
         self._reader, self._path = reader, path
         self._header = ChangesHeader()
-        self._changes: Changes | None = None
-        self._old = chunk_list(earlier.content or EMPTY, reader) if earlier is not None else []
-        self._old_size = earlier.size if earlier is not None else 0
+        self._blocks: Changes | None = None
+        self._old = StoredFile(earlier, reader)
         self._block = bytearray()
         self._next_block = 0  # index of the block that comes next
         self._chunk = 0  # number of the chunk that is being made
@@ -249,11 +285,11 @@ class _Patched:
         self.size = 0
 
     def data(self, piece: memoryview) -> None:
-        if self._changes is None:
-            self._changes, piece = self._header.feed(piece)
-            if self._changes is None:
+        if self._blocks is None:
+            self._blocks, piece = self._header.feed(piece)
+            if self._blocks is None:
                 return
-            self.size = self._changes.length * BLOCK
+            self.size = self._blocks.length * BLOCK
         while piece:
             missing = BLOCK - len(self._block)
             self._block += piece[:missing]
@@ -263,19 +299,20 @@ class _Patched:
                 self._block.clear()
 
     def _take(self, data: bytes) -> None:
-        assert self._changes is not None
-        if self._next_block >= len(self._changes.blocks):
+        assert self._blocks is not None
+        if self._next_block >= len(self._blocks.blocks):
             raise BackupFailed(f"the server sent more of {self._path!r} than it said")
-        block = self._changes.blocks[self._next_block]
+        block = self._blocks.blocks[self._next_block]
         self._next_block += 1
         self._finish_chunks(before=block * BLOCK // CHUNK)
         self._new[block] = data
 
     def finish(self) -> tuple[Content, bytes | None]:
-        if self._changes is None or self._block or self._next_block < len(self._changes.blocks):
+        if self._blocks is None or self._block or self._next_block < len(self._blocks.blocks):
             raise BackupFailed(f"the server sent less of {self._path!r} than it said")
         self._finish_chunks(before=-(-self.size // CHUNK))
-        return self._chunks.content(), None
+        content = self._chunks.content()
+        return self._changes.finish(self.size, content) if self._is_patched else content, None
 
     def _finish_chunks(self, *, before: int) -> None:
         while self._chunk < before:
@@ -286,17 +323,38 @@ class _Patched:
     def _finish_chunk(self) -> None:
         start = self._chunk * CHUNK
         length = min(CHUNK, self.size - start)
-        old_length = max(0, min(CHUNK, self._old_size - start))
-        old = self._old[self._chunk] if old_length else None
-        if not self._new and old is not None and length == old_length and self._chunks.keep(old):
-            return
+        old_length = max(0, min(CHUNK, self._old.size - start))
+        old = self._old.chunk(self._chunk)
+        if old is None:
+            self._chunks.put(self._with_new(bytearray(length), start))
+        elif not self._new and length == old_length and self._chunks.keep(old[0]):
+            if old[1] is not None:
+                self._change(old[1])
+        else:
+            self._differs(old, start, length, old_length)
+
+    def _differs(self, old: tuple[bytes, Change | None], start: int, length: int, old_length: int) -> None:
+        """Store a chunk as what changed in it, where that is little, or else anew."""
+        stored = self._reader.chunk(old[0])
+        if len(stored) != old_length:
+            raise CorruptedBackup(f"{self._path!r} of the earlier snapshot is not cut as files of a cluster are")
+        was = stored if old[1] is None else old[1].apply_to(stored, self._reader)
         data = bytearray(length)
-        if old is not None and len(self._new) * BLOCK < length:
-            was = self._reader.chunk(old)
-            if len(was) != old_length:
-                raise CorruptedBackup(f"{self._path!r} of the earlier snapshot is not cut as it should be")
-            data[: min(length, old_length)] = was[:length]
+        data[: min(length, old_length)] = was[:length]
+        self._with_new(data, start)
+        # With another length, what is behind it would lie elsewhere in the base.
+        packed = worthwhile(data, stored) if length == old_length else None
+        if packed is not None and self._chunks.keep(old[0]):
+            self._change(Change(start, length, start, length, self._ids.of(data), packed))
+        else:
+            self._chunks.put(data)
+
+    def _with_new(self, data: bytearray, start: int) -> bytearray:
         for block, new in self._new.items():
             at = block * BLOCK - start
             data[at : at + BLOCK] = new
-        self._chunks.put(data)
+        return data
+
+    def _change(self, change: Change) -> None:
+        self._changes.add(change)
+        self._is_patched = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -15,7 +16,7 @@ from backstay.core.ids import is_digest
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, format_size, plural
-from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.operations.cold_packs import ColdPacks
 from backstay.operations.findings import Check, Finding
 from backstay.operations.pack_checks import Checked, PackChecks
@@ -24,7 +25,7 @@ from backstay.operations.wal_checks import WalChecks
 from backstay.operations.wal_needs import needed_wal
 from backstay.operations.walk import directory_content
 from backstay.repository import reserve
-from backstay.repository.contents import all_chunk_ids, split_ids
+from backstay.repository.contents import all_chunk_ids, read_content, split_ids
 from backstay.repository.format import RESERVE, epoch_name, index_name, pack_name
 from backstay.repository.index import PackInfo, read_segment
 from backstay.repository.nodes import Content, Node
@@ -356,8 +357,16 @@ class _Verify:
             return
         try:
             self._need(node.content, used)
+            if node.content.is_patched and self.options.read_data >= 1:
+                self._put_together(node.content)
         except (CorruptedBackup, ObjectNotFound) as error:
             self._find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
+
+    def _put_together(self, content: Content) -> None:
+        """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
+        with suppress(TierNotAttached, ObjectFrozen):  # which is told of the packs
+            for _ in read_content(content, self.repository.reader):
+                pass
 
     def _need(self, content: Content, used: set[int]) -> None:
         if content.depth == 0:  # nearly all of them
