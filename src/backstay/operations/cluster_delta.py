@@ -18,10 +18,9 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.operations.cluster_files import CHUNK, StoredFile
+from backstay.operations.cluster_files import CHUNK, StoredChunk, StoredFile
 from backstay.operations.restore_plan import existing_root
 from backstay.operations.walk import Chooser, Enter, Item, Leave, subtree, walk
-from backstay.repository.contents import Change
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -208,8 +207,8 @@ class _DeltaRun:
         """Make an open file what its node says, and close it."""
         try:
             written = 0
-            for number, chunk, change in self._differing(file):
-                written += self._write(file, number, chunk, change)
+            for number, chunk in self._differing(file):
+                written += self._write(file, number, chunk)
             if os.fstat(file.fd).st_size != file.node.size:
                 os.ftruncate(file.fd, file.node.size)
             self._target.attributes.apply(
@@ -221,31 +220,22 @@ class _DeltaRun:
             os.close(file.fd)
         return _Compared(file.path, file.node.size, written)
 
-    def _differing(self, file: _Existing) -> Iterator[tuple[int, bytes, Change | None]]:
-        """The chunks that are not there, or not as they should be: number, what is stored, and what changed in it."""
+    def _differing(self, file: _Existing) -> Iterator[tuple[int, StoredChunk]]:
+        """The chunks, with their numbers, that are not there, or not as they should be."""
         stored = StoredFile(file.node, self._reader)
         buffer = memoryview(bytearray(min(_READ, max(file.node.size, 1))))
         for start in range(0, file.node.size, _READ):
             there = _read(file.fd, buffer, start)
             for at in range(0, min(_READ, file.node.size - start), CHUNK):
                 number = (start + at) // CHUNK
-                length = min(CHUNK, file.node.size - start - at)
-                found = stored.chunk(number)
-                assert found is not None
-                chunk, change = found
-                wanted = chunk if change is None else change.chunk
-                if at + length > there or self._ids.of(buffer[at : at + length]) != wanted:
-                    yield number, chunk, change
+                chunk = stored.chunk(number)
+                assert chunk is not None
+                if at + chunk.length > there or self._ids.of(buffer[at : at + chunk.length]) != chunk.id:
+                    yield number, chunk
 
-    def _write(self, file: _Existing, number: int, chunk: bytes, change: Change | None) -> int:
-        data = self._reader.chunk(chunk)
-        if change is not None:
-            data = change.apply_to(data, self._reader)
-        start = number * CHUNK
-        if len(data) != min(CHUNK, file.node.size - start):
-            raise CorruptedBackup(f"{printable(file.path)} is not cut as files of a cluster are")
-        write_all(file.fd, data, start)
-        return len(data)
+    def _write(self, file: _Existing, number: int, chunk: StoredChunk) -> int:
+        write_all(file.fd, chunk.read(self._reader), number * CHUNK)
+        return chunk.length
 
 
 def _read(fd: int, buffer: memoryview, start: int) -> int:

@@ -1,16 +1,18 @@
 """Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 32 KiB: whole, or patched.
 
-A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored,
-as what changed in them where that is little, and the snapshot is as whole as any other.
+A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored.
+Where little changed in a chunk, such as the hints that the first reading of a table leaves on each of its pages, only
+that is stored. The snapshot is as whole as any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from backstay.codec.digest import ChunkIds, sha256
-from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.codec.compression import Buffer
+from backstay.codec.digest import sha256
+from backstay.errors import BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
 from backstay.repository.format import RecordKind
@@ -25,6 +27,8 @@ CHUNK: Final = 32 << 10  # bytes: four blocks, so that a changed block costs lit
 DATA: Final = b"data"  # the directory of a snapshot that holds the data directory
 TABLESPACES: Final = b"tablespaces"  # the one that holds the others, by their oids
 LABEL: Final = DATA + b"/backup_label"
+UNREADABLE: Final = (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen)
+_IN_VAIN: Final = 8  # after so many deltas in a row that saved too little, only each eighth chunk is tried
 _TYPES: Final = {"file": 0o100000, "directory": 0o040000, "symlink": 0o120000}
 
 
@@ -38,12 +42,20 @@ class Store(Protocol):
 class ClusterFiles:
     """The files of one backup, by their paths in the snapshot; `earlier` are those of the snapshot before.
 
-    `told` is called now and then with the number of files and bytes that were taken.
+    With `incremental` the server sends only what changed since that. `told` is called now and then with the number of
+    files and bytes that were taken.
     """
 
     def __init__(
-        self, store: Store, earlier: Mapping[bytes, Node], reader: BlobReader, told: Callable[[int, int], None]
+        self,
+        store: Store,
+        earlier: Mapping[bytes, Node],
+        reader: BlobReader,
+        told: Callable[[int, int], None],
+        *,
+        incremental: bool,
     ) -> None:
+        self._incremental = incremental
         self.nodes: dict[bytes, Node] = {}
         self.bytes_read = 0
         self._whole: dict[bytes, Node] = {}  # files that came whole, by their paths in the server's manifest
@@ -82,11 +94,18 @@ class ClusterFiles:
     def member(self, root: bytes, member: Member) -> _Body:
         """Begin with a member; what takes its bytes."""
         parent, _, name = (root + b"/" + member.path).rpartition(b"/")
-        if name.startswith(PREFIX) and self._earlier:
+        if name.startswith(PREFIX) and self._incremental:
             path = parent + b"/" + name.removeprefix(PREFIX)
-            return _Patched(self._store, self._reader, self._earlier.get(path), path)
+            return _Patched(path, self._chunks(path), StoredFile(self._earlier.get(path), self._reader), self._reader)
         path = parent + b"/" + name
-        return _Label(self._store) if path == LABEL else _Whole(self._store)
+        return _Label(self._store) if path == LABEL else _Whole(self._chunks(path))
+
+    def _chunks(self, path: bytes) -> _Chunks:
+        try:
+            earlier = StoredFile(self._earlier.get(path), self._reader)
+        except UNREADABLE:
+            earlier = StoredFile(None, self._reader)
+        return _Chunks(self._store, earlier, self._reader)
 
     def place(self, root: bytes, member: Member, body: _Body | None) -> None:
         """A member is complete."""
@@ -146,36 +165,79 @@ class _Body(Protocol):
 
 
 class _Chunks:
-    """Chunks of one file, stored in order."""
+    """Chunks of one file, stored in order: each as it is, or as what changed in that of the earlier snapshot."""
 
-    def __init__(self, store: Store) -> None:
-        self._writer, self._repository = store.writer, store.repository
-        self._ids: ChunkIds = store.repository.keyring.chunk_ids
+    def __init__(self, store: Store, earlier: StoredFile, reader: BlobReader) -> None:
+        self._made = store.writer, store.repository.keyring.chunk_ids, store.repository.listing_chunker
+        self._writer, self._ids, _ = self._made
+        self._earlier, self._reader = earlier, reader
         self._found: list[bytes] = []
+        self._changes: PatchWriter | None = None
+        self._size = 0
+        self._in_vain = 0  # deltas in a row that saved too little
 
     def put(self, data: bytes | bytearray | memoryview) -> None:
+        """The next chunk of the file."""
         chunk = self._ids.of(data)
+        if not self._writer.has(chunk) and self._put_change(chunk, data):
+            return
         self._writer.put(RecordKind.DATA_PACK, chunk, data)
-        self._found.append(chunk)
+        self._add(chunk, len(data))
 
-    def keep(self, chunk: bytes) -> bool:
-        """Use a chunk that is stored already; false if it is not there any more."""
-        if self._writer.has(chunk):
-            self._found.append(chunk)
-            return True
-        return False
+    def keep(self, length: int) -> bool:
+        """Take the next chunk as the earlier snapshot has it; false if it does not have it any more."""
+        old = self._earlier.chunk(len(self._found))
+        if old is None or not self._writer.has(old.chunk):
+            return False
+        self._add(old.chunk, length, old.change)
+        return True
+
+    def _put_change(self, chunk: bytes, data: bytes | bytearray | memoryview) -> bool:
+        """Store a chunk as what changed, if that is little."""
+        try:
+            old = self._earlier.chunk(len(self._found))
+            # With another length, what is behind it would lie elsewhere in the base.
+            if old is None or old.length != len(data) or not self._writer.has(old.chunk):
+                return False
+            change = self._change(old, chunk, data)
+        except UNREADABLE:  # nothing to build upon: the chunk is stored as it is, and `verify` tells
+            return False
+        if change is not None:
+            self._add(old.chunk, len(data), change)
+        return change is not None
+
+    def _change(self, old: StoredChunk, chunk: bytes, data: bytes | bytearray | memoryview) -> Change | None:
+        if old.change is not None and old.change.chunk == chunk:
+            return old.change
+        if self._in_vain >= _IN_VAIN and len(self._found) % _IN_VAIN:
+            return None
+        packed = worthwhile(data, self._reader.chunk(old.chunk))
+        if packed is None:
+            self._in_vain += 1
+            return None
+        self._in_vain = 0
+        return Change(self._size, len(data), self._size, len(data), chunk, packed)
+
+    def _add(self, chunk: bytes, length: int, change: Change | None = None) -> None:
+        if change is not None:
+            if self._changes is None:
+                self._changes = PatchWriter(*self._made)
+            self._changes.add(change)
+        self._found.append(chunk)
+        self._size += length
 
     def content(self) -> Content:
         if not self._found:
             return EMPTY
-        return content_of(self._found, self._writer, self._ids, self._repository.listing_chunker)
+        content = content_of(self._found, *self._made)
+        return content if self._changes is None else self._changes.finish(self._size, content)
 
 
 class _Whole:
     """A file that comes from its beginning to its end."""
 
-    def __init__(self, store: Store) -> None:
-        self._chunks = _Chunks(store)
+    def __init__(self, chunks: _Chunks) -> None:
+        self._chunks = chunks
         self._buffer = bytearray()
         self.size = 0
 
@@ -223,7 +285,7 @@ class _Label:
 
 def _made(store: Store, data: bytes) -> tuple[Content, bytes]:
     """Store a file that is made here; its content and SHA-256."""
-    whole = _Whole(store)
+    whole = _Whole(_Chunks(store, StoredFile(None, store.repository.reader), store.repository.reader))
     whole.data(memoryview(data))
     return whole.finish()[0], sha256(data)
 
@@ -233,12 +295,31 @@ def _in_manifest(root: bytes) -> bytes:
     return b"pg_tblspc" + root.removeprefix(TABLESPACES)
 
 
+class StoredChunk(NamedTuple):
+    """A chunk of a file: what is stored, what was changed in it since, and how many bytes it has."""
+
+    chunk: bytes
+    change: Change | None
+    length: int
+
+    def read(self, reader: BlobReader) -> Buffer:
+        """Its bytes. Raises CorruptedBackup."""
+        data = reader.chunk(self.chunk)
+        if len(data) != self.length:
+            raise CorruptedBackup("it is not cut as files of a cluster are")
+        return data if self.change is None else self.change.apply_to(data, reader)
+
+    @property
+    def id(self) -> bytes:
+        """The id that its bytes have."""
+        return self.chunk if self.change is None else self.change.chunk
+
+
 class StoredFile:
     """A file of a cluster as a snapshot has it, asked for chunk by chunk, in order."""
 
     def __init__(self, node: Node | None, reader: BlobReader) -> None:
-        self._reader = reader
-        self.size = node.size if node is not None else 0
+        self._size = node.size if node is not None else 0
         content = (node.content or EMPTY) if node is not None else EMPTY
         changes: Iterator[Change] = iter(())
         if content.is_patched:
@@ -248,18 +329,18 @@ class StoredFile:
         self._changes = changes
         self._next = next(changes, None)
 
-    def chunk(self, number: int) -> tuple[bytes, Change | None] | None:
-        """The chunk that is stored, and what was changed in it since; None behind the end. Raises CorruptedBackup."""
+    def chunk(self, number: int) -> StoredChunk | None:
+        """The chunk of a number that is not less than the one before; None behind the end. Raises CorruptedBackup."""
         start = number * CHUNK
-        if start >= self.size:
+        if start >= self._size:
             return None
         while self._next is not None and self._next.at + self._next.length <= start:
             self._next = next(self._changes, None)
         change = self._next if self._next is not None and self._next.at < start + CHUNK else None
-        length = min(CHUNK, self.size - start)
+        length = min(CHUNK, self._size - start)
         if number >= len(self._chunks) or (change is not None and _range(change) != (start, length, start, length)):
             raise CorruptedBackup("it is not cut as files of a cluster are")
-        return self._chunks[number], change
+        return StoredChunk(self._chunks[number], change, length)
 
 
 def _range(change: Change) -> tuple[int, int, int, int]:
@@ -269,15 +350,10 @@ def _range(change: Change) -> tuple[int, int, int, int]:
 class _Patched:
     """A file of which only the blocks come that changed; they come in order, and so do the chunks."""
 
-    def __init__(self, store: Store, reader: BlobReader, earlier: Node | None, path: bytes) -> None:
-        self._chunks = _Chunks(store)
-        self._changes = PatchWriter(store.writer, store.repository.keyring.chunk_ids, store.repository.listing_chunker)
-        self._ids = store.repository.keyring.chunk_ids
-        self._is_patched = False
-        self._reader, self._path = reader, path
+    def __init__(self, path: bytes, chunks: _Chunks, old: StoredFile, reader: BlobReader) -> None:
+        self._path, self._chunks, self._old, self._reader = path, chunks, old, reader
         self._header = ChangesHeader()
         self._blocks: Changes | None = None
-        self._old = StoredFile(earlier, reader)
         self._block = bytearray()
         self._next_block = 0  # index of the block that comes next
         self._chunk = 0  # number of the chunk that is being made
@@ -311,8 +387,7 @@ class _Patched:
         if self._blocks is None or self._block or self._next_block < len(self._blocks.blocks):
             raise BackupFailed(f"the server sent less of {self._path!r} than it said")
         self._finish_chunks(before=-(-self.size // CHUNK))
-        content = self._chunks.content()
-        return self._changes.finish(self.size, content) if self._is_patched else content, None
+        return self._chunks.content(), None
 
     def _finish_chunks(self, *, before: int) -> None:
         while self._chunk < before:
@@ -323,38 +398,13 @@ class _Patched:
     def _finish_chunk(self) -> None:
         start = self._chunk * CHUNK
         length = min(CHUNK, self.size - start)
-        old_length = max(0, min(CHUNK, self._old.size - start))
         old = self._old.chunk(self._chunk)
-        if old is None:
-            self._chunks.put(self._with_new(bytearray(length), start))
-        elif not self._new and length == old_length and self._chunks.keep(old[0]):
-            if old[1] is not None:
-                self._change(old[1])
-        else:
-            self._differs(old, start, length, old_length)
-
-    def _differs(self, old: tuple[bytes, Change | None], start: int, length: int, old_length: int) -> None:
-        """Store a chunk as what changed in it, where that is little, or else anew."""
-        stored = self._reader.chunk(old[0])
-        if len(stored) != old_length:
-            raise CorruptedBackup(f"{self._path!r} of the earlier snapshot is not cut as files of a cluster are")
-        was = stored if old[1] is None else old[1].apply_to(stored, self._reader)
+        if not self._new and old is not None and length == old.length and self._chunks.keep(length):
+            return
         data = bytearray(length)
-        data[: min(length, old_length)] = was[:length]
-        self._with_new(data, start)
-        # With another length, what is behind it would lie elsewhere in the base.
-        packed = worthwhile(data, stored) if length == old_length else None
-        if packed is not None and self._chunks.keep(old[0]):
-            self._change(Change(start, length, start, length, self._ids.of(data), packed))
-        else:
-            self._chunks.put(data)
-
-    def _with_new(self, data: bytearray, start: int) -> bytearray:
+        if old is not None and len(self._new) * BLOCK < length:
+            data[: min(length, old.length)] = old.read(self._reader)[:length]
         for block, new in self._new.items():
             at = block * BLOCK - start
             data[at : at + BLOCK] = new
-        return data
-
-    def _change(self, change: Change) -> None:
-        self._changes.add(change)
-        self._is_patched = True
+        self._chunks.put(data)

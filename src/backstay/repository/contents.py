@@ -264,7 +264,7 @@ class PlainStream:
 
     def pieces(self, start: int, end: int) -> Iterator[Buffer]:
         """The bytes from `start` to before `end`, chunk by chunk. Raises CorruptedBackup where there are none."""
-        if not 0 <= start <= end <= self.size:
+        if start != end and not 0 <= start < end <= self.size:
             raise CorruptedBackup("a patch refers to what its base does not have", cause=f"{end} of {self.size} bytes")
         number = bisect_right(self._starts, start) - 1
         while start < end:
