@@ -279,7 +279,7 @@ class _ClusterBackup:
     # -- the files
 
     def _receive(self, base: Manifest | None, like: Manifest | None) -> tuple[ClusterFiles, Received, Manifest | None]:
-        """Everything that the server sends, most of it `like` what it sent; without a base when it cannot do with one."""
+        """Everything that the server sends, most of it `like` that; without a base when it cannot do with one."""
         if base is not None:
             try:
                 earlier = server_manifest(base, self.repository.reader)
