@@ -6,7 +6,7 @@ import msgspec
 
 from backstay.codec.digest import sha256
 from backstay.core.pipeline import Workers
-from backstay.operations.rewrite import Damage, SnapshotRewriter
+from backstay.operations.snapshots.rewrite import Damage, SnapshotRewriter
 from backstay.repository.contents import Change, PlainStream
 from backstay.repository.nodes import Content, Node
 from backstay.repository.patches import PatchWriter, worthwhile

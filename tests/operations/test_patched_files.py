@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backstay.operations.look import open_file
-from backstay.operations.transfer import COPIED_FROM, copy_snapshots
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
+from backstay.operations.snapshots.look import open_file
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
