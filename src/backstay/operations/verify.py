@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
-from backstay.core.ids import is_digest
+from backstay.core.ids import is_digest, is_ulid
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, format_size, plural
@@ -194,6 +194,8 @@ class _Verify:
             live.extend(store.live(on_damage=lambda name, error: self._find("signature", name, error)))
             store.dropped(on_damage=lambda name, error: self._find("signature", name, error))
             store.holds.held(on_damage=lambda name, error: self._find("signature", name, error, _HOLD_HINT))
+            store.graph_deletions.marked(on_damage=lambda name, error: self._find("signature", name, error))
+            self._attestations()
             self._chain(live)
             if live:
                 for digest in self.repository.slots.lost(live[-1].slots):
@@ -208,6 +210,13 @@ class _Verify:
                 Finding(check="completeness", severity="warning", subject="snapshots", message="there is no snapshot")
             )
         return live if wanted is None else [manifest for manifest in live if manifest.id in wanted]
+
+    def _attestations(self) -> None:
+        """Each is whole, and speaks of a snapshot as it is stored; those of dropped ones wait for a collection."""
+        for name, error in self.repository.attestations.problems():
+            ulid = name.split("/")[1]
+            if not (is_ulid(ulid) and self.repository.snapshots.dropped([ulid])):
+                self._find("signature", name, error)
 
     def _chain(self, live: list[Manifest]) -> None:
         """Each snapshot names the one before it, with its digest: none can vanish or change unnoticed."""
