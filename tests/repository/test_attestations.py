@@ -146,7 +146,7 @@ def test_a_snapshot_that_was_replaced_has_no_attestations_any_more(world: World)
     second = world.store.retrieve(snapshot_name(world.second))
     world.store.store(snapshot_name(world.first), second, overwrite=True)
     assert not AttestationStore.of_store(world.store).standing(world.first, POLICY).validated_by
-    assert "other bytes" in dict(AttestationStore.of_store(world.store).problems())[world.name(ANNA)].title  # type: ignore[attr-defined]
+    assert "other bytes" in dict(AttestationStore.of_store(world.store).problems())[world.name(ANNA)].title
 
 
 def test_an_attestation_of_a_lost_snapshot_is_told(world: World) -> None:

@@ -15,7 +15,7 @@ from backstay.trust.attestation import open_statement
 from backstay.trust.quorum import QuorumPolicy
 from backstay.trust.validators import KnownValidator, Validator
 
-VALIDATORS = [Validator.generate(f"v{n}", random=lambda count, n=n: bytes([n]) * count) for n in range(5)]
+VALIDATORS = [Validator.generate(f"v{n}") for n in range(5)]
 PUBLIC = [validator.public for validator in VALIDATORS]
 SNAPSHOT = "01hzzzzzzzzzzzzzzzzzzzzzzz"
 DIGEST = b"d" * 32
