@@ -17,24 +17,24 @@ __version__ = "0.1.0"
 # Where each public name lives; they are loaded when they are asked for, so that `backstay --help` need not.
 _HOMES = {
     "BackstayError": "backstay.errors",
-    "BackupOptions": "backstay.operations.backup",
-    "BackupResult": "backstay.operations.backup",
+    "BackupOptions": "backstay.operations.backup.run",
+    "BackupResult": "backstay.operations.backup.run",
     "FilesystemSource": "backstay.sources.filesystem",
     "Filters": "backstay.sources.filters",
     "Manifest": "backstay.repository.snapshots",
     "QuorumPolicy": "backstay.trust.quorum",
     "Repository": "backstay.repository.repository",
-    "RestoreOptions": "backstay.operations.restore",
-    "RestoreResult": "backstay.operations.restore",
+    "RestoreOptions": "backstay.operations.restore.run",
+    "RestoreResult": "backstay.operations.restore.run",
     "Secret": "backstay.trust.secrets",
     "StorageBackend": "backstay.storage.backend",
     "Validator": "backstay.trust.validators",
-    "VerifyOptions": "backstay.operations.verify",
-    "VerifyReport": "backstay.operations.verify",
+    "VerifyOptions": "backstay.operations.verify.run",
+    "VerifyReport": "backstay.operations.verify.run",
     "open_backend": "backstay.storage.registry",
-    "run_backup": "backstay.operations.backup",
-    "run_restore": "backstay.operations.restore",
-    "run_verify": "backstay.operations.verify",
+    "run_backup": "backstay.operations.backup.run",
+    "run_restore": "backstay.operations.restore.run",
+    "run_verify": "backstay.operations.verify.run",
 }
 
 __all__ = [
@@ -61,9 +61,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from backstay.errors import BackstayError
-    from backstay.operations.backup import BackupOptions, BackupResult, run_backup
-    from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-    from backstay.operations.verify import VerifyOptions, VerifyReport, run_verify
+    from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
+    from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+    from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
     from backstay.sources.filesystem import FilesystemSource

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from backstay.operations import backup as backup_module
-from backstay.operations.repair import repair_index, repair_packs, repair_snapshots
+from backstay.operations.backup import run as backup_module
+from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.repository import collector as collector_module
 from backstay.repository.reserve import set_aside
 from backstay.storage.filesystem_seam import Filesystem

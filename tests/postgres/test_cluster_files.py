@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backstay.core.pipeline import Workers
 from backstay.errors import BackupFailed
-from backstay.operations.cluster_files import CHUNK, ClusterFiles
+from backstay.operations.clusters.files import CHUNK, ClusterFiles
 from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node

@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnavailable
-from backstay.operations import backup as backup_module
-from backstay.operations.backup import BackupKind, BackupOptions, run_backup
+from backstay.operations.backup import run as backup_module
+from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
 from backstay.repository import blobs as blobs_module
 from backstay.repository import collector as collector_module
 from backstay.repository import records as records_module

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import BadAttestation, NotFound
-from backstay.operations.export import export_snapshots
-from backstay.operations.mirror_copy import copy_objects
-from backstay.operations.verify import run_verify
+from backstay.operations.copies.export import export_snapshots
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.verify.run import run_verify
 from backstay.repository.attestations import AttestationStore
 from backstay.repository.collector import Collector
 from backstay.repository.format import attestation_name, graph_deletion_name, snapshot_name
