@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from sys import intern
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from backstay.core.names import printable
 from backstay.errors import InvalidNode
-from backstay.graph.validated import Validated
+from backstay.graph.validated import Validated, forget_given
 
 MAX_NAME_BYTES: Final = 255  # of a node's id, and of one part of a path
 MAX_PATH_BYTES: Final = 4096
@@ -59,7 +60,7 @@ def content_id(text: str) -> str:
     """`sha256:` and 64 hex digits, from that or from the digits alone; raises ValueError."""
     if not _CONTENT_ID.fullmatch(text):
         raise ValueError("it must be sha256: and 64 lower-case hex digits")
-    return text if len(text) > 64 else _SCHEME + text
+    return intern(text if len(text) > 64 else _SCHEME + text)  # what one node makes, many others take
 
 
 def graph_name(text: str) -> str:
@@ -188,6 +189,8 @@ class Node(Validated):
     def _completed_has_output(self) -> Self:
         if self.status == "completed" and self.hash is None:
             raise ValueError("a completed node must have the hash of its output")
+        forget_given(self)
+        forget_given(self.metadata)
         return self
 
     @property
