@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from sys import intern
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
@@ -120,6 +121,10 @@ def _shown(text: str) -> str:
     return printable(text.encode("utf-8", "surrogatepass"))
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
 def _absent_if_empty(given: object) -> object:
     return None if given == "" else given
 
@@ -130,6 +135,7 @@ NodeId = Annotated[StrictStr, AfterValidator(node_id)]
 GraphName = Annotated[StrictStr, AfterValidator(graph_name)]
 Line = Annotated[StrictStr, Field(max_length=1024)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Seconds = Annotated[float, Field(strict=True, ge=0)]
 
 
@@ -140,7 +146,7 @@ class ValidationResult(Validated):
 
     valid: StrictBool
     errors: Annotated[tuple[Annotated[StrictStr, Field(max_length=4096)], ...], Field(max_length=1000)] = ()
-    checked_at: AwareDatetime | None = None
+    checked_at: Moment | None = None
 
 
 class NodeMetadata(Validated):
