@@ -252,7 +252,7 @@ def test_nothing_is_imported_from_the_current_directory(
 def test_a_process_does_not_outlive_its_asker(tree: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from backstay.operations import capture as module\n"
+        "from backstay.operations.backup import capture as module\n"
         "from tests.operations.test_capture import capture\n"
         "class Noted(module.CaptureProcess):\n"
         "    def __init__(self, settings):\n"

@@ -9,17 +9,18 @@ from typing import Final, TypeAlias
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
-from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
-from backstay.operations.findings import Check
+from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.operations.mysql.binlog_archive import BinlogArchive, StoredLog
+from backstay.operations.verify.notes import Notes
 from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage, run_with
+from backstay.operations.wal.needs import needed_wal
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.wal import owner_of
 from backstay.sources.postgres.timelines import path_of
 
-Find: TypeAlias = Callable[[Check, str, BackstayError | str, str], None]  # check, subject, what is wrong, hint
+Sample: TypeAlias = Callable[[dict[str, int]], dict[str, int]]  # chooses which of some objects are read
 _AT_ONCE: Final = 64 << 20  # bytes of objects that are read at the same time
 _OBJECT_HINT: Final = (
     "put it back from a copy; else nothing behind it can be recovered from before it: `backstay pg windows`"
@@ -34,42 +35,58 @@ class WalChecks:
     """Of what some snapshots say and of the stored objects. `objects` and `read` count what was looked at and read."""
 
     repository: Repository
-    find: Find
+    notes: Notes
     events: EventSink
     objects: int = 0
     read: int = 0
     _bases: list[Base] = field(default_factory=list)
     _coverage: dict[int, WalCoverage] = field(default_factory=dict)
 
-    def look(self, manifests: Iterable[Manifest]) -> int:
+    def run(self, manifests: Iterable[Manifest], sample: Sample, *, everything: bool) -> None:
+        """All logs that are stored, or only what makes the base backups among the snapshots consistent."""
+        bases = self._look(manifests)
+        if bases:
+            self.notes.check("completeness", self._completeness)
+        elif not everything:
+            return
+        if everything and (logs := self._binary_logs()):
+            self.notes.check("completeness", lambda: self._whole_logs(logs))
+        found = self.repository.wal.objects()
+        if not everything:
+            needed = needed_wal(self.repository, self._readable)
+            found = {name: size for name, size in found.items() if name in needed}
+        if found:
+            self.notes.check("integrity", lambda: self._integrity(found, sample))
+
+    def _look(self, manifests: Iterable[Manifest]) -> int:
         """Take note of the base backups among some snapshots; how many there are."""
         for manifest in filter(is_base, manifests):
             try:
                 self._bases.append(base_of(manifest))
             except CorruptedBackup as error:
-                self.find("completeness", f"snapshot {manifest.id}", error, "")
+                self.notes.find("completeness", f"snapshot {manifest.id}", error)
         return len(self._bases)
 
     @property
-    def readable(self) -> list[Manifest]:
+    def _readable(self) -> list[Manifest]:
         """The base backups of which note was taken."""
         return [base.manifest for base in self._bases if base.manifest is not None]
 
-    def completeness(self) -> str:
+    def _completeness(self) -> str:
         """Each base backup must find the WAL from its start to its end."""
         for base in self._bases:
             missing = self._missing(base)
             if missing is not None:
                 told = f"WAL {missing} of {base.name} is not there, or not whole: it is not consistent without that"
-                self.find("completeness", f"snapshot {base.snapshot}", told, _BASE_HINT)
+                self.notes.find("completeness", f"snapshot {base.snapshot}", told, _BASE_HINT)
         return f"WAL of {plural(len(self._bases), 'base backup')}"
 
-    def binary_logs(self) -> list[BinlogArchive]:
+    def _binary_logs(self) -> list[BinlogArchive]:
         """Of all servers of which one is stored."""
         wal = self.repository.wal
         return [found for system in wal.systems() if (found := BinlogArchive.load(wal, system)).logs]
 
-    def whole_logs(self, archives: Iterable[BinlogArchive]) -> str:
+    def _whole_logs(self, archives: Iterable[BinlogArchive]) -> str:
         """A file of a binary log whose end is stored must be there from its beginning on."""
         files = 0
         for archive in archives:
@@ -82,18 +99,18 @@ class WalChecks:
         try:
             lost = archive.lost(log)
         except (CorruptedBackup, ObjectNotFound) as error:
-            self.find("completeness", f"binary log {log.file}", error, _LOG_HINT)
+            self.notes.find("completeness", f"binary log {log.file}", error, _LOG_HINT)
             return
         if lost:
             told = f"{', '.join(lost)} of it is not there, or not whole"
-            self.find("completeness", f"binary log {log.file}", told, _LOG_HINT)
+            self.notes.find("completeness", f"binary log {log.file}", told, _LOG_HINT)
 
-    def integrity(self, found: Mapping[str, int], sample: Callable[[dict[str, int]], dict[str, int]]) -> str:
+    def _integrity(self, found: Mapping[str, int], sample: Sample) -> str:
         """Names must be ours; what is chosen of the objects is read, decrypted and compared with its name."""
         wal = self.repository.wal
         for name in found:
             if not wal.is_name(name):
-                self.find("integrity", name, "a foreign object lies in the repository", _FOREIGN_HINT)
+                self.notes.find("integrity", name, "a foreign object lies in the repository", _FOREIGN_HINT)
         chosen = sample({name: size for name, size in found.items() if wal.is_name(name)})
         self.objects = len(found)
         self._read_all(chosen)
@@ -108,7 +125,7 @@ class WalChecks:
             results = workers.ordered(self._check, chosen, weigh=chosen.__getitem__, limit=_AT_ONCE)
             for name, error in zip(chosen, results, strict=True):
                 if error is not None:
-                    self.find("integrity", name, f"{self._told(name)} {error}", _OBJECT_HINT)
+                    self.notes.find("integrity", name, f"{self._told(name)} {error}", _OBJECT_HINT)
                 self.read, done = self.read + 1, done + chosen[name]
                 self.events(Progress(files=self.read, bytes=done, current=name))
 
