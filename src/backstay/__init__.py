@@ -22,11 +22,13 @@ _HOMES = {
     "FilesystemSource": "backstay.sources.filesystem",
     "Filters": "backstay.sources.filters",
     "Manifest": "backstay.repository.snapshots",
+    "QuorumPolicy": "backstay.trust.quorum",
     "Repository": "backstay.repository.repository",
     "RestoreOptions": "backstay.operations.restore.run",
     "RestoreResult": "backstay.operations.restore.run",
     "Secret": "backstay.trust.secrets",
     "StorageBackend": "backstay.storage.backend",
+    "Validator": "backstay.trust.validators",
     "VerifyOptions": "backstay.operations.verify.run",
     "VerifyReport": "backstay.operations.verify.run",
     "open_backend": "backstay.storage.registry",
@@ -42,11 +44,13 @@ __all__ = [
     "FilesystemSource",
     "Filters",
     "Manifest",
+    "QuorumPolicy",
     "Repository",
     "RestoreOptions",
     "RestoreResult",
     "Secret",
     "StorageBackend",
+    "Validator",
     "VerifyOptions",
     "VerifyReport",
     "open_backend",
@@ -66,7 +70,9 @@ if TYPE_CHECKING:
     from backstay.sources.filters import Filters
     from backstay.storage.backend import StorageBackend
     from backstay.storage.registry import open_backend
+    from backstay.trust.quorum import QuorumPolicy
     from backstay.trust.secrets import Secret
+    from backstay.trust.validators import Validator
 
 
 def __getattr__(name: str) -> object:

@@ -517,7 +517,9 @@ class Collector:
                 self.backend.delete(info.name)
 
     def _remove_dropped(self) -> None:
-        """The objects of dropped snapshots; their drop records stay."""
+        """The objects of dropped snapshots, after what attests them; their drop records stay."""
+        for ulid in self.snapshots.dropped(self.repository.attestations.snapshots()):
+            self.repository.attestations.forget(ulid)
         taken = set(self.snapshots.taken())
         for ulid in self.snapshots.dropped(taken):
             self.snapshots.remove_object(ulid)

@@ -43,6 +43,7 @@ class RecordKind(IntEnum):
     WAL = 16
     WAL_NAME = 17
     WAL_GAP = 18
+    GRAPH_DELETION = 20
 
 
 class BlobKind(IntEnum):
@@ -128,6 +129,21 @@ HOLDS: Final = "holds/"
 
 def hold_name(ulid: str, number: int) -> str:
     return f"{HOLDS}{ulid}.{number:06d}"
+
+
+ATTESTATIONS: Final = "attestations/"  # in clear: what validators say of snapshots
+
+
+def attestation_name(ulid: str, key_id: str) -> str:
+    return f"{ATTESTATIONS}{ulid}/{key_id}"
+
+
+GRAPHS: Final = "graphs/"
+
+
+def graph_deletion_name(ulid: str) -> str:
+    """Says that a graph snapshot waits to be collected."""
+    return f"{GRAPHS}{ulid}.deleted"
 
 
 SESSIONS: Final = "sessions/"  # writers at work
