@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from backstay.errors import (
 )
 from backstay.graph.anchored import Anchored
 from backstay.graph.model import Node
-from backstay.graph.outputs import Here, OutputState, StoredOutputs, stored_state, value_of, wrong_size
+from backstay.graph.outputs import Here, OutputState, StoredOutputs, stored_states, value_of, wrong_size
 from backstay.graph.produced import PIECE, Produced
 from backstay.graph.switching import CONTROL, REPLACED, STAGING, Change, Switching, control_directory
 from backstay.graph.values import Values, checked
@@ -89,15 +89,16 @@ class FileOutputs:
 
     # -- one node
 
-    def look(self, node: Node, *, read: bool) -> OutputState:
-        path = node.metadata.path
-        if path is None:
-            return self._stored.look(node, read=read)
-        stored = stored_state(self._values, node, read=False)
-        if stored.further:
-            return stored
-        here, detail = self._look_at_file(node, path, read=read)
-        return OutputState(here=here, stored=stored.stored, detail=detail)
+    def look(self, nodes: Sequence[Node], *, read: bool) -> list[OutputState]:
+        in_repository = [node for node in nodes if node.metadata.path is None]
+        in_files = [node for node in nodes if node.metadata.path is not None]
+        found = dict(zip(in_repository, self._stored.look(in_repository, read=read), strict=True))
+        stored = stored_states(self._values, in_files, read=False)
+        found |= {
+            node: state if state.further else self._look_at_file(node, state, read=read)
+            for node, state in zip(in_files, stored, strict=True)
+        }
+        return [found[node] for node in nodes]
 
     def open(self, node: Node) -> Iterator[bytes]:
         path, key = node.metadata.path, node.hash
@@ -122,7 +123,14 @@ class FileOutputs:
 
     # -- files
 
-    def _look_at_file(self, node: Node, path: str, *, read: bool) -> tuple[Here, str]:
+    def _look_at_file(self, node: Node, stored: OutputState, *, read: bool) -> OutputState:
+        here, detail = self._file_state(node, read=read)
+        return OutputState(here=here, stored=stored.stored, detail=detail)
+
+    def _file_state(self, node: Node, *, read: bool) -> tuple[Here, str]:
+        path, key = node.metadata.path, node.hash
+        assert path is not None
+        assert key is not None
         try:
             found = self._files.lstat(path)
         except OSError as error:
@@ -135,9 +143,8 @@ class FileOutputs:
             return "wrong", f"{path}: {problem}"
         if not read:
             return "unchecked", ""
-        assert node.hash is not None
         try:
-            for _ in checked(self._pieces(path), node.hash, f"the file {path}"):
+            for _ in checked(self._pieces(path), key, f"the file {path}"):
                 pass
         except (OSError, OutputMismatch) as error:
             return "wrong", str(error)

@@ -1,19 +1,20 @@
 """The words between a program and its workers: lines of JSON on a pair of pipes, some with bytes behind them.
 
-A frame is one JSON object on a line. If it has the field `bytes`, so many raw bytes follow. The asker begins:
+A frame is one JSON object on a line. If it has the field `bytes`, so many raw bytes follow.
 
 | frame | from | means |
 |---|---|---|
-| `{"type": "hello", "version": 1}` | both | what follows is this protocol; the worker's has `capabilities` |
-| `{"type": "task", "node": {…}, "capability": …, "function": …}` | asker | make this node; `function` (`module:name`) where both share their code |
-| `{"type": "need", "dep": ID}` | worker | send the output of a dependency |
-| `{"type": "piece", "bytes": N}` | both | a part of an output, at most a MiB |
-| `{"type": "end"}` | asker | all of that input was sent |
-| `{"type": "lost"}` | asker | that input cannot be read |
-| `{"type": "done"}` | worker | all of the node's output was sent |
-| `{"type": "failed", "title": …, "cause": …}` | worker | it could not be made |
+| `hello` with `version` | both | what follows is this protocol; the worker's has its `capabilities` |
+| `task` with `node`, `capability`, `function` | asker | make this node; `function` is `module:name`, or null |
+| `need` with `dep` | worker | send the output of a dependency |
+| `piece` with `bytes` | both | a part of an output, at most a MiB |
+| `end` | asker | all of that input was sent |
+| `lost` | asker | that input cannot be read |
+| `done` | worker | all of the node's output was sent |
+| `failed` with `title`, `cause` | worker | it could not be made |
 
-One task at a time. A worker whose input ends ends itself at once, whatever it is at.
+A function is named only where both sides share their code. One task at a time. A worker whose input ends ends itself at
+once, whatever it is at.
 """
 
 from __future__ import annotations

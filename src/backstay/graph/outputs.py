@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, OutputMismatch
 from backstay.graph.model import Node
@@ -35,6 +35,10 @@ class OutputState:
         return self.here in ("intact", "unchecked")
 
 
+_INTACT: Final = OutputState(here="intact", stored=True)
+_UNCHECKED: Final = OutputState(here="unchecked", stored=True)
+
+
 class Outputs(Protocol):
     """A place of outputs. All but `begin`, `commit` and `rollback` is called from several threads."""
 
@@ -47,8 +51,8 @@ class Outputs(Protocol):
         """Get ready to be changed; what a crash left is finished or undone first. Raises OutputsBusy."""
         ...
 
-    def look(self, node: Node, *, read: bool) -> OutputState:
-        """How the output of a completed node is; `read` checks all its bytes."""
+    def look(self, nodes: Sequence[Node], *, read: bool) -> list[OutputState]:
+        """How the outputs of completed nodes are, of each in its turn; `read` checks all their bytes."""
         ...
 
     def open(self, node: Node) -> Iterator[bytes]:
@@ -91,8 +95,8 @@ class StoredOutputs:
     def begin(self, *, keep_history: bool, most: int | None, ttl_days: float | None) -> None:
         """Nothing is staged."""
 
-    def look(self, node: Node, *, read: bool) -> OutputState:
-        return stored_state(self._values, node, read=read)
+    def look(self, nodes: Sequence[Node], *, read: bool) -> list[OutputState]:
+        return stored_states(self._values, nodes, read=read)
 
     def open(self, node: Node) -> Iterator[bytes]:
         return value_of(self._values, node)
@@ -112,20 +116,23 @@ class StoredOutputs:
         """What was stored is as good as before: it has its name from its bytes."""
 
 
-def stored_state(values: Values, node: Node, *, read: bool) -> OutputState:
-    """How the outputs of a node are in the repository."""
+def stored_states(values: Values, nodes: Sequence[Node], *, read: bool) -> list[OutputState]:
+    """How the outputs of nodes are in the repository, which is asked once which of them it has."""
+    missing = set(values.missing([key for node in nodes for key in node.values]))
+    return [_stored_state(values, node, missing, read=read) for node in nodes]
+
+
+def _stored_state(values: Values, node: Node, missing: set[str], *, read: bool) -> OutputState:
     problems: dict[str, str] = {}
-    missing = False
     for key in node.values:
-        if not values.exists(key):
+        if key in missing:
             problems[key] = f"the repository has no value {key}"
-            missing = True
         elif read and (problem := read_through(values, key, node)):
             problems[key] = problem
     if not problems:
-        return OutputState(here="intact" if read else "unchecked", stored=True)
+        return _INTACT if read else _UNCHECKED
     return OutputState(
-        here="missing" if missing else "wrong",
+        here="missing" if missing.intersection(problems) else "wrong",
         stored=False,
         detail=next(iter(problems.values())),
         further=next((key for key in problems if key != node.hash), ""),

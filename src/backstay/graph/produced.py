@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
-from backstay.errors import RecomputeFailed
+from backstay.errors import InvalidRequest, RecomputeFailed
+from backstay.repository.canonical_json import canonical
 
 SMALL: Final = 256 << 10  # bytes of a result that may stay in memory
 PIECE: Final = 1 << 20  # bytes read at once
@@ -112,9 +113,7 @@ def _read(stream: Any) -> Iterator[object]:  # noqa: ANN401 - whatever has a `re
 
 
 def _canonical(value: object) -> bytes:
-    import rfc8785
-
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]
-    except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
-        raise RecomputeFailed("a recomputation gave a value that is no JSON", cause=str(error)) from error
+        return canonical(value)
+    except InvalidRequest as error:
+        raise RecomputeFailed("a recomputation gave a value that is no JSON", cause=error.cause) from error

@@ -76,7 +76,8 @@ class Recomputers:
         if command and run_commands:
             return CommandWay(command)
         if command:
-            return f"its own command `{' '.join(command)}` may not run: the policy's run_commands (--run-commands) allows it"
+            shown = " ".join(command)
+            return f"its own command `{shown}` may not run: the policy's run_commands (--run-commands) allows it"
         if not capability:
             return "it has neither a capability nor a command"
         return f"nothing is registered that recomputes {capability!r}"

@@ -62,7 +62,8 @@ def regenerate(graph: MetadataGraph, outputs: Outputs, options: RegenerationOpti
     """Restore a graph. Nodes that cannot be had are told in the report; independent ones are done all the same.
 
     When something fails, files are as they were; what was recomputed stays in the repository, so that the next try
-    need not do it again. Raises GraphError as `plan_regeneration`, OutputsBusy, RestoreFailed, InsufficientSpace, and what the
+    need not do it again. Raises GraphError as `plan_regeneration`,
+    OutputsBusy, RestoreFailed, InsufficientSpace, and what the
     repository raises.
     """
     options = options or RegenerationOptions()

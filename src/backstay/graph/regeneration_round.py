@@ -24,7 +24,7 @@ from backstay.graph.executors import Executor, Task
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
 from backstay.graph.new_version import with_inputs, with_output
-from backstay.graph.outputs import DAMAGED, Outputs, OutputState, require_size
+from backstay.graph.outputs import DAMAGED, Outputs, OutputState, read_through, require_size
 from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.produced import Produced
 from backstay.graph.recompute import Recomputers
@@ -84,6 +84,7 @@ class Round:
         self._state: dict[int, Literal["good", "changed", "bad", "later"]] = {}
         self._tries: dict[int, int] = {}
         self._excuses: dict[int, str] = {}
+        self._unreadable: set[int] = set()
         self.damaged: dict[int, str] = {}
 
     def run(self) -> None:
@@ -94,12 +95,23 @@ class Round:
                 while self._step(workers):
                     pass
             self._shelf.store()
+            self._confirm()
         except KeyboardInterrupt:
             self._running.give_up()
             self._shelf.store()  # what is made is worth keeping
             raise
         finally:
             self._running.give_up()
+
+    def _confirm(self) -> None:
+        """What the repository had but could not read may still lie there as it was: then storing it changed nothing."""
+        values = self._around.outputs.values
+        for number in self._unreadable:
+            node = self._scope.nodes[number]
+            assert node.hash is not None
+            if self._state.get(number) == "good" and (problem := read_through(values, node.hash, node)):
+                reason = f"recomputed, but the repository's copy stays damaged ({problem}): run `backstay repair packs`"
+                self._fail(number, "failed", reason)
 
     # -- what can be done when
 
@@ -309,6 +321,8 @@ class Round:
         around, planned, before = self._around, self._planned[number], self._scope.nodes[number]
         produced = produced.moved(around.scratch / f"output-{number}")
         self._shelf.put(number, produced)
+        if around.survey(number).here == "wrong":
+            self._unreadable.add(number)
         around.survey.enter(number, _INTACT)
         reason = planned.reason if planned.action == "recompute" else "something that it was made from has changed"
         if excuse := self._excuses.get(number):

@@ -21,7 +21,8 @@ class PlannedNode(NamedTuple):
     """One line of a plan.
 
     `may_change`: it will be recomputed instead, if something that it was made from comes back different. `free`: a
-    recomputation may give another output than the recorded one, whatever its inputs are. `blame` is the node for whose sake it is blocked.
+    recomputation may give another output than the recorded one, whatever its
+    inputs are. `blame` is the node for whose sake it is blocked.
     """
 
     id: str

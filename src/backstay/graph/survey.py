@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from backstay.graph.outputs import DAMAGED, Outputs, OutputState
 from backstay.graph.scope import Scope
 from backstay.graph.validation import Validators
 
-_AT_ONCE: Final = 128  # nodes that one thread looks at before it is given more
+_AT_ONCE: Final = 1024  # nodes that one thread looks at before it is given more
 
 
 class Survey:
@@ -30,16 +30,12 @@ class Survey:
         """The state of one node's output."""
         state = self._states.get(number)
         if state is None:
-            state = self._states[number] = self._look(self._scope.nodes[number])
+            state = self._states[number] = self._look_at_all([number])[0][1]
         return state
 
     def look_ahead(self, numbers: Sequence[int]) -> None:
         """Look at many of them now, on several threads."""
         left = (number for number in numbers if number not in self._states)
-        if self._threads < 2:
-            for number in left:
-                self(number)
-            return
         groups = iter(lambda: list(islice(left, _AT_ONCE)), [])
         with Workers(self._threads, "look") as workers:
             for found in workers.ordered(self._look_at_all, groups, weigh=len, limit=4 * self._threads * _AT_ONCE):
@@ -50,18 +46,22 @@ class Survey:
         self._states[number] = state
 
     def _look_at_all(self, numbers: list[int]) -> list[tuple[int, OutputState]]:
-        return [(number, self._look(self._scope.nodes[number])) for number in numbers]
+        nodes = [self._scope.nodes[number] for number in numbers]
+        completed = [node for node in nodes if node.status == "completed"]
+        found = iter(self._outputs.look(completed, read=self._read))
+        states = [
+            self._validated(node, next(found)) if node.status == "completed" else _no_output(node) for node in nodes
+        ]
+        return list(zip(numbers, states, strict=True))
 
-    def _look(self, node: Node) -> OutputState:
-        if node.status != "completed":
-            return OutputState(here="intact", stored=True, detail=f"it had no output: it was {node.status}")
-        state = self._outputs.look(node, read=self._read)
+    def _validated(self, node: Node, state: OutputState) -> OutputState:
         if self._read and state.usable and self._validators.has(node):
             try:
-                self._validators.apply(node, lambda: self._open(node), self._scratch)
+                self._validators.apply(node, lambda: self._outputs.open(node), self._scratch)
             except DAMAGED as error:
                 return OutputState(here="wrong", stored=False, detail=str(error))
         return state
 
-    def _open(self, node: Node) -> Iterator[bytes]:
-        return self._outputs.open(node)
+
+def _no_output(node: Node) -> OutputState:
+    return OutputState(here="intact", stored=True, detail=f"it had no output: it was {node.status}")
