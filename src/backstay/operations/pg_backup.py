@@ -19,11 +19,11 @@ from backstay.errors import BackstayError, CorruptedBackup, NotFound
 from backstay.operations.backup_request import check_name
 from backstay.operations.cluster_files import CHUNK, DATA, ClusterFiles
 from backstay.operations.extend_locks import extend_after_backup
-from backstay.operations.node_tree import NodeTree
 from backstay.operations.pg_bases import SERVER_MANIFEST, base_backups, server_manifest, source_of
 from backstay.operations.pg_wal import WalFetch
 from backstay.operations.scarce_room import warn_of_scarce_room
 from backstay.operations.walk import Item, walk
+from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session

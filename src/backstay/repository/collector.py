@@ -41,7 +41,7 @@ from backstay.repository.marking import mark
 from backstay.repository.pack import TRAILER_BYTES, PackTable, StoredPack, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions, store_time
+from backstay.repository.sessions import LEASE, RunningSession, is_dead, running_sessions, store_time
 from backstay.repository.snapshots import Manifest
 from backstay.storage.locking import kept_by_locks
 from backstay.storage.retention import LockState
@@ -410,10 +410,8 @@ class Collector:
         return True
 
     def _is_dead(self, session: RunningSession) -> bool:
-        if session.record is not None and is_dead_here(session.record, self.repository.process):
-            return True
-        now = store_time(self.backend, self.repository.environment.random)
-        return now - session.last_seen_ns > self.lease // timedelta(microseconds=1) * 1000
+        here, random = self.repository.process, self.repository.environment.random
+        return is_dead(session, self.backend, here=here, random=random, lease=self.lease)
 
     def judge(self, number: int) -> VerdictRecord:
         """Step 5: condemned packs that a snapshot outside of the marked ones needs are kept.
