@@ -22,6 +22,9 @@ class MemoryValues:
     def exists(self, key: str) -> bool:
         return key in self.held
 
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key not in self.held]
+
     def open(self, key: str) -> Iterator[bytes]:
         if key not in self.held:
             raise NotFound(f"no value {key}")

@@ -35,6 +35,10 @@ from backstay.graph.layout_directory import LayoutDirectory
 from backstay.graph.layout_index import LayoutSnapshot, read_index, write_index
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node, NodeMetadata
+from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.repository import Repository
+from backstay.testing import MemoryStorage
+from backstay.trust.secrets import Secret
 from tests.graph.memory_values import MemoryValues
 from tests.graph.random_graphs import WHEN, graphs
 
@@ -152,6 +156,26 @@ def test_values_of_any_graph_come_back(graph: MetadataGraph) -> None:
             assert read.store_values(back) == carried
     wanted = {made for node in graph for made in (*node.values, *node.metadata.input_hashes)}
     assert back.held == {made: values.held[made] for made in wanted}
+
+
+def test_values_come_from_one_repository_into_another(tmp_path: Path) -> None:
+    with Repository.create(MemoryStorage(), Secret.new_keyfile()) as repository:
+        values = ContentAddressableStorage(repository)
+        with values.batch() as batch:
+            for content in (ONE, TWO, OUTSIDE):
+                batch.store(content)
+        write_layout(tmp_path, [snapshot()], values)
+    with Repository.create(MemoryStorage(), Secret.new_keyfile()) as repository:
+        values = ContentAddressableStorage(repository)
+        with read_layout(tmp_path) as read:
+            assert read.store_values(values).values == 3
+        assert [values.retrieve(key(content)) for content in (ONE, TWO, OUTSIDE)] == [ONE, TWO, OUTSIDE]
+        blob(tmp_path, TWO).write_bytes(b"other")
+        values.delete(key(TWO))
+        values.delete(key(ONE))
+        with read_layout(tmp_path) as read, pytest.raises(OutputMismatch):
+            read.store_values(values)
+        assert list(values.list()) == [key(OUTSIDE)]
 
 
 def test_a_second_snapshot_comes_beside_the_first_and_writes_only_what_is_new(root: Path) -> None:
