@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Final, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import AwareDatetime, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import CycleFound, DuplicateNode, MissingDependency, OutputConflict, UnknownNode
-from backstay.graph.model import GraphName, Line, Node, Ref, is_foreign
+from backstay.graph.model import GraphName, Line, Moment, Node, Ref, is_foreign
 from backstay.graph.ordering import find_cycle
 from backstay.graph.validated import Validated
 
-_MAX_VALIDATORS: Final = 1000
+Validators = Annotated[tuple[Line, ...], Field(max_length=1000)]
 
 
 class Edge(NamedTuple):
@@ -32,9 +32,9 @@ class GraphHead(Validated):
 
     name: GraphName = "default"
     version: Line = "1"
-    timestamp: AwareDatetime
+    timestamp: Moment
     consensus: StrictBool = False
-    validated_by: Annotated[tuple[Line, ...], Field(max_length=_MAX_VALIDATORS)] = ()
+    validated_by: Validators = ()
 
 
 class MetadataGraph:
@@ -152,12 +152,16 @@ class MetadataGraph:
         Raises MissingDependency with all that are missing and who needs them, CycleFound with one whole cycle, or
         OutputConflict. Dependencies on other graphs are not looked up.
         """
-        missing = {need: tuple(by) for need, by in self._dependants.items() if need not in self._nodes}
-        if missing:
-            raise MissingDependency(missing)
+        self.check_deps()
         if cycle := find_cycle(self._needs):
             raise CycleFound(cycle)
         self._check_paths()
+
+    def check_deps(self) -> None:
+        """Make sure that nothing is missing that nodes of this graph depend on; raises MissingDependency."""
+        missing = {need: tuple(by) for need, by in self._dependants.items() if need not in self._nodes}
+        if missing:
+            raise MissingDependency(missing)
 
     def __getitem__(self, node: str) -> Node:
         """The node of this id; raises UnknownNode."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from sys import intern
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from backstay.core.names import printable
 from backstay.errors import InvalidNode
-from backstay.graph.validated import Validated
+from backstay.graph.validated import Validated, forget_given
 
 MAX_NAME_BYTES: Final = 255  # of a node's id, and of one part of a path
 MAX_PATH_BYTES: Final = 4096
@@ -59,7 +61,7 @@ def content_id(text: str) -> str:
     """`sha256:` and 64 hex digits, from that or from the digits alone; raises ValueError."""
     if not _CONTENT_ID.fullmatch(text):
         raise ValueError("it must be sha256: and 64 lower-case hex digits")
-    return text if len(text) > 64 else _SCHEME + text
+    return intern(text if len(text) > 64 else _SCHEME + text)  # what one node makes, many others take
 
 
 def graph_name(text: str) -> str:
@@ -119,6 +121,10 @@ def _shown(text: str) -> str:
     return printable(text.encode("utf-8", "surrogatepass"))
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
 def _absent_if_empty(given: object) -> object:
     return None if given == "" else given
 
@@ -129,6 +135,7 @@ NodeId = Annotated[StrictStr, AfterValidator(node_id)]
 GraphName = Annotated[StrictStr, AfterValidator(graph_name)]
 Line = Annotated[StrictStr, Field(max_length=1024)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Seconds = Annotated[float, Field(strict=True, ge=0)]
 
 
@@ -139,7 +146,7 @@ class ValidationResult(Validated):
 
     valid: StrictBool
     errors: Annotated[tuple[Annotated[StrictStr, Field(max_length=4096)], ...], Field(max_length=1000)] = ()
-    checked_at: AwareDatetime | None = None
+    checked_at: Moment | None = None
 
 
 class NodeMetadata(Validated):
@@ -188,6 +195,8 @@ class Node(Validated):
     def _completed_has_output(self) -> Self:
         if self.status == "completed" and self.hash is None:
             raise ValueError("a completed node must have the hash of its output")
+        forget_given(self)
+        forget_given(self.metadata)
         return self
 
     @property

@@ -112,10 +112,14 @@ def reachable(links: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[s
 
 def _never_ready(deps: Deps) -> set[str]:
     """The nodes of all cycles and what depends on them."""
-    ready = ReadySet(deps)
-    left = set(deps)
-    while generation := ready.take():
-        left.difference_update(generation)
-        for node in generation:
-            ready.done(node)
-    return left
+    waiting = {node: len(needs) for node, needs in deps.items()}
+    linked = dependants(deps)
+    ready = [node for node, count in waiting.items() if not count]
+    made = 0
+    while ready:
+        made += 1
+        for node in linked.get(ready.pop(), ()):
+            left = waiting[node] = waiting[node] - 1
+            if not left:
+                ready.append(node)
+    return set() if made == len(waiting) else {node for node, count in waiting.items() if count}

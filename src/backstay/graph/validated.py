@@ -12,6 +12,7 @@ from backstay.errors import BackstayError, InvalidNode
 
 _TOLD: Final = 5  # mistakes that one error tells
 _INPUT_CHARACTERS: Final = 80  # of a wrong value that are repeated
+_NO_NAMES: Final[set[str]] = set()  # one for all: pydantic copies it before it adds to it
 
 if TYPE_CHECKING:
     # Pydantic has no public name for the type of its classes. Seen so, each class is called with its own fields.
@@ -55,6 +56,10 @@ class Validated(BaseModel, metaclass=_Refusing):
         """Our error for one of pydantic's; `given` is what was refused, whose id is told if it has one."""
         return cls.refusal(f"{cls._called(given)} is not valid", cause=mistakes(error))
 
+    def changed(self, **fields: object) -> Self:
+        """The same value with other fields, checked; raises `refusal`."""
+        return self.parse({name: getattr(self, name) for name in type(self).model_fields} | fields)
+
     @classmethod
     def parse(cls, given: object) -> Self:
         """The value that a mapping holds (or a value of this class itself); raises `refusal`."""
@@ -75,6 +80,14 @@ class Validated(BaseModel, metaclass=_Refusing):
     def _called(cls, given: object) -> str:
         name = given.get("id") if isinstance(given, dict) else None
         return f"{cls.kind} {_shown(name)}" if isinstance(name, str) else f"the {cls.kind}"
+
+
+def forget_given(value: Validated) -> None:
+    """Forget which fields were given and which have their defaults.
+
+    Pydantic keeps a set of names with each value, which is half of its memory where there are many small ones.
+    """
+    object.__setattr__(value, "__pydantic_fields_set__", _NO_NAMES)
 
 
 def mistakes(error: ValidationError) -> str:
