@@ -294,6 +294,19 @@ def inflate(codec: int, data: bytes, length: int) -> bytes:
     return raw
 
 
+def undelta(data: bytes, base: bytes, length: int) -> bytes:
+    """What a change makes of a part of its base (section 12)."""
+    try:
+        frame = zstandard.get_frame_parameters(data)
+        if frame.content_size != length or frame.dict_id or frame.window_size > max(8 << 20, length):
+            raise DamageError("a zstd frame declares what it must not")
+        prefix = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        decoder = zstandard.ZstdDecompressor(dict_data=prefix)
+        return decoder.decompress(data, read_across_frames=False, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DamageError(f"cannot decompress: {error}") from error
+
+
 # -- keys (sections 5 to 7)
 
 
@@ -701,6 +714,34 @@ class Repository:
         for at in range(0, len(ids), 32):
             yield ids[at : at + 32]
 
+    def data(self, content: list[Any]) -> Iterator[bytes]:
+        """The bytes of a stream, which may be another one with changes."""
+        if content[0] < 16:
+            yield from map(self.chunk, self.ids(content))
+            return
+        frames = [*self.frames([content[0] - 16, content[1]])]
+        if [kind for kind, _ in frames] != [5]:
+            raise DamageError("a patch is not one frame")
+        size, named, changes = check(frames[0][1], ("array", "int", CONTENT, CONTENT), "a patch")
+        base = b"".join(map(self.chunk, self.ids(named)))
+        end = 0
+        for kind, body in self.frames(changes):
+            shape = ("array", "int", "int", "int", "int", "bytes32", "bytes")
+            at, length, base_at, base_length, name, delta = check(body, shape, "a change")
+            if kind != 6 or not end <= at < at + length <= size or max(length, base_length) > 8 << 20:
+                raise DamageError("a change is out of place")
+            if not 0 <= base_at <= base_at + base_length <= len(base) or at > max(end, len(base)):
+                raise DamageError("a change refers to what is not there")
+            yield base[end:at]
+            new = undelta(delta, base[base_at : base_at + base_length], length)
+            if blake3(new, key=self.id_key).digest() != name:
+                raise DamageError("a change holds other bytes than its id says")
+            yield new
+            end = at + length
+        if size > max(end, len(base)):
+            raise DamageError("a patch ends before its stream does")
+        yield base[end:size]
+
     def frames(self, content: list[Any]) -> Iterator[tuple[int, Any]]:
         rest = b""
         for chunk in self.ids(content):
@@ -762,7 +803,7 @@ class Repository:
                 return
             size = 0
             digest = hashlib.sha256()
-            pieces: Iterator[bytes] = map(self.chunk, self.ids(node["content"] or [0, b""]))
+            pieces = self.data(node["content"] or [0, b""])
             if target is not None:
                 pieces = target.file(node, pieces)
             for piece in pieces:
@@ -771,7 +812,7 @@ class Repository:
             extents = node["extents"]
             if size != (node["size"] if extents is None else sum(length for _, length in extents)):
                 raise DamageError("its data has another length than it should")
-            if digest.digest() != (node["sha256"] or hashlib.sha256().digest()):
+            if node["sha256"] is not None and digest.digest() != node["sha256"]:
                 raise DamageError("its data has another SHA-256 than it should")
         except (DamageError, OSError) as error:
             if target is not None:

@@ -15,7 +15,7 @@ from backstay.codec.chunker import LISTINGS
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, CorruptedBackup, NotFound
+from backstay.errors import BackstayError, CorruptedBackup, NotFound, ObjectNotFound
 from backstay.operations.backup.node_tree import NodeTree
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
@@ -142,12 +142,13 @@ class _ClusterBackup:
         cluster = self._identify()
         lost = self.repository.hide_missing_packs()
         history = self._known()
-        base = self._base(cluster, history, lost)
+        usable = self._usable(history, lost)
+        base = self._base(cluster, history, usable)
         with Workers(self.repository.environment.threads, "seal") as sealing:
             self.writer = self.repository.writer(sealing)
             try:
                 with WalFetch(self.repository, self.url, cluster.system_id, cluster.segment_size) as wal:
-                    files, received, base = self._receive(base)
+                    files, received, base = self._receive(base, usable[-1] if usable else None)
                     wal.fetch(received.start, received.stop)
                 stop_time = self._server_time()
                 files.require_sizes(received.manifest)
@@ -251,14 +252,8 @@ class _ClusterBackup:
         bases = base_backups(self.repository, self.options.name, on_damage=_left_out)
         return [base.manifest for base in bases if base.manifest is not None]
 
-    def _base(self, cluster: _Cluster, history: list[Manifest], lost: set[bytes]) -> Manifest | None:
+    def _base(self, cluster: _Cluster, history: list[Manifest], usable: list[Manifest]) -> Manifest | None:
         """The snapshot since which only changes are to be sent."""
-        log = self.repository.collections
-        usable = [
-            found
-            for found in history
-            if log.may_build_on(found.id) and lost.isdisjoint(found.packs) and found.chunkers["files"] == _CHUNKER
-        ]
         on_timeline = [found for found in usable if found.consistency.get("timeline") == str(cluster.timeline)]
         if self.options.full:
             self.reason = "all files were asked for"
@@ -272,24 +267,39 @@ class _ClusterBackup:
             return on_timeline[-1]
         return None
 
+    def _usable(self, history: list[Manifest], lost: set[bytes]) -> list[Manifest]:
+        """Those that may be built upon, oldest first."""
+        log = self.repository.collections
+        return [
+            found
+            for found in history
+            if log.may_build_on(found.id) and lost.isdisjoint(found.packs) and found.chunkers["files"] == _CHUNKER
+        ]
+
     # -- the files
 
-    def _receive(self, base: Manifest | None) -> tuple[ClusterFiles, Received, Manifest | None]:
-        """Everything that the server sends; without a base when it cannot do with one."""
+    def _receive(self, base: Manifest | None, like: Manifest | None) -> tuple[ClusterFiles, Received, Manifest | None]:
+        """Everything that the server sends, most of it `like` that; without a base when it cannot do with one."""
         if base is not None:
             try:
                 earlier = server_manifest(base, self.repository.reader)
-                return *self._receive_with(base, earlier), base
+                return *self._receive_with(self._nodes_of(base), earlier), base
             except SummariesMissing as error:
                 self.reason = error.cause
             except (CorruptedBackup, NotFound) as error:
                 self.reason = f"the earlier base backup cannot be used: {error}"
             self.events(Warned(message=f"all files are sent: {self.reason}"))
-        return *self._receive_with(None, None), None
+        return *self._receive_with(self._likely(like), None), None
 
-    def _receive_with(self, base: Manifest | None, earlier: bytes | None) -> tuple[ClusterFiles, Received]:
-        nodes = self._nodes_of(base) if base is not None else {}
-        files = ClusterFiles(self, nodes, self.repository.reader, self._told)
+    def _likely(self, like: Manifest | None) -> dict[bytes, Node]:
+        """The files of a snapshot, as far as they can be read: nothing but room depends on them."""
+        try:
+            return self._nodes_of(like) if like is not None else {}
+        except (CorruptedBackup, ObjectNotFound):
+            return {}
+
+    def _receive_with(self, nodes: dict[bytes, Node], earlier: bytes | None) -> tuple[ClusterFiles, Received]:
+        files = ClusterFiles(self, nodes, self.repository.reader, self._told, incremental=earlier is not None)
         self.events(Started(operation="backup", total_files=len(nodes)))
         received = receive_base(self.connection, files, label=f"backstay {self.options.name}", earlier=earlier)
         return files, received

@@ -18,11 +18,10 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.operations.clusters.files import CHUNK
+from backstay.operations.clusters.files import CHUNK, StoredChunk, StoredFile
 from backstay.operations.restore.plan import existing_root
 from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subtree, walk
-from backstay.repository.contents import chunk_list
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.sources.files_target import FilesTarget, TargetDirectory
@@ -207,12 +206,9 @@ class _DeltaRun:
     def settle(self, file: _Existing) -> _Compared:
         """Make an open file what its node says, and close it."""
         try:
-            chunks = chunk_list(file.node.content or EMPTY, self._reader)
-            if len(chunks) != -(-file.node.size // CHUNK):
-                raise CorruptedBackup(f"{printable(file.path)} is not cut as files of a cluster are")
             written = 0
-            for number in self._differing(file, chunks):
-                written += self._write(file, number, chunks[number])
+            for number, chunk in self._differing(file):
+                written += self._write(file, number, chunk)
             if os.fstat(file.fd).st_size != file.node.size:
                 os.ftruncate(file.fd, file.node.size)
             self._target.attributes.apply(
@@ -224,24 +220,22 @@ class _DeltaRun:
             os.close(file.fd)
         return _Compared(file.path, file.node.size, written)
 
-    def _differing(self, file: _Existing, chunks: list[bytes]) -> Iterator[int]:
-        """The numbers of the chunks that are not there, or not as they should be."""
+    def _differing(self, file: _Existing) -> Iterator[tuple[int, StoredChunk]]:
+        """The chunks, with their numbers, that are not there, or not as they should be."""
+        stored = StoredFile(file.node, self._reader)
         buffer = memoryview(bytearray(min(_READ, max(file.node.size, 1))))
         for start in range(0, file.node.size, _READ):
             there = _read(file.fd, buffer, start)
             for at in range(0, min(_READ, file.node.size - start), CHUNK):
                 number = (start + at) // CHUNK
-                length = min(CHUNK, file.node.size - start - at)
-                if at + length > there or self._ids.of(buffer[at : at + length]) != chunks[number]:
-                    yield number
+                chunk = stored.chunk(number)
+                assert chunk is not None
+                if at + chunk.length > there or self._ids.of(buffer[at : at + chunk.length]) != chunk.id:
+                    yield number, chunk
 
-    def _write(self, file: _Existing, number: int, chunk: bytes) -> int:
-        data = self._reader.chunk(chunk)
-        start = number * CHUNK
-        if len(data) != min(CHUNK, file.node.size - start):
-            raise CorruptedBackup(f"{printable(file.path)} is not cut as files of a cluster are")
-        write_all(file.fd, data, start)
-        return len(data)
+    def _write(self, file: _Existing, number: int, chunk: StoredChunk) -> int:
+        write_all(file.fd, chunk.read(self._reader), number * CHUNK)
+        return chunk.length
 
 
 def _read(fd: int, buffer: memoryview, start: int) -> int:

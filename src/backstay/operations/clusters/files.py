@@ -1,20 +1,23 @@
 """Takes the files of a PostgreSQL cluster as they come and stores them in chunks of 32 KiB: whole, or patched.
 
-A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored,
-and the snapshot is as whole as any other.
+A patched file is the earlier snapshot's with the blocks that changed: only chunks that hold one of these are stored.
+Where little changed in a chunk, such as the hints that the first reading of a table leaves on each of its pages, only
+that is stored. The snapshot is as whole as any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple, Protocol
 
-from backstay.codec.digest import ChunkIds, sha256
-from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.codec.compression import Buffer
+from backstay.codec.digest import sha256
+from backstay.errors import BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.repository.blobs import BlobReader, BlobWriter
-from backstay.repository.contents import chunk_list, content_of
+from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
+from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
 from backstay.sources.postgres.manifest import read_manifest
@@ -24,6 +27,8 @@ CHUNK: Final = 32 << 10  # bytes: four blocks, so that a changed block costs lit
 DATA: Final = b"data"  # the directory of a snapshot that holds the data directory
 TABLESPACES: Final = b"tablespaces"  # the one that holds the others, by their oids
 LABEL: Final = DATA + b"/backup_label"
+UNREADABLE: Final = (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen)
+_IN_VAIN: Final = 8  # after so many deltas in a row that saved too little, only each eighth chunk is tried
 _TYPES: Final = {"file": 0o100000, "directory": 0o040000, "symlink": 0o120000}
 
 
@@ -37,12 +42,20 @@ class Store(Protocol):
 class ClusterFiles:
     """The files of one backup, by their paths in the snapshot; `earlier` are those of the snapshot before.
 
-    `told` is called now and then with the number of files and bytes that were taken.
+    With `incremental` the server sends only what changed since that. `told` is called now and then with the number of
+    files and bytes that were taken.
     """
 
     def __init__(
-        self, store: Store, earlier: Mapping[bytes, Node], reader: BlobReader, told: Callable[[int, int], None]
+        self,
+        store: Store,
+        earlier: Mapping[bytes, Node],
+        reader: BlobReader,
+        told: Callable[[int, int], None],
+        *,
+        incremental: bool,
     ) -> None:
+        self._incremental = incremental
         self.nodes: dict[bytes, Node] = {}
         self.bytes_read = 0
         self._whole: dict[bytes, Node] = {}  # files that came whole, by their paths in the server's manifest
@@ -81,11 +94,18 @@ class ClusterFiles:
     def member(self, root: bytes, member: Member) -> _Body:
         """Begin with a member; what takes its bytes."""
         parent, _, name = (root + b"/" + member.path).rpartition(b"/")
-        if name.startswith(PREFIX) and self._earlier:
+        if name.startswith(PREFIX) and self._incremental:
             path = parent + b"/" + name.removeprefix(PREFIX)
-            return _Patched(self._store, self._reader, self._earlier.get(path), path)
+            return _Patched(path, self._chunks(path), StoredFile(self._earlier.get(path), self._reader), self._reader)
         path = parent + b"/" + name
-        return _Label(self._store) if path == LABEL else _Whole(self._store)
+        return _Label(self._store) if path == LABEL else _Whole(self._chunks(path))
+
+    def _chunks(self, path: bytes) -> _Chunks:
+        try:
+            earlier = StoredFile(self._earlier.get(path), self._reader)
+        except UNREADABLE:
+            earlier = StoredFile(None, self._reader)
+        return _Chunks(self._store, earlier, self._reader)
 
     def place(self, root: bytes, member: Member, body: _Body | None) -> None:
         """A member is complete."""
@@ -145,36 +165,79 @@ class _Body(Protocol):
 
 
 class _Chunks:
-    """Chunks of one file, stored in order."""
+    """Chunks of one file, stored in order: each as it is, or as what changed in that of the earlier snapshot."""
 
-    def __init__(self, store: Store) -> None:
-        self._writer, self._repository = store.writer, store.repository
-        self._ids: ChunkIds = store.repository.keyring.chunk_ids
+    def __init__(self, store: Store, earlier: StoredFile, reader: BlobReader) -> None:
+        self._made = store.writer, store.repository.keyring.chunk_ids, store.repository.listing_chunker
+        self._writer, self._ids, _ = self._made
+        self._earlier, self._reader = earlier, reader
         self._found: list[bytes] = []
+        self._changes: PatchWriter | None = None
+        self._size = 0
+        self._in_vain = 0  # deltas in a row that saved too little
 
     def put(self, data: bytes | bytearray | memoryview) -> None:
+        """The next chunk of the file."""
         chunk = self._ids.of(data)
+        if not self._writer.has(chunk) and self._put_change(chunk, data):
+            return
         self._writer.put(RecordKind.DATA_PACK, chunk, data)
-        self._found.append(chunk)
+        self._add(chunk, len(data))
 
-    def keep(self, chunk: bytes) -> bool:
-        """Use a chunk that is stored already; false if it is not there any more."""
-        if self._writer.has(chunk):
-            self._found.append(chunk)
-            return True
-        return False
+    def keep(self, length: int) -> bool:
+        """Take the next chunk as the earlier snapshot has it; false if it does not have it any more."""
+        old = self._earlier.chunk(len(self._found))
+        if old is None or not self._writer.has(old.chunk):
+            return False
+        self._add(old.chunk, length, old.change)
+        return True
+
+    def _put_change(self, chunk: bytes, data: bytes | bytearray | memoryview) -> bool:
+        """Store a chunk as what changed, if that is little."""
+        try:
+            old = self._earlier.chunk(len(self._found))
+            # With another length, what is behind it would lie elsewhere in the base.
+            if old is None or old.length != len(data) or not self._writer.has(old.chunk):
+                return False
+            change = self._change(old, chunk, data)
+        except UNREADABLE:  # nothing to build upon: the chunk is stored as it is, and `verify` tells
+            return False
+        if change is not None:
+            self._add(old.chunk, len(data), change)
+        return change is not None
+
+    def _change(self, old: StoredChunk, chunk: bytes, data: bytes | bytearray | memoryview) -> Change | None:
+        if old.change is not None and old.change.chunk == chunk:
+            return old.change
+        if self._in_vain >= _IN_VAIN and len(self._found) % _IN_VAIN:
+            return None
+        packed = worthwhile(data, self._reader.chunk(old.chunk))
+        if packed is None:
+            self._in_vain += 1
+            return None
+        self._in_vain = 0
+        return Change(self._size, len(data), self._size, len(data), chunk, packed)
+
+    def _add(self, chunk: bytes, length: int, change: Change | None = None) -> None:
+        if change is not None:
+            if self._changes is None:
+                self._changes = PatchWriter(*self._made)
+            self._changes.add(change)
+        self._found.append(chunk)
+        self._size += length
 
     def content(self) -> Content:
         if not self._found:
             return EMPTY
-        return content_of(self._found, self._writer, self._ids, self._repository.listing_chunker)
+        content = content_of(self._found, *self._made)
+        return content if self._changes is None else self._changes.finish(self._size, content)
 
 
 class _Whole:
     """A file that comes from its beginning to its end."""
 
-    def __init__(self, store: Store) -> None:
-        self._chunks = _Chunks(store)
+    def __init__(self, chunks: _Chunks) -> None:
+        self._chunks = chunks
         self._buffer = bytearray()
         self.size = 0
 
@@ -222,7 +285,7 @@ class _Label:
 
 def _made(store: Store, data: bytes) -> tuple[Content, bytes]:
     """Store a file that is made here; its content and SHA-256."""
-    whole = _Whole(store)
+    whole = _Whole(_Chunks(store, StoredFile(None, store.repository.reader), store.repository.reader))
     whole.data(memoryview(data))
     return whole.finish()[0], sha256(data)
 
@@ -232,16 +295,65 @@ def _in_manifest(root: bytes) -> bytes:
     return b"pg_tblspc" + root.removeprefix(TABLESPACES)
 
 
+class StoredChunk(NamedTuple):
+    """A chunk of a file: what is stored, what was changed in it since, and how many bytes it has."""
+
+    chunk: bytes
+    change: Change | None
+    length: int
+
+    def read(self, reader: BlobReader) -> Buffer:
+        """Its bytes. Raises CorruptedBackup."""
+        data = reader.chunk(self.chunk)
+        if len(data) != self.length:
+            raise CorruptedBackup("it is not cut as files of a cluster are")
+        return data if self.change is None else self.change.apply_to(data, reader)
+
+    @property
+    def id(self) -> bytes:
+        """The id that its bytes have."""
+        return self.chunk if self.change is None else self.change.chunk
+
+
+class StoredFile:
+    """A file of a cluster as a snapshot has it, asked for chunk by chunk, in order."""
+
+    def __init__(self, node: Node | None, reader: BlobReader) -> None:
+        self._size = node.size if node is not None else 0
+        content = (node.content or EMPTY) if node is not None else EMPTY
+        changes: Iterator[Change] = iter(())
+        if content.is_patched:
+            patch = patch_of(content, reader)
+            content, changes = patch.base, changes_of(patch, reader)
+        self._chunks = chunk_list(content, reader)
+        self._changes = changes
+        self._next = next(changes, None)
+
+    def chunk(self, number: int) -> StoredChunk | None:
+        """The chunk of a number that is not less than the one before; None behind the end. Raises CorruptedBackup."""
+        start = number * CHUNK
+        if start >= self._size:
+            return None
+        while self._next is not None and self._next.at + self._next.length <= start:
+            self._next = next(self._changes, None)
+        change = self._next if self._next is not None and self._next.at < start + CHUNK else None
+        length = min(CHUNK, self._size - start)
+        if number >= len(self._chunks) or (change is not None and _range(change) != (start, length, start, length)):
+            raise CorruptedBackup("it is not cut as files of a cluster are")
+        return StoredChunk(self._chunks[number], change, length)
+
+
+def _range(change: Change) -> tuple[int, int, int, int]:
+    return change.at, change.length, change.base_at, change.base_length
+
+
 class _Patched:
     """A file of which only the blocks come that changed; they come in order, and so do the chunks."""
 
-    def __init__(self, store: Store, reader: BlobReader, earlier: Node | None, path: bytes) -> None:
-        self._chunks = _Chunks(store)
-        self._reader, self._path = reader, path
+    def __init__(self, path: bytes, chunks: _Chunks, old: StoredFile, reader: BlobReader) -> None:
+        self._path, self._chunks, self._old, self._reader = path, chunks, old, reader
         self._header = ChangesHeader()
-        self._changes: Changes | None = None
-        self._old = chunk_list(earlier.content or EMPTY, reader) if earlier is not None else []
-        self._old_size = earlier.size if earlier is not None else 0
+        self._blocks: Changes | None = None
         self._block = bytearray()
         self._next_block = 0  # index of the block that comes next
         self._chunk = 0  # number of the chunk that is being made
@@ -249,11 +361,11 @@ class _Patched:
         self.size = 0
 
     def data(self, piece: memoryview) -> None:
-        if self._changes is None:
-            self._changes, piece = self._header.feed(piece)
-            if self._changes is None:
+        if self._blocks is None:
+            self._blocks, piece = self._header.feed(piece)
+            if self._blocks is None:
                 return
-            self.size = self._changes.length * BLOCK
+            self.size = self._blocks.length * BLOCK
         while piece:
             missing = BLOCK - len(self._block)
             self._block += piece[:missing]
@@ -263,16 +375,16 @@ class _Patched:
                 self._block.clear()
 
     def _take(self, data: bytes) -> None:
-        assert self._changes is not None
-        if self._next_block >= len(self._changes.blocks):
+        assert self._blocks is not None
+        if self._next_block >= len(self._blocks.blocks):
             raise BackupFailed(f"the server sent more of {self._path!r} than it said")
-        block = self._changes.blocks[self._next_block]
+        block = self._blocks.blocks[self._next_block]
         self._next_block += 1
         self._finish_chunks(before=block * BLOCK // CHUNK)
         self._new[block] = data
 
     def finish(self) -> tuple[Content, bytes | None]:
-        if self._changes is None or self._block or self._next_block < len(self._changes.blocks):
+        if self._blocks is None or self._block or self._next_block < len(self._blocks.blocks):
             raise BackupFailed(f"the server sent less of {self._path!r} than it said")
         self._finish_chunks(before=-(-self.size // CHUNK))
         return self._chunks.content(), None
@@ -286,16 +398,12 @@ class _Patched:
     def _finish_chunk(self) -> None:
         start = self._chunk * CHUNK
         length = min(CHUNK, self.size - start)
-        old_length = max(0, min(CHUNK, self._old_size - start))
-        old = self._old[self._chunk] if old_length else None
-        if not self._new and old is not None and length == old_length and self._chunks.keep(old):
+        old = self._old.chunk(self._chunk)
+        if not self._new and old is not None and length == old.length and self._chunks.keep(length):
             return
         data = bytearray(length)
         if old is not None and len(self._new) * BLOCK < length:
-            was = self._reader.chunk(old)
-            if len(was) != old_length:
-                raise CorruptedBackup(f"{self._path!r} of the earlier snapshot is not cut as it should be")
-            data[: min(length, old_length)] = was[:length]
+            data[: min(length, old.length)] = old.read(self._reader)[:length]
         for block, new in self._new.items():
             at = block * BLOCK - start
             data[at : at + BLOCK] = new

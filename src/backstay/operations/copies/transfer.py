@@ -22,9 +22,10 @@ from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.operations.snapshots.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.repository.blobs import BlobWriter
-from backstay.repository.contents import all_chunk_ids, chunk_ids, content_of
+from backstay.repository.contents import PlainStream, all_chunk_ids, changes_of, chunk_ids, content_of, patch_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
+from backstay.repository.patches import PatchWriter
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import listing_key, read_listing
@@ -268,9 +269,23 @@ class _SnapshotTransfer(SnapshotRewriter):
         there = pair[1].content if pair is not None and pair[0].content == content else None
         if there is not None and self._is_there(there):
             return there
-        ids = [self._send(chunk) for chunk in chunk_ids(content, self._reader)]
+        sent = self._send_patched(content) if content.is_patched else self._send_all(content)
         self._checkpoint_if_due()
+        return sent
+
+    def _send_all(self, content: Content) -> Content:
+        ids = [self._send(chunk) for chunk in chunk_ids(content, self._reader)]
         return content_of(ids, self._writer, self._ids, self._repository.listing_chunker)
+
+    def _send_patched(self, content: Content) -> Content:
+        """The same base with the same changes, whose bytes have other ids there."""
+        patch = patch_of(content, self._reader)
+        base = PlainStream(patch.base, self._reader)
+        there = PatchWriter(self._writer, self._ids, self._repository.listing_chunker)
+        for change in changes_of(patch, self._reader):
+            data = change.apply_to(base.read(change.base_at, change.base_length), self._reader)
+            there.add(msgspec.structs.replace(change, chunk=self._ids.of(data)))
+        return there.finish(patch.size, self._send_all(patch.base))
 
     def _is_there(self, content: Content) -> bool:
         """Whether the target has every chunk of this content; the new snapshot then depends on their packs."""

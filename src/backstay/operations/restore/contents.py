@@ -13,11 +13,12 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, NotFound
-from backstay.operations.restore.large_file import LargeFile, LargePart
+from backstay.operations.restore.large_file import LargeFile, LargePart, spans
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import SmallFile
 from backstay.operations.restore.writers import Errands, Portion, Writers
 from backstay.repository.blobs import SMALL, BlobReader
+from backstay.repository.contents import read_content
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
 from backstay.repository.stored_blobs import BlobKeys
@@ -147,7 +148,9 @@ class FileWriter:
         self._writers.expect(len(window.files))
         groups: dict[tuple[int, int], list[tuple[File, Place]]] = {}
         for file in window.files:
-            if len(file.chunks) == 1:
+            if file.node.content is not None and file.node.content.is_patched:
+                running.files.append(self._workers.submit(self._write_patched, file))
+            elif len(file.chunks) == 1:
                 found = self._locate(file)
                 if found is not None:
                     groups.setdefault((found.pack, found.ordinal), []).append((file, found))
@@ -223,6 +226,24 @@ class FileWriter:
         def write() -> None:
             parts = [self._reader.chunk(chunk) for chunk in file.chunks]
             self._write_small(file, parts[0] if len(parts) == 1 else b"".join(parts))
+
+        self._tally.guard(file.path, write)
+
+    def _write_patched(self, file: File) -> None:
+        """Write a file that is another one with changes, from its beginning to its end."""
+
+        def write() -> None:
+            node, at = file.node, 0
+            assert node.content is not None
+            with file.directory.begin_file(node.name, node.size, node.extents) as pending:
+                for piece in read_content(node.content, self._reader):
+                    for to, start, length in spans(node.extents, at, len(piece)):
+                        pending.write_at(to, memoryview(piece)[start : start + length])
+                    at += len(piece)
+                if at != file.size:
+                    raise CorruptedBackup("its chunks do not add up to its size")
+                pending.commit(node)
+            self._tally.done(node.size)
 
         self._tally.guard(file.path, write)
 

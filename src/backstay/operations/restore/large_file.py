@@ -108,8 +108,8 @@ class LargeFile:
 
     def piece(self, part: LargePart) -> Piece:
         """What another process must know to write a part, who then tells `landed`."""
-        spans = [*_spans(self._node.extents, part.offset, part.place.length)]
-        return Piece(self._pending.fd, self._path, part.chunks, part.place.offset, spans)
+        writes = [*spans(self._node.extents, part.offset, part.place.length)]
+        return Piece(self._pending.fd, self._path, part.chunks, part.place.offset, writes)
 
     def landed(self, error: BackstayError | None = None) -> None:
         """Another process has written a part, or could not."""
@@ -155,7 +155,7 @@ class LargeFile:
 
     def _write(self, part: LargePart, data: memoryview) -> None:
         try:
-            for at, start, length in _spans(self._node.extents, part.offset, len(data)):
+            for at, start, length in spans(self._node.extents, part.offset, len(data)):
                 self._pending.write_at(at, data[start : start + length])
         except BackstayError as error:
             self._fail(error)
@@ -199,7 +199,7 @@ def _together(places: Iterator[tuple[bytes, Place]]) -> Iterator[tuple[list[tupl
         yield chunks, whole
 
 
-def _spans(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+def spans(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
     """(offset in the file, offset in the chunk, length) of a chunk that lies at `offset` of the joined data."""
     if extents is None:
         yield offset, 0, length

@@ -262,7 +262,9 @@ class _Restore:
             directory.make_symlink(node.name, node)
             self.tally.done(0)
         elif node.is_file:
-            window.add(File(directory, node, item.path, chunk_list(node.content or EMPTY, self.reader)))
+            content = node.content or EMPTY
+            chunks = [] if content.is_patched else chunk_list(content, self.reader)
+            window.add(File(directory, node, item.path, chunks))
         elif directory.make_special(node.name, node):
             self.tally.done(0)
 

@@ -12,7 +12,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
 from backstay.errors import ObjectNotFound, ThawPending
-from backstay.repository.contents import chunk_ids
+from backstay.repository.contents import all_chunk_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -153,7 +153,7 @@ class ColdPacks:
     def need_file(self, node: Node) -> None:
         """This file will be read. Raises CorruptedBackup when it is not known where its data lies."""
         if node.content is not None:
-            for chunk in chunk_ids(node.content, self._repository.reader):
+            for chunk in all_chunk_ids(node.content, self._repository.reader):
                 self.need_pack(self._repository.reader.place(chunk).pack)
 
     def need_pack(self, number: int) -> None:

@@ -80,7 +80,7 @@ class _Verify:
 
     def __post_init__(self) -> None:
         self.notes = Notes(self.options.checks)
-        self.walking = Walking(self.repository, self.notes)
+        self.walking = Walking(self.repository, self.notes, self.options.read_data >= 1)
         self.reading = Reading(self.repository, self.notes, self.events, self.options.read_data)
         self.logs = WalChecks(self.repository, self.notes, self.events)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.operations.snapshots.walk import directory_content
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
-from backstay.repository.contents import all_chunk_ids, split_ids
+from backstay.repository.contents import all_chunk_ids, read_content, split_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
@@ -24,10 +25,11 @@ from backstay.repository.trees import MEND_HINT, read_listing
 
 @dataclass(frozen=True, slots=True)
 class Walking:
-    """The check of what snapshots hold."""
+    """The check of what snapshots hold; with `read`, files that are patches are put together."""
 
     repository: Repository
     notes: Notes
+    read: bool
 
     def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
@@ -103,8 +105,16 @@ class Walking:
             return
         try:
             self._need(node.content, used)
+            if node.content.is_patched and self.read:
+                self._put_together(node.content)
         except (CorruptedBackup, ObjectNotFound) as error:
             self.notes.find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
+
+    def _put_together(self, content: Content) -> None:
+        """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
+        with suppress(TierNotAttached, ObjectFrozen):  # which is told of the packs
+            for _ in read_content(content, self.repository.reader):
+                pass
 
     def _need(self, content: Content, used: set[int]) -> None:
         if content.depth == 0:  # nearly all of them
