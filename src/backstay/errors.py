@@ -30,7 +30,9 @@ BackstayError
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
+│   └── ValueInUse            exit 16  a snapshot refers to the value
 ├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
+├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -322,6 +324,20 @@ class QuorumNotReached(BackstayError):
     def __init__(self, title: str, *, cause: str = "", hint: str = "", missing: tuple[str, ...] = ()) -> None:
         super().__init__(title, cause=cause, hint=hint)
         self.missing = missing
+
+
+class ValueInUse(HoldViolation):
+    """A live snapshot of a graph refers to the value that should be removed."""
+
+    default_hint = "delete the snapshots that refer to it first"
+
+
+class ValueBusy(BackstayError):
+    """A writer said that it is about to refer to values, and has not ended: none may be removed meanwhile."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "try again when the other one has finished; a program that is gone is done without after an hour"
 
 
 class SourceUnreachable(BackstayError):
