@@ -63,7 +63,11 @@ BackstayError
 │   ├── OutputConflict                 the outputs of two nodes would be one file
 │   ├── OutputMissing                  the value that a node made is not stored
 │   ├── OutputMismatch                 a value is not the one that a node made
-│   └── RecomputeFailed                a node could not be made again
+│   ├── InputLost                      what a node is made from cannot be read
+│   ├── RecomputeFailed                a node could not be made again
+│   │   ├── RecomputeTimeout           making it took longer than it may
+│   │   └── WorkerLost                 the process that should make it ended
+│   └── OutputsBusy           exit 11  another restore writes into the same directory
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
@@ -554,6 +558,33 @@ class RecomputeFailed(GraphError):
     """A node could not be made again: what should make it raised, gave up, or made something else."""
 
     default_hint = "mend the cause and run the same restore again: nodes that are good already are left alone"
+
+
+class RecomputeTimeout(RecomputeFailed):
+    """Making a node again took longer than it may."""
+
+    default_hint = "give it more time by the policy's deadline, or see why it hangs"
+
+
+class WorkerLost(RecomputeFailed):
+    """The process that should make a node ended, or answers what makes no sense."""
+
+    transient = True
+    default_hint = "start its command by hand to see what it says"
+
+
+class InputLost(GraphError):
+    """What a node is made from cannot be read."""
+
+    default_hint = "run the same restore again: it recomputes that first"
+
+
+class OutputsBusy(GraphError):
+    """Another restore writes into the same directory."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "wait until it has ended"
 
 
 def _cut(names: Sequence[str]) -> list[str]:

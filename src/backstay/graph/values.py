@@ -26,6 +26,10 @@ class Values(Protocol):
         """Whether it is there."""
         ...
 
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of many that are not there."""
+        ...
+
     def open(self, key: str) -> Iterator[bytes]:
         """Its bytes in pieces; raises NotFound, CorruptedBackup."""
         ...
