@@ -31,7 +31,9 @@ BackstayError
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
+│   └── ValueInUse            exit 16  a snapshot refers to the value
 ├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
+├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -63,7 +65,11 @@ BackstayError
 │   ├── OutputConflict                 the outputs of two nodes would be one file
 │   ├── OutputMissing                  the value that a node made is not stored
 │   ├── OutputMismatch                 a value is not the one that a node made
-│   └── RecomputeFailed                a node could not be made again
+│   ├── InputLost                      what a node is made from cannot be read
+│   ├── RecomputeFailed                a node could not be made again
+│   │   ├── RecomputeTimeout           making it took longer than it may
+│   │   └── WorkerLost                 the process that should make it ended
+│   └── OutputsBusy           exit 11  another restore writes into the same directory
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
@@ -332,6 +338,20 @@ class QuorumNotReached(BackstayError):
         self.missing = missing
 
 
+class ValueInUse(HoldViolation):
+    """A live snapshot of a graph refers to the value that should be removed."""
+
+    default_hint = "delete the snapshots that refer to it first"
+
+
+class ValueBusy(BackstayError):
+    """A writer said that it is about to refer to values, and has not ended: none may be removed meanwhile."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "try again when the other one has finished; a program that is gone is done without after an hour"
+
+
 class SourceUnreachable(BackstayError):
     """A database could not be reached, or went away."""
 
@@ -552,6 +572,33 @@ class RecomputeFailed(GraphError):
     """A node could not be made again: what should make it raised, gave up, or made something else."""
 
     default_hint = "mend the cause and run the same restore again: nodes that are good already are left alone"
+
+
+class RecomputeTimeout(RecomputeFailed):
+    """Making a node again took longer than it may."""
+
+    default_hint = "give it more time by the policy's deadline, or see why it hangs"
+
+
+class WorkerLost(RecomputeFailed):
+    """The process that should make a node ended, or answers what makes no sense."""
+
+    transient = True
+    default_hint = "start its command by hand to see what it says"
+
+
+class InputLost(GraphError):
+    """What a node is made from cannot be read."""
+
+    default_hint = "run the same restore again: it recomputes that first"
+
+
+class OutputsBusy(GraphError):
+    """Another restore writes into the same directory."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "wait until it has ended"
 
 
 def _cut(names: Sequence[str]) -> list[str]:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.names import printable
+from backstay.core.syncfs import sync_filesystem
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes, Refusal
 from backstay.sources.existing import existing_equals
 from backstay.sources.extents import Extents
-from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace, sync_filesystem
+from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit, rename_noreplace
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 from backstay.sources.source import Problem
