@@ -3,7 +3,9 @@
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
 │   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
-│   └── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── InvalidQuorum         exit 2   a quorum policy cannot work
+│   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
@@ -15,6 +17,7 @@ BackstayError
 ├── UnsupportedFormat         exit 1   a newer or foreign repository
 ├── WrongKey                  exit 12  no key slot opens with what was given
 ├── CorruptedBackup           exit 13  stored bytes are not what was written
+│   └── BadAttestation                 what should be a validator's attestation is none
 ├── SnapshotFenced            exit 11  a collector cancelled this writer
 ├── CollectionBusy            exit 11  another collector holds the turn
 ├── InsufficientSpace         exit 14
@@ -27,6 +30,9 @@ BackstayError
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
+│   └── ValueInUse            exit 16  a snapshot refers to the value
+├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
+├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -47,13 +53,31 @@ BackstayError
 │   └── TargetBeforeSnapshot           it lies before the first of them
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 │   └── RecoveryTimeout                it had not by the time that it was given
+├── GraphError                exit 1   a graph of computed values is not what it must be
+│   ├── InvalidNode                    a node or a graph has a field that cannot be
+│   ├── InvalidDocument                a file that should describe a graph does not
+│   ├── DuplicateNode                  two nodes have one id
+│   ├── UnknownNode                    the graph has no node of this id
+│   ├── MissingDependency              nodes depend on nodes that are not there
+│   ├── CycleFound                     nodes depend on themselves
+│   ├── OutputConflict                 the outputs of two nodes would be one file
+│   ├── OutputMissing                  the value that a node made is not stored
+│   ├── OutputMismatch                 a value is not the one that a node made
+│   ├── InputLost                      what a node is made from cannot be read
+│   ├── RecomputeFailed                a node could not be made again
+│   │   ├── RecomputeTimeout           making it took longer than it may
+│   │   └── WorkerLost                 the process that should make it ended
+│   └── OutputsBusy           exit 11  another restore writes into the same directory
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+_TOLD_NODES: Final = 100  # that one error lists
 
 
 class BackstayError(Exception):
@@ -98,6 +122,18 @@ class NaiveTimestamp(InvalidRequest):
     """A recovery target is a time without a zone."""
 
     default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
+
+
+class InvalidQuorum(InvalidRequest):
+    """A quorum policy cannot be read, or could never be reached, or counts somebody twice."""
+
+    default_hint = "it has `required`, and `validators` with a `name` and a `public_key` each"
+
+
+class UnknownValidator(InvalidRequest):
+    """A key attests that the quorum policy does not know."""
+
+    default_hint = "add it to the policy, if its holder is to be trusted"
 
 
 class NotFound(BackstayError):
@@ -180,6 +216,12 @@ class CorruptedBackup(BackstayError):
 
     exit_status = 13
     default_hint = "run `backstay verify --read-data` for the whole extent; restore the object from another copy"
+
+
+class BadAttestation(CorruptedBackup):
+    """What lies among the attestations is none: torn, forged, or about something else. It counts for nothing."""
+
+    default_hint = "find out what put it there; the validator can attest anew"
 
 
 class SnapshotFenced(BackstayError):
@@ -275,6 +317,31 @@ class HoldViolation(BackstayError):
 
     exit_status = 16
     default_hint = "clear the hold first, if you may"
+
+
+class QuorumNotReached(BackstayError):
+    """Too few validators attested a snapshot; `missing` are the names of those who have not."""
+
+    exit_status = 16
+    default_hint = "let them attest it, or take an accepted one"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", missing: tuple[str, ...] = ()) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.missing = missing
+
+
+class ValueInUse(HoldViolation):
+    """A live snapshot of a graph refers to the value that should be removed."""
+
+    default_hint = "delete the snapshots that refer to it first"
+
+
+class ValueBusy(BackstayError):
+    """A writer said that it is about to refer to values, and has not ended: none may be removed meanwhile."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "try again when the other one has finished; a program that is gone is done without after an hour"
 
 
 class SourceUnreachable(BackstayError):
@@ -403,6 +470,128 @@ class RecoveryTimeout(RecoveryFailed):
     """A server started from a backup had not recovered by the time that it was given."""
 
     default_hint = "give it longer with --patience"
+
+
+class GraphError(BackstayError):
+    """A graph of computed values is not what it must be; nothing was changed."""
+
+    default_hint = "mend the graph; docs/graphs.md says what it must be"
+
+
+class InvalidNode(GraphError):
+    """A field of a node or of a graph is missing, unknown, or has a value that cannot be."""
+
+
+class InvalidDocument(GraphError):
+    """A file that should describe a graph cannot be read as one."""
+
+    default_hint = "it was not written by Backstay, or changed since; docs/graphs.md has the formats"
+
+
+class DuplicateNode(GraphError):
+    """Two nodes have one id."""
+
+    default_hint = "use `replace` to put a node in the place of another"
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"node {node} is there already", cause="an id names one node of a graph")
+        self.node = node
+
+
+class UnknownNode(GraphError):
+    """The graph has no node of this id."""
+
+    default_hint = "`backstay graph show` lists the nodes of a snapshot"
+
+    def __init__(self, node: str, *, graph: str) -> None:
+        super().__init__(f"graph {graph} has no node {node!r}")
+        self.node = node
+
+
+class MissingDependency(GraphError):
+    """Nodes depend on nodes that are not there; `missing` has for each of these who needs it."""
+
+    default_hint = "add the missing nodes, or take them out of the deps of those that name them"
+
+    def __init__(self, missing: Mapping[str, tuple[str, ...]]) -> None:
+        told = [f"{node} (needed by {', '.join(_cut(by))})" for node, by in missing.items()]
+        super().__init__("the graph lacks nodes that others depend on", cause="; ".join(_cut(told)))
+        self.missing = missing
+
+
+class CycleFound(GraphError):
+    """Nodes depend on themselves; each of `cycle` on the next, and the last on the first."""
+
+    default_hint = "take one of these dependencies away"
+
+    def __init__(self, cycle: tuple[str, ...]) -> None:
+        super().__init__("the graph has a cycle", cause=" → ".join((*_cut(cycle), cycle[0])))
+        self.cycle = cycle
+
+
+class OutputConflict(GraphError):
+    """The outputs of two nodes would be one file, or one the directory of the other."""
+
+    default_hint = "give each node a path of its own"
+
+    def __init__(self, path: str, nodes: tuple[str, str]) -> None:
+        super().__init__(
+            f"nodes {nodes[0]} and {nodes[1]} cannot both have their outputs", cause=f"both need the path {path}"
+        )
+        self.path = path
+        self.nodes = nodes
+
+
+class OutputMissing(GraphError):
+    """The value that a node made is not stored."""
+
+    default_hint = "recompute it by `backstay graph restore`"
+
+
+class OutputMismatch(GraphError):
+    """A value is not the one that a node made: its bytes, its size or its form are others."""
+
+    default_hint = "recompute it by `backstay graph restore`"
+
+
+class RecomputeFailed(GraphError):
+    """A node could not be made again: what should make it raised, gave up, or made something else."""
+
+    default_hint = "mend the cause and run the same restore again: nodes that are good already are left alone"
+
+
+class RecomputeTimeout(RecomputeFailed):
+    """Making a node again took longer than it may."""
+
+    default_hint = "give it more time by the policy's deadline, or see why it hangs"
+
+
+class WorkerLost(RecomputeFailed):
+    """The process that should make a node ended, or answers what makes no sense."""
+
+    transient = True
+    default_hint = "start its command by hand to see what it says"
+
+
+class InputLost(GraphError):
+    """What a node is made from cannot be read."""
+
+    default_hint = "run the same restore again: it recomputes that first"
+
+
+class OutputsBusy(GraphError):
+    """Another restore writes into the same directory."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "wait until it has ended"
+
+
+def _cut(names: Sequence[str]) -> list[str]:
+    """The names that a person can still read; programs find all of them in the error."""
+    if len(names) <= _TOLD_NODES:
+        return list(names)
+    return [*names[:_TOLD_NODES], f"… {len(names) - _TOLD_NODES} more"]
 
 
 class Interrupted(BackstayError):

@@ -31,7 +31,7 @@ from backstay.repository.garbage import Garbage, stored_packs
 from backstay.repository.index_segments import indexed_packs, refuse_damage
 from backstay.repository.repository import Repository
 from backstay.repository.rewriting import rewrite
-from backstay.repository.sessions import LEASE, RunningSession, is_dead_here, running_sessions, store_time
+from backstay.repository.sessions import LEASE, RunningSession, is_dead, running_sessions, store_time
 from backstay.storage.locking import kept_by_locks
 from backstay.storage.retention import LockState
 
@@ -166,10 +166,8 @@ class Collector:
         return True
 
     def _is_dead(self, session: RunningSession) -> bool:
-        if session.record is not None and is_dead_here(session.record, self.repository.process):
-            return True
-        now = store_time(self.backend, self.repository.environment.random)
-        return now - session.last_seen_ns > self.lease // timedelta(microseconds=1) * 1000
+        here, random = self.repository.process, self.repository.environment.random
+        return is_dead(session, self.backend, here=here, random=random, lease=self.lease)
 
     def judge(self, number: int) -> VerdictRecord:
         """Step 5: condemned packs that a snapshot outside of the marked ones needs are kept.
@@ -248,7 +246,9 @@ class Collector:
                 self.backend.delete(info.name)
 
     def _remove_dropped(self) -> None:
-        """The objects of dropped snapshots; their drop records stay."""
+        """The objects of dropped snapshots, after what attests them; their drop records stay."""
+        for ulid in self.snapshots.dropped(self.repository.attestations.snapshots()):
+            self.repository.attestations.forget(ulid)
         taken = set(self.snapshots.taken())
         for ulid in self.snapshots.dropped(taken):
             self.snapshots.remove_object(ulid)

@@ -43,6 +43,8 @@ class RecordKind(IntEnum):
     WAL = 16
     WAL_NAME = 17
     WAL_GAP = 18
+    VALUES = 19
+    GRAPH_DELETION = 20
 
 
 class BlobKind(IntEnum):
@@ -130,6 +132,21 @@ def hold_name(ulid: str, number: int) -> str:
     return f"{HOLDS}{ulid}.{number:06d}"
 
 
+ATTESTATIONS: Final = "attestations/"  # in clear: what validators say of snapshots
+
+
+def attestation_name(ulid: str, key_id: str) -> str:
+    return f"{ATTESTATIONS}{ulid}/{key_id}"
+
+
+GRAPHS: Final = "graphs/"
+
+
+def graph_deletion_name(ulid: str) -> str:
+    """Says that a graph snapshot waits to be collected."""
+    return f"{GRAPHS}{ulid}.deleted"
+
+
 SESSIONS: Final = "sessions/"  # writers at work
 LEASES: Final = "lease/"  # the one writer of a store that cannot decide between several
 READERS: Final = "readers/"  # restores at work that need WAL
@@ -172,3 +189,11 @@ def wal_binding_name(digest: bytes) -> str:
 def wal_gap_name(system: int, first: int, end: int) -> str:
     """What is known of WAL that is missing, from one position of a cluster to another."""
     return f"{WAL}gaps/{system:016x}.{first:016x}-{end:016x}"
+
+
+VALUES: Final = "values/"  # the log of content-addressed values: docs/format.md, "Values"
+
+
+def values_name(number: int) -> str:
+    """`values/00000001`: an entry of that log."""
+    return f"{VALUES}{number:08d}"

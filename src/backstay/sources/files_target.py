@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.names import printable
+from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, NotFound, RestoreFailed
 from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_path
-from backstay.sources.kernel import filesystem_type, raise_descriptor_limit, sync_filesystem
+from backstay.sources.kernel import filesystem_type, raise_descriptor_limit
 from backstay.sources.pending_file import BeforeNaming
 from backstay.sources.restore_errors import failure, reason
 from backstay.sources.source import Problem

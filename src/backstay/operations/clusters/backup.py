@@ -16,7 +16,6 @@ from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, ObjectNotFound
-from backstay.operations.backup.node_tree import NodeTree
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
@@ -24,6 +23,7 @@ from backstay.operations.clusters.files import CHUNK, DATA, ClusterFiles
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.wal.bases import SERVER_MANIFEST, base_backups, server_manifest, source_of
+from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session

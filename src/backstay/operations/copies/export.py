@@ -4,8 +4,9 @@ Packs, keys, records, WAL and manifests are the stored bytes themselves. Only in
 those of the repository name packs that are not on it. A snapshot that is left out is on record as dropped there, so
 that the medium passes every verification; when it is exported later, that record goes before.
 
-Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, then each snapshot, oldest first. What
-an interrupted export left is a repository with some of the snapshots; the next run sends only what is missing.
+Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, attestations, then each snapshot,
+oldest first. What an interrupted export left is a repository with some of the snapshots; the next run sends only what
+is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
-from backstay.repository.format import REPO, drop_name, pack_name, snapshot_name
+from backstay.repository.format import ATTESTATIONS, REPO, drop_name, pack_name, snapshot_name
 from backstay.repository.genuine import Genuine, header_of
 from backstay.repository.index import PackInfo, read_segment, stored_pack
 from backstay.repository.marking import mark
@@ -161,6 +162,8 @@ class _Export:
         for batch in _in_batches(self._stored_packs(needed)):
             there.index.write(batch)
         self._send_wal(snapshots, held)
+        for manifest in snapshots:
+            self._send_attestations(manifest)
         for manifest in missing:
             self._send_snapshot(there, manifest)
         self.events(Finished(operation="export"))
@@ -303,6 +306,12 @@ class _Export:
             coverage = WalCoverage.load(wal, system, segment_size=own[0].segment_size)
             for file in reachable(coverage, own):
                 yield from object_names(system, file, coverage.files[file])
+
+    def _send_attestations(self, manifest: Manifest) -> None:
+        """What validators say of a snapshot, which is true of the same bytes there; what only looks so stays behind."""
+        for info in list(self.repository.backend.list(f"{ATTESTATIONS}{manifest.id}/")):
+            with suppress(CorruptedBackup):
+                self._send(info.name)
 
     def _send_snapshot(self, there: Repository, manifest: Manifest) -> None:
         """One snapshot; its predecessor is there, or on record as left out."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from backstay.core.ids import is_ulid
 from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup
 from backstay.operations.verify.notes import Notes
@@ -57,6 +58,8 @@ class Signatures:
             live.extend(store.live(on_damage=lambda name, error: self.notes.find("signature", name, error)))
             store.dropped(on_damage=lambda name, error: self.notes.find("signature", name, error))
             store.holds.held(on_damage=lambda name, error: self.notes.find("signature", name, error, _HOLD_HINT))
+            store.graph_deletions.marked(on_damage=lambda name, error: self.notes.find("signature", name, error))
+            self._attestations()
             self._chain(live)
             if live:
                 for digest in self.repository.slots.lost(live[-1].slots):
@@ -69,6 +72,13 @@ class Signatures:
         if not live:
             self.notes.warn("completeness", "snapshots", "there is no snapshot")
         return live if wanted is None else [manifest for manifest in live if manifest.id in wanted]
+
+    def _attestations(self) -> None:
+        """Each is whole, and speaks of a snapshot as it is stored; those of dropped ones wait for a collection."""
+        for name, error in self.repository.attestations.problems():
+            ulid = name.split("/")[1]
+            if not (is_ulid(ulid) and self.repository.snapshots.dropped([ulid])):
+                self.notes.find("signature", name, error)
 
     def _chain(self, live: list[Manifest]) -> None:
         """Each snapshot names the one before it, with its digest: none can vanish or change unnoticed."""
