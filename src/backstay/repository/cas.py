@@ -212,6 +212,21 @@ class ContentAddressableStorage:
             self._repository.require_fit()
             self._log.append(lambda _: Draft(intent=session))
 
+    def copy_from(self, other: ContentAddressableStorage, keys: Iterable[str]) -> int:
+        """Take those of the values of another repository that are not here and are there; how many that were.
+
+        Raises CorruptedBackup for one whose bytes are damaged, before any of them is here.
+        """
+        count = 0
+        with self.batch() as batch:
+            for key in self.missing(keys):
+                digest = parse_value_id(key)
+                found = other._looked_up(lambda state, digest=digest: state.find(digest))  # type: ignore[misc]
+                if found is not None:
+                    batch.copy(found, other._pieces(found))
+                    count += 1
+        return count
+
     def fold(self, *, accept_loss: bool = False) -> FoldResult | None:
         """Make one snapshot of all values, as happens by itself when the log is long; None if there is nothing to do.
 

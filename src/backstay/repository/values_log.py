@@ -59,6 +59,12 @@ class LogView:
         return (*earlier, *(entry.intent for entry in self.entries if entry.intent is not None))
 
     @property
+    def snapshots(self) -> tuple[str, ...]:
+        """Snapshots that hold values, or may come to."""
+        base = () if self.checkpoint is None else (self.checkpoint.snapshot,)
+        return (*base, *(entry.snapshot for entry in self.entries if entry.snapshot is not None))
+
+    @property
     def inline_bytes(self) -> int:
         """What the entries behind the checkpoint hold, about."""
         return sum(sum(value.size for value in entry.adds) + 32 * len(entry.removes) for entry in self.entries)
