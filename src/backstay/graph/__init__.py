@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from backstay.errors import GraphError
     from backstay.graph.metadata_graph import MetadataGraph
     from backstay.graph.model import Node, NodeMetadata
+    from backstay.graph.policy import RegenerationPolicy
+    from backstay.graph.recompute import recomputes
 
 
 def __getattr__(name: str) -> object:
