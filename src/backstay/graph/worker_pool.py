@@ -50,8 +50,8 @@ class _Worker:
         timer.start()
         try:
             with self._told():
+                frame, _ = receive(self._from)  # before anything is sent: what is no worker may never read
                 send(self._to, "hello", version=VERSION)
-                frame, _ = receive(self._from)
         finally:
             timer.cancel()
         if frame["type"] != "hello" or frame.get("version") != VERSION:
@@ -100,7 +100,7 @@ class _Worker:
             self._process.wait()
             raise WorkerLost(
                 f"a worker ended: {self._program}",
-                cause=last_words(self._messages) or str(error),
+                cause="; it said: ".join(filter(None, [str(error), last_words(self._messages)])),
                 hint=error.hint if isinstance(error, BackstayError) else "",
             ) from error
 
