@@ -3,7 +3,9 @@
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
 │   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
-│   └── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── InvalidQuorum         exit 2   a quorum policy cannot work
+│   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
@@ -15,6 +17,7 @@ BackstayError
 ├── UnsupportedFormat         exit 1   a newer or foreign repository
 ├── WrongKey                  exit 12  no key slot opens with what was given
 ├── CorruptedBackup           exit 13  stored bytes are not what was written
+│   └── BadAttestation                 what should be a validator's attestation is none
 ├── SnapshotFenced            exit 11  a collector cancelled this writer
 ├── CollectionBusy            exit 11  another collector holds the turn
 ├── InsufficientSpace         exit 14
@@ -28,6 +31,7 @@ BackstayError
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 │   └── ValueInUse            exit 16  a snapshot refers to the value
+├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
 ├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
@@ -120,6 +124,18 @@ class NaiveTimestamp(InvalidRequest):
     default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
 
 
+class InvalidQuorum(InvalidRequest):
+    """A quorum policy cannot be read, or could never be reached, or counts somebody twice."""
+
+    default_hint = "it has `required`, and `validators` with a `name` and a `public_key` each"
+
+
+class UnknownValidator(InvalidRequest):
+    """A key attests that the quorum policy does not know."""
+
+    default_hint = "add it to the policy, if its holder is to be trusted"
+
+
 class NotFound(BackstayError):
     """What was asked for does not exist."""
 
@@ -200,6 +216,12 @@ class CorruptedBackup(BackstayError):
 
     exit_status = 13
     default_hint = "run `backstay verify --read-data` for the whole extent; restore the object from another copy"
+
+
+class BadAttestation(CorruptedBackup):
+    """What lies among the attestations is none: torn, forged, or about something else. It counts for nothing."""
+
+    default_hint = "find out what put it there; the validator can attest anew"
 
 
 class SnapshotFenced(BackstayError):
@@ -295,6 +317,17 @@ class HoldViolation(BackstayError):
 
     exit_status = 16
     default_hint = "clear the hold first, if you may"
+
+
+class QuorumNotReached(BackstayError):
+    """Too few validators attested a snapshot; `missing` are the names of those who have not."""
+
+    exit_status = 16
+    default_hint = "let them attest it, or take an accepted one"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", missing: tuple[str, ...] = ()) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.missing = missing
 
 
 class ValueInUse(HoldViolation):

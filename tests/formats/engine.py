@@ -9,8 +9,8 @@ from urllib.parse import quote_from_bytes
 
 from backstay.core.names import printable
 from backstay.errors import BackstayError
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.walk import Item, walk
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.snapshots.walk import Item, walk
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest

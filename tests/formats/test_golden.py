@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret

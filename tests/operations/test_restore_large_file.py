@@ -15,9 +15,9 @@ import pytest
 
 from backstay.core.events import ignore
 from backstay.errors import CorruptedBackup, InsufficientSpace
-from backstay.operations import restore_large_file
-from backstay.operations.restore_large_file import LargeFile, LargePart
-from backstay.operations.restore_tally import Tally
+from backstay.operations.restore import large_file as restore_large_file
+from backstay.operations.restore.large_file import LargeFile, LargePart
+from backstay.operations.restore.tally import Tally
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node

@@ -17,11 +17,11 @@ from backstay.errors import (
     RestoreConflict,
     SourceUnreachable,
 )
-from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
-from backstay.operations.pg_bases import base_backups
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_restore import restore_cluster
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.restore import restore_cluster
+from backstay.operations.verify.run import VerifyOptions, run_verify
+from backstay.operations.wal.bases import base_backups
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, TargetBeforeSnapshot, TargetNotCovered, WalGap
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_restore import restore_cluster
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.format import wal_name
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import is_segment, parse_lsn

@@ -18,7 +18,7 @@ from backstay.core.quantities import format_count, format_duration, format_size
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.benchmark import BenchmarkResult
+    from backstay.operations.trials.benchmark import BenchmarkResult
 
 PROGRAM = "backstay"
 COMPLETE_VARIABLE = "_BACKSTAY_COMPLETE"
@@ -32,7 +32,7 @@ def benchmark(
     size: Annotated[str, option("N", "Bytes to work on, such as 256MiB.", show_default=True)] = "256MiB",
 ) -> int:
     """Measure how fast this machine backs up, verifies and restores."""
-    from backstay.operations.benchmark import run_benchmark
+    from backstay.operations.trials.benchmark import run_benchmark
 
     context = context_of(ctx)
     amount = parse_size(size)

@@ -18,7 +18,7 @@ from backstay.core.quantities import format_count, format_duration, format_size,
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.backup_request import BackupOptions, BackupResult
+    from backstay.operations.backup.request import BackupOptions, BackupResult
     from backstay.repository.repository import Repository
     from backstay.sources.filesystem import FilesystemSource
     from backstay.sources.source import Source
@@ -89,7 +89,7 @@ def backup(
     dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
     """Back up files and directories, or a database, into a new snapshot."""
-    from backstay.operations.backup_request import DEFAULT_READERS, BackupOptions, check_name
+    from backstay.operations.backup.request import DEFAULT_READERS, BackupOptions, check_name
 
     context = context_of(ctx)
     check_name(name)
@@ -193,7 +193,7 @@ def _without(repository: bytes, places: list[bytes]) -> list[bytes]:
 
 
 def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:
-    from backstay.operations.backup import run_backup
+    from backstay.operations.backup.run import run_backup
 
     with context.watching() as events:
         return run_backup(repository, source, options, events=events)
