@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ import pytest
 
 from backstay.errors import InvalidRequest, WorkerLost
 from backstay.graph.frames import LINE, receive, send, send_pieces
+from backstay.graph.model import Node
 from backstay.graph.process_executor import ProcessExecutor
 from backstay.graph.recompute import DEFAULT, Recomputers
 from backstay.graph.worker_pool import WorkerPool, WorkerWay
 from tests.graph import pipeline
 from tests.graph.test_command_way import assert_gone
-from tests.graph.worlds import World, actions, result
+from tests.graph.worlds import World, actions, joined, result
 
 ROOT = Path(__file__).parents[2]
 WORKER = [sys.executable, "-m", "backstay", "graph", "worker", "--import", "tests.graph.pipeline", "--path", str(ROOT)]
@@ -42,7 +44,7 @@ def pool() -> Iterator[WorkerPool]:
 def world_of(*intents: str) -> World:
     """Nodes `n0`, `n1`, … each made from the one before, all lost, that do what their intents say."""
     world = World()
-    world.recomputers = DEFAULT.copy()
+    world.recomputers.recomputes("tests.join")(pipeline.join)
     for at, intent in enumerate(intents):
         deps = [f"n{at - 1}"] if at else []
         world.add(f"n{at}", deps, capability="tests.join", design_intent=intent)
@@ -121,7 +123,7 @@ def test_large_outputs_and_inputs_pass_the_pipe(restore: Any) -> None:
     world = world_of("large", "")
     large = bytes(2 << 20)
     key = world.values.store(large)
-    made_from_it = world.values.store(pipeline.joined("n1", [large]))
+    made_from_it = world.values.store(joined("n1", [large]))
     for name, value in (("n0", key), ("n1", made_from_it)):
         metadata = world.graph[name].metadata.model_copy(update={"output_hashes": (), "input_hashes": ()})
         world.graph.replace(world.graph[name].model_copy(update={"hash": value, "metadata": metadata}))
@@ -129,9 +131,25 @@ def test_large_outputs_and_inputs_pass_the_pipe(restore: Any) -> None:
     assert restore(world).ok
 
 
+def test_inputs_may_be_read_in_part_and_side_by_side(restore: Any) -> None:
+    world = World()
+    world.recomputers.recomputes("tests.join")(pipeline.join)
+    one, two = bytes(range(256)) * 4096, bytes(range(255, -1, -1)) * 8192
+    output = world.values.store(one[:10] + two[:10] + one[10:] + two[10:15])
+    metadata: Any = {"capability": "tests.join", "design_intent": "interleave"}
+    for name, data in (("one", one), ("two", two)):
+        world.graph.add(Node(id=name, hash=world.values.store(data), status="completed"))
+    for name in ("first", "then"):
+        world.graph.add(Node(id=name, hash=output, deps=("one", "two"), status="completed", metadata=metadata))
+    del world.values.data[output]
+    report = restore(world, parallel=1)
+    assert report.ok, report
+
+
 def test_a_process_is_used_again(processes: ProcessExecutor) -> None:
     world = World()
     world.recomputers = DEFAULT.copy()
+    assert "tests.join" in world.recomputers.capabilities
     for name in ("a", "b", "c"):
         world.add(name, capability="tests.join", design_intent="process", deterministic=False)
     world.lose("a", "b", "c")
@@ -141,13 +159,25 @@ def test_a_process_is_used_again(processes: ProcessExecutor) -> None:
     assert os.getpid() not in pids
 
 
+def test_a_process_that_died_while_it_was_idle_is_not_used() -> None:
+    with ProcessExecutor(1) as executor:
+        for _ in range(2):
+            assert world_of("").restore(executor=executor).ok
+            (idle,) = executor._pool._idle
+            os.kill(idle._process.pid, signal.SIGKILL)
+            idle._process.wait()
+        report = world_of("").restore(executor=executor)
+        assert report.ok
+        assert "try" not in result(report, "n0").reason
+
+
 def test_functions_that_no_process_can_import_are_told(processes: ProcessExecutor) -> None:
     world = World()
     world.chain("a")
     world.lose("a")
     report = world.restore(executor=processes)
     assert "cannot run in another process" in result(report, "a").reason
-    world.recomputers.recomputes("join")(lambda node, inputs: b"")
+    world.recomputers.recomputes("join")(lambda _, __: b"")
     assert "cannot run in another process" in result(world.restore(executor=processes), "a").reason
 
 

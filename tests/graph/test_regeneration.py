@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import signal
+import subprocess
+import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from backstay.errors import CorruptedBackup, CycleFound, InvalidRequest, StorageUnavailable, UnknownNode
+from backstay.errors import CorruptedBackup, CycleFound, Interrupted, InvalidRequest, StorageUnavailable, UnknownNode
 from backstay.graph.executors import ThreadExecutor
 from backstay.graph.inputs import Input, Inputs
 from backstay.graph.metadata_graph import MetadataGraph
@@ -177,7 +183,7 @@ def leave() -> None:
         (explode, "left: its recomputation raised ZeroDivisionError: no luck"),
         (leave, "left: its recomputation raised SystemExit: 3"),
         (lambda: b"other bytes", "the recomputation of left gave another output than the recorded one"),
-        (lambda: object(), "is no output: it is of type object"),
+        (object, "is no output: it is of type object"),
         (lambda: [float("nan")], "is no JSON"),
         (lambda: iter(["text"]), "something else than bytes: it has a piece of type str"),
         (lambda: Path("/does/not/exist"), "cannot be read"),
@@ -234,8 +240,8 @@ def test_another_try_is_made_as_often_as_the_policy_says() -> None:
     world = World()
     world.chain("a", "b")
     world.lose("a")
-    tries = iter([explode, explode, lambda: None])
-    failing(world, "a", lambda: next(tries)())
+    tries = iter([True, True, False])
+    failing(world, "a", lambda: explode() if next(tries) else None)
     report = world.restore(retries=2)
     assert report.ok, report
     assert "try 2 failed: a: its recomputation raised ZeroDivisionError: no luck" in result(report, "a").reason
@@ -250,8 +256,13 @@ def test_wrong_bytes_are_not_tried_again() -> None:
     world = World()
     world.chain("a")
     world.lose("a")
-    calls = []
-    failing(world, "a", lambda: calls.append(1) or b"wrong")
+    calls: list[int] = []
+
+    def wrong() -> bytes:
+        calls.append(1)
+        return b"wrong"
+
+    failing(world, "a", wrong)
     assert not world.restore(retries=5).ok
     assert len(calls) == 1
 
@@ -295,9 +306,8 @@ def test_nodes_that_were_not_completed_have_nothing_to_restore() -> None:
     world = World()
     world.chain("a")
     world.graph.add(Node(id="b", deps=("a",), status="pending"))
-    world.graph.add(
-        Node(id="c", deps=("b",), hash=key_of(b"c"), status="completed", metadata={"capability": CAPABILITY})
-    )  # type: ignore[arg-type]
+    metadata: Any = {"capability": CAPABILITY}
+    world.graph.add(Node(id="c", deps=("b",), hash=key_of(b"c"), status="completed", metadata=metadata))
     report = world.restore()
     assert "was pending" in result(report, "b").reason
     assert (result(report, "c").action, result(report, "c").blame) == ("blocked", "b")
@@ -374,7 +384,7 @@ def test_a_schema_is_what_json_must_have() -> None:
     world.validators.schema("numbers", list[int])
     given = {"good": ("metrics", {"score": 1.5}), "bad": ("metrics", {"score": "x"}), "list": ("numbers", [1, 2])}
     for name, (capability, value) in given.items():
-        world.recomputers.recomputes(capability)(lambda node, inputs: given[node.id][1])
+        world.recomputers.recomputes(capability)(lambda node, _: given[node.id][1])
         key = world.values.store(canonical(value))
         metadata: Any = {"capability": capability}
         world.graph.add(Node(id=name, hash=key, status="completed", metadata=metadata))
@@ -384,6 +394,21 @@ def test_a_schema_is_what_json_must_have() -> None:
 
 
 # -- what comes back different
+
+
+def test_a_failure_stays_one_when_a_second_plan_is_made() -> None:
+    world = World()
+    world.add("bad")
+    world.add("on bad", ["bad"])
+    world.add("x")
+    world.add("on x", ["x"])
+    world.lose("bad", "on bad", "on x")
+    world.damage("x")
+    failing(world, "bad", explode)
+    report = world.restore(validate_before_restore=False)
+    assert actions(report) == {"bad": "failed", "on bad": "blocked", "x": "recomputed", "on x": "recomputed"}
+    assert "ZeroDivisionError" in result(report, "bad").reason
+    assert result(report, "on bad").blame == "bad"
 
 
 def test_what_is_not_deterministic_comes_back_as_a_new_version_and_so_does_what_is_made_from_it() -> None:
@@ -511,7 +536,7 @@ def test_inputs_are_loaded_only_when_they_are_asked_for() -> None:
     world.add("a")
     world.add("b", ["a"])
     world.lose("b")
-    world.recomputers.recomputes(CAPABILITY)(lambda node, inputs: world.output("b", [world.value("a")]))
+    world.recomputers.recomputes(CAPABILITY)(lambda _, __: world.output("b", [world.value("a")]))
     world.restore(validate_before_restore=False)
     assert world.values.opened == []
 
@@ -586,6 +611,44 @@ def test_large_results_stay_out_of_memory(tmp_path: Path) -> None:
     assert world.values.data == {key: large}
 
 
+def test_memory_stays_flat_however_large_outputs_are() -> None:
+    class Measuring(MemoryValues):
+        """Keeps nothing of what it is given, and gives a large value without having it."""
+
+        def store(self, content: Any, metadata: Any = None) -> str:
+            assert isinstance(content, Path), "a large result comes as a file"
+            with content.open("rb") as file:
+                key = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            self.data[key] = b""
+            return key
+
+        def open(self, key: str) -> Iterator[bytes]:
+            return (bytes(1 << 20) for _ in range(24))
+
+    key = f"sha256:{hashlib.sha256(bytes(24 << 20)).hexdigest()}"
+    copied = f"sha256:{hashlib.sha256(bytes(24 << 20) + b'!').hexdigest()}"
+    world = World(values=Measuring())
+    world.values.data[key] = b""
+    metadata: Any = {"capability": CAPABILITY}
+    world.graph.add(Node(id="a", hash=key, status="completed", metadata=metadata))
+    world.graph.add(Node(id="b", hash=copied, deps=("a",), status="completed", metadata=metadata))
+
+    @world.recomputers.recomputes(CAPABILITY)
+    def copy(node: Node, inputs: Inputs) -> Iterator[bytes]:
+        with inputs["a"].open() as stream:
+            while piece := stream.read(1 << 20):
+                yield piece
+        yield b"!"
+
+    tracemalloc.start()
+    try:
+        assert world.restore().ok
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert copied in world.values.data
+
+
 def test_a_plan_says_what_would_be_done_and_does_nothing() -> None:
     world = diamond()
     world.add("magic", capability="magic")
@@ -609,3 +672,63 @@ def test_unknown_executors_are_refused() -> None:
     for name in ("fibres", "threads:0", "threads:x", "processes:-1", "dask:", "dask://", "dask://h:1?other=1"):
         with pytest.raises(InvalidRequest):
             World().restore(executor=name)
+
+
+# -- being stopped
+
+INTERRUPTED = """
+import sys, threading, time
+sys.path[:0] = {path!r}
+from tests.graph.worlds import World
+world = World()
+world.add("quick")
+for at in range(4):
+    world.add(f"slow{{at}}", ["quick"], command=("sleep", "60"), capability="")
+world.add("hanging", capability="hang")
+world.recomputers.recomputes("hang")(lambda node, inputs: threading.Event().wait())
+world.lose(*(node.id for node in world.graph))
+quick = world.values.data
+def tell(event):
+    if getattr(event, "current", "") == "quick":
+        print("quick", flush=True)
+from dataclasses import replace
+from backstay.graph.outputs import StoredOutputs
+from backstay.graph.regeneration import regenerate
+from backstay.graph.executors import ThreadExecutor
+options = replace(world.options(ThreadExecutor(6), run_commands=True), events=tell)
+try:
+    regenerate(world.graph, StoredOutputs(world.values), options)
+except KeyboardInterrupt:
+    print("stopped", world.key("quick") in world.values.data, flush=True)
+"""
+
+
+def test_ctrl_c_stops_a_restore_at_once_and_keeps_what_was_made() -> None:
+    program = [sys.executable, "-c", INTERRUPTED.format(path=[str(Path(__file__).parents[2])])]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "quick\n"
+        time.sleep(0.2)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "stopped True\n"
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun < 5
+
+
+def test_whoever_is_told_of_progress_may_stop_it_also_while_nothing_ends() -> None:
+    world = World()
+    world.add("quick")
+    world.add("slow", ["quick"], command=("sleep", "60"), capability="")
+    world.lose("quick", "slow")
+    begun = time.monotonic()
+
+    def tell(event: object) -> None:
+        if world.made and time.monotonic() > begun + 0.3:
+            raise Interrupted("interrupted")
+
+    options = replace(world.options(run_commands=True), events=tell)
+    with pytest.raises(Interrupted):
+        regenerate(world.graph, StoredOutputs(world.values), options)
+    assert time.monotonic() - begun < 10
+    assert world.values.missing([world.key("quick"), world.key("slow")]) == [world.key("slow")]

@@ -51,11 +51,11 @@ class _Worker:
         try:
             with self._told():
                 frame, _ = receive(self._from)  # before anything is sent: what is no worker may never read
+                if frame["type"] != "hello" or frame.get("version") != VERSION:
+                    raise WorkerLost("it speaks another version of the protocol", cause=f"it said {frame!r:.200}")
                 send(self._to, "hello", version=VERSION)
         finally:
             timer.cancel()
-        if frame["type"] != "hello" or frame.get("version") != VERSION:
-            raise WorkerLost("a worker speaks another version of the protocol", cause=f"it said {frame!r:.200}")
         return tuple(map(str, frame.get("capabilities") or ()))
 
     def make(self, job: Job, function: str | None) -> Produced:
@@ -103,6 +103,10 @@ class _Worker:
                 cause="; it said: ".join(filter(None, [str(error), last_words(self._messages)])),
                 hint=error.hint if isinstance(error, BackstayError) else "",
             ) from error
+
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     def kill(self) -> None:
         """Kill it and all that it started."""
@@ -163,20 +167,25 @@ class WorkerPool:
             worker.close()
 
     def _get(self, job: Job | None = None) -> _Worker:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while (idle := self._take_idle()) is not None:
+            if not idle.is_gone():
+                return idle
+            idle.close()
         worker = _Worker(self._argv)
         try:
             if job is None:
                 self._capabilities = worker.greet()
             else:
-                with job.stopper.killing(worker.kill):
+                with job.stopper.killing(worker.kill), job.stopper.preparing():
                     self._capabilities = worker.greet()
         except BaseException:
             worker.close()
             raise
         return worker
+
+    def _take_idle(self) -> _Worker | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _put(self, worker: _Worker) -> None:
         with self._lock:
