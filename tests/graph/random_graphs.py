@@ -30,7 +30,7 @@ def content(text: str) -> str:
 
 
 @st.composite
-def metadata(draw: st.DrawFn) -> NodeMetadata:
+def metadata(draw: st.DrawFn, *, sizes: bool = True) -> NodeMetadata:
     checked = st.builds(
         ValidationResult,
         valid=st.booleans(),
@@ -48,13 +48,13 @@ def metadata(draw: st.DrawFn) -> NodeMetadata:
         design_intent=draw(_TEXT),
         command=draw(st.lists(_TEXT, max_size=2).map(tuple)),
         deterministic=draw(st.booleans()),
-        size=draw(st.none() | st.integers(0, 2**63 - 1)),
+        size=draw(st.none() | st.integers(0, 2**63 - 1)) if sizes else None,
     )
 
 
 @st.composite
-def graphs(draw: st.DrawFn, *, full: bool = True) -> MetadataGraph:
-    """A graph without cycles, its nodes in any order; with `full` metadata and nodes of other graphs."""
+def graphs(draw: st.DrawFn, *, full: bool = True, sizes: bool = True) -> MetadataGraph:
+    """A graph without cycles, its nodes in any order; `full` ones have metadata and nodes of other graphs."""
     ids = draw(st.lists(IDS, max_size=12, unique=True))
     nodes = []
     for at, name in enumerate(ids):
@@ -67,7 +67,7 @@ def graphs(draw: st.DrawFn, *, full: bool = True) -> MetadataGraph:
                 deps=draw(st.permutations((*before, *foreign)).map(tuple)),
                 status=draw(st.sampled_from(("pending", "computing", "completed", "failed"))),
                 agent_id=draw(_TEXT),
-                metadata=draw(metadata()) if full else NodeMetadata(),
+                metadata=draw(metadata(sizes=sizes)) if full else NodeMetadata(),
             )
         )
     graph = MetadataGraph("some", "2", timestamp=draw(_MOMENTS), consensus=draw(st.booleans()), validated_by=("v0",))

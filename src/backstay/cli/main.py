@@ -18,6 +18,7 @@ from backstay.cli import (
     backup,
     care,
     copies,
+    graph_worker,
     jsonout,
     keys,
     look,
@@ -220,6 +221,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "restore": mysql.mysql_restore,
             "expire": mysql.mysql_expire,
         },
+    ),
+    "graph": (
+        "Graphs of computed values.",
+        {"worker": graph_worker.graph_worker},
     ),
     "repair": (
         "Mend a damaged repository.",

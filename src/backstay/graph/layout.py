@@ -45,10 +45,10 @@ class Layout:
         if it has other bytes than its name says or another size than its node says.
         """
         count, size, missing = 0, 0, []
+        wanted = _wanted(self.snapshots)
         with into.batch() as batch:
-            for key, maker in _wanted(self.snapshots).items():
-                if into.exists(key):
-                    continue
+            for key in into.missing(wanted):
+                maker = wanted[key]
                 found = self._directory.size(key)
                 if found is None:
                     missing += _lacking(key, maker, complete=complete)
@@ -95,11 +95,12 @@ def _write_values(
     directory: LayoutDirectory, snapshots: Iterable[LayoutSnapshot], values: Values, *, complete: bool
 ) -> Carried:
     count, size, missing = 0, 0, []
-    for key, maker in _wanted(snapshots).items():
-        if directory.has(key):
-            continue
-        if not values.exists(key):
-            missing += _lacking(key, maker, complete=complete)
+    wanted = _wanted(snapshots)
+    needed = [key for key in wanted if not directory.has(key)]
+    absent = set(values.missing(needed))
+    for key in needed:
+        if key in absent:
+            missing += _lacking(key, wanted[key], complete=complete)
             continue
         size += directory.write_blob(key, values.open(key))
         count += 1

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
-from backstay.errors import BackstayError, InputLost, RecomputeFailed, WorkerLost
+from backstay.errors import BackstayError, InputLost, InvalidRequest, RecomputeFailed, WorkerLost
 from backstay.graph.frames import VERSION, Frame, receive, send, send_pieces
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
@@ -104,9 +104,14 @@ def imported(place: str) -> Function:
 
 
 def run_worker(modules: list[str], *, shares_code: bool = False) -> NoReturn:
-    """Import what registers functions, and serve on the standard streams of this process."""
+    """Import what registers functions, and serve on the standard streams of this process. Raises InvalidRequest."""
     for module in modules:
-        import_module(module)
+        try:
+            import_module(module)
+        except Exception as error:
+            raise InvalidRequest(
+                f"the module {module} cannot be imported", cause=f"{type(error).__name__}: {error}", hint="see --path"
+            ) from error
     source, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
