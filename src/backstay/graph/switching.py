@@ -27,6 +27,7 @@ from typing import Final, Literal
 
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.graph.anchored import Anchored
+from backstay.graph.model import output_path
 
 CONTROL: Final = ".backstay"
 STAGING: Final = f"{CONTROL}/staging"
@@ -147,9 +148,8 @@ class Switching:
                 document = json.load(file)
             changes = tuple(Change(**change) for change in document["changes"])
             journal = Journal(state=document["state"], moment=document["moment"], changes=changes)
-            if journal.state not in ("switch", "undo"):
-                raise ValueError(f"its state is {journal.state!r}")
-        except (ValueError, TypeError, KeyError, OSError) as error:
+            _check(journal)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RestoreConflict(
                 f"{self._files.root / JOURNAL} is not what a restore wrote",
                 cause=str(error),
@@ -166,6 +166,18 @@ class Switching:
             os.fsync(file.fileno())
         self._files.move(f"{JOURNAL}.new", JOURNAL)
         self._files.sync([JOURNAL])
+
+
+def _check(journal: Journal) -> None:
+    """Raise ValueError, TypeError for a journal that would lead elsewhere, or nowhere."""
+    if journal.state not in ("switch", "undo"):
+        raise ValueError(f"its state is {journal.state!r}")
+    if "/" in output_path(journal.moment):
+        raise ValueError(f"its moment is {journal.moment!r}")
+    for change in journal.changes:
+        output_path(change.path)
+        if not (change.staged.isascii() and change.staged.isdigit()) or type(change.inode) is not int:
+            raise ValueError(f"it names the staged file {change.staged!r}")
 
 
 def _kept(journal: Journal, change: Change) -> str:

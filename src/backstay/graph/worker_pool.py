@@ -50,12 +50,12 @@ class _Worker:
         timer.start()
         try:
             with self._told():
+                frame, _ = receive(self._from)  # before anything is sent: what is no worker may never read
+                if frame["type"] != "hello" or frame.get("version") != VERSION:
+                    raise WorkerLost("it speaks another version of the protocol", cause=f"it said {frame!r:.200}")
                 send(self._to, "hello", version=VERSION)
-                frame, _ = receive(self._from)
         finally:
             timer.cancel()
-        if frame["type"] != "hello" or frame.get("version") != VERSION:
-            raise WorkerLost("a worker speaks another version of the protocol", cause=f"it said {frame!r:.200}")
         return tuple(map(str, frame.get("capabilities") or ()))
 
     def make(self, job: Job, function: str | None) -> Produced:
@@ -100,7 +100,7 @@ class _Worker:
             self._process.wait()
             raise WorkerLost(
                 f"a worker ended: {self._program}",
-                cause=last_words(self._messages) or str(error),
+                cause="; it said: ".join(filter(None, [str(error), last_words(self._messages)])),
                 hint=error.hint if isinstance(error, BackstayError) else "",
             ) from error
 
@@ -171,7 +171,7 @@ class WorkerPool:
             if job is None:
                 self._capabilities = worker.greet()
             else:
-                with job.stopper.killing(worker.kill):
+                with job.stopper.killing(worker.kill), job.stopper.preparing():
                     self._capabilities = worker.greet()
         except BaseException:
             worker.close()
