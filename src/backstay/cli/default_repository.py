@@ -1,4 +1,4 @@
-"""Creating repositories: by `init`, and the default one by the first backup."""
+"""Creating repositories: by `init`, and the default one and those of policy files by the first backup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def create(context: Context, location: Location) -> str:
     """Create a repository for `init`; its uuid. Raises RepositoryExists."""
-    secret = secrets.given_secret(context.environ, context.password_file)
+    secret = context.given_secret()
     if secret is None and location.key_file is not None:
         with _alone(location.key_file.parent):
             _refuse_existing(context, location)
@@ -34,7 +34,7 @@ def create(context: Context, location: Location) -> str:
 
 
 def ensure_default(context: Context, location: Location) -> None:
-    """Before a backup: create the default repository if there never was one.
+    """Before a backup: create the default repository, or that of a policy file, if there never was one.
 
     Raises NoRepository when it existed once: an unmounted disk must not get a second one.
     """
@@ -50,11 +50,11 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
         return  # another first backup was faster
     if not exists and key_file.exists():
         raise NoRepository(
-            f"the default repository is gone: {location.address}",
+            f"the repository is gone: {location.address}",
             cause=f"its key {key_file} is there, but no repository",
             hint="mount the disk that holds it, or begin anew with `backstay init`",
         )
-    secret = secrets.given_secret(context.environ, context.password_file)
+    secret = context.given_secret()
     if secret is None or exists:
         _create_with_key_file(context, location, key_file)
         return
@@ -148,7 +148,7 @@ def _new(context: Context, location: Location, secret: Secret, *, note: str) -> 
     from backstay.repository.reserve import set_aside
 
     backend = context.backend(location.address, mirrors=context.mirror or (), create=True)
-    made = Repository.create(backend, secret, note=note)
+    made = Repository.create(backend, secret, note=note, compressor=context.compressor)
     set_aside(made)
     return made
 
@@ -158,8 +158,9 @@ def _new_or_begun(context: Context, location: Location, secret: Secret) -> Repos
     from backstay.repository.repository import Repository
 
     if _exists(context, location):
-        return Repository.open(context.backend(location.address, mirrors=context.mirror or ()), secret)
-    return _new(context, location, secret, note="key file of the default repository")
+        backend = context.backend(location.address, mirrors=context.mirror or ())
+        return Repository.open(backend, secret, compressor=context.compressor)
+    return _new(context, location, secret, note="key file of the first backup")
 
 
 def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
