@@ -51,6 +51,7 @@ class Location:
     address: str
     key_file: Path | None = None
     made_by: str = "backstay backup PATH"
+    mark: Path | None = None  # lies there once the repository was made with a password
 
 
 @dataclass(slots=True)
@@ -196,8 +197,9 @@ class Context:
         self.quorum = self.quorum or settings.quorum
         self.max_size = self.max_size or settings.max_size
         assert default.key_file is not None
-        key_file = settings.key_file or default.key_file.with_name(key_file_name(settings.address))
-        return Location(settings.address, key_file, "backstay run POLICY")
+        made = default.key_file.with_name(key_file_name(settings.address))
+        mark = made.with_suffix(".made")
+        return Location(settings.address, settings.key_file or made, "backstay run POLICY", mark)
 
     def given_secret(self) -> Secret | None:
         """What opens the repository and was named on purpose: by option, variable or policy file."""

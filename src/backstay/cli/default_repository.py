@@ -30,7 +30,9 @@ def create(context: Context, location: Location) -> str:
     if secret is None:
         secret = secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
     with _new(context, location, secret, note="created with the repository") as repository:
-        return repository.header.uuid
+        uuid = repository.header.uuid
+    _leave_mark(location)
+    return uuid
 
 
 def ensure_default(context: Context, location: Location) -> None:
@@ -48,10 +50,11 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
     exists = _exists(context, location)
     if exists and not _unfinished(key_file).exists():
         return  # another first backup was faster
-    if not exists and key_file.exists():
+    left = key_file if key_file.exists() else location.mark
+    if not exists and left is not None and left.exists():
         raise NoRepository(
             f"the repository is gone: {location.address}",
-            cause=f"its key {key_file} is there, but no repository",
+            cause=f"{left} of its first backup is there, but no repository",
             hint="mount the disk that holds it, or begin anew with `backstay init`",
         )
     secret = context.given_secret()
@@ -60,6 +63,14 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
         return
     with _new(context, location, secret, note="created by the first backup") as repository:
         _print_recovery(context, repository, location, None)
+    _leave_mark(location)
+
+
+def _leave_mark(location: Location) -> None:
+    """Note that the repository was made, where no key file tells it. A crash before leaves a repository without."""
+    if location.mark is not None:
+        location.mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        location.mark.write_text(f"{location.address}\n")
 
 
 def _create_with_key_file(context: Context, location: Location, key_file: Path) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backstay.cli import default_repository
 from backstay.cli.backup import backup_document, show_backup
-from backstay.cli.context import Context, context_of
+from backstay.cli.context import Context, Location, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.policy import warn_of
 from backstay.cli.problems import lines, problem
@@ -20,8 +18,8 @@ from backstay.core.quantities import plural
 
 if TYPE_CHECKING:
     from backstay.control.hooks import HookOutcome
+    from backstay.control.loading import LoadedPolicies
     from backstay.control.running import PolicyOutcome, SourceOutcome
-    from backstay.repository.repository import Repository
 
 _SHOWN_FINDINGS = 50
 
@@ -46,19 +44,11 @@ def run_policy(
     context = context_of(ctx)
     loaded = context.policies()
     loaded.policy(policy)  # before anything is said or created
-    location = context.location()
-    if not context.json:
-        warn_of(context, [remark for remark in pending(loaded) if remark.key.startswith("backup_manager.storage")])
-
-    @contextmanager
-    def opened() -> Iterator[Repository]:
-        if not dry_run:
-            default_repository.ensure_default(context, location)
-        with context.open(grows=True) as repository:
-            yield repository
-
+    location = _location(context, loaded)
+    warn_of(context, [remark for remark in pending(loaded) if remark.key.startswith("backup_manager.storage")])
     world = World(
-        open=opened,
+        prepare=lambda: default_repository.ensure_default(context, location),
+        open=lambda: context.open(grows=True),
         watching=context.interruptible,
         clock=context.clock,
         environ=context.environ,
@@ -67,8 +57,22 @@ def run_policy(
     )
     options = RunOptions(kind=kind, host=socket.gethostname(), dry_run=dry_run)
     outcome = work(loaded, policy, options, world)
+    if outcome.error is not None and not outcome.sources:
+        raise outcome.error
     context.result(_document(outcome), lambda: _show(context, outcome))
     return outcome.status
+
+
+def _location(context: Context, loaded: LoadedPolicies) -> Location:
+    """The repository, and how it is written to; it is told where that is not the one of the policy file."""
+    from backstay.control.repository_settings import repository_settings
+
+    location, settings = context.location(), repository_settings(loaded, context.environ)
+    context.compressor = settings.compressor
+    if settings.address not in (None, location.address):
+        told = f"the repository is {location.address}, as -r or BACKSTAY_REPO says"
+        context.warn(f"{told}, and not that of {loaded.file}")
+    return location
 
 
 def _document(outcome: PolicyOutcome) -> dict[str, object]:

@@ -96,7 +96,7 @@ def _file(name: str) -> str:
 
 
 def interpolated(document: Document, environ: Mapping[str, str]) -> tuple[Document, set[str]]:
-    """The document with all its values filled, and the keys, as told, that could not be: they are among its mistakes."""
+    """The document with all its values filled, and the keys, as told, that could not be; its mistakes tell why."""
     filling = _Filling(document, environ)
     root = filling.node(document.root, ())
     assert isinstance(root, Table)

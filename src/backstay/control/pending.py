@@ -24,6 +24,9 @@ def _of_settings(loaded: LoadedPolicies) -> Iterator[Mistake]:
         yield from _of_times(loaded, settings.scheduling, (manager, "scheduling"), "POLICY")
     if settings.verification is not None:
         yield from _of_verification(loaded, settings.verification, (manager, "verification"))
+    if settings.storage is not None and settings.storage.cold is not None:
+        hint = "`backstay tier set --cold ADDRESS` sets it, and `backstay tier move` moves"
+        yield tell((manager, "storage", "cold"), "nothing moves packs by itself yet", hint)
     if settings.encryption is not None:
         if settings.encryption.provider == "aws_kms":
             hint = "there are `provider: password` and `provider: key_file`"

@@ -40,10 +40,11 @@ Watching: TypeAlias = Callable[[], AbstractContextManager[tuple[EventSink, Calla
 class World:
     """What a run takes from outside.
 
-    `open` gives the repository, which it may create. `watching` gives a sink of events, and what raises Interrupted
+    `prepare` makes the repository if it never was, and `open` gives it. `watching` gives a sink of events, and what raises Interrupted
     when somebody asked for the end. `scratch` is where restores are tried if the policy names no place.
     """
 
+    prepare: Callable[[], None]
     open: Callable[[], AbstractContextManager[Repository]]
     watching: Watching
     clock: Clock
@@ -140,8 +141,7 @@ class _Run:
 
     def whole(self) -> None:
         try:
-            with self.world.watching() as (events, stop_if_asked):
-                self._work(events, stop_if_asked)
+            self._work()
         except Interrupted as error:
             self.broken = error
             raise
@@ -153,11 +153,15 @@ class _Run:
         finally:
             self._end()
 
-    def _work(self, events: EventSink, stop_if_asked: Callable[[], None]) -> None:
-        self._hooks("before", stop_if_asked)
+    def _work(self) -> None:
+        world = self.world
+        with world.watching() as (_, stop_if_asked):
+            self._hooks("before", stop_if_asked)
         if self.outcome.errors:
             return
-        with self.world.open() as repository:
+        if not self.options.dry_run:
+            world.prepare()  # not before the hooks: one of them may mount its disk
+        with world.watching() as (events, stop_if_asked), world.open() as repository:
             for origin in self.policy.sources:
                 stop_if_asked()
                 self.outcome.sources.append(self._source(repository, origin, events))
