@@ -30,12 +30,16 @@ from backstay.cli import (
     pg_cluster,
     pg_recovery,
     pg_setup,
+    policy,
     restore,
     retention,
     space,
     storage,
     tiers,
     wal_expiry,
+)
+from backstay.cli import (
+    run as run_command,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -69,6 +73,10 @@ def _options(
             "-r",
             rich_help_panel=GLOBAL_PANEL,
         ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        option("FILE", "The policy file; else BACKSTAY_CONFIG.", rich_help_panel=GLOBAL_PANEL),
     ] = None,
     password_file: Annotated[
         Path | None,
@@ -128,6 +136,7 @@ def _options(
     del version  # printed by its callback
     context_of(ctx).take(
         repository=repository,
+        config=config,
         password_file=password_file,
         mirror=mirror,
         quorum=quorum,
@@ -195,6 +204,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "export": medium.export,
         "import": medium.import_,
     },
+    "Operate": {"run": run_command.run_policy},
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
@@ -238,6 +248,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "info": cas.info,
             "fold": cas.fold,
         },
+    ),
+    "policy": (
+        "The policy file: what is backed up, when, and how long it is kept.",
+        {"check": policy.policy_check, "show": policy.policy_show, "schema": policy.policy_schema},
     ),
     "repair": (
         "Mend a damaged repository.",
