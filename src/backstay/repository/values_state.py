@@ -111,6 +111,11 @@ class ValuesState:
             self.require_whole()
         return found
 
+    @property
+    def problems(self) -> tuple[BackstayError, ...]:
+        """What could not be read, besides entries of the log: snapshots that it names."""
+        return tuple(error for error in self._unknown if error not in self.view.damaged.values())
+
     def require_whole(self) -> None:
         """Raises CorruptedBackup when a part of the log cannot be read, so that more values may have been there."""
         for error in self._unknown:
