@@ -393,6 +393,21 @@ def test_a_schema_is_what_json_must_have() -> None:
 # -- what comes back different
 
 
+def test_a_failure_stays_one_when_a_second_plan_is_made() -> None:
+    world = World()
+    world.add("bad")
+    world.add("on bad", ["bad"])
+    world.add("x")
+    world.add("on x", ["x"])
+    world.lose("bad", "on bad", "on x")
+    world.damage("x")
+    failing(world, "bad", explode)
+    report = world.restore(validate_before_restore=False)
+    assert actions(report) == {"bad": "failed", "on bad": "blocked", "x": "recomputed", "on x": "recomputed"}
+    assert "ZeroDivisionError" in result(report, "bad").reason
+    assert result(report, "on bad").blame == "bad"
+
+
 def test_what_is_not_deterministic_comes_back_as_a_new_version_and_so_does_what_is_made_from_it() -> None:
     world = World()
     world.add("seed", deterministic=False)

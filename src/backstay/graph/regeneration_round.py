@@ -137,7 +137,9 @@ class Round:
     def _enter(self, number: int) -> None:
         planned, around = self._planned[number], self._around
         remaking = planned.action == "recompute" or self._inputs_changed(number, planned)
-        if planned.action == "blocked":
+        if number in around.failed:  # in an earlier pass: its result tells how
+            self._state[number] = "bad"
+        elif planned.action == "blocked":
             self._fail(number, "blocked", planned.reason, planned.blame)
         elif remaking and not self._is_obstructed(number):
             heapq.heappush(self._recompute, number)
