@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from backstay.codec.compression import Buffer
 from backstay.core.clock import datetime_from_ns
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup
 from backstay.repository.canonical_json import Json, parse_json, parse_stored
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
@@ -165,16 +165,9 @@ class ContentAddressableStorage:
             raise CorruptedBackup(f"{value_id(value.sha256)} holds other bytes than its id says")
 
     def _looked_up(self, look: Callable[[ValuesState], Found]) -> Found:
-        """What the log says now; a snapshot that a fold made needless while it was read is read in its new place."""
+        """What the log says now."""
         with self._log.lock:
-            view = self._log.refresh()
-            try:
-                return look(self._state_of(view))
-            except (CorruptedBackup, ObjectNotFound):
-                again = self._log.refresh()
-                if again == view:
-                    raise
-            return look(self._state_of(again))
+            return self._log.look(lambda view: look(self._state_of(view)))
 
     def _state_of(self, view: LogView) -> ValuesState:
         if self._state is None or self._state.view is not view or self._state.pending:

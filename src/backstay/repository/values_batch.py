@@ -114,7 +114,7 @@ class Batch:
 
     def _commit_snapshot(self, writer: ValueWriter) -> None:
         log = self._repository.values_log
-        missing = self._missing(log.refresh())
+        missing = log.look(self._missing)
         while missing:
             manifest = self._snapshot(writer, missing)
             newer: list[tuple[bytes, ...]] = []

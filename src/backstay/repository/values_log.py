@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
-from typing import Final
+from typing import Final, TypeVar
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
+from backstay.errors import BackstayError, CorruptedBackup, NotFound, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.errors import UnsupportedFormat as Unsupported
 from backstay.repository.format import VALUES, RecordKind, values_name
 from backstay.repository.keyring import Keyring
@@ -28,6 +28,7 @@ from backstay.repository.values_records import NONCE_BYTES, Checkpoint, InlineVa
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
+Found = TypeVar("Found")
 _TRIES: Final = 64  # of listings in a row that differ
 _AT_ONCE: Final = 16  # entries read at the same time
 MEND_HINT: Final = (
@@ -109,6 +110,17 @@ class ValuesLog:
                 return self._accept(view)
             names = again
         raise StorageUnavailable("the log of values changes faster than it can be read")
+
+    def look(self, at: Callable[[LogView], Found]) -> Found:
+        """What a function makes of the log as it is now; snapshots that a fold drops meanwhile are no damage."""
+        view = self.refresh()
+        while True:
+            try:
+                return at(view)
+            except (CorruptedBackup, NotFound):
+                earlier, view = view, self.refresh()
+                if view is earlier:
+                    raise
 
     def _is_as_expected(self, names: set[str], view: LogView) -> bool:
         """Whether nothing is new, and nothing can have been covered and deleted while the listing was made.
@@ -214,7 +226,7 @@ class ValuesLog:
         the entry is durable and counts. A crash leaves it whole or not at all.
         """
         while True:
-            draft = make(self.refresh())
+            draft = self.look(make)
             if draft is None:
                 return None
             entry = self._create(draft)
