@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_restore_that_fails_leaves_all_files_as_they_were(world: World, place:
     for name in ("data/raw.csv", "model.bin"):
         (place / name).write_bytes(b"bad")
     before = files(place)
-    world.recomputers.recomputes("join")(lambda node, inputs: b"wrong")
+    world.recomputers.recomputes("join")(lambda _, __: b"wrong")
     report = world.restore(FileOutputs(place, world.values))
     assert actions(report) == {"raw": "restored", "clean": "reused", "model": "failed", "note": "reused"}
     assert files(place) == before
@@ -241,10 +242,8 @@ def test_a_step_that_fails_puts_all_old_files_back(world: World, place: Path) ->
         old = spoil(place)
         with pytest.MonkeyPatch.context() as patch:
             Stopping(patch, at, OSError)
-            try:
+            with suppress(RestoreFailed):
                 world.restore(FileOutputs(place, world.values))
-            except RestoreFailed as error:
-                assert "Input/output error" in str(error)
         now = files(place)
         assert now in (old, right(world)), f"a mixture after a failure at step {at}"
         outcomes.append(now == old)
@@ -259,7 +258,7 @@ def test_a_crash_while_files_are_put_back_ends_in_the_old_state(world: World, pl
     at = 0
     while True:
         at += 1
-        old = spoil(place)
+        spoil(place)
         (place / "model.bin").unlink()
         (place / "model.bin").mkdir()  # the last of the files cannot be switched
         old = files(place)
@@ -268,14 +267,14 @@ def test_a_crash_while_files_are_put_back_ends_in_the_old_state(world: World, pl
             with pytest.raises((Crash, RestoreFailed)):
                 crash(world, FileOutputs(place, world.values))
         outputs = FileOutputs(place, world.values)
-        try:
-            outputs.begin(keep_history=True, most=None, ttl_days=None)
-        except RestoreFailed as error:  # decided, but the directory is still in the way
-            assert "cut short" in str(error)
+        if (place / JOURNAL).exists() and json.loads((place / JOURNAL).read_text())["state"] == "switch":
+            with pytest.raises(RestoreFailed, match="cut short"):  # decided, but the directory is still in the way
+                outputs.begin(keep_history=True, most=None, ttl_days=None)
             (place / "model.bin").rmdir()
             outputs.begin(keep_history=True, most=None, ttl_days=None)
             assert files(place) == right(world)
         else:
+            outputs.begin(keep_history=True, most=None, ttl_days=None)
             assert files(place) == old
             (place / "model.bin").rmdir()
         outputs.rollback()

@@ -20,7 +20,7 @@ from backstay.graph.recompute import DEFAULT, Recomputers
 from backstay.graph.worker_pool import WorkerPool, WorkerWay
 from tests.graph import pipeline
 from tests.graph.test_command_way import assert_gone
-from tests.graph.worlds import World, actions, result
+from tests.graph.worlds import World, actions, joined, result
 
 ROOT = Path(__file__).parents[2]
 WORKER = [sys.executable, "-m", "backstay", "graph", "worker", "--import", "tests.graph.pipeline", "--path", str(ROOT)]
@@ -42,7 +42,7 @@ def pool() -> Iterator[WorkerPool]:
 def world_of(*intents: str) -> World:
     """Nodes `n0`, `n1`, … each made from the one before, all lost, that do what their intents say."""
     world = World()
-    world.recomputers = DEFAULT.copy()
+    world.recomputers.recomputes("tests.join")(pipeline.join)
     for at, intent in enumerate(intents):
         deps = [f"n{at - 1}"] if at else []
         world.add(f"n{at}", deps, capability="tests.join", design_intent=intent)
@@ -121,7 +121,7 @@ def test_large_outputs_and_inputs_pass_the_pipe(restore: Any) -> None:
     world = world_of("large", "")
     large = bytes(2 << 20)
     key = world.values.store(large)
-    made_from_it = world.values.store(pipeline.joined("n1", [large]))
+    made_from_it = world.values.store(joined("n1", [large]))
     for name, value in (("n0", key), ("n1", made_from_it)):
         metadata = world.graph[name].metadata.model_copy(update={"output_hashes": (), "input_hashes": ()})
         world.graph.replace(world.graph[name].model_copy(update={"hash": value, "metadata": metadata}))
@@ -132,6 +132,7 @@ def test_large_outputs_and_inputs_pass_the_pipe(restore: Any) -> None:
 def test_a_process_is_used_again(processes: ProcessExecutor) -> None:
     world = World()
     world.recomputers = DEFAULT.copy()
+    assert "tests.join" in world.recomputers.capabilities
     for name in ("a", "b", "c"):
         world.add(name, capability="tests.join", design_intent="process", deterministic=False)
     world.lose("a", "b", "c")
@@ -147,7 +148,7 @@ def test_functions_that_no_process_can_import_are_told(processes: ProcessExecuto
     world.lose("a")
     report = world.restore(executor=processes)
     assert "cannot run in another process" in result(report, "a").reason
-    world.recomputers.recomputes("join")(lambda node, inputs: b"")
+    world.recomputers.recomputes("join")(lambda _, __: b"")
     assert "cannot run in another process" in result(world.restore(executor=processes), "a").reason
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -177,7 +180,7 @@ def leave() -> None:
         (explode, "left: its recomputation raised ZeroDivisionError: no luck"),
         (leave, "left: its recomputation raised SystemExit: 3"),
         (lambda: b"other bytes", "the recomputation of left gave another output than the recorded one"),
-        (lambda: object(), "is no output: it is of type object"),
+        (object, "is no output: it is of type object"),
         (lambda: [float("nan")], "is no JSON"),
         (lambda: iter(["text"]), "something else than bytes: it has a piece of type str"),
         (lambda: Path("/does/not/exist"), "cannot be read"),
@@ -234,8 +237,8 @@ def test_another_try_is_made_as_often_as_the_policy_says() -> None:
     world = World()
     world.chain("a", "b")
     world.lose("a")
-    tries = iter([explode, explode, lambda: None])
-    failing(world, "a", lambda: next(tries)())
+    tries = iter([True, True, False])
+    failing(world, "a", lambda: explode() if next(tries) else None)
     report = world.restore(retries=2)
     assert report.ok, report
     assert "try 2 failed: a: its recomputation raised ZeroDivisionError: no luck" in result(report, "a").reason
@@ -250,8 +253,13 @@ def test_wrong_bytes_are_not_tried_again() -> None:
     world = World()
     world.chain("a")
     world.lose("a")
-    calls = []
-    failing(world, "a", lambda: calls.append(1) or b"wrong")
+    calls: list[int] = []
+
+    def wrong() -> bytes:
+        calls.append(1)
+        return b"wrong"
+
+    failing(world, "a", wrong)
     assert not world.restore(retries=5).ok
     assert len(calls) == 1
 
@@ -295,9 +303,8 @@ def test_nodes_that_were_not_completed_have_nothing_to_restore() -> None:
     world = World()
     world.chain("a")
     world.graph.add(Node(id="b", deps=("a",), status="pending"))
-    world.graph.add(
-        Node(id="c", deps=("b",), hash=key_of(b"c"), status="completed", metadata={"capability": CAPABILITY})
-    )  # type: ignore[arg-type]
+    metadata: Any = {"capability": CAPABILITY}
+    world.graph.add(Node(id="c", deps=("b",), hash=key_of(b"c"), status="completed", metadata=metadata))
     report = world.restore()
     assert "was pending" in result(report, "b").reason
     assert (result(report, "c").action, result(report, "c").blame) == ("blocked", "b")
@@ -374,7 +381,7 @@ def test_a_schema_is_what_json_must_have() -> None:
     world.validators.schema("numbers", list[int])
     given = {"good": ("metrics", {"score": 1.5}), "bad": ("metrics", {"score": "x"}), "list": ("numbers", [1, 2])}
     for name, (capability, value) in given.items():
-        world.recomputers.recomputes(capability)(lambda node, inputs: given[node.id][1])
+        world.recomputers.recomputes(capability)(lambda node, _: given[node.id][1])
         key = world.values.store(canonical(value))
         metadata: Any = {"capability": capability}
         world.graph.add(Node(id=name, hash=key, status="completed", metadata=metadata))
@@ -511,7 +518,7 @@ def test_inputs_are_loaded_only_when_they_are_asked_for() -> None:
     world.add("a")
     world.add("b", ["a"])
     world.lose("b")
-    world.recomputers.recomputes(CAPABILITY)(lambda node, inputs: world.output("b", [world.value("a")]))
+    world.recomputers.recomputes(CAPABILITY)(lambda _, __: world.output("b", [world.value("a")]))
     world.restore(validate_before_restore=False)
     assert world.values.opened == []
 
@@ -609,3 +616,45 @@ def test_unknown_executors_are_refused() -> None:
     for name in ("fibres", "threads:0", "threads:x", "processes:-1", "dask:", "dask://", "dask://h:1?other=1"):
         with pytest.raises(InvalidRequest):
             World().restore(executor=name)
+
+
+# -- being stopped
+
+INTERRUPTED = """
+import sys, threading, time
+sys.path[:0] = {path!r}
+from tests.graph.worlds import World
+world = World()
+world.add("quick")
+for at in range(4):
+    world.add(f"slow{{at}}", ["quick"], command=("sleep", "60"), capability="")
+world.add("hanging", capability="hang")
+world.recomputers.recomputes("hang")(lambda node, inputs: threading.Event().wait())
+world.lose(*(node.id for node in world.graph))
+quick = world.values.data
+def tell(event):
+    if getattr(event, "current", "") == "quick":
+        print("quick", flush=True)
+from dataclasses import replace
+from backstay.graph.outputs import StoredOutputs
+from backstay.graph.regeneration import regenerate
+from backstay.graph.executors import ThreadExecutor
+options = replace(world.options(ThreadExecutor(6), run_commands=True), events=tell)
+try:
+    regenerate(world.graph, StoredOutputs(world.values), options)
+except KeyboardInterrupt:
+    print("stopped", world.key("quick") in world.values.data, flush=True)
+"""
+
+
+def test_ctrl_c_stops_a_restore_at_once_and_keeps_what_was_made() -> None:
+    program = [sys.executable, "-c", INTERRUPTED.format(path=[str(Path(__file__).parents[2])])]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "quick\n"
+        time.sleep(0.2)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "stopped True\n"
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun < 5

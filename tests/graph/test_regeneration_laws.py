@@ -1,4 +1,4 @@
-"""Whatever is lost, however the policy is: all comes back, only what must is touched, each after what it is made from."""
+"""Whatever is lost, whatever the policy: all comes back, only what must is touched, each after what it is made from."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_failure_stops_exactly_what_cannot_do_without_it(data: st.DataObject) 
     assert report.ok == (not bad)
     assert {name for name, action in found.items() if action in ("failed", "blocked")} == bad
     assert {name for name, action in found.items() if action == "recomputed"} == lost - bad
-    for node in report.nodes:
-        if node.action == "blocked":
-            assert found[node.blame] == "failed"
-            assert node.blame in broken
+    for outcome in report.nodes:
+        if outcome.action == "blocked":
+            assert found[outcome.blame] == "failed"
+            assert outcome.blame in broken

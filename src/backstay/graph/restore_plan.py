@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from backstay.graph.model import Node
 from backstay.graph.outputs import OutputState
 from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.scope import Scope
 
+_FEW: Final = 16  # inputs among which a look is faster than making a set of them
 Action: TypeAlias = Literal["reuse", "restore", "recompute", "blocked"]
 States: TypeAlias = Callable[[int], OutputState]
 WhyNot: TypeAlias = Callable[[int], str]  # why a node cannot be recomputed; empty if it can
@@ -88,7 +89,8 @@ class _Planning:
             lost = self._must_recompute(number)
             if lost:
                 front.extend(scope.deps[number])
-            if (lost and self._is_free(number)) or not self._changing.isdisjoint(scope.deps[number]):
+            inputs_may_change = bool(self._changing) and not self._changing.isdisjoint(scope.deps[number])
+            if inputs_may_change or (lost and self._is_free(number)):
                 self._change(number, front)
 
     def _change(self, number: int, front: list[int]) -> None:
@@ -108,7 +110,7 @@ class _Planning:
         if node.status != "completed":
             self._blamed[number] = key
             return PlannedNode(key, "reuse", f"it had no output when it was recorded: it was {node.status}", node.hash)
-        may_change = any(dep in self._changing for dep in self._scope.deps[number])
+        may_change = bool(self._changing) and not self._changing.isdisjoint(self._scope.deps[number])
         if number in self._lost:
             return self._recompute(number, key, node, may_change)
         state = self._states(number)
@@ -166,10 +168,11 @@ class _Planning:
         inputs = node.metadata.input_hashes
         if not inputs:
             return ""
-        known = set(inputs)
+        nodes = self._scope.nodes
+        known = inputs if len(inputs) <= _FEW else frozenset(inputs)
         for dep in self._scope.deps[number]:
-            other = self._scope.nodes[dep]
-            if other.hash is not None and known.isdisjoint(other.values):
+            other = nodes[dep]
+            if other.hash not in known and other.hash is not None and set(known).isdisjoint(other.values):
                 return f"it was made from another version of {self._scope.keys[dep]}"
         return ""
 

@@ -34,28 +34,33 @@ class Scope:
     @classmethod
     def of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph] | None = None) -> Scope:
         """Raises MissingDependency, OutputConflict, and CycleFound, also for a cycle through several graphs."""
-        graph.check()
-        nodes = dict(graph.nodes)
+        nodes: Mapping[str, Node] = graph.nodes
         deps: dict[str, tuple[str, ...]] = dict(graph.deps)
         names: dict[str, tuple[str, ...]] = {}
         absent: dict[str, tuple[str, ...]] = {}
+        if any(node.metadata.path is not None for node in graph):
+            graph.check()
         if graph.foreign:
+            nodes = dict(nodes)
             _follow(graph, {**(others or {}), graph.name: graph}, nodes, deps, names, absent)
-        keys = tuple(order(deps))
+        try:
+            keys, links = _numbered(deps)
+        except KeyError:  # a node that is not there: the graph has better words for it
+            graph.check()
+            raise
         numbers = {key: number for number, key in enumerate(keys)}
-        links = tuple(tuple(map(numbers.__getitem__, deps[key])) for key in keys)
         dependants: tuple[list[int], ...] = tuple([] for _ in keys)
         for number, needs in enumerate(links):
             for need in needs:
                 dependants[need].append(number)
         return cls(
-            keys=keys,
+            keys=tuple(keys),
             nodes=list(map(nodes.__getitem__, keys)),
-            deps=links,
-            names=tuple(names.get(key) or deps[key] for key in keys),
+            deps=tuple(links),
+            names=tuple(names.get(key) or deps[key] for key in keys) if names else tuple(map(deps.__getitem__, keys)),
             dependants=dependants,
             absent={numbers[key]: missing for key, missing in absent.items()},
-            own=tuple(number for number, key in enumerate(keys) if key in graph),
+            own=tuple(range(len(keys)) if len(keys) == len(graph) else map(numbers.__getitem__, graph.nodes)),
             numbers=numbers,
         )
 
@@ -66,6 +71,21 @@ class Scope:
         if plain not in self.numbers:
             raise UnknownNode(key, graph=graph)
         return self.numbers[plain]
+
+
+def _numbered(deps: Mapping[str, tuple[str, ...]]) -> tuple[list[str], list[tuple[int, ...]]]:
+    """The nodes in an order in which each can be made, and their dependencies by place; raises CycleFound, KeyError.
+
+    Most graphs come in such an order already: nothing but looking is needed for these.
+    """
+    places = {key: place for place, key in enumerate(deps)}
+    links = [tuple([places[need] for need in needs]) for needs in deps.values()]
+    keys = list(deps)
+    if all(not needs or max(needs) < place for place, needs in enumerate(links)):
+        return keys, links
+    keys = order(deps)
+    places = {key: place for place, key in enumerate(keys)}
+    return keys, [tuple([places[need] for need in deps[key]]) for key in keys]
 
 
 def _follow(

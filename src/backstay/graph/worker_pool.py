@@ -51,11 +51,11 @@ class _Worker:
         try:
             with self._told():
                 frame, _ = receive(self._from)  # before anything is sent: what is no worker may never read
+                if frame["type"] != "hello" or frame.get("version") != VERSION:
+                    raise WorkerLost("it speaks another version of the protocol", cause=f"it said {frame!r:.200}")
                 send(self._to, "hello", version=VERSION)
         finally:
             timer.cancel()
-        if frame["type"] != "hello" or frame.get("version") != VERSION:
-            raise WorkerLost("a worker speaks another version of the protocol", cause=f"it said {frame!r:.200}")
         return tuple(map(str, frame.get("capabilities") or ()))
 
     def make(self, job: Job, function: str | None) -> Produced:
