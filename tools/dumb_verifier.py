@@ -81,9 +81,9 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "wal": rf"wal/[0-9a-f]{{16}}/{WAL_FILE}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?",
     "wal name": r"wal/names/[0-9a-f]{32}",
     "wal gap": r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}",
-    "values": r"values/(\d{8}|[1-9]\d{8,15})",
     "attestation": f"attestations/{ID}/[0-9a-f]{{64}}",
     "graph deletion": rf"graphs/{ID}\.deleted",
+    "values": r"values/(\d{8}|[1-9]\d{8,15})",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
 KNOWN = {
@@ -101,9 +101,9 @@ KNOWN = {
     "holds",
     "cold",
     "wal",
-    "values",
     "attestations",
     "graphs",
+    "values",
 }
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
 
@@ -481,9 +481,9 @@ class Repository:
         self.each("wal", self._wal)
         self.each("wal name", self._wal_name)
         self.each("wal gap", self._wal_gap)
-        self.each("values", self._values_entry)
         self.each("attestation", self._attestation)
         self.each("graph deletion", lambda name, data: self._named(self.record(data, GRAPH_DELETION), "snapshot", name))
+        self.each("values", self._values_entry)
 
     # records
 
