@@ -50,7 +50,7 @@ NOBODY: Final = Process("", "", "", 0, "")  # nobody can tell that such a proces
 DIRECTORIES: Final = (b"a", b"b", b"c")
 FILES: Final = (b"x", b"y")
 HOSTS: Final = ("one", "two")
-_DECISIVE: Final = ("gc/", "sessions/", "snapshots/", "drops/", "index/")
+_DECISIVE: Final = ("gc/", "sessions/", "snapshots/", "drops/", "index/", "values/")
 _DIR_MODE: Final = stat.S_IFDIR | 0o755
 _FILE_MODE: Final = stat.S_IFREG | 0o644
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from backstay.cli import (
     assist,
     backup,
     care,
+    cas,
     copies,
     graph_worker,
     jsonout,
@@ -225,6 +226,18 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
     "graph": (
         "Graphs of computed values.",
         {"worker": graph_worker.graph_worker},
+    ),
+    "cas": (
+        "Bytes and JSON values under their SHA-256.",
+        {
+            "store": cas.store,
+            "retrieve": cas.retrieve,
+            "exists": cas.exists,
+            "delete": cas.delete,
+            "list": cas.list_values,
+            "info": cas.info,
+            "fold": cas.fold,
+        },
     ),
     "repair": (
         "Mend a damaged repository.",

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from backstay.codec.compression import Buffer
 from backstay.core.clock import datetime_from_ns
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup
 from backstay.repository.canonical_json import Json, parse_json, parse_stored
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
@@ -95,7 +95,7 @@ class ContentAddressableStorage:
     def _fold_if_due(self) -> None:
         with self._log.lock:
             view = self._log.view
-            if not is_due(view) or view.last < self._fold_from:
+            if not is_due(view) or view.last < self._fold_from or view.damaged:
                 return
             if fold(self._repository) is None:  # a writer at work has an entry that must not be covered yet
                 self._fold_from = view.last + FOLD_AGAIN
@@ -165,16 +165,9 @@ class ContentAddressableStorage:
             raise CorruptedBackup(f"{value_id(value.sha256)} holds other bytes than its id says")
 
     def _looked_up(self, look: Callable[[ValuesState], Found]) -> Found:
-        """What the log says now; a snapshot that a fold made needless while it was read is read in its new place."""
+        """What the log says now."""
         with self._log.lock:
-            view = self._log.refresh()
-            try:
-                return look(self._state_of(view))
-            except (CorruptedBackup, ObjectNotFound):
-                again = self._log.refresh()
-                if again == view:
-                    raise
-            return look(self._state_of(again))
+            return self._log.look(lambda view: look(self._state_of(view)))
 
     def _state_of(self, view: LogView) -> ValuesState:
         if self._state is None or self._state.view is not view or self._state.pending:
@@ -211,6 +204,21 @@ class ContentAddressableStorage:
         with self._log.lock:
             self._repository.require_fit()
             self._log.append(lambda _: Draft(intent=session))
+
+    def copy_from(self, other: ContentAddressableStorage, keys: Iterable[str]) -> int:
+        """Take those of the values of another repository that are not here and are there; how many that were.
+
+        Raises CorruptedBackup for one whose bytes are damaged, before any of them is here.
+        """
+        count = 0
+        with self.batch() as batch:
+            for key in self.missing(keys):
+                digest = parse_value_id(key)
+                found = other._looked_up(lambda state, digest=digest: state.find(digest))  # type: ignore[misc]
+                if found is not None:
+                    batch.copy(found, other._pieces(found))
+                    count += 1
+        return count
 
     def fold(self, *, accept_loss: bool = False) -> FoldResult | None:
         """Make one snapshot of all values, as happens by itself when the log is long; None if there is nothing to do.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstay.core.ids import is_digest
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.repository.blobs import BlobReader
 from backstay.repository.contents import MetaWriter
 from backstay.repository.nodes import EMPTY, Content, Node
@@ -60,8 +60,9 @@ def value_of(node: Node) -> StoredValue:
 class ValueTrees:
     """Reads trees; listings read last are remembered."""
 
-    def __init__(self, reader: Callable[[], BlobReader]) -> None:
-        self._reader = reader
+    def __init__(self, reader: Callable[[], BlobReader], *, accept_loss: bool = False) -> None:
+        """With `accept_loss`, listings that cannot be read are taken for empty."""
+        self._reader, self._accept_loss = reader, accept_loss
         self._roots: OrderedDict[Content, dict[int, Content]] = OrderedDict()
         self._shards: OrderedDict[Content, dict[bytes, StoredValue]] = OrderedDict()
         self._cached = 0
@@ -95,7 +96,17 @@ class ValueTrees:
         return self.shard(root, digest[0]).get(digest)
 
     def _listing(self, content: Content) -> Iterator[Node]:
-        return read_listing(content, self._reader())
+        nodes = read_listing(content, self._reader())
+        while True:
+            try:
+                node = next(nodes, None)
+            except (CorruptedBackup, ObjectNotFound):
+                if not self._accept_loss:
+                    raise
+                return
+            if node is None:
+                return
+            yield node
 
 
 def _shard(node: Node) -> int:

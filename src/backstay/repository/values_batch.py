@@ -55,6 +55,11 @@ class Batch:
         with self._lock:
             return value_id(self._take(pieces, flags, encoded))
 
+    def copy(self, value: StoredValue, pieces: Iterator[bytes]) -> None:
+        """Take a value of another repository, with all that is known of it."""
+        with self._lock:
+            self._take(pieces, value.flags, value.metadata)
+
     def _take(self, pieces: Iterator[bytes], flags: int, metadata: bytes | None) -> bytes:
         head, is_all = _head(pieces)
         if is_all and self._writer is None:
@@ -109,7 +114,7 @@ class Batch:
 
     def _commit_snapshot(self, writer: ValueWriter) -> None:
         log = self._repository.values_log
-        missing = self._missing(log.refresh())
+        missing = log.look(self._missing)
         while missing:
             manifest = self._snapshot(writer, missing)
             newer: list[tuple[bytes, ...]] = []
@@ -126,7 +131,8 @@ class Batch:
             with deciding(writer):
                 if log.append(make) is not None:
                     writer.commit(manifest)
-                    return
+            if not newer:
+                return
             missing = tuple(sorted({*missing, *newer[-1]}))
 
     def _snapshot(self, writer: ValueWriter, digests: Iterable[bytes]) -> Manifest:
@@ -140,8 +146,8 @@ class Batch:
 
 
 def is_there(state: ValuesState, value: StoredValue) -> bool:
-    """Whether a value is stored; new metadata replaces that which is there."""
-    found = state.find(value.sha256)
+    """Whether a value is stored for certain; new metadata replaces that which is there."""
+    found = state.known(value.sha256)
     return found is not None and (value.metadata is None or found.metadata == value.metadata)
 
 

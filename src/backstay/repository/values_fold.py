@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstay.errors import CorruptedBackup, HoldViolation, NotFound, ObjectNotFound
-from backstay.repository.nodes import Content
+from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest, is_values
 from backstay.repository.value_tree import StoredValue, ValueTrees, ValueTreeWriter
 from backstay.repository.value_writing import COVERS, ValueWriter, writing_values
 from backstay.repository.values_intents import unresolved
 from backstay.repository.values_log import Draft, LogView
-from backstay.repository.values_records import Checkpoint
+from backstay.repository.values_records import Checkpoint, ValuesEntry
 from backstay.repository.values_state import ValuesState
 
 MANY_ENTRIES: Final = 256  # behind the checkpoint; more are folded
@@ -71,7 +71,14 @@ class _Fold:
         self._accept_loss = accept_loss
 
     def run(self) -> FoldResult | None:
-        with self._log.lock, writing_values(self._repository) as writer:
+        with self._log.lock:
+            if not self._accept_loss and all(map(_is_checkpoint, self._log.refresh().entries)):
+                self._sweep()
+                return None
+            return self._run()
+
+    def _run(self) -> FoldResult | None:
+        with writing_values(self._repository) as writer:
             state = self._state()
             if not state.view.entries and not state.view.damaged:
                 return None
@@ -89,7 +96,7 @@ class _Fold:
     def _state(self) -> ValuesState:
         """What is to be covered: all entries before the first whose snapshot may still come to be."""
         repository, view = self._repository, self._log.refresh()
-        trees = ValueTrees(lambda: repository.reader)
+        trees = ValueTrees(lambda: repository.reader, accept_loss=self._accept_loss)
         if not self._accept_loss:
             view.require_whole()
         state = ValuesState(repository, view, trees)
@@ -107,11 +114,11 @@ class _Fold:
     def _write(self, writer: ValueWriter, state: ValuesState) -> Manifest:
         tree = writer.tree(self._repository.clock.now_ns())
         base = state.base
-        keeps = base is not None and writer.trusts(base)
+        keeps = base is not None and writer.trusts(base) and not self._accept_loss
         kept = state.shards_of_base() if keeps else {}
         changed = state.changed_shards()
         origins = {source.id: writer.trusts(source) for source in state.sources}
-        is_trusted = all(origins.values())
+        is_trusted = all(origins.values()) and not self._accept_loss
         for shard in range(256):
             if shard in kept and shard not in changed:
                 values = state.base_shard(shard)
@@ -123,8 +130,17 @@ class _Fold:
     def _write_shard(
         self, writer: ValueWriter, tree: ValueTreeWriter, shard: int, state: ValuesState, *, is_trusted: bool
     ) -> None:
-        found = state.shard(shard)
-        tree.add(shard, (value.node(_content(writer, value, is_trusted=is_trusted)) for value in found.values()))
+        nodes = (self._node(writer, value, is_trusted=is_trusted) for value in state.shard(shard).values())
+        tree.add(shard, filter(None, nodes))
+
+    def _node(self, writer: ValueWriter, value: StoredValue, *, is_trusted: bool) -> Node | None:
+        """The entry of a value; None for one that is lost, where that is accepted."""
+        try:
+            return value.node(_content(writer, value, is_trusted=is_trusted))
+        except (CorruptedBackup, ObjectNotFound):
+            if not self._accept_loss:
+                raise
+            return None
 
     def _checkpoint(self, manifest: Manifest, state: ValuesState) -> Checkpoint | None:
         """Let the snapshot stand for the entries; None if another fold has covered as much meanwhile."""
@@ -167,6 +183,10 @@ class _Fold:
             self._repository.snapshots.drop(manifest.id, "its values are in a later snapshot", self._repository.clock)
         except (HoldViolation, NotFound, ObjectNotFound):
             return  # held by somebody, or dropped by another fold
+
+
+def _is_checkpoint(entry: ValuesEntry) -> bool:
+    return not (entry.adds or entry.removes or entry.snapshot or entry.intent)
 
 
 def _may_count(manifest: Manifest, view: LogView) -> bool:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
-from typing import Final
+from typing import Final, TypeVar
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
+from backstay.errors import BackstayError, CorruptedBackup, NotFound, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.errors import UnsupportedFormat as Unsupported
 from backstay.repository.format import VALUES, RecordKind, values_name
 from backstay.repository.keyring import Keyring
@@ -28,6 +28,7 @@ from backstay.repository.values_records import NONCE_BYTES, Checkpoint, InlineVa
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 
+Found = TypeVar("Found")
 _TRIES: Final = 64  # of listings in a row that differ
 _AT_ONCE: Final = 16  # entries read at the same time
 MEND_HINT: Final = (
@@ -48,6 +49,12 @@ class LogView:
     damaged: dict[int, BackstayError] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
 
+    def says_the_same_as(self, other: LogView) -> bool:
+        """Whether the log has not changed; damage that was found twice is the same."""
+        if self.checkpoint != other.checkpoint or self.entries != other.entries or self.last != other.last:
+            return False
+        return self.damaged.keys() == other.damaged.keys() and self.foreign == other.foreign
+
     @property
     def covers(self) -> int:
         return self.checkpoint.covers if self.checkpoint is not None else 0
@@ -57,6 +64,12 @@ class LogView:
         """Snapshots about to refer to values, as far as the log knows; most of them exist by now."""
         earlier = self.checkpoint.intents if self.checkpoint is not None else ()
         return (*earlier, *(entry.intent for entry in self.entries if entry.intent is not None))
+
+    @property
+    def snapshots(self) -> tuple[str, ...]:
+        """Snapshots that hold values, or may come to."""
+        base = () if self.checkpoint is None else (self.checkpoint.snapshot,)
+        return (*base, *(entry.snapshot for entry in self.entries if entry.snapshot is not None))
 
     @property
     def inline_bytes(self) -> int:
@@ -104,6 +117,17 @@ class ValuesLog:
             names = again
         raise StorageUnavailable("the log of values changes faster than it can be read")
 
+    def look(self, at: Callable[[LogView], Found]) -> Found:
+        """What a function makes of the log as it is now; snapshots that a fold drops meanwhile are no damage."""
+        view = self.refresh()
+        while True:
+            try:
+                return at(view)
+            except (CorruptedBackup, NotFound):
+                earlier, view = view, self.refresh()
+                if view is earlier:
+                    raise
+
     def _is_as_expected(self, names: set[str], view: LogView) -> bool:
         """Whether nothing is new, and nothing can have been covered and deleted while the listing was made.
 
@@ -130,7 +154,7 @@ class ValuesLog:
             )
         self._read = {number: entry for number, entry in self._read.items() if number > view.covers}
         self._expected = view.last
-        if view != self.view:  # else it stays the same object, by which others know that nothing changed
+        if not view.says_the_same_as(self.view):  # else it stays the same object: nothing changed
             self.view = view
         return self.view
 
@@ -208,7 +232,7 @@ class ValuesLog:
         the entry is durable and counts. A crash leaves it whole or not at all.
         """
         while True:
-            draft = make(self.refresh())
+            draft = self.look(make)
             if draft is None:
                 return None
             entry = self._create(draft)

@@ -53,7 +53,7 @@ def plan_prune(
     WAL goes as `wal.expire` says, once what is dropped is gone.
     """
     held = repository.snapshots.holds.held()
-    manifests = repository.snapshots.live()
+    manifests = repository.snapshots.shown()
     newest = _newest_bases(manifests)
     decisions = [
         _spared(found, held=found.candidate.id in held, is_newest_base=found.candidate.id in newest)
