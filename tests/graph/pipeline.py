@@ -41,6 +41,10 @@ def join(node: Node, inputs: Inputs) -> Any:
             return object()
         case ["large"]:
             return iter([bytes(1 << 20)] * 2)
+        case ["interleave"]:
+            first, second = (value.open() for value in inputs.values())
+            start = first.read(10)
+            return start + second.read(10) + first.read() + second.read(5)
         case ["process"]:
             return {"pid": os.getpid()}
     return joined(node.id, parts)

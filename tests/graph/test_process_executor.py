@@ -15,6 +15,7 @@ import pytest
 
 from backstay.errors import InvalidRequest, WorkerLost
 from backstay.graph.frames import LINE, receive, send, send_pieces
+from backstay.graph.model import Node
 from backstay.graph.process_executor import ProcessExecutor
 from backstay.graph.recompute import DEFAULT, Recomputers
 from backstay.graph.worker_pool import WorkerPool, WorkerWay
@@ -127,6 +128,21 @@ def test_large_outputs_and_inputs_pass_the_pipe(restore: Any) -> None:
         world.graph.replace(world.graph[name].model_copy(update={"hash": value, "metadata": metadata}))
     world.lose("n0", "n1")
     assert restore(world).ok
+
+
+def test_inputs_may_be_read_in_part_and_side_by_side(restore: Any) -> None:
+    world = World()
+    world.recomputers.recomputes("tests.join")(pipeline.join)
+    one, two = bytes(range(256)) * 4096, bytes(range(255, -1, -1)) * 8192
+    output = world.values.store(one[:10] + two[:10] + one[10:] + two[10:15])
+    metadata: Any = {"capability": "tests.join", "design_intent": "interleave"}
+    for name, data in (("one", one), ("two", two)):
+        world.graph.add(Node(id=name, hash=world.values.store(data), status="completed"))
+    for name in ("first", "then"):
+        world.graph.add(Node(id=name, hash=output, deps=("one", "two"), status="completed", metadata=metadata))
+    del world.values.data[output]
+    report = restore(world, parallel=1)
+    assert report.ok, report
 
 
 def test_a_process_is_used_again(processes: ProcessExecutor) -> None:

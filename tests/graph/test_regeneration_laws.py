@@ -67,7 +67,7 @@ def needed(world: World, wanted: set[str], lost: set[str]) -> set[str]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_what_was_lost_comes_back_and_nothing_else_is_touched(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -97,7 +97,7 @@ def test_what_was_lost_comes_back_and_nothing_else_is_touched(data: st.DataObjec
         assert set(actions(report)) == {node.id for node in world.graph}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_new_versions_reach_exactly_what_is_made_from_them(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -121,7 +121,7 @@ def test_new_versions_reach_exactly_what_is_made_from_them(data: st.DataObject) 
         assert set(node.metadata.input_hashes) == {current[dep].hash for dep in node.deps}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_failure_stops_exactly_what_cannot_do_without_it(data: st.DataObject) -> None:
     world = data.draw(worlds())

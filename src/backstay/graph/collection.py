@@ -18,7 +18,7 @@ from typing import Final
 
 from backstay.errors import HoldViolation, InvalidRequest, NotFound
 from backstay.graph.snapshot_facts import graph_of
-from backstay.graph.snapshots import GraphSnapshots
+from backstay.graph.snapshots import GraphSnapshots, recorded
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
@@ -73,7 +73,7 @@ def plan_collection(
     store = repository.snapshots
     marked = store.graph_deletions.marked()
     held = store.holds.held()
-    graphs = [manifest for manifest in store.live() if graph_of(manifest) is not None]
+    graphs = sorted((manifest for manifest in store.live() if graph_of(manifest) is not None), key=recorded)
     deleted = [manifest for manifest in graphs if manifest.id in marked and manifest.id not in held]
     there = [manifest for manifest in graphs if manifest.id not in marked or manifest.id in held]
     expired = [
@@ -162,13 +162,13 @@ def _expired(there: Sequence[Manifest], snapshots: GraphSnapshots, expiry: Expir
 def _expired_of(own: list[Manifest], snapshots: GraphSnapshots, expiry: Expiry, now: datetime) -> list[Manifest]:
     accepted = [manifest for manifest in own if snapshots.standing(manifest).accepted]
     kept = {manifest.id for manifest in accepted[-expiry.max_snapshots :]} if expiry.max_snapshots else None
-    oldest_kept = min(kept, default="") if kept is not None else ""
+    oldest_kept = min((recorded(manifest) for manifest in accepted if kept and manifest.id in kept), default=(0, ""))
     in_force = accepted[-1].id if accepted else None
     accepted_ids = {manifest.id for manifest in accepted}
     found = []
     for manifest in own:
         beyond = kept is not None and (
-            manifest.id not in kept if manifest.id in accepted_ids else manifest.id < oldest_kept
+            manifest.id not in kept if manifest.id in accepted_ids else recorded(manifest) < oldest_kept
         )
         if manifest.id != in_force and (beyond or _is_old(manifest, expiry, now)):
             found.append(manifest)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from backstay.errors import InvalidRequest
 from backstay.graph.produced import Produced
 from backstay.graph.ways import Job, Way, as_failure
 
@@ -113,25 +112,3 @@ class ThreadExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def executor_of(text: str) -> ThreadExecutor:
-    """What `threads`, `processes` (with `:N` for how many at once) or `dask://HOST:PORT` means.
-
-    Raises InvalidRequest, or StorageUnavailable when no scheduler answers.
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "dask":
-        from backstay.graph.dask_executor import DaskExecutor
-
-        return DaskExecutor.connect(text)
-    if kind not in ("threads", "processes") or (rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0)):
-        raise InvalidRequest(
-            f"there is no executor {text!r}", hint="name threads, processes, threads:N, processes:N or dask://HOST:PORT"
-        )
-    parallel = int(rest) if rest else None
-    if kind == "threads":
-        return ThreadExecutor(parallel)
-    from backstay.graph.process_executor import ProcessExecutor
-
-    return ProcessExecutor(parallel)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
-from backstay.errors import BackstayError, InputLost
+from backstay.errors import CorruptedBackup, InputLost, NotFound, OutputMismatch
 
 Bytes: TypeAlias = bytes  # within Input the name is a method's
 Pieces: TypeAlias = Iterator[bytes]
@@ -74,7 +74,7 @@ class Inputs(Mapping[str, Input]):
     def _read(self, name: str) -> Pieces:
         try:
             yield from self._opener(name)
-        except (BackstayError, OSError) as error:
+        except (NotFound, CorruptedBackup, OutputMismatch, OSError) as error:
             self.lost.add(name)
             raise InputLost(f"the output of {name} cannot be read", cause=str(error)) from error
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal, NoReturn, TypeAlias
 
-from pydantic import AfterValidator, Field, StrictBool, StrictStr
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as model_dataclass
 from pydantic_core import to_json
 
 from backstay.errors import BackstayError, InvalidDocument
 from backstay.graph.documents import MAX_NODES, collector_at_rest
 from backstay.graph.metadata_graph import GraphHead, MetadataGraph, Validators
 from backstay.graph.model import GraphName, Line, Moment, Node, NodeId, NodeMetadata, graph_name
-from backstay.graph.validated import Validated
+from backstay.graph.validated import Validated, mistakes
 
 MAX_TAGS: Final = 1000
 
@@ -26,8 +28,9 @@ _OURS: Final = ("command", "path", "deterministic", "media_type", "size")
 _DEFAULTS: Final = NodeMetadata()
 
 
-class _Edge(Validated):
-    kind: ClassVar[str] = "edge"
+@model_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class _Edge:
+    """There are more of these than nodes, so that they have no dictionary each, as other values do."""
 
     source: NodeId = Field(alias="from")
     target: NodeId = Field(alias="to")
@@ -57,6 +60,9 @@ class _Snapshot(Validated):
     dag: _Dag
 
 
+_INDEX: Final = TypeAdapter(tuple[_Snapshot, ...])
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayoutSnapshot:
     """A snapshot in this layout. `time` is when it was made; who validated it stands in its graph."""
@@ -75,10 +81,12 @@ def read_index(document: bytes) -> tuple[LayoutSnapshot, ...]:
     Raises InvalidDocument, MissingDependency, CycleFound or OutputConflict.
     """
     with collector_at_rest():
-        given = _json(document)
-        if not isinstance(given, list):
-            raise InvalidDocument("snapshots.json is not valid", cause="it must be a list of snapshots")
-        snapshots = tuple(_snapshot(_Snapshot.parse(one)) for one in given)
+        _check_json(document)
+        try:
+            read = _INDEX.validate_json(document)
+        except ValidationError as error:
+            raise InvalidDocument("snapshots.json is not valid", cause=mistakes(error)) from error
+        snapshots = tuple(map(_snapshot, read))
     if len({snapshot.id for snapshot in snapshots}) < len(snapshots):
         raise InvalidDocument("snapshots.json is not valid", cause="two of its snapshots have one id")
     return snapshots
@@ -94,25 +102,23 @@ def write_index(snapshots: Iterable[LayoutSnapshot]) -> Iterator[bytes]:
     yield b"[]\n" if start == b"[\n" else b"\n]\n"
 
 
-def _json(document: bytes) -> object:
+def _check_json(document: bytes) -> None:
+    """Refuse what readers of JSON understand in different ways, first of all two members of one name in an object.
+
+    Nothing of it is kept: as Python's own objects a large document would take several times its size.
+    """
     try:
-        return json.loads(document, object_pairs_hook=_distinct, parse_constant=_no_number)
+        json.loads(document, object_pairs_hook=_check_members, parse_constant=_no_number)
     except RecursionError:
         raise InvalidDocument("snapshots.json is not valid", cause="it is nested too deeply") from None
     except ValueError as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
         raise InvalidDocument("snapshots.json is not valid", cause=str(error)) from error
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; readers differ in which of two members of one name they take, so that none may be there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"{name[:80]!r} stands twice in one object")
-            seen.add(name)
-    return found
+def _check_members(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"{twice[:80]!r} stands twice in one object")
 
 
 def _no_number(word: str) -> NoReturn:

@@ -17,7 +17,8 @@ from pathlib import Path
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.graph import recompute, validation
-from backstay.graph.executors import Executor, ThreadExecutor, executor_of
+from backstay.graph.executor_names import executor_of
+from backstay.graph.executors import Executor, ThreadExecutor
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.outputs import Outputs
 from backstay.graph.policy import RegenerationPolicy

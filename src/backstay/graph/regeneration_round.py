@@ -19,7 +19,7 @@ from typing import Final, Literal
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Progress
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, OutputMismatch, RecomputeFailed, WorkerLost
+from backstay.errors import BackstayError, Interrupted, OutputMismatch, RecomputeFailed, WorkerLost
 from backstay.graph.executors import Executor, Task
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
@@ -38,6 +38,7 @@ from backstay.graph.validation import Validators
 from backstay.graph.ways import Job, Way
 
 RESTORING: Final = 4  # threads that read outputs from the repository
+_LOOK_S: Final = 0.5  # between two looks whether somebody wants to stop
 _UNDER_WAY: Final = 4 * RESTORING  # restores that were begun
 _INTACT: Final = OutputState(here="intact", stored=True)
 
@@ -96,7 +97,7 @@ class Round:
                     pass
             self._shelf.store()
             self._confirm()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             self._running.give_up()
             self._shelf.store()  # what is made is worth keeping
             raise
@@ -187,9 +188,12 @@ class Round:
 
     def _settle(self, number: int, state: Literal["good", "changed", "bad", "later"]) -> None:
         self._state[number] = state
-        self._around.events(Progress(files=len(self._state), bytes=0, current=self._scope.keys[number]))
+        self._tell(self._scope.keys[number])
         for other in list(self._freed(number)):
             self._ready(other)
+
+    def _tell(self, current: str) -> None:
+        self._around.events(Progress(files=len(self._state), bytes=0, current=current))
 
     def _fail(self, number: int, outcome: Literal["failed", "blocked"], reason: str, blame: str = "") -> None:
         key = self._scope.keys[number]
@@ -208,8 +212,10 @@ class Round:
             self._begin_recompute(heapq.heappop(self._recompute))
         if not self._running and not self._restoring:
             return False
-        for ended in self._running.wait(self._shelf.due_s()):
+        due = self._shelf.due_s()
+        for ended in self._running.wait(_LOOK_S if due is None else min(due, _LOOK_S)):
             self._take(ended)
+        self._tell("")  # also when nothing ended: whoever is told may want to stop
         while self._restored:
             self._take_restored(*self._restored.popleft())
         if self._shelf.due_s() == 0.0:

@@ -20,12 +20,17 @@ _SHARE: Final = 0.8  # of the machine's memory
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attempt:
-    """One try at one node. `until` is by the monotonic clock."""
+    """One try at one node. It may take `allowed` seconds, besides those in which its process started."""
 
     number: int
     task: Task
     begun: float
-    until: float
+    allowed: float
+
+    @property
+    def until(self) -> float:
+        """When it must have ended, by the monotonic clock."""
+        return self.begun + self.allowed + self.task.job.stopper.preparing_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,8 @@ class Running:
     def begin(self, number: int, task: Task) -> None:
         """Begin; there must be room."""
         metadata, now = task.job.node.metadata, self._clock.monotonic()
-        until = now + self._policy.deadline_of(metadata.computation_time)
-        attempt = Attempt(number=number, task=task, begun=now, until=until)
+        allowed = self._policy.deadline_of(metadata.computation_time)
+        attempt = Attempt(number=number, task=task, begun=now, allowed=allowed)
         self._attempts.add(attempt)
         self._used += metadata.memory_usage
         future = self._executor.submit(task)
@@ -108,7 +113,7 @@ class Running:
     def _overdue(self, attempt: Attempt) -> Ended:
         seconds = self._remove(attempt)
         fate = self._executor.give_up(attempt.task)
-        allowed = format_duration(attempt.until - attempt.begun)
+        allowed = format_duration(attempt.allowed)
         error = RecomputeTimeout(
             f"{attempt.task.job.node.id}: its recomputation took longer than {allowed}", cause=fate
         )

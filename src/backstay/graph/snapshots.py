@@ -61,7 +61,7 @@ class GraphSnapshots:
         """Those of a graph, or of all, oldest first. One that cannot be read goes to `on_damage`, or raises."""
         snapshots = self._repository.snapshots
         marked = snapshots.graph_deletions.marked(on_damage)
-        live = snapshots.live(on_damage)
+        live = sorted(snapshots.live(on_damage), key=recorded)
         return [found for found in live if graph_of(found) is not None and found.id not in marked and _is(found, name)]
 
     def all(self, name: str | None = None) -> list[GraphSnapshot]:
@@ -124,6 +124,11 @@ class GraphSnapshots:
             requires=dict(required_snapshots(manifest)),
             _load=lambda: read_stored_graph(self._repository, manifest.root),
         )
+
+
+def recorded(manifest: Manifest) -> tuple[int, str]:
+    """Sorts snapshots in the order in which they were committed, as far as clocks can tell."""
+    return manifest.recorded_ns, manifest.id
 
 
 def no_graph_snapshot(ulid: str, cause: str) -> NotFound:

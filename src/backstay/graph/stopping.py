@@ -6,13 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from backstay.core.clock import Clock, SystemClock
 from backstay.errors import RecomputeTimeout
 
 
 class Stopper:
     """Told once to stop; what can be killed is killed then. For several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._preparing_since: float | None = None
+        self._prepared_s = 0.0
         self._lock = threading.Lock()
         self._kills: list[Callable[[], None]] = []
         self._stopped = False
@@ -28,6 +32,21 @@ class Stopper:
             kills, self._kills = self._kills, []
         for kill in kills:
             kill()
+
+    @property
+    def preparing_s(self) -> float:
+        """Seconds that went into getting ready, which are not the work's own."""
+        since = self._preparing_since
+        return self._prepared_s + (0.0 if since is None else self._clock.monotonic() - since)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Within, the work only gets ready: a process starts."""
+        since = self._preparing_since = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._prepared_s, self._preparing_since = self._clock.monotonic() - since, None
 
     @contextmanager
     def killing(self, kill: Callable[[], None]) -> Iterator[None]:

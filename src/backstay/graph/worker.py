@@ -19,6 +19,7 @@ from backstay.errors import BackstayError, InputLost, InvalidRequest, RecomputeF
 from backstay.graph.frames import VERSION, Frame, receive, send, send_pieces
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
+from backstay.graph.produced import Produced, spool_pieces
 from backstay.graph.recompute import DEFAULT, Recomputers
 from backstay.graph.ways import Function, FunctionWay, Job, Way
 
@@ -55,11 +56,8 @@ class Worker:
     def _answer(self, frame: Frame) -> None:
         try:
             try:
-                node = Node.parse(frame.get("node"))
-                with tempfile.TemporaryDirectory(prefix="backstay-worker-", ignore_cleanup_errors=True) as scratch:
-                    job = Job(node=node, inputs=Inputs(node.deps, self._input, Path(scratch)), scratch=Path(scratch))
-                    produced = self._way(frame).make(job)
-                    send_pieces(self._out, produced.pieces())
+                with tempfile.TemporaryDirectory(prefix="backstay-worker-", ignore_cleanup_errors=True) as name:
+                    send_pieces(self._out, self._made(frame, Path(name)).pieces())
                 send(self._out, "done")
             except BackstayError as error:
                 send(self._out, "failed", title=error.title, cause=error.cause)
@@ -67,6 +65,11 @@ class Worker:
                 send(self._out, "failed", title=f"its recomputation raised {type(error).__name__}", cause=str(error))
         except OSError:
             _end("")
+
+    def _made(self, frame: Frame, scratch: Path) -> Produced:
+        node = Node.parse(frame.get("node"))
+        inputs = Inputs(node.deps, lambda dep: self._input(dep, scratch), scratch)
+        return self._way(frame).make(Job(node=node, inputs=inputs, scratch=scratch))
 
     def _way(self, frame: Frame) -> Way:
         function, capability = frame.get("function"), str(frame.get("capability"))
@@ -77,7 +80,11 @@ class Worker:
             raise RecomputeFailed(f"this worker does not recompute {capability!r}")
         return way
 
-    def _input(self, dep: str) -> Iterator[bytes]:
+    def _input(self, dep: str, scratch: Path) -> Iterator[bytes]:
+        """All of an input is fetched before any is used: a function may read two at once, or one in part."""
+        return spool_pieces(self._fetched(dep), scratch).pieces()
+
+    def _fetched(self, dep: str) -> Iterator[bytes]:
         send(self._out, "need", dep=dep)
         while True:
             frame, data = self._frames.get()

@@ -171,7 +171,7 @@ class WorkerPool:
             if job is None:
                 self._capabilities = worker.greet()
             else:
-                with job.stopper.killing(worker.kill):
+                with job.stopper.killing(worker.kill), job.stopper.preparing():
                     self._capabilities = worker.greet()
         except BaseException:
             worker.close()
