@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -156,6 +157,18 @@ def test_a_process_is_used_again(processes: ProcessExecutor) -> None:
     pids = {json.loads(world.values.data[node.hash])["pid"] for node in report.nodes if node.hash}
     assert len(pids) == 1
     assert os.getpid() not in pids
+
+
+def test_a_process_that_died_while_it_was_idle_is_not_used() -> None:
+    with ProcessExecutor(1) as executor:
+        for _ in range(2):
+            assert world_of("").restore(executor=executor).ok
+            (idle,) = executor._pool._idle
+            os.kill(idle._process.pid, signal.SIGKILL)
+            idle._process.wait()
+        report = world_of("").restore(executor=executor)
+        assert report.ok
+        assert "try" not in result(report, "n0").reason
 
 
 def test_functions_that_no_process_can_import_are_told(processes: ProcessExecutor) -> None:

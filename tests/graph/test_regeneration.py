@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -393,6 +395,21 @@ def test_a_schema_is_what_json_must_have() -> None:
 # -- what comes back different
 
 
+def test_a_failure_stays_one_when_a_second_plan_is_made() -> None:
+    world = World()
+    world.add("bad")
+    world.add("on bad", ["bad"])
+    world.add("x")
+    world.add("on x", ["x"])
+    world.lose("bad", "on bad", "on x")
+    world.damage("x")
+    failing(world, "bad", explode)
+    report = world.restore(validate_before_restore=False)
+    assert actions(report) == {"bad": "failed", "on bad": "blocked", "x": "recomputed", "on x": "recomputed"}
+    assert "ZeroDivisionError" in result(report, "bad").reason
+    assert result(report, "on bad").blame == "bad"
+
+
 def test_what_is_not_deterministic_comes_back_as_a_new_version_and_so_does_what_is_made_from_it() -> None:
     world = World()
     world.add("seed", deterministic=False)
@@ -591,6 +608,44 @@ def test_large_results_stay_out_of_memory(tmp_path: Path) -> None:
     world.recomputers.recomputes(CAPABILITY)(make)
     assert world.restore().ok
     assert world.values.data == {key: large}
+
+
+def test_memory_stays_flat_however_large_outputs_are() -> None:
+    class Measuring(MemoryValues):
+        """Keeps nothing of what it is given, and gives a large value without having it."""
+
+        def store(self, content: Any, metadata: Any = None) -> str:
+            assert isinstance(content, Path), "a large result comes as a file"
+            with content.open("rb") as file:
+                key = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            self.data[key] = b""
+            return key
+
+        def open(self, key: str) -> Iterator[bytes]:
+            return (bytes(1 << 20) for _ in range(24))
+
+    key = f"sha256:{hashlib.sha256(bytes(24 << 20)).hexdigest()}"
+    copied = f"sha256:{hashlib.sha256(bytes(24 << 20) + b'!').hexdigest()}"
+    world = World(values=Measuring())
+    world.values.data[key] = b""
+    metadata: Any = {"capability": CAPABILITY}
+    world.graph.add(Node(id="a", hash=key, status="completed", metadata=metadata))
+    world.graph.add(Node(id="b", hash=copied, deps=("a",), status="completed", metadata=metadata))
+
+    @world.recomputers.recomputes(CAPABILITY)
+    def copy(node: Node, inputs: Inputs) -> Iterator[bytes]:
+        with inputs["a"].open() as stream:
+            while piece := stream.read(1 << 20):
+                yield piece
+        yield b"!"
+
+    tracemalloc.start()
+    try:
+        assert world.restore().ok
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert copied in world.values.data
 
 
 def test_a_plan_says_what_would_be_done_and_does_nothing() -> None:

@@ -104,6 +104,10 @@ class _Worker:
                 hint=error.hint if isinstance(error, BackstayError) else "",
             ) from error
 
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """Kill it and all that it started."""
         if self._process.poll() is None:
@@ -163,9 +167,10 @@ class WorkerPool:
             worker.close()
 
     def _get(self, job: Job | None = None) -> _Worker:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while (idle := self._take_idle()) is not None:
+            if not idle.is_gone():
+                return idle
+            idle.close()
         worker = _Worker(self._argv)
         try:
             if job is None:
@@ -177,6 +182,10 @@ class WorkerPool:
             worker.close()
             raise
         return worker
+
+    def _take_idle(self) -> _Worker | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _put(self, worker: _Worker) -> None:
         with self._lock:
