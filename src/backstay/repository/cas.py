@@ -95,7 +95,7 @@ class ContentAddressableStorage:
     def _fold_if_due(self) -> None:
         with self._log.lock:
             view = self._log.view
-            if not is_due(view) or view.last < self._fold_from:
+            if not is_due(view) or view.last < self._fold_from or view.damaged:
                 return
             if fold(self._repository) is None:  # a writer at work has an entry that must not be covered yet
                 self._fold_from = view.last + FOLD_AGAIN

@@ -146,8 +146,8 @@ class Batch:
 
 
 def is_there(state: ValuesState, value: StoredValue) -> bool:
-    """Whether a value is stored; new metadata replaces that which is there."""
-    found = state.find(value.sha256)
+    """Whether a value is stored for certain; new metadata replaces that which is there."""
+    found = state.known(value.sha256)
     return found is not None and (value.metadata is None or found.metadata == value.metadata)
 
 

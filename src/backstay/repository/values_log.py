@@ -49,6 +49,12 @@ class LogView:
     damaged: dict[int, BackstayError] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
 
+    def says_the_same_as(self, other: LogView) -> bool:
+        """Whether the log has not changed; damage that was found twice is the same."""
+        if self.checkpoint != other.checkpoint or self.entries != other.entries or self.last != other.last:
+            return False
+        return self.damaged.keys() == other.damaged.keys() and self.foreign == other.foreign
+
     @property
     def covers(self) -> int:
         return self.checkpoint.covers if self.checkpoint is not None else 0
@@ -148,7 +154,7 @@ class ValuesLog:
             )
         self._read = {number: entry for number, entry in self._read.items() if number > view.covers}
         self._expected = view.last
-        if view != self.view:  # else it stays the same object, by which others know that nothing changed
+        if not view.says_the_same_as(self.view):  # else it stays the same object: nothing changed
             self.view = view
         return self.view
 

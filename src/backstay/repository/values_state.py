@@ -100,16 +100,20 @@ class ValuesState:
 
     def find(self, digest: bytes) -> StoredValue | None:
         """One value; None only if it is certain that it is not there. Raises CorruptedBackup."""
+        found = self.known(digest)
+        if found is None:
+            self.require_whole()
+        return found
+
+    def known(self, digest: bytes) -> StoredValue | None:
+        """One value, if what can be read of the log has it."""
         for step in reversed(self._steps):
             if isinstance(step, _Inline):
                 if digest in step.values:
                     return step.values[digest]
             elif (found := self._trees.find(step.root, digest)) is not None:
                 return found
-        found = self._trees.find(self.base.root, digest) if self.base is not None else None
-        if found is None:
-            self.require_whole()
-        return found
+        return self._trees.find(self.base.root, digest) if self.base is not None else None
 
     @property
     def problems(self) -> tuple[BackstayError, ...]:
