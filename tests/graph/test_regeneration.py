@@ -10,13 +10,14 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from backstay.errors import CorruptedBackup, CycleFound, InvalidRequest, StorageUnavailable, UnknownNode
+from backstay.errors import CorruptedBackup, CycleFound, Interrupted, InvalidRequest, StorageUnavailable, UnknownNode
 from backstay.graph.executors import ThreadExecutor
 from backstay.graph.inputs import Input, Inputs
 from backstay.graph.metadata_graph import MetadataGraph
@@ -713,3 +714,21 @@ def test_ctrl_c_stops_a_restore_at_once_and_keeps_what_was_made() -> None:
         assert process.stdout.read() == "stopped True\n"
         assert process.wait(10) == 0
         assert time.monotonic() - begun < 5
+
+
+def test_whoever_is_told_of_progress_may_stop_it_also_while_nothing_ends() -> None:
+    world = World()
+    world.add("quick")
+    world.add("slow", ["quick"], command=("sleep", "60"), capability="")
+    world.lose("quick", "slow")
+    begun = time.monotonic()
+
+    def tell(event: object) -> None:
+        if world.made and time.monotonic() > begun + 0.3:
+            raise Interrupted("interrupted")
+
+    options = replace(world.options(run_commands=True), events=tell)
+    with pytest.raises(Interrupted):
+        regenerate(world.graph, StoredOutputs(world.values), options)
+    assert time.monotonic() - begun < 10
+    assert world.values.missing([world.key("quick"), world.key("slow")]) == [world.key("slow")]
