@@ -40,8 +40,9 @@ Watching: TypeAlias = Callable[[], AbstractContextManager[tuple[EventSink, Calla
 class World:
     """What a run takes from outside.
 
-    `prepare` makes the repository if it never was, and `open` gives it. `watching` gives a sink of events, and what raises Interrupted
-    when somebody asked for the end. `scratch` is where restores are tried if the policy names no place.
+    `prepare` makes the repository if it never was, and `open` gives it. `watching` gives a sink of events, and what
+    raises Interrupted when somebody asked for the end. `scratch` is where restores are tried if the policy names no
+    place.
     """
 
     prepare: Callable[[], None]
