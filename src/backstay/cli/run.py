@@ -122,7 +122,7 @@ def _show(context: Context, outcome: PolicyOutcome) -> None:
     if outcome.retention is not None:
         count = len(outcome.retention.dropped)
         verb = "would be deleted" if outcome.dry_run else "deleted"
-        context.say(f"retention: {plural(len(outcome.retention.kept), 'snapshot')} stay, {count} {verb}")
+        context.say(f"retention: {plural(len(outcome.retention.kept), 'snapshot')} kept, {count} {verb}")
     if (report := outcome.verification) is not None:
         for finding in report.findings[:_SHOWN_FINDINGS]:
             context.warn(f"{finding.subject}: {finding.message}")

@@ -18,7 +18,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
-    DocumentStartEvent,
     MappingEndEvent,
     MappingStartEvent,
     ScalarEvent,
@@ -48,6 +47,7 @@ _OCTAL: Final = re.compile(r"0o[0-7]{1,30}", re.ASCII)
 _HEX: Final = re.compile(r"0x[0-9a-fA-F]{1,30}", re.ASCII)
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _PAIR: Final = re.compile(r"\\\\|\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})", re.ASCII)
+_VERSION: Final = re.compile(r"^%YAML[ \t]+(\S+)", re.MULTILINE)
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -186,12 +186,12 @@ class _Builder:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def document(self) -> Document:
+        self._check_version()
         self.events = iter(YAML(typ="rt", pure=True).parse(StringIO(_joined(self.text))))
         next(self.events)  # the stream begins
         begin = next(self.events)
         if isinstance(begin, StreamEndEvent):
             raise _broken(self.file, 1, "it is empty", "docs/policies.md has an example")
-        self._check_version(begin)
         root = self._node(next(self.events), ())
         next(self.events)  # the document ends
         more = next(self.events)
@@ -201,10 +201,11 @@ class _Builder:
             raise _broken(self.file, root.line, "it has no keys", "it begins with `policies:` or `backup_manager:`")
         return Document(file=self.file, root=root, mistakes=tuple(self.mistakes))
 
-    def _check_version(self, begin: DocumentStartEvent) -> None:
-        if begin.version is not None and tuple(begin.version) != (1, 2):
-            told = ".".join(map(str, begin.version))
-            raise _broken(self.file, 1, f"it asks for YAML {told}", "policy files are YAML 1.2")
+    def _check_version(self) -> None:
+        """Before the parser does, which knows no others and not even how to say so."""
+        if (found := _VERSION.search(self.text)) is not None and found[1] != "1.2":
+            line = self.text.count("\n", 0, found.start()) + 1
+            raise _broken(self.file, line, f"it asks for YAML {found[1]}", "policy files are YAML 1.2")
 
     def _node(self, event: Any, at: Key) -> Node:  # noqa: ANN401 - the parser's events have no common type
         line = event.start_mark.line + 1

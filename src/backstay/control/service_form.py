@@ -58,7 +58,8 @@ def as_policy_file(document: Document) -> Document:
     """The document with the keys of policy files."""
     ((name, entry),) = document.root.entries.items()
     if not isinstance(entry.node, Table):
-        return replace(document, mistakes=(*document.mistakes, document.mistake((name,), "must be a table of keys")))
+        wrong = document.mistake((name,), "must be a table of keys")
+        return replace(document, root=Table({}, entry.line), mistakes=(*document.mistakes, wrong))
     form = _Form(document)
     settings = form.settings(entry.node, (name,))
     root = Table({"backup_manager": Entry(settings, entry.line, (name,))}, entry.line)
