@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.postgres.servers import Server
 
-from backstay.operations.pg_archive import Archiver, Offered
+from backstay.operations.archiving.wal_file import Archiver, Offered
 from backstay.repository.repository import Repository
 from backstay.storage.registry import open_backend
 from backstay.trust.secrets import Secret

@@ -55,7 +55,9 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     WAL_NAME,
     WAL_GAP,
     VALUES,
-) = range(1, 20)
+    GRAPH_DELETION,
+) = range(1, 21)
+ATTESTED = "application/vnd.backstay.attestation.v1+json"
 BINLOG_FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.[0-9]{6,10}\.(s[0-9]{5}|end)"
 WAL_FILE = rf"([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history|{BINLOG_FILE})"
 ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
@@ -79,6 +81,8 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "wal": rf"wal/[0-9a-f]{{16}}/{WAL_FILE}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?",
     "wal name": r"wal/names/[0-9a-f]{32}",
     "wal gap": r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}",
+    "attestation": f"attestations/{ID}/[0-9a-f]{{64}}",
+    "graph deletion": rf"graphs/{ID}\.deleted",
     "values": r"values/(\d{8}|[1-9]\d{8,15})",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
@@ -97,6 +101,8 @@ KNOWN = {
     "holds",
     "cold",
     "wal",
+    "attestations",
+    "graphs",
     "values",
 }
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
@@ -140,6 +146,7 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     HOLD: fields(":text snapshot :int number :text state :int set_ns :text reason"),
     WAL: fields(":int system :text file :int start :bool whole :bytes data"),
     WAL_NAME: fields(":text name :int system bound_ns"),
+    GRAPH_DELETION: fields(":text snapshot :int deleted_ns :text reason"),
     WAL_GAP: fields(":int system from_lsn to_lsn known_ns :text who reason"),
     VALUES: fields(
         ":int number :bytes nonce :int made_ns :inline adds :text? snapshot :[bytes32] removes :text? intent"
@@ -296,6 +303,19 @@ def inflate(codec: int, data: bytes, length: int) -> bytes:
     if len(raw) != length:
         raise DamageError(f"{len(raw)} bytes where {length} were declared")
     return raw
+
+
+def undelta(data: bytes, base: bytes, length: int) -> bytes:
+    """What a change makes of a part of its base (section 12)."""
+    try:
+        frame = zstandard.get_frame_parameters(data)
+        if frame.content_size != length or frame.dict_id or frame.window_size > max(8 << 20, length):
+            raise DamageError("a zstd frame declares what it must not")
+        prefix = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        decoder = zstandard.ZstdDecompressor(dict_data=prefix)
+        return decoder.decompress(data, read_across_frames=False, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DamageError(f"cannot decompress: {error}") from error
 
 
 # -- keys (sections 5 to 7)
@@ -461,6 +481,8 @@ class Repository:
         self.each("wal", self._wal)
         self.each("wal name", self._wal_name)
         self.each("wal gap", self._wal_gap)
+        self.each("attestation", self._attestation)
+        self.each("graph deletion", lambda name, data: self._named(self.record(data, GRAPH_DELETION), "snapshot", name))
         self.each("values", self._values_entry)
 
     # records
@@ -535,6 +557,30 @@ class Repository:
             raise DamageError("it is the record of something else")
         if self.holds[ident][0] == number:
             self.holds[ident] = (number, body["state"])
+
+    def _attestation(self, name: str, data: bytes) -> None:
+        """What a validator says, in an envelope of DSSE (section 25); no key of the repository is needed."""
+        _, ident, key_id = name.split("/")
+        if ident in self.dropped:
+            return
+        try:
+            envelope = json.loads(data) if len(data) <= 16 << 10 else {}
+            (signature,) = envelope["signatures"]
+            payload = base64.b64decode(envelope["payload"], validate=True)
+            said = json.loads(payload)
+            public = bytes.fromhex(said["public_key"])
+            kind = envelope["payloadType"].encode()
+            signed = b"DSSEv1 %d %s %d " % (len(kind), kind, len(payload)) + payload
+            sealed = base64.b64decode(signature["sig"], validate=True)
+            Ed25519PublicKey.from_public_bytes(public).verify(sealed, signed)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidSignature) as error:
+            raise DamageError(f"it is no attestation: {error!r}") from error
+        about = (kind.decode(), said.get("repository"), said.get("snapshot"), hashlib.sha256(public).hexdigest())
+        if about != (ATTESTED, self.repository.hex(), ident, key_id) or signature["keyid"] != key_id:
+            raise DamageError("it attests something else")
+        stored = f"snapshots/{ident}"
+        if stored not in self.names or hashlib.sha256(self.read(stored)).hexdigest() != said.get("digest"):
+            raise DamageError("it attests other bytes than the snapshot has")
 
     def _wal(self, name: str, data: bytes) -> None:
         """A file of a database's log, or a part of one (section 22)."""
@@ -778,6 +824,34 @@ class Repository:
         for at in range(0, len(ids), 32):
             yield ids[at : at + 32]
 
+    def data(self, content: list[Any]) -> Iterator[bytes]:
+        """The bytes of a stream, which may be another one with changes."""
+        if content[0] < 16:
+            yield from map(self.chunk, self.ids(content))
+            return
+        frames = [*self.frames([content[0] - 16, content[1]])]
+        if [kind for kind, _ in frames] != [5]:
+            raise DamageError("a patch is not one frame")
+        size, named, changes = check(frames[0][1], ("array", "int", CONTENT, CONTENT), "a patch")
+        base = b"".join(map(self.chunk, self.ids(named)))
+        end = 0
+        for kind, body in self.frames(changes):
+            shape = ("array", "int", "int", "int", "int", "bytes32", "bytes")
+            at, length, base_at, base_length, name, delta = check(body, shape, "a change")
+            if kind != 6 or not end <= at < at + length <= size or max(length, base_length) > 8 << 20:
+                raise DamageError("a change is out of place")
+            if not 0 <= base_at <= base_at + base_length <= len(base) or at > max(end, len(base)):
+                raise DamageError("a change refers to what is not there")
+            yield base[end:at]
+            new = undelta(delta, base[base_at : base_at + base_length], length)
+            if blake3(new, key=self.id_key).digest() != name:
+                raise DamageError("a change holds other bytes than its id says")
+            yield new
+            end = at + length
+        if size > max(end, len(base)):
+            raise DamageError("a patch ends before its stream does")
+        yield base[end:size]
+
     def frames(self, content: list[Any]) -> Iterator[tuple[int, Any]]:
         rest = b""
         for chunk in self.ids(content):
@@ -839,7 +913,7 @@ class Repository:
                 return
             size = 0
             digest = hashlib.sha256()
-            pieces: Iterator[bytes] = map(self.chunk, self.ids(node["content"] or [0, b""]))
+            pieces = self.data(node["content"] or [0, b""])
             if target is not None:
                 pieces = target.file(node, pieces)
             for piece in pieces:
@@ -848,7 +922,7 @@ class Repository:
             extents = node["extents"]
             if size != (node["size"] if extents is None else sum(length for _, length in extents)):
                 raise DamageError("its data has another length than it should")
-            if digest.digest() != (node["sha256"] or hashlib.sha256().digest()):
+            if node["sha256"] is not None and digest.digest() != node["sha256"]:
                 raise DamageError("its data has another SHA-256 than it should")
         except (DamageError, OSError) as error:
             if target is not None:

@@ -20,8 +20,8 @@ __version__ = VERSION
 _HOMES = {
     "BackstayError": "backstay.errors",
     "BackupFailed": "backstay.errors",
-    "BackupOptions": "backstay.operations.backup",
-    "BackupResult": "backstay.operations.backup",
+    "BackupOptions": "backstay.operations.backup.run",
+    "BackupResult": "backstay.operations.backup.run",
     "BadWalName": "backstay.errors",
     "ChecksumFailure": "backstay.errors",
     "ClientTooOld": "backstay.errors",
@@ -45,6 +45,7 @@ _HOMES = {
     "ObjectExists": "backstay.errors",
     "ObjectFrozen": "backstay.errors",
     "ObjectNotFound": "backstay.errors",
+    "QuorumPolicy": "backstay.trust.quorum",
     "QuotaExceeded": "backstay.errors",
     "RecoveryFailed": "backstay.errors",
     "RecoveryTimeout": "backstay.errors",
@@ -54,8 +55,8 @@ _HOMES = {
     "RepositoryExists": "backstay.errors",
     "RestoreConflict": "backstay.errors",
     "RestoreFailed": "backstay.errors",
-    "RestoreOptions": "backstay.operations.restore",
-    "RestoreResult": "backstay.operations.restore",
+    "RestoreOptions": "backstay.operations.restore.run",
+    "RestoreResult": "backstay.operations.restore.run",
     "Secret": "backstay.trust.secrets",
     "ServiceRunning": "backstay.errors",
     "SlotInUse": "backstay.errors",
@@ -73,10 +74,11 @@ _HOMES = {
     "ThawPending": "backstay.errors",
     "TierNotAttached": "backstay.errors",
     "UnsupportedFormat": "backstay.errors",
+    "Validator": "backstay.trust.validators",
     "ValueBusy": "backstay.errors",
     "ValueInUse": "backstay.errors",
-    "VerifyOptions": "backstay.operations.verify",
-    "VerifyReport": "backstay.operations.verify",
+    "VerifyOptions": "backstay.operations.verify.run",
+    "VerifyReport": "backstay.operations.verify.run",
     "VersionUnsupported": "backstay.errors",
     "WalConflict": "backstay.errors",
     "WalGap": "backstay.errors",
@@ -84,9 +86,9 @@ _HOMES = {
     "WalWrongSize": "backstay.errors",
     "WrongKey": "backstay.errors",
     "open_backend": "backstay.storage.registry",
-    "run_backup": "backstay.operations.backup",
-    "run_restore": "backstay.operations.restore",
-    "run_verify": "backstay.operations.verify",
+    "run_backup": "backstay.operations.backup.run",
+    "run_restore": "backstay.operations.restore.run",
+    "run_verify": "backstay.operations.verify.run",
 }
 
 __all__ = [
@@ -117,6 +119,7 @@ __all__ = [
     "ObjectExists",
     "ObjectFrozen",
     "ObjectNotFound",
+    "QuorumPolicy",
     "QuotaExceeded",
     "RecoveryFailed",
     "RecoveryTimeout",
@@ -145,6 +148,7 @@ __all__ = [
     "ThawPending",
     "TierNotAttached",
     "UnsupportedFormat",
+    "Validator",
     "ValueBusy",
     "ValueInUse",
     "VerifyOptions",
@@ -216,45 +220,19 @@ if TYPE_CHECKING:
         WalWrongSize,
         WrongKey,
     )
-    from backstay.operations.backup import (
-        BackupOptions,
-        BackupResult,
-        run_backup,
-    )
-    from backstay.operations.restore import (
-        RestoreOptions,
-        RestoreResult,
-        run_restore,
-    )
-    from backstay.operations.verify import (
-        VerifyOptions,
-        VerifyReport,
-        run_verify,
-    )
-    from backstay.repository.cas import (
-        ContentAddressableStorage,
-    )
-    from backstay.repository.repository import (
-        Repository,
-    )
-    from backstay.repository.snapshots import (
-        Manifest,
-    )
-    from backstay.sources.filesystem import (
-        FilesystemSource,
-    )
-    from backstay.sources.filters import (
-        Filters,
-    )
-    from backstay.storage.backend import (
-        StorageBackend,
-    )
-    from backstay.storage.registry import (
-        open_backend,
-    )
-    from backstay.trust.secrets import (
-        Secret,
-    )
+    from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
+    from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+    from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
+    from backstay.repository.cas import ContentAddressableStorage
+    from backstay.repository.repository import Repository
+    from backstay.repository.snapshots import Manifest
+    from backstay.sources.filesystem import FilesystemSource
+    from backstay.sources.filters import Filters
+    from backstay.storage.backend import StorageBackend
+    from backstay.storage.registry import open_backend
+    from backstay.trust.quorum import QuorumPolicy
+    from backstay.trust.secrets import Secret
+    from backstay.trust.validators import Validator
 
 
 def __getattr__(name: str) -> object:

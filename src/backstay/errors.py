@@ -3,18 +3,25 @@
 BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
 │   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
-│   └── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── InvalidQuorum         exit 2   a quorum policy cannot work
+│   ├── KeyProviderUnsupported exit 2  a policy file wants keys kept where this version cannot
+│   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── PolicyInvalid         exit 2   a policy file has mistakes; it tells all of them
+│   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
+│   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
 │   └── NoRepository          exit 10
 ├── ObjectExists              exit 1   a write-once name is taken
 ├── RepositoryExists          exit 1   there is a repository already
 ├── BackupFailed              exit 1   a backup stopped without a snapshot
+│   └── HookFailed                     a program that a policy runs before or after its backups failed
 ├── RestoreFailed             exit 1   a restore could not write what it promised
 ├── RestoreConflict           exit 17  the target holds something else
 ├── UnsupportedFormat         exit 1   a newer or foreign repository
 ├── WrongKey                  exit 12  no key slot opens with what was given
 ├── CorruptedBackup           exit 13  stored bytes are not what was written
+│   └── BadAttestation                 what should be a validator's attestation is none
 ├── SnapshotFenced            exit 11  a collector cancelled this writer
 ├── CollectionBusy            exit 11  another collector holds the turn
 ├── InsufficientSpace         exit 14
@@ -28,6 +35,7 @@ BackstayError
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
 │   └── ValueInUse            exit 16  a snapshot refers to the value
+├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
 ├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
@@ -35,13 +43,14 @@ BackstayError
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
-│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say; what came is marked
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 │   └── ClientTooOld                   the client programs that are here are older than the server, or none are
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
+│   └── SnapshotIncomplete             a base backup lacks WAL without which it is not consistent
 ├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
 ├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
 ├── ServiceRunning            exit 11  another process answers at the same socket
@@ -49,13 +58,32 @@ BackstayError
 │   └── TargetBeforeSnapshot           it lies before the first of them
 ├── RecoveryFailed            exit 1   a server that was started from a backup did not recover
 │   └── RecoveryTimeout                it had not by the time that it was given
+├── GraphError                exit 1   a graph of computed values is not what it must be
+│   ├── InvalidNode                    a node or a graph has a field that cannot be
+│   ├── InvalidDocument                a file that should describe a graph does not
+│   ├── DuplicateNode                  two nodes have one id
+│   ├── UnknownNode                    the graph has no node of this id
+│   ├── MissingDependency              nodes depend on nodes that are not there
+│   ├── CycleFound                     nodes depend on themselves
+│   ├── OutputConflict                 the outputs of two nodes would be one file
+│   ├── OutputMissing                  the value that a node made is not stored
+│   ├── OutputMismatch                 a value is not the one that a node made
+│   ├── InputLost                      what a node is made from cannot be read
+│   ├── RecomputeFailed                a node could not be made again
+│   │   ├── RecomputeTimeout           making it took longer than it may
+│   │   └── WorkerLost                 the process that should make it ended
+│   └── OutputsBusy           exit 11  another restore writes into the same directory
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+_TOLD_NODES: Final = 100  # that one error lists
 
 
 class BackstayError(Exception):
@@ -100,6 +128,60 @@ class NaiveTimestamp(InvalidRequest):
     """A recovery target is a time without a zone."""
 
     default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
+
+
+class TargetAmbiguousTimeline(InvalidRequest):
+    """The recovery target lies on several timelines, behind where they parted, and means another state on each."""
+
+    default_hint = "name the timeline with --timeline N"
+
+
+class InvalidQuorum(InvalidRequest):
+    """A quorum policy cannot be read, or could never be reached, or counts somebody twice."""
+
+    default_hint = "it has `required`, and `validators` with a `name` and a `public_key` each"
+
+
+class KeyProviderUnsupported(InvalidRequest):
+    """A policy file wants the keys of a repository kept by a service that this version cannot ask."""
+
+    default_hint = "use `provider: password` or `provider: key_file`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One mistake in a policy file: where, which key, what is wrong, and what to do about it if that is known."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        told = (
+            f"{self.file}:{self.line}: {self.key}: {self.message}"
+            if self.key
+            else f"{self.file}:{self.line}: {self.message}"
+        )
+        return f"{told} ({self.hint})" if self.hint else told
+
+
+class PolicyInvalid(InvalidRequest):
+    """A policy file cannot be read, or says what cannot be; `mistakes` are all that were found, by their lines."""
+
+    default_hint = "`backstay policy check` looks again; docs/policies.md has every key"
+
+    def __init__(self, file: str, mistakes: Sequence[Mistake]) -> None:
+        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "a mistake"
+        super().__init__(f"{file} has {count}", cause=str(mistakes[0]))
+        self.mistakes = tuple(mistakes)
+
+
+class UnknownValidator(InvalidRequest):
+    """A key attests that the quorum policy does not know."""
+
+    default_hint = "add it to the policy, if its holder is to be trusted"
 
 
 class NotFound(BackstayError):
@@ -147,6 +229,12 @@ class BackupFailed(BackstayError):
     default_hint = "mend the cause and run the same backup again: it continues where this one stopped"
 
 
+class HookFailed(BackupFailed):
+    """A program that a policy runs beside its backups ended with an error, took too long, or cannot be started."""
+
+    default_hint = "run it by itself; `on_error: warn` lets the policy go on without it"
+
+
 class RestoreFailed(BackstayError):
     """A restore could not write everything it promised."""
 
@@ -182,6 +270,12 @@ class CorruptedBackup(BackstayError):
 
     exit_status = 13
     default_hint = "run `backstay verify --read-data` for the whole extent; restore the object from another copy"
+
+
+class BadAttestation(CorruptedBackup):
+    """What lies among the attestations is none: torn, forged, or about something else. It counts for nothing."""
+
+    default_hint = "find out what put it there; the validator can attest anew"
 
 
 class SnapshotFenced(BackstayError):
@@ -279,6 +373,17 @@ class HoldViolation(BackstayError):
     default_hint = "clear the hold first, if you may"
 
 
+class QuorumNotReached(BackstayError):
+    """Too few validators attested a snapshot; `missing` are the names of those who have not."""
+
+    exit_status = 16
+    default_hint = "let them attest it, or take an accepted one"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", missing: tuple[str, ...] = ()) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.missing = missing
+
+
 class ValueInUse(HoldViolation):
     """A live snapshot of a graph refers to the value that should be removed."""
 
@@ -339,7 +444,7 @@ class CorruptedSource(BackstayError):
 
 
 class ChecksumFailure(CorruptedSource):
-    """The server found pages that are not as it wrote them, while it sent them."""
+    """The server found pages that are not as it wrote them, while it sent them; the snapshot is marked as damaged."""
 
     default_hint = (
         "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
@@ -378,6 +483,12 @@ class WalGap(BackstayError):
     """WAL between two stored segments is missing, so that nothing after it can be reached from before it."""
 
     default_hint = "choose a target before the gap or a base backup behind it: `backstay pg windows` shows them"
+
+
+class SnapshotIncomplete(WalGap):
+    """The WAL that makes a base backup consistent is not stored, or not any more."""
+
+    default_hint = "use another base backup: `backstay pg windows` shows which there are"
 
 
 class WalConflict(BackstayError):
@@ -419,6 +530,128 @@ class RecoveryTimeout(RecoveryFailed):
     """A server started from a backup had not recovered by the time that it was given."""
 
     default_hint = "give it longer with --patience"
+
+
+class GraphError(BackstayError):
+    """A graph of computed values is not what it must be; nothing was changed."""
+
+    default_hint = "mend the graph; docs/graphs.md says what it must be"
+
+
+class InvalidNode(GraphError):
+    """A field of a node or of a graph is missing, unknown, or has a value that cannot be."""
+
+
+class InvalidDocument(GraphError):
+    """A file that should describe a graph cannot be read as one."""
+
+    default_hint = "it was not written by Backstay, or changed since; docs/graphs.md has the formats"
+
+
+class DuplicateNode(GraphError):
+    """Two nodes have one id."""
+
+    default_hint = "use `replace` to put a node in the place of another"
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"node {node} is there already", cause="an id names one node of a graph")
+        self.node = node
+
+
+class UnknownNode(GraphError):
+    """The graph has no node of this id."""
+
+    default_hint = "`backstay graph show` lists the nodes of a snapshot"
+
+    def __init__(self, node: str, *, graph: str) -> None:
+        super().__init__(f"graph {graph} has no node {node!r}")
+        self.node = node
+
+
+class MissingDependency(GraphError):
+    """Nodes depend on nodes that are not there; `missing` has for each of these who needs it."""
+
+    default_hint = "add the missing nodes, or take them out of the deps of those that name them"
+
+    def __init__(self, missing: Mapping[str, tuple[str, ...]]) -> None:
+        told = [f"{node} (needed by {', '.join(_cut(by))})" for node, by in missing.items()]
+        super().__init__("the graph lacks nodes that others depend on", cause="; ".join(_cut(told)))
+        self.missing = missing
+
+
+class CycleFound(GraphError):
+    """Nodes depend on themselves; each of `cycle` on the next, and the last on the first."""
+
+    default_hint = "take one of these dependencies away"
+
+    def __init__(self, cycle: tuple[str, ...]) -> None:
+        super().__init__("the graph has a cycle", cause=" → ".join((*_cut(cycle), cycle[0])))
+        self.cycle = cycle
+
+
+class OutputConflict(GraphError):
+    """The outputs of two nodes would be one file, or one the directory of the other."""
+
+    default_hint = "give each node a path of its own"
+
+    def __init__(self, path: str, nodes: tuple[str, str]) -> None:
+        super().__init__(
+            f"nodes {nodes[0]} and {nodes[1]} cannot both have their outputs", cause=f"both need the path {path}"
+        )
+        self.path = path
+        self.nodes = nodes
+
+
+class OutputMissing(GraphError):
+    """The value that a node made is not stored."""
+
+    default_hint = "recompute it by `backstay graph restore`"
+
+
+class OutputMismatch(GraphError):
+    """A value is not the one that a node made: its bytes, its size or its form are others."""
+
+    default_hint = "recompute it by `backstay graph restore`"
+
+
+class RecomputeFailed(GraphError):
+    """A node could not be made again: what should make it raised, gave up, or made something else."""
+
+    default_hint = "mend the cause and run the same restore again: nodes that are good already are left alone"
+
+
+class RecomputeTimeout(RecomputeFailed):
+    """Making a node again took longer than it may."""
+
+    default_hint = "give it more time by the policy's deadline, or see why it hangs"
+
+
+class WorkerLost(RecomputeFailed):
+    """The process that should make a node ended, or answers what makes no sense."""
+
+    transient = True
+    default_hint = "start its command by hand to see what it says"
+
+
+class InputLost(GraphError):
+    """What a node is made from cannot be read."""
+
+    default_hint = "run the same restore again: it recomputes that first"
+
+
+class OutputsBusy(GraphError):
+    """Another restore writes into the same directory."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "wait until it has ended"
+
+
+def _cut(names: Sequence[str]) -> list[str]:
+    """The names that a person can still read; programs find all of them in the error."""
+    if len(names) <= _TOLD_NODES:
+        return list(names)
+    return [*names[:_TOLD_NODES], f"… {len(names) - _TOLD_NODES} more"]
 
 
 class Interrupted(BackstayError):

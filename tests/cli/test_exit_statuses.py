@@ -10,7 +10,7 @@ import pytest
 
 from backstay.cli.main import run
 from backstay.errors import RestoreFailed
-from backstay.sources.files_target import TargetDirectory
+from backstay.sources.target_directory import TargetDirectory
 from tests.cli.conftest import Account
 
 
@@ -157,7 +157,7 @@ def test_a_mistake_of_the_program_is_one_line(saved: Account, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
-    monkeypatch.setattr("backstay.operations.look.stats", broken)
+    monkeypatch.setattr("backstay.operations.snapshots.look.stats", broken)
     done = saved.run("stats", status=1)
     assert done.err.splitlines()[0] == "error: this is a mistake in backstay"
     assert "nobody thought of this" in done.err

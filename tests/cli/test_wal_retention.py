@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from backstay.errors import RestoreFailed
-from backstay.operations import pg_restore
+from backstay.operations.clusters import restore as pg_restore
 from backstay.repository.readers import announced, running_readers
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage

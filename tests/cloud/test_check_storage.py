@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.operations.check_storage import Point, StorageReport, check_storage
+from backstay.operations.trials.check_storage import Point, StorageReport, check_storage
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.registry import open_backend

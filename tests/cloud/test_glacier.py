@@ -13,8 +13,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from backstay.errors import InvalidRequest, ObjectFrozen, ObjectNotFound, StorageMissing, ThawPending
-from backstay.operations.restore import RestoreOptions, plan_restore, run_restore
-from backstay.operations.tiers import plan_move, run_move, set_tier
+from backstay.operations.restore.run import RestoreOptions, plan_restore, run_restore
+from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cloud_address import parse_address

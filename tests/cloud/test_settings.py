@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest
-from backstay.operations.check_storage import check_storage
+from backstay.operations.trials.check_storage import check_storage
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
 from backstay.storage.probing import probe_capabilities

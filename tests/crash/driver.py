@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from backstay.core.clock import SystemClock
-from backstay.operations import backup as backup_module
-from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.backup import run as backup_module
+from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.filesystem import FilesystemSource

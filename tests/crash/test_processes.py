@@ -17,8 +17,8 @@ from typing import Final
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage

@@ -13,9 +13,9 @@ import pytest
 from backstay.core.events import Event, Progress
 from backstay.core.pipeline import Workers
 from backstay.errors import Interrupted
-from backstay.operations import backup as backup_module
-from backstay.operations import batches
-from backstay.operations.backup import BackupOptions, run_backup
+from backstay.operations.backup import batches
+from backstay.operations.backup import run as backup_module
+from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.testing import CrashPoint
 from tests.crash.scenarios import small_constants
 from tests.crash.small_world import MemorySource, World, content, read_back, verified

@@ -9,14 +9,14 @@ from urllib.parse import quote_from_bytes
 
 from backstay.core.names import printable
 from backstay.errors import BackstayError
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.walk import Item, walk
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.snapshots.walk import Item, walk
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
-from tests.formats.damage import Objects, environment, storage_of
+from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import PASSPHRASE
 
 

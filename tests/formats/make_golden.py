@@ -22,8 +22,8 @@ import zstandard
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import Random, new_ulid
-from backstay.operations import backup
-from backstay.operations.backup import BackupKind, BackupOptions, run_backup
+from backstay.operations.backup import run as backup
+from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions import Process, Session

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import zstandard
 
-from backstay.operations.restore import RestoreOptions, run_restore
+from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
-from tests.formats.damage import Objects, environment, storage_of
+from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import (
     ARCHIVE,
     KEY_FILE,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backstay.operations.export import export_snapshots
-from backstay.operations.tiers import plan_move, plan_recall, run_move, run_recall, set_tier
+from backstay.operations.copies.export import export_snapshots
+from backstay.operations.tiers.moving import plan_move, plan_recall, run_move, run_recall, set_tier
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret

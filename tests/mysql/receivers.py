@@ -6,9 +6,9 @@ import os
 import subprocess
 from typing import Any
 
-from backstay.operations.backup import BackupOptions, run_backup
-from backstay.operations.binlog_archive import BinlogArchive
-from backstay.operations.mysql_receive import BinlogReceiveOptions, BinlogReceiveResult, run_binlog_receive
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.mysql.binlog_archive import BinlogArchive
+from backstay.operations.mysql.receive import BinlogReceiveOptions, BinlogReceiveResult, run_binlog_receive
 from backstay.repository.repository import Repository
 from backstay.sources.mysql.dump import mysql_source
 from tests.mysql.servers import Server

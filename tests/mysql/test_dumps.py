@@ -26,10 +26,10 @@ from backstay.errors import (
     SourceUnreachable,
     VersionUnsupported,
 )
-from backstay.operations.backup import BackupOptions, BackupResult, run_backup
-from backstay.operations.look import open_file
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.restore_mysql import MysqlPlan, plan_mysql_restore, run_mysql_restore
+from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
+from backstay.operations.restore.mysql_dump import MysqlPlan, plan_mysql_restore, run_mysql_restore
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.snapshots.look import open_file
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.sources.generated import GeneratedFile, GeneratedSource

@@ -18,11 +18,11 @@ from backstay.errors import (
     SourceUnreachable,
     WalConflict,
 )
-from backstay.operations import binlog_cutting
-from backstay.operations.binlog_archive import BinlogArchive
-from backstay.operations.binlog_cutting import GrowingLog
-from backstay.operations.mysql_receive import BinlogReceiveOptions, run_binlog_receive
-from backstay.operations.wal_storing import Piece
+from backstay.operations.mysql import binlog_cutting
+from backstay.operations.mysql.binlog_archive import BinlogArchive
+from backstay.operations.mysql.binlog_cutting import GrowingLog
+from backstay.operations.mysql.receive import BinlogReceiveOptions, run_binlog_receive
+from backstay.operations.wal.storing import Piece
 from backstay.repository.log_slices import slice_name, slice_of
 from backstay.repository.repository import Repository
 from tests.mysql.receivers import ENVIRON, NAME, Receiver, contents, dump, end, process, stored, until_stored

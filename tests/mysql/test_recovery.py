@@ -25,10 +25,10 @@ from backstay.errors import (
     TargetNotCovered,
     WalGap,
 )
-from backstay.operations.mysql_expire import expire_binlog, plan_binlog_expiry
-from backstay.operations.mysql_plan import BinlogTarget, ReplayPlan, plan_replay
-from backstay.operations.mysql_recover import look_at_target, recover
-from backstay.operations.mysql_windows import binlog_windows
+from backstay.operations.mysql.expire import expire_binlog, plan_binlog_expiry
+from backstay.operations.mysql.plan import BinlogTarget, ReplayPlan, plan_replay
+from backstay.operations.mysql.recover import look_at_target, recover
+from backstay.operations.mysql.windows import binlog_windows
 from backstay.repository.format import wal_name
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from backstay.core.ids import new_ulid
-from backstay.operations.pg_bases import source_of
+from backstay.operations.wal.bases import source_of
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import format_lsn, segment_name
 from tests.operations.copies import back_up

@@ -8,7 +8,7 @@ import pytest
 
 from backstay.core.events import Event, Finished, Started
 from backstay.errors import InsufficientSpace, InvalidRequest
-from backstay.operations.benchmark import run_benchmark
+from backstay.operations.trials.benchmark import run_benchmark
 
 
 def test_everything_is_measured_and_removed(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from backstay.codec.chunker import FILES, ContentDefinedChunker
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.clock import SystemClock
-from backstay.operations import capture as capture_module
-from backstay.operations import capture_process
-from backstay.operations.batches import WHOLE
-from backstay.operations.capture import Capturing
-from backstay.operations.capture_process import CaptureProcess
-from backstay.operations.scan import Left, Scan, Step, Take
+from backstay.operations.backup import capture as capture_module
+from backstay.operations.backup import capture_process
+from backstay.operations.backup.batches import WHOLE
+from backstay.operations.backup.capture import Capturing
+from backstay.operations.backup.capture_process import CaptureProcess
+from backstay.operations.backup.scan import Left, Scan, Step, Take
 from backstay.repository.nodes import Node
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
@@ -32,7 +32,7 @@ IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DIRECTORIES, FILES_EACH = 40, 30
 # A process that has room for requests, but not for the answers.
 SHORT = (
-    "import sys; sys.path[:] = sys.argv[6:]; import backstay.operations.capture_process as capture; "
+    "import sys; sys.path[:] = sys.argv[6:]; import backstay.operations.backup.capture_process as capture; "
     "capture.ANSWER = 2000; from backstay.core.helper_process import main; main()"
 )
 
@@ -252,7 +252,7 @@ def test_nothing_is_imported_from_the_current_directory(
 def test_a_process_does_not_outlive_its_asker(tree: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from backstay.operations import capture as module\n"
+        "from backstay.operations.backup import capture as module\n"
         "from tests.operations.test_capture import capture\n"
         "class Noted(module.CaptureProcess):\n"
         "    def __init__(self, settings):\n"

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from backstay.core.events import Event, Progress, ignore
-from backstay.operations.cold_packs import FIRST_POLL_S, LONGEST_POLL_S, POLL_BATCH, ColdPlace
+from backstay.operations.tiers.cold_packs import FIRST_POLL_S, LONGEST_POLL_S, POLL_BATCH, ColdPlace
 from backstay.storage.archive import Archive, ThawState
 from backstay.testing import FakeClock, GlacierStorage
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup, InvalidRequest
-from backstay.operations import transfer
-from backstay.operations.copy_result import CopyResult
-from backstay.operations.heal import heal_from_copy
-from backstay.operations.mirror_copy import can_be_mirror, copy_objects
-from backstay.operations.transfer import COPIED_FROM, copy_snapshots
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies import transfer
+from backstay.operations.copies.mirror import can_be_mirror, copy_objects
+from backstay.operations.copies.result import CopyResult
+from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
+from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NoRepository, TierNotAttached
-from backstay.operations.export import ExportResult, export_snapshots, import_snapshots
-from backstay.operations.mirror_copy import can_be_mirror, copy_objects
-from backstay.operations.tiers import plan_move, run_move, set_tier
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies.export import ExportResult, export_snapshots, import_snapshots
+from backstay.operations.copies.mirror import can_be_mirror, copy_objects
+from backstay.operations.tiers.moving import plan_move, run_move, set_tier
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend

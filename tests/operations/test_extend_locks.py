@@ -11,10 +11,10 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned, ignore
 from backstay.errors import InvalidRequest, StorageRefused
-from backstay.operations.backup import BackupOptions, run_backup
-from backstay.operations.extend_locks import ExtensionResult, plan_extension, run_extension
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.tiers import plan_move, run_move, set_tier
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.locks.extend import ExtensionResult, plan_extension, run_extension
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.filesystem import FilesystemSource

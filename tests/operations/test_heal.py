@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.heal import heal_from_copy
-from backstay.operations.repair_result import RepairResult
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.repair.result import RepairResult
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.genuine import Genuine
 from backstay.repository.repository import Repository

@@ -10,11 +10,11 @@ import pytest
 
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest
-from backstay.operations.heal import heal_from_copy
-from backstay.operations.mirror_copy import copy_objects
-from backstay.operations.repair_result import RepairResult
-from backstay.operations.tiers import plan_move, plan_recall, remove_tier, run_move, run_recall, set_tier
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.repair.result import RepairResult
+from backstay.operations.tiers.moving import plan_move, plan_recall, remove_tier, run_move, run_recall, set_tier
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient

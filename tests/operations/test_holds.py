@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import HoldViolation, NotFound
-from backstay.operations.holds import clear_hold, set_hold
-from backstay.operations.prune import execute_prune, plan_prune
-from backstay.operations.repair import repair_snapshots
-from backstay.operations.retention import RetentionRules
-from backstay.operations.verify import run_verify
+from backstay.operations.repair.run import repair_snapshots
+from backstay.operations.retention.holds import clear_hold, set_hold
+from backstay.operations.retention.prune import execute_prune, plan_prune
+from backstay.operations.retention.rules import RetentionRules
+from backstay.operations.verify.run import run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.format import drop_name, hold_name, wal_name
 from backstay.repository.repository import Repository

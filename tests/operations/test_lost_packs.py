@@ -10,9 +10,9 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.backup import BackupOptions, BackupResult, run_backup
-from backstay.operations.restore import RestoreOptions, run_restore
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.repository import Repository
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters, Selection

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup, NoRepository
-from backstay.operations.heal import heal_from_copy
-from backstay.operations.known_loss import INDEX, PACKS
-from backstay.operations.repair import repair_index
-from backstay.operations.repair_result import RepairResult
+from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.repair.known_loss import INDEX, PACKS
+from backstay.operations.repair.result import RepairResult
+from backstay.operations.repair.run import repair_index
 from backstay.repository.format import slot_name
 from backstay.repository.repository import Repository
 from backstay.storage.crash_order import is_transient

@@ -12,9 +12,9 @@ import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import StorageUnavailable
-from backstay.operations import pack_checks
-from backstay.operations.check_process import CheckProcess
-from backstay.operations.verify import VerifyOptions, VerifyReport, run_verify
+from backstay.operations.verify import packs as pack_checks
+from backstay.operations.verify.check_process import CheckProcess
+from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
 from backstay.repository.check import Expected
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend

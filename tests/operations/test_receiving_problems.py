@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backstay.operations.receiving_problems import PATIENCE_S, receiving_problems
+from backstay.operations.clusters.receiving_problems import PATIENCE_S, receiving_problems
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.postgres.receiver import Slot
 from backstay.testing import FakeClock, MemoryStorage

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from backstay.core.events import Event, Progress
-from backstay.operations.backup import BackupKind, BackupOptions, BackupResult, run_backup
+from backstay.operations.backup.run import BackupKind, BackupOptions, BackupResult, run_backup
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CollectionBusy, CorruptedBackup, InvalidRequest, NotFound
-from backstay.operations.backup import BackupOptions, run_backup
-from backstay.operations.repair import repair_index, repair_packs, repair_snapshots
-from backstay.operations.repair_packs import PackRepair
-from backstay.operations.repair_snapshots import SnapshotRepair
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.repair.packs import PackRepair
+from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
+from backstay.operations.repair.snapshots import SnapshotRepair
 from backstay.repository.collection_log import CollectionRecord
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind

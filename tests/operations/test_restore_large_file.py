@@ -15,13 +15,14 @@ import pytest
 
 from backstay.core.events import ignore
 from backstay.errors import CorruptedBackup, InsufficientSpace
-from backstay.operations import restore_large_file
-from backstay.operations.restore_large_file import LargeFile, LargePart
-from backstay.operations.restore_tally import Tally
+from backstay.operations.restore import large_file as restore_large_file
+from backstay.operations.restore.large_file import LargeFile, LargePart
+from backstay.operations.restore.tally import Tally
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
-from backstay.sources.files_target import FilesTarget, PendingFile
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.pending_file import PendingFile
 
 WORKERS = 6
 

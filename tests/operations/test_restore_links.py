@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.operations.backup import BackupOptions, run_backup
-from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.restore_plan import Conflict
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.repository.repository import Repository
 from backstay.sources import kernel
 from backstay.sources.filesystem import FilesystemSource

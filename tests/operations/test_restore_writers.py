@@ -18,10 +18,11 @@ from backstay.core import helper_process
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned
 from backstay.errors import InsufficientSpace
-from backstay.operations import restore_contents, restore_writers
-from backstay.operations.backup import BackupOptions, run_backup
-from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.write_process import Piece, SmallFile, WriteProcess
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.restore import contents as restore_contents
+from backstay.operations.restore import writers as restore_writers
+from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore.write_process import Piece, SmallFile, WriteProcess
 from backstay.repository import blobs
 from backstay.repository.blobs import BlobReader
 from backstay.repository.nodes import Node

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
-from backstay.operations import retention
-from backstay.operations.retention import Decision, RetentionRules, decide
+from backstay.operations.retention import rules as retention
+from backstay.operations.retention.rules import Decision, RetentionRules, decide
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")

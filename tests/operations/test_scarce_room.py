@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from backstay.core.events import Event, Warned
-from backstay.operations.backup import run_backup
-from backstay.operations.backup_request import BackupOptions
-from backstay.operations.scarce_room import is_scarce, warn_of_scarce_room
+from backstay.operations.backup.request import BackupOptions
+from backstay.operations.backup.run import run_backup
+from backstay.operations.backup.scarce_room import is_scarce, warn_of_scarce_room
 from backstay.repository.repository import Repository
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters

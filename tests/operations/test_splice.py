@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backstay.operations.splice import MOST_PLACES, spliced
+from backstay.operations.repair.splice import MOST_PLACES, spliced
 
 WHOLE = random.Random(1).randbytes(40 * 4096 + 17)
 

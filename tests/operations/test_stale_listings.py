@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import BackstayError, CorruptedBackup, StorageUnavailable
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend

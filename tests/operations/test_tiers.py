@@ -18,12 +18,13 @@ from backstay.errors import (
     ThawPending,
     TierNotAttached,
 )
-from backstay.operations.copy_result import CopyResult
-from backstay.operations.look import open_file
-from backstay.operations.mirror_copy import copy_objects
-from backstay.operations.repair import repair_index, repair_packs
-from backstay.operations.restore import RestoreOptions, plan_restore, run_restore
-from backstay.operations.tiers import (
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.copies.result import CopyResult
+from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.repair.run import repair_index, repair_packs
+from backstay.operations.restore.run import RestoreOptions, plan_restore, run_restore
+from backstay.operations.snapshots.look import open_file
+from backstay.operations.tiers.moving import (
     MoveResult,
     plan_move,
     plan_recall,
@@ -33,8 +34,7 @@ from backstay.operations.tiers import (
     set_tier,
     tier_status,
 )
-from backstay.operations.transfer import copy_snapshots
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend

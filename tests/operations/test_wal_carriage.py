@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import IdentityMismatch, WalConflict
-from backstay.operations.copy_result import CopyResult
-from backstay.operations.export import ExportResult, ImportResult, export_snapshots, import_snapshots
-from backstay.operations.pg_expire import expire_wal, plan_expiries
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_windows import covered
-from backstay.operations.transfer import copy_snapshots
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.copies.export import ExportResult, ImportResult, export_snapshots, import_snapshots
+from backstay.operations.copies.result import CopyResult
+from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.verify.run import VerifyOptions, run_verify
+from backstay.operations.wal.expire import expire_wal, plan_expiries
+from backstay.operations.wal.windows import covered
 from backstay.repository.format import wal_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import HoldViolation, InvalidRequest, NotFound
-from backstay.operations.holds import set_hold
-from backstay.operations.pg_expire import expire_wal, plan_abandonment, plan_expiry
-from backstay.operations.prune import PrunePlan, execute_prune, plan_prune
-from backstay.operations.retention import RetentionRules
+from backstay.operations.retention.holds import set_hold
+from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
+from backstay.operations.retention.rules import RetentionRules
+from backstay.operations.wal.expire import expire_wal, plan_abandonment, plan_expiry
 from backstay.repository.log_slices import slice_name
 from backstay.repository.readers import announced, running_readers
 from backstay.repository.repository import Environment, Repository

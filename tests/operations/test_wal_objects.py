@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backstay.operations.heal import heal_from_copy
-from backstay.operations.mirror_copy import copy_objects
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.format import wal_name
 from backstay.repository.log_slices import SLICE, end_name, slice_name
 from backstay.repository.repository import Repository

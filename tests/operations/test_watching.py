@@ -8,8 +8,8 @@ import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import CorruptedSource, NotFound, SourceRefused, StorageUnavailable, StorageUnfit
-from backstay.operations.backup_request import BackupResult
-from backstay.operations.watching import LONGEST_PAUSE_S, WatchResult, watch
+from backstay.operations.backup.request import BackupResult
+from backstay.operations.backup.watching import LONGEST_PAUSE_S, WatchResult, watch
 from backstay.testing import FakeClock
 
 EVERY = 10.0

@@ -18,8 +18,8 @@ from typing import Any, Generic, Self, TypeVar
 import msgspec
 
 from backstay.core.events import Event, Warned
-from backstay.operations.pg_receive import ReceiveOptions, ReceiveResult, run_receive
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.clusters.receive import ReceiveOptions, ReceiveResult, run_receive
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backstay.operations.pg_backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_restore import restore_cluster
+from backstay.operations.clusters.backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import is_segment
 from tests.postgres.servers import Server

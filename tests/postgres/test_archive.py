@@ -17,8 +17,8 @@ from backstay.errors import (
     WalConflict,
     WalWrongSize,
 )
-from backstay.operations.pg_archive import archive_file
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.archiving.wal_file import archive_file
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.sources.postgres.lsn import segment_name
 from tests.postgres.conftest import StartServer
 from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment

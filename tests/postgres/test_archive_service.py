@@ -24,17 +24,17 @@ from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Warned, ignore
 from backstay.core.local_service import LocalService
 from backstay.errors import InvalidRequest, ServiceRunning
-from backstay.operations import archive_answers
-from backstay.operations.archive_ahead import LookAhead
-from backstay.operations.archive_answers import Answering
-from backstay.operations.archive_jobs import ArchiveJobs
-from backstay.operations.pg_archive import Archiver
-from backstay.operations.pg_archive_service import (
+from backstay.operations.archiving import answers as archive_answers
+from backstay.operations.archiving.ahead import LookAhead
+from backstay.operations.archiving.answers import Answering
+from backstay.operations.archiving.jobs import ArchiveJobs
+from backstay.operations.archiving.service import (
     ArchiveServiceOptions,
     ArchiveServiceResult,
     archive_command,
     run_archive_service,
 )
+from backstay.operations.archiving.wal_file import Archiver
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import archive_client
 from backstay.sources.postgres.lsn import segment_name

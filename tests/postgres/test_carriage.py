@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from backstay.operations.pg_plan import RecoveryTarget
-from backstay.operations.pg_windows import covered
-from backstay.operations.transfer import copy_snapshots
+from backstay.operations.clusters.plan import RecoveryTarget
+from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.wal.windows import covered
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from backstay.core.pipeline import Workers
 from backstay.errors import BackupFailed
-from backstay.operations.cluster_files import CHUNK, ClusterFiles
+from backstay.operations.clusters.files import CHUNK, ClusterFiles
 from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
@@ -165,10 +166,11 @@ def repository() -> Iterator[Repository]:
 
 
 def sent(repository: Repository, name: str, data: bytes, earlier: dict[bytes, Node], cuts: list[int]) -> Node:
-    """The node of one file that a server sent."""
+    """The node of one file that a server sent, all of it or what changed."""
     with Workers(1, "seal") as workers:
         store = Store(repository, repository.writer(workers))
-        files = ClusterFiles(store, earlier, repository.reader, lambda _files, _bytes: None)
+        incremental = name.startswith("INCREMENTAL.")
+        files = ClusterFiles(store, earlier, repository.reader, lambda _files, _bytes: None, incremental=incremental)
         stream = TarStream(files.archive(None))
         for piece in pieces(archived({name: data}), cuts):
             stream.feed(piece)
@@ -205,12 +207,73 @@ def test_a_patched_file_is_what_the_server_has(
     expected = b"".join(
         new.get(block) or known[block * BLOCK : (block + 1) * BLOCK].ljust(BLOCK, b"\0") for block in range(length)
     )
-    # A server that sends changes of one file has told so of all: another file stands for the rest of the snapshot.
-    node = sent(repository, "INCREMENTAL.16384", data, {b"data/other": first, **earlier}, cuts)
+    node = sent(repository, "INCREMENTAL.16384", data, earlier, cuts)
     assert node.name == b"16384"
     assert node.size == len(expected)
     assert content(repository, node) == expected
     assert node.sha256 is None
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 40 * BLOCK), st.binary(min_size=1, max_size=40)), max_size=12),
+            st.integers(-2 * CHUNK // BLOCK, 2 * CHUNK // BLOCK),  # how many blocks it grows by
+            st.booleans(),  # whether the server sends all of it
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    seed=st.integers(0, 9),
+)
+def test_a_file_that_changes_little_again_and_again_is_what_the_server_has(
+    repository: Repository, rounds: list[tuple[list[tuple[int, bytes]], int, bool]], seed: int
+) -> None:
+    data = bytearray(random.Random(seed).randbytes(10 * BLOCK))
+    node = sent(repository, "16384", bytes(data), {}, [])
+    for edits, growth, whole in rounds:
+        before = bytes(data)
+        data = data[: max(0, len(data) + growth * BLOCK)] + bytes(max(0, growth * BLOCK))
+        for at, new in edits:
+            if at + len(new) <= len(data):
+                data[at : at + len(new)] = new
+        now = bytes(data)
+        blocks = [at // BLOCK for at in range(0, len(now), BLOCK) if now[at : at + BLOCK] != before[at : at + BLOCK]]
+        told = changes(blocks, len(now) // BLOCK) + b"".join(now[block * BLOCK :][:BLOCK] for block in blocks)
+        name, body = ("16384", now) if whole else ("INCREMENTAL.16384", told)
+        node = sent(repository, name, body, {b"data/16384": node}, [])
+        assert content(repository, node) == now
+
+
+def test_a_hint_on_each_page_costs_next_to_nothing(repository: Repository) -> None:
+    data = bytearray(random.Random(1).randbytes(64 * CHUNK))
+    first = sent(repository, "16385", bytes(data), {}, [])
+    stored = repository.backend
+    before = sum(info.size for info in stored.list(""))
+    for at in range(0, len(data), 100):
+        data[at] ^= 1
+    node = sent(repository, "16385", bytes(data), {b"data/16385": first}, [])
+    assert node.content is not None
+    assert node.content.is_patched
+    assert content(repository, node) == bytes(data)
+    assert sent(repository, "16385", bytes(data), {b"data/16385": node}, []).content == node.content
+    assert sum(info.size for info in stored.list("")) - before < len(data) / 10
+    back = sent(repository, "16385", bytes(content(repository, first)), {b"data/16385": node}, [])
+    assert back.content == first.content
+
+
+def test_a_file_with_an_earlier_one_that_is_lost_is_stored_whole() -> None:
+    with Repository.create(MemoryStorage(), SECRET) as repository:
+        data = bytearray(random.Random(1).randbytes(3 * CHUNK))
+        first = sent(repository, "16385", bytes(data), {}, [])
+        for info in [*repository.backend.list("packs/")]:
+            repository.backend.delete(info.name)
+        repository.release()
+        data[5] ^= 1
+        node = sent(repository, "16385", bytes(data), {b"data/16385": first}, [])
+        assert node.content is not None
+        assert not node.content.is_patched
 
 
 def manifest(path: bytes, size: int) -> bytes:
@@ -220,7 +283,8 @@ def manifest(path: bytes, size: int) -> bytes:
 
 def test_a_file_is_as_long_as_the_server_says(repository: Repository) -> None:
     with Workers(1, "seal") as workers:
-        files = ClusterFiles(Store(repository, repository.writer(workers)), {}, repository.reader, lambda *_: None)
+        store = Store(repository, repository.writer(workers))
+        files = ClusterFiles(store, {}, repository.reader, lambda *_: None, incremental=False)
         for space, name in ((None, "base/5/7"), (16385, "PG_18/5/8")):
             stream = TarStream(files.archive(space))
             stream.feed(archived({name: b"bytes"}))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.pg_configuration import Configuration
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
-from backstay.operations.pg_restore import ClusterRestoreOptions, restore_cluster
+from backstay.operations.clusters.configuration import Configuration
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
+from backstay.operations.clusters.restore import ClusterRestoreOptions, restore_cluster
 from backstay.repository.repository import Repository
 from tests.postgres.recovering import NAME, back_up
 from tests.postgres.servers import Server, installation

@@ -10,11 +10,11 @@ import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import CorruptedBackup, RestoreConflict, TargetNotCovered
-from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
-from backstay.operations.pg_expire import expire_wal, plan_expiry
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
-from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
+from backstay.operations.wal.coverage import WalCoverage
+from backstay.operations.wal.expire import expire_wal, plan_expiry
 from backstay.repository.format import snapshot_name
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import parse_lsn

@@ -11,8 +11,8 @@ import pytest
 
 from backstay.core.events import Event, Progress, Started
 from backstay.errors import Interrupted, RestoreConflict
-from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
-from backstay.operations.pg_restore import (
+from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, plan_recovery
+from backstay.operations.clusters.restore import (
     ClusterRestoreOptions,
     ClusterRestoreResult,
     DeltaOptions,

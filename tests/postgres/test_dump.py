@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import BackstayError, ClientTooOld, DumpFailed, NotFound, SourceRefused, SourceUnreachable
-from backstay.operations.look import open_file
+from backstay.operations.snapshots.look import open_file
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import programs
 from backstay.storage.memory import MemoryStorage

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from backstay.errors import BackstayError, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
-from backstay.operations.restore_dump import DumpPlan
+from backstay.operations.restore.postgres_dump import DumpPlan
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.connection import Connection
 from backstay.storage.memory import MemoryStorage

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from backstay.errors import NotFound, WalGap
-from backstay.operations.pg_expire import expire_wal, plan_expiry
-from backstay.operations.pg_plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.wal.expire import expire_wal, plan_expiry
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import is_segment, parse_lsn, segment_start
 from tests.postgres.conftest import StartServer

@@ -9,9 +9,9 @@ import pytest
 
 from backstay.core.events import EventSink
 from backstay.errors import SourceUnreachable
-from backstay.operations import gap_base
-from backstay.operations.pg_backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
-from backstay.operations.pg_receive import slot_name
+from backstay.operations.clusters import gap_base
+from backstay.operations.clusters.backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
+from backstay.operations.clusters.receive import slot_name
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive, ThreadedReceiver, until, until_stored

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from backstay.errors import IdentityMismatch, SlotInUse, SourceUnreachable, StorageUnavailable, WalConflict
-from backstay.operations.pg_receive import slot_name
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.clusters.receive import slot_name
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.repository.wal import WalStore
 from backstay.sources.postgres.wal_records import Commit, events
 from tests.postgres.conftest import StartServer
@@ -249,7 +249,7 @@ def test_a_name_belongs_to_one_cluster(start_server: StartServer, archive: Archi
 def test_a_second_receiver_of_a_name_is_refused(
     server: Server, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backstay.operations.pg_receive.IN_USE_S", 0.5)
+    monkeypatch.setattr("backstay.operations.clusters.receive.IN_USE_S", 0.5)
     with ThreadedReceiver(archive, server):
         until(lambda: server.sql(SLOT) == "t", "the receiver streams")
         with pytest.raises(SlotInUse, match="another receiver of main"), ThreadedReceiver(archive, server) as second:

@@ -9,9 +9,9 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.errors import RecoveryFailed, RecoveryTimeout, RestoreConflict, VersionUnsupported
-from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
-from backstay.operations.pg_rehearse import RehearsalOptions, programs_of, rehearse_cluster, start_recovered
-from backstay.operations.pg_restore import restore_cluster
+from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, plan_recovery
+from backstay.operations.clusters.rehearse import RehearsalOptions, programs_of, rehearse_cluster, start_recovered
+from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import local_server, scratch_server
 from tests.postgres.recovering import NAME, archive, back_up

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backstay.errors import ReplicationDenied, SourceRefused
-from backstay.operations.pg_setup import SetupOptions, SetupPlan, apply_setup, plan_setup
+from backstay.operations.clusters.setup import SetupOptions, SetupPlan, apply_setup, plan_setup
 from backstay.sources.postgres.access import hba_line, remedy
 from backstay.sources.postgres.connection import Connection
 from tests.postgres.conftest import StartServer

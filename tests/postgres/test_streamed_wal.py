@@ -13,10 +13,10 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Progress
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, RecoveryFailed, WalGap
-from backstay.operations.pg_plan import RecoveryPlan, RecoveryTarget, plan_recovery
-from backstay.operations.pg_rehearse import start_recovered
-from backstay.operations.pg_restore import ClusterRestoreOptions, restore_cluster
-from backstay.operations.pg_serving import AHEAD, WalService, serving
+from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, plan_recovery
+from backstay.operations.clusters.rehearse import start_recovered
+from backstay.operations.clusters.restore import ClusterRestoreOptions, restore_cluster
+from backstay.operations.clusters.serving import AHEAD, WalService, serving
 from backstay.repository.format import wal_name
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from backstay.errors import SlotInUse
-from backstay.operations.pg_receive import slot_name
-from backstay.operations.wal_coverage import WalCoverage
+from backstay.operations.clusters.receive import slot_name
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.sources.postgres.wal_records import Commit
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive, ThreadedReceiver, system_of, until

@@ -9,8 +9,8 @@ import pytest
 
 from backstay.core.events import Event, ignore
 from backstay.errors import StorageUnavailable
-from backstay.operations.wal_spooling import Spooling, replay
-from backstay.operations.wal_storing import Piece
+from backstay.operations.wal.spooling import Spooling, replay
+from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
 from backstay.repository.wal import WalStore
 from backstay.repository.wal_spool import WalSpool

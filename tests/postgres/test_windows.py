@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, WalGap
-from backstay.operations.pg_bases import Base
-from backstay.operations.pg_plan import RecoveryTarget, _Planner, plan_recovery
-from backstay.operations.pg_windows import Window, windows
-from backstay.operations.wal_coverage import Gap, WalCoverage, run_with
+from backstay.operations.clusters.plan import RecoveryTarget, _Planner, plan_recovery
+from backstay.operations.wal.bases import Base
+from backstay.operations.wal.coverage import Gap, WalCoverage, run_with
+from backstay.operations.wal.windows import Window, windows
 from backstay.repository.repository import Repository
 from backstay.repository.wal import StoredFile
 from backstay.sources.postgres.lsn import segment_name

@@ -18,11 +18,13 @@ from unittest.mock import patch
 
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnavailable
-from backstay.operations import backup as backup_module
-from backstay.operations.backup import BackupKind, BackupOptions, run_backup
+from backstay.operations.backup import run as backup_module
+from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
 from backstay.repository import blobs as blobs_module
-from backstay.repository import collector as collector_module
+from backstay.repository import compaction as compaction_module
+from backstay.repository import garbage as garbage_module
 from backstay.repository import records as records_module
+from backstay.repository import rewriting as rewriting_module
 from backstay.repository.blobs import BlobReader
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collector import Collector
@@ -480,13 +482,13 @@ def patched(world: Callable[[], World | None]) -> Iterator[None]:
     with (
         patch.object(blobs_module, "Workers", InlineWorkers),
         patch.object(backup_module, "Workers", InlineWorkers),
-        patch.object(collector_module, "Workers", InlineWorkers),
+        patch.object(rewriting_module, "Workers", InlineWorkers),
         patch.object(blobs_module, "SMALL", 200),
         patch.object(blobs_module, "BUNDLE_TARGET", 300),
         patch.object(backup_module, "CHECKPOINT_FILES", 3),
-        patch.object(collector_module, "MANY_SEGMENTS", 4),
-        patch.object(collector_module, "SMALL_PACK", 600),
-        patch.object(collector_module, "MANY_SMALL", 3),
+        patch.object(compaction_module, "MANY_SEGMENTS", 4),
+        patch.object(garbage_module, "SMALL_PACK", 600),
+        patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(Session, "start_heartbeat", started),
         patch.dict(defaults, {"random": chance}),
     ):

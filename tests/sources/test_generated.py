@@ -10,8 +10,8 @@ import pytest
 from backstay.codec.chunker import DUMPS, FixedSize
 from backstay.core.events import Event, Progress
 from backstay.errors import DumpFailed
-from backstay.operations.backup import BackupKind, BackupOptions, BackupResult, run_backup
-from backstay.operations.look import list_entries, open_file
+from backstay.operations.backup.run import BackupKind, BackupOptions, BackupResult, run_backup
+from backstay.operations.snapshots.look import list_entries, open_file
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.generated import PRIVATE_FILE, ByteReader, BytesReader, GeneratedFile, GeneratedSource, made_node
 from backstay.storage.memory import MemoryStorage

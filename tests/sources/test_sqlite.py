@@ -22,9 +22,9 @@ from backstay.errors import (
     RestoreConflict,
     SourceRefused,
 )
-from backstay.operations.backup import BackupOptions, BackupResult, run_backup
-from backstay.operations.restore import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.restore_sqlite import restore_sqlite
+from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
+from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore.sqlite import restore_sqlite
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.sources.sqlite.database import path_of

@@ -12,13 +12,13 @@ import typer
 
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.quantities import parse_size
 from backstay.cli.render import out, print_table
 from backstay.core.quantities import format_count, format_duration, format_size
+from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.benchmark import BenchmarkResult
+    from backstay.operations.trials.benchmark import BenchmarkResult
 
 PROGRAM = "backstay"
 COMPLETE_VARIABLE = "_BACKSTAY_COMPLETE"
@@ -32,7 +32,7 @@ def benchmark(
     size: Annotated[str, option("N", "Bytes to work on, such as 256MiB.", show_default=True)] = "256MiB",
 ) -> int:
     """Measure how fast this machine backs up, verifies and restores."""
-    from backstay.operations.benchmark import run_benchmark
+    from backstay.operations.trials.benchmark import run_benchmark
 
     context = context_of(ctx)
     amount = parse_size(size)

@@ -11,14 +11,14 @@ import typer
 from backstay.cli import choosing, copies, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.quantities import parse_size
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import format_count, plural
+from backstay.core.sizes import parse_size
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.repair import RepairResult
-    from backstay.operations.verify import VerifyOptions, VerifyReport
+    from backstay.operations.repair.run import RepairResult
+    from backstay.operations.verify.run import VerifyOptions, VerifyReport
     from backstay.repository.repository import Repository
 
 SHOWN_FINDINGS = 50
@@ -59,8 +59,8 @@ def verify(
     ] = None,
 ) -> int:
     """Check that snapshots are whole, genuine and restorable."""
-    from backstay.operations.medium import is_medium
-    from backstay.operations.verify import ALL_CHECKS, VerifyOptions, run_verify
+    from backstay.operations.copies.medium import is_medium
+    from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, run_verify
 
     context = context_of(ctx)
     part = _part(read_data) if read_data is not None else 0.0
@@ -128,7 +128,7 @@ def _show_report(context: Context, report: VerifyReport, options: VerifyOptions)
 
 def repair_index(ctx: typer.Context) -> int:
     """Rebuild the index from the packs."""
-    from backstay.operations.repair import repair_index as work
+    from backstay.operations.repair.run import repair_index as work
 
     context = context_of(ctx)
     with context.open(index=False) as repository, context.watching() as events:
@@ -141,7 +141,7 @@ def repair_snapshots(
     snapshots: Annotated[list[str] | None, argument("ID", "Only these snapshots.")] = None,
 ) -> int:
     """Make snapshots without the items whose data is lost, and accept lost snapshots."""
-    from backstay.operations.repair import repair_snapshots as work
+    from backstay.operations.repair.run import repair_snapshots as work
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -167,7 +167,7 @@ def repair_packs(
     ] = None,
 ) -> int:
     """Save what can be read of damaged packs into new ones, or get whole ones from a copy."""
-    from backstay.operations.repair import repair_packs as work
+    from backstay.operations.repair.run import repair_packs as work
 
     context = context_of(ctx)
     if from_copy is not None:

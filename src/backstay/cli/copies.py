@@ -16,8 +16,8 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.copy_result import CopyResult
-    from backstay.operations.repair import RepairResult
+    from backstay.operations.copies.result import CopyResult
+    from backstay.operations.repair.run import RepairResult
     from backstay.repository.repository import Repository
     from backstay.storage.backend import StorageBackend
 
@@ -37,8 +37,8 @@ def copy(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Copy a whole repository bit by bit, or snapshots into another repository."""
-    from backstay.operations.mirror_copy import copy_objects
-    from backstay.operations.transfer import copy_snapshots
+    from backstay.operations.copies.mirror import copy_objects
+    from backstay.operations.copies.transfer import copy_snapshots
 
     context = context_of(ctx)
     if not to:
@@ -64,7 +64,7 @@ def copy(
 
 
 def _becomes_mirror(repository: Repository, target: StorageBackend, snapshots: list[str]) -> bool:
-    from backstay.operations.mirror_copy import can_be_mirror
+    from backstay.operations.copies.mirror import can_be_mirror
     from backstay.repository.genuine import header_of
 
     mirror = can_be_mirror(repository, target)
@@ -113,7 +113,7 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
 
 def heal(context: Context, copy: str, packs: list[str] | None) -> RepairResult:
     """What `repair packs --from-copy` does."""
-    from backstay.operations.heal import heal_from_copy
+    from backstay.operations.repair.heal import heal_from_copy
     from backstay.storage.mirrored import Mirrored
 
     damaged = context.backend(context.location().address, create=True)

@@ -20,7 +20,7 @@ from backstay.core.quantities import format_age, format_count, format_duration, 
 from backstay.errors import CorruptedBackup
 
 if TYPE_CHECKING:
-    from backstay.operations.look import Difference, Found, RepositoryStats
+    from backstay.operations.snapshots.look import Difference, Found, RepositoryStats
     from backstay.repository.nodes import Node
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
@@ -179,7 +179,7 @@ def ls(
     recursive: Annotated[bool, flag("Everything below as well.", "--recursive", "-R")] = False,
 ) -> int:
     """List what a snapshot holds."""
-    from backstay.operations.look import list_entries
+    from backstay.operations.snapshots.look import list_entries
     from backstay.repository.selectors import split_target
 
     context = context_of(ctx)
@@ -267,7 +267,7 @@ def find(
 
 def _versions(repository: Repository, manifests: Sequence[Manifest], matches: Selection) -> list[_Version]:
     """Every version of every match, by path, newest first."""
-    from backstay.operations import look
+    from backstay.operations.snapshots import look
 
     versions: dict[tuple[object, ...], _Version] = {}
     known: dict[object, list[Found]] = {}  # equal roots hold equal files
@@ -321,7 +321,7 @@ def diff(
     metadata: Annotated[bool, flag("Also tell of owner, mode, times and attributes.", "--metadata")] = False,
 ) -> int:
     """Tell what changed from one snapshot to another."""
-    from backstay.operations import look
+    from backstay.operations.snapshots import look
 
     context = context_of(ctx)
     with context.open() as repository:
@@ -356,7 +356,7 @@ def _growth(change: Difference) -> str:
 
 def stats(ctx: typer.Context) -> int:
     """Tell how much the repository holds."""
-    from backstay.operations.look import stats as count
+    from backstay.operations.snapshots.look import stats as count
 
     context = context_of(ctx)
     with context.open() as repository:

@@ -19,6 +19,10 @@ from backstay.cli import (
     care,
     cas,
     copies,
+    graph,
+    graph_care,
+    graph_restore,
+    graph_worker,
     jsonout,
     keys,
     look,
@@ -29,12 +33,16 @@ from backstay.cli import (
     pg_cluster,
     pg_recovery,
     pg_setup,
+    policy,
     restore,
     retention,
     space,
     storage,
     tiers,
     wal_expiry,
+)
+from backstay.cli import (
+    run as run_command,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -68,6 +76,10 @@ def _options(
             "-r",
             rich_help_panel=GLOBAL_PANEL,
         ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        option("FILE", "The policy file; else BACKSTAY_CONFIG.", rich_help_panel=GLOBAL_PANEL),
     ] = None,
     password_file: Annotated[
         Path | None,
@@ -127,6 +139,7 @@ def _options(
     del version  # printed by its callback
     context_of(ctx).take(
         repository=repository,
+        config=config,
         password_file=password_file,
         mirror=mirror,
         quorum=quorum,
@@ -194,6 +207,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "export": medium.export,
         "import": medium.import_,
     },
+    "Operate": {"run": run_command.run_policy},
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
@@ -222,6 +236,24 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "expire": mysql.mysql_expire,
         },
     ),
+    "graph": (
+        "Graphs of computed values.",
+        {
+            "snapshot": graph.graph_snapshot,
+            "list": graph.graph_list,
+            "show": graph.graph_show,
+            "diff": graph.graph_diff,
+            "verify": graph.graph_verify,
+            "restore": graph_restore.graph_restore,
+            "attest": graph_care.graph_attest,
+            "validator": graph_care.graph_validator,
+            "delete": graph_care.graph_delete,
+            "gc": graph_care.graph_gc,
+            "export": graph_care.graph_export,
+            "import": graph_care.graph_import,
+            "worker": graph_worker.graph_worker,
+        },
+    ),
     "cas": (
         "Bytes and JSON values under their SHA-256.",
         {
@@ -233,6 +265,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "info": cas.info,
             "fold": cas.fold,
         },
+    ),
+    "policy": (
+        "The policy file: what is backed up, when, and how long it is kept.",
+        {"check": policy.policy_check, "show": policy.policy_show, "schema": policy.policy_schema},
     ),
     "repair": (
         "Mend a damaged repository.",

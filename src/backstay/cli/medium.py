@@ -15,7 +15,7 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import CorruptedBackup
 
 if TYPE_CHECKING:
-    from backstay.operations.export import ExportResult, ImportResult
+    from backstay.operations.copies.export import ExportResult, ImportResult
 
 
 def export(
@@ -26,7 +26,7 @@ def export(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Put snapshots on a removable medium, as a small repository with the same keys."""
-    from backstay.operations.export import export_snapshots
+    from backstay.operations.copies.export import export_snapshots
     from backstay.storage.local import LocalStorage
 
     context = context_of(ctx)
@@ -43,7 +43,7 @@ def import_(
     snapshots: Annotated[list[str] | None, argument("ID", "Only these snapshots of it; else all.")] = None,
 ) -> int:
     """Bring exported snapshots back into the repository that they are from."""
-    from backstay.operations.export import import_snapshots
+    from backstay.operations.copies.export import import_snapshots
     from backstay.storage.local import LocalStorage
 
     context = context_of(ctx)

@@ -18,8 +18,8 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.mysql_plan import BinlogTarget, ReplayPlan
-    from backstay.operations.mysql_windows import BinlogWindow
+    from backstay.operations.mysql.plan import BinlogTarget, ReplayPlan
+    from backstay.operations.mysql.windows import BinlogWindow
 
 URL_HELP = "mysql://user@host:port/; passwords come from ~/.my.cnf or MYSQL_PWD."
 NAME_HELP = "The name of the server, which its dumps and its binary log have."
@@ -32,8 +32,8 @@ def mysql_receive(
     every: Annotated[str, option("DUR", "Store what has come of a file so often.", show_default=True)] = "5s",
 ) -> int:
     """Receive the binary log until it is stopped: what the server logs is durable here seconds later."""
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.mysql_receive import BinlogReceiveOptions, run_binlog_receive
+    from backstay.operations.backup.request import check_name
+    from backstay.operations.mysql.receive import BinlogReceiveOptions, run_binlog_receive
 
     context = context_of(ctx)
     check_name(name)
@@ -54,7 +54,7 @@ def mysql_windows(
     name: Annotated[str | None, option("NAME", f"{NAME_HELP} All if not given.")] = None,
 ) -> int:
     """Tell from when to when a server can be recovered, and what is missing in between."""
-    from backstay.operations.mysql_windows import binlog_windows
+    from backstay.operations.mysql.windows import binlog_windows
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
@@ -74,8 +74,8 @@ def mysql_restore(
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
 ) -> int:
     """Restore a dump into an empty server, and replay the binary log behind it up to a target."""
-    from backstay.operations.mysql_plan import plan_replay
-    from backstay.operations.mysql_recover import look_at_target, recover
+    from backstay.operations.mysql.plan import plan_replay
+    from backstay.operations.mysql.recover import look_at_target, recover
     from backstay.repository.readers import announced
 
     context = context_of(ctx)
@@ -108,7 +108,7 @@ def mysql_expire(
     dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
 ) -> int:
     """Remove files of the binary log that no dump and no recovery within the window needs."""
-    from backstay.operations.mysql_expire import expire_binlog, plan_binlog_expiry
+    from backstay.operations.mysql.expire import expire_binlog, plan_binlog_expiry
 
     context = context_of(ctx)
     length = window_length(context, window)
@@ -137,7 +137,7 @@ def mysql_expire(
 
 def _target(context: Context, at: str | None, position: str | None, gtid: str | None) -> BinlogTarget:
     """The one target that was given. Raises InvalidRequest for several, and for a time without a zone."""
-    from backstay.operations.mysql_plan import BinlogTarget
+    from backstay.operations.mysql.plan import BinlogTarget
     from backstay.sources.mysql.binlog import parse_gtid, parse_position
 
     if len([value for value in (at, position, gtid) if value is not None]) > 1:

@@ -17,9 +17,9 @@ from backstay.core.quantities import format_age, format_duration, format_size, p
 from backstay.core.times import parse_length
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_status import PgStatus
-    from backstay.operations.pg_windows import Window
-    from backstay.operations.wal_coverage import Gap
+    from backstay.operations.clusters.status import PgStatus
+    from backstay.operations.wal.coverage import Gap
+    from backstay.operations.wal.windows import Window
 
 URL_HELP = "postgresql://user@host:port/database; passwords come from ~/.pgpass or PGPASSWORD."
 NAME_HELP = "The name of the cluster, which its base backups and its WAL have."
@@ -53,8 +53,8 @@ def receive(
     ] = False,
 ) -> int:
     """Receive WAL until it is stopped: what the server logs is durable here seconds later."""
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_receive import ReceiveOptions, run_receive
+    from backstay.operations.backup.request import check_name
+    from backstay.operations.clusters.receive import ReceiveOptions, run_receive
     from backstay.sources.postgres.lsn import format_lsn
 
     context = context_of(ctx)
@@ -86,7 +86,7 @@ def windows(
     name: Annotated[str | None, option("NAME", f"{NAME_HELP} All if not given.")] = None,
 ) -> int:
     """Tell from when to when a cluster can be recovered, and what is missing in between."""
-    from backstay.operations.pg_windows import covered
+    from backstay.operations.wal.windows import covered
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
@@ -104,7 +104,7 @@ def status(
     ] = "15min",
 ) -> int:
     """Tell how far stored WAL is behind, and what is wrong; exit status 1 if something is."""
-    from backstay.operations.pg_status import pg_status
+    from backstay.operations.clusters.status import pg_status
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
@@ -119,7 +119,7 @@ def acknowledge_gap(
     reason: Annotated[str, option("TEXT", "Why WAL is missing, or why that can be borne.")] = "",
 ) -> int:
     """Say that you know of missing WAL: `pg status` is quiet about it then. Nothing is recovered across it."""
-    from backstay.operations.pg_acknowledge import acknowledge_gaps
+    from backstay.operations.clusters.acknowledge import acknowledge_gaps
 
     context = context_of(ctx)
     who = f"{environment.user()}@{socket.gethostname()}"

@@ -20,7 +20,7 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import BackstayError, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_archive_service import ArchiveServiceOptions
+    from backstay.operations.archiving.service import ArchiveServiceOptions
 
 # Not the one that runs us: it may lie in a virtual environment that the server's user cannot enter.
 _PYTHON_PATH = "/usr/bin:/usr/local/bin:/bin"
@@ -56,8 +56,8 @@ def archive(
 
 
 def _archive(context: Context, path: Path | None, name: str) -> None:
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_archive import archive_file
+    from backstay.operations.archiving.wal_file import archive_file
+    from backstay.operations.backup.request import check_name
 
     check_name(name)
     if path is None:
@@ -71,8 +71,8 @@ def _archive(context: Context, path: Path | None, name: str) -> None:
 
 
 def _service(context: Context, name: str, socket: Path | None, user: str | None, ahead: int) -> ArchiveServiceOptions:
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_archive_service import ArchiveServiceOptions
+    from backstay.operations.archiving.service import ArchiveServiceOptions
+    from backstay.operations.backup.request import check_name
 
     check_name(name)
     place = (socket or environment.runtime_directory(context.environ) / name).absolute()
@@ -98,7 +98,7 @@ def _server_user(name: str | None) -> int:
 
 
 def _serve(context: Context, path: Path | None, options: ArchiveServiceOptions) -> int:
-    from backstay.operations.pg_archive_service import archive_command, run_archive_service
+    from backstay.operations.archiving.service import archive_command, run_archive_service
 
     if path is not None:
         raise InvalidRequest(

@@ -27,7 +27,7 @@ def pg_backup(
     host: Annotated[str | None, option("HOST", "Another host name than this machine's.")] = None,
 ) -> int:
     """Make a base backup of a running cluster, with the WAL that it needs."""
-    from backstay.operations.pg_backup import ClusterBackupOptions, back_up_cluster
+    from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 
     context = context_of(ctx)
     options = ClusterBackupOptions(

@@ -19,8 +19,8 @@ from backstay.core.times import parse_length
 from backstay.errors import CorruptedBackup, Interrupted, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_plan import RecoveryPlan
-    from backstay.operations.pg_restore import ClusterRestoreOptions, ClusterRestoreResult, DeltaOptions
+    from backstay.operations.clusters.plan import RecoveryPlan
+    from backstay.operations.clusters.restore import ClusterRestoreOptions, ClusterRestoreResult, DeltaOptions
     from backstay.repository.repository import Repository
 
 
@@ -74,12 +74,12 @@ def pg_restore(
     dry_run: Annotated[bool, flag("Only tell what would be done.", "--dry-run", "-n")] = False,
 ) -> int:
     """Write a data directory that recovers to a target when its server is started."""
-    from backstay.operations.pg_configuration import Configuration
-    from backstay.operations.pg_directory import require_empty
-    from backstay.operations.pg_plan import plan_recovery
-    from backstay.operations.pg_rehearse import programs_of, start_recovered
-    from backstay.operations.pg_restore import ClusterRestoreOptions, require_target, restore_cluster
-    from backstay.operations.pg_serving import serving
+    from backstay.operations.clusters.configuration import Configuration
+    from backstay.operations.clusters.directory import require_empty
+    from backstay.operations.clusters.plan import plan_recovery
+    from backstay.operations.clusters.rehearse import programs_of, start_recovered
+    from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
+    from backstay.operations.clusters.serving import serving
     from backstay.repository.readers import announced
 
     context = context_of(ctx)
@@ -133,7 +133,7 @@ def pg_fetch(
 
 def _serve(context: Context, repository: Repository, data: Path) -> None:
     """Raises Interrupted when it was stopped before the server had recovered."""
-    from backstay.operations.pg_serving import WalService
+    from backstay.operations.clusters.serving import WalService
 
     with context.until_stopped() as (events, stopped):
         service = WalService.open(repository, data.absolute(), events=events)
@@ -179,7 +179,7 @@ def _show_restored(
 
 def _delta(*, delta: bool, other_cluster: bool, tablespaces_in_place: bool) -> DeltaOptions | None:
     """What --delta allows. Raises InvalidRequest for what means nothing without it."""
-    from backstay.operations.pg_restore import DeltaOptions
+    from backstay.operations.clusters.restore import DeltaOptions
 
     if delta:
         return DeltaOptions(other_cluster=other_cluster, tablespaces_in_place=tablespaces_in_place)
@@ -246,9 +246,9 @@ def pg_verify(
     patience: Annotated[str, option("SPAN", "How long the recovery may take.", show_default=True)] = "1h",
 ) -> int:
     """Recover a cluster in a scratch place, check its indexes and ask it questions; print the evidence."""
-    from backstay.operations.pg_configuration import Configuration
-    from backstay.operations.pg_plan import plan_recovery
-    from backstay.operations.pg_rehearse import RehearsalOptions, rehearse_cluster
+    from backstay.operations.clusters.configuration import Configuration
+    from backstay.operations.clusters.plan import plan_recovery
+    from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
     from backstay.repository.readers import announced
 
     context = context_of(ctx)

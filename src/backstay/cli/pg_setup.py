@@ -15,7 +15,7 @@ from backstay.core.quantities import plural
 from backstay.core.times import parse_length
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_setup import Applied, SetupPlan
+    from backstay.operations.clusters.setup import Applied, SetupPlan
 
 
 def pg_setup(
@@ -31,8 +31,8 @@ def pg_setup(
     apply: Annotated[bool, flag("Run the SQL that is printed, as the role of URL.", "--apply")] = False,
 ) -> int:
     """See whether a server is ready, and print what to do; exit status 1 if something must be done."""
-    from backstay.operations.backup_request import check_name
-    from backstay.operations.pg_setup import SetupOptions, apply_setup, plan_setup
+    from backstay.operations.backup.request import check_name
+    from backstay.operations.clusters.setup import SetupOptions, apply_setup, plan_setup
 
     context = context_of(ctx)
     check_name(name)

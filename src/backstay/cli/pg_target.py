@@ -10,7 +10,7 @@ from backstay.cli.options import argument, flag, option
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_plan import RecoveryTarget
+    from backstay.operations.clusters.plan import RecoveryTarget
 
 Snapshot: TypeAlias = Annotated[str, argument("ID", "The base backup; the best one for the target if not given.")]
 At: TypeAlias = Annotated[str | None, option("TIME", "Recover to this time; it must have a zone.")]
@@ -34,7 +34,7 @@ def target_of(
     timeline: int | None,
 ) -> RecoveryTarget:
     """The one target that was given. Raises InvalidRequest for several, and for a time without a zone."""
-    from backstay.operations.pg_plan import RecoveryTarget
+    from backstay.operations.clusters.plan import RecoveryTarget
     from backstay.sources.postgres.lsn import parse_lsn
 
     given = [value for value in (at, lsn, xid, point, immediate or None) if value is not None]

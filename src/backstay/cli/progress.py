@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from backstay.cli import jsonout
 from backstay.cli.render import err, warning_line
-from backstay.core.events import Event, EventSink
+from backstay.core.events import Event, EventSink, name_of
 
 MODES = ("auto", "json", "none")
 
@@ -29,8 +29,7 @@ def watching(mode: str, environ: Mapping[str, str], *, quiet: bool) -> Iterator[
 
 
 def _json_line(event: Event) -> None:
-    name = type(event).__name__.lower()
-    sys.stderr.write(jsonout.line({"event": name, **asdict(event)}))
+    sys.stderr.write(jsonout.line({"event": name_of(event), **asdict(event)}))
     sys.stderr.flush()
 
 

@@ -20,7 +20,7 @@ from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
 
 if TYPE_CHECKING:
-    from backstay.operations.restore import RestoreOptions, RestorePlan, RestoreResult
+    from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 
@@ -69,9 +69,9 @@ def restore(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Restore a snapshot, or a part of it."""
-    from backstay.operations.restore import RestoreOptions
-    from backstay.operations.restore_dump import DumpPart
-    from backstay.operations.walk import EVERYTHING
+    from backstay.operations.restore.postgres_dump import DumpPart
+    from backstay.operations.restore.run import RestoreOptions
+    from backstay.operations.snapshots.walk import EVERYTHING
     from backstay.repository.selectors import split_target
     from backstay.sources.filters import Selection
 
@@ -136,8 +136,8 @@ def _patterns(texts: list[str] | None) -> list[bytes]:
 
 def _original_place(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
     """Where a subtree's content came from; `/` for a whole snapshot."""
-    from backstay.operations.restore_dump import is_dump
-    from backstay.operations.walk import subtree
+    from backstay.operations.restore.postgres_dump import is_dump
+    from backstay.operations.snapshots.walk import subtree
 
     if is_dump(manifest):
         raise InvalidRequest(
@@ -155,7 +155,7 @@ def _original_place(repository: Repository, manifest: Manifest, path: bytes | No
 def _rehearse(
     context: Context, repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions
 ) -> int:
-    from backstay.operations.restore import plan_restore
+    from backstay.operations.restore.run import plan_restore
 
     plan = plan_restore(repository, manifest, target, options)
     context.result(_plan_document(plan), lambda: _show_plan(context, plan))
@@ -206,7 +206,7 @@ def _show_paths(context: Context, paths: list[str], count: int, one: str, many: 
 def _restore(
     context: Context, repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions
 ) -> int:
-    from backstay.operations.restore import run_restore
+    from backstay.operations.restore.run import run_restore
 
     with context.watching() as events:
         result = run_restore(repository, manifest, target, options, events=events)
@@ -265,7 +265,7 @@ def cat(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Write one file of a snapshot to standard output."""
-    from backstay.operations.look import open_file
+    from backstay.operations.snapshots.look import open_file
     from backstay.repository.selectors import split_target
 
     context = context_of(ctx)

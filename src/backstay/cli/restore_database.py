@@ -13,9 +13,9 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import InvalidRequest, RestoreConflict
 
 if TYPE_CHECKING:
-    from backstay.operations.restore import RestoreOptions
-    from backstay.operations.restore_dump import DumpPart, DumpPlan
-    from backstay.operations.restore_mysql import MysqlPlan
+    from backstay.operations.restore.mysql_dump import MysqlPlan
+    from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan
+    from backstay.operations.restore.run import RestoreOptions
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 
@@ -24,7 +24,7 @@ _SHOWN = 20
 
 def refuse_what_files_have(options: RestoreOptions) -> None:
     """Raises InvalidRequest for options that only a restore of files has."""
-    from backstay.operations.walk import EVERYTHING
+    from backstay.operations.snapshots.walk import EVERYTHING
 
     given = {
         "ID:PATH": options.path is not None,
@@ -57,7 +57,7 @@ def restore(
         return _restore_sqlite(context, repository, manifest, address, part, options, dry_run=dry_run)
     if database.is_mysql(address):
         return _restore_mysql(context, repository, manifest, address, part, options, dry_run=dry_run)
-    from backstay.operations.restore_dump import plan_dump_restore, run_dump_restore
+    from backstay.operations.restore.postgres_dump import plan_dump_restore, run_dump_restore
 
     act = plan_dump_restore if dry_run else run_dump_restore
     with context.watching() as events:
@@ -75,7 +75,7 @@ def _restore_mysql(
     *,
     dry_run: bool,
 ) -> int:
-    from backstay.operations.restore_mysql import plan_mysql_restore, run_mysql_restore
+    from backstay.operations.restore.mysql_dump import plan_mysql_restore, run_mysql_restore
 
     if not part.is_whole or not part.owners:
         raise InvalidRequest(
@@ -106,7 +106,7 @@ def _restore_sqlite(
     *,
     dry_run: bool,
 ) -> int:
-    from backstay.operations.restore_sqlite import restore_sqlite
+    from backstay.operations.restore.sqlite import restore_sqlite
     from backstay.sources.sqlite.database import path_of
 
     if not part.is_whole or not part.owners:

@@ -15,7 +15,7 @@ from backstay.core.clock import datetime_from_ns
 from backstay.core.quantities import plural
 
 if TYPE_CHECKING:
-    from backstay.operations.extend_locks import ExtensionPlan, ExtensionResult
+    from backstay.operations.locks.extend import ExtensionPlan, ExtensionResult
 
 BELOW = 50
 
@@ -28,7 +28,7 @@ def retain(
     dry_run: Annotated[bool, flag("Only tell what would be extended.", "--dry-run", "-n")] = False,
 ) -> int:
     """Extend the store's locks of all that snapshots need; each backup does it for its own."""
-    from backstay.operations.extend_locks import plan_extension, run_extension
+    from backstay.operations.locks.extend import plan_extension, run_extension
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -72,7 +72,7 @@ def hold_set(
     reason: Annotated[str, option("TEXT", "Why; whoever wants to delete the snapshot is told.")] = "",
 ) -> int:
     """Let nobody delete a snapshot, until the hold is cleared."""
-    from backstay.operations.holds import set_hold
+    from backstay.operations.retention.holds import set_hold
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -95,7 +95,7 @@ def hold_clear(
     reason: Annotated[str, option("TEXT", "Why; it is kept with the record.")] = "",
 ) -> int:
     """Let a snapshot be deleted again."""
-    from backstay.operations.holds import clear_hold
+    from backstay.operations.retention.holds import clear_hold
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:

@@ -15,8 +15,8 @@ from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import HoldViolation
 
 if TYPE_CHECKING:
-    from backstay.operations.prune import PrunePlan, PruneResult
-    from backstay.repository.collector import CollectionPlan, CollectionResult
+    from backstay.operations.retention.prune import PrunePlan, PruneResult
+    from backstay.repository.collection_plan import CollectionPlan, CollectionResult
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 
@@ -69,8 +69,8 @@ def prune(
 ) -> int:
     """Delete snapshots that no rule keeps, and WAL that nothing needs; the newest of each source always stays."""
     from backstay.core.times import Span
-    from backstay.operations.prune import execute_prune, plan_prune
-    from backstay.operations.retention import RetentionRules
+    from backstay.operations.retention.prune import execute_prune, plan_prune
+    from backstay.operations.retention.rules import RetentionRules
 
     context = context_of(ctx)
     rules = RetentionRules(

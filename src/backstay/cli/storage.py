@@ -9,13 +9,13 @@ import typer
 from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.quantities import parse_size
 from backstay.cli.render import out, print_table
 from backstay.core.quantities import format_duration, format_size
+from backstay.core.sizes import parse_size
 from backstay.errors import StorageUnavailable
 
 if TYPE_CHECKING:
-    from backstay.operations.check_storage import StorageReport, Verdict
+    from backstay.operations.trials.check_storage import StorageReport, Verdict
 
 _STATUS: Final[dict[Verdict, int]] = {"usable": 0, "limited": 1, "unusable": StorageUnavailable.exit_status}
 _VERDICT: Final[dict[Verdict, str]] = {
@@ -31,7 +31,7 @@ def check_storage(
     size: Annotated[str, option("N", "Bytes to move for the figures, such as 256MiB.", show_default=True)] = "32MiB",
 ) -> int:
     """Try out what a store can do, in a scratch place that is removed again."""
-    from backstay.operations.check_storage import check_storage as work
+    from backstay.operations.trials.check_storage import check_storage as work
     from backstay.storage.registry import open_backend
 
     context = context_of(ctx)

@@ -16,8 +16,8 @@ from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.cold_packs import ColdNeed
-    from backstay.operations.tiers import MovePlan, MoveResult, TierStatus
+    from backstay.operations.tiers.cold_packs import ColdNeed
+    from backstay.operations.tiers.moving import MovePlan, MoveResult, TierStatus
 
 AT_ONCE = "0d"
 DAYS_HELP = "Keep what is thawed readable for N days."
@@ -32,7 +32,7 @@ def tier_set(
     ] = AT_ONCE,
 ) -> int:
     """Set where old data packs belong, and from which age on."""
-    from backstay.operations.tiers import set_tier, tier_status
+    from backstay.operations.tiers.moving import set_tier, tier_status
 
     context = context_of(ctx)
     address, seconds = _absolute(cold), _seconds(after)
@@ -46,7 +46,7 @@ def tier_set(
 
 def tier_show(ctx: typer.Context) -> int:
     """Tell where the cold tier is, and what lies in it."""
-    from backstay.operations.tiers import tier_status
+    from backstay.operations.tiers.moving import tier_status
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
@@ -60,7 +60,7 @@ def tier_move(
     dry_run: Annotated[bool, flag("Only tell what would be moved.", "--dry-run", "-n")] = False,
 ) -> int:
     """Move data packs that are old enough into the cold tier."""
-    from backstay.operations.tiers import plan_move, run_move
+    from backstay.operations.tiers.moving import plan_move, run_move
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -76,7 +76,7 @@ def tier_recall(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Bring all data packs back from the cold tier."""
-    from backstay.operations.tiers import plan_recall, run_recall
+    from backstay.operations.tiers.moving import plan_recall, run_recall
 
     context = context_of(ctx)
     with context.open(index=False) as repository, context.watching() as events:
@@ -87,7 +87,7 @@ def tier_recall(
 
 def tier_remove(ctx: typer.Context) -> int:
     """End the cold tier; all packs must have been brought back."""
-    from backstay.operations.tiers import remove_tier
+    from backstay.operations.tiers.moving import remove_tier
 
     context = context_of(ctx)
     with context.open(index=False) as repository:

@@ -17,7 +17,7 @@ from backstay.core.times import Span
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from backstay.operations.pg_expire import ExpiryResult, WalExpiry
+    from backstay.operations.wal.expire import ExpiryResult, WalExpiry
 
 
 def pg_expire(
@@ -32,7 +32,7 @@ def pg_expire(
     dry_run: Annotated[bool, flag("Only tell what would be removed.", "--dry-run", "-n")] = False,
 ) -> int:
     """Remove WAL that no base backup and no recovery within the window needs; `prune` does it too."""
-    from backstay.operations.pg_expire import expire_wal, plan_abandonment, plan_expiry
+    from backstay.operations.wal.expire import expire_wal, plan_abandonment, plan_expiry
 
     context = context_of(ctx)
     length = window_length(context, window)

@@ -15,7 +15,7 @@ from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.core.events import EventSink
-    from backstay.operations.backup_request import BackupOptions, BackupResult
+    from backstay.operations.backup.request import BackupOptions, BackupResult
     from backstay.repository.repository import Repository
     from backstay.sources.sqlite.changes import Mark
 
@@ -45,7 +45,7 @@ class _Database:
 
     def back_up(self) -> BackupResult:
         """Others may write to the repository between two snapshots, also where there is one writer at a time."""
-        from backstay.operations.backup import run_backup
+        from backstay.operations.backup.run import run_backup
 
         source = database.source(self.context, self.repository, self.asked)
         try:
@@ -77,7 +77,7 @@ def interval(
 
 def run(context: Context, asked: database.Database, options: BackupOptions, every_s: float) -> int:
     """Watch until a signal comes, which ends it gently."""
-    from backstay.operations.watching import watch
+    from backstay.operations.backup.watching import watch
     from backstay.sources.sqlite.changes import uses_log
 
     with context.open(grows=True) as repository, context.until_stopped() as (events, stopped):

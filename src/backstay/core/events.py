@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from datetime import datetime
+from typing import ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,69 @@ class Finished:
     operation: str
 
 
-Event: TypeAlias = Started | Progress | Warned | Finished
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSnapshotCreated:
+    """A graph was stored; `state` is `pending` where validators have to attest it first."""
+
+    topic: ClassVar[str] = "backup.snapshot.created"
+
+    time: datetime
+    snapshot: str
+    graph: str
+    state: str
+    nodes: int
+    values: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSnapshotRestored:
+    """A restore came to its end; `ok` says whether every node is good, the numbers what was done with them."""
+
+    topic: ClassVar[str] = "backup.snapshot.restored"
+
+    time: datetime
+    snapshot: str
+    graph: str
+    ok: bool
+    reused: int
+    restored: int
+    recomputed: int
+    failed: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GarbageCollected:
+    """Values that no snapshot names any more were removed, and the snapshots that had named them."""
+
+    topic: ClassVar[str] = "backup.garbage.collected"
+
+    time: datetime
+    snapshots: tuple[str, ...]
+    values: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationFailed:
+    """Something was found not to be what it should; `node` is empty where it is not one node. Texts are for people."""
+
+    topic: ClassVar[str] = "backup.validation.failed"
+
+    time: datetime
+    snapshot: str
+    graph: str
+    node: str
+    reason: str
+
+
+GraphEvent: TypeAlias = GraphSnapshotCreated | GraphSnapshotRestored | GarbageCollected | ValidationFailed
+Event: TypeAlias = Started | Progress | Warned | Finished | GraphEvent
 EventSink: TypeAlias = Callable[[Event], None]
+
+
+def name_of(event: Event) -> str:
+    """How programs tell events apart: the topic of those that have one, else what happened, as `started`."""
+    return getattr(type(event), "topic", type(event).__name__.lower())
 
 
 def ignore(event: Event) -> None:

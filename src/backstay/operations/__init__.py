@@ -1,1 +1,1 @@
-"""One module per thing the product does; no database needed."""
+"""What the product does, one room for each subject; no database needed."""

@@ -362,12 +362,20 @@ class BlobReader:
     def slice(self, blob: Buffer, place: Place, chunk: bytes) -> Buffer:
         """The chunk's own bytes of a decoded blob. Raises CorruptedBackup when they are not what the id says."""
         data = memoryview(blob)[place.offset : place.offset + place.length]
-        if self._keyring.chunk_ids.of(data) != chunk:
+        if not self._is(chunk, data):
             raise CorruptedBackup(
                 f"chunk {chunk.hex()[:16]} holds other bytes than its id says",
                 cause=f"pack {self._index.pack(place.pack).digest.hex()[:16]}",
             )
         return data
+
+    def require(self, chunk: bytes, data: Buffer) -> None:
+        """See that bytes are what an id says, wherever they come from. Raises CorruptedBackup."""
+        if not self._is(chunk, data):
+            raise CorruptedBackup(f"what was put together holds other bytes than its id says ({chunk.hex()[:16]})")
+
+    def _is(self, chunk: bytes, data: Buffer) -> bool:
+        return self._keyring.chunk_ids.of(data) == chunk
 
     def run(self, chunks: Sequence[tuple[bytes, int]], place: Place) -> Buffer:
         """The joined bytes of chunks, given with their lengths, that follow each other in one blob; each is checked.

@@ -1,13 +1,17 @@
-"""Byte streams as chunks: long lists of ids are themselves stored as chunks."""
+"""Byte streams as chunks: long lists of ids are themselves stored as chunks. A patched one is another with changes."""
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+import msgspec
+
 from backstay.codec.chunker import Chunker, StreamCutter
 from backstay.codec.compression import Buffer
+from backstay.codec.deltas import MOST, undelta
 from backstay.codec.digest import ID_BYTES, ChunkIds
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs import BlobReader, BlobWriter
@@ -16,6 +20,10 @@ from backstay.repository.nodes import Content
 
 MAX_IDS: Final = 1024  # ids in a node itself; more go one level down
 MAX_DEPTH: Final = 4
+MAX_PATCH: Final = 1 << 20  # bytes of the record that says what is changed
+MAX_CHANGE: Final = 2 * MOST  # bytes of one change
+PATCH: Final = 5  # kinds of frames
+CHANGE: Final = 6
 _FRAME: Final = struct.Struct("<BI")  # kind, length of the body
 _FRAME_BYTES: Final = _FRAME.size
 
@@ -111,7 +119,7 @@ def chunk_list(content: Content, reader: BlobReader) -> list[bytes]:
 
 
 def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
-    """The ids of a stream's own chunks, in order. Raises CorruptedBackup."""
+    """The ids of a stream's own chunks, in order; one that is patched has none. Raises CorruptedBackup."""
     if not 0 <= content.depth <= MAX_DEPTH:
         raise CorruptedBackup("a content nests too deeply", cause=f"depth {content.depth}")
     if content.depth == 0:
@@ -128,14 +136,23 @@ def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
 
 
 def all_chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
-    """The ids of a stream's chunks and of the chunks that hold those ids."""
+    """The ids of all chunks that a stream needs: its own, those that hold their ids, and those of a patch."""
+    if content.is_patched:
+        yield from all_chunk_ids(content.patch, reader)
+        patch = patch_of(content, reader)
+        yield from all_chunk_ids(patch.base, reader)
+        yield from all_chunk_ids(patch.changes, reader)
+        return
     if content.depth:
         yield from all_chunk_ids(Content(content.depth - 1, content.ids), reader)
     yield from chunk_ids(content, reader)
 
 
 def read_content(content: Content, reader: BlobReader) -> Iterator[Buffer]:
-    """The bytes of a stream, chunk by chunk, each checked. Raises CorruptedBackup."""
+    """The bytes of a stream, piece by piece, each checked. Raises CorruptedBackup."""
+    if content.is_patched:
+        yield from _read_patched(content, reader)
+        return
     for chunk in chunk_ids(content, reader):
         yield reader.chunk(chunk)
 
@@ -162,3 +179,114 @@ def read_frames(content: Content, reader: BlobReader, *, limit: int) -> Iterator
         rest = data[at:]
     if rest:
         raise CorruptedBackup("a stream ends in the middle of a record")
+
+
+class Patch(msgspec.Struct, array_like=True, frozen=True):
+    """What a patched content is made of: `size` bytes, those of `base` but for the `changes`, a stream of them."""
+
+    size: int
+    base: Content
+    changes: Content
+
+
+class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`length` bytes from `at` on, whose id as a chunk is `chunk`: what `delta` makes of a range of the base."""
+
+    at: int
+    length: int
+    base_at: int
+    base_length: int
+    chunk: bytes
+    delta: bytes
+
+    def check(self, end: int) -> None:
+        """Raises CorruptedBackup for what cannot be, and when it does not lie behind the change that ended at `end`."""
+        if not (end <= self.at and 0 < self.length <= MOST and len(self.chunk) == ID_BYTES):
+            raise CorruptedBackup("a patch holds an impossible change")
+        if not (self.base_at >= 0 and 0 <= self.base_length <= MOST):
+            raise CorruptedBackup("a patch refers to an impossible part of its base")
+
+    def apply_to(self, base: Buffer, reader: BlobReader) -> Buffer:
+        """Its bytes, made of the range of the base that it names. Raises CorruptedBackup when they are others."""
+        data = undelta(self.delta, base, self.length)
+        reader.require(self.chunk, data)
+        return data
+
+
+_patch_decoder: Final = msgspec.msgpack.Decoder(Patch)
+_change_decoder: Final = msgspec.msgpack.Decoder(Change)
+
+
+def patch_of(content: Content, reader: BlobReader) -> Patch:
+    """What a patched content is made of. Raises CorruptedBackup."""
+    frames = [*read_frames(content.patch, reader, limit=MAX_PATCH)]
+    if [kind for kind, _ in frames] != [PATCH]:
+        raise CorruptedBackup("a patch holds foreign records")
+    try:
+        patch = _patch_decoder.decode(frames[0][1])
+    except msgspec.MsgspecError as error:
+        raise CorruptedBackup("a patch cannot be read", cause=str(error)) from error
+    # One look is enough, however often a file has changed.
+    if patch.size < 0 or patch.base.is_patched or patch.changes.is_patched:
+        raise CorruptedBackup("a patch changes what cannot be patched")
+    return patch
+
+
+def changes_of(patch: Patch, reader: BlobReader) -> Iterator[Change]:
+    """The changes, by their positions; they do not overlap. Raises CorruptedBackup."""
+    end = 0
+    for kind, body in read_frames(patch.changes, reader, limit=MAX_CHANGE):
+        if kind != CHANGE:
+            raise CorruptedBackup("a patch holds a foreign record")
+        try:
+            change = _change_decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise CorruptedBackup("a patch cannot be read", cause=str(error)) from error
+        change.check(end)
+        end = change.at + change.length
+        if end > patch.size:
+            raise CorruptedBackup("a patch goes on behind the end of its stream")
+        yield change
+
+
+class PlainStream:
+    """Any range of a stream that is no patch."""
+
+    def __init__(self, content: Content, reader: BlobReader) -> None:
+        """Raises CorruptedBackup when a chunk is not known."""
+        self._reader = reader
+        self._ids = chunk_list(content, reader)
+        self._starts: list[int] = []
+        self.size = 0
+        for chunk in self._ids:
+            self._starts.append(self.size)
+            self.size += reader.place(chunk).length
+
+    def pieces(self, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes from `start` to before `end`, chunk by chunk. Raises CorruptedBackup where there are none."""
+        if start != end and not 0 <= start < end <= self.size:
+            raise CorruptedBackup("a patch refers to what its base does not have", cause=f"{end} of {self.size} bytes")
+        number = bisect_right(self._starts, start) - 1
+        while start < end:
+            data = memoryview(self._reader.chunk(self._ids[number]))
+            first = start - self._starts[number]
+            piece = data[first : first + end - start]
+            yield piece
+            start += len(piece)
+            number += 1
+
+    def read(self, start: int, length: int) -> Buffer:
+        """The same in one piece."""
+        pieces = [*self.pieces(start, start + length)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _read_patched(content: Content, reader: BlobReader) -> Iterator[Buffer]:
+    patch = patch_of(content, reader)
+    base = PlainStream(patch.base, reader)
+    at = 0
+    for change in changes_of(patch, reader):
+        yield from base.pieces(at, change.at)
+        yield change.apply_to(base.read(change.base_at, change.base_length), reader)
+        at = change.at + change.length
+    yield from base.pieces(at, patch.size)

@@ -44,6 +44,7 @@ class RecordKind(IntEnum):
     WAL_NAME = 17
     WAL_GAP = 18
     VALUES = 19
+    GRAPH_DELETION = 20
 
 
 class BlobKind(IntEnum):
@@ -129,6 +130,21 @@ HOLDS: Final = "holds/"
 
 def hold_name(ulid: str, number: int) -> str:
     return f"{HOLDS}{ulid}.{number:06d}"
+
+
+ATTESTATIONS: Final = "attestations/"  # in clear: what validators say of snapshots
+
+
+def attestation_name(ulid: str, key_id: str) -> str:
+    return f"{ATTESTATIONS}{ulid}/{key_id}"
+
+
+GRAPHS: Final = "graphs/"
+
+
+def graph_deletion_name(ulid: str) -> str:
+    """Says that a graph snapshot waits to be collected."""
+    return f"{GRAPHS}{ulid}.deleted"
 
 
 SESSIONS: Final = "sessions/"  # writers at work

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from backstay.core.ids import is_digest, is_ulid
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
 from backstay.repository.collection_log import OnDamage
-from backstay.repository.format import REPO, VALUES, WAL, tier_name
+from backstay.repository.format import ATTESTATIONS, GRAPHS, REPO, VALUES, WAL, tier_name
 from backstay.repository.index import decode_segment, read_segment
 from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
@@ -42,6 +42,8 @@ class Genuine:
             "drops/": lambda rest, data: snapshots.decode_drop(_ulid(rest), data),
             "holds/": lambda rest, data: snapshots.holds.decode(f"holds/{rest}", data),
             "gc/": lambda rest, data: repository.collections.check(f"gc/{rest}", data),
+            ATTESTATIONS: lambda rest, data: repository.attestations.check(f"{ATTESTATIONS}{rest}", data),
+            GRAPHS: lambda rest, data: snapshots.graph_deletions.decode(f"{GRAPHS}{rest}", data),
             WAL: lambda rest, data: repository.wal.check(f"{WAL}{rest}", data),
             VALUES: lambda rest, data: repository.values_log.decode(f"{VALUES}{rest}", data),
             RULES: lambda rest, data: tiers.decode(_tier_number(rest), data),
@@ -136,6 +138,9 @@ class Gone:
             return is_digest(leaf) and bytes.fromhex(leaf) in self._deleted
         if kind == "snapshots":
             return leaf in self._repository.snapshots.dropped([leaf])
+        if name.startswith((ATTESTATIONS, GRAPHS)):
+            ulid = rest.partition("/")[0].partition(".")[0]
+            return ulid in self._repository.snapshots.dropped([ulid])
         if name.startswith("keys/slots/"):
             return is_digest(leaf) and self._repository.slots.was_removed(bytes.fromhex(leaf))
         if name.startswith(WAL) and (whole := whole_of(name)) is not None:

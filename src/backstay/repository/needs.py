@@ -16,7 +16,7 @@ from backstay.repository.snapshots import Manifest
 PACKS = ("packs/", "meta/")
 # What every snapshot needs, or a reader may need to understand it: small, and few beside the packs. A segment may name
 # packs of any snapshot.
-SHARED = ("repo.json", "keys/", "index/", "drops/", "holds/", "tiers/")
+SHARED = ("repo.json", "keys/", "index/", "drops/", "holds/", "tiers/", "attestations/", "graphs/")
 
 
 def needed_objects(repository: Repository, snapshots: Sequence[Manifest], among: Collection[str]) -> set[str]:

@@ -13,15 +13,29 @@ MAX_NAME: Final = 4096  # bytes; Linux allows 255, other systems more
 MAX_NODE: Final = 64 << 20  # bytes of one encoded node, content ids and xattrs included
 
 
+PATCHED: Final = 16  # added to the depth of a content that is a patch
+
+
 class Content(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The ordered chunk ids that make one byte stream.
 
     `ids` holds 32 bytes per chunk. With `depth` 0 they name the stream's own chunks; with `depth` n > 0 they
-    name chunks whose bytes, joined, are again such a list of depth n - 1.
+    name chunks whose bytes, joined, are again such a list of depth n - 1. From `PATCHED` on they name a patch,
+    with which another content becomes this one.
     """
 
     depth: int
     ids: bytes
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether the bytes are those of another content with changes."""
+        return self.depth >= PATCHED
+
+    @property
+    def patch(self) -> Content:
+        """The stream that says which changes to which content, of one that is patched."""
+        return Content(self.depth - PATCHED, self.ids)
 
 
 EMPTY: Final = Content(0, b"")

@@ -26,6 +26,7 @@ from backstay.errors import (
     StorageMissing,
     WrongKey,
 )
+from backstay.repository.attestations import AttestationStore
 from backstay.repository.blobs import PACK_TARGET, BlobReader, BlobWriter
 from backstay.repository.collection_log import CollectionLog, OnDamage
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
@@ -85,6 +86,7 @@ class Repository:
         self.collections = CollectionLog(backend, keyring)
         self.slots = SlotStore(backend, keyring)
         self.wal = WalStore(backend, keyring)
+        self.attestations = AttestationStore(backend, header.uuid)
         self.values_log = ValuesLog(backend, keyring, environment.clock, environment.random)
         self.file_chunker = ContentDefinedChunker(FILES, keyring.chunker_secret)
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)

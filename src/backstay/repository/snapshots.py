@@ -21,6 +21,7 @@ from backstay.errors import (
     UnsupportedFormat,
 )
 from backstay.repository.format import RecordKind, drop_name, snapshot_name
+from backstay.repository.graph_deletions import GraphDeletions
 from backstay.repository.holds import HoldStore
 from backstay.repository.keyring import Keyring
 from backstay.repository.nodes import Content
@@ -129,6 +130,7 @@ class SnapshotStore:
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
         self.holds = HoldStore(backend, keyring)
+        self.graph_deletions = GraphDeletions(backend, keyring)
         self._known: dict[str, Manifest | FenceRecord] = {}
         self._digests: dict[str, bytes] = {}
         self._dropped: set[str] = set()
@@ -200,7 +202,9 @@ class SnapshotStore:
         """
         self.get(ulid)
         changed = self.holds.set(ulid, held=True, reason=reason, clock=clock)
-        if changed and self._has_drop(ulid) and self._is_dropped(ulid, None):
+        if changed and (
+            self.graph_deletions.is_marked(ulid) or (self._has_drop(ulid) and self._is_dropped(ulid, None))
+        ):
             self.holds.set(ulid, held=False, reason="it was deleted at the same time", clock=clock)
             raise _no_snapshot(ulid, "it was deleted at the same time")
         return changed

@@ -49,7 +49,10 @@ def _malformed(manifest: Manifest, cause: str) -> CorruptedBackup:
 
 
 class ValueReferences:
-    """Looks values up in the lists of all live snapshots of graphs; these do not change, so that they are kept."""
+    """Looks values up in the lists of all live snapshots of graphs; these do not change, so that they are kept.
+
+    One that is marked as deleted keeps no values, and waits only for a collection to say what it named.
+    """
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -60,10 +63,11 @@ class ValueReferences:
         """Those of the values that a live snapshot names, with the first that does. Raises CorruptedBackup."""
         wanted = set(digests)
         found: dict[bytes, str] = {}
+        marked = self._repository.snapshots.graph_deletions.marked()
         for manifest in self._repository.snapshots.live():
             if not wanted:
                 break
-            if refers_to_values(manifest):
+            if refers_to_values(manifest) and manifest.id not in marked:
                 named = wanted & self._named(manifest)
                 found.update(dict.fromkeys(named, manifest.id))
                 wanted -= named

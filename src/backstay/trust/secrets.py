@@ -52,37 +52,39 @@ class Secret:
                 cause=f"it does not begin with {KEY_FILE_PREFIX}",
                 hint="give the file that `backstay` created",
             )
-        return cls("keyfile", _parse_words(line.removeprefix(KEY_FILE_PREFIX)))
+        return cls("keyfile", parse_words(line.removeprefix(KEY_FILE_PREFIX)))
 
     @classmethod
     def parse_recovery(cls, text: str) -> Secret:
         """The secret of a printed recovery key; case, spaces and dashes do not matter. Raises InvalidRequest."""
-        return cls("recovery", _parse_words(text))
+        return cls("recovery", parse_words(text))
 
     def printed(self) -> str:
         """The form in which a key file or recovery key is written down."""
         if self.kind == "passphrase":
             raise InvalidRequest("a passphrase is not printed")
-        words = _print_words(self.value)
+        words = print_words(self.value)
         return KEY_FILE_PREFIX + words if self.kind == "keyfile" else words
 
 
 def looks_like_recovery(text: str) -> bool:
     """Whether a typed secret is a recovery key, so that it may be given wherever a passphrase is asked for."""
     try:
-        _parse_words(text)
+        parse_words(text)
     except InvalidRequest:
         return False
     return True
 
 
-def _print_words(value: bytes) -> str:
+def print_words(value: bytes) -> str:
+    """32 secret bytes as people and files write them down, with a checksum."""
     checked = value + hashlib.sha256(b"backstay-secret" + value).digest()[:_CHECK_BYTES]
     text = base64.b32encode(checked).decode().rstrip("=")
     return "-".join(text[at : at + 7] for at in range(0, len(text), 7))
 
 
-def _parse_words(text: str) -> bytes:
+def parse_words(text: str) -> bytes:
+    """The bytes of `print_words`; case, spaces and dashes do not matter. Raises InvalidRequest."""
     compact = "".join(text.split()).replace("-", "").upper()
     compact = compact.replace("0", "O").replace("1", "I").replace("8", "B")  # digits that base32 does not have
     try:

@@ -19,7 +19,7 @@ from backstay.errors import (
     StorageRefused,
     StorageUnavailable,
 )
-from backstay.operations.check_storage import check_storage
+from backstay.operations.trials.check_storage import check_storage
 from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ftp import FtpStorage, open_ftp

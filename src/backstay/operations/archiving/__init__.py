@@ -1,0 +1,1 @@
+"""What archive_command calls: segments that a server hands over, one by one or through a resident process."""

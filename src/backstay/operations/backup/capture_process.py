@@ -1,0 +1,183 @@
+"""Captures entries in a process of its own, so that reading files does not wait for this one's interpreter lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import EIO
+from itertools import accumulate, groupby
+from typing import Final, NamedTuple
+
+import msgspec
+
+from backstay.codec.chunker import CdcSizes, ContentDefinedChunker
+from backstay.codec.digest import ChunkIds
+from backstay.core.clock import SystemClock
+from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
+from backstay.operations.backup.cutting import Chunks, cut_whole
+from backstay.repository.nodes import Node
+from backstay.sources.entry_reader import EntryReader
+from backstay.sources.metadata import Owners, Volume
+from backstay.sources.source import Directory, Lent, Stat
+
+_PLACE: Final = "backstay.operations.backup.capture_process:answering"
+
+
+class Settings(msgspec.Struct, array_like=True):
+    """What the process needs to know of the repository."""
+
+    id_key: bytes
+    sizes: CdcSizes
+    chunker_secret: int
+    small: int  # bytes; files above are left to the asker
+    room: int  # bytes of data that an answer can hold
+
+
+class Wanted(msgspec.Struct, array_like=True):
+    """Entries of the directory whose descriptor comes in the same place."""
+
+    path: bytes
+    entries: list[Stat]
+
+
+class Captured(msgspec.Struct, array_like=True):
+    """One entry; with `node` None it could not be read (`errno`), or (0) is left to the asker."""
+
+    stat: Stat | None = None
+    node: Node | None = None
+    chunks: list[tuple[bytes, int]] | None = None  # (id, length) in order; None for what has no data
+    start: int = 0  # of the data, from the start of the room for it
+    errno: int = 0
+    message: str = ""
+
+    @property
+    def is_left(self) -> bool:
+        return self.node is None and not self.errno
+
+    def pieces(self, data: memoryview) -> Chunks | None:
+        """The chunks, as parts of the room for data."""
+        if self.chunks is None:
+            return None
+        ends = accumulate((length for _, length in self.chunks), initial=self.start)
+        return [(chunk, data[at : at + length]) for (chunk, length), at in zip(self.chunks, ends, strict=False)]
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """The entries in the order in which they were asked for, and what else went wrong: (path, message)."""
+
+    entries: list[Captured]
+    problems: list[tuple[bytes, str]]
+
+
+class Entry(NamedTuple):
+    """What is to be captured."""
+
+    directory: Directory
+    stat: Stat
+
+
+class CaptureProcess(HelperProcess):
+    """The asking side."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=settings.room)
+        self._answers = msgspec.msgpack.Decoder(Answer)
+
+    def request(self, entries: Sequence[Entry]) -> bool:
+        """Ask for entries; false if this is nothing that a process can do. Raises HelperGone."""
+        files: list[int] = []
+        wanted: list[Wanted] = []
+        for directory, group in groupby(entries, key=lambda entry: entry.directory):
+            lent = directory.lend()
+            if lent is None or len(files) == MAX_FILES:
+                return False
+            files.append(lent.fd)
+            wanted.append(Wanted(lent.path, [entry.stat for entry in group]))
+        body = msgspec.msgpack.encode(wanted)
+        if len(body) > BODY:
+            return False
+        self.ask(body, files)
+        return True
+
+    @contextmanager
+    def captured(self) -> Iterator[tuple[Answer, memoryview]]:
+        """The answer to the oldest request, and the data, which is gone afterwards. Raises HelperGone."""
+        with self.answer() as (body, data):
+            try:
+                answer = self._answers.decode(body)
+            except msgspec.MsgspecError as error:
+                raise HelperGone(f"it answered nonsense: {error}") from error
+            yield answer, data
+
+
+# -- the process
+
+
+def answering(settings: bytes) -> Handler[list[Wanted]]:
+    """What answers requests by these settings."""
+    return _Answering(msgspec.msgpack.decode(settings, type=Settings))
+
+
+class _Answering:
+    """Reads, hashes and cuts what is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._small = settings.small
+        self._ids = ChunkIds(settings.id_key)
+        self._chunker = ContentDefinedChunker(settings.sizes, settings.chunker_secret)
+        self._owners, self._clock = Owners(), SystemClock()
+        self._volumes: dict[int, Volume] = {}
+        self._requests = msgspec.msgpack.Decoder(list[Wanted])
+        self._problems: list[tuple[bytes, str]] = []
+
+    def prepare(self, request: memoryview, files: list[int]) -> list[Wanted]:  # noqa: ARG002 - read in their turn
+        return self._requests.decode(request)
+
+    def answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
+        self._problems = []
+        entries: list[Captured] = []
+        used = 0
+        for directory, fd in zip(wanted, files, strict=True):
+            reader = self._reader(Lent(fd, directory.path))
+            for stat in directory.entries:
+                captured, length = self._capture(reader, stat, room, used)
+                entries.append(captured)
+                used += length
+        body = msgspec.msgpack.encode(Answer(entries, self._problems))
+        if len(body) <= ANSWER:
+            return body
+        return msgspec.msgpack.encode(Answer([], []))  # very many or large attributes: all is left to the asker
+
+    def _reader(self, lent: Lent) -> EntryReader:
+        device = os.fstat(lent.fd).st_dev
+        if device not in self._volumes:
+            self._volumes[device] = Volume.of(lent.fd, device)
+        return EntryReader(
+            lent.fd,
+            lent.path,
+            volume=self._volumes[device],
+            owners=self._owners,
+            clock=self._clock,
+            problem=lambda path, message: self._problems.append((path, message)),
+        )
+
+    def _capture(self, reader: EntryReader, stat: Stat, room: memoryview, used: int) -> tuple[Captured, int]:
+        """One entry, and how many bytes of the room its data takes."""
+        try:
+            capture = reader.capture(stat, small=self._small)
+        except OSError as error:
+            return Captured(errno=error.errno or EIO, message=error.strerror or str(error)), 0
+        data = capture.data
+        if capture.stream is not None:
+            capture.stream.abandon()
+            return Captured(), 0
+        if data is None:
+            return Captured(capture.stat, capture.node), 0
+        end = used + len(data)
+        if end > len(room):
+            return Captured(), 0
+        room[used:end] = data
+        capture.node.sha256, chunks = cut_whole(data, self._ids, self._chunker)
+        cuts = [(chunk, len(piece)) for chunk, piece in chunks]
+        return Captured(capture.stat, capture.node, cuts, used), len(data)

@@ -1,0 +1,80 @@
+"""A journal of files that an unfinished backup has stored, so that the next run does not read them again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+
+from backstay.operations.backup.scan import Visit
+from backstay.repository.contents import split_ids
+from backstay.repository.nodes import Node
+from backstay.sources.source import NEVER_SAME, Stat
+
+_LENGTH: Final = 4
+_Entry: TypeAlias = tuple[bytes, Stat, Node]
+_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, Stat, Node])
+
+
+class ResumeJournal:
+    """Finished files of one source in a local file; disposable. Entries count only while their chunks exist."""
+
+    def __init__(self, path: Path, has_chunk: Callable[[bytes], bool]) -> None:
+        self._path = path
+        self._has_chunk = has_chunk
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = path.open("ab+")
+        # What an interrupted run left: where each path's entry is, by a hash of the path.
+        self._known: dict[int, int] = {}
+        end = 0
+        for at, (path_, _, _) in self._entries():
+            self._known[_hash(path_)] = at
+            end = self._file.tell()
+        self._file.truncate(end)  # a torn last entry would hide what is written after it
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to resume."""
+        return not self._known
+
+    def find(self, path: bytes, entry: Stat) -> Node | None:
+        """The stored node of a file that is still as it was then."""
+        at = self._known.get(_hash(path))
+        if at is None:
+            return None
+        recorded_path, recorded, node = next(self._entries(at))[1]
+        if recorded_path != path or recorded != entry or node.content is None or node.content.depth:
+            return None
+        return node if all(map(self._has_chunk, split_ids(node.content.ids))) else None
+
+    def _entries(self, at: int = 0) -> Iterator[tuple[int, _Entry]]:
+        """Each entry with its offset; a torn end, as a crash leaves it, ends the list."""
+        self._file.seek(at)
+        while len(head := self._file.read(_LENGTH)) == _LENGTH:
+            body = self._file.read(int.from_bytes(head, "little"))
+            try:
+                yield at, _decoder.decode(body)
+            except msgspec.MsgspecError:
+                break
+            at += _LENGTH + len(body)
+
+    def record(self, files: Iterable[tuple[Visit, Stat, Node]]) -> None:
+        """Note files whose chunks are durable and indexed: only then may this be called."""
+        for visit, entry, node in files:
+            if entry[4] != NEVER_SAME:
+                body = msgspec.msgpack.encode((visit.path_of(node.name), entry, node))
+                self._file.write(len(body).to_bytes(_LENGTH, "little") + body)
+        self._file.flush()
+
+    def close(self, *, discard: bool) -> None:
+        """Let go; with `discard` the backup is complete and nothing is left to resume."""
+        self._file.close()
+        if discard:
+            self._path.unlink(missing_ok=True)
+
+
+def _hash(path: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "big")

@@ -1,0 +1,485 @@
+"""Back up a source into a snapshot: scan, capture, cut, store, commit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, cast
+
+from backstay import __version__
+from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
+from backstay.codec.compression import Buffer
+from backstay.core.clock import ns_from_datetime
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers, read_ahead
+from backstay.core.quantities import plural
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
+from backstay.operations.backup.assemble import Assembler, BaseUnusable
+from backstay.operations.backup.capture import Capturing
+from backstay.operations.backup.rehearsal import Rehearsal
+from backstay.operations.backup.request import (
+    BackupKind,
+    BackupOptions,
+    BackupResult,
+    check_name,
+    check_options,
+    kind_of,
+)
+from backstay.operations.backup.resume import ResumeJournal
+from backstay.operations.backup.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
+from backstay.operations.backup.scarce_room import warn_of_scarce_room
+from backstay.operations.locks.extend import extend_after_backup
+from backstay.repository.blobs import BlobWriter
+from backstay.repository.contents import ContentWriter, content_of
+from backstay.repository.format import RecordKind
+from backstay.repository.nodes import Content, Node
+from backstay.repository.repository import Repository
+from backstay.repository.sessions import Session
+from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
+from backstay.repository.stat_stream import StatCursor
+from backstay.sources.generated import GeneratedSource
+from backstay.sources.source import Capture, Problem, Source, Stat, Stream
+
+_Captured: TypeAlias = tuple[Visit, Stat, Node]
+
+CHECKPOINT_LEAST_S: Final = 2.0
+CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
+CHECKPOINT_MOST_S: Final = 300.0
+CHECKPOINT_FILES: Final = 50_000
+PROGRESS_EVERY_S: Final = 0.1
+QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
+_DATA: Final = RecordKind.DATA_PACK
+
+
+@dataclass(slots=True)
+class _Counts:
+    files_new: int = 0
+    files_changed: int = 0
+    bytes_read: int = 0
+    seen_files: int = 0
+    seen_bytes: int = 0
+
+
+def run_backup(
+    repository: Repository, source: Source, options: BackupOptions, *, events: EventSink = ignore
+) -> BackupResult:
+    """Make one snapshot of a source. Raises BackupFailed, SnapshotFenced, InsufficientSpace and others.
+
+    Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
+    segments that no snapshot needs: the next run reuses them, or a collection removes them.
+    """
+    check_options(options, repository.clock)
+    if options.dry_run:
+        return _Backup(repository, source, options, None, events).run(use_base=True)
+    with repository.begin_session() as session:
+        session.start_heartbeat()
+        result = _run(repository, source, options, session, events)
+    assert result.snapshot is not None
+    # After the session: locks keep nothing from a collection that verdicts do not keep from it.
+    extend_after_backup(repository, result.snapshot, events=events)
+    warn_of_scarce_room(repository.backend, events)
+    return result
+
+
+def _run(
+    repository: Repository, source: Source, options: BackupOptions, session: Session, events: EventSink
+) -> BackupResult:
+    backup = _Backup(repository, source, options, session, events)
+    try:
+        return backup.run(use_base=True)
+    except BaseUnusable as error:
+        events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
+    source.problems.clear()
+    return _Backup(repository, source, options, session, events).run(use_base=False)
+
+
+class _Backup:
+    """One run; its methods are the stages in order."""
+
+    def __init__(
+        self, repository: Repository, source: Source, options: BackupOptions, session: Session | None, events: EventSink
+    ) -> None:
+        self.repository, self.source, self.options = repository, source, options
+        self.session, self.events = session, events
+        self.clock = repository.clock
+        self.ids = repository.keyring.chunk_ids
+        self.counts = _Counts()
+        self.capturing = Capturing(
+            self.ids,
+            repository.file_chunker,
+            readers=max(1, options.read_concurrency),
+            problem=lambda path, message: source.problems.append(Problem(path, message)),
+            warn=lambda message: events(Warned(message=message)),
+        )
+        self.source_key = source_key(source, options.name)
+        self.journal: ResumeJournal | None = None
+        self.unindexed: list[_Captured] = []
+        self.linked: dict[bytes, tuple[Content, bytes]] = {}
+        self.new_packs: set[bytes] = set()
+        self.chunkers = {"files": _chunker(FILES), "listings": _chunker(LISTINGS)}
+        self.started = self.checkpointed = self.progressed = self.clock.monotonic()
+
+    def run(self, *, use_base: bool) -> BackupResult:
+        history = self._history()
+        lost = self._lost_packs()
+        base = self._base(history) if use_base else None
+        if base is not None and not lost.isdisjoint(base.packs):
+            base = None  # what it shares with the lost packs must be read again
+        cursor = self._open_base(base)
+        base = base if cursor is not None else None
+        total = history[-1].stats if history else None
+        self.events(
+            Started(
+                operation="backup",
+                total_files=total.files if total else 0,
+                total_bytes=total.bytes if total else 0,
+            )
+        )
+        if self.session is None:
+            rehearsal = Rehearsal(self.source, self.options, clock=self.clock, tell=self._rehearsed)
+            return rehearsal.run(base, cursor, started=self.started)
+        journal = self.journal = self._journal()
+        done = False
+        try:
+            with Workers(self.repository.environment.threads, "seal") as sealing:
+                writer = self.repository.writer(sealing)
+                try:
+                    assembler = self._store(writer, cursor, base, journal)
+                    manifest = self._manifest(writer, assembler, base, history)
+                finally:
+                    writer.close()
+            with self.session.deciding():
+                self.repository.confirm_lease()
+                self.repository.snapshots.commit(manifest)
+            done = True
+        finally:
+            if journal is not None:
+                journal.close(discard=done)
+        self.events(Finished(operation="backup"))
+        return self._result(manifest)
+
+    # -- before the walk
+
+    def _lost_packs(self) -> set[bytes]:
+        lost = self.repository.hide_missing_packs()
+        if lost:
+            told = plural(len(lost), "pack is", "packs are")
+            self.events(
+                Warned(
+                    message=f"{told} missing from the repository: everything is read, and what the source still holds "
+                    "of them is stored again; run `backstay repair index`, then `repair snapshots`"
+                )
+            )
+        return lost
+
+    def _history(self) -> list[Manifest]:
+        """Earlier snapshots of this source on this host, oldest first."""
+
+        def skip(name: str, error: BackstayError) -> None:
+            self.events(Warned(message=f"{name} cannot be read: {error}"))
+
+        live = self.repository.snapshots.live(on_damage=skip)
+        return [s for s in live if s.source == self.source_key and s.host == self.options.host]
+
+    def _base(self, history: Sequence[Manifest]) -> Manifest | None:
+        """The snapshot whose stat data is trusted."""
+        if self.options.kind == "full" or isinstance(self.source, GeneratedSource):  # which is read whole each time
+            return None
+        kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
+        log = self.repository.collections  # listed before the history was, on which `may_build_on` relies
+        usable = [s for s in history if s.kind in kinds and log.may_build_on(s.id)]
+        return max(usable, key=lambda snapshot: (snapshot.time_ns, snapshot.id), default=None)
+
+    def _open_base(self, base: Manifest | None) -> StatCursor | None:
+        if base is None:
+            return None
+        try:
+            return StatCursor(base.stat_stream, self.repository.reader)
+        except CorruptedBackup as error:
+            self.events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
+            return None
+
+    def _journal(self) -> ResumeJournal | None:
+        if self.repository.cache is None:
+            return None
+        key = hashlib.sha256(f"{self.options.host}\0{self.source_key}".encode()).hexdigest()[:32]
+        index = self.repository.index
+        return ResumeJournal(
+            self.repository.cache / "resume" / key, lambda chunk: index.find_reusable(chunk) is not None
+        )
+
+    # -- the walk
+
+    def _store(
+        self, writer: BlobWriter, cursor: StatCursor | None, base: Manifest | None, journal: ResumeJournal | None
+    ) -> Assembler:
+        repository = self.repository
+        assembler = Assembler(
+            writer,
+            repository.reader,
+            self.ids,
+            repository.listing_chunker,
+            base_root=base.root if base is not None else None,
+        )
+        resume = journal if journal is not None and not journal.empty else None
+        try:
+            for batch in self.capturing.run(Scan(self.source, cursor, resume).steps()):
+                for step in batch.steps:
+                    self._consume(step, writer, assembler)
+                self._checkpoint_if_due(writer, journal)
+                self._report_progress(batch.steps)
+        except BaseUnusable:
+            raise
+        except CorruptedBackup as error:
+            if base is None:
+                raise
+            raise BaseUnusable(error.title, cause=error.cause, hint=error.hint) from error
+        except Interrupted:  # comes from an event sink, between two steps: what was read until now is not read again
+            self._checkpoint(writer, journal)
+            raise
+        assembler.stat_stream = assembler.finish()
+        self._checkpoint(writer, None)
+        return assembler
+
+    # -- the consumer
+
+    def _consume(self, step: Step, writer: BlobWriter, assembler: Assembler) -> None:
+        if isinstance(step, Take):
+            self._take(step, writer, assembler)
+        elif isinstance(step, Page):
+            assembler.page(step)
+            self.counts.seen_files += len(step.rows)
+        elif isinstance(step, Enter):
+            assembler.enter(step.visit)
+        elif isinstance(step, Left):
+            assembler.leave(step)
+            step.visit.directory.close()
+        elif isinstance(step, Resumed):
+            self._resumed(step, writer, assembler)
+        else:
+            assembler.unreadable(step.entry)
+
+    def _take(self, take: Take, writer: BlobWriter, assembler: Assembler) -> None:
+        name = take.entry[0]
+        if take.error is not None or take.capture is None:
+            self._problem(take.visit, name, take.error)
+            assembler.failed(name)
+            return
+        entry, node = take.capture.stat, take.capture.node
+        if take.capture.stream is not None:
+            streamed = self._take_stream(take, take.capture, take.capture.stream, writer, assembler)
+            if streamed is None:
+                return
+            entry, node = streamed
+        elif take.chunks is not None:
+            self._store_chunks(take.chunks, node, writer)
+        assembler.fresh(entry, node)
+        if node.mode & 0o170000 != 0o040000:
+            self._count(take)
+            if node.content is not None:
+                self.unindexed.append((take.visit, entry, node))
+
+    def _store_chunks(self, chunks: list[tuple[bytes, Buffer]], node: Node, writer: BlobWriter) -> None:
+        for chunk, data in chunks:
+            writer.put(_DATA, chunk, data)
+            self.counts.bytes_read += len(data)
+        if len(chunks) == 1:  # nearly all files
+            node.content = Content(0, chunks[0][0])
+        else:
+            node.content = self._content([chunk for chunk, _ in chunks], writer)
+
+    def _take_stream(
+        self, take: Take, capture: Capture, stream: Stream, writer: BlobWriter, assembler: Assembler
+    ) -> tuple[Stat, Node] | None:
+        """Store a large file while it is read; None when it cannot be read to its end."""
+        node = capture.node
+        known = self.linked.get(node.links) if node.links is not None else None
+        try:
+            if known is None:
+                known = self._store_stream(stream, capture.chunking, writer, quick=node.size >= QUICK_FROM)
+            entry, node = stream.close()
+        except OSError as error:
+            self._problem(take.visit, take.entry[0], error)
+            assembler.failed(take.entry[0])
+            return None
+        finally:
+            stream.abandon()
+        node.content, node.sha256 = known
+        if node.links is not None:
+            self.linked[node.links] = known  # the other names of this inode need not be read
+        return entry, node
+
+    def _store_stream(
+        self, stream: Stream, chunking: Chunking | None, writer: BlobWriter, *, quick: bool
+    ) -> tuple[Content, bytes]:
+        digest = hashlib.sha256()
+        content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
+        if chunking is not None:
+            self.chunkers[_cut_as(chunking)] = _chunker(chunking)
+        pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
+        try:
+            for chunk, data in pieces:
+                writer.put(_DATA, chunk, data, quick=quick)
+                content.add(chunk)
+                self.counts.bytes_read += len(data)
+                if self._report_progress(()):  # from time to time: a long stream that breaks off was not in vain
+                    self._checkpoint_if_due(writer, self.journal)
+        finally:
+            pieces.close()  # type: ignore[attr-defined]
+        return content.finish(), digest.digest()
+
+    def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
+        return content_of(chunks, writer, self.ids, self.repository.listing_chunker)
+
+    def _resumed(self, step: Resumed, writer: BlobWriter, assembler: Assembler) -> None:
+        node = step.node
+        if node.content is not None:
+            for at in range(0, len(node.content.ids), 32):
+                writer.has(node.content.ids[at : at + 32])  # the snapshot depends on their packs
+        self.counts.files_new += 1
+        assembler.fresh(step.entry, node)
+
+    def _count(self, take: Take) -> None:
+        if take.is_new:
+            self.counts.files_new += 1
+        else:
+            self.counts.files_changed += 1
+
+    def _problem(self, visit: Visit, name: bytes, error: Exception | None) -> None:
+        message = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        self.source.problems.append(Problem(visit.path_of(name), message.lower()))
+        self.events(Warned(message=message.lower(), path=printable(visit.path_of(name))))
+
+    def _report_progress(self, steps: Sequence[Step]) -> bool:
+        """Tell where the run is, unless that was told a moment ago."""
+        now = self.clock.monotonic()
+        if now - self.progressed < PROGRESS_EVERY_S:
+            return False
+        self.progressed = now
+        current = printable(steps[-1].visit.directory.path) if steps else ""
+        self.events(Progress(files=self.counts.seen_files, bytes=self.counts.bytes_read, current=current))
+        return True
+
+    def _rehearsed(self, step: Step, files: int) -> None:
+        self.counts.seen_files = files
+        self._report_progress((step,))
+
+    # -- durability
+
+    def _checkpoint_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """From time to time end a generation of chunks, and index those that are durable by now."""
+        now = self.clock.monotonic()
+        pause = min(CHECKPOINT_MOST_S, max(CHECKPOINT_LEAST_S, (now - self.started) * CHECKPOINT_PART))
+        if now - self.checkpointed >= pause or len(self.unindexed) >= CHECKPOINT_FILES:
+            writer.turn(self.unindexed)
+            self.unindexed = []
+            self.checkpointed = now
+        self._index_settled(writer, journal)
+
+    def _index_settled(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """Make durable chunks findable: an index segment, then the local journal of the files that they complete.
+
+        A crash after the packs leaves orphans, one after the segment a repository that the next run builds upon.
+        """
+        for packs, files in writer.settled():
+            if packs:
+                self.new_packs.update(pack.digest for pack in packs)
+                self.repository.index.write(packs)
+            if journal is not None:
+                journal.record(cast("list[_Captured]", files))
+
+    def _checkpoint(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
+        """Make all chunks so far durable and findable, before anything else is done."""
+        writer.flush(self.unindexed)
+        self.unindexed = []
+        self._index_settled(writer, journal)
+
+    # -- the end
+
+    def _manifest(
+        self, writer: BlobWriter, assembler: Assembler, base: Manifest | None, history: Sequence[Manifest]
+    ) -> Manifest:
+        assert self.session is not None
+        if assembler.root is None or assembler.stat_stream is None:
+            raise BackupFailed("the source ended in the middle", cause="its walk did not come back to the root")
+        repository, options, totals = self.repository, self.options, assembler.totals
+        index, now = repository.index, self.clock.now_ns()
+        packs = self.new_packs | {index.pack(number).digest for number in writer.reused}
+        if base is not None:
+            packs |= set(base.packs) - repository.collections.deleted()
+        previous = history[-1] if history else None
+        return Manifest(
+            id=self.session.id,
+            kind=kind_of(options, base),
+            source=self.source_key,
+            host=options.host,
+            paths=tuple(self.source.paths),
+            name=options.name,
+            tags=options.tags,
+            description=options.description,
+            time_ns=ns_from_datetime(options.time) if options.time is not None else now,
+            recorded_ns=now,
+            parent=base.id if base is not None else None,
+            previous=previous.id if previous is not None else None,
+            previous_digest=repository.snapshots.digest(previous.id) if previous is not None else None,
+            root=assembler.root,
+            stat_stream=assembler.stat_stream,
+            chunkers=self.chunkers,
+            stats=Stats(
+                files=totals.files,
+                dirs=totals.dirs,
+                bytes=totals.bytes,
+                files_new=self.counts.files_new,
+                files_changed=self.counts.files_changed,
+                files_unchanged=totals.files - self.counts.files_new - self.counts.files_changed,
+                bytes_read=self.counts.bytes_read,
+                bytes_added=writer.bytes_added,
+                errors=len(self.source.problems),
+                duration_ns=round((self.clock.monotonic() - self.started) * 1e9),
+            ),
+            packs=tuple(sorted(packs)),
+            slots=repository.slots.digests(),
+            program=f"backstay {__version__}",
+            consistency=dict(self.source.consistency()) if isinstance(self.source, GeneratedSource) else {},
+        )
+
+    def _result(self, manifest: Manifest) -> BackupResult:
+        stats = manifest.stats
+        return BackupResult(
+            snapshot=manifest.id,
+            kind=manifest.kind,
+            parent=manifest.parent,
+            files_new=stats.files_new,
+            files_changed=stats.files_changed,
+            files_unchanged=stats.files_unchanged,
+            files=stats.files,
+            dirs=stats.dirs,
+            bytes_scanned=stats.bytes,
+            bytes_read=stats.bytes_read,
+            bytes_added=stats.bytes_added,
+            duration_s=self.clock.monotonic() - self.started,
+            errors=tuple(self.source.problems),
+        )
+
+
+def source_key(source: Source, name: str | None) -> str:
+    """What makes two backups backups of the same source on a host: its name, else what it reads."""
+    if name is not None:
+        return f"{source.kind}:name={name}"
+    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
+
+
+def _chunker(chunking: Chunking) -> ChunkerInfo:
+    if isinstance(chunking, FixedSize):
+        return ChunkerInfo("fixed", chunking.size, chunking.size, chunking.size)
+    return ChunkerInfo("fastcdc-nc2", chunking.least, chunking.average, chunking.greatest)
+
+
+def _cut_as(chunking: Chunking) -> str:
+    """The word of the manifest for what is cut in this way."""
+    return "pages" if isinstance(chunking, FixedSize) else "dumps"
+
+
+__all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]

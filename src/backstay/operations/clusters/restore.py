@@ -1,0 +1,404 @@
+"""Write a data directory that recovers to a target by itself: the base backup, the WAL that leads there, and settings.
+
+Order: files, tablespaces, WAL, settings, and `global/pg_control` last: without it no server starts, so that a restore
+that was cut short is never taken for a whole one. In an older data directory it is removed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from backstay.core.events import EventSink, Finished, ignore
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers
+from backstay.core.syncfs import sync_filesystem
+from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
+from backstay.operations.clusters.configuration import Configuration
+from backstay.operations.clusters.delta import apply_delta
+from backstay.operations.clusters.directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
+from backstay.operations.clusters.files import DATA, TABLESPACES
+from backstay.operations.clusters.plan import RecoveryPlan
+from backstay.operations.clusters.staging import bring_later, stage_all
+from backstay.operations.restore.plan import refuse_repository
+from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.snapshots.walk import Item, subtree, walk
+from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
+from backstay.operations.wal.bases import server_manifest
+from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.repository import Repository
+from backstay.repository.trees import find_node, read_listing
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.postgres.control_file import CONTROL
+from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest
+from backstay.sources.postgres.owned_files import OwnedFiles
+from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
+from backstay.sources.restore_errors import told
+
+MANIFEST: Final = "backup_manifest"
+_LINKS: Final = b"pg_tblspc"
+_MAP: Final = b"tablespace_map"
+_READ: Final = 1 << 20
+_DIGESTED: Final = 64  # files at once
+
+
+WalWay: TypeAlias = Literal["staged", "stream"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaOptions:
+    """What a restore onto an older data directory may do, besides to one of the same cluster.
+
+    `tablespaces_in_place` follows the links of the directory: they lead to what is its own.
+    """
+
+    other_cluster: bool = False
+    tablespaces_in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRestoreOptions:
+    """How to write it. Tablespaces go below `tablespaces` (beside the target); the server will listen on `port`.
+
+    With `delta` the target may be an older data directory of the cluster, else it must be empty or not there. The WAL
+    is `staged` in it, or a `stream` of it is brought while the server recovers (`serving`). `configuration` is for
+    a server whose files lay elsewhere.
+    """
+
+    tablespaces: Path | None = None
+    port: int | None = None
+    parallel: int | None = None
+    delta: DeltaOptions | None = None
+    wal: WalWay = "staged"
+    configuration: Configuration | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRestoreResult:
+    """What is there now; sizes in bytes. `tablespaces` are the places of those outside of the data directory.
+
+    `bytes` are those of all files, of which `bytes_kept` were there before; `removed` did not belong there.
+    """
+
+    files: int
+    bytes: int
+    bytes_kept: int
+    removed: int
+    wal_files: int
+    wal_bytes: int
+    tablespaces: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+
+def require_target(
+    repository: Repository, plan: RecoveryPlan, target: Path, options: ClusterRestoreOptions
+) -> dict[bytes, Path]:
+    """Where the tablespaces go. Raises RestoreConflict, InvalidRequest for a target that must not be written to."""
+    places = _places(plan, target, options.tablespaces)
+    for place in (target, *places.values()):
+        refuse_repository(repository, FilesTarget(place).root)
+    if options.delta is None:
+        for place in (target, *places.values()):
+            require_empty(place)
+        return places
+    require_older(target, plan.base.system, any_cluster=options.delta.other_cluster)
+    return own_tablespaces(
+        target,
+        places,
+        in_place=options.delta.tablespaces_in_place,
+        moved=options.tablespaces is not None,
+    )
+
+
+def restore_cluster(
+    repository: Repository,
+    plan: RecoveryPlan,
+    target: Path,
+    options: ClusterRestoreOptions = ClusterRestoreOptions(),
+    *,
+    events: EventSink = ignore,
+) -> ClusterRestoreResult:
+    """Write a data directory that recovers by itself.
+
+    Raises RestoreConflict and InvalidRequest before anything is written, RestoreFailed, CorruptedBackup,
+    InsufficientSpace.
+    """
+    places = require_target(repository, plan, target, options)
+    _require_no_configuration(repository, plan, options.configuration)
+    return _ClusterRestore(repository, plan, target, places, options, events).run()
+
+
+def _places(plan: RecoveryPlan, target: Path, parent: Path | None) -> dict[bytes, Path]:
+    """Where each tablespace goes, by its oid. Never where it lay: the server of the backup may be using that."""
+    above = parent if parent is not None else target.with_name(f"{target.name}.tablespaces")
+    return {b"%d" % oid: above.absolute() / str(oid) for oid in plan.base.tablespaces}
+
+
+def _require_no_configuration(repository: Repository, plan: RecoveryPlan, configuration: Configuration | None) -> None:
+    """Raises InvalidRequest when files are given that are in the backup: whose counted would be a guess."""
+    if configuration is None:
+        return
+    _, listing = subtree(plan.manifest.root, b"/" + DATA, repository.reader)
+    present = {node.name for node in read_listing(listing or EMPTY, repository.reader)}
+    for name in configuration.files:
+        if os.fsencode(name) in present:
+            raise InvalidRequest(
+                f"the backup holds {name} itself",
+                cause="configuration from elsewhere is for servers that keep it outside of their data directory",
+                hint="restore without it, and edit what was restored",
+            )
+
+
+class _Chooser:
+    """All but some paths, or nothing but some."""
+
+    def __init__(self, paths: frozenset[bytes], *, only: bool) -> None:
+        self._paths, self._only = paths, only
+
+    def selects(self, path: bytes, is_dir: bool) -> bool:
+        return (path in self._paths) == self._only or (is_dir and self._only)
+
+    def may_contain(self, path: bytes) -> bool:
+        return not self._only or any(wanted.startswith(path.rstrip(b"/") + b"/") for wanted in self._paths)
+
+
+class _ClusterRestore:
+    """One run; its methods are the stages in order."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        plan: RecoveryPlan,
+        target: Path,
+        places: dict[bytes, Path],
+        options: ClusterRestoreOptions,
+        events: EventSink,
+    ) -> None:
+        self.repository, self.plan, self.target, self.places = repository, plan, target, places
+        self.options, self.events = options, events
+        self.owned = OwnedFiles(target)
+        self.root = b"/" + DATA
+        self.problems: list[str] = []
+        self.sent: dict[bytes, Sent] = {}
+        self.files = self.bytes = self.bytes_kept = self.removed = 0
+
+    def run(self) -> ClusterRestoreResult:
+        links = {self.root + b"/" + _LINKS + b"/" + oid for oid in self.places}
+        left = {self.root + b"/" + name for name in (CONTROL.encode(), _MAP)} | {
+            self._path(STANDBY),
+            self._path(SIGNAL),
+        }
+        late = frozenset({*left, *links})
+        self._make_readable()
+        told(self._begin, "begin the restore")
+        # Links of tablespaces stay: without them a restore that goes on would not know the places as its own.
+        there = {
+            link for link in links if (self.target / os.fsdecode(link.removeprefix(self.root + b"/"))).is_symlink()
+        }
+        self._restore(self.root, self.target, late, spare=frozenset({self._path(UNFINISHED), *there}))
+        for oid, place in self.places.items():
+            told(partial(self._make, place.parent), "make the directory of tablespaces")
+            told(partial(self._link, oid, place), "link a tablespace")  # first: it says whose the place is
+            self._restore(b"/" + TABLESPACES + b"/" + oid, place, frozenset(), shared=True)
+        told(self._write_configuration, "write the configuration")
+        told(self._write_wal, "stage the WAL")
+        told(self._write_settings, "write the settings")
+        told(self._write_manifest, "write the manifest")
+        told(self._sync, "make it durable")
+        self._write_files(self.root, self.target, _Chooser(frozenset({self._path(CONTROL)}), only=True))
+        told(partial(end, self.target), "end the restore")
+        self.events(Finished(operation="restore"))
+        return ClusterRestoreResult(
+            files=self.files,
+            bytes=self.bytes,
+            bytes_kept=self.bytes_kept,
+            removed=self.removed,
+            wal_files=len(self.plan.segments),
+            wal_bytes=self.plan.wal_bytes,
+            tablespaces=tuple(self.places.values()),
+            problems=tuple(self.problems),
+        )
+
+    def _path(self, name: str) -> bytes:
+        return self.root + b"/" + name.encode()
+
+    # -- before anything is written
+
+    def _make_readable(self) -> None:
+        """Have what lies in the cold tier at hand before anything is removed: a delta shows late what it needs."""
+        cold = ColdPacks(self.repository)
+        if cold:
+            for _, node in self._nodes():
+                cold.need_file(node)
+            need = cold.needed()
+            make_readable(self.repository, need, days=THAW_DAYS, wait=True, events=self.events)
+
+    def _begin(self) -> None:
+        # Directories above it are made for all to enter, as the server's user is not the one who restores.
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        FilesTarget(self.target).open_root(create=True).close()
+        begin(self.target, self.plan.base.system)
+
+    # -- files
+
+    def _restore(
+        self,
+        path: bytes,
+        place: Path,
+        late: frozenset[bytes],
+        *,
+        spare: frozenset[bytes] = frozenset(),
+        shared: bool = False,
+    ) -> None:
+        """All files of a directory but those that come `late`: first what is there already, then what is not."""
+        settled: set[bytes] = set()
+        if self.options.delta is not None:
+            delta = apply_delta(
+                self.repository,
+                self.plan.manifest,
+                path,
+                place,
+                chooser=_Chooser(late, only=False),
+                spare=spare,
+                shared=shared,
+                parallel=self.options.parallel,
+                events=self.events,
+            )
+            settled = delta.settled
+            self.files += len(settled)
+            self.bytes += delta.bytes_kept + delta.bytes_written
+            self.bytes_kept += delta.bytes_kept
+            self.removed += delta.removed
+            self.problems += delta.problems
+        self._write_files(path, place, _Chooser(late | settled, only=False))
+
+    def _write_files(self, path: bytes, place: Path, chooser: _Chooser) -> None:
+        options = RestoreOptions(path=path, chooser=chooser, parallel=self.options.parallel)
+        result: RestoreResult = run_restore(self.repository, self.plan.manifest, place, options, events=self.events)
+        if result.errors:
+            first = result.errors[0]
+            raise RestoreFailed(
+                f"{len(result.errors)} files of the cluster could not be restored to {place}",
+                cause=f"{first.path}: {first.message}",
+                hint="no server starts there: mend the cause, and go on with --delta",
+            )
+        self.files += result.files
+        self.bytes += result.bytes
+        self.problems += [f"{printable(problem.path)}: {problem.message}" for problem in result.problems]
+
+    def _make(self, place: Path) -> None:
+        """A directory above tablespaces, which the server must be able to enter; one that is there stays as it is."""
+        if not place.exists():
+            self.owned.make(place)
+
+    def _link(self, oid: bytes, place: Path) -> None:
+        link = self.target / _LINKS.decode() / oid.decode()
+        if link.is_symlink():
+            before = link.parent / link.readlink()
+            if before == place:
+                return
+            self.problems.append(f"tablespace {oid.decode()} lies in {place} now; {before} was left alone")
+            link.unlink()
+        link.symlink_to(place)
+        self.owned.own(link)
+
+    # -- WAL and settings
+
+    def _write_wal(self) -> None:
+        stage = bring_later if self.options.wal == "stream" else stage_all
+        stage(self.repository, self.plan, self.owned, events=self.events)
+
+    def _write_configuration(self) -> None:
+        if self.options.configuration is not None:
+            self.options.configuration.write(self.owned)
+
+    def _write_settings(self) -> None:
+        lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)
+        place = self.target / SETTINGS
+        there = place.read_bytes() if place.exists() else b""
+        self.owned.write(place, there + lines.encode())
+        self.owned.write(self.target / SIGNAL, b"")
+
+    # -- the manifest
+
+    def _write_manifest(self) -> None:
+        """What pg_verifybackup compares with: checksums of the server, or of what was written where it sent none."""
+        base = self.plan.base
+        self.sent = self._sent()
+        data = write_manifest(
+            [*self._manifest_files(), *self._own_manifest_files()],
+            version=int(base.version.partition(".")[0]),
+            system=base.system,
+            timeline=base.timeline,
+            start=base.start_lsn,
+            stop=base.stop_lsn,
+        )
+        self.owned.write(self.target / MANIFEST, data)
+
+    def _sent(self) -> dict[bytes, Sent]:
+        """The files that came whole with this very backup, as the server read them."""
+        try:
+            return read_manifest(server_manifest(self.plan.manifest, self.repository.reader))
+        except (NotFound, CorruptedBackup, BackupFailed):
+            return {}  # the files themselves are whole: they only are hashed here then
+
+    def _manifest_files(self) -> Iterator[ManifestFile]:
+        files = (found for found in self._nodes() if found[1].is_file)
+        with Workers(self.options.parallel or self.repository.environment.threads, "digest") as workers:
+            yield from workers.ordered(
+                self._manifest_file,
+                files,
+                weigh=lambda _: 1,
+                limit=_DIGESTED,
+                inline=lambda found: self._checksum(*found) is not None,
+            )
+
+    def _own_manifest_files(self) -> Iterator[ManifestFile]:
+        """Those that are not in the backup, and are no files that a server always has."""
+        for name in self.options.configuration.files if self.options.configuration is not None else ():
+            info = (self.target / name).stat()
+            checksum = _sha256(os.fsencode(self.target / name))
+            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, checksum)
+
+    def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
+        path, node = found
+        checksum = self._checksum(path, node) or _sha256(os.fsencode(self.target) + b"/" + path)
+        return ManifestFile(path, node.size, node.mtime_ns / 1e9, checksum)
+
+    def _checksum(self, path: bytes, node: Node) -> Checksum | None:
+        if node.sha256 is not None:
+            return Checksum("SHA256", node.sha256)
+        sent = self.sent.get(path)
+        return sent.checksum if sent is not None and sent.size == node.size else None
+
+    def _nodes(self) -> Iterator[tuple[bytes, Node]]:
+        """The files by their paths below the data directory, with those of tablespaces where their links lead."""
+        reader, places = self.repository.reader, {DATA: b""}
+        places |= {TABLESPACES + b"/" + oid: _LINKS + b"/" + oid + b"/" for oid in self.places}
+        for within, prefix in places.items():
+            top = find_node(self.plan.manifest.root, b"/" + within, reader)
+            for visit in walk(top.content, reader) if top is not None and top.content is not None else ():
+                path = prefix + visit.path.lstrip(b"/")
+                if isinstance(visit, Item) and path not in (_MAP, STANDBY.encode(), SIGNAL.encode()):
+                    yield path, visit.node
+
+    def _sync(self) -> None:
+        for place in (self.target, *self.places.values()):
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                sync_filesystem(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _sha256(path: bytes) -> Checksum:
+    digest = hashlib.sha256()
+    with Path(os.fsdecode(path)).open("rb") as file:
+        while data := file.read(_READ):
+            digest.update(data)
+    return Checksum("SHA256", digest.digest())

@@ -1,0 +1,1 @@
+"""Copies of repositories and snapshots elsewhere: mirrors, other keys, removable media."""

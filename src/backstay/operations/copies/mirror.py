@@ -1,0 +1,194 @@
+"""Make a store a copy of a repository, object by object, bit for bit; or bring such a copy up to date.
+
+What refers to something is sent after it, so that the target is a repository at any moment, if an old one, and an
+interrupted run is continued by the next. Snapshots are listed first and sent last: all that a listed one needs was
+stored before it. Should a collector delete something while it is being copied, the listing begins anew before any
+snapshot is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.pipeline import Workers
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.operations.copies.medium import refuse_medium
+from backstay.operations.copies.result import CopyResult
+from backstay.operations.repair.result import Findings
+from backstay.operations.tiers.cold_packs import THAW_DAYS, make_packs_readable
+from backstay.repository.format import REPO, snapshot_name
+from backstay.repository.genuine import Genuine, Gone, header_of
+from backstay.repository.repository import Repository
+from backstay.repository.values_log import LogView
+from backstay.repository.values_records import values_number
+from backstay.storage.backend import StorageBackend
+from backstay.storage.crash_order import in_crash_order, is_transient
+from backstay.storage.mirror_log import MirrorLog, unmark_as_first
+
+READ_AHEAD: Final = 48 << 20  # bytes of objects that are read before they are sent
+_TRIES: Final = 4  # listings, when a collector deletes meanwhile
+_SNAPSHOTS: Final = "snapshots/"
+
+
+def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
+    """Whether the target is empty, a copy of this repository, or one that was begun; another repository is neither."""
+    refuse_medium(target)
+    header = header_of(target)
+    if header is not None:
+        return header == repository.header.encode()
+    genuine = Genuine(repository)  # what is sent before repo.json are a few keys
+    begun = _names(target)
+    return all(name.startswith("keys/") for name in begun) and all(
+        genuine.is_whole(name, target.retrieve(name)) and repository.backend.exists(name) for name in begun
+    )
+
+
+def copy_objects(
+    repository: Repository,
+    target: StorageBackend,
+    *,
+    days: int = THAW_DAYS,
+    wait: bool = True,
+    events: EventSink = ignore,
+) -> CopyResult:
+    """Send what the target lacks, and remove from it what records of the repository say to be deleted.
+
+    Every object is checked before it is sent; one that is damaged stays away and is a finding. What the target has
+    already is compared by name and size, and not read: `verify` of the target does that.
+
+    Packs that the target needs from a cold tier are thawed before anything is sent.
+
+    Raises InvalidRequest when another repository lies there, TierNotAttached, ThawPending without `wait`,
+    StorageUnavailable when collections do not let it come to an end.
+    """
+    return _MirrorCopy(repository, target, events, days, wait).run()
+
+
+@dataclass(slots=True)
+class _MirrorCopy:
+    repository: Repository
+    target: StorageBackend
+    events: EventSink
+    days: int
+    wait: bool
+    objects: int = 0
+    sent_bytes: int = 0
+    removed: int = 0
+    damaged: set[str] = field(default_factory=set)
+
+    def run(self) -> CopyResult:
+        self._require_target()
+        log = MirrorLog(self.repository.backend.copies()[0], self.target.url, random=self.repository.environment.random)
+        backlog = log.read()
+        for _ in range(_TRIES):
+            snapshots = {info.name for info in self.repository.backend.list(_SNAPSHOTS)}
+            # Values are listed after the snapshots that may refer to them, and before what their own log refers to.
+            values = self.repository.values_log.refresh()
+            everything = _names(self.repository.backend)
+            snapshots |= everything.keys() & set(map(snapshot_name, values.snapshots))
+            rest = {name for name in everything if not name.startswith(_SNAPSHOTS) and not _is_newer(name, values)}
+            if self._send(rest) and self._send(snapshots):
+                break
+        else:
+            raise StorageUnavailable(
+                f"the copy at {self.target.url} could not be finished",
+                cause="objects were deleted while they were being copied, again and again",
+                hint="repeat the command when no collection runs; what was sent stays there",
+            )
+        self._remove_deleted(rest | snapshots)
+        for name in backlog.deleted:
+            log.forget_deleted(name)
+        log.settle(backlog)
+        unmark_as_first(self.target)
+        findings = Findings(self.events)
+        for name in sorted(self.damaged):
+            hint = "mend it with `backstay repair packs`, from a copy if there is one; then copy again"
+            findings.add("integrity", name, "this object is damaged and was not copied", hint)
+        self.events(Finished(operation="copy"))
+        return CopyResult(
+            kind="mirror",
+            objects=self.objects,
+            bytes=self.sent_bytes,
+            removed=self.removed,
+            findings=tuple(findings.found),
+        )
+
+    def _require_target(self) -> None:
+        if not can_be_mirror(self.repository, self.target):
+            raise InvalidRequest(
+                f"{self.target.url} cannot become a copy of this repository",
+                cause=f"it holds other objects, or another {REPO}",
+                hint="name an empty store",
+            )
+
+    def _send(self, names: set[str]) -> bool:
+        """Send those that the target lacks; False when one was deleted meanwhile."""
+        sizes, there = _names(self.repository.backend), _names(self.target)
+        missing = in_crash_order(
+            name for name in names - self.damaged if there.get(name) != sizes.get(name, there.get(name))
+        )
+        make_packs_readable(self.repository, missing, days=self.days, wait=self.wait, events=self.events)
+        total = sum(sizes.get(name, 0) for name in missing)
+        self.events(Started(operation="copy", total_files=len(missing), total_bytes=total))
+        genuine, sent, size = Genuine(self.repository), 0, 0
+        with Workers(self.repository.environment.threads, "copy") as workers:
+            found = workers.ordered(self._read, missing, weigh=lambda name: sizes.get(name, 0), limit=READ_AHEAD)
+            for name, data in zip(missing, found, strict=True):
+                if data is None:
+                    return False
+                if genuine.is_whole(name, data) is False:
+                    self.damaged.add(name)
+                    continue
+                self.target.store(name, data, overwrite=True)  # it is not there, or was torn: its size differs
+                sent, size = sent + 1, size + len(data)
+                self.objects, self.sent_bytes = self.objects + 1, self.sent_bytes + len(data)
+                self.events(Progress(files=sent, bytes=size, current=name))
+        return True
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.repository.backend.retrieve(name)
+        except ObjectNotFound:
+            return None
+
+    def _remove_deleted(self, ours: set[str]) -> None:
+        """What a record says to be deleted; a target with snapshots of its own may still need it."""
+        theirs = set(_names(self.target)) - ours
+        self.repository.reload_index()
+        gone = Gone(self.repository, [name for name in ours if name.startswith("index/")])
+        if any(name.startswith(_SNAPSHOTS) and not gone.is_gone(name) for name in theirs):
+            return
+        # The other way round than they were sent: what refers to something goes before it.
+        for name in reversed(in_crash_order(theirs)):
+            if self._may_go(name, gone):
+                self.target.delete(name)
+                self.removed += 1
+
+    def _may_go(self, name: str, gone: Gone) -> bool:
+        if name.startswith("index/"):
+            return self._is_superseded(name, gone)
+        return gone.is_gone(name)
+
+    def _is_superseded(self, name: str, gone: Gone) -> bool:
+        """Whether our segments hold all that one of the target's says."""
+        try:
+            data = self.target.retrieve(name)
+        except ObjectNotFound:
+            return False
+        return gone.is_superseded(name, data)
+
+
+def _is_newer(name: str, values: LogView) -> bool:
+    """Whether an object is an entry of the values log that came later than the log was looked at."""
+    number = values_number(name)
+    return number is not None and number > values.last
+
+
+def _names(store: StorageBackend) -> dict[str, int]:
+    """Every object that belongs to the repository, with its size; none where there is no place yet."""
+    try:
+        return {info.name: info.size for info in store.list() if not is_transient(info.name)}
+    except StorageMissing:
+        return {}

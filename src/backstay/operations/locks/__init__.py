@@ -1,0 +1,1 @@
+"""Locks of a store on what snapshots need, and what this machine remembers of them."""

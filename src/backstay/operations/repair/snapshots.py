@@ -1,0 +1,171 @@
+"""Repair snapshots: accept what is lost, and keep what is left."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers
+from backstay.errors import BackstayError, CorruptedBackup, NotFound, UnsupportedFormat
+from backstay.operations.repair.index import IndexRepair
+from backstay.operations.repair.result import Findings, LostPath, RepairResult
+from backstay.operations.snapshots.rewrite import LOST_SHOWN, Damage, DamageSurvey, SnapshotRewriter
+from backstay.repository.format import RecordKind, snapshot_name
+from backstay.repository.records import header_epoch
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import REPAIRED_FROM, Manifest, is_values
+from backstay.repository.values_fold import fold
+
+REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
+
+
+class SnapshotRepair:
+    """One run over all snapshots, or the wanted ones."""
+
+    def __init__(self, repository: Repository, wanted: set[str] | None, events: EventSink) -> None:
+        self.repository, self.wanted, self.events = repository, wanted, events
+        self.snapshots, self.clock = repository.snapshots, repository.clock
+        self.findings = Findings(events)
+        self.held = self.snapshots.holds.held().keys()
+        self.dropped: list[str] = []
+        self.replaced: list[tuple[str, str]] = []
+        self.lost: list[LostPath] = []
+        self.live: list[Manifest] = []  # oldest first, new ones included
+
+    def run(self) -> RepairResult:
+        index = IndexRepair(self.repository, self.events).run()
+        unreadable: list[tuple[str, BackstayError]] = []
+        live = self.snapshots.live(on_damage=lambda name, error: unreadable.append((name, error)))
+        self.live = list(live)
+        self._check_wanted(live, unreadable)
+        for name, error in unreadable:
+            self._drop_unreadable(name, error)
+        self._accept_gaps(live)
+        survey = DamageSurvey(self.repository)
+        damaged_values = False
+        self.events(Started(operation="repair snapshots", total_files=len(live)))
+        for done, manifest in enumerate(live, 1):
+            if (damage := survey.of(manifest)) and self._may_go(manifest.id):
+                if is_values(manifest):
+                    self.lost += [LostPath(manifest.id, printable(path)) for path in damage.lost]
+                    damaged_values = True
+                else:
+                    self._replace(manifest, damage)
+            self.events(Progress(files=done, bytes=0, current=manifest.id))
+        if damaged_values:  # their log names them: only a fold can do without what is lost
+            fold(self.repository, accept_loss=True)
+        self.events(Finished(operation="repair snapshots"))
+        return RepairResult(
+            packs_indexed=index.packs_indexed,
+            segments_removed=index.segments_removed,
+            packs_removed=index.packs_removed,
+            snapshots_replaced=tuple(self.replaced),
+            snapshots_dropped=tuple(self.dropped),
+            lost=tuple(self.lost),
+            findings=(*index.findings, *self.findings.found),
+        )
+
+    def _may_go(self, ulid: str) -> bool:
+        """Whether a snapshot that is damaged or lost may be given up: it is wanted so, and nobody holds it."""
+        if self.wanted is not None and ulid not in self.wanted:
+            return False
+        if ulid in self.held:
+            hint = f"put what it lacks back from a copy; to give it up, `backstay hold clear {ulid}` first"
+            self.findings.add("completeness", snapshot_name(ulid), "it is held, and was left as it is", hint)
+            return False
+        return True
+
+    def _check_wanted(self, live: list[Manifest], unreadable: list[tuple[str, BackstayError]]) -> None:
+        known = {m.id for m in live} | {m.previous for m in live} | {name.rpartition("/")[2] for name, _ in unreadable}
+        for ulid in sorted((self.wanted or set()) - known):
+            raise NotFound(f"there is no snapshot {ulid}", cause="no other snapshot follows one with this id either")
+
+    def _accept_gaps(self, live: list[Manifest]) -> None:
+        """Snapshots that a later one follows, and that vanished without a record."""
+        known = set(self.snapshots.taken()) | self.snapshots.dropped()
+        gone = {m.previous for m in live if m.previous is not None} - known
+        for ulid in sorted(gone):
+            if self._may_go(ulid):
+                self.snapshots.accept_loss(ulid, "its object was lost", self.clock)
+                self.dropped.append(ulid)
+
+    def _drop_unreadable(self, name: str, error: BackstayError) -> None:
+        ulid = name.rpartition("/")[2]
+        if not self._may_go(ulid):
+            return
+        if self.wanted is None and self._lacks_key(name):
+            hint = "put keys/epochs/ back from a copy; to give the snapshot up all the same, name it"
+            self.findings.add("signature", name, error, hint)
+            return
+        self.snapshots.accept_loss(ulid, f"it could not be read: {error}", self.clock)
+        self.dropped.append(ulid)
+        self.events(Warned(message=f"{name} cannot be read and is dropped: {error}"))
+
+    def _lacks_key(self, name: str) -> bool:
+        """Whether the manifest may be whole, and only the key of its epoch is missing."""
+        keyring = self.repository.keyring
+        data = self.repository.backend.retrieve(name)
+        try:
+            epoch = header_epoch(data, RecordKind.SNAPSHOT, keyring.repository)
+        except (CorruptedBackup, UnsupportedFormat):
+            return False
+        # An epoch far beyond the newest one never was: then its number itself is damaged.
+        return epoch <= keyring.current.number + 1 and epoch not in {known.number for known in keyring.epochs}
+
+    def _replace(self, old: Manifest, damage: Damage) -> None:
+        """Order: packs, index, new snapshot, drop of the old one; a crash before the drop leaves both."""
+        done = next((m for m in self.live if m.consistency.get(REPAIRED_FROM) == old.id), None)
+        if done is not None:
+            self._drop_replaced(old, done.id)
+            return
+        self.lost += [LostPath(old.id, printable(path)) for path in damage.lost]
+        if damage.nothing_left:
+            self.snapshots.drop(old.id, "nothing of it could be read", self.clock)
+            self.dropped.append(old.id)
+            return
+        new = self._rewrite(old, damage)
+        self.live.append(new)
+        self._drop_replaced(old, new.id)
+
+    def _drop_replaced(self, old: Manifest, new: str) -> None:
+        self.snapshots.drop(old.id, f"replaced by {new}, which lacks the lost files", self.clock)
+        self.replaced.append((old.id, new))
+
+    def _rewrite(self, old: Manifest, damage: Damage) -> Manifest:
+        repository = self.repository
+        with repository.begin_session() as session, Workers(repository.environment.threads, "seal") as workers:
+            session.start_heartbeat()
+            writer = repository.writer(workers)
+            try:
+                rewritten = SnapshotRewriter(repository, writer, old, damage).run()
+                writer.flush()
+                packs = writer.take_packs()
+                if packs:
+                    repository.index.write(packs)
+            finally:
+                writer.close()
+            newest = [m for m in self.live if m.source == old.source and m.host == old.host][-1]
+            manifest = rewritten.manifest(
+                old,
+                id=session.id,
+                recorded_ns=self.clock.now_ns(),
+                previous=newest.id,
+                previous_digest=self.snapshots.digest(newest.id),
+                packs=tuple(sorted({pack.digest for pack in packs} | rewritten.packs)),
+                slots=repository.slots.digests(),
+                tags=(*(tag for tag in old.tags if tag != REPAIRED), REPAIRED),
+                description=_described(old, damage),
+                consistency={**old.consistency, REPAIRED_FROM: old.id},
+            )
+            with session.deciding():
+                self.snapshots.commit(manifest)
+        return manifest
+
+
+def _described(old: Manifest, damage: Damage) -> str:
+    """The old description, with what was left out."""
+    shown = ", ".join(printable(path) for path in damage.lost[:LOST_SHOWN])
+    more = f" and {len(damage.lost) - LOST_SHOWN} more" if len(damage.lost) > LOST_SHOWN else ""
+    note = f"repaired from {old.id}; left out: {shown}{more}" if damage.lost else f"repaired from {old.id}"
+    return f"{old.description} ({note})" if old.description else note

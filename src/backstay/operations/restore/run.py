@@ -1,0 +1,390 @@
+"""Restore a snapshot into a directory: find conflicts first, then write in parallel, then apply metadata."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backstay.core.events import EventSink, Finished, Started, ignore
+from backstay.core.names import printable
+from backstay.core.pipeline import Workers
+from backstay.errors import RestoreConflict, RestoreFailed
+from backstay.operations.restore.contents import File, FileWriter, Window
+from backstay.operations.restore.plan import (
+    Conflict,
+    Planner,
+    RestoreOptions,
+    RestorePlan,
+    existing_child,
+    existing_root,
+    may_delete_in,
+    strangers,
+    wanted,
+)
+from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
+from backstay.operations.restore.tally import FailedItem, Tally
+from backstay.operations.snapshots.walk import Enter, Item, Leave
+from backstay.operations.tiers.cold_packs import make_readable
+from backstay.repository.contents import chunk_list
+from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.source import Problem
+from backstay.sources.sqlite.target import make_way
+from backstay.sources.target_directory import TargetDirectory
+
+__all__ = ["Conflict", "FailedItem", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreResult:
+    """What a restore did. `errors` are items that could not be restored, `problems` metadata that could not be set."""
+
+    files: int
+    dirs: int
+    bytes: int
+    unchanged: int
+    skipped: int
+    renamed: int
+    deleted: int
+    verified: int
+    errors: tuple[FailedItem, ...]
+    problems: tuple[Problem, ...]
+
+
+def plan_restore(repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions) -> RestorePlan:
+    """Decide without writing. Raises NotFound, InvalidRequest, RestoreFailed for a target that cannot take it."""
+    place = _target(manifest, target, options)
+    if is_sqlite(manifest):
+        look_at_databases(repository, manifest, place, options, act=False)
+    return Planner(repository, manifest, place, options).plan()
+
+
+def run_restore(
+    repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions, *, events: EventSink = ignore
+) -> RestoreResult:
+    """Restore. Raises RestoreConflict, TierNotAttached and ThawPending before the first byte is written.
+
+    A file appears under its name only when it is whole, so a crash leaves files that are complete or absent (and
+    temporary ones, which the next restore into the same place removes); running it again completes the rest.
+    """
+    place = _target(manifest, target, options)
+    if is_sqlite(manifest):
+        look_at_databases(repository, manifest, place, options, act=True)
+    plan = Planner(repository, manifest, place, options).plan()
+    if plan.conflict_count and options.conflict == "fail":
+        shown = ", ".join(plan.conflicts[:5]) + (", …" if plan.conflict_count > 5 else "")
+        differ = "1 item differs" if plan.conflict_count == 1 else f"{plan.conflict_count} items differ"
+        raise RestoreConflict(
+            f"{differ} from the snapshot in {target}, nothing was written",
+            cause=shown,
+            paths=tuple(plan.conflicts),
+        )
+    make_readable(repository, plan.cold, days=options.thaw_days, wait=options.wait, events=events)
+    return _Restore(repository, manifest, place, options, events).run(plan)
+
+
+def _target(manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
+    return FilesTarget(root, allow_root=options.in_place, before_naming=make_way if is_sqlite(manifest) else None)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A directory of the snapshot in the target; opened, and created, when something is put into it.
+
+    `blocked` ones stay as they are, with whatever stands in their place.
+    """
+
+    path: bytes
+    node: Node | None
+    parent: _Place | None
+    selected: bool
+    name: bytes
+    directory: TargetDirectory | None = None
+    is_new: bool = False
+    blocked: bool = False
+    names: set[bytes] | None = None  # gathered for --delete
+
+
+class _Restore:
+    """One run."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        target: FilesTarget,
+        options: RestoreOptions,
+        events: EventSink,
+    ) -> None:
+        self.repository, self.manifest, self.target = repository, manifest, target
+        self.options, self.events = options, events
+        self.reader = repository.reader
+        self.tally = Tally(events)
+        self.links: dict[bytes, tuple[_Place, bytes]] = {}
+        self.verified = 0
+
+    def run(self, plan: RestorePlan) -> RestoreResult:
+        self.events(Started(operation="restore", total_files=plan.files, total_bytes=plan.bytes))
+        threads = max(self.repository.environment.threads, self.repository.backend.parallel)
+        with Workers(self.options.parallel or threads, "restore") as workers:
+            writer = FileWriter(self.reader, self.repository.keyring.blob_keys(), self.target, self.tally, workers)
+            try:
+                for window in self._windows():
+                    writer.write(window)
+                writer.finish()
+            except BaseException:
+                workers.close()
+                writer.abandon()
+                raise
+        self.target.sync()
+        if self.options.verify:
+            self._verify()
+        self.events(Finished(operation="restore"))
+        return RestoreResult(
+            **self.tally.counts,
+            verified=self.verified,
+            errors=tuple(self.tally.errors),
+            problems=tuple(self.target.problems),
+        )
+
+    def _windows(self) -> Iterator[Window]:
+        window = Window()
+        stack: list[_Place] = []
+        for visit in wanted(self.repository, self.manifest, self.options):
+            if isinstance(visit, Item):
+                self._item(stack[-1], visit, window)
+            elif isinstance(visit, Enter):
+                stack.append(self._enter(visit, stack[-1] if stack else None))
+            else:
+                self._leave(stack.pop(), window)
+            if window.is_full():
+                yield window
+                window = Window()
+        yield window
+
+    # -- directories
+
+    def _enter(self, visit: Enter, parent: _Place | None) -> _Place:
+        name = visit.node.name if visit.node is not None else b""
+        place = _Place(visit.path, visit.node, parent, visit.selected, name)
+        if may_delete_in(self.manifest, self.options, visit.path):
+            place.names = set()
+        if parent is not None and parent.names is not None:
+            parent.names.add(name)
+        place.blocked = parent is not None and parent.blocked
+        if (parent is None or visit.selected) and not place.blocked:
+            self.tally.guard(visit.path, lambda: self._open(place))
+        return place
+
+    def _open(self, place: _Place) -> TargetDirectory | None:
+        """The directory itself, created if need be; None when something that stays is in its place."""
+        if place.directory is not None or place.blocked:
+            return place.directory
+        if place.parent is None:
+            place.is_new = not self.target.root.is_dir()
+            place.directory = self.target.open_root(create=True)
+        else:
+            above = self._open(place.parent)
+            if above is not None:
+                self._open_child(above, place.parent, place)
+        if place.directory is None:
+            place.blocked = True
+            return None
+        self.tally.count("dirs")
+        if not place.is_new:
+            place.directory.clear_leftovers()  # of a restore that was killed
+        return place.directory
+
+    def _open_child(self, above: TargetDirectory, parent: _Place, place: _Place) -> None:
+        info = None if parent.is_new else above.lstat(place.name)
+        place.is_new = info is None
+        if info is not None and not stat.S_ISDIR(info.st_mode):
+            if not self._replaces(info.st_mtime_ns, place.node):
+                self.tally.count("skipped")
+                return
+            if self.options.conflict == "fail":
+                raise _appeared(place.path)
+            if self.options.conflict == "rename":
+                self._set_aside(above, parent, place.name)
+            place.is_new = True
+        place.directory = above.child(place.name, create=True, replace_nondir=place.is_new and info is not None)
+
+    def _replaces(self, existing_mtime_ns: int, node: Node | None) -> bool:
+        """Whether what differs gives way to the snapshot's item."""
+        if self.options.conflict == "newer":
+            return node is None or existing_mtime_ns <= node.mtime_ns
+        return self.options.conflict != "skip"
+
+    def _leave(self, place: _Place, window: Window) -> None:
+        directory = place.directory
+        if directory is None:
+            return
+        if place.names is not None:
+            window.after.append((place.path, lambda: self._delete_strangers(place, directory)))
+        applies = place.node is not None and (place.selected or place.is_new)
+        window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
+
+    @staticmethod
+    def _finish(place: _Place, directory: TargetDirectory, *, applies: bool) -> None:
+        try:
+            if applies and place.node is not None:
+                directory.finish(place.node)
+        finally:
+            directory.close()
+
+    def _delete_strangers(self, place: _Place, directory: TargetDirectory) -> None:
+        assert place.names is not None
+        for path in list(strangers(directory, place.path, place.names, self.options.chooser)):
+            directory.remove(path.rpartition(b"/")[2])
+            self.tally.count("deleted")
+
+    # -- entries
+
+    def _item(self, place: _Place, item: Item, window: Window) -> None:
+        if place.names is not None:
+            place.names.add(item.node.name)
+        self.tally.guard(item.path, lambda: self._plan_item(place, item, window))
+
+    def _plan_item(self, place: _Place, item: Item, window: Window) -> None:
+        directory, node = self._open(place), item.node
+        if directory is None:
+            self.tally.count("skipped")
+            return
+        if not place.is_new and not self._clear_the_way(directory, place, item):
+            return
+        if node.links is not None and self._link(directory, place, item, window):
+            return
+        if node.is_symlink:
+            directory.make_symlink(node.name, node)
+            self.tally.done(0)
+        elif node.is_file:
+            content = node.content or EMPTY
+            chunks = [] if content.is_patched else chunk_list(content, self.reader)
+            window.add(File(directory, node, item.path, chunks))
+        elif directory.make_special(node.name, node):
+            self.tally.done(0)
+
+    def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item) -> bool:
+        """Deal with what is in the place of an entry; False when it stays."""
+        node, conflict = item.node, self.options.conflict
+        info = directory.lstat(node.name)
+        if info is None:
+            return True
+        if existing_equals(directory, node.name, node):
+            if node.links in self.links and conflict == "overwrite":
+                return True  # it may have to become another name of the file that was restored first
+            if self._replaces(info.st_mtime_ns, node):
+                directory.apply(node.name, node)
+            self.tally.count("unchanged")
+            self._remember_link(place, node)
+            return False
+        if conflict == "fail":
+            raise _appeared(item.path)
+        if not self._replaces(info.st_mtime_ns, node):
+            self.tally.count("skipped")
+            return False
+        if conflict == "rename":
+            self._set_aside(directory, place, node.name)
+        elif stat.S_ISDIR(info.st_mode):
+            directory.remove(node.name)
+        return True
+
+    def _set_aside(self, directory: TargetDirectory, place: _Place | None, name: bytes) -> None:
+        aside = directory.set_aside(name)
+        self.tally.count("renamed")
+        if place is not None and place.names is not None:
+            place.names.add(aside)
+
+    def _link(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> bool:
+        """Make another name of an inode that was restored before; False for its first name."""
+        assert item.node.links is not None
+        first = self.links.get(item.node.links)
+        if first is None:
+            self._remember_link(place, item.node)
+            return False
+        # After the window: by then the first name is surely there.
+        window.after.append((item.path, lambda: self._make_link(directory, item, *first)))
+        return True
+
+    def _make_link(self, directory: TargetDirectory, item: Item, other: _Place, name: bytes) -> None:
+        path = other.path.rstrip(b"/") + b"/" + name
+        if self.tally.has_failed(path):  # what has its name now is not what the snapshot holds
+            raise RestoreFailed(
+                f"cannot link {printable(item.path)}", cause=f"{printable(path)} is the same file, and was not restored"
+            )
+        holder = self._reopen(other)
+        try:
+            if _is_same(directory.lstat(item.node.name), holder.lstat(name)):
+                self.tally.count("unchanged")
+                return
+            directory.link(item.node.name, holder, name)
+        finally:
+            holder.close()
+        self.tally.done(0)
+
+    def _reopen(self, place: _Place) -> TargetDirectory:
+        """A directory that may have been closed since; component by component, as always."""
+        if place.parent is None:
+            return self.target.open_root(create=False)
+        above = self._reopen(place.parent)
+        try:
+            return above.child(place.name, create=False)
+        finally:
+            above.close()
+
+    def _remember_link(self, place: _Place, node: Node) -> None:
+        if node.links is not None:
+            self.links.setdefault(node.links, (place, node.name))
+
+    # -- afterwards
+
+    def _verify(self) -> None:
+        """Read everything back from the target and compare it with the snapshot."""
+        self.events(Started(operation="verify restored files", total_files=self.tally.counts["files"]))
+        root = existing_root(self.target)
+        stack: list[TargetDirectory | None] = []
+        for visit in wanted(self.repository, self.manifest, self.options):
+            if isinstance(visit, Enter):
+                above = stack[-1] if stack else None
+                inner = root if not stack else self._present_child(above, visit)
+                stack.append(inner)
+            elif isinstance(visit, Leave):
+                directory = stack.pop()
+                if directory is not None:
+                    directory.close()
+            else:
+                self._verify_item(stack[-1], visit)
+
+    @staticmethod
+    def _present_child(above: TargetDirectory | None, visit: Enter) -> TargetDirectory | None:
+        """The directory, unless something that was left alone is in its place."""
+        try:
+            return existing_child(above, visit)
+        except RestoreConflict:
+            return None
+
+    def _verify_item(self, directory: TargetDirectory | None, item: Item) -> None:
+        if stat.S_ISSOCK(item.node.mode):
+            return
+        if directory is not None and existing_equals(directory, item.node.name, item.node):
+            self.verified += 1
+        elif self.options.conflict not in ("skip", "newer"):
+            message = "is not what the snapshot holds after it was restored"
+            self.tally.errors.append(FailedItem(printable(item.path), RestoreFailed.code, message))
+
+
+def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Whether two names are those of one inode."""
+    return one is not None and other is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _appeared(path: bytes) -> RestoreConflict:
+    return RestoreConflict(
+        f"{printable(path)} changed since the conflicts were looked for", cause="another program writes there"
+    )

@@ -1,0 +1,1 @@
+"""Which snapshots stay: rules, holds, and dropping the rest."""

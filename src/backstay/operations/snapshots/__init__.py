@@ -1,0 +1,1 @@
+"""What snapshots hold: walked through, looked at, and written anew without what is lost."""

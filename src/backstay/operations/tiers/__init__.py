@@ -1,0 +1,1 @@
+"""The cold tier: what lies there, moves there, and comes back."""

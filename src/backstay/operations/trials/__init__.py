@@ -1,0 +1,1 @@
+"""Trials of what a machine and a store can do, with figures."""

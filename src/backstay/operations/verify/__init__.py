@@ -1,0 +1,1 @@
+"""Verify a repository: objects, snapshots, logs, and restores that are tried."""

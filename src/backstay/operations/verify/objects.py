@@ -1,0 +1,96 @@
+"""Objects against the index: every segment of it is whole, and every pack that it names is there, with its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from backstay.core.ids import is_digest
+from backstay.core.quantities import format_size, plural
+from backstay.operations.verify.notes import Notes
+from backstay.repository import reserve
+from backstay.repository.format import RESERVE, index_name, pack_name
+from backstay.repository.index import PackInfo, read_segment
+from backstay.repository.repository import Repository
+
+PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
+GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
+_INDEX_HINT: Final = "run `backstay repair index`"
+_RESERVE_HINT: Final = "no backup is affected; `backstay gc` sets it aside anew"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObjects:
+    """The check of what the stores list."""
+
+    repository: Repository
+    notes: Notes
+
+    def packs(self, *, with_reserve: bool) -> dict[int, PackInfo]:
+        """Every pack that the index names, after a look at which objects exist."""
+        packs: dict[int, PackInfo] = {}
+
+        def look() -> str:
+            for name in self.repository.collections.foreign:
+                self.notes.find("integrity", name, "a foreign object lies in the repository")
+            for name, error in self.repository.index.damaged:
+                self.notes.find("integrity", name, error, _INDEX_HINT)
+            for digest in self.repository.index.segments():
+                self.notes.guarded("integrity", index_name(digest), partial(self._segment, digest), _INDEX_HINT)
+            packs.update(self.repository.index.packs())
+            self._existence(packs)
+            self._cold_tier(packs)
+            if with_reserve:
+                self.notes.guarded("integrity", RESERVE, partial(reserve.check, self.repository.backend), _RESERVE_HINT)
+            segments = self.repository.index.segments()
+            return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
+
+        self.notes.check("integrity", look)
+        return packs or dict(self.repository.index.packs())
+
+    def _segment(self, digest: bytes) -> None:
+        read_segment(self.repository.backend, self.repository.keyring, digest)
+
+    def _existence(self, packs: dict[int, PackInfo]) -> None:
+        sizes = {}
+        for prefix in ("packs/", "meta/"):
+            for info in self.repository.backend.list(prefix):
+                if not is_digest(info.name.rpartition("/")[2]):
+                    self.notes.find("integrity", info.name, "a foreign object lies in the repository")
+                sizes[info.name] = info.size
+        for pack in packs.values():
+            name = pack_name(pack.kind, pack.digest)
+            if name not in sizes:
+                self.notes.find("integrity", name, "this pack is missing", GONE_HINT)
+            elif sizes[name] != pack.size:
+                self.notes.find("integrity", name, _other_size(sizes[name], pack.size), PACK_HINT)
+
+    def _cold_tier(self, packs: dict[int, PackInfo]) -> None:
+        """The store of the cold tier holds what is noted about it; or it is away, and nothing is known."""
+        tiered = self.repository.tiered
+        if tiered is None:
+            return
+        noted = tiered.only_cold()
+        if not tiered.cold.is_attached():
+            size = format_size(sum(info.size for info in noted.values()))
+            self.notes.warn(
+                "integrity",
+                tiered.cold.address,
+                f"this cold tier is not attached: {len(noted)} packs with {size} were not looked at",
+                "attach it and verify again",
+            )
+            return
+        there = tiered.really_cold()
+        named = {pack_name(pack.kind, pack.digest) for pack in packs.values()}
+        for name, info in noted.items():
+            if name not in named:
+                continue
+            if name not in there:
+                self.notes.find("integrity", name, "this pack is missing in the cold tier", GONE_HINT)
+            elif there[name].size != info.size:
+                self.notes.find("integrity", name, _other_size(there[name].size, info.size), PACK_HINT)
+
+
+def _other_size(found: int, expected: int) -> str:
+    return f"this pack has {found} bytes, not {expected}"

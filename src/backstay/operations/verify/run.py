@@ -1,0 +1,135 @@
+"""Verify a repository: every object is what its name says, every snapshot has all that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from backstay.core.events import EventSink, Finished, ignore
+from backstay.core.pipeline import Workers
+from backstay.core.quantities import format_count, plural
+from backstay.operations.findings import Check, Finding
+from backstay.operations.verify.logs import WalChecks
+from backstay.operations.verify.notes import CheckResult, Notes
+from backstay.operations.verify.objects import StoredObjects
+from backstay.operations.verify.reading import Reading
+from backstay.operations.verify.rehearsal import rehearse
+from backstay.operations.verify.signatures import Signatures
+from backstay.operations.verify.values import ValuesChecks
+from backstay.operations.verify.walking import Walking
+from backstay.repository.index import PackInfo
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+
+ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot.
+
+    `reserve` says that room for a full disk was set aside in this repository, as the command line does.
+    """
+
+    checks: tuple[Check, ...] = ALL_CHECKS
+    read_data: float = 0.0
+    min_bytes: int | None = None
+    rehearse: Path | None = None
+    reserve: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """All outcomes; sizes in bytes. Packs and objects of WAL are counted each by themselves."""
+
+    results: tuple[CheckResult, ...]
+    findings: tuple[Finding, ...]
+    snapshots: int
+    packs: int
+    packs_read: int
+    bytes_read: int
+    wal_objects: int = 0
+    wal_read: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def run_verify(
+    repository: Repository,
+    snapshots: Iterable[str] | None = None,
+    options: VerifyOptions | None = None,
+    *,
+    events: EventSink = ignore,
+) -> VerifyReport:
+    """Check everything, or what the named snapshots need; problems are findings, not exceptions."""
+    return _Verify(repository, options or VerifyOptions(), events).run(None if snapshots is None else set(snapshots))
+
+
+@dataclass(slots=True)
+class _Verify:
+    repository: Repository
+    options: VerifyOptions
+    events: EventSink
+    notes: Notes = field(init=False)
+    walking: Walking = field(init=False)
+    reading: Reading = field(init=False)
+    logs: WalChecks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.notes = Notes(self.options.checks)
+        self.walking = Walking(self.repository, self.notes, self.options.read_data >= 1)
+        self.reading = Reading(self.repository, self.notes, self.events, self.options.read_data)
+        self.logs = WalChecks(self.repository, self.notes, self.events)
+
+    def run(self, wanted: set[str] | None) -> VerifyReport:
+        signatures = Signatures(self.repository, self.notes)
+        signatures.keys()
+        manifests = signatures.manifests(wanted)
+        packs = StoredObjects(self.repository, self.notes).packs(with_reserve=self.options.reserve)
+        if wanted is None and self.options.read_data > 0:
+            self._read_and_walk(manifests, packs)
+        else:
+            used = self.walking.completeness(manifests, self.events)
+            needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
+            self.reading.integrity(needed)
+        self.logs.run(manifests, self.reading.sample, everything=wanted is None)
+        ValuesChecks(self.repository, self.notes).run(manifests, everything=wanted is None)
+        if "size" in self.options.checks and self.options.min_bytes is not None:
+            self._sizes(manifests, self.options.min_bytes)
+        if self.options.rehearse is not None:
+            rehearse(self.repository, manifests, self.options.rehearse, self.notes, self.events)
+        self.events(Finished(operation="verify"))
+        return VerifyReport(
+            results=self.notes.results(),
+            findings=tuple(self.notes.findings),
+            snapshots=len(manifests),
+            packs=len(packs),
+            packs_read=self.reading.packs,
+            bytes_read=self.reading.bytes,
+            wal_objects=self.logs.objects,
+            wal_read=self.logs.read,
+        )
+
+    def _read_and_walk(self, manifests: list[Manifest], packs: dict[int, PackInfo]) -> None:
+        """Read packs, which is work for the processors, while one thread walks the listings."""
+        with Workers(1, "packs") as background:
+            reading = background.submit(self.reading.integrity, packs)
+            self.walking.completeness(manifests, ignore)
+            reading.result()
+
+    def _sizes(self, manifests: list[Manifest], least: int) -> None:
+        def look() -> str:
+            for manifest in manifests:
+                if manifest.stats.bytes < least:
+                    self.notes.find(
+                        "size",
+                        f"snapshot {manifest.id}",
+                        f"it holds {plural(manifest.stats.bytes, 'byte')}, not {format_count(least)}",
+                    )
+            return f"{plural(len(manifests), 'snapshot')}, at least {plural(least, 'byte')} each"
+
+        self.notes.check("size", look)

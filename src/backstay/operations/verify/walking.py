@@ -1,0 +1,125 @@
+"""Snapshots, walked: every chunk that one reaches has a place in the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from backstay.core.events import EventSink, Progress, Started
+from backstay.core.names import printable
+from backstay.core.quantities import plural
+from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.operations.snapshots.walk import directory_content
+from backstay.operations.verify.notes import Notes
+from backstay.operations.verify.objects import GONE_HINT
+from backstay.repository.contents import all_chunk_ids, read_content, split_ids
+from backstay.repository.format import pack_name
+from backstay.repository.nodes import Content, Node
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+from backstay.repository.stat_stream import StatCursor
+from backstay.repository.trees import MEND_HINT, read_listing
+
+
+@dataclass(frozen=True, slots=True)
+class Walking:
+    """The check of what snapshots hold; with `read`, files that are patches are put together."""
+
+    repository: Repository
+    notes: Notes
+    read: bool
+
+    def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
+        """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
+        used: set[int] = set()
+        seen: set[bytes] = set()
+
+        def look() -> str:
+            events(Started(operation="check snapshots", total_files=sum(m.stats.files for m in manifests)))
+            files = 0
+            for manifest in manifests:
+                for count in self._walk(manifest, used, seen):
+                    files += count
+                    events(Progress(files=files, bytes=0, current=manifest.id))
+            return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
+
+        self.notes.check("completeness", look)
+        if "integrity" not in self.notes.checks:  # else it has told
+            self._need_packs(used)
+        return used
+
+    def _need_packs(self, used: set[int]) -> None:
+        """A chunk that has a place is not there yet: its pack must be."""
+        sizes = {
+            info.name: info.size for prefix in ("packs/", "meta/") for info in self.repository.backend.list(prefix)
+        }
+        for number in sorted(used):
+            pack = self.repository.index.pack(number)
+            name = pack_name(pack.kind, pack.digest)
+            if sizes.get(name) != pack.size:
+                self.notes.find("completeness", name, "snapshots need this pack, which is missing or cut", GONE_HINT)
+
+    def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
+        subject = f"snapshot {manifest.id}"
+        try:
+            self._need(manifest.stat_stream, used)
+            self._read_stat_stream(manifest)
+            yield from self._walk_listing(manifest.root, used, seen, subject)
+        except BackstayError as error:
+            if isinstance(error, (CorruptedBackup, ObjectNotFound)):
+                self.notes.find("completeness", subject, error, MEND_HINT)
+            else:
+                raise
+
+    def _read_stat_stream(self, manifest: Manifest) -> None:
+        cursor = StatCursor(manifest.stat_stream, self.repository.reader)
+        if cursor.enter(b"") is None:
+            raise CorruptedBackup("the stat stream does not begin at the root")
+        if cursor.leave().content != manifest.root:
+            raise CorruptedBackup("the stat stream ends at another root than the manifest names")
+
+    def _walk_listing(self, root: Content, used: set[int], seen: set[bytes], subject: str) -> Iterator[int]:
+        """Every listing not seen in an earlier snapshot; the number of files in each."""
+        waiting = [(b"/", root)]
+        while waiting:
+            path, content = waiting.pop()
+            key = blake2b(content.ids, digest_size=16).digest()
+            if key in seen:
+                continue
+            seen.add(key)
+            self._need(content, used)
+            files = 0
+            for node in read_listing(content, self.repository.reader):
+                below = path.rstrip(b"/") + b"/" + node.name
+                if node.is_dir:
+                    waiting.append((below, directory_content(node, below)))
+                else:
+                    files += 1
+                    self._need_file(node, below, used, subject)
+            yield files
+
+    def _need_file(self, node: Node, path: bytes, used: set[int], subject: str) -> None:
+        if node.content is None:
+            return
+        try:
+            self._need(node.content, used)
+            if node.content.is_patched and self.read:
+                self._put_together(node.content)
+        except (CorruptedBackup, ObjectNotFound) as error:
+            self.notes.find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
+
+    def _put_together(self, content: Content) -> None:
+        """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
+        with suppress(TierNotAttached, ObjectFrozen):  # which is told of the packs
+            for _ in read_content(content, self.repository.reader):
+                pass
+
+    def _need(self, content: Content, used: set[int]) -> None:
+        if content.depth == 0:  # nearly all of them
+            chunks: Iterable[bytes] = split_ids(content.ids)
+        else:
+            chunks = all_chunk_ids(content, self.repository.reader)
+        for chunk in chunks:
+            used.add(self.repository.reader.place(chunk).pack)
