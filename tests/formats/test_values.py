@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from backstay.errors import BackstayError, CorruptedBackup
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.format import RecordKind, values_name
 from backstay.repository.repository import Repository
 from backstay.repository.values_records import MAX_METADATA, SMALL_VALUE, Checkpoint, InlineValue, ValuesEntry
 from backstay.trust.secrets import Secret
-from tests.formats.damage import Objects, environment, storage_of
+from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import PASSPHRASE, stored_objects
 from tests.formats.make_golden_values import ARCHIVE, EXPECTED, build
 from tests.formats.test_golden import unpacked

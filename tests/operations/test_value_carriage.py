@@ -12,13 +12,13 @@ import pytest
 
 from backstay.core.events import Event, Warned
 from backstay.errors import HoldViolation, ValueBusy, ValueInUse
-from backstay.operations.export import export_snapshots, import_snapshots
-from backstay.operations.mirror_copy import copy_objects
-from backstay.operations.prune import plan_prune
-from backstay.operations.repair import repair_snapshots
-from backstay.operations.retention import RetentionRules
-from backstay.operations.transfer import copy_snapshots
-from backstay.operations.verify import VerifyOptions, run_verify
+from backstay.operations.copies.export import export_snapshots, import_snapshots
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.repair.run import repair_snapshots
+from backstay.operations.retention.prune import plan_prune
+from backstay.operations.retention.rules import RetentionRules
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.collector import Collector
 from backstay.repository.node_tree import NodeTree
