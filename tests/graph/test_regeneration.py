@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from backstay.errors import CorruptedBackup, CycleFound, InvalidRequest, StorageUnavailable, UnknownNode
+from backstay.errors import CorruptedBackup, CycleFound, Interrupted, InvalidRequest, StorageUnavailable, UnknownNode
 from backstay.graph.executors import ThreadExecutor
 from backstay.graph.inputs import Input, Inputs
 from backstay.graph.metadata_graph import MetadataGraph
@@ -226,10 +229,14 @@ def test_a_late_result_of_a_function_that_was_given_up_counts_for_nothing() -> N
     world.lose("a")
     release = threading.Event()
     failing(world, "a", lambda: release.wait(60) and None)
+    checked: list[str] = []
+    world.validators.validates(CAPABILITY)(lambda node, _: checked.append(node.id))
     report = world.restore(deadline=0.1)
+    (late,) = [thread for thread in threading.enumerate() if thread.name == "recompute a"]
     release.set()
-    time.sleep(0.1)
+    late.join(10)
     assert not report.ok
+    assert not checked
     assert world.values.missing([world.key("a")])
 
 
@@ -456,6 +463,19 @@ def test_a_selective_restore_says_what_it_left_stale() -> None:
     assert report.stale == ("other",)
 
 
+def test_changes_spread_to_selected_nodes_in_whatever_order_they_are_named() -> None:
+    for names in (["far", "mid", "top"], ["top", "mid", "far"]):
+        world = World()
+        world.add("seed", deterministic=False)
+        world.add("mid", ["seed"])
+        world.add("far", ["mid"])
+        world.add("top", ["seed"])
+        world.lose("seed", "top")
+        world.salts["seed"] = b"another draw"
+        report = world.restore(strategy="selective", nodes=names)
+        assert actions(report) == dict.fromkeys(("seed", "mid", "far", "top"), "recomputed")
+
+
 def test_a_node_that_was_made_from_another_version_is_stale() -> None:
     world = World()
     world.add("a")
@@ -608,6 +628,44 @@ def test_large_results_stay_out_of_memory(tmp_path: Path) -> None:
     assert world.values.data == {key: large}
 
 
+def test_memory_stays_flat_however_large_outputs_are() -> None:
+    class Measuring(MemoryValues):
+        """Keeps nothing of what it is given, and gives a large value without having it."""
+
+        def store(self, content: Any, metadata: Any = None) -> str:
+            assert isinstance(content, Path), "a large result comes as a file"
+            with content.open("rb") as file:
+                key = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            self.data[key] = b""
+            return key
+
+        def open(self, key: str) -> Iterator[bytes]:
+            return (bytes(1 << 20) for _ in range(24))
+
+    key = f"sha256:{hashlib.sha256(bytes(24 << 20)).hexdigest()}"
+    copied = f"sha256:{hashlib.sha256(bytes(24 << 20) + b'!').hexdigest()}"
+    world = World(values=Measuring())
+    world.values.data[key] = b""
+    metadata: Any = {"capability": CAPABILITY}
+    world.graph.add(Node(id="a", hash=key, status="completed", metadata=metadata))
+    world.graph.add(Node(id="b", hash=copied, deps=("a",), status="completed", metadata=metadata))
+
+    @world.recomputers.recomputes(CAPABILITY)
+    def copy(node: Node, inputs: Inputs) -> Iterator[bytes]:
+        with inputs["a"].open() as stream:
+            while piece := stream.read(1 << 20):
+                yield piece
+        yield b"!"
+
+    tracemalloc.start()
+    try:
+        assert world.restore().ok
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert copied in world.values.data
+
+
 def test_a_plan_says_what_would_be_done_and_does_nothing() -> None:
     world = diamond()
     world.add("magic", capability="magic")
@@ -673,3 +731,21 @@ def test_ctrl_c_stops_a_restore_at_once_and_keeps_what_was_made() -> None:
         assert process.stdout.read() == "stopped True\n"
         assert process.wait(10) == 0
         assert time.monotonic() - begun < 5
+
+
+def test_whoever_is_told_of_progress_may_stop_it_also_while_nothing_ends() -> None:
+    world = World()
+    world.add("quick")
+    world.add("slow", ["quick"], command=("sleep", "60"), capability="")
+    world.lose("quick", "slow")
+    begun = time.monotonic()
+
+    def tell(event: object) -> None:
+        if world.made and time.monotonic() > begun + 0.3:
+            raise Interrupted("interrupted")
+
+    options = replace(world.options(run_commands=True), events=tell)
+    with pytest.raises(Interrupted):
+        regenerate(world.graph, StoredOutputs(world.values), options)
+    assert time.monotonic() - begun < 10
+    assert world.values.missing([world.key("quick"), world.key("slow")]) == [world.key("slow")]

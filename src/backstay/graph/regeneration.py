@@ -23,10 +23,11 @@ from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.outputs import Outputs
 from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.recompute import Recomputers
-from backstay.graph.regeneration_round import Round, Surroundings
+from backstay.graph.regeneration_round import Round
 from backstay.graph.restore_plan import RestorePlan, plan_restore
 from backstay.graph.restore_report import RestoreReport
 from backstay.graph.scope import Scope
+from backstay.graph.surroundings import Surroundings
 from backstay.graph.survey import Survey
 from backstay.graph.validation import Validators
 

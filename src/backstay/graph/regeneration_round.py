@@ -11,62 +11,30 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import Final, Literal
 
-from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Progress
+from backstay.core.events import Progress
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, Interrupted, OutputMismatch, RecomputeFailed, WorkerLost
-from backstay.graph.executors import Executor, Task
+from backstay.graph.executors import Task
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
 from backstay.graph.new_version import with_inputs, with_output
-from backstay.graph.outputs import DAMAGED, Outputs, OutputState, read_through, require_size
-from backstay.graph.policy import RegenerationPolicy
+from backstay.graph.outputs import DAMAGED, OutputState, read_through, require_size
 from backstay.graph.produced import Produced
-from backstay.graph.recompute import Recomputers
 from backstay.graph.restore_plan import PlannedNode, RestorePlan
 from backstay.graph.restore_report import NodeResult
 from backstay.graph.result_shelf import ResultShelf
 from backstay.graph.running import Ended, Running
-from backstay.graph.scope import Scope
-from backstay.graph.survey import Survey
-from backstay.graph.validation import Validators
-from backstay.graph.ways import Job, Way
+from backstay.graph.surroundings import Surroundings
+from backstay.graph.ways import Job
 
 RESTORING: Final = 4  # threads that read outputs from the repository
 _LOOK_S: Final = 0.5  # between two looks whether somebody wants to stop
 _UNDER_WAY: Final = 4 * RESTORING  # restores that were begun
 _INTACT: Final = OutputState(here="intact", stored=True)
-
-
-@dataclass(kw_only=True)
-class Surroundings:
-    """What all passes of one restore have in common. `failed` says why a node cannot be had, and whose fault it is."""
-
-    scope: Scope
-    survey: Survey
-    outputs: Outputs
-    policy: RegenerationPolicy
-    recomputers: Recomputers
-    validators: Validators
-    executor: Executor
-    scratch: Path
-    clock: Clock
-    events: EventSink
-    results: dict[int, NodeResult] = field(default_factory=dict)
-    changed: dict[int, Node] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)  # ids of outputs before and now
-    failed: dict[int, tuple[str, str]] = field(default_factory=dict)
-
-    def way(self, number: int) -> Way | str:
-        """How a node can be recomputed, or why not."""
-        if number in self.failed:
-            return self.failed[number][0]
-        return self.recomputers.way(self.scope.nodes[number], run_commands=self.policy.run_commands)
 
 
 class Round:
