@@ -52,7 +52,7 @@ def test_the_commands_of_this_version() -> None:
         "benchmark",
         "completion",
     ]
-    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier", "hold", "pg", "mysql", "graph"}
+    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier", "hold", "pg", "mysql", "cas", "graph"}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]
 

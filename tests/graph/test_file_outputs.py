@@ -167,18 +167,20 @@ class Crash(BaseException):
 class Stopping:
     """Counts what changes the directory, and stops at one of these steps for good."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, at: int, error: type[BaseException] = Crash) -> None:
-        self.count, self.at, self.error, self.dead = 0, at, error, False
+    def __init__(
+        self, patch: pytest.MonkeyPatch, at: int, error: type[BaseException] = Crash, *, for_good: bool = True
+    ) -> None:
+        self.count, self.at, self.error, self.dead, self.for_good = 0, at, error, False, for_good
         for name in ("move", "link", "unlink", "sync"):
             patch.setattr(Anchored, name, self._guarded(getattr(Anchored, name)))
 
     def _guarded(self, step: Any) -> Any:
         def guarded(anchored: Anchored, *arguments: Any) -> None:
             if self.dead:
-                raise self.error
+                raise self.error(5, "Input/output error")
             self.count += 1
             if self.count == self.at:
-                self.dead = self.error is Crash
+                self.dead = self.for_good
                 raise self.error(5, "Input/output error")
             step(anchored, *arguments)
 
@@ -241,7 +243,7 @@ def test_a_step_that_fails_puts_all_old_files_back(world: World, place: Path) ->
     for at in range(1, total + 1):
         old = spoil(place)
         with pytest.MonkeyPatch.context() as patch:
-            Stopping(patch, at, OSError)
+            Stopping(patch, at, OSError, for_good=False)
             with suppress(RestoreFailed):
                 world.restore(FileOutputs(place, world.values))
         now = files(place)
@@ -251,6 +253,24 @@ def test_a_step_that_fails_puts_all_old_files_back(world: World, place: Path) ->
         assert world.restore(FileOutputs(place, world.values)).ok
         assert files(place) == right(world)
     assert outcomes.count(True) >= total - 3, "only the very last steps come too late to undo anything"
+
+
+@pytest.mark.crash
+def test_a_disk_that_takes_nothing_any_more_loses_no_file(world: World, place: Path) -> None:
+    spoil(place)
+    total = steps(world, place)
+    for at in range(1, total + 1):
+        old = spoil(place)
+        with pytest.MonkeyPatch.context() as patch:
+            Stopping(patch, at, OSError)
+            with suppress(RestoreFailed):
+                world.restore(FileOutputs(place, world.values))
+        outputs = FileOutputs(place, world.values)
+        outputs.begin(keep_history=True, most=None, ttl_days=None)
+        outputs.rollback()
+        assert files(place) in (old, right(world)), f"a mixture after a failure at step {at}"
+        assert not (place / JOURNAL).exists()
+        assert world.restore(FileOutputs(place, world.values)).ok
 
 
 @pytest.mark.crash

@@ -229,10 +229,14 @@ def test_a_late_result_of_a_function_that_was_given_up_counts_for_nothing() -> N
     world.lose("a")
     release = threading.Event()
     failing(world, "a", lambda: release.wait(60) and None)
+    checked: list[str] = []
+    world.validators.validates(CAPABILITY)(lambda node, _: checked.append(node.id))
     report = world.restore(deadline=0.1)
+    (late,) = [thread for thread in threading.enumerate() if thread.name == "recompute a"]
     release.set()
-    time.sleep(0.1)
+    late.join(10)
     assert not report.ok
+    assert not checked
     assert world.values.missing([world.key("a")])
 
 
@@ -457,6 +461,19 @@ def test_a_selective_restore_says_what_it_left_stale() -> None:
     report = world.restore(strategy="selective", nodes=["wanted"])
     assert actions(report) == {"seed": "recomputed", "wanted": "recomputed"}
     assert report.stale == ("other",)
+
+
+def test_changes_spread_to_selected_nodes_in_whatever_order_they_are_named() -> None:
+    for names in (["far", "mid", "top"], ["top", "mid", "far"]):
+        world = World()
+        world.add("seed", deterministic=False)
+        world.add("mid", ["seed"])
+        world.add("far", ["mid"])
+        world.add("top", ["seed"])
+        world.lose("seed", "top")
+        world.salts["seed"] = b"another draw"
+        report = world.restore(strategy="selective", nodes=names)
+        assert actions(report) == dict.fromkeys(("seed", "mid", "far", "top"), "recomputed")
 
 
 def test_a_node_that_was_made_from_another_version_is_stale() -> None:

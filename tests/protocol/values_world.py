@@ -207,8 +207,8 @@ class ValuesWorld:
     def check(self) -> None:
         """Everything that was promised, at once, and after two quiet folds and collections; then no garbage is left."""
         for deed in self.deeds:
-            if deed.kind == "look" and deed.result is not None:
-                self._judge(deed, is_there=deed.result)
+            if deed.kind == "look" and deed.result is False:  # what was removed elsewhere may be given once more
+                self._judge(deed, is_there=False)
         self.check_now()
         self.clock.advance(3 * LEASE / timedelta(seconds=1))
         for _ in range(2):

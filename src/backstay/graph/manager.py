@@ -127,6 +127,10 @@ class GraphBackupManager:
         """Those of the graph, or of all, oldest first. Raises CorruptedBackup."""
         return self._snapshots.all(self._name)
 
+    def list_manifests(self) -> list[Manifest]:
+        """The manifests of the same, of which nobody is asked whether they are accepted. Raises CorruptedBackup."""
+        return self._snapshots.manifests(self._name)
+
     def get_snapshot(self, snapshot_id: str) -> GraphSnapshot:
         """One by its id, of whatever graph. Raises NotFound, CorruptedBackup."""
         return self._snapshots.told(self._snapshots.manifest(snapshot_id))
@@ -135,6 +139,10 @@ class GraphBackupManager:
         """The snapshot in force, of the graph or of all: the newest that is accepted."""
         found = self._snapshots.newest_accepted(self._name)
         return self._snapshots.told(found) if found is not None else None
+
+    def in_force(self, name: str | None = None) -> GraphSnapshot:
+        """The same, also by the name of a graph. Raises NotFound, and QuorumNotReached when none is accepted yet."""
+        return self._snapshots.told(self._in_force(name or self._name))
 
     def verify(self, snapshot_id: str | None = None, *, read_data: bool = False) -> GraphVerification:
         """Check one snapshot, or all of the graph or of all graphs, with the values that they name."""
@@ -202,26 +210,23 @@ class GraphBackupManager:
 
     def _chosen(self, snapshot_id: str | None, *, accept_pending: bool) -> Manifest:
         if snapshot_id is None:
-            found = self._snapshots.newest_accepted(self._name)
-            if found is None:
-                raise self._none_in_force()
-            return found
+            return self._in_force(self._name)
         manifest = self._snapshots.manifest(snapshot_id)
         if not accept_pending:
             with self._telling(manifest.name or "", manifest.id):
                 self._snapshots.require_accepted(manifest)
         return manifest
 
-    def _none_in_force(self) -> NotFound | QuorumNotReached:
-        """Why nothing is in force: there is no snapshot at all, or validators are missing."""
-        newest = next(reversed(self._snapshots.manifests(self._name)), None)
+    def _in_force(self, name: str | None) -> Manifest:
+        found = self._snapshots.newest_accepted(name)
+        if found is not None:
+            return found
+        newest = next(reversed(self._snapshots.manifests(name)), None)
         if newest is None:
-            return no_graph_snapshot(self._name or "", "none was made yet, or all were deleted")
-        try:
+            raise no_graph_snapshot(name or "", "none was made yet, or all were deleted")
+        with self._telling(newest.name or "", newest.id):
             self._snapshots.require_accepted(newest)
-        except QuorumNotReached as error:
-            return error
-        return no_graph_snapshot(newest.id, "it was accepted only just now")
+        return newest  # it was accepted just now
 
     def _outputs(self, means: RestoreMeans) -> Outputs:
         return means.outputs if means.outputs is not None else StoredOutputs(self.values)

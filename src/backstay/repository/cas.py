@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from backstay.codec.compression import Buffer
 from backstay.core.clock import datetime_from_ns
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.canonical_json import Json, parse_json, parse_stored
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
@@ -103,7 +103,10 @@ class ContentAddressableStorage:
     # -- reading
 
     def retrieve(self, key: str) -> bytes:
-        """The bytes of a value, exactly. Raises NotFound, CorruptedBackup."""
+        """The bytes of a value, exactly. Raises NotFound, CorruptedBackup.
+
+        For a value that was seen before, no look is taken whether another program has removed it since.
+        """
         return b"".join(self.open(key))
 
     def open(self, key: str) -> Iterator[bytes]:
@@ -147,6 +150,20 @@ class ContentAddressableStorage:
 
     def _require(self, key: str) -> StoredValue:
         digest = parse_value_id(key)
+        with self._log.lock:
+            known = self._known(digest)
+        return known if known is not None else self._require_now(digest)
+
+    def _known(self, digest: bytes) -> StoredValue | None:
+        """A value, as far as the last look at the log goes, which knows all that this program did since."""
+        if self._state is None or self._state.view is not self._log.view:
+            return None
+        try:
+            return self._state.known(digest)
+        except (CorruptedBackup, NotFound):  # a fold has dropped what it would be read from
+            return None
+
+    def _require_now(self, digest: bytes) -> StoredValue:
         found = self._looked_up(lambda state: state.find(digest))
         if found is None:
             raise absent(value_id(digest))
@@ -157,10 +174,14 @@ class ContentAddressableStorage:
             yield value.data
             return
         digest, size = sha256(), 0
-        for piece in read_content(value.content, self._repository.reader):
-            digest.update(piece)
-            size += len(piece)
-            yield bytes(piece)
+        try:
+            for piece in read_content(value.content, self._repository.reader):
+                digest.update(piece)
+                size += len(piece)
+                yield bytes(piece)
+        except CorruptedBackup:
+            self._require_now(value.sha256)  # it may have been removed, and its space given to others
+            raise
         if digest.digest() != value.sha256 or size != value.size:
             raise CorruptedBackup(f"{value_id(value.sha256)} holds other bytes than its id says")
 
