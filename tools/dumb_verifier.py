@@ -55,8 +55,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     WAL_NAME,
     WAL_GAP,
     VALUES,
-) = range(1, 20)
-GRAPH_DELETION = 20
+    GRAPH_DELETION,
+) = range(1, 21)
 ATTESTED = "application/vnd.backstay.attestation.v1+json"
 BINLOG_FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.[0-9]{6,10}\.(s[0-9]{5}|end)"
 WAL_FILE = rf"([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history|{BINLOG_FILE})"

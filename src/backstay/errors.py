@@ -5,6 +5,7 @@ BackstayError
 │   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
 │   ├── InvalidQuorum         exit 2   a quorum policy cannot work
 │   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
 │   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
@@ -39,13 +40,14 @@ BackstayError
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
-│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say; what came is marked
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 │   └── ClientTooOld                   the client programs that are here are older than the server, or none are
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
+│   └── SnapshotIncomplete             a base backup lacks WAL without which it is not consistent
 ├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
 ├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
 ├── ServiceRunning            exit 11  another process answers at the same socket
@@ -122,6 +124,12 @@ class NaiveTimestamp(InvalidRequest):
     """A recovery target is a time without a zone."""
 
     default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
+
+
+class TargetAmbiguousTimeline(InvalidRequest):
+    """The recovery target lies on several timelines, behind where they parted, and means another state on each."""
+
+    default_hint = "name the timeline with --timeline N"
 
 
 class InvalidQuorum(InvalidRequest):
@@ -390,7 +398,7 @@ class CorruptedSource(BackstayError):
 
 
 class ChecksumFailure(CorruptedSource):
-    """The server found pages that are not as it wrote them, while it sent them."""
+    """The server found pages that are not as it wrote them, while it sent them; the snapshot is marked as damaged."""
 
     default_hint = (
         "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
@@ -429,6 +437,12 @@ class WalGap(BackstayError):
     """WAL between two stored segments is missing, so that nothing after it can be reached from before it."""
 
     default_hint = "choose a target before the gap or a base backup behind it: `backstay pg windows` shows them"
+
+
+class SnapshotIncomplete(WalGap):
+    """The WAL that makes a base backup consistent is not stored, or not any more."""
+
+    default_hint = "use another base backup: `backstay pg windows` shows which there are"
 
 
 class WalConflict(BackstayError):

@@ -164,9 +164,9 @@ class _Export:
         for batch in _in_batches(self._stored_packs(needed)):
             there.index.write(batch)
         self._send_wal(snapshots, held)
-        carry_values(self.repository, there, missing, self.events, intent=None)
         for manifest in snapshots:
             self._send_attestations(manifest)
+        carry_values(self.repository, there, missing, self.events, intent=None)
         for manifest in missing:
             self._send_snapshot(there, manifest)
         self.events(Finished(operation="export"))

@@ -33,26 +33,26 @@ class ValuesChecks:
     def run(self, manifests: list[Manifest], *, everything: bool) -> None:
         """Their log, if there is one, and what the snapshots refer to."""
         if everything and next(iter(self.repository.backend.list(VALUES)), None) is not None:
-            self.notes.check("integrity", self._log)
+            self.notes.check("integrity", self.log)
         if any(map(refers_to_values, manifests)):
-            self.notes.check("completeness", lambda: self._references(manifests))
+            self.notes.check("completeness", lambda: self.references(manifests))
 
-    def _log(self) -> str:
+    def log(self) -> str:
         """Every entry that counts opens, none is missing, and the snapshots that they name are there."""
         try:
             self._view = self.repository.values_log.refresh()
         except CorruptedBackup as error:
-            self.notes.find("integrity", "values", error)
+            self.notes.find("integrity", "values", error, "")
             return "log of values"
         for name in self._view.foreign:
             self.notes.find("integrity", name, "a foreign object lies in the log of values", _FOREIGN_HINT)
         for number, damage in self._view.damaged.items():
-            self.notes.find("integrity", values_name(number), damage)
+            self.notes.find("integrity", values_name(number), damage, "")
         for problem in self._state().problems:
-            self.notes.find("completeness", "values", problem)
+            self.notes.find("completeness", "values", problem, "")
         return f"{plural(len(self._view.entries), 'entry', 'entries')} of the log of values"
 
-    def _references(self, manifests: Iterable[Manifest]) -> str:
+    def references(self, manifests: Iterable[Manifest]) -> str:
         """Every value that a snapshot refers to is there."""
         cas, count = ContentAddressableStorage(self.repository), 0
         deleted = self.repository.snapshots.graph_deletions.marked()  # their values may have gone
@@ -66,7 +66,7 @@ class ValuesChecks:
                     self.notes.find("completeness", subject, f"it refers to {key}, which is not there", _LOST_HINT)
                 count += len(keys)
             except (CorruptedBackup, ObjectNotFound, UnsupportedFormat) as error:
-                self.notes.find("completeness", subject, error)
+                self.notes.find("completeness", subject, error, "")
         return plural(count, "value that snapshots refer to", "values that snapshots refer to")
 
     def _state(self) -> ValuesState:
