@@ -54,8 +54,9 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     WAL,
     WAL_NAME,
     WAL_GAP,
-) = range(1, 19)
-GRAPH_DELETION = 20
+    VALUES,
+    GRAPH_DELETION,
+) = range(1, 21)
 ATTESTED = "application/vnd.backstay.attestation.v1+json"
 BINLOG_FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.[0-9]{6,10}\.(s[0-9]{5}|end)"
 WAL_FILE = rf"([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history|{BINLOG_FILE})"
@@ -82,6 +83,7 @@ NAMES = {  # kind of object: pattern of its name (section 2)
     "wal gap": r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}",
     "attestation": f"attestations/{ID}/[0-9a-f]{{64}}",
     "graph deletion": rf"graphs/{ID}\.deleted",
+    "values": r"values/(\d{8}|[1-9]\d{8,15})",
     "note": r"cold/([0-9a-f]{2})/\1[0-9a-f]{62}\.\d{1,19}",
 }
 KNOWN = {
@@ -101,6 +103,7 @@ KNOWN = {
     "wal",
     "attestations",
     "graphs",
+    "values",
 }
 SHAPES: dict[str, Any] = {"content": ("array", "int", "bytes")}
 
@@ -115,6 +118,8 @@ def fields(text: str) -> dict[str, Any]:
     return found
 
 
+SHAPES["inline"] = [fields(":bytes32 sha256 :int size flags :bytes? metadata :bytes data")]
+SHAPES["checkpoint?"] = ("optional", fields(":text snapshot :int covers :[bytes] nonces :[text] intents"))
 SHAPES["chunkers"] = ("map", fields(":text name :int least average greatest"))
 SHAPES["labels"] = ("map", "text")
 SHAPES["stats"] = fields(
@@ -143,6 +148,10 @@ BODIES: dict[int, Any] = {  # record kind: fields (sections 9, 11, 15, 16)
     WAL_NAME: fields(":text name :int system bound_ns"),
     GRAPH_DELETION: fields(":text snapshot :int deleted_ns :text reason"),
     WAL_GAP: fields(":int system from_lsn to_lsn known_ns :text who reason"),
+    VALUES: fields(
+        ":int number :bytes nonce :int made_ns :inline adds :text? snapshot :[bytes32] removes :text? intent"
+        ":checkpoint? checkpoint"
+    ),
 }
 NODE = [
     *["bytes", "int", "int", "int", "text", "text", "int", "int", "content?", "bytes32?", "bytes?", "int?", "bytes16?"],
@@ -239,6 +248,8 @@ def check(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise DamageError(f"{where} is no list")
         return [check(item, kind[0], where) for item in value]
+    if isinstance(kind, tuple) and kind[0] == "optional":
+        return None if value is None else check(value, kind[1], where)
     if isinstance(kind, tuple) and kind[0] == "map":
         if not isinstance(value, dict):
             raise DamageError(f"{where} is no map")
@@ -392,6 +403,7 @@ class Repository:
         self.snapshots: dict[str, dict[str, Any]] = {}
         self.blobs: dict[tuple[str, int], bytes] = {}
         self.good: set[bytes] = set()  # listings walked already
+        self.log: dict[int, dict[str, Any]] = {}  # of values
 
     def report(self, where: str, problem: object) -> None:
         line = f"{where}: {problem}"
@@ -471,6 +483,7 @@ class Repository:
         self.each("wal gap", self._wal_gap)
         self.each("attestation", self._attestation)
         self.each("graph deletion", lambda name, data: self._named(self.record(data, GRAPH_DELETION), "snapshot", name))
+        self.each("values", self._values_entry)
 
     # records
 
@@ -588,6 +601,103 @@ class Repository:
         body = self.record(data, WAL_GAP)
         if name != f"wal/gaps/{body['system']:016x}.{body['from_lsn']:016x}-{body['to_lsn']:016x}":
             raise DamageError("it is the record of something else")
+
+    def _values_entry(self, name: str, data: bytes) -> None:
+        """An entry of the log of values (section 24)."""
+        body = self._named(self.record(data, VALUES), "number", name)
+        checkpoint = body["checkpoint"]
+        if len(body["nonce"]) != 16 or not 0 < body["number"] < 1 << 53 or len(body["removes"]) > 1 << 20:
+            raise DamageError("it has an impossible nonce or number")
+        if checkpoint is not None and not 0 < checkpoint["covers"] < body["number"]:
+            raise DamageError("its checkpoint covers what it cannot")
+        nonces = checkpoint["nonces"] if checkpoint is not None else []
+        named = [body["snapshot"], body["intent"]]
+        named += [checkpoint["snapshot"], *checkpoint["intents"]] if checkpoint is not None else []
+        if any(len(nonce) != 16 for nonce in nonces) or any(one and not re.fullmatch(ID, one) for one in named):
+            raise DamageError("it names an impossible snapshot or nonce")
+        for value in body["adds"]:
+            if (
+                value["size"] != len(value["data"])
+                or value["size"] > 128 << 10
+                or len(value["metadata"] or b"") > 64 << 10
+            ):
+                raise DamageError("it holds a value of an absurd size")
+            if hashlib.sha256(value["data"]).digest() != value["sha256"]:
+                raise DamageError("it holds a value whose bytes do not match its id")
+        if sum(value["size"] for value in body["adds"]) > 64 << 20:
+            raise DamageError("it holds too much")
+        self.log[body["number"]] = body
+
+    def values(self) -> dict[bytes, bytes | dict[str, Any]]:
+        """Every value by its SHA-256: its bytes, or the node that names them (section 24)."""
+        numbers = [int(name[7:]) for name in self.names if re.fullmatch(NAMES["values"], name)]
+        checkpoints = [body for body in self.log.values() if body["checkpoint"] is not None]
+        chosen = min(checkpoints, key=lambda body: (-body["checkpoint"]["covers"], body["number"]), default=None)
+        covers = chosen["checkpoint"]["covers"] if chosen is not None else 0
+        found: dict[bytes, bytes | dict[str, Any]] = {}
+        if chosen is not None:
+            found |= self._tree_of_values(chosen["number"], chosen["checkpoint"]["snapshot"], must=True)
+        for number in range(covers + 1, max([covers, *numbers]) + 1):
+            if number not in numbers:
+                self.report(f"values/{number:08d}", "it is missing")
+            if number not in self.log:
+                continue
+            body = self.log[number]
+            for digest in body["removes"]:
+                found.pop(digest, None)
+            found |= {value["sha256"]: value["data"] for value in body["adds"]}
+            if body["snapshot"] is not None:
+                found |= self._tree_of_values(number, body["snapshot"], must=False)
+        return found
+
+    def _tree_of_values(self, number: int, ident: str, *, must: bool) -> dict[bytes, Any]:
+        announced = any(name.startswith(f"sessions/{ident}.") for name in self.names)
+        if ident not in self.snapshots:
+            if must or not (announced or f"snapshots/{ident}" in self.names):
+                self.report(f"values/{number:08d}", f"its snapshot {ident} is missing or damaged")
+            return {}
+        found = {}
+        try:
+            for shard in self.listing(self.snapshots[ident]["root"]):
+                for node in self.listing(shard["content"]):
+                    if node["name"] != (node["sha256"] or b"").hex().encode() or node["name"][:2] != shard["name"]:
+                        raise DamageError("a tree of values holds something else")
+                    found[node["sha256"]] = node
+        except DamageError as error:
+            self.report(f"snapshots/{ident}", error)
+        return found
+
+    def _references(self, there: set[bytes]) -> None:
+        for ident, snapshot in self.snapshots.items():
+            if not snapshot["source"].startswith("graph:"):
+                continue
+            try:
+                node = next((n for n in self.listing(snapshot["root"]) if n["name"] == b"values.txt"), None)
+                if node is None:
+                    raise DamageError("it has no values.txt")
+                text = b"".join(map(self.chunk, self.ids(node["content"])))
+                if text and (not text.endswith(b"\n") or any(len(line) != 64 for line in text.split(b"\n")[:-1])):
+                    raise DamageError("its values.txt is malformed")
+                for line in text.split():
+                    if bytes.fromhex(line.decode()) not in there:
+                        self.report(f"snapshots/{ident}", f"it refers to the value {line.decode()}, which is not there")
+            except (DamageError, ValueError) as error:
+                self.report(f"snapshots/{ident}", error)
+
+    def restore_values(self, target: Path | None) -> None:
+        """Read every value; with a target, write each under its SHA-256."""
+        found = self.values()
+        for digest, where in sorted(found.items()):
+            try:
+                data = where if isinstance(where, bytes) else b"".join(map(self.chunk, self.ids(where["content"])))
+                if hashlib.sha256(data).digest() != digest:
+                    raise DamageError("its bytes do not match its id")
+                if target is not None:
+                    target.mkdir(parents=True, exist_ok=True)
+                    (target / digest.hex()).write_bytes(data)
+            except DamageError as error:
+                self.report(f"value {digest.hex()}", error)
+        self._references(set(found))
 
     def _collections(self) -> None:
         condemned: dict[int, list[bytes]] = {}
@@ -1007,6 +1117,8 @@ def verify(arguments: argparse.Namespace) -> list[str]:
             repository.stat_stream(repository.snapshots[ident])
         except DamageError as error:
             repository.report(f"snapshots/{ident}", error)
+    if arguments.values is not None or not arguments.snapshot:
+        repository.restore_values(arguments.values)
     return repository.findings
 
 
@@ -1018,6 +1130,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("--password-file", "--key-file", "--recovery-file"):
         secret.add_argument(name, type=Path)
     parser.add_argument("--restore", type=Path, metavar="DIR", help="write the snapshot (the newest, if none is named)")
+    parser.add_argument("--values", type=Path, metavar="DIR", help="write every value, under its SHA-256")
     parser.add_argument("snapshot", nargs="?", default="", help="only this one; the beginning of its id is enough")
     try:
         return 1 if verify(parser.parse_intermixed_args(argv)) else 0

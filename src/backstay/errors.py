@@ -7,6 +7,7 @@ BackstayError
 │   ├── KeyProviderUnsupported exit 2  a policy file wants keys kept where this version cannot
 │   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
 │   ├── PolicyInvalid         exit 2   a policy file has mistakes; it tells all of them
+│   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
 │   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
 │   ├── ObjectNotFound                 the store proved that an object does not exist
@@ -33,20 +34,23 @@ BackstayError
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
 ├── HoldViolation             exit 16  a hold or a policy forbids it
+│   └── ValueInUse            exit 16  a snapshot refers to the value
 ├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
+├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
 │   ├── SlotInUse                      another receiver of this name runs
 │   └── WalLevelTooLow                 the server logs too little, or has no place for a receiver
 ├── CorruptedSource           exit 1   a database that should be backed up is damaged itself, or no database
-│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say
+│   └── ChecksumFailure                pages of a cluster do not have the checksum that they say; what came is marked
 ├── IdentityMismatch          exit 1   another database cluster than before answers at this address
 ├── VersionUnsupported        exit 1   a server or client program of a version that this cannot be done with
 │   └── ClientTooOld                   the client programs that are here are older than the server, or none are
 ├── DumpFailed                exit 1   pg_dump, pg_restore or their like ended with an error
 ├── SlotLost                  exit 1   the server gave up WAL that was not received yet
 ├── WalGap                    exit 1   a part of a database's log between two that are stored is missing
+│   └── SnapshotIncomplete             a base backup lacks WAL without which it is not consistent
 ├── WalConflict               exit 1   a file of a database's log of this name and other bytes is stored already
 ├── WalWrongSize              exit 1   a WAL segment is shorter or longer than those of its cluster
 ├── ServiceRunning            exit 11  another process answers at the same socket
@@ -64,7 +68,11 @@ BackstayError
 │   ├── OutputConflict                 the outputs of two nodes would be one file
 │   ├── OutputMissing                  the value that a node made is not stored
 │   ├── OutputMismatch                 a value is not the one that a node made
-│   └── RecomputeFailed                a node could not be made again
+│   ├── InputLost                      what a node is made from cannot be read
+│   ├── RecomputeFailed                a node could not be made again
+│   │   ├── RecomputeTimeout           making it took longer than it may
+│   │   └── WorkerLost                 the process that should make it ended
+│   └── OutputsBusy           exit 11  another restore writes into the same directory
 ├── Interrupted               exit 130 the user pressed Ctrl-C
 └── InternalError             exit 1   a mistake in the program itself
 """
@@ -120,6 +128,12 @@ class NaiveTimestamp(InvalidRequest):
     """A recovery target is a time without a zone."""
 
     default_hint = "write it with a zone, as in '2026-11-20 12:34:56+00'"
+
+
+class TargetAmbiguousTimeline(InvalidRequest):
+    """The recovery target lies on several timelines, behind where they parted, and means another state on each."""
+
+    default_hint = "name the timeline with --timeline N"
 
 
 class InvalidQuorum(InvalidRequest):
@@ -370,6 +384,20 @@ class QuorumNotReached(BackstayError):
         self.missing = missing
 
 
+class ValueInUse(HoldViolation):
+    """A live snapshot of a graph refers to the value that should be removed."""
+
+    default_hint = "delete the snapshots that refer to it first"
+
+
+class ValueBusy(BackstayError):
+    """A writer said that it is about to refer to values, and has not ended: none may be removed meanwhile."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "try again when the other one has finished; a program that is gone is done without after an hour"
+
+
 class SourceUnreachable(BackstayError):
     """A database could not be reached, or went away."""
 
@@ -416,7 +444,7 @@ class CorruptedSource(BackstayError):
 
 
 class ChecksumFailure(CorruptedSource):
-    """The server found pages that are not as it wrote them, while it sent them."""
+    """The server found pages that are not as it wrote them, while it sent them; the snapshot is marked as damaged."""
 
     default_hint = (
         "find what is damaged with pg_amcheck, and mend it: an index by REINDEX, a table from an earlier base backup"
@@ -455,6 +483,12 @@ class WalGap(BackstayError):
     """WAL between two stored segments is missing, so that nothing after it can be reached from before it."""
 
     default_hint = "choose a target before the gap or a base backup behind it: `backstay pg windows` shows them"
+
+
+class SnapshotIncomplete(WalGap):
+    """The WAL that makes a base backup consistent is not stored, or not any more."""
+
+    default_hint = "use another base backup: `backstay pg windows` shows which there are"
 
 
 class WalConflict(BackstayError):
@@ -584,6 +618,33 @@ class RecomputeFailed(GraphError):
     """A node could not be made again: what should make it raised, gave up, or made something else."""
 
     default_hint = "mend the cause and run the same restore again: nodes that are good already are left alone"
+
+
+class RecomputeTimeout(RecomputeFailed):
+    """Making a node again took longer than it may."""
+
+    default_hint = "give it more time by the policy's deadline, or see why it hangs"
+
+
+class WorkerLost(RecomputeFailed):
+    """The process that should make a node ended, or answers what makes no sense."""
+
+    transient = True
+    default_hint = "start its command by hand to see what it says"
+
+
+class InputLost(GraphError):
+    """What a node is made from cannot be read."""
+
+    default_hint = "run the same restore again: it recomputes that first"
+
+
+class OutputsBusy(GraphError):
+    """Another restore writes into the same directory."""
+
+    exit_status = 11
+    transient = True
+    default_hint = "wait until it has ended"
 
 
 def _cut(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from backstay.cli.main import run
 from backstay.errors import RestoreFailed
-from backstay.sources.files_target import TargetDirectory
+from backstay.sources.target_directory import TargetDirectory
 from tests.cli.conftest import Account
 
 

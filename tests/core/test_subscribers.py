@@ -22,7 +22,7 @@ def test_each_gets_the_topics_that_it_wants() -> None:
     collected: list[Event] = []
     subscribers.subscribe(everything.append)
     subscribers.subscribe(collected.append, "backup.garbage.collected")
-    events = [COLLECTED, FAILED, Started(operation="x")]
+    events: list[Event] = [COLLECTED, FAILED, Started(operation="x")]
     for event in events:
         subscribers(event)
     assert everything == events

@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 from backstay.operations.backup import run as backup_module
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
-from backstay.repository import collector as collector_module
+from backstay.repository import compaction as compaction_module
+from backstay.repository import garbage as garbage_module
 from backstay.repository.reserve import set_aside
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FaultyFilesystem
@@ -174,9 +175,9 @@ def small_constants() -> Iterator[None]:
     """Checkpoints every few files, and compaction as soon as there is anything to compact."""
     with (
         patch.object(backup_module, "CHECKPOINT_FILES", 8),
-        patch.object(collector_module, "MANY_SEGMENTS", 2),
-        patch.object(collector_module, "MANY_SMALL", 3),
-        patch.object(collector_module, "SEGMENT_TARGET", 2000),
+        patch.object(compaction_module, "MANY_SEGMENTS", 2),
+        patch.object(garbage_module, "MANY_SMALL", 3),
+        patch.object(compaction_module, "SEGMENT_TARGET", 2000),
     ):
         yield
 

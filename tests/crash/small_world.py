@@ -18,7 +18,8 @@ from backstay.errors import NoRepository, StorageMissing, WrongKey
 from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
-from backstay.repository.collector import CollectionResult, Collector
+from backstay.repository.collection_plan import CollectionResult
+from backstay.repository.collector import Collector
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Environment, Repository

@@ -16,7 +16,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
-from tests.formats.damage import Objects, environment, storage_of
+from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import PASSPHRASE
 
 

@@ -245,10 +245,10 @@ def packed(objects: dict[str, bytes]) -> bytes:
     return gzip.compress(plain.getvalue(), 9, mtime=0)
 
 
-def stored_objects() -> dict[str, bytes]:
-    """The objects of the golden repository as checked in."""
+def stored_objects(place: Path = ARCHIVE) -> dict[str, bytes]:
+    """The objects of a golden repository as checked in."""
     found: dict[str, bytes] = {}
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(place) as archive:
         for member in archive:
             file = archive.extractfile(member)
             assert file is not None

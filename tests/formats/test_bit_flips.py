@@ -23,7 +23,7 @@ from backstay.repository.slots import SlotRemoval
 from backstay.repository.snapshots import DropRecord, FenceRecord, SnapshotStore
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Slot, unwrap
-from tests.formats.damage import Forge, Objects, storage_of
+from tests.formats.forge import Forge, Objects, storage_of
 from tests.formats.make_golden import KEY_FILE, stored_objects
 
 RECORDS: list[tuple[str, RecordKind, type[msgspec.Struct]]] = [

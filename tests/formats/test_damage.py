@@ -12,17 +12,10 @@ from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
-from tests.formats.damage import (
-    DAMAGES,
-    Damage,
-    Forge,
-    Objects,
-    environment,
-    further_slot,
-    objects_of,
-    stranger,
-)
+from tests.formats.damage import DAMAGES
+from tests.formats.damage_without_keys import further_slot
 from tests.formats.engine import examine
+from tests.formats.forge import Damage, Forge, Objects, environment, objects_of, stranger
 from tests.formats.make_golden import COST, PASSPHRASE, stored_expectation, stored_objects
 from tests.formats.test_golden import unpacked
 from tools import dumb_verifier

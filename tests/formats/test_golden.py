@@ -14,7 +14,7 @@ from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
-from tests.formats.damage import Objects, environment, storage_of
+from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import (
     ARCHIVE,
     KEY_FILE,

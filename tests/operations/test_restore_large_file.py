@@ -21,7 +21,8 @@ from backstay.operations.restore.tally import Tally
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
-from backstay.sources.files_target import FilesTarget, PendingFile
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.pending_file import PendingFile
 
 WORKERS = 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from backstay.errors import (
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.restore import restore_cluster
+from backstay.operations.clusters.status import pg_status
+from backstay.operations.retention.prune import plan_prune
+from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.wal.bases import base_backups
 from backstay.repository.repository import Repository
@@ -217,16 +221,34 @@ def test_a_backup_that_is_killed_leaves_a_good_repository(archive: Archive, serv
         assert time.monotonic() < until
 
 
-def test_a_damaged_page_ends_a_base_backup_with_its_place(repository: Repository, server: Server) -> None:
+def test_a_damaged_page_marks_a_base_backup_and_is_told_with_its_place(repository: Repository, server: Server) -> None:
     server.sql("create table damaged as select generate_series(1, 1000) i; checkpoint")
+    good = back_up(repository, server)
     file = server.sql("select pg_relation_filepath('damaged')")
     server.stop("fast")
     with (server.data / file).open("r+b") as pages:
         pages.seek(8192 + 4000)
         pages.write(b"not what was there")
     server.start()
+    whole = ClusterBackupOptions(name="main", host="here", full=True)
     with pytest.raises(ChecksumFailure, match="damaged pages") as caught:
-        back_up(repository, server)
+        back_up_cluster(repository, server.url, whole)
     assert f"{file}" in caught.value.cause
     assert "block 1" in caught.value.cause
-    assert repository.snapshots.live() == []
+    marked = repository.snapshots.live()[-1]
+    assert (marked.tags, marked.previous) == (("damaged",), good.snapshot)
+    assert f"{file}" in marked.consistency["damaged"]
+    server.sql("select pg_switch_wal()")
+    assert plan_recovery(repository, "main", "latest", RecoveryTarget(kind="immediate")).base.snapshot == good.snapshot
+    named = plan_recovery(repository, "main", marked.id, RecoveryTarget(kind="immediate"))
+    assert named.base.damage
+    assert any("damaged pages" in problem for problem in pg_status(repository, "main").problems)
+    rules = RetentionRules(keep_last=1)
+    plan = plan_prune(repository, rules, now=repository.clock.now(), zone=UTC)
+    assert {kept.candidate.id for kept in plan.kept} == {good.snapshot, marked.id}
+    later = back_up(repository, server)
+    assert later.parent == good.snapshot
+    for sound in (good, later):
+        repository.snapshots.drop(sound.snapshot, "for a test", repository.clock)
+    with pytest.raises(ChecksumFailure, match="all base backups"):
+        plan_recovery(repository, "main", "latest", RecoveryTarget(kind="immediate"))

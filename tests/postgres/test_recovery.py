@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, TargetBeforeSnapshot, TargetNotCovered, WalGap
+from backstay.errors import (
+    CorruptedBackup,
+    InvalidRequest,
+    NotFound,
+    TargetAmbiguousTimeline,
+    TargetBeforeSnapshot,
+    TargetNotCovered,
+    WalGap,
+)
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.format import wal_name
@@ -224,3 +232,12 @@ def test_recovery_goes_through_a_fork_or_along_the_first_timeline(
     (other,) = plan_recovery(repository, NAME, "latest", LATEST).others
     assert (other.timeline, other.last_commit > later.time) == (1, True)
     assert not plan_recovery(repository, NAME, "latest", RecoveryTarget(timeline=1)).others
+    for either in (RecoveryTarget(kind="time", time=after.time), RecoveryTarget(kind="lsn", lsn=after.lsn)):
+        with pytest.raises(TargetAmbiguousTimeline, match="timeline 2 and on timeline 1") as caught:
+            plan_recovery(repository, NAME, "latest", either)
+        assert "--timeline 1" in caught.value.hint
+        for timeline in (1, 2):
+            plan = plan_recovery(repository, NAME, "latest", replace(either, timeline=timeline))
+            assert plan.path.timeline == timeline
+    shared = RecoveryTarget(kind="lsn", lsn=fork.lsn)
+    assert plan_recovery(repository, NAME, "latest", shared).path.timeline == 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import coverage
 import pytest
 
-_SEARCHES = ("test_schedules", "test_state_machine")
+_SEARCHES = ("test_schedules", "test_state_machine", "test_values")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from backstay.errors import BackstayError, CollectionBusy, ObjectExists, StorageUnavailable
 from backstay.repository import blobs as blobs_module
-from backstay.repository import collector as collector_module
+from backstay.repository import compaction as compaction_module
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, index_name
 from backstay.repository.index import Index, MemoryPlaceMap
@@ -178,13 +178,13 @@ def test_collector_looks_while_another_compacts(world: World) -> None:
     collecting.reload_index()
     back_up(world, {b"a": {b"%d" % number: content for number, content in enumerate(CONTENTS[:4])}})
     compacting = world.open(world.store)
-    with patch.object(collector_module, "SEGMENT_TARGET", 1), patch.object(collector_module, "MANY_SEGMENTS", 0):
+    with patch.object(compaction_module, "SEGMENT_TARGET", 1), patch.object(compaction_module, "MANY_SEGMENTS", 0):
         Collector(compacting).compact(set())  # now each pack has a segment of its own
     segment = next(name for name in compacting.index.segments() if _has_only_data(compacting.index, name))
 
     def compact() -> None:
         other = Collector(compacting)
-        with patch.object(other, "_segments_to_replace", lambda _: [segment]):
+        with patch.object(compaction_module, "segments_to_replace", lambda *_: [segment]):
             other.compact(set())
 
     store.expect("retrieve", index_name(segment), compact)

@@ -13,8 +13,11 @@ from backstay.repository.collection_log import (
     VerdictRecord,
     WaitingRecord,
 )
-from backstay.repository.collector import SEGMENT_TARGET, CollectionPlan, Collector, batched_by_size
+from backstay.repository.collection_plan import CollectionPlan
+from backstay.repository.collector import Collector
+from backstay.repository.compaction import SEGMENT_TARGET, batched_by_size, segments_to_replace, surviving
 from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
+from backstay.repository.garbage import Garbage
 from backstay.repository.index import Index
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session, running_sessions
@@ -144,8 +147,8 @@ def _overwrite_collection(log: CollectionLog, record: CollectionRecord) -> None:
 def _delete_segments_first(collector: Collector, doomed: set[bytes]) -> None:
     index = collector.repository.index
     index.load(deleted=doomed, condemned=collector.log.condemned())
-    names = collector._segments_to_replace(doomed)
-    batches = [*batched_by_size(collector._surviving(names, doomed), SEGMENT_TARGET)]
+    names = segments_to_replace(collector.repository, doomed)
+    batches = [*batched_by_size(surviving(collector.repository, names, doomed), SEGMENT_TARGET)]
     for name in names:
         collector.backend.delete(index_name(name))
     for batch in batches:
@@ -156,7 +159,7 @@ def _delete_unread_segments(collector: Collector, doomed: set[bytes]) -> None:
     index = collector.repository.index
     index.load(deleted=doomed, condemned=collector.log.condemned())
     names = index.segments()
-    batches = batched_by_size(collector._surviving(names, doomed), 1)
+    batches = batched_by_size(surviving(collector.repository, names, doomed), 1)
     new = {index_name(index.write(batch, supersedes=names)) for batch in batches}
     for info in [*collector.backend.list("index/")]:
         if info.name not in new:
@@ -234,7 +237,7 @@ WEAK: Final = [
         "late snapshots are judged by their pack lists", ((Collector, "_packs_holding", _nothing),), CROWD, shown_by=173
     ),
     Variant("readers avoid condemned packs", ((Index, "find", Index.find_reusable),)),
-    Variant("a pack that no segment names is dead", ((Collector, "_alone_holds_live", _no),), shown_by=252),
+    Variant("a pack that no segment names is dead", ((Garbage, "_alone_holds_live", _no),), shown_by=252),
 ]
 
 # Too rare for chance: what shows it is written out among the known schedules.

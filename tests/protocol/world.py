@@ -21,8 +21,10 @@ from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnav
 from backstay.operations.backup import run as backup_module
 from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
 from backstay.repository import blobs as blobs_module
-from backstay.repository import collector as collector_module
+from backstay.repository import compaction as compaction_module
+from backstay.repository import garbage as garbage_module
 from backstay.repository import records as records_module
+from backstay.repository import rewriting as rewriting_module
 from backstay.repository.blobs import BlobReader
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collector import Collector
@@ -48,7 +50,7 @@ NOBODY: Final = Process("", "", "", 0, "")  # nobody can tell that such a proces
 DIRECTORIES: Final = (b"a", b"b", b"c")
 FILES: Final = (b"x", b"y")
 HOSTS: Final = ("one", "two")
-_DECISIVE: Final = ("gc/", "sessions/", "snapshots/", "drops/", "index/")
+_DECISIVE: Final = ("gc/", "sessions/", "snapshots/", "drops/", "index/", "values/")
 _DIR_MODE: Final = stat.S_IFDIR | 0o755
 _FILE_MODE: Final = stat.S_IFREG | 0o644
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -480,13 +482,13 @@ def patched(world: Callable[[], World | None]) -> Iterator[None]:
     with (
         patch.object(blobs_module, "Workers", InlineWorkers),
         patch.object(backup_module, "Workers", InlineWorkers),
-        patch.object(collector_module, "Workers", InlineWorkers),
+        patch.object(rewriting_module, "Workers", InlineWorkers),
         patch.object(blobs_module, "SMALL", 200),
         patch.object(blobs_module, "BUNDLE_TARGET", 300),
         patch.object(backup_module, "CHECKPOINT_FILES", 3),
-        patch.object(collector_module, "MANY_SEGMENTS", 4),
-        patch.object(collector_module, "SMALL_PACK", 600),
-        patch.object(collector_module, "MANY_SMALL", 3),
+        patch.object(compaction_module, "MANY_SEGMENTS", 4),
+        patch.object(garbage_module, "SMALL_PACK", 600),
+        patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(Session, "start_heartbeat", started),
         patch.dict(defaults, {"random": chance}),
     ):

@@ -13,7 +13,8 @@ from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository import reserve
-from backstay.repository.collector import CollectionResult, Collector
+from backstay.repository.collection_plan import CollectionResult
+from backstay.repository.collector import Collector
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import Buffer

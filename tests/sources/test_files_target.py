@@ -28,7 +28,9 @@ from backstay.errors import (
 )
 from backstay.repository.nodes import Node
 from backstay.sources import attributes, files_target, kernel
-from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.target_directory import TargetDirectory
 
 MTIME = 1_600_000_000_123_456_789
 ROOT = os.geteuid() == 0

@@ -28,7 +28,7 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
         damaged.append(name)
         context.warn(str(error))
 
-    found = repository.snapshots.live(on_damage=note)
+    found = repository.snapshots.shown(on_damage=note)
     return sorted(found, key=lambda manifest: (manifest.time_ns, manifest.id)), damaged
 
 

@@ -54,7 +54,7 @@ def copy(
                 result = copy_snapshots(
                     repository,
                     there,
-                    chosen or repository.snapshots.live(),
+                    chosen or repository.snapshots.shown(),
                     days=thaw_days,
                     wait=not no_wait,
                     events=events,

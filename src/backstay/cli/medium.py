@@ -31,7 +31,7 @@ def export(
 
     context = context_of(ctx)
     with context.open() as repository, LocalStorage(to.expanduser()) as target, context.watching() as events:
-        chosen = [choosing.one(context, repository, text) for text in snapshots or ()] or repository.snapshots.live()
+        chosen = [choosing.one(context, repository, text) for text in snapshots or ()] or repository.snapshots.shown()
         result = export_snapshots(repository, target, chosen, days=thaw_days, wait=not no_wait, events=events)
     context.result(jsonout.plain(result), lambda: _show_export(context, result, to))
     return CorruptedBackup.exit_status if result.findings else 0

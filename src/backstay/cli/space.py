@@ -16,7 +16,7 @@ from backstay.errors import HoldViolation
 
 if TYPE_CHECKING:
     from backstay.operations.retention.prune import PrunePlan, PruneResult
-    from backstay.repository.collector import CollectionPlan, CollectionResult
+    from backstay.repository.collection_plan import CollectionPlan, CollectionResult
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
 

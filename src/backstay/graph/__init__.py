@@ -34,8 +34,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from backstay.errors import GraphError
+    from backstay.graph.manager import GraphBackupManager
     from backstay.graph.metadata_graph import MetadataGraph
     from backstay.graph.model import Node, NodeMetadata
+    from backstay.graph.policy import RegenerationPolicy
+    from backstay.graph.recompute import recomputes
 
 
 def __getattr__(name: str) -> object:

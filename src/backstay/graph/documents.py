@@ -121,7 +121,7 @@ def read_document(document: bytes | str, *, clock: Clock | None = None) -> Metad
 def collector_at_rest() -> Iterator[None]:
     """While many nodes come to be, none of which is garbage, do not look through all of them again and again.
 
-    Measured with 100 000 nodes: the collector took as long as all else that reading them takes.
+    Measured with 100 000 nodes: with the collector, reading them took half as long again.
     """
     worked = gc.isenabled()
     gc.disable()

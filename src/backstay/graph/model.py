@@ -24,6 +24,7 @@ _SCHEME: Final = "sha256:"
 _CONTENT_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
 _GRAPH_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _FOREIGN: Final = "graph:"
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)  # most ids; nothing of these can be wrong
 
 Status: TypeAlias = Literal["pending", "computing", "completed", "failed"]
 
@@ -76,6 +77,8 @@ def node_id(text: str) -> str:
 
     It may have slashes, but is never a way out of a directory, so that programs may use it as a path.
     """
+    if _PLAIN_ID.fullmatch(text):
+        return text
     _check_parts(text, MAX_NAME_BYTES)
     if text.startswith(_FOREIGN):
         raise ValueError(f"an id does not begin with {_FOREIGN}, which names another graph")
@@ -101,24 +104,38 @@ def _check_parts(text: str, most_bytes: int) -> None:
         raise ValueError("it must not have . or .. as a part")
 
 
-def _dependency(text: str) -> str:
-    if not text.startswith(_FOREIGN):
-        return node_id(text)
-    try:
-        return str(Ref.parse(text))
-    except InvalidNode as error:
-        raise ValueError(error.cause) from None
-
-
-def _distinct(deps: tuple[str, ...]) -> tuple[str, ...]:
+def _dependencies(deps: tuple[str, ...]) -> tuple[str, ...]:
+    # One call for all of them: graphs have many more of these than nodes, and each call from pydantic costs.
+    plain = _PLAIN_ID.fullmatch
+    for dep in deps:
+        if not plain(dep):
+            _check_dependency(dep)
     if len(deps) > 1 and len(set(deps)) < len(deps):
         twice = next(dep for dep, times in Counter(deps).items() if times > 1)
         raise ValueError(f"{_shown(twice)} stands there twice")
     return deps
 
 
+def _check_dependency(text: str) -> None:
+    try:
+        if Ref.parse(text) is None:
+            node_id(text)
+    except InvalidNode as error:
+        raise ValueError(f"{_shown(text)}: {error.cause}") from None
+    except ValueError as error:
+        raise ValueError(f"{_shown(text)}: {error}") from None
+
+
+def _content_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple([content_id(text) for text in texts])
+    except ValueError as error:
+        wrong = next(text for text in texts if not _CONTENT_ID.fullmatch(text))
+        raise ValueError(f"{_shown(wrong)}: {error}") from None
+
+
 def _shown(text: str) -> str:
-    return printable(text.encode("utf-8", "surrogatepass"))
+    return printable(text[:MAX_NAME_BYTES].encode("utf-8", "surrogatepass"))
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -130,7 +147,7 @@ def _absent_if_empty(given: object) -> object:
 
 
 ContentId = Annotated[StrictStr, AfterValidator(content_id)]
-ContentIds = Annotated[tuple[ContentId, ...], Field(max_length=MAX_DEPS)]
+ContentIds = Annotated[tuple[StrictStr, ...], Field(max_length=MAX_DEPS), AfterValidator(_content_ids)]
 NodeId = Annotated[StrictStr, AfterValidator(node_id)]
 GraphName = Annotated[StrictStr, AfterValidator(graph_name)]
 Line = Annotated[StrictStr, Field(max_length=1024)]
@@ -181,11 +198,7 @@ class Node(Validated):
 
     id: NodeId
     hash: Annotated[ContentId | None, BeforeValidator(_absent_if_empty)] = None
-    deps: Annotated[
-        tuple[Annotated[StrictStr, AfterValidator(_dependency)], ...],
-        Field(max_length=MAX_DEPS),
-        AfterValidator(_distinct),
-    ] = ()
+    deps: Annotated[tuple[StrictStr, ...], Field(max_length=MAX_DEPS), AfterValidator(_dependencies)] = ()
     metadata: NodeMetadata = NodeMetadata()
     status: Status = "pending"
     agent_id: Line = ""

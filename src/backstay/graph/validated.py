@@ -101,7 +101,7 @@ def _mistake(place: tuple[int | str, ...], message: str, given: object) -> str:
     where = ".".join(printable(str(part).encode("utf-8", "surrogatepass"))[:_INPUT_CHARACTERS] for part in place)
     what = message.removeprefix("Value error, ")
     value = f" (it is {_shown(given)})" if isinstance(given, str | int | float) else ""
-    return f"{where}: {what}{value}" if where else f"{what}{value}"
+    return f"{where}: {what}{value}" if where else what
 
 
 def _shown(value: object) -> str:

@@ -43,6 +43,7 @@ class RecordKind(IntEnum):
     WAL = 16
     WAL_NAME = 17
     WAL_GAP = 18
+    VALUES = 19
     GRAPH_DELETION = 20
 
 
@@ -188,3 +189,11 @@ def wal_binding_name(digest: bytes) -> str:
 def wal_gap_name(system: int, first: int, end: int) -> str:
     """What is known of WAL that is missing, from one position of a cluster to another."""
     return f"{WAL}gaps/{system:016x}.{first:016x}-{end:016x}"
+
+
+VALUES: Final = "values/"  # the log of content-addressed values: docs/format.md, "Values"
+
+
+def values_name(number: int) -> str:
+    """`values/00000001`: an entry of that log."""
+    return f"{VALUES}{number:08d}"

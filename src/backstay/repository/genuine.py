@@ -9,11 +9,12 @@ from typing import Final, TypeAlias
 from backstay.core.ids import is_digest, is_ulid
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
 from backstay.repository.collection_log import OnDamage
-from backstay.repository.format import ATTESTATIONS, GRAPHS, REPO, WAL, tier_name
+from backstay.repository.format import ATTESTATIONS, GRAPHS, REPO, VALUES, WAL, tier_name
 from backstay.repository.index import decode_segment, read_segment
 from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.tier_log import TierLog
+from backstay.repository.values_records import values_number
 from backstay.repository.wal import whole_of
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import StorageBackend
@@ -44,6 +45,7 @@ class Genuine:
             ATTESTATIONS: lambda rest, data: repository.attestations.check(f"{ATTESTATIONS}{rest}", data),
             GRAPHS: lambda rest, data: snapshots.graph_deletions.decode(f"{GRAPHS}{rest}", data),
             WAL: lambda rest, data: repository.wal.check(f"{WAL}{rest}", data),
+            VALUES: lambda rest, data: repository.values_log.decode(f"{VALUES}{rest}", data),
             RULES: lambda rest, data: tiers.decode(_tier_number(rest), data),
             NOTES: self._check_note,
         }
@@ -117,6 +119,7 @@ class Gone:
     def __init__(self, repository: Repository, segments: Iterable[str], on_damage: OnDamage | None = None) -> None:
         self._repository = repository
         self._deleted = repository.collections.deleted(on_damage)
+        self._covers: int | None = None
         self._named: set[bytes] = set()
         for name in segments:
             self._named |= self._packs_of(name) or set()
@@ -142,7 +145,16 @@ class Gone:
             return is_digest(leaf) and self._repository.slots.was_removed(bytes.fromhex(leaf))
         if name.startswith(WAL) and (whole := whole_of(name)) is not None:
             return self._repository.backend.exists(whole)
+        if name.startswith(VALUES):
+            return self._is_covered(name)
         return is_transient(name)
+
+    def _is_covered(self, name: str) -> bool:
+        """Whether a checkpoint stands for an entry of the values log, so that it counts for nothing."""
+        number = values_number(name)
+        if self._covers is None:
+            self._covers = self._repository.values_log.refresh().covers
+        return number is not None and number <= self._covers
 
     def is_superseded(self, name: str, data: bytes) -> bool:
         """Whether our segments name all packs of another store's segment that are not deleted."""

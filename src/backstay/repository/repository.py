@@ -37,11 +37,14 @@ from backstay.repository.sessions import Process, Session
 from backstay.repository.slots import SlotStore
 from backstay.repository.snapshots import SnapshotStore
 from backstay.repository.tier_log import with_tiers
+from backstay.repository.values_log import ValuesLog
 from backstay.repository.wal import WalStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.copies import retrieve_valid
 from backstay.storage.fitness import require_fit
+from backstay.storage.local import LocalStorage
+from backstay.storage.registry import open_backend
 from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost, unwrap
@@ -84,6 +87,7 @@ class Repository:
         self.slots = SlotStore(backend, keyring)
         self.wal = WalStore(backend, keyring)
         self.attestations = AttestationStore(backend, header.uuid)
+        self.values_log = ValuesLog(backend, keyring, environment.clock, environment.random)
         self.file_chunker = ContentDefinedChunker(FILES, keyring.chunker_secret)
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
         self._index: Index | None = None
@@ -94,21 +98,26 @@ class Repository:
     @classmethod
     def create(
         cls,
-        backend: StorageBackend,
-        secret: Secret,
+        backend: StorageBackend | str | Path,
+        secret: Secret | None = None,
         *,
+        password: str | None = None,
         cache: Path | None = None,
         environment: Environment | None = None,
         compressor: Compressor | None = None,
         cost: Argon2Cost | None = None,
         note: str = "created with the repository",
     ) -> Self:
-        """Create a repository where there is none. Raises RepositoryExists when there is one.
+        """Create a repository where there is none, at a backend, a path or an address, for a secret or a password.
+
+        Raises RepositoryExists when there is one, InvalidRequest.
 
         Order: slot, epoch, then repo.json, whose atomic create decides; a crash before it leaves objects that the
         next `create` ignores, because a slot is bound to its own repo.json.
         """
         environment = environment or Environment()
+        secret = _secret(secret, password)
+        backend = _backend(backend, create=True)
         if _has_header(backend):
             raise _exists(backend)
         require_fit(backend)
@@ -141,15 +150,21 @@ class Repository:
     @classmethod
     def open(
         cls,
-        backend: StorageBackend,
-        secret: Secret,
+        backend: StorageBackend | str | Path,
+        secret: Secret | None = None,
         *,
+        password: str | None = None,
         cache: Path | None = None,
         environment: Environment | None = None,
         compressor: Compressor | None = None,
     ) -> Self:
-        """Open a repository. Raises NoRepository, UnsupportedFormat, WrongKey, CorruptedBackup."""
+        """Open a repository, at a backend, a path or an address, with a secret or a password.
+
+        Raises NoRepository, UnsupportedFormat, WrongKey, CorruptedBackup, InvalidRequest.
+        """
         environment = environment or Environment()
+        secret = _secret(secret, password)
+        backend = _backend(backend, create=False)
         header, root = _read_header(backend, secret)
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
         keyring.load()
@@ -318,6 +333,24 @@ class Repository:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _backend(place: StorageBackend | str | Path, *, create: bool) -> StorageBackend:
+    if isinstance(place, StorageBackend):
+        return place
+    return LocalStorage(place, create=create) if isinstance(place, Path) else open_backend(place, create=create)
+
+
+def _secret(secret: Secret | None, password: str | None) -> Secret:
+    if secret is not None and password is None:
+        return secret
+    if password is not None and secret is None:
+        return Secret.passphrase(password)
+    raise InvalidRequest(
+        "no secret was given" if secret is None else "a secret and a password were given",
+        cause="one of both opens a repository",
+        hint="pass password=…, or a Secret",
+    )
 
 
 def _exists(backend: StorageBackend) -> RepositoryExists:

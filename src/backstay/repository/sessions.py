@@ -102,6 +102,16 @@ def is_dead_here(record: SessionRecord, here: Process, start_of: Callable[[int],
     return record.namespace == here.namespace and start_of(record.pid) != record.process_start
 
 
+def is_dead(
+    session: RunningSession, backend: StorageBackend, *, here: Process, random: Random, lease: timedelta = LEASE
+) -> bool:
+    """Whether a writer may be fenced: its process is gone, or it gave no sign of life for longer than the lease."""
+    if session.record is not None and is_dead_here(session.record, here):
+        return True
+    now = store_time(backend, random)
+    return now - session.last_seen_ns > lease // timedelta(microseconds=1) * 1000
+
+
 def store_time(backend: StorageBackend, random: Random) -> int:
     """Now, in nanoseconds since 1970, by the clock that stamped the sessions: the store's own."""
     name = f"probe/{random(16).hex()}"

@@ -33,6 +33,7 @@ from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
 OnDamage: TypeAlias = Callable[[str, BackstayError], None]
 SnapshotKind: TypeAlias = Literal["full", "incremental", "differential"]
 REPAIRED_FROM: Final = "repaired_from"  # in `consistency`: the snapshot that this one replaces, less what was lost
+VALUES_SOURCE: Final = "cas:"  # `source` of snapshots that keep values
 SIGNED_AS: Final = b"application/vnd.backstay.snapshot.v1"
 _MEND_HINT: Final = "put the object back from a copy, or give the snapshot up with `backstay repair snapshots`"
 _ENVELOPE: Final = PUBLIC_BYTES + SIGNATURE_BYTES
@@ -99,8 +100,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return datetime_from_ns(self.time_ns)
 
 
+def is_values(manifest: Manifest) -> bool:
+    """Whether a snapshot keeps values of the content-addressed store, whose log refers to it (section 24)."""
+    return manifest.source == VALUES_SOURCE
+
+
 class FenceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lies under a snapshot's name instead of a manifest: this writer was cancelled by collection `collection`."""
+    """Lies under a snapshot's name instead of a manifest: this writer was cancelled by collection `collection`.
+
+    0 stands for no collection: who waited for the writer, or the writer itself, which had failed.
+    """
 
     session: str
     collection: int
@@ -279,6 +288,20 @@ class SnapshotStore:
         if isinstance(record, FenceRecord):
             raise _no_snapshot(ulid, "its backup was cancelled by a collector")
         return record
+
+    def outcome(self, session: str) -> Manifest | FenceRecord | None:
+        """What became of a session: its snapshot, dropped or not, or its fence; None as long as it may become either.
+
+        Raises CorruptedBackup.
+        """
+        try:
+            return self._read(session)
+        except ObjectNotFound:
+            return None
+
+    def shown(self, on_damage: OnDamage | None = None) -> list[Manifest]:
+        """All snapshots that people made, as `live` has them: without those that only keep values (`is_values`)."""
+        return [manifest for manifest in self.live(on_damage) if not is_values(manifest)]
 
     def digest(self, ulid: str) -> bytes:
         """SHA-256 of a snapshot's stored bytes."""

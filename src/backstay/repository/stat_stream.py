@@ -14,6 +14,8 @@ from backstay.repository.nodes import Content
 
 _T = TypeVar("_T")
 Row: TypeAlias = tuple[bytes, int, int, int, int, int]  # name, mode, size, mtime_ns, ctime_ns, inode
+NEVER_SAME: Final = -1  # as ctime: differs from everything, so that the next run reads the entry again
+PAGE_ENTRIES: Final = 4096  # entries compared and recorded at a time
 
 ENTER: Final = 1  # a directory begins: its name and first page
 PAGE: Final = 2  # one more page of the directory begun last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -17,6 +18,17 @@ NODE_FRAME: Final = 0
 MEND_HINT: Final = (
     "run `backstay repair index`, then `backstay repair packs`; `backstay repair snapshots` leaves out what stays lost"
 )
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a tree holds so far; sizes in bytes."""
+
+    files: int = 0
+    dirs: int = 0
+    bytes: int = 0
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Node)
 

@@ -70,11 +70,6 @@ def reserve(fd: int, size: int) -> None:
             raise
 
 
-def sync_filesystem(fd: int) -> None:
-    """Make everything on this open file's file system durable."""
-    _call("syncfs", fd)
-
-
 def _call(name: str, *arguments: object) -> None:
     """Call libc, and raise OSError when it says -1."""
     wide = name + "64"  # on 32-bit glibc only this one takes 64-bit sizes

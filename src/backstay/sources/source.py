@@ -8,13 +8,13 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from backstay.codec.chunker import Chunking
 from backstay.repository.nodes import Node
+from backstay.repository.stat_stream import NEVER_SAME as NEVER_SAME
+from backstay.repository.stat_stream import PAGE_ENTRIES as PAGE_ENTRIES
 
 # (name, st_mode, size, mtime_ns, ctime_ns, inode): enough to tell whether an item changed. A plain tuple, because
 # a directory is compared with its previous state as one list, in C. Directories have size 0. NEVER_SAME as ctime
 # makes an entry differ from everything, so that the next run reads it again.
 Stat: TypeAlias = tuple[bytes, int, int, int, int, int]
-NEVER_SAME = -1
-PAGE_ENTRIES = 4096  # entries compared and recorded at a time
 
 
 class Stream(Protocol):

@@ -9,7 +9,8 @@ from typing import Final
 
 from backstay.errors import BackstayError
 from backstay.sources.existing import READING
-from backstay.sources.files_target import FilesTarget, TargetDirectory
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.target_directory import TargetDirectory
 
 OPEN_DIRECTORIES: Final = 64  # kept open, because twins come in families
 

@@ -13,7 +13,21 @@ _WAL_PART: Final = re.compile(r"wal/.*\.[0-9a-f]{8}-[0-9a-f]{8}")  # goes when i
 # By the first part of its name, what nobody ever deletes while it is needed. All else is what programs have to delete
 # to get on: announcements, leases, claims of a quota, marks of mirrors, probes, and whatever tries out a store.
 _STAYS: Final = frozenset(
-    {"repo.json", "keys", "packs", "meta", "index", "snapshots", "drops", "holds", "tiers", "tier.json", "wal", "log"}
+    {
+        "repo.json",
+        "keys",
+        "packs",
+        "meta",
+        "index",
+        "snapshots",
+        "drops",
+        "holds",
+        "tiers",
+        "tier.json",
+        "wal",
+        "values",
+        "log",
+    }
 )
 
 

@@ -16,7 +16,7 @@ from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import MetaWriter, frame
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page
-from backstay.repository.trees import encode_node, read_listing
+from backstay.repository.trees import Totals, encode_node, read_listing
 from backstay.sources.source import Stat
 
 _size: Final = itemgetter(2)
@@ -24,15 +24,6 @@ _size: Final = itemgetter(2)
 
 class BaseUnusable(CorruptedBackup):
     """The earlier snapshot contradicts itself or cannot be read; a backup without it is still possible."""
-
-
-@dataclass(slots=True)
-class Totals:
-    """What the snapshot holds so far; sizes in bytes."""
-
-    files: int = 0
-    dirs: int = 0
-    bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -15,15 +15,15 @@ from backstay.codec.chunker import LISTINGS
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, CorruptedBackup, NotFound, ObjectNotFound
-from backstay.operations.backup.node_tree import NodeTree
+from backstay.errors import BackstayError, ChecksumFailure, CorruptedBackup, NotFound, ObjectNotFound
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
 from backstay.operations.clusters.files import CHUNK, DATA, ClusterFiles
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
-from backstay.operations.wal.bases import SERVER_MANIFEST, base_backups, server_manifest, source_of
+from backstay.operations.wal.bases import DAMAGED, SERVER_MANIFEST, base_backups, server_manifest, source_of
+from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
@@ -104,6 +104,11 @@ def back_up_cluster(
     extend_after_backup(repository, manifest.id, events=events)
     warn_of_scarce_room(repository.backend, events)
     events(Finished(operation="backup"))
+    if DAMAGED in manifest.consistency:
+        raise ChecksumFailure(
+            f"{connection.place} has damaged pages: snapshot {manifest.id} has them as they are, and is marked",
+            cause=manifest.consistency[DAMAGED],
+        )
     return result
 
 
@@ -175,7 +180,7 @@ class _ClusterBackup:
             host=self.options.host,
             paths=(b"/" + DATA,),
             name=self.options.name,
-            tags=self.options.tags,
+            tags=(*self.options.tags, DAMAGED) if received.damage else self.options.tags,
             description=self.options.description,
             time_ns=now,
             recorded_ns=now,
@@ -273,7 +278,10 @@ class _ClusterBackup:
         return [
             found
             for found in history
-            if log.may_build_on(found.id) and lost.isdisjoint(found.packs) and found.chunkers["files"] == _CHUNKER
+            if log.may_build_on(found.id)
+            and lost.isdisjoint(found.packs)
+            and found.chunkers["files"] == _CHUNKER
+            and DAMAGED not in found.consistency
         ]
 
     # -- the files
@@ -350,6 +358,8 @@ def _consistency(cluster: _Cluster, received: Received, stop_time: datetime) -> 
         "version": cluster.version,
         "segment_size": str(cluster.segment_size),
     }
+    if received.damage:
+        facts[DAMAGED] = received.damage
     for space in received.tablespaces:
         facts[f"tablespace.{space.oid}"] = space.location.decode("utf-8", "backslashreplace")
     return facts

@@ -24,9 +24,10 @@ from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subt
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
-from backstay.sources.files_target import FilesTarget, TargetDirectory
+from backstay.sources.files_target import FilesTarget
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure, reason
+from backstay.sources.target_directory import TargetDirectory
 
 _READ: Final = 32 * CHUNK  # bytes read at once: 1 MiB
 _UNDER_WAY: Final = 64 << 20  # bytes of files that are being compared

@@ -13,7 +13,7 @@ from typing import Final
 from backstay.core.events import Event, EventSink, Warned
 from backstay.errors import BackstayError, Interrupted
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
-from backstay.operations.wal.bases import base_backups
+from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.storing import as_warning
 from backstay.operations.wal.windows import has_base_behind
 from backstay.repository.repository import Repository
@@ -98,7 +98,7 @@ class GapBase:
             return None if self._is_closing else self._wanted
 
     def _satisfy(self, wanted: _Wanted) -> None:
-        bases = base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None)
+        bases = sound(base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None))
         if not has_base_behind(bases, wanted.system, wanted.path, wanted.lsn):
             self._make(wanted.lsn)
         with self._changed:

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from backstay.errors import NotFound, RestoreConflict, TargetBeforeSnapshot, TargetNotCovered, WalGap
-from backstay.operations.wal.bases import Base, require_bases
+from backstay.errors import (
+    ChecksumFailure,
+    NotFound,
+    RestoreConflict,
+    SnapshotIncomplete,
+    TargetAmbiguousTimeline,
+    TargetBeforeSnapshot,
+    TargetNotCovered,
+    WalGap,
+)
+from backstay.operations.wal.bases import Base, require_bases, sound
 from backstay.operations.wal.coverage import Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
 from backstay.repository.selectors import LATEST, choose
@@ -111,15 +120,28 @@ class RecoveryPlan:
 def plan_recovery(repository: Repository, name: str, snapshot: str, target: RecoveryTarget) -> RecoveryPlan:
     """Decide without writing: `snapshot` is `latest`, an id or its beginning.
 
-    Raises NotFound, InvalidRequest, TargetNotCovered with what is covered, WalGap with what is missing.
+    Base backups with damaged pages are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
+    with what is covered, TargetAmbiguousTimeline, WalGap with what is missing, SnapshotIncomplete, ChecksumFailure.
     """
     bases = require_bases(repository, name)
     coverage = WalCoverage.load(repository.wal, bases[-1].system)
-    if snapshot != LATEST:
+    if snapshot == LATEST:
+        bases = _sound(bases, name)
+    else:
         manifests = [base.manifest for base in bases if base.manifest is not None]
         chosen = choose(manifests, snapshot, now=repository.clock.now())
         bases = [base for base in bases if base.snapshot == chosen.id]
     return _Planner(coverage, name, bases, target).run()
+
+
+def _sound(bases: list[Base], name: str) -> list[Base]:
+    if not (found := sound(bases)):
+        raise ChecksumFailure(
+            f"all base backups of {name} hold damaged pages",
+            cause=f"the newest is {bases[-1].snapshot}: {bases[-1].damage}",
+            hint="name one of them to restore it all the same; pg_amcheck then tells what is damaged",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +226,17 @@ class _Planner:
         run = run_with(runs, base.start_lsn) or Run(base.start_lsn, base.start_lsn)
         is_cut = any(other.begin > run.end for other in runs)
         if run.end < base.stop_lsn:
-            raise self._gap(run, path, "the base backup is not consistent without it")
+            raise SnapshotIncomplete(
+                f"base backup {base.snapshot} of {self._name} is not complete",
+                cause=f"it is consistent from {format_lsn(base.stop_lsn)} on, and WAL is missing from "
+                f"{format_lsn(run.end)} on: segment {self._missing(run, path)} is not there, or not whole",
+            )
         behind, end = self._reached(base, path, run, is_cut=is_cut)
         first = base.start_lsn // base.segment_size
         # One more than the target lies in: its record may go on there.
         last = min(behind // base.segment_size + 1, (run.end - 1) // base.segment_size)
         names = [self._coverage.file(path, number) for number in range(first, last + 1)]
+        self._require_one_meaning(path, end)
         passed = self._passed(base, names, end)
         if self._target.kind == "lsn" and self._target.lsn is not None and passed.newest < self._target.lsn:
             raise self._not_covered(path, run, is_cut=is_cut)
@@ -256,6 +283,32 @@ class _Planner:
 
     def _is_past(self, commit: Commit) -> bool:
         return self._target.time is not None and commit.time > self._target.time
+
+    def _require_one_meaning(self, path: Path, end: int) -> None:
+        """A time or position that lies on another timeline as well, behind where the two parted, may mean either."""
+        if self._target.timeline is not None or self._target.kind not in ("time", "lsn"):
+            return
+        for timeline in self._coverage.timelines:
+            other = self._coverage.path(timeline)
+            parted = path.parts_from(other)
+            if parted is None or end <= parted or not self._is_led_to(other):
+                continue
+            if self._covers(other, parted):
+                raise TargetAmbiguousTimeline(
+                    f"{self._target} lies on timeline {path.timeline} and on timeline {timeline} of {self._name}",
+                    cause=f"they parted at {format_lsn(parted)}, before it, and each was in another state then",
+                    hint=f"say which with --timeline {path.timeline} or --timeline {timeline}",
+                )
+
+    def _covers(self, path: Path, behind: int) -> bool:
+        """Whether the target lies on a path behind a position."""
+        runs = self._coverage.runs(path)
+        if not runs or runs[-1].end <= behind:
+            return False
+        if self._target.lsn is not None:
+            return self._target.lsn <= runs[-1].end
+        last = self._last_commit(path)
+        return last is not None and self._target.time is not None and last > self._target.time
 
     def _others(self, path: Path) -> Iterator[OtherTimeline]:
         """Timelines that a base backup leads to as well, and that go on later."""
@@ -323,8 +376,10 @@ class _Planner:
         )
 
     def _gap(self, run: Run, path: Path, why: str) -> Exception:
-        missing = self._coverage.file(path, run.end // self._coverage.size)
         return WalGap(
             f"WAL of {self._name} is missing from {format_lsn(run.end)} on",
-            cause=f"segment {missing} is not there, or not whole, and {why}",
+            cause=f"segment {self._missing(run, path)} is not there, or not whole, and {why}",
         )
+
+    def _missing(self, run: Run, path: Path) -> str:
+        return self._coverage.file(path, run.end // self._coverage.size)

@@ -29,7 +29,7 @@ from backstay.errors import (
 from backstay.operations.clusters.backup import ClusterBackupOptions
 from backstay.operations.clusters.gap_base import GapBase
 from backstay.operations.clusters.heartbeat import Heartbeat
-from backstay.operations.wal.bases import base_backups
+from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
 from backstay.operations.wal.spooling import Spooling, replay
@@ -265,7 +265,7 @@ class _Receiver:
         """A gap that was met before, by this receiver or another, must have a base backup behind it."""
         if self.bases is None:
             return
-        bases = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
+        bases = sound(base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None))
         gap = open_gap(coverage, path, bases, before=start.lsn + len(start.known))
         if gap is not None:
             self.bases.require(self.system, path, gap.to_lsn)

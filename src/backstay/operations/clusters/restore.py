@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
+from backstay.core.syncfs import sync_filesystem
 from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
 from backstay.operations.clusters.configuration import Configuration
 from backstay.operations.clusters.delta import apply_delta
@@ -33,7 +34,6 @@ from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.repository.trees import find_node, read_listing
 from backstay.sources.files_target import FilesTarget
-from backstay.sources.kernel import sync_filesystem
 from backstay.sources.postgres.control_file import CONTROL
 from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest
 from backstay.sources.postgres.owned_files import OwnedFiles

@@ -10,7 +10,7 @@ from backstay.errors import NotFound
 from backstay.operations.archiving.problems import archives_here, archiving_problems
 from backstay.operations.clusters.receive import slot_name
 from backstay.operations.clusters.receiving_problems import receiving_problems
-from backstay.operations.wal.bases import base_backups
+from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage
 from backstay.operations.wal.windows import Window, open_gap, windows
 from backstay.repository.repository import Repository
@@ -66,7 +66,8 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     system = known_system(repository, name)
     server = None if url is None else _ask(url, name, system)  # first: what it has archived by now must be stored
     coverage = WalCoverage.load(repository.wal, system)
-    bases = base_backups(repository, name)
+    known = base_backups(repository, name)
+    bases = sound(known)
     found = tuple(windows(coverage, bases))
     timeline = max(coverage.timelines, default=None)
     runs = [] if timeline is None else coverage.runs(coverage.path(timeline))
@@ -75,6 +76,8 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     stored = runs[-1].end if runs else None
     lag_s = None if last is None else max(0.0, (repository.clock.now() - last).total_seconds())
     problems = _problems(runs, found)
+    if known and known[-1].damage:
+        problems.append(f"base backup {known[-1].snapshot}, the newest, holds damaged pages: {known[-1].damage}")
     if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
         problems.append(_OPEN_GAP)
     if server is not None:

@@ -4,9 +4,9 @@ Packs, keys, records, WAL and manifests are the stored bytes themselves. Only in
 those of the repository name packs that are not on it. A snapshot that is left out is on record as dropped there, so
 that the medium passes every verification; when it is exported later, that record goes before.
 
-Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, attestations, then each snapshot,
-oldest first. What an interrupted export left is a repository with some of the snapshots; the next run sends only what
-is missing.
+Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, values, attestations, then each
+snapshot, oldest first. What an interrupted export left is a repository with some of the snapshots; the next run sends
+only what is missing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from backstay.errors import (
 )
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import kept_meanwhile, reachable
 from backstay.operations.findings import Finding
 from backstay.operations.repair.result import Findings
@@ -40,7 +41,7 @@ from backstay.repository.index import PackInfo, read_segment, stored_pack
 from backstay.repository.marking import mark
 from backstay.repository.pack import StoredPack
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots import Manifest, is_values
 from backstay.repository.wal import object_names, owner_of, whole_of
 from backstay.storage.backend import StorageBackend
 
@@ -91,6 +92,7 @@ def export_snapshots(
     Raises InvalidRequest when something else lies there; TierNotAttached and ThawPending before anything is written;
     CorruptedBackup for a damaged object, before any snapshot that needs it is sent; WAL that is damaged is a finding.
     """
+    snapshots = [manifest for manifest in snapshots if not is_values(manifest)]  # values go with those that need them
     with kept_meanwhile(repository, snapshots, events):
         return _Export(repository, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id), days, wait)
 
@@ -105,7 +107,7 @@ def import_snapshots(
     is the medium of another repository.
     """
     there = repository.in_store(medium)
-    chosen = [manifest for manifest in there.snapshots.live() if wanted is None or manifest.id in wanted]
+    chosen = [manifest for manifest in there.snapshots.shown() if wanted is None or manifest.id in wanted]
     copied = copy_snapshots(there, repository, chosen, events=events)
     return ImportResult(
         imported=copied.copied,
@@ -164,6 +166,7 @@ class _Export:
         self._send_wal(snapshots, held)
         for manifest in snapshots:
             self._send_attestations(manifest)
+        carry_values(self.repository, there, missing, self.events, intent=None)
         for manifest in missing:
             self._send_snapshot(there, manifest)
         self.events(Finished(operation="export"))

@@ -18,9 +18,11 @@ from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, make_packs_readable
-from backstay.repository.format import REPO
+from backstay.repository.format import REPO, snapshot_name
 from backstay.repository.genuine import Genuine, Gone, header_of
 from backstay.repository.repository import Repository
+from backstay.repository.values_log import LogView
+from backstay.repository.values_records import values_number
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import in_crash_order, is_transient
 from backstay.storage.mirror_log import MirrorLog, unmark_as_first
@@ -82,7 +84,11 @@ class _MirrorCopy:
         backlog = log.read()
         for _ in range(_TRIES):
             snapshots = {info.name for info in self.repository.backend.list(_SNAPSHOTS)}
-            rest = {name for name in _names(self.repository.backend) if not name.startswith(_SNAPSHOTS)}
+            # Values are listed after the snapshots that may refer to them, and before what their own log refers to.
+            values = self.repository.values_log.refresh()
+            everything = _names(self.repository.backend)
+            snapshots |= everything.keys() & set(map(snapshot_name, values.snapshots))
+            rest = {name for name in everything if not name.startswith(_SNAPSHOTS) and not _is_newer(name, values)}
             if self._send(rest) and self._send(snapshots):
                 break
         else:
@@ -172,6 +178,12 @@ class _MirrorCopy:
         except ObjectNotFound:
             return False
         return gone.is_superseded(name, data)
+
+
+def _is_newer(name: str, values: LogView) -> bool:
+    """Whether an object is an entry of the values log that came later than the log was looked at."""
+    number = values_number(name)
+    return number is not None and number > values.last
 
 
 def _names(store: StorageBackend) -> dict[str, int]:

@@ -18,6 +18,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.operations.copies.result import CopyResult
+from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.operations.snapshots.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
@@ -27,7 +28,7 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.patches import PatchWriter
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots import Manifest, is_values
 from backstay.repository.trees import listing_key, read_listing
 
 COPIED_FROM: Final = "copied_from"  # in `consistency`: uuid of a repository / id of the snapshot there
@@ -56,6 +57,7 @@ def copy_snapshots(
     Raises CorruptedBackup when a snapshot cannot be read whole, before it is committed; TierNotAttached; ThawPending
     without `wait`; IdentityMismatch, WalConflict before anything of another cluster is touched.
     """
+    snapshots = [manifest for manifest in snapshots if not is_values(manifest)]  # values go with those that need them
     transfer = _Transfer(source, target, events)
     transfer.make_readable(snapshots, days=days, wait=wait)
     with kept_meanwhile(source, snapshots, events):
@@ -128,11 +130,12 @@ class _Transfer:
         return ident if uuid == self.target.header.uuid else None
 
     def _copy(self, old: Manifest, there: dict[str, Manifest]) -> Manifest:
-        """Order: packs, index, snapshot. A crash before the last leaves chunks that the next run finds."""
+        """Order: values, packs, index, snapshot. A crash before the last leaves what the next run finds."""
         target = self.target
         self.packs = set()
         with target.begin_session() as session, Workers(target.environment.threads, "seal") as workers:
             session.start_heartbeat()
+            carry_values(self.source, target, [old], self.events, intent=session.id)
             target.hide_missing_packs()
             writer = target.writer(workers)
             try:

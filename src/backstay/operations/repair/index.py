@@ -11,7 +11,8 @@ from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
-from backstay.repository.collector import SEGMENT_TARGET, Collector, batched_by_size
+from backstay.repository.collector import Collector
+from backstay.repository.compaction import SEGMENT_TARGET, batched_by_size
 from backstay.repository.format import RecordKind, index_name, pack_name
 from backstay.repository.index import read_segment
 from backstay.repository.pack import TRAILER_BYTES, StoredPack, open_table, read_footer_length

@@ -12,7 +12,8 @@ from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.blobs import BlobWriter
-from backstay.repository.collector import CollectionPlan, Collector
+from backstay.repository.collection_plan import CollectionPlan
+from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.index import IndexedPack, read_segment
 from backstay.repository.pack import BlobInfo, open_blob

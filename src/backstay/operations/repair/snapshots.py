@@ -14,7 +14,8 @@ from backstay.operations.snapshots.rewrite import LOST_SHOWN, Damage, DamageSurv
 from backstay.repository.format import RecordKind, snapshot_name
 from backstay.repository.records import header_epoch
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import REPAIRED_FROM, Manifest
+from backstay.repository.snapshots import REPAIRED_FROM, Manifest, is_values
+from backstay.repository.values_fold import fold
 
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
 
@@ -42,11 +43,18 @@ class SnapshotRepair:
             self._drop_unreadable(name, error)
         self._accept_gaps(live)
         survey = DamageSurvey(self.repository)
+        damaged_values = False
         self.events(Started(operation="repair snapshots", total_files=len(live)))
         for done, manifest in enumerate(live, 1):
             if (damage := survey.of(manifest)) and self._may_go(manifest.id):
-                self._replace(manifest, damage)
+                if is_values(manifest):
+                    self.lost += [LostPath(manifest.id, printable(path)) for path in damage.lost]
+                    damaged_values = True
+                else:
+                    self._replace(manifest, damage)
             self.events(Progress(files=done, bytes=0, current=manifest.id))
+        if damaged_values:  # their log names them: only a fold can do without what is lost
+            fold(self.repository, accept_loss=True)
         self.events(Finished(operation="repair snapshots"))
         return RepairResult(
             packs_indexed=index.packs_indexed,

@@ -22,8 +22,10 @@ from backstay.repository.contents import read_content
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
 from backstay.repository.stored_blobs import BlobKeys
-from backstay.sources.files_target import FilesTarget, PendingFile, TargetDirectory
+from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import descriptor_limit
+from backstay.sources.pending_file import PendingFile
+from backstay.sources.target_directory import TargetDirectory
 
 WINDOW_FILES: Final = 2048  # files planned together, so that each bundle is decoded once for all of them
 WINDOW_BYTES: Final = 16 << 20

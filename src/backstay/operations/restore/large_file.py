@@ -14,7 +14,7 @@ from backstay.operations.restore.write_process import Piece
 from backstay.repository.blobs import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
-from backstay.sources.files_target import PendingFile
+from backstay.sources.pending_file import PendingFile
 
 AHEAD: Final = 8 << 20  # bytes that wait to be written
 

@@ -15,7 +15,9 @@ from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item,
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
-from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.target_directory import TargetDirectory
 from backstay.storage.local import LocalStorage
 from backstay.storage.wrapper import Wrapper
 

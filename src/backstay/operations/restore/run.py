@@ -32,9 +32,11 @@ from backstay.repository.contents import chunk_list
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
-from backstay.sources.files_target import FilesTarget, TargetDirectory, existing_equals
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
 from backstay.sources.source import Problem
 from backstay.sources.sqlite.target import make_way
+from backstay.sources.target_directory import TargetDirectory
 
 __all__ = ["Conflict", "FailedItem", "RestoreOptions", "RestorePlan", "RestoreResult", "plan_restore", "run_restore"]
 

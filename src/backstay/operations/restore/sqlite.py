@@ -17,7 +17,8 @@ from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import find_node
-from backstay.sources.files_target import FilesTarget, existing_equals
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
 from backstay.sources.sqlite.database import KIND
 from backstay.sources.sqlite.target import has_log, make_way, require_unused, settle
 

@@ -20,9 +20,10 @@ from backstay.core.past_cache import Bytes, PastCacheReader
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
-from backstay.sources.files_target import FilesTarget, TargetDirectory, new_run
+from backstay.sources.files_target import FilesTarget, new_run
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure
+from backstay.sources.target_directory import TargetDirectory
 from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of a stored blob in one request

@@ -222,7 +222,7 @@ class RepositoryStats:
 
 def stats(repository: Repository) -> RepositoryStats:
     """Count what the index names and the snapshots say."""
-    live = repository.snapshots.live()
+    live = repository.snapshots.shown()
     packs = [info for _, info in repository.index.packs()]
     sizes = {
         kind: sum(p.size for p in packs if p.kind is kind) for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK)

@@ -17,6 +17,7 @@ from backstay.operations.verify.objects import StoredObjects
 from backstay.operations.verify.reading import Reading
 from backstay.operations.verify.rehearsal import rehearse
 from backstay.operations.verify.signatures import Signatures
+from backstay.operations.verify.values import ValuesChecks
 from backstay.operations.verify.walking import Walking
 from backstay.repository.index import PackInfo
 from backstay.repository.repository import Repository
@@ -96,6 +97,7 @@ class _Verify:
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self.reading.integrity(needed)
         self.logs.run(manifests, self.reading.sample, everything=wanted is None)
+        ValuesChecks(self.repository, self.notes).run(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
         if self.options.rehearse is not None:

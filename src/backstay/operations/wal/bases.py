@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -15,6 +16,7 @@ from backstay.repository.trees import find_node
 from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
 SERVER_MANIFEST: Final = b"backup_manifest"  # of a snapshot, as the server sent it
+DAMAGED: Final = "damaged"  # in `consistency`: what the server found damaged in what it sent; a tag as well
 _SOURCE: Final = "postgres:"  # begins the source of a base backup; its cluster's system identifier follows
 
 
@@ -32,6 +34,7 @@ class Base:
     segment_size: int = SEGMENT  # bytes
     version: str = ""  # of the server
     tablespaces: tuple[int, ...] = ()  # outside of the data directory, by oid
+    damage: str = ""  # pages that were damaged already
     manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
     def needs(self, start: int) -> bool:
@@ -65,6 +68,11 @@ def base_backups(repository: Repository, name: str | None = None, *, on_damage: 
     return sorted(chosen, key=lambda base: (base.stop_time, base.snapshot))
 
 
+def sound(bases: Iterable[Base]) -> list[Base]:
+    """Those without damaged pages: only they are chosen unless somebody names another, and only they end a gap."""
+    return [base for base in bases if not base.damage]
+
+
 def require_bases(repository: Repository, name: str) -> list[Base]:
     """The base backups of the cluster that has a name, oldest first; ones that cannot be read are left out.
 
@@ -95,6 +103,7 @@ def base_of(manifest: Manifest) -> Base:
             segment_size=int(facts.get("segment_size", SEGMENT)),
             version=facts.get("version", ""),
             tablespaces=tuple(sorted(int(key.partition(".")[2]) for key in facts if key.startswith("tablespace."))),
+            damage=facts.get(DAMAGED, ""),
             manifest=manifest,
         )
     except (KeyError, ValueError, InvalidRequest) as error:

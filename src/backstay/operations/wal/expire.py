@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.wal.bases import Base, base_backups, require_bases
+from backstay.operations.wal.bases import Base, base_backups, require_bases, sound
 from backstay.operations.wal.since_window import needed_from
 from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
@@ -121,7 +121,8 @@ def _plan(repository: Repository, system: int, bases: Sequence[Base], window: ti
         names = tuple(name for name, bound in repository.wal.names().items() if bound == system)
         return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=len(segments))
     now = repository.clock.now()
-    needed = needed_from(bases, window, now, name=lambda base: base.name, moment=lambda base: base.stop_time)
+    usable = sound(bases) or bases
+    needed = needed_from(usable, window, now, name=lambda base: base.name, moment=lambda base: base.stop_time)
     since = min(needed, key=lambda base: base.start_lsn)
     newest = max(base.timeline for base in bases)
     size = since.segment_size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backstay.errors import NotFound
-from backstay.operations.wal.bases import Base, base_backups
+from backstay.operations.wal.bases import Base, base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import OnDamage
@@ -39,7 +39,7 @@ def covered(repository: Repository, name: str | None = None, *, on_damage: OnDam
 
     A name that nobody has used is a NotFound; one of which only WAL is stored has no window yet.
     """
-    bases = base_backups(repository, name, on_damage=on_damage)
+    bases = sound(base_backups(repository, name, on_damage=on_damage))
     if name is not None and not bases and repository.wal.bound(name) is None:
         raise NotFound(
             f"no cluster is called {name}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from backstay.errors import BackupFailed, ChecksumFailure, SourceRefused, VersionUnsupported
+from backstay.errors import BackupFailed, SourceRefused, VersionUnsupported
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn
 from backstay.sources.postgres.tar_stream import Sink, TarStream
@@ -17,6 +17,7 @@ from backstay.sources.postgres.tar_stream import Sink, TarStream
 OLDEST: Final = 15
 INCREMENTAL_FROM: Final = 17
 DATA_CORRUPTED: Final = "XX001"  # the SQLSTATE of a damaged page
+_TOLD: Final = 3  # damaged pages that are named
 _SUMMARIES: Final = ("wal summar", "summarize_wal", "manifest", "timeline")
 
 
@@ -38,12 +39,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A backup that has come to its end."""
+    """A backup that has come to its end; `damage` tells where the server saw pages that are not as it wrote them."""
 
     start: Position
     stop: Position
     tablespaces: tuple[Tablespace, ...]
     manifest: bytes
+    damage: str = ""
 
 
 class Taker(Protocol):
@@ -66,8 +68,7 @@ def receive_base(connection: Connection, taker: Taker, *, label: str, earlier: b
     """Have the server send itself; with `earlier`, the manifest of a backup, only what changed since that one.
 
     The WAL that makes the files consistent, from `start` to `stop`, is not part of it. Raises SummariesMissing before
-    anything was taken, ChecksumFailure when all was, SourceRefused, SourceUnreachable, BackupFailed,
-    VersionUnsupported.
+    anything was taken, SourceRefused, SourceUnreachable, BackupFailed, VersionUnsupported.
     """
     require_version(connection)
     if earlier is not None:
@@ -84,24 +85,23 @@ def receive_base(connection: Connection, taker: Taker, *, label: str, earlier: b
         raise
     start, tablespaces = _facts(rows)
     manifest = _Messages(taker).run(connection)
-    ends = _ends(connection)
+    ends, damage = _ends(connection)
     if not ends:
-        raise BackupFailed("the server did not say where its backup ends")
-    return Received(start, _position(ends[0]), tablespaces, manifest)
+        raise BackupFailed("the server did not say where its backup ends", cause=damage)
+    return Received(start, _position(ends[0]), tablespaces, manifest, damage)
 
 
-def _ends(connection: Connection) -> list[list[str | None]]:
-    """The rows that follow the files. Raises ChecksumFailure when the server saw damage in what it sent."""
+def _ends(connection: Connection) -> tuple[list[list[str | None]], str]:
+    """The rows that follow the files, and what damage the server saw in these: that it tells last, as an error."""
+    rows: list[list[str | None]] = []
     try:
-        return connection.results()
+        rows.extend(connection.rows_left())
     except SourceRefused as error:
         if error.state != DATA_CORRUPTED:
             raise
         found = [notice for notice in connection.notices if "checksum" in notice]
-        raise ChecksumFailure(
-            f"{connection.place} has damaged pages, and no base backup was made of them",
-            cause="; ".join(found[:3]) or error.cause,
-        ) from error
+        return rows, "; ".join(found[:_TOLD]) or error.cause
+    return rows, ""
 
 
 def require_version(connection: Connection) -> None:

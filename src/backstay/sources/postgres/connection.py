@@ -179,11 +179,13 @@ class Connection:
 
     def results(self) -> list[list[str | None]]:
         """The rows of all results that are left of a command. Raises as `query` does."""
-        rows: list[list[str | None]] = []
+        return [*self.rows_left()]
+
+    def rows_left(self) -> Iterator[list[str | None]]:
+        """The same one by one: what came before an error is there when it is raised."""
         while (result := self._connection.get_result()) is not None:
             self._require(result, "", self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
-            rows += _rows(result)
-        return rows
+            yield from _rows(result)
 
     def upload(self, sql: str, data: bytes) -> None:
         """Run a command that takes data, such as UPLOAD_MANIFEST. Raises as `query` does."""

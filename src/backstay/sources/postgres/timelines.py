@@ -43,6 +43,15 @@ class Path:
         stretch = self.stretch(timeline)
         return stretch is not None and (stretch.end is None or lsn <= stretch.end)
 
+    def parts_from(self, other: Path) -> int | None:
+        """The position up to which both run over the same timelines; None if they are the same."""
+        for mine, its in zip(self.stretches, other.stretches, strict=False):
+            if mine.timeline != its.timeline:
+                return mine.begin
+            if mine.end != its.end:
+                return min(end for end in (mine.end, its.end) if end is not None)
+        return None
+
     def owner(self, number: int, size: int) -> int:
         """The timeline in whose name the server reads a segment: the newest that has begun by then.
 

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from backstay.operations.backup.assemble import Totals
 from backstay.repository.blobs import BlobWriter
 from backstay.repository.contents import MetaWriter
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.stat_stream import Leave, Row, encode_enter, encode_leave, encode_page
-from backstay.repository.trees import encode_node
-from backstay.sources.source import NEVER_SAME, PAGE_ENTRIES
+from backstay.repository.stat_stream import (
+    NEVER_SAME,
+    PAGE_ENTRIES,
+    Leave,
+    Row,
+    encode_enter,
+    encode_leave,
+    encode_page,
+)
+from backstay.repository.trees import Totals, encode_node
 
 _DIRECTORY: Final = 0o040700
 

@@ -1,0 +1,69 @@
+"""What a graph takes from other graphs: which snapshots of these it refers to, and which of their values it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backstay.errors import MissingDependency, NotFound
+from backstay.graph.metadata_graph import MetadataGraph
+from backstay.graph.snapshot_facts import Required, required_snapshots
+from backstay.graph.snapshots import GraphSnapshots
+from backstay.repository.snapshots import Manifest
+
+
+def required_by(graph: MetadataGraph, snapshots: GraphSnapshots) -> Required:
+    """What a graph takes from others as they are now. Raises MissingDependency, CorruptedBackup."""
+    if not graph.foreign:
+        return Required()
+    others: dict[str, MetadataGraph | None] = {}
+    ids: dict[str, str] = {}
+    values: set[str] = set()
+    missing: dict[str, tuple[str, ...]] = {}
+    for node, refs in graph.foreign.items():
+        for ref in refs:
+            if ref.graph == graph.name:  # its own node, written as that of another
+                found = graph.get(ref.node)
+            else:
+                if ref.graph not in others:
+                    others[ref.graph] = _in_force(ref.graph, snapshots, ids)
+                other = others[ref.graph]
+                found = other.get(ref.node) if other is not None else None
+            if found is None:
+                missing[str(ref)] = (*missing.get(str(ref), ()), node)
+            elif found.status == "completed":
+                values.update(key.removeprefix("sha256:") for key in found.values)
+    if missing:
+        raise MissingDependency(missing)
+    return Required(snapshots=tuple(sorted(ids.items())), values=frozenset(values))
+
+
+def other_graphs(manifest: Manifest, snapshots: GraphSnapshots) -> Mapping[str, MetadataGraph]:
+    """The graphs that a snapshot refers to, and those that these refer to, by name.
+
+    Each is as it was referred to, or as it is in force now where that snapshot was deleted; one of which there is
+    nothing any more is left out. Raises CorruptedBackup.
+    """
+    found: dict[str, MetadataGraph] = {}
+    waiting = [*required_snapshots(manifest)]
+    seen: set[str] = set()
+    while waiting:
+        name, ulid = waiting.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            other: Manifest | None = snapshots.manifest(ulid)
+        except NotFound:
+            other = snapshots.newest_accepted(name)
+        if other is not None:
+            found[name] = snapshots.graph(other)
+            waiting.extend(required_snapshots(other))
+    return found
+
+
+def _in_force(name: str, snapshots: GraphSnapshots, ids: dict[str, str]) -> MetadataGraph | None:
+    manifest = snapshots.newest_accepted(name)
+    if manifest is None:
+        return None
+    ids[name] = manifest.id
+    return snapshots.graph(manifest)

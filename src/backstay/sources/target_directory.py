@@ -1,0 +1,342 @@
+"""One directory in the place that a restore writes into: files, directories and links are made in it and nowhere else.
+
+Every directory is opened by the descriptor of its parent, one component at a time and without following symlinks, and
+everything is created, renamed and removed relative to such a descriptor. A symlink below the root can therefore not
+redirect a write, whether it was there before or is put there during the restore, and openat2(RESOLVE_BENEATH) would
+add nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from functools import partial
+from itertools import count
+from typing import Final, Protocol
+
+from backstay.core.names import printable
+from backstay.errors import CorruptedBackup, NotFound
+from backstay.repository.nodes import Node
+from backstay.sources.attributes import Attributes, Refusal
+from backstay.sources.directory_descriptors import (
+    PATH_ONLY,
+    let_owner_write,
+    make_directory,
+    open_directory,
+    unlink,
+)
+from backstay.sources.extents import Extents
+from backstay.sources.kernel import CLOSED, rename_noreplace
+from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
+from backstay.sources.restore_errors import conflict, corrupted, failure, reason
+
+MAX_NAME: Final = 255
+ASIDE: Final = b".backstay-old"
+TEMPORARY: Final = b".backstay-"
+_LEFTOVER: Final = re.compile(rb"\.backstay-([0-9a-f]{12})-[0-9a-f]+")
+
+_ENCODING: Final = sys.getfilesystemencoding()
+_ON_ERROR: Final = sys.getfilesystemencodeerrors()
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+
+
+class Target(Protocol):
+    """What directories need to know of the restore that they belong to."""
+
+    attributes: Attributes
+    specials: bool  # whether device nodes are made
+    before_naming: BeforeNaming | None
+
+    def report(self, path: bytes, message: str) -> None:
+        """Something could not be applied, which makes no restore fail; from any thread."""
+
+    def temporary_name(self) -> bytes:
+        """A name that nothing else uses, of the form that `clear_leftovers` knows."""
+        ...
+
+
+class TargetDirectory:
+    """One open directory below the root (or the root); usable by several threads.
+
+    `path` is relative to the root, for messages. Everything raises BackstayError only.
+    """
+
+    __slots__ = ("fd", "path", "target")
+
+    def __init__(self, target: Target, fd: int, path: bytes, *, writing: bool = False) -> None:
+        self.fd = fd
+        self.target = target
+        self.path = path
+        if writing:
+            let_owner_write(fd)
+
+    def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
+        """A directory in this one; anything else in its place, symlinks too, is a conflict or is replaced."""
+        path = self._at(name)
+        try:
+            if create:
+                make_directory(self.fd, name)
+            fd = open_directory(self.fd, name, insist=create)
+        except FileNotFoundError as error:
+            if create:
+                raise failure(error, path, "create directory") from error
+            raise NotFound(f"directory {printable(path)} does not exist in the target") from error
+        except OSError as error:
+            if error.errno not in _NOT_A_DIRECTORY:
+                raise failure(error, path, "open directory") from error
+            if not (replace_nondir and create):
+                raise conflict(path, "something that is not a directory is in its place") from error
+            self.remove(name)
+            return self.child(name, create=True)
+        return TargetDirectory(self.target, fd, path, writing=create)
+
+    def lstat(self, name: bytes) -> os.stat_result | None:
+        """What is there under this name; None when nothing is."""
+        path = self._at(name)
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure(error, path, "examine") from error
+
+    def names(self) -> list[bytes]:
+        """All names in this directory, sorted."""
+        try:
+            return sorted(name.encode(_ENCODING, _ON_ERROR) for name in os.listdir(self.fd))
+        except OSError as error:
+            raise failure(error, self.path, "list") from error
+
+    def begin_file(self, name: bytes, size: int, data_extents: Extents | None) -> PendingFile:
+        """A file under construction: all of it reads as zeros until written, and nobody sees it under its name."""
+        path = self._at(name)
+        if size < 0 or any(start < 0 or length < 0 or start + length > size for start, length in data_extents or ()):
+            raise corrupted(path, "its size or extents cannot be")
+        pending = PendingFile(
+            self._create(path),
+            (self.fd, name, path),
+            size,
+            self.target.attributes,
+            partial(self._report, path),
+            self.target.before_naming,
+        )
+        pending.allocate(data_extents)
+        return pending
+
+    def write_small(self, name: bytes, data: Bytes, node: Node) -> None:
+        """A whole file at once; `data` is the joined extents when the node has some."""
+        path = self._at(name)
+        if node.extents is not None:
+            self._write_islands(name, data, node)
+            return
+        if len(data) != node.size:
+            raise corrupted(path, f"it has {len(data)} bytes instead of {node.size}")
+        temporary, fd = self._create(path)
+        try:
+            try:
+                if data and os.write(fd, data) != len(data):
+                    write_all(fd, data, 0)
+                self.target.attributes.apply(fd, node, partial(self._report, path))
+                if self.target.before_naming is not None:
+                    self.target.before_naming(fd, self.fd, name)
+            finally:
+                os.close(fd)
+            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            discard(temporary, self.fd, partial(self._report, path))
+            raise failure(error, path, "write") from error
+        except BaseException:
+            discard(temporary, self.fd, partial(self._report, path))
+            raise
+
+    def _write_islands(self, name: bytes, data: Bytes, node: Node) -> None:
+        if len(data) != sum(length for _, length in node.extents or ()):
+            raise corrupted(self._at(name), "its data does not fill its extents")
+        with self.begin_file(name, node.size, node.extents) as pending:
+            done = 0
+            for start, length in node.extents or ():
+                pending.write_at(start, data[done : done + length])
+                done += length
+            pending.commit(node)
+
+    def make_symlink(self, name: bytes, node: Node) -> None:
+        """A symlink, which may lead anywhere: it is data, and never followed here."""
+        path = self._at(name)
+        if not node.target or b"\0" in node.target:
+            raise corrupted(path, "a symlink without a usable target")
+        temporary = self.target.temporary_name()
+        try:
+            os.symlink(node.target, temporary, dir_fd=self.fd)
+            self.target.attributes.apply_to_symlink(temporary, self.fd, node, partial(self._report, path))
+            self._publish(temporary, name)
+        except OSError as error:
+            discard(temporary, self.fd, partial(self._report, path))
+            raise failure(error, path, "create symlink") from error
+
+    def make_special(self, name: bytes, node: Node) -> bool:
+        """A FIFO or device node; False, with a problem, for what is not made here."""
+        path = self._at(name)
+        if stat.S_ISSOCK(node.mode):
+            self.target.report(path, "sockets are not restored; the program that listens on it makes a new one")
+            return False
+        if not stat.S_ISFIFO(node.mode) and not self.target.specials:
+            self.target.report(path, "device nodes are restored by root only")
+            return False
+        temporary = self.target.temporary_name()
+        try:
+            os.mknod(temporary, stat.S_IFMT(node.mode) | 0o600, node.device or 0, dir_fd=self.fd)
+            self._apply_unopened(temporary, node, path)
+            self._publish(temporary, name)
+        except (OSError, OverflowError) as error:
+            discard(temporary, self.fd, partial(self._report, path))
+            if isinstance(error, PermissionError) and error.errno == errno.EPERM:
+                self._report(path, "device node", error)
+                return False
+            raise failure(error, path, "create") from error
+        return True
+
+    def _apply_unopened(self, name: bytes, node: Node, path: bytes) -> None:
+        """Attributes for what must not be opened: a path descriptor names the inode, whatever the name means by now."""
+        fd = os.open(name, PATH_ONLY, dir_fd=self.fd)
+        try:
+            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(node.mode):
+                raise OSError(errno.ESTALE, "it was replaced while it was restored")
+            self.target.attributes.apply(b"/proc/self/fd/%d" % fd, node, partial(self._report, path))
+        finally:
+            os.close(fd)
+
+    def apply(self, name: bytes, node: Node) -> None:
+        """Owner, mode, attributes and times for what is there already and holds what the node says."""
+        path = self._at(name)
+        try:
+            if node.is_symlink:
+                self.target.attributes.apply_to_symlink(name, self.fd, node, partial(self._report, path))
+            else:
+                self._apply_unopened(name, node, path)
+        except OSError as error:
+            raise failure(error, path, "set attributes of") from error
+
+    def link(self, name: bytes, other_dir: TargetDirectory, other_name: bytes) -> None:
+        """Another name for a file that was restored; replaces what is there."""
+        path = self._at(name)
+        other_dir._at(other_name)
+        try:
+            os.link(other_name, name, src_dir_fd=other_dir.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+        except FileExistsError:
+            self._link_over(name, other_dir, other_name, path)
+        except OSError as error:
+            raise failure(error, path, "link") from error
+
+    def _link_over(self, name: bytes, other_dir: TargetDirectory, other_name: bytes, path: bytes) -> None:
+        temporary = self.target.temporary_name()
+        try:
+            os.link(other_name, temporary, src_dir_fd=other_dir.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+            self._publish(temporary, name)
+        except OSError as error:
+            raise failure(error, path, "link") from error
+        finally:
+            discard(
+                temporary, self.fd, partial(self._report, path)
+            )  # rename leaves it when both are names of one inode
+
+    def clear_leftovers(self, run: str = "") -> None:
+        """Remove the temporary files of a run that is over; without `run` those of any."""
+        for name in self.names():
+            found = _LEFTOVER.fullmatch(name)
+            if found is not None and run in ("", found[1].decode()):
+                self.remove(name)
+
+    def remove(self, name: bytes) -> None:
+        """Whatever is there, directories with all they hold; nothing there is fine."""
+        path = self._at(name)
+        try:
+            if not unlink(self.fd, name):
+                self._remove_tree(name)
+        except OSError as error:
+            raise failure(error, path, "remove") from error
+
+    def _remove_tree(self, name: bytes) -> None:
+        """Deepest first, with a stack instead of recursion: trees may be deeper than Python's own."""
+        stack = [(self, iter([name]))]
+        try:
+            while stack:
+                directory, names = stack[-1]
+                inner = next((n for n in names if not unlink(directory.fd, n)), None)
+                if inner is not None:
+                    below = _open_for_removal(directory, inner)
+                    stack.append((below, iter(below.names())))
+                    continue
+                stack.pop()
+                if stack:
+                    directory.close()
+                    os.rmdir(directory.path.rpartition(b"/")[2], dir_fd=stack[-1][0].fd)
+        finally:
+            for directory, _ in stack[1:]:
+                directory.close()
+
+    def set_aside(self, name: bytes) -> bytes:
+        """Rename what is there to `name.backstay-old` (or -old-2, …), never over anything; the new name."""
+        path = self._at(name)
+        suffix = ASIDE
+        for number in count(2):
+            new = name[: MAX_NAME - len(suffix)] + suffix
+            try:
+                rename_noreplace(self.fd, name, new)
+            except FileExistsError:
+                suffix = b"%s-%d" % (ASIDE, number)
+            except OSError as error:
+                raise failure(error, path, "rename") from error
+            else:
+                return new
+        raise AssertionError("counting does not end")
+
+    def finish(self, node: Node) -> None:
+        """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
+        self.target.attributes.apply(self.fd, node, partial(self._report, self.path))
+
+    def close(self) -> None:
+        """Let go of it; may be called more than once."""
+        fd, self.fd = self.fd, CLOSED
+        if fd != CLOSED:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _at(self, name: bytes) -> bytes:
+        """The path of a name in this directory, after making sure that it is a name and nothing more."""
+        if not name or len(name) > MAX_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name:
+            where = printable(self.path) or "the root"
+            raise CorruptedBackup(
+                f"the snapshot holds a name that cannot be restored, in {where}",
+                cause=f"{printable(name[:MAX_NAME])!r} is not the name of a file",
+            )
+        return self.path + b"/" + name if self.path else name
+
+    def _create(self, path: bytes) -> tuple[bytes, int]:
+        while True:
+            temporary = self.target.temporary_name()
+            try:
+                return temporary, os.open(temporary, _NEW_FILE, 0o600, dir_fd=self.fd)
+            except FileExistsError:
+                continue  # somebody guesses names; the next one is free
+            except OSError as error:
+                raise failure(error, path, "create") from error
+
+    def _publish(self, temporary: bytes, name: bytes) -> None:
+        os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _report(self, path: bytes, what: str, error: Refusal) -> None:
+        self.target.report(path, f"{what}: {reason(error)}")
+
+
+def _open_for_removal(directory: TargetDirectory, name: bytes) -> TargetDirectory:
+    fd = open_directory(directory.fd, name, insist=True)
+    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, writing=True)
+    if os.fstat(fd).st_dev != os.fstat(directory.fd).st_dev:
+        raise OSError(errno.EBUSY, "another file system is mounted there")
+    return below

@@ -1,0 +1,201 @@
+"""The content-addressed store: what goes in comes out, under the SHA-256 that it has."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstay.errors import InvalidRequest, NotFound
+from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.repository import Repository
+from backstay.repository.values_records import MAX_METADATA, SMALL_VALUE
+from backstay.testing import MemoryStorage
+from tests.operations.copies import SECRET
+
+
+@pytest.fixture
+def backend() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+def repository(backend: MemoryStorage) -> Iterator[Repository]:
+    with Repository.create(backend, SECRET) as repository:
+        yield repository
+
+
+@pytest.fixture
+def cas(repository: Repository) -> ContentAddressableStorage:
+    return ContentAddressableStorage(repository)
+
+
+def sha(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_VALUE, SMALL_VALUE + 1, 3_000_000])
+def test_any_bytes_come_back_exactly(cas: ContentAddressableStorage, repository: Repository, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    key = cas.store(data, {"k": "v"})
+    assert key == sha(data)
+    assert cas.store(data) == key
+    for reader in (cas, ContentAddressableStorage(repository)):
+        assert reader.retrieve(key) == data
+        assert b"".join(reader.open(key.removeprefix("sha256:"))) == data
+        assert reader.exists(key)
+        assert [*reader.list()] == [key]
+        assert reader.info(key).size == size
+        assert reader.info(key).metadata == {"k": "v"}
+
+
+def test_files_streams_and_pieces_are_values_too(cas: ContentAddressableStorage, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(700_000)
+    (tmp_path / "file").write_bytes(data)
+    assert cas.store(tmp_path / "file") == sha(data)
+    assert cas.store(io.BytesIO(data)) == sha(data)
+    assert cas.store(data[at : at + 999] for at in range(0, len(data), 999)) == sha(data)
+    assert cas.store(memoryview(data)) == sha(data)
+    with pytest.raises(NotFound):
+        cas.store(tmp_path / "nothing")
+
+
+def test_equal_json_values_are_one_value(cas: ContentAddressableStorage) -> None:
+    key = cas.store({"b": 1, "a": [1.0, None, "é"]})
+    assert key == sha('{"a":[1,null,"é"],"b":1}'.encode())
+    assert cas.store({"a": [1, None, "é"], "b": 1.0}) == key
+    assert cas.load(key) == {"a": [1, None, "é"], "b": 1}
+    assert cas.info(key).is_json
+
+
+def _circular() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), 2**53, {"a": -(2**53)}, "\ud800", {1: 2}, [b"x"], _circular(), object(), 1j, [{"a"}]],
+    ids=["nan", "inf", "large", "negative", "surrogate", "key", "bytes", "circular", "object", "complex", "set"],
+)
+def test_what_json_cannot_hold_is_refused(cas: ContentAddressableStorage, value: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        cas.store(value)
+    with pytest.raises(InvalidRequest):
+        cas.store(b"x", {"key": value})
+    assert [*cas.list()] == []
+
+
+@pytest.mark.parametrize("metadata", [{"k": "x" * MAX_METADATA}, [1], "text"], ids=["large", "list", "text"])
+def test_metadata_is_a_small_object(cas: ContentAddressableStorage, metadata: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        cas.store(b"x", metadata)
+
+
+@pytest.mark.parametrize("key", ["", "sha256:", "sha256:" + "A" * 64, "0" * 63, "md5:" + "0" * 64, "../" + "0" * 61])
+def test_malformed_ids_are_refused(cas: ContentAddressableStorage, key: str) -> None:
+    for call in (cas.retrieve, cas.exists, cas.delete, cas.info, cas.load):
+        with pytest.raises(InvalidRequest):
+            call(key)
+
+
+def test_what_is_deleted_is_gone(cas: ContentAddressableStorage) -> None:
+    for data in (b"small", bytes(200_000)):
+        key = cas.store(data)
+        assert cas.delete(key)
+        assert not cas.exists(key)
+        assert not cas.delete(key)
+        with pytest.raises(NotFound):
+            cas.retrieve(key)
+        with pytest.raises(NotFound):
+            cas.info(key)
+    assert [*cas.list()] == []
+
+
+def _fail_in_batch(cas: ContentAddressableStorage, values: list[bytes]) -> None:
+    with cas.batch() as batch:
+        for value in values:
+            batch.store(value)
+        raise ZeroDivisionError
+
+
+def test_a_batch_that_has_ended_takes_nothing(cas: ContentAddressableStorage) -> None:
+    with cas.batch() as batch:
+        batch.store(b"in time")
+    with pytest.raises(InvalidRequest):
+        batch.store(b"late")
+
+
+def test_a_batch_counts_at_its_end_or_not_at_all(cas: ContentAddressableStorage) -> None:
+    small = [b"%d" % number for number in range(10)]
+    many = [b"many %d" % number for number in range(400)]
+    for values in (small, many):
+        with pytest.raises(ZeroDivisionError):
+            _fail_in_batch(cas, values)
+        assert [*cas.list()] == []
+    for values in (small, many):
+        with cas.batch() as batch:
+            keys = [batch.store(value) for value in values]
+            assert cas.missing(keys) == sorted(keys)
+        assert cas.missing(keys) == []
+        assert [cas.retrieve(key) for key in keys] == values
+
+
+def test_new_metadata_replaces_the_earlier(cas: ContentAddressableStorage) -> None:
+    for data in (b"small", bytes(200_000)):
+        key = cas.store(data, {"a": 1})
+        cas.store(data)
+        assert cas.info(key).metadata == {"a": 1}
+        cas.store(data, {"a": 2})
+        assert cas.info(key).metadata == {"a": 2}
+        assert cas.retrieve(key) == data
+
+
+def test_a_fold_changes_nothing_that_can_be_seen(cas: ContentAddressableStorage, repository: Repository) -> None:
+    values = [random.Random(number).randbytes(size) for number, size in enumerate([1, 100, 200_000, 150_000, 5, 6])]
+    keys = [cas.store(value, {"n": number}) for number, value in enumerate(values)]
+    cas.delete(keys[0])
+    cas.delete(keys[3])
+    kept = [1, 2, 4, 5]
+    for is_first in (True, False):
+        stored = [cas.info(keys[number]) for number in kept]
+        assert (cas.fold() is not None) == is_first
+        for reader in (cas, ContentAddressableStorage(repository)):
+            assert [*reader.list()] == sorted(keys[number] for number in kept)
+            assert [reader.info(keys[number]) for number in kept] == stored
+            assert [reader.retrieve(keys[number]) for number in kept] == [values[number] for number in kept]
+        assert len(repository.values_log.stored_numbers()) == 1
+        assert len(repository.snapshots.live()) == 1
+    keys.append(cas.store(b"after"))
+    assert cas.delete(keys[1])
+    assert cas.fold() is not None
+    assert [*cas.list()] == sorted(keys[number] for number in (2, 4, 5, 6))
+
+
+def test_a_new_version_of_a_large_value_costs_what_differs(
+    cas: ContentAddressableStorage, backend: MemoryStorage
+) -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    first = cas.store(data)
+    before = sum(info.size for info in backend.list())
+    cas.store(data[:1_500_000] + b"!" + data[1_500_000:], base=first)
+    assert sum(info.size for info in backend.list()) - before < 700_000
+    with pytest.raises(NotFound):
+        cas.store(b"x", base=sha(b"nothing"))
+
+
+def test_a_repository_opens_by_its_path_and_a_password(tmp_path: Path) -> None:
+    with Repository.create(str(tmp_path / "one"), password="x") as repository:
+        key = ContentAddressableStorage(repository).store(b"kept")
+    with Repository.open(tmp_path / "one", password="x") as repository:
+        assert ContentAddressableStorage(repository).retrieve(key) == b"kept"
+    with pytest.raises(InvalidRequest):
+        Repository.open(tmp_path / "one")
+    with pytest.raises(InvalidRequest):
+        Repository.open(tmp_path / "one", SECRET, password="x")
