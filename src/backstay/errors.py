@@ -4,7 +4,9 @@ BackstayError
 ├── InvalidRequest            exit 2   the request itself makes no sense
 │   ├── BadWalName            exit 2   PostgreSQL gives no such name to a file of its log
 │   ├── InvalidQuorum         exit 2   a quorum policy cannot work
+│   ├── KeyProviderUnsupported exit 2  a policy file wants keys kept where this version cannot
 │   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
+│   ├── PolicyInvalid         exit 2   a policy file has mistakes; it tells all of them
 │   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
 │   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
@@ -13,6 +15,7 @@ BackstayError
 ├── ObjectExists              exit 1   a write-once name is taken
 ├── RepositoryExists          exit 1   there is a repository already
 ├── BackupFailed              exit 1   a backup stopped without a snapshot
+│   └── HookFailed                     a program that a policy runs before or after its backups failed
 ├── RestoreFailed             exit 1   a restore could not write what it promised
 ├── RestoreConflict           exit 17  the target holds something else
 ├── UnsupportedFormat         exit 1   a newer or foreign repository
@@ -77,6 +80,7 @@ BackstayError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 _TOLD_NODES: Final = 100  # that one error lists
@@ -138,6 +142,42 @@ class InvalidQuorum(InvalidRequest):
     default_hint = "it has `required`, and `validators` with a `name` and a `public_key` each"
 
 
+class KeyProviderUnsupported(InvalidRequest):
+    """A policy file wants the keys of a repository kept by a service that this version cannot ask."""
+
+    default_hint = "use `provider: password` or `provider: key_file`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One mistake in a policy file: where, which key, what is wrong, and what to do about it if that is known."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        told = (
+            f"{self.file}:{self.line}: {self.key}: {self.message}"
+            if self.key
+            else f"{self.file}:{self.line}: {self.message}"
+        )
+        return f"{told} ({self.hint})" if self.hint else told
+
+
+class PolicyInvalid(InvalidRequest):
+    """A policy file cannot be read, or says what cannot be; `mistakes` are all that were found, by their lines."""
+
+    default_hint = "`backstay policy check` looks again; docs/policies.md has every key"
+
+    def __init__(self, file: str, mistakes: Sequence[Mistake]) -> None:
+        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "a mistake"
+        super().__init__(f"{file} has {count}", cause=str(mistakes[0]))
+        self.mistakes = tuple(mistakes)
+
+
 class UnknownValidator(InvalidRequest):
     """A key attests that the quorum policy does not know."""
 
@@ -187,6 +227,12 @@ class BackupFailed(BackstayError):
     """A backup ended without a snapshot; what it stored is reused by the next run."""
 
     default_hint = "mend the cause and run the same backup again: it continues where this one stopped"
+
+
+class HookFailed(BackupFailed):
+    """A program that a policy runs beside its backups ended with an error, took too long, or cannot be started."""
+
+    default_hint = "run it by itself; `on_error: warn` lets the policy go on without it"
 
 
 class RestoreFailed(BackstayError):

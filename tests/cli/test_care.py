@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backstay.cli.care import _part
-from backstay.cli.quantities import parse_size
+from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 from backstay.operations.trials import benchmark
 from tests.cli.conftest import Account

@@ -49,10 +49,13 @@ def test_the_commands_of_this_version() -> None:
         "copy",
         "export",
         "import",
+        "run",
         "benchmark",
         "completion",
+        "run",
     ]
-    assert {words[0] for words in ALL} == {*expected, "repair", "key", "tier", "hold", "pg", "mysql", "cas", "graph"}
+    groups = {"repair", "key", "tier", "hold", "pg", "mysql", "cas", "graph", "policy"}
+    assert {words[0] for words in ALL} == {*expected, *groups}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]
 
@@ -89,8 +92,21 @@ def test_help_loads_little() -> None:
     )
     assert "Usage" in done.stdout
     heavy = {"cryptography", "zstandard", "blake3", "lmdb", "msgspec", "pydantic", "pyfastcdc", "psycopg"}
+    heavy |= {"cronsim", "ruamel"}
     assert heavy.isdisjoint(done.stderr.split())
-    assert not [module for module in done.stderr.split() if module.startswith("backstay.operations")]
+    above = ("backstay.operations", "backstay.control")
+    assert not [module for module in done.stderr.split() if module.startswith(above)]
+
+
+def test_a_backup_without_a_policy_file_loads_none_of_its_libraries(account: Account) -> None:
+    code = "import os, sys; from backstay.cli.main import run; run(sys.argv[1:], dict(os.environ)); print(*sys.modules)"
+    words = [sys.executable, "-c", code, "-q", "backup", str(account.documents)]
+    environ = {**account.environ, "PYTHONPATH": str(SOURCE), "BACKSTAY_PASSWORD": "x"}
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
+    loaded = {module.partition(".")[0] for module in done.stdout.split()}
+    assert "lmdb" in loaded  # it did back up
+    assert {"ruamel", "cronsim"}.isdisjoint(loaded)  # typer takes options apart with pydantic
+    assert not [module for module in done.stdout.split() if module.startswith("backstay.control")]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

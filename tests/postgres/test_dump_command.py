@@ -57,6 +57,34 @@ def test_a_dump_is_a_snapshot_like_others(account: Account, server: Server) -> N
     assert SECRET not in stored
 
 
+def test_a_policy_dumps_a_database_whose_address_comes_from_a_variable(account: Account, server: Server) -> None:
+    (account.root / "documents").mkdir()
+    (account.root / "documents/note").write_text("a note")
+    (account.root / "backstay.yaml").write_text(
+        f"""
+policies:
+  shop:
+    sources:
+      - {{type: postgresql, connection: "${{DB_URL}}", schemas: [a], name: db}}
+      - {{type: filesystem, paths: ["{account.root}/documents"]}}
+    verification: {{each_run: true, restore_test: true}}
+"""
+    )
+    account.environ |= {"BACKSTAY_CONFIG": str(account.root / "backstay.yaml"), "DB_URL": at(server, "shop")}
+    done = account.json("run", "shop")
+    assert [backup["name"] for backup in done["backups"]] == ["shop-db", "shop"]
+    assert done["verification"]["ok"]
+    new_database(server, "copied")
+    account.run("restore", "latest:shop-db", "--to", at(server, "copied"))
+    assert tables(server, "copied") == tables(server, "shop")
+    for told in (account.run("policy", "show"), account.run("run", "shop")):
+        assert SECRET not in told.out + told.err
+    account.environ["DB_URL"] = at(server, "no-such-database")
+    failed = account.run("run", "shop", status=1)
+    assert SECRET not in failed.out + failed.err
+    assert "shop:\n" in failed.out  # the files all the same
+
+
 def test_a_dump_goes_into_a_database_once(account: Account, server: Server) -> None:
     account.run("backup", "--source", at(server, "shop"))
     new_database(server, "back")

@@ -12,9 +12,9 @@ import typer
 
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.quantities import parse_size
 from backstay.cli.render import out, print_table
 from backstay.core.quantities import format_count, format_duration, format_size
+from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:

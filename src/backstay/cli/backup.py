@@ -118,7 +118,7 @@ def backup(
             else database.source(context, repository, asked)
         )
         result = _run(context, repository, found, options)
-    context.result(_document(result), lambda: _show(context, result))
+    context.result(backup_document(result), lambda: show_backup(context, result))
     return UNREADABLE_ITEMS if result.errors else 0
 
 
@@ -165,31 +165,12 @@ def _patterns(exclude: list[str], files: list[Path]) -> list[bytes]:
 def _source(
     context: Context, repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool
 ) -> FilesystemSource:
+    from backstay.operations.backup.itself import patterns_without
     from backstay.sources.filesystem import FilesystemSource
     from backstay.sources.filters import Filters
 
-    filters = Filters([*patterns, *_itself(repository, places)], one_file_system=one_file_system)
+    filters = Filters([*patterns, *patterns_without(repository.backend, places)], one_file_system=one_file_system)
     return FilesystemSource(places, filters=filters, clock=context.clock)
-
-
-def _itself(repository: Repository, places: list[bytes]) -> list[bytes]:
-    """The patterns that leave the repository out of its own snapshots, when it lies in what is backed up."""
-    from backstay.storage.assembly import local_places
-
-    return [pattern for copy in local_places(repository.backend) for pattern in _without(bytes(copy), places)]
-
-
-def _without(repository: bytes, places: list[bytes]) -> list[bytes]:
-    itself = os.path.realpath(repository)
-    if any((os.path.realpath(place) + b"/").startswith(itself + b"/") for place in places):
-        raise InvalidRequest(
-            "a repository cannot be backed up into itself",
-            cause="a path to back up lies in it",
-            hint="copy it to another disk instead",
-        )
-    if not any((itself + b"/").startswith(os.path.realpath(place).rstrip(b"/") + b"/") for place in places):
-        return []  # a pattern would be asked about every single file
-    return [b"".join(b"\\" + bytes([c]) if c in b"*?[]\\!" else bytes([c]) for c in itself)]
 
 
 def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:
@@ -199,7 +180,7 @@ def _run(context: Context, repository: Repository, source: Source, options: Back
         return run_backup(repository, source, options, events=events)
 
 
-def _document(result: BackupResult) -> dict[str, object]:
+def backup_document(result: BackupResult) -> dict[str, object]:
     return {
         "snapshot": result.snapshot,
         "kind": result.kind,
@@ -217,7 +198,7 @@ def _document(result: BackupResult) -> dict[str, object]:
     }
 
 
-def _show(context: Context, result: BackupResult) -> None:
+def show_backup(context: Context, result: BackupResult) -> None:
     counts = (
         plural(result.files_new, "new file"),
         f"{format_count(result.files_changed)} changed",

@@ -11,9 +11,9 @@ import typer
 from backstay.cli import choosing, copies, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
-from backstay.cli.quantities import parse_size
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import format_count, plural
+from backstay.core.sizes import parse_size
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from backstay.cli import environment, jsonout, progress, secrets
-from backstay.cli.quantities import parse_size
 from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers
+from backstay.core.sizes import parse_size
 from backstay.errors import (
     CorruptedBackup,
     InsufficientSpace,
@@ -30,6 +30,8 @@ from backstay.errors import (
 )
 
 if TYPE_CHECKING:
+    from backstay.codec.compression import Compressor
+    from backstay.control.loading import LoadedPolicies
     from backstay.repository.repository import Environment, Repository
     from backstay.storage.backend import StorageBackend
     from backstay.storage.limits import LimitPolicy
@@ -44,10 +46,12 @@ _PROBE = bytes(64 << 10)  # what an empty cache needs at least
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A repository's address; `key_file` is set for the default repository."""
+    """A repository's address. `key_file` is set where the first backup creates the repository; `made_by` is how."""
 
     address: str
     key_file: Path | None = None
+    made_by: str = "backstay backup PATH"
+    mark: Path | None = None  # lies there once the repository was made with a password
 
 
 @dataclass(slots=True)
@@ -58,10 +62,11 @@ class Context:
     clock: Clock
     interrupts: Interrupts
     repository: str | None = None
+    config: Path | None = None
     password_file: Path | None = None
     mirror: list[str] | None = None
     quorum: int | None = None
-    max_size: str | None = None
+    max_size: str | int | None = None
     limit_upload: str | None = None
     limit_download: str | None = None
     limit_requests: int | None = None
@@ -69,6 +74,9 @@ class Context:
     quiet: bool = False
     verbose: bool = False
     progress: str = "auto"
+    compressor: Compressor | None = None
+    password: str | None = field(default=None, repr=False)  # that a policy file names
+    _policies: LoadedPolicies | None = None
 
     def take(self, **options: Any) -> None:  # noqa: ANN401 - as the fields are
         """Set global options; what was not given (None or False) changes nothing."""
@@ -98,6 +106,12 @@ class Context:
     @contextmanager
     def watching(self) -> Iterator[EventSink]:
         """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
+        with self.interruptible() as (sink, _):
+            yield sink
+
+    @contextmanager
+    def interruptible(self) -> Iterator[tuple[EventSink, Callable[[], None]]]:
+        """As `watching`, with what interrupts where there are no events."""
         tune_for_large_buffers()
         with (
             progress.watching(self.progress, self.environ, quiet=self.quiet) as show,
@@ -108,7 +122,7 @@ class Context:
                 show(event)
                 stop_if_asked()
 
-            yield sink
+            yield sink, stop_if_asked
 
     @contextmanager
     def until_stopped(self) -> Iterator[tuple[EventSink, Callable[[], bool]]]:
@@ -127,7 +141,10 @@ class Context:
     # -- opening
 
     def location(self, named: str | None = None) -> Location:
-        """The repository that is meant: named here, by -r, by BACKSTAY_REPO, or the default one."""
+        """The repository that is meant: named here, by -r, by BACKSTAY_REPO, by a policy file, or the default one.
+
+        What a policy file says of its repository holds from then on as if the global options said it, unless they do.
+        """
         if "" in (named, self.repository):
             raise InvalidRequest(
                 "the address of the repository is empty",
@@ -144,7 +161,50 @@ class Context:
         if address is not None:
             return Location(address)
         config = environment.config_directory(self.environ)
-        return Location(str(environment.data_directory(self.environ) / "repository"), config / "default.key")
+        default = Location(str(environment.data_directory(self.environ) / "repository"), config / "default.key")
+        return default if self.policy_file() is None else self._location_of_file(default)
+
+    def policy_file(self) -> Path | None:
+        """The policy file: --config, else BACKSTAY_CONFIG."""
+        named = environment.variable(self.environ, "BACKSTAY_CONFIG")
+        return self.config or (None if named is None else Path(named))
+
+    def policies(self, file: Path | None = None) -> LoadedPolicies:
+        """The policies of a file, else of the one that is named for all commands. Raises PolicyInvalid."""
+        from backstay.control.loading import load
+
+        if file is not None:
+            return load(file, self.environ)
+        if self._policies is None:
+            named = self.policy_file()
+            if named is None:
+                raise InvalidRequest(
+                    "no policy file is named",
+                    cause="there is neither --config nor BACKSTAY_CONFIG",
+                    hint="give --config FILE; docs/policies.md has an example",
+                )
+            self._policies = load(named, self.environ)
+        return self._policies
+
+    def _location_of_file(self, default: Location) -> Location:
+        from backstay.control.repository_settings import key_file_name, repository_settings
+
+        settings = repository_settings(self.policies(), self.environ)
+        self.compressor, self.password = settings.compressor, settings.password
+        if settings.address is None:
+            return replace(default, key_file=settings.key_file or default.key_file)
+        self.mirror = self.mirror or list(settings.mirrors)
+        self.quorum = self.quorum or settings.quorum
+        self.max_size = self.max_size or settings.max_size
+        assert default.key_file is not None
+        made = default.key_file.with_name(key_file_name(settings.address))
+        mark = made.with_suffix(".made")
+        return Location(settings.address, settings.key_file or made, "backstay run POLICY", mark)
+
+    def given_secret(self) -> Secret | None:
+        """What opens the repository and was named on purpose: by option, variable or policy file."""
+        given = secrets.given_secret(self.environ, self.password_file)
+        return secrets.secret_of(self.password) if given is None and self.password is not None else given
 
     @contextmanager
     def open(self, *, index: bool = True, cached: bool = False, grows: bool = False) -> Iterator[Repository]:
@@ -153,9 +213,10 @@ class Context:
         With `cached` it has one all the same, for an index that may be needed later.
         What `grows` a repository is subject to its size limit; what frees space is not.
         """
+        address = self.location().address
         if self.quorum is not None and not self.mirror:
             raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
-        backend = self.backend(self.location().address, mirrors=self.mirror or (), grows=grows)
+        backend = self.backend(address, mirrors=self.mirror or (), grows=grows)
         with self._opened(backend, index=index, cached=index or cached) as repository:
             yield repository
 
@@ -208,15 +269,16 @@ class Context:
 
         location = self.location()
         secret = secrets.find_secret(
-            self.environ,
-            password_file=self.password_file,
+            given=self.given_secret(),
             key_file=location.key_file,
             address=location.address,
             ready=lambda: self._require(backend, location),
         )
         try:
             cache = self.cache() if cached else None
-            repository = Repository.open(backend, secret, cache=cache, environment=self.world())
+            repository = Repository.open(
+                backend, secret, cache=cache, environment=self.world(), compressor=self.compressor
+            )
         except NoRepository as error:
             raise self._no_repository(location, error.cause) from error
         return self._with_index(repository, secret) if index and repository.cache is not None else repository
@@ -228,7 +290,13 @@ class Context:
                 repository.reload_index()
         except (StorageUnavailable, InsufficientSpace) as error:
             self.warn(f"working without a cache: {error}")
-            return type(repository).open(repository.backend, secret, cache=None, environment=repository.environment)
+            return type(repository).open(
+                repository.backend,
+                secret,
+                cache=None,
+                environment=repository.environment,
+                compressor=repository.compressor,
+            )
         return repository
 
     def _require(self, backend: StorageBackend, location: Location) -> None:
@@ -244,7 +312,7 @@ class Context:
 
     @staticmethod
     def _no_repository(location: Location, cause: str) -> NoRepository:
-        hint = "`backstay backup PATH` creates it" if location.key_file is not None else ""
+        hint = f"`{location.made_by}` creates it" if location.key_file is not None else ""
         return NoRepository(
             f"there is no repository at {location.address}", cause=cause or "no repo.json lies there", hint=hint
         )
@@ -264,8 +332,8 @@ class Context:
         return directory
 
 
-def _size(text: str | None) -> int | None:
-    return None if text is None else parse_size(text)
+def _size(given: str | int | None) -> int | None:
+    return parse_size(given) if isinstance(given, str) else given
 
 
 def has_repository(backend: StorageBackend) -> bool:

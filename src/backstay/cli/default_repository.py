@@ -1,4 +1,4 @@
-"""Creating repositories: by `init`, and the default one by the first backup."""
+"""Creating repositories: by `init`, and the default one and those of policy files by the first backup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def create(context: Context, location: Location) -> str:
     """Create a repository for `init`; its uuid. Raises RepositoryExists."""
-    secret = secrets.given_secret(context.environ, context.password_file)
+    secret = context.given_secret()
     if secret is None and location.key_file is not None:
         with _alone(location.key_file.parent):
             _refuse_existing(context, location)
@@ -30,11 +30,13 @@ def create(context: Context, location: Location) -> str:
     if secret is None:
         secret = secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
     with _new(context, location, secret, note="created with the repository") as repository:
-        return repository.header.uuid
+        uuid = repository.header.uuid
+    _leave_mark(location)
+    return uuid
 
 
 def ensure_default(context: Context, location: Location) -> None:
-    """Before a backup: create the default repository if there never was one.
+    """Before a backup: create the default repository, or that of a policy file, if there never was one.
 
     Raises NoRepository when it existed once: an unmounted disk must not get a second one.
     """
@@ -48,18 +50,27 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
     exists = _exists(context, location)
     if exists and not _unfinished(key_file).exists():
         return  # another first backup was faster
-    if not exists and key_file.exists():
+    left = key_file if key_file.exists() else location.mark
+    if not exists and left is not None and left.exists():
         raise NoRepository(
-            f"the default repository is gone: {location.address}",
-            cause=f"its key {key_file} is there, but no repository",
+            f"the repository is gone: {location.address}",
+            cause=f"{left} of its first backup is there, but no repository",
             hint="mount the disk that holds it, or begin anew with `backstay init`",
         )
-    secret = secrets.given_secret(context.environ, context.password_file)
+    secret = context.given_secret()
     if secret is None or exists:
         _create_with_key_file(context, location, key_file)
         return
     with _new(context, location, secret, note="created by the first backup") as repository:
         _print_recovery(context, repository, location, None)
+    _leave_mark(location)
+
+
+def _leave_mark(location: Location) -> None:
+    """Note that the repository was made, where no key file tells it. A crash before leaves a repository without."""
+    if location.mark is not None:
+        location.mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        location.mark.write_text(f"{location.address}\n")
 
 
 def _create_with_key_file(context: Context, location: Location, key_file: Path) -> str:
@@ -148,7 +159,7 @@ def _new(context: Context, location: Location, secret: Secret, *, note: str) -> 
     from backstay.repository.reserve import set_aside
 
     backend = context.backend(location.address, mirrors=context.mirror or (), create=True)
-    made = Repository.create(backend, secret, note=note)
+    made = Repository.create(backend, secret, note=note, compressor=context.compressor)
     set_aside(made)
     return made
 
@@ -158,8 +169,9 @@ def _new_or_begun(context: Context, location: Location, secret: Secret) -> Repos
     from backstay.repository.repository import Repository
 
     if _exists(context, location):
-        return Repository.open(context.backend(location.address, mirrors=context.mirror or ()), secret)
-    return _new(context, location, secret, note="key file of the default repository")
+        backend = context.backend(location.address, mirrors=context.mirror or ())
+        return Repository.open(backend, secret, compressor=context.compressor)
+    return _new(context, location, secret, note="key file of the first backup")
 
 
 def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:

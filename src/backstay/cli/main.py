@@ -33,12 +33,16 @@ from backstay.cli import (
     pg_cluster,
     pg_recovery,
     pg_setup,
+    policy,
     restore,
     retention,
     space,
     storage,
     tiers,
     wal_expiry,
+)
+from backstay.cli import (
+    run as run_command,
 )
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -72,6 +76,10 @@ def _options(
             "-r",
             rich_help_panel=GLOBAL_PANEL,
         ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        option("FILE", "The policy file; else BACKSTAY_CONFIG.", rich_help_panel=GLOBAL_PANEL),
     ] = None,
     password_file: Annotated[
         Path | None,
@@ -131,6 +139,7 @@ def _options(
     del version  # printed by its callback
     context_of(ctx).take(
         repository=repository,
+        config=config,
         password_file=password_file,
         mirror=mirror,
         quorum=quorum,
@@ -198,6 +207,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "export": medium.export,
         "import": medium.import_,
     },
+    "Operate": {"run": run_command.run_policy},
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
@@ -255,6 +265,10 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
             "info": cas.info,
             "fold": cas.fold,
         },
+    ),
+    "policy": (
+        "The policy file: what is backed up, when, and how long it is kept.",
+        {"check": policy.policy_check, "show": policy.policy_show, "schema": policy.policy_schema},
     ),
     "repair": (
         "Mend a damaged repository.",

@@ -12,7 +12,15 @@ import typer
 from backstay.cli import jsonout
 from backstay.cli.render import err
 from backstay.cli.signals import ASKED_TO_STOP
-from backstay.errors import BackstayError, InsufficientSpace, InternalError, Interrupted, InvalidRequest
+from backstay.errors import (
+    BackstayError,
+    InsufficientSpace,
+    InternalError,
+    Interrupted,
+    InvalidRequest,
+    Mistake,
+    PolicyInvalid,
+)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -66,6 +74,9 @@ def report(error: BaseException, *, json: bool, verbose: bool) -> int:
     if json:
         jsonout.write(problem(failure), sys.stdout)
     else:
+        if isinstance(failure, PolicyInvalid):
+            for mistake in failure.mistakes:
+                err(str(mistake))
         for line in lines(failure):
             err(line)
     return failure.exit_status
@@ -94,5 +105,18 @@ def problem(failure: BackstayError) -> dict[str, Any]:
         "exit_status": failure.exit_status,
         "transient": failure.transient,
     }
+    if isinstance(failure, PolicyInvalid):
+        document["errors"] = [mistake_document(mistake) for mistake in failure.mistakes]
     paths = getattr(failure, "paths", None)
     return document | ({"paths": list(paths)} if paths else {})
+
+
+def mistake_document(mistake: Mistake) -> dict[str, object]:
+    """A mistake, or a remark, at a place of a policy file."""
+    return {
+        "file": mistake.file,
+        "line": mistake.line,
+        "key": mistake.key,
+        "message": mistake.message,
+        "hint": mistake.hint,
+    }

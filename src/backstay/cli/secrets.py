@@ -36,18 +36,19 @@ def given_secret(environ: Mapping[str, str], password_file: Path | None) -> Secr
 
 
 def find_secret(
-    environ: Mapping[str, str],
     *,
-    password_file: Path | None,
+    given: Secret | None,
     key_file: Path | None,
     address: str,
     ready: Callable[[], None],
 ) -> Secret:
-    """The secret that opens a repository. `ready` is called before anybody is asked, and may raise.
+    """The secret that opens a repository: the given one, else whatever is found.
+
+    `ready` is called before anybody is asked, and may raise.
 
     Raises WrongKey when nobody can be asked.
     """
-    if (given := given_secret(environ, password_file)) is not None:
+    if given is not None:
         return given
     if key_file is not None and key_file.exists():
         return read_key_file(key_file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -47,18 +47,22 @@ def plan_prune(
     now: datetime,
     zone: tzinfo,
     wal_window: timedelta | None = None,
+    only: Collection[str] | None = None,
 ) -> PrunePlan:
     """Decide about every snapshot and about WAL; changes nothing. Raises InvalidRequest without any rule.
 
-    WAL goes as `wal.expire` says, once what is dropped is gone.
+    WAL goes as `wal.expire` says, once what is dropped is gone. With `only`, ids of snapshots, nothing is decided
+    about others, and WAL stays: no rule counts what it is not about.
     """
     held = repository.snapshots.holds.held()
     manifests = repository.snapshots.shown()
     newest = _newest_bases(manifests)
     decisions = [
         _spared(found, held=found.candidate.id in held, is_newest_base=found.candidate.id in newest)
-        for found in decide(manifests, rules, now=now, zone=zone)
+        for found in decide([one for one in manifests if only is None or one.id in only], rules, now=now, zone=zone)
     ]
+    if only is not None:
+        return PrunePlan(decisions)
     doomed = {found.candidate.id for found in decisions if not found.keep}
     return PrunePlan(decisions, plan_expiries(repository, without=doomed, window=wal_window))
 

@@ -1,4 +1,4 @@
-"""Sizes and lengths of time as people write them on a command line."""
+"""Sizes as people write them in options and policy files."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""What holds for each policy in the end: its own word, else that of `backup_manager`, else what is built in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from backstay.control.policy import BackupManagerSettings, Policy, Retention, Schedule, Scheduling, Verification
+
+Origin: TypeAlias = Literal["file", "backup_manager", "built-in"]
+
+# A policy's schedule in the words of `backup_manager`.
+SCHEDULING: Final = {
+    "full": "full_backup",
+    "incremental": "incremental_backup",
+    "differential": "differential_backup",
+    "transaction_logs": "transaction_logs",
+    "configuration": "configuration_backup",
+}
+INHERITED: Final = ("schedule", "retention", "verification")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effective:
+    """What holds for a policy. A block that it has itself replaces that of `backup_manager` as a whole."""
+
+    schedule: Schedule
+    retention: Retention | None
+    verification: Verification | None
+
+
+def effective(policy: Policy, settings: BackupManagerSettings) -> Effective:
+    """What holds for a policy of a file with these settings."""
+    scheduling = settings.scheduling or Scheduling()
+    own = policy.schedule
+    if own is None:
+        given = {name: getattr(scheduling, theirs) for name, theirs in SCHEDULING.items()}
+        schedule = Schedule(timezone=scheduling.timezone, **given)
+    else:
+        schedule = own.model_copy(update={"timezone": own.timezone or scheduling.timezone})
+    return Effective(
+        schedule=schedule,
+        retention=policy.retention or settings.retention,
+        verification=policy.verification or settings.verification,
+    )
