@@ -174,6 +174,9 @@ def test_what_this_version_cannot_do_is_refused(configured: Account) -> None:
 def test_an_unmounted_disk_gets_no_second_repository(configured: Account, env: dict[str, str]) -> None:
     configured.run("run", "files", env=env)
     place = configured.root / "repository"
+    for mark in (configured.root / "home").rglob("*.made"):  # as if a crash had come before it
+        mark.unlink()
+    configured.run("run", "files", env=env)
     place.rename(configured.root / "unmounted")
     done = configured.run("run", "files", env=env, status=10)
     assert "mount the disk" in done.err
