@@ -675,7 +675,7 @@ class Repository:
                 node = next((n for n in self.listing(snapshot["root"]) if n["name"] == b"values.txt"), None)
                 if node is None:
                     raise DamageError("it has no values.txt")
-                text = b"".join(map(self.chunk, self.ids(node["content"])))
+                text = b"".join(self.data(node["content"]))
                 if text and (not text.endswith(b"\n") or any(len(line) != 64 for line in text.split(b"\n")[:-1])):
                     raise DamageError("its values.txt is malformed")
                 for line in text.split():
@@ -689,7 +689,7 @@ class Repository:
         found = self.values()
         for digest, where in sorted(found.items()):
             try:
-                data = where if isinstance(where, bytes) else b"".join(map(self.chunk, self.ids(where["content"])))
+                data = where if isinstance(where, bytes) else b"".join(self.data(where["content"]))
                 if hashlib.sha256(data).digest() != digest:
                     raise DamageError("its bytes do not match its id")
                 if target is not None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from backstay.errors import BackstayError
 from backstay.repository import sessions as sessions_module
 from backstay.repository import values_fold as fold_module
 from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.repository import Repository
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import CrashPoint, FaultyFilesystem
 from backstay.testing.filesystem import MUTATIONS
 from tests.crash.scenarios import sample
 from tests.crash.small_world import World, collect, content, verified
+from tests.crash.test_stops import NeverSynced
 from tests.crash.test_stops import cut_power as _cut_power
 from tests.crash.test_stops import end_after as _end_after
 from tests.crash.test_stops import end_before as _end_before
@@ -73,8 +79,6 @@ ACTS: dict[str, Act] = {"store": _store, "batch": _batch, "delete": _delete, "fo
 
 
 def _key(value: bytes) -> str:
-    from hashlib import sha256
-
     return sha256(value).hexdigest()
 
 
@@ -146,3 +150,49 @@ def _assert_kept(world: World, books: Books) -> None:
 def _fences(world: World) -> int:
     with world.open() as repository:
         return len(repository.snapshots.taken()) - len(repository.snapshots.live())
+
+
+def test_a_disk_that_is_never_waited_for_loses_values(tmp_path: Path) -> None:
+    """The test of the test: some point shows that files were not synced."""
+    base = _prepared(tmp_path)
+
+    def kept(point: int) -> bool:
+        world, books = base.copy(tmp_path / f"{point}"), Books(set(BEFORE))
+        _cut_power(world, Deed(_store, books), point, NeverSynced)  # type: ignore[arg-type]
+        try:
+            _assert_kept(world, books)
+        except (AssertionError, BackstayError):
+            return False
+        return True
+
+    assert not all(kept(point) for point in range(1, 40))
+
+
+_STORER = """
+import sys
+from backstay import ContentAddressableStorage, Repository
+with Repository.open(sys.argv[1], password="x") as repository:
+    cas = ContentAddressableStorage(repository)
+    for number in range(100_000):
+        value = b"%d" % number * (40_000 if number % 5 == 4 else 1)
+        print(cas.store(value), flush=True)
+"""
+
+
+def test_killed_programs_have_stored_what_they_told(tmp_path: Path) -> None:
+    Repository.create(str(tmp_path / "r"), password="x").close()
+    told: list[str] = []
+    for lines in (7, 23):
+        program = subprocess.Popen([sys.executable, "-c", _STORER, tmp_path / "r"], stdout=subprocess.PIPE, text=True)
+        assert program.stdout is not None
+        told += [program.stdout.readline().strip() for _ in range(lines)]
+        program.kill()
+        told += [line.strip() for line in program.stdout if len(line.strip()) == 71]
+        program.wait()
+        program.stdout.close()
+    with Repository.open(tmp_path / "r", password="x") as repository:
+        cas = ContentAddressableStorage(repository)
+        assert cas.missing(told) == []
+        assert cas.fold() is not None
+        assert all(cas.retrieve(key) for key in told)
+        assert verified(repository).ok

@@ -87,6 +87,7 @@ def test_modules_exist(page: Path) -> None:
                 "cold",
                 "tiers",
                 "wal",
+                "values",
                 "export",
             )
         ):

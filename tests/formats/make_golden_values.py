@@ -55,7 +55,7 @@ def _build(source: Random) -> Golden:
         assert cas.fold() is not None
         clock.advance(HOUR)
         inserted = large[:70_000] + b"an insertion" + large[70_000:]
-        cas.store(inserted)
+        cas.store(inserted, base=sha256(large).hex())
         with cas.batch() as batch:
             many = [b"many %d" % number * number for number in range(300)]
             for value in many:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from backstay.errors import InvalidRequest, NotFound
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.repository.values_records import MAX_METADATA, SMALL_VALUE
 from backstay.testing import MemoryStorage
@@ -188,6 +190,55 @@ def test_a_new_version_of_a_large_value_costs_what_differs(
     assert sum(info.size for info in backend.list()) - before < 700_000
     with pytest.raises(NotFound):
         cas.store(b"x", base=sha(b"nothing"))
+
+
+def test_versions_of_a_value_are_stored_as_what_changed(
+    cas: ContentAddressableStorage, repository: Repository, backend: MemoryStorage
+) -> None:
+    rng = random.Random(7)
+    data = rng.randbytes(3_000_000)
+    before = sum(info.size for info in backend.list(""))
+    keys = {cas.store(data): data}
+    stored = sum(info.size for info in backend.list("")) - before
+    for _ in range(5):
+        at = rng.randrange(len(data))
+        data = data[:at] + rng.randbytes(50) + data[at:]
+        keys[cas.store(data, base=[*keys][-1])] = data
+    assert sum(info.size for info in backend.list("")) - before - stored < stored / 20
+    cas.fold()
+    for ulid in [found.id for found in repository.snapshots.live()][:-1]:
+        repository.snapshots.drop(ulid, "for a test", repository.clock)
+    for _ in range(2):
+        collector = Collector(repository)
+        collector.execute(collector.plan())
+    cas.delete(next(iter(keys)))
+    cas.fold()
+    reader = ContentAddressableStorage(repository)
+    for key, expected in [*keys.items()][1:]:
+        assert reader.retrieve(key) == expected
+    assert not reader.exists(next(iter(keys)))
+    assert run_verify(repository, options=VerifyOptions(read_data=1.0)).findings == ()
+
+
+def test_a_base_that_helps_nothing_does_no_harm(cas: ContentAddressableStorage, backend: MemoryStorage) -> None:
+    small, large = cas.store(b"small"), cas.store(random.Random(1).randbytes(9 << 20))
+    for base in (small, large):
+        for size in (10, 200_000, 9 << 20):
+            data = random.Random(size + len(base)).randbytes(size)
+            assert cas.retrieve(cas.store(data, base=base)) == data
+    lost = cas.store(random.Random(2).randbytes(300_000))
+    for info in [*backend.list("packs/")]:
+        backend.delete(info.name)
+    data = random.Random(2).randbytes(300_000) + b"!"
+    assert cas.retrieve(cas.store(data, base=lost)) == data
+
+
+def test_a_value_may_change_one_of_the_same_batch(cas: ContentAddressableStorage) -> None:
+    data = random.Random(3).randbytes(400_000)
+    with cas.batch() as batch:
+        first = batch.store(data)
+        second = batch.store(data + b"!", base=first)
+    assert (cas.retrieve(first), cas.retrieve(second)) == (data, data + b"!")
 
 
 def test_a_repository_opens_by_its_path_and_a_password(tmp_path: Path) -> None:

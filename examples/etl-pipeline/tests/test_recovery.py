@@ -1,32 +1,62 @@
-"""Whatever happens to the files of the pipeline, they come back, and what is well is left alone."""
+"""Whatever happens to the files, `backstay graph restore` brings them back, and what is well is left alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from etl_pipeline.pipeline import BY_NAME, STEPS, graph_of, run
-from etl_pipeline.sample import write_sample
-
-from backstay import ContentAddressableStorage, Repository, Secret, open_backend
-from backstay.graph import GraphBackupManager, RegenerationPolicy
-from backstay.graph.file_outputs import FileOutputs
-from backstay.graph.manager import RestoreMeans
-from backstay.graph.restore_report import RestoreReport
+from etl_pipeline.pipeline import BY_NAME, STEPS
 
 FILES = {step.path for step in STEPS}
+NOT_WELL = 1  # how a restore ends that could not have every node
 
 
 @dataclass(frozen=True)
 class Place:
-    """The files, and the repository that has a snapshot of their graph."""
+    """A home with a repository in it, and beside it the files of the pipeline."""
 
-    files: Path
-    repository: Path
-    secret: Secret
+    root: Path
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    def python(self, *words: object, status: int = 0) -> bytes:
+        """What a program of Python says, called as a user calls it."""
+        environment = {"HOME": str(self.root / "home"), "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr.decode()
+        return done.stdout
+
+    def backstay(self, *words: object, status: int = 0) -> dict[str, Any]:
+        """The one document that a command prints."""
+        told: dict[str, Any] = json.loads(self.python("-m", "backstay", "--json", *words, status=status))
+        return told
+
+    def restore(self, *words: object, status: int = 0) -> dict[str, str]:
+        """What was done, where something was to be done, by the names of the nodes."""
+        told = self.backstay("graph", "restore", "--to", self.files, *words, status=status)
+        return {node["id"]: node["action"] for node in told["nodes"] if node["action"] != "reused"}
+
+    def lose_values(self, *names: str) -> None:
+        """The repository loses the outputs of these steps, though a snapshot names them."""
+        graph = json.loads((self.root / "graph.json").read_bytes())
+        hashes = [node["hash"] for node in graph["nodes"] if node["id"] in names]
+        assert len(self.backstay("cas", "delete", "--force", *hashes)["deleted"]) == len(names)
 
     def contents(self) -> dict[str, bytes]:
         return {path: (self.files / path).read_bytes() for path in FILES}
@@ -36,48 +66,25 @@ class Place:
         found = {path: self.files / path for path in FILES if (self.files / path).exists()}
         return {path: (file.stat().st_ino, file.stat().st_mtime_ns) for path, file in found.items()}
 
-    def lose_values(self, *names: str) -> None:
-        """The repository loses the outputs of these steps, though a snapshot names them."""
-        with Repository.open(open_backend(str(self.repository)), self.secret) as repository:
-            graph = GraphBackupManager(repository).list_snapshots()[0].graph
-            values = ContentAddressableStorage(repository)
-            for name in names:
-                assert values.delete(graph[name].hash or "", force=True)
-
-    def restore(self, *, run_commands: bool = True) -> RestoreReport:
-        with Repository.open(open_backend(str(self.repository)), self.secret) as repository:
-            manager = GraphBackupManager(repository)
-            means = RestoreMeans(outputs=FileOutputs(self.files, manager.values))
-            return manager.restore_snapshot(None, RegenerationPolicy(run_commands=run_commands), means)
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A pipeline that ran, and a backup of it."""
-    here = tmp_path_factory.mktemp("made")
-    place = Place(here / "files", here / "repository", Secret.new_keyfile())
-    write_sample(place.files)
-    run(place.files)
-    with Repository.create(open_backend(str(place.repository)), place.secret) as repository:
-        manager = GraphBackupManager(repository, graph_of(place.files))
-        with manager.values.batch() as batch:
-            for step in STEPS:
-                batch.store(place.files / step.path)
-        manager.create_snapshot("after the first run")
+    place = Place(tmp_path_factory.mktemp("made"))
+    (place.root / "home").mkdir()
+    place.python("-m", "etl_pipeline", "sample", place.files)
+    place.python("-m", "etl_pipeline", "run", place.files)
+    (place.root / "graph.json").write_bytes(place.python("-m", "etl_pipeline", "graph", place.files))
+    place.backstay("init")
+    told = place.backstay("graph", "snapshot", "graph.json", "--files", place.files)
+    assert (told["nodes"], told["values_stored"]) == (len(STEPS), len(STEPS))
     return place
 
 
 @pytest.fixture
 def place(made: Place, tmp_path: Path) -> Place:
     """A copy that a test may damage."""
-    for directory in (made.files, made.repository):
-        shutil.copytree(directory, tmp_path / directory.name)
-    return Place(tmp_path / made.files.name, tmp_path / made.repository.name, made.secret)
-
-
-def done(report: RestoreReport) -> dict[str, str]:
-    """What was done, where something was to be done."""
-    return {node.id: node.action for node in report.nodes if node.action != "reused"}
+    return Place(Path(shutil.copytree(made.root, tmp_path / "copy", symlinks=True)))
 
 
 def touched(before: dict[str, tuple[int, int]], place: Place) -> set[str]:
@@ -88,7 +95,7 @@ def touched(before: dict[str, tuple[int, int]], place: Place) -> set[str]:
 def test_a_file_that_was_deleted(place: Place, made: Place) -> None:
     before = place.marks()
     (place.files / "features/test.csv").unlink()
-    assert done(place.restore()) == {"test": "restored"}
+    assert place.restore("--run-commands") == {"test": "restored"}
     assert place.contents() == made.contents()
     assert touched(before, place) == {"features/test.csv"}
 
@@ -102,7 +109,7 @@ def test_a_file_that_was_corrupted_behind_everybodys_back(place: Place, made: Pl
     file.write_bytes(rotten)
     os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
     before = place.marks()
-    assert done(place.restore()) == {"model": "restored"}
+    assert place.restore("--run-commands") == {"model": "restored"}
     assert place.contents() == made.contents()
     assert touched(before, place) == {"model/coefficients.json"}
     [kept] = (place.files / ".backstay/replaced").glob("*/model/coefficients.json")
@@ -113,11 +120,11 @@ def test_a_value_that_the_repository_lost(place: Place, made: Place) -> None:
     """The file still has it, and gives it back."""
     place.lose_values("train")
     before = place.marks()
-    assert done(place.restore()) == {"train": "restored"}
+    assert place.restore("--run-commands") == {"train": "restored"}
     assert place.contents() == made.contents()
     assert touched(before, place) == set()
     (place.files / "features/train.csv").unlink()
-    assert done(place.restore(run_commands=False)) == {"train": "restored"}
+    assert place.restore() == {"train": "restored"}
     assert place.contents() == made.contents()
 
 
@@ -127,17 +134,15 @@ def test_an_intermediate_file_and_its_dependants_that_are_nowhere_any_more(place
     before = place.marks()
     for name in lost:
         (place.files / BY_NAME[name].path).unlink()
-    report = place.restore()
-    assert done(report) == dict.fromkeys(lost, "recomputed")
-    assert [node.id for node in report.nodes if node.id in lost] == list(lost)
+    assert [*place.restore("--run-commands").items()] == [(name, "recomputed") for name in lost]  # in their order
     assert place.contents() == made.contents()
     assert touched(before, place) == {BY_NAME[name].path for name in lost}
-    assert done(place.restore(run_commands=False)) == {}
+    assert place.restore() == {}
 
 
 def test_the_whole_directory_is_gone(place: Place, made: Place) -> None:
     shutil.rmtree(place.files)
-    assert done(place.restore(run_commands=False)) == {step.name: "restored" for step in STEPS}
+    assert place.restore() == {step.name: "restored" for step in STEPS}
     assert place.contents() == made.contents()
 
 
@@ -146,15 +151,12 @@ def test_no_command_of_the_graph_runs_unless_that_is_said(place: Place) -> None:
     (place.files / "model/coefficients.json").unlink()
     (place.files / "features/test.csv").unlink()
     before = place.marks()
-    report = place.restore(run_commands=False)
-    assert not report.ok
-    assert done(report)["model"] == "blocked"
+    assert place.restore(status=NOT_WELL)["model"] == "blocked"
     assert place.marks() == before
 
 
 def test_raw_data_that_is_nowhere_any_more_is_told(place: Place) -> None:
     place.lose_values("readings")
     (place.files / "raw/readings.csv").unlink()
-    report = place.restore()
-    assert {node.id for node in report.problems} == {"readings"}
+    assert place.restore("--run-commands", status=NOT_WELL) == {"readings": "blocked"}
     assert not (place.files / "raw/readings.csv").exists()

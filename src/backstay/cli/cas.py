@@ -43,8 +43,6 @@ def store(
     beside = None if metadata is None else parse_json(metadata.encode(), what="the metadata")
     with context.open(grows=True) as repository:
         values = _values(repository)
-        if base is not None:
-            values.info(base)
         with values.batch() as batch:
             keys = []
             for file in files or [Path("-")]:
@@ -52,7 +50,7 @@ def store(
                 if as_json:
                     data = sys.stdin.buffer.read() if str(file) == "-" else _read(file)
                     content = parse_json(data, what=str(file))
-                keys.append(batch.store(content, beside))
+                keys.append(batch.store(content, beside, base=base))
 
     def show() -> None:
         for key in keys:

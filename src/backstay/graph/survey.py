@@ -35,7 +35,11 @@ class Survey:
 
     def look_ahead(self, numbers: Sequence[int]) -> None:
         """Look at many of them now, on several threads."""
-        left = (number for number in numbers if number not in self._states)
+        left = iter([number for number in numbers if number not in self._states])
+        if (
+            not self._read
+        ):  # values lie together by their ids; what is read lies together in the order in which it was made
+            left = iter(sorted(left, key=lambda number: self._scope.nodes[number].hash or ""))
         groups = iter(lambda: list(islice(left, _AT_ONCE)), [])
         with Workers(self._threads, "look") as workers:
             for found in workers.ordered(self._look_at_all, groups, weigh=len, limit=4 * self._threads * _AT_ONCE):

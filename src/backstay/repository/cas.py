@@ -64,7 +64,8 @@ class ContentAddressableStorage:
         """Store bytes, the file of a Path, a binary stream, an iterable of bytes, or a JSON value; its id.
 
         JSON is stored in the canonical form of RFC 8785. `metadata` is a JSON object; given for a value that is there,
-        it replaces the earlier one. `base` names a value that this one is a new version of.
+        it replaces the earlier one. `base` names a value that this one is a new version of: where little
+        changed, only that is stored.
         Raises InvalidRequest, NotFound for a `base` or file that is not there, InsufficientSpace, StorageUnavailable.
         """
         if base is not None:
@@ -72,7 +73,7 @@ class ContentAddressableStorage:
         if isinstance(content, bytes | bytearray | memoryview) and self._is_kept(content, metadata):
             return value_id(sha256(content).digest())
         with self.batch() as batch:
-            return batch.store(content, metadata)
+            return batch.store(content, metadata, base=base)
 
     def _is_kept(self, content: Buffer, metadata: Mapping[str, Json] | None) -> bool:
         """Whether a large value is there as it was given: then nothing of it need be cut."""

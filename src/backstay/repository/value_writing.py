@@ -9,13 +9,30 @@ from hashlib import sha256
 from typing import Final
 
 from backstay.codec.chunker import DUMPS, LISTINGS, CdcSizes, ContentDefinedChunker, StreamCutter
+from backstay.codec.deltas import MOST
 from backstay.core.pipeline import Workers
 from backstay.core.version import VERSION
-from backstay.errors import BackstayError, SnapshotFenced
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    ObjectFrozen,
+    ObjectNotFound,
+    SnapshotFenced,
+    TierNotAttached,
+)
 from backstay.repository.blobs import BlobWriter
-from backstay.repository.contents import ContentWriter, MetaWriter, all_chunk_ids, chunk_ids
+from backstay.repository.contents import (
+    Change,
+    ContentWriter,
+    MetaWriter,
+    PlainStream,
+    all_chunk_ids,
+    chunk_ids,
+    patch_of,
+)
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content
+from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import VALUES_SOURCE, ChunkerInfo, Manifest, Stats
@@ -95,6 +112,26 @@ class ValueWriter:
             self.secure(value.content)
         return value.content
 
+    def put_changes(self, data: bytes, earlier: Content) -> Content | None:
+        """What names a value as the changes of another; None if they save too little, or one is too long for it.
+
+        However often a value changes, its changes are those of the first version that was stored as it is. What cannot
+        be read is nothing to build upon.
+        """
+        reader = self._repository.reader
+        try:
+            stored = patch_of(earlier, reader).base if earlier.is_patched else earlier
+            base = PlainStream(stored, reader)
+            if base.size > MOST or (delta := worthwhile(data, base.read(0, base.size))) is None:
+                return None
+            self.secure(stored)
+        except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
+            return None
+        patch = PatchWriter(self._writer, self._ids, self._repository.listing_chunker)
+        patch.add(Change(0, len(data), 0, base.size, self._ids.of(data), delta))
+        self._read += len(data)
+        return patch.finish(len(data), stored)
+
     def trusts(self, source: Manifest) -> bool:
         """Whether all chunks of a snapshot that is in use stay until this session has ended.
 
@@ -111,7 +148,7 @@ class ValueWriter:
     def secure(self, content: Content) -> None:
         """Let every chunk of a content be there when this session has ended."""
         reader = self._repository.reader
-        data = {*chunk_ids(content, reader)}
+        data = {*chunk_ids(patch_of(content, reader).base if content.is_patched else content, reader)}
         for chunk in all_chunk_ids(content, reader):
             if not self._writer.has(chunk):
                 kind = RecordKind.DATA_PACK if chunk in data else RecordKind.META_PACK

@@ -12,19 +12,20 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Final
 
+from backstay.codec.deltas import MOST
 from backstay.codec.digest import sha256
 from backstay.errors import InvalidRequest
 from backstay.repository.canonical_json import Json
-from backstay.repository.nodes import EMPTY
+from backstay.repository.nodes import EMPTY, Content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.value_content import ValueContent, encoded_metadata, pieces_of
-from backstay.repository.value_ids import value_id
+from backstay.repository.value_ids import parse_value_id, value_id
 from backstay.repository.value_tree import StoredValue
 from backstay.repository.value_writing import ValueWriter, deciding, writing_values
 from backstay.repository.values_log import Draft, LogView
 from backstay.repository.values_records import SMALL_VALUE, InlineValue
-from backstay.repository.values_state import ValuesState
+from backstay.repository.values_state import ValuesState, absent
 
 INLINE_VALUES: Final = 256  # small ones that one entry takes
 StateOf = Callable[[LogView], ValuesState]
@@ -44,8 +45,10 @@ class Batch:
     def store(
         self, content: ValueContent, metadata: Mapping[str, Json] | None = None, *, base: str | None = None
     ) -> str:
-        """Take a value; its id. It is there when the batch has ended without an error. Raises InvalidRequest."""
-        del base  # a hint: chunks that earlier values have are found anyway
+        """Take a value; its id. It is there when the batch has ended without an error.
+
+        `base` names an earlier version, also one of this batch. Raises InvalidRequest, NotFound.
+        """
         if not self._is_open:
             raise InvalidRequest(
                 "the batch has ended", cause="values are stored in it only before", hint="open another"
@@ -53,16 +56,25 @@ class Batch:
         pieces, flags = pieces_of(content)
         encoded = encoded_metadata(metadata)
         with self._lock:
-            return value_id(self._take(pieces, flags, encoded))
+            earlier = self._earlier(base) if base is not None else EMPTY
+            return value_id(self._take(pieces, flags, encoded, earlier))
+
+    def _earlier(self, base: str) -> Content:
+        """What names the chunks of an earlier version; nothing if it lies in the log itself."""
+        digest = parse_value_id(base)
+        found = self._values.get(digest) or self._state_of(self._repository.values_log.refresh()).find(digest)
+        if found is None:
+            raise absent(value_id(digest))
+        return found.content
 
     def copy(self, value: StoredValue, pieces: Iterator[bytes]) -> None:
         """Take a value of another repository, with all that is known of it."""
         with self._lock:
-            self._take(pieces, value.flags, value.metadata)
+            self._take(pieces, value.flags, value.metadata, EMPTY)
 
-    def _take(self, pieces: Iterator[bytes], flags: int, metadata: bytes | None) -> bytes:
-        head, is_all = _head(pieces)
-        if is_all and self._writer is None:
+    def _take(self, pieces: Iterator[bytes], flags: int, metadata: bytes | None, earlier: Content) -> bytes:
+        head, is_all = _head(pieces, SMALL_VALUE if earlier == EMPTY else MOST)
+        if is_all and len(head) <= SMALL_VALUE and self._writer is None:
             digest = sha256(head)
             if digest not in self._values:
                 self._inline_bytes += len(head)
@@ -70,6 +82,11 @@ class Batch:
             if self._inline_bytes > SMALL_VALUE or len(self._values) > INLINE_VALUES:
                 self._spill()
             return digest
+        if is_all and earlier != EMPTY:
+            changes = self._spill().put_changes(head, earlier)
+            if changes is not None:
+                self._keep(StoredValue(sha256(head), len(head), flags, metadata, self._now(), None, changes))
+                return sha256(head)
         digest, size, content = self._spill().put(chain([head], pieces))
         self._keep(StoredValue(digest, size, flags, metadata, self._now(), None, content))
         return digest
@@ -156,13 +173,13 @@ def _inline_value(value: StoredValue) -> InlineValue:
     return InlineValue(value.sha256, value.size, value.flags, value.metadata, value.data)
 
 
-def _head(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
-    """The beginning of a value, and whether that is all of it because it is small."""
+def _head(pieces: Iterator[bytes], most: int) -> tuple[bytes, bool]:
+    """The beginning of a value, and whether that is all of it because it has at most so many bytes."""
     found: list[bytes] = []
     size = 0
     for piece in pieces:
         found.append(piece)
         size += len(piece)
-        if size > SMALL_VALUE:
+        if size > most:
             return b"".join(found), False
     return b"".join(found), True
