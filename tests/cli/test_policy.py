@@ -47,6 +47,7 @@ def test_a_good_file_is_told_with_what_does_not_happen_by_itself(account: Accoun
     assert document["ok"] is True
     assert document["policies"] == ["files"]
     assert [warning["line"] for warning in document["warnings"]] == [8]
+    assert document["next_times"]["files"]["full"].endswith("T00:00:00.000000Z")
 
 
 def test_a_file_with_mistakes(account: Account) -> None:
