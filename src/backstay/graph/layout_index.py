@@ -13,8 +13,9 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictStr, T
 from pydantic.dataclasses import dataclass as model_dataclass
 from pydantic_core import to_json
 
+from backstay.core.memory import collector_at_rest
 from backstay.errors import BackstayError, InvalidDocument
-from backstay.graph.documents import MAX_NODES, collector_at_rest
+from backstay.graph.documents import MAX_NODES
 from backstay.graph.metadata_graph import GraphHead, MetadataGraph, Validators
 from backstay.graph.model import GraphName, Line, Moment, Node, NodeId, NodeMetadata, graph_name
 from backstay.graph.validated import Validated, mistakes

@@ -161,10 +161,10 @@ class MetadataGraph:
 
     def check_deps(self) -> None:
         """Make sure that nothing is missing that nodes of this graph depend on; raises MissingDependency."""
-        missing: dict[str, list[str]] = {}
+        known, missing = set(self._nodes), dict[str, list[str]]()
         for node, needs in self._needs.items():
-            for need in needs:
-                if need not in self._nodes:
+            if not known.issuperset(needs):
+                for need in (need for need in needs if need not in known):
                     missing.setdefault(need, []).append(node)
         if missing:
             raise MissingDependency({need: tuple(by) for need, by in missing.items()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from backstay.core.memory import collector_at_rest
 from backstay.errors import CycleFound
 
 Deps: TypeAlias = Mapping[str, Collection[str]]
@@ -75,7 +76,8 @@ def generations(deps: Deps) -> Iterator[list[str]]:
 
 def order(deps: Deps) -> list[str]:
     """All nodes, each after those that it depends on, the same for the same graph; raises CycleFound."""
-    return [node for generation in generations(deps) for node in generation]
+    with collector_at_rest():
+        return [node for generation in generations(deps) for node in generation]
 
 
 def find_cycle(deps: Deps) -> tuple[str, ...]:
@@ -110,8 +112,20 @@ def reachable(links: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[s
     return found
 
 
+def _is_ordered(deps: Deps) -> bool:
+    """Whether each node stands behind all that it depends on, as in most graphs: then nothing need be worked out."""
+    before: set[str] = set()
+    for node, needs in deps.items():
+        if not before.issuperset(needs):
+            return False
+        before.add(node)
+    return True
+
+
 def _never_ready(deps: Deps) -> set[str]:
     """The nodes of all cycles and what depends on them."""
+    if _is_ordered(deps):
+        return set()
     waiting = {node: len(needs) for node, needs in deps.items()}
     linked = dependants(deps)
     ready = [node for node, count in waiting.items() if not count]

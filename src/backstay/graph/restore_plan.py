@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from backstay.core.memory import collector_at_rest
 from backstay.graph.model import Node
 from backstay.graph.outputs import OutputState
 from backstay.graph.policy import RegenerationPolicy
@@ -62,8 +63,9 @@ def plan_restore(
         wanted = tuple(scope.number(name, graph=graph) for name in policy.nodes)
     else:
         wanted = scope.own
-    planning.want(wanted)
-    return RestorePlan(strategy=policy.strategy, nodes=tuple(map(planning.decide, sorted(planning.needed))))
+    with collector_at_rest():
+        planning.want(wanted)
+        return RestorePlan(strategy=policy.strategy, nodes=tuple(map(planning.decide, sorted(planning.needed))))
 
 
 class _Planning:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from backstay.core.memory import collector_at_rest
 from backstay.errors import UnknownNode
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node, Ref, is_foreign
@@ -34,6 +35,11 @@ class Scope:
     @classmethod
     def of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph] | None = None) -> Scope:
         """Raises MissingDependency, OutputConflict, and CycleFound, also for a cycle through several graphs."""
+        with collector_at_rest():
+            return cls._of(graph, others)
+
+    @classmethod
+    def _of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph] | None) -> Scope:
         nodes: Mapping[str, Node] = graph.nodes
         deps: dict[str, tuple[str, ...]] = dict(graph.deps)
         names: dict[str, tuple[str, ...]] = {}
