@@ -213,11 +213,11 @@ WEAK: Final = [
         "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=1694
     ),
     Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
-    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=281),
+    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=114),
     Variant(
         "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=292
     ),
-    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=218),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=299),
     Variant(
         "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=158
     ),
@@ -228,11 +228,11 @@ WEAK: Final = [
         "rewriting relies on packs of its plan",
         ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),),
         CROWD,
-        shown_by=657,
+        shown_by=533,
     ),
     Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=334),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
-    Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW),
+    Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW, shown_by=704),
     Variant(
         "late snapshots are judged by their pack lists", ((Collector, "_packs_holding", _nothing),), CROWD, shown_by=173
     ),
