@@ -47,6 +47,7 @@ def test_a_good_file_is_told_with_what_does_not_happen_by_itself(account: Accoun
     assert document["ok"] is True
     assert document["policies"] == ["files"]
     assert [warning["line"] for warning in document["warnings"]] == [8]
+    assert document["next_times"]["files"]["full"].endswith("T00:00:00.000000Z")
 
 
 def test_a_file_with_mistakes(account: Account) -> None:
@@ -174,6 +175,9 @@ def test_what_this_version_cannot_do_is_refused(configured: Account) -> None:
 def test_an_unmounted_disk_gets_no_second_repository(configured: Account, env: dict[str, str]) -> None:
     configured.run("run", "files", env=env)
     place = configured.root / "repository"
+    for mark in (configured.root / "home").rglob("*.made"):  # as if a crash had come before it
+        mark.unlink()
+    configured.run("run", "files", env=env)
     place.rename(configured.root / "unmounted")
     done = configured.run("run", "files", env=env, status=10)
     assert "mount the disk" in done.err

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.control.cron import check_cron, next_time
@@ -56,6 +56,7 @@ def test_a_time_that_a_clock_change_repeats_comes_once() -> None:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.text(st.sampled_from("0159*/-,L#W ?AMON²"), max_size=24))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

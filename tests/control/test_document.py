@@ -119,7 +119,7 @@ _almost_yaml = st.text(st.sampled_from("ab:-[]{}&*!|>'\"%#?,\n\t \\$~0é\0"), ma
 
 
 @pytest.mark.property
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(_texts, _values, max_size=4), st.sampled_from([None, 2, "\t"]))
 def test_json_is_read_as_json(value: dict[str, object], indent: int | str | None) -> None:
     text = json.dumps(value, indent=indent)
@@ -127,6 +127,7 @@ def test_json_is_read_as_json(value: dict[str, object], indent: int | str | None
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(_almost_yaml | st.binary(max_size=40))
 def test_nothing_but_mistakes_comes_out_of_any_bytes(data: bytes) -> None:
     try:

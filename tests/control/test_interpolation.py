@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.control.interpolation import MAX_FILE, CannotFill, escaped, fill
@@ -70,12 +70,14 @@ def test_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.text())
 def test_an_escaped_text_comes_out_as_it_was(text: str) -> None:
     assert fill(escaped(text), {}) == (text, False)
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.text(), st.text(st.characters(exclude_characters="$"), max_size=9))
 def test_a_variable_is_put_in_as_it_is(value: str, around: str) -> None:
     assert fill(f"{around}${{V}}{around}", {"V": value}) == (f"{around}{value}{around}", True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from backstay.control.pending import pending
+from backstay.control.showing import as_text, show
 from backstay.errors import Mistake, NotFound, PolicyInvalid
 from tests.control.files import loaded, mistakes
 
@@ -213,3 +217,62 @@ policies:
         f"{schedule}.configuration": 15,
     }
     assert told[schedule][1] == "let cron call `backstay run p`"
+
+
+WHOLE: dict[str, Any] = {
+    "backup_manager": {
+        "storage": {
+            "type": "s3",
+            "bucket": "b",
+            "max_size": "1TB",
+            "copies": [{"url": "/c"}],
+            "cold": {"storage": {"url": "/d"}},
+        },
+        "compression": {"algorithm": "zstd", "level": 3},
+        "encryption": {"provider": "password", "password": "${SECRET}"},
+        "scheduling": {"timezone": "UTC", "full_backup": "0 0 * * *"},
+        "retention": {"keep_daily": 7, "keep_within": "30d"},
+        "verification": {"each_run": True, "checks": ["size"], "read_data": 5},
+    },
+    "policies": {
+        "p": {
+            "tags": ["t"],
+            "sources": [
+                {"type": "filesystem", "paths": ["/x"], "one_file_system": True},
+                {"type": "command", "name": "c", "command": ["a"]},
+            ],
+            "schedule": {"full": "0 0 * * *"},
+            "hooks": {"before": [{"command": ["a"], "timeout": "1h"}]},
+        }
+    },
+}
+ODD: tuple[Any, ...] = (None, True, -1, 1.5, 10**40, "", "${SECRET}", "x", [], {}, [[]], {"type": ["s3"]}, {"<s3>": 1})
+
+
+def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a tree, but its root."""
+    if at:
+        yield at
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from places(value, (*at, key))
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_whatever_stands_anywhere_is_taken_or_told_and_no_secret_is(shift: int) -> None:
+    told = 0
+    for number, (*above, last) in enumerate(places(WHOLE)):
+        odd = copy.deepcopy(WHOLE)
+        node = odd
+        for key in above:
+            node = node[key]
+        node[last] = ODD[(number * 4 + shift) % len(ODD)]
+        try:
+            found = loaded(json.dumps(odd), {"SECRET": "canary"})
+        except PolicyInvalid as error:
+            told += 1
+            text = " ".join(map(str, error.mistakes))
+        else:
+            text = "\n".join(as_text(show(found))) + " ".join(map(str, pending(found)))
+        assert "canary" not in text
+    assert told > 20

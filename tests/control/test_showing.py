@@ -112,7 +112,7 @@ def _values(node: Any) -> Any:
 
 
 @pytest.mark.property
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_file)
 def test_what_is_shown_is_a_policy_file_that_says_the_same(content: dict[str, Any]) -> None:
     text = json.dumps(content).replace("$", "$$")

@@ -30,7 +30,7 @@ from tests.crash.test_stops import end_after as _end_after
 from tests.crash.test_stops import end_before as _end_before
 
 pytestmark = pytest.mark.crash
-POINTS = 8  # for each deed and way to stop
+POINTS = 4  # for each deed and way to stop
 BEFORE = [b"kept", content(1, 200_000), b"folded"]
 
 

@@ -739,7 +739,8 @@ def test_unknown_executors_are_refused() -> None:
 # -- being stopped
 
 INTERRUPTED = """
-import sys, threading, time
+import signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
 sys.path[:0] = {path!r}
 from tests.graph.worlds import World
 world = World()

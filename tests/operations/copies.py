@@ -17,6 +17,7 @@ from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
 from backstay.trust.secrets import Secret
+from backstay.trust.validators import Validator
 
 SECRET = Secret.new_keyfile()
 SPARE = Secret.new_keyfile()  # of the third key slot
@@ -80,7 +81,9 @@ def make_repository(store: StorageBackend, source: Path) -> None:
         repository.slots.add(SPARE, repository.header_digest, note="third", created=created)
         repository.slots.remove(second, repository.clock)
         (source / "deep/newest").write_bytes(b"newest" * 1000)
-        back_up(repository, source)
+        newest = back_up(repository, source)
+        digest = repository.snapshots.digest(newest)
+        repository.attestations.attest(newest, digest, Validator.generate("anna"), repository.clock)
         repository.snapshots.drop(first, "for a test", repository.clock)
         repository.wal.bind("main", 7, repository.clock)
         repository.wal.store(7, f"{1:024X}", b"a segment" * 1000)

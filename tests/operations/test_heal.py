@@ -57,7 +57,18 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
     make_repository(mirror, source)
     objects = {name: data for name, data in first.objects().items() if not is_transient(name)}
     assert objects == second.objects(), "a mirror is the same, bit for bit"
-    assert kinds(objects) == {"repo.json", "keys", "packs", "meta", "index", "snapshots", "drops", "gc", "wal"}
+    assert kinds(objects) == {
+        "repo.json",
+        "keys",
+        "packs",
+        "meta",
+        "index",
+        "snapshots",
+        "drops",
+        "gc",
+        "wal",
+        "attestations",
+    }
     with open_alone(first) as repository:
         return Golden(objects, source, contents(source), [m.id for m in repository.snapshots.live()])
 

@@ -17,8 +17,10 @@ import msgspec
 from backstay.codec.chunker import CdcSizes
 from backstay.errors import BackstayError, CorruptedBackup, NotFound
 from backstay.repository import blobs as blobs_module
-from backstay.repository import collector as collector_module
+from backstay.repository import compaction as compaction_module
+from backstay.repository import garbage as garbage_module
 from backstay.repository import records as records_module
+from backstay.repository import rewriting as rewriting_module
 from backstay.repository import value_writing as writing_module
 from backstay.repository import values_batch as batch_module
 from backstay.repository import values_fold as fold_module
@@ -315,7 +317,7 @@ def _patched(world: Callable[[], ValuesWorld | None]) -> Iterator[None]:
     defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__ or {}
     with (
         patch.object(blobs_module, "Workers", InlineWorkers),
-        patch.object(collector_module, "Workers", InlineWorkers),
+        patch.object(rewriting_module, "Workers", InlineWorkers),
         patch.object(writing_module, "Workers", InlineWorkers),
         patch.object(writing_module, "VALUES_CHUNKS", CdcSizes(least=64, average=256, greatest=1024)),
         patch.object(blobs_module, "SMALL", 200),
@@ -323,9 +325,9 @@ def _patched(world: Callable[[], ValuesWorld | None]) -> Iterator[None]:
         patch.object(batch_module, "SMALL_VALUE", 80),
         patch.object(batch_module, "INLINE_VALUES", 2),
         patch.object(fold_module, "MANY_ENTRIES", 4),
-        patch.object(collector_module, "MANY_SEGMENTS", 4),
-        patch.object(collector_module, "SMALL_PACK", 600),
-        patch.object(collector_module, "MANY_SMALL", 3),
+        patch.object(compaction_module, "MANY_SEGMENTS", 4),
+        patch.object(garbage_module, "SMALL_PACK", 600),
+        patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(Session, "start_heartbeat", lambda _self, _every_s=0.0: None),
         patch.dict(defaults, {"random": chance}),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from etl_pipeline.pipeline import BY_NAME, STEPS
 
+README = Path(__file__).parents[1] / "README.md"
 FILES = {step.path for step in STEPS}
 NOT_WELL = 1  # how a restore ends that could not have every node
 
@@ -26,15 +28,15 @@ class Place:
 
     @property
     def files(self) -> Path:
-        return self.root / "files"
+        return self.root / "work"
 
-    def python(self, *words: object, status: int = 0) -> bytes:
-        """What a program of Python says, called as a user calls it."""
-        environment = {"HOME": str(self.root / "home"), "PATH": os.environ["PATH"]}
+    def program(self, *words: object, status: int = 0) -> bytes:
+        """What a program says, called as a user calls it."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
-            [sys.executable, *map(str, words)],
+            [*map(str, words)],
             cwd=self.root,
-            env=environment,
+            env={"HOME": str(self.root / "home"), "PATH": path},
             capture_output=True,
             timeout=60,
             check=False,
@@ -42,9 +44,12 @@ class Place:
         assert done.returncode == status, done.stderr.decode()
         return done.stdout
 
+    def shell(self, script: str) -> str:
+        return self.program("bash", "-euo", "pipefail", "-c", script).decode()
+
     def backstay(self, *words: object, status: int = 0) -> dict[str, Any]:
         """The one document that a command prints."""
-        told: dict[str, Any] = json.loads(self.python("-m", "backstay", "--json", *words, status=status))
+        told: dict[str, Any] = json.loads(self.program("backstay", "--json", *words, status=status))
         return told
 
     def restore(self, *words: object, status: int = 0) -> dict[str, str]:
@@ -67,17 +72,18 @@ class Place:
         return {path: (file.stat().st_ino, file.stat().st_mtime_ns) for path, file in found.items()}
 
 
+def of_readme(what: str) -> str:
+    """The commands of the README in which this occurs."""
+    [found] = [script for script in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL) if what in script]
+    return str(found)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A pipeline that ran, and a backup of it."""
     place = Place(tmp_path_factory.mktemp("made"))
     (place.root / "home").mkdir()
-    place.python("-m", "etl_pipeline", "sample", place.files)
-    place.python("-m", "etl_pipeline", "run", place.files)
-    (place.root / "graph.json").write_bytes(place.python("-m", "etl_pipeline", "graph", place.files))
-    place.backstay("init")
-    told = place.backstay("graph", "snapshot", "graph.json", "--files", place.files)
-    assert (told["nodes"], told["values_stored"]) == (len(STEPS), len(STEPS))
+    place.shell(of_readme("backstay init"))
     return place
 
 
@@ -90,6 +96,12 @@ def place(made: Place, tmp_path: Path) -> Place:
 def touched(before: dict[str, tuple[int, int]], place: Place) -> set[str]:
     after = place.marks()
     return {path for path in FILES if after.get(path) != before.get(path)}
+
+
+def test_what_the_readme_loses_comes_back(place: Place, made: Place) -> None:
+    told = place.shell(of_readme("graph restore"))
+    assert re.findall(r"^(\w+) +restored ", told, re.MULTILINE) == ["model", "report"]
+    assert place.contents() == made.contents()
 
 
 def test_a_file_that_was_deleted(place: Place, made: Place) -> None:

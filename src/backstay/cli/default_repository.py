@@ -31,7 +31,7 @@ def create(context: Context, location: Location) -> str:
         secret = secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
     with _new(context, location, secret, note="created with the repository") as repository:
         uuid = repository.header.uuid
-    _leave_mark(location)
+    _leave_mark(context, location)
     return uuid
 
 
@@ -40,7 +40,10 @@ def ensure_default(context: Context, location: Location) -> None:
 
     Raises NoRepository when it existed once: an unmounted disk must not get a second one.
     """
-    if location.key_file is None or (_exists(context, location) and not _unfinished(location.key_file).exists()):
+    if location.key_file is None:
+        return
+    if _exists(context, location) and not _unfinished(location.key_file).exists():
+        _leave_mark(context, location)
         return
     with _alone(location.key_file.parent):
         _create_default(context, location, location.key_file)
@@ -63,14 +66,21 @@ def _create_default(context: Context, location: Location, key_file: Path) -> Non
         return
     with _new(context, location, secret, note="created by the first backup") as repository:
         _print_recovery(context, repository, location, None)
-    _leave_mark(location)
+    _leave_mark(context, location)
 
 
-def _leave_mark(location: Location) -> None:
-    """Note that the repository was made, where no key file tells it. A crash before leaves a repository without."""
-    if location.mark is not None:
+def _leave_mark(context: Context, location: Location) -> None:
+    """Note that there is a repository, where no key file may tell it.
+
+    A crash before leaves a repository without the note; the next backup finds the one and leaves the other.
+    """
+    if location.mark is None or location.mark.exists():
+        return
+    try:
         location.mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         location.mark.write_text(f"{location.address}\n")
+    except OSError as error:
+        context.warn(f"it cannot be noted that there is a repository: {location.mark}: {error.strerror}")
 
 
 def _create_with_key_file(context: Context, location: Location, key_file: Path) -> str:

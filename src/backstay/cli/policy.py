@@ -25,6 +25,7 @@ def policy_check(
     file: Annotated[Path | None, argument("FILE", _FILE)] = None,
 ) -> int:
     """Tell all mistakes of a policy file, and what it says that does not happen by itself yet."""
+    from backstay.control.effective import effective, next_times
     from backstay.control.pending import pending
 
     context = context_of(ctx)
@@ -40,6 +41,10 @@ def policy_check(
         "ok": True,
         "file": loaded.file,
         "policies": names,
+        "next_times": {
+            name: next_times(effective(policy, loaded.content.backup_manager), context.clock.now())
+            for name, policy in loaded.content.policies.items()
+        },
         "warnings": [mistake_document(remark) for remark in remarks],
     }
     context.result(document, show)

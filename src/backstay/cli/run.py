@@ -107,7 +107,7 @@ def _source_document(source: SourceOutcome) -> dict[str, object]:
 def _hook_document(hook: HookOutcome) -> dict[str, object]:
     return {
         "when": hook.when,
-        "command": hook.command,
+        "program": hook.command[0],  # what follows it may be secret
         "error": None if hook.error is None else problem(hook.error),
     }
 

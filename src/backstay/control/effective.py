@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+from backstay.control.cron import next_time
 from backstay.control.policy import BackupManagerSettings, Policy, Retention, Schedule, Scheduling, Verification
+from backstay.control.values import zone_of
 
 Origin: TypeAlias = Literal["file", "backup_manager", "built-in"]
 
@@ -27,6 +30,13 @@ class Effective:
     schedule: Schedule
     retention: Retention | None
     verification: Verification | None
+
+
+def next_times(found: Effective, now: datetime) -> dict[str, datetime]:
+    """When each kind of backup would come next, in UTC."""
+    zone = zone_of(found.schedule.timezone or "UTC")
+    times = {kind: getattr(found.schedule, kind) for kind in ("full", "incremental", "differential")}
+    return {kind: next_time(text, now, zone) for kind, text in times.items() if text is not None}
 
 
 def effective(policy: Policy, settings: BackupManagerSettings) -> Effective:

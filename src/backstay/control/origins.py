@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Tag
 
-from backstay.control.values import Flag, Length, Model, Text, WholePath, Wrong, several, told_words
+from backstay.control.values import Flag, Model, Text, WholePath, Wrong, several, told_words
 
 
 def _plain_name(name: str) -> str:
@@ -108,19 +108,3 @@ def distinct(origins: tuple[AnyOrigin, ...]) -> tuple[AnyOrigin, ...]:
             told = "have no name" if name is None else f"are named {name!r}"
             raise Wrong(f"{names.count(name)} sources {told}", "give each but one a `name` of its own")
     return origins
-
-
-__all__ = [
-    "NAME_MOST",
-    "TYPES",
-    "TYPES_HINT",
-    "AnyOrigin",
-    "CommandOrigin",
-    "FilesystemOrigin",
-    "Length",
-    "MysqlOrigin",
-    "Name",
-    "PostgresqlOrigin",
-    "SqliteOrigin",
-    "distinct",
-]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -27,8 +27,6 @@ from backstay.core.times import Span
 from backstay.errors import InvalidRequest
 from backstay.operations.backup.request import check_name
 from backstay.operations.retention.rules import RetentionRules
-
-RUN_HINT: Final = "it is checked, but nothing runs by itself yet: let cron call `backstay run`"
 
 Checks = Literal["integrity", "completeness", "size", "signature"]
 

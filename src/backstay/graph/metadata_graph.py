@@ -66,7 +66,7 @@ class MetadataGraph:
         self._nodes: dict[str, Node] = {}
         self._needs: dict[str, tuple[str, ...]] = {}  # only nodes of this graph
         self._foreign: dict[str, tuple[str, ...]] = {}  # only of nodes that have some
-        self._dependants: dict[str, dict[str, None]] = {}  # in the order in which they came
+        self._dependants: dict[str, dict[str, None]] | None = None  # made when somebody asks, and kept up from then on
 
     @classmethod
     def of(cls, head: GraphHead, nodes: Iterable[Node] = ()) -> MetadataGraph:
@@ -124,14 +124,12 @@ class MetadataGraph:
         """Take in a new node, also before those that it depends on; raises DuplicateNode."""
         if node.id in self._nodes:
             raise DuplicateNode(node.id)
-        self._nodes[node.id] = node
-        self._link(node)
+        self._keep(node)
 
     def replace(self, node: Node) -> None:
         """Put a node in the place of the one that has its id; raises UnknownNode."""
         self._unlink(self[node.id])
-        self._nodes[node.id] = node
-        self._link(node)
+        self._keep(node)
 
     def remove(self, node: str) -> None:
         """Forget a node. Others may still depend on it, which `check` then tells. Raises UnknownNode."""
@@ -144,6 +142,10 @@ class MetadataGraph:
 
     def dependants(self, node: str) -> tuple[str, ...]:
         """The nodes that depend on this one directly; also of one that is missing."""
+        if self._dependants is None:
+            self._dependants = {}
+            for dependant in self._needs:
+                self._note(self._dependants, dependant)
         return tuple(self._dependants.get(node, ()))
 
     def check(self) -> None:
@@ -159,9 +161,13 @@ class MetadataGraph:
 
     def check_deps(self) -> None:
         """Make sure that nothing is missing that nodes of this graph depend on; raises MissingDependency."""
-        missing = {need: tuple(by) for need, by in self._dependants.items() if need not in self._nodes}
+        missing: dict[str, list[str]] = {}
+        for node, needs in self._needs.items():
+            for need in needs:
+                if need not in self._nodes:
+                    missing.setdefault(need, []).append(node)
         if missing:
-            raise MissingDependency(missing)
+            raise MissingDependency({need: tuple(by) for need, by in missing.items()})
 
     def __getitem__(self, node: str) -> Node:
         """The node of this id; raises UnknownNode."""
@@ -191,17 +197,27 @@ class MetadataGraph:
     def __repr__(self) -> str:
         return f"MetadataGraph({self.name!r}, version={self.version!r}, {len(self)} nodes)"
 
+    def _keep(self, node: Node) -> None:
+        self._nodes[node.id] = node.compacted(metadata=node.metadata.compacted())  # there may be very many
+        self._link(node)
+
     def _link(self, node: Node) -> None:
         needs = node.deps
         if any(map(is_foreign, needs)):
             self._foreign[node.id] = tuple(dep for dep in needs if is_foreign(dep))
             needs = tuple(dep for dep in needs if not is_foreign(dep))
         self._needs[node.id] = needs
-        for need in needs:
-            self._dependants.setdefault(need, {})[node.id] = None
+        if self._dependants is not None:
+            self._note(self._dependants, node.id)
+
+    def _note(self, dependants: dict[str, dict[str, None]], node: str) -> None:
+        for need in self._needs[node]:
+            dependants.setdefault(need, {})[node] = None
 
     def _unlink(self, node: Node) -> None:
         self._foreign.pop(node.id, None)
+        if self._dependants is None:
+            return
         for need in self._needs[node.id]:
             others = self._dependants[need]
             del others[node.id]

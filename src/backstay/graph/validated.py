@@ -60,6 +60,18 @@ class Validated(BaseModel, metaclass=_Refusing):
         """The same value with other fields, checked; raises `refusal`."""
         return self.parse({name: getattr(self, name) for name in type(self).model_fields} | fields)
 
+    def compacted(self, **fields: object) -> Self:
+        """An equal value, or with other fields that are valid, in a third of the memory.
+
+        Pydantic gives each value a dictionary of its own; attributes that are set one by one share their names.
+        """
+        new = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            object.__setattr__(new, name, fields.get(name, value))
+        for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+            object.__setattr__(new, name, getattr(self, name))
+        return new
+
     @classmethod
     def parse(cls, given: object) -> Self:
         """The value that a mapping holds (or a value of this class itself); raises `refusal`."""

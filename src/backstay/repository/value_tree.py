@@ -19,7 +19,7 @@ from backstay.repository.values_records import InlineValue
 EXTRA: Final = "value"  # in a node's `extra`: what the log would say of an inline value
 _FILE: Final = 0o100600
 _DIRECTORY: Final = 0o040700
-_CACHED: Final = 1 << 18  # values whose nodes are remembered: about 300 bytes each
+_CACHED: Final = 1 << 17  # values whose nodes are remembered: about 300 bytes each
 
 
 @dataclass(frozen=True, slots=True)
