@@ -30,7 +30,7 @@ from backstay.repository.canonical_json import canonical
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
 from backstay.testing import MemoryStorage
-from tests.graph.worlds import CAPABILITY, MemoryValues, World, actions, key_of, random_world, result
+from tests.graph.worlds import CAPABILITY, MemoryValues, Speechless, World, actions, key_of, random_world, result
 from tests.operations.copies import SECRET
 
 
@@ -239,13 +239,6 @@ def test_an_output_without_end_is_not_taken_on_once_its_node_was_given_up() -> N
     for late in [thread for thread in threading.enumerate() if thread.name == "recompute a"]:
         late.join(10)
         assert not late.is_alive()
-
-
-class Speechless(Exception):
-    """An error whose message cannot be had."""
-
-    def __str__(self) -> str:
-        raise RuntimeError
 
 
 def speechless(*_: object) -> None:
