@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from hashlib import sha256
+
+import pytest
 
 from tests.cli.conftest import Account
 
@@ -47,3 +50,13 @@ def test_what_is_absent_is_told(saved: Account) -> None:
     saved.run("cas", "store", saved.documents / "note", "--base", absent, status=1)
     saved.run("cas", "store", saved.documents / "note", "--metadata", "[1]", status=2)
     saved.run("--json", "cas", "retrieve", key, status=2)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '[{"a": 1, "a": 1}]', '{"a": "caf\udce9"}'])
+def test_json_that_could_be_read_in_two_ways_is_refused(saved: Account, text: str) -> None:
+    (saved.root / "value.json").write_bytes(os.fsencode(text))
+    told = saved.run("cas", "store", "--as-json", saved.root / "value.json", status=2).err
+    assert "is no JSON value" in told
+    assert "retrieve" not in told
+    saved.run("cas", "store", saved.documents / "note", "--metadata", text, status=2)
+    assert saved.json("cas", "list") == []

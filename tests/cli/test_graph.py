@@ -183,3 +183,10 @@ def test_a_module_that_cannot_be_imported_is_told(pipeline: Pipeline) -> None:
         "graph", "restore", "--path", pipeline.account.root, "--import", "broken_module", status=2
     )
     assert "ZeroDivisionError" in told.err
+
+
+def test_a_description_that_is_no_text_is_refused(account: Account) -> None:
+    pipeline = Pipeline(account)
+    told = account.run("graph", "snapshot", pipeline.document, "--files", pipeline.files, "-d", "caf\udce9", status=2)
+    assert "not valid UTF-8" in told.err
+    assert account.json("graph", "list") == []

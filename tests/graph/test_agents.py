@@ -9,6 +9,7 @@ from backstay.graph.agents import Agent
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node
 from tests.graph.stored import Stored, made
+from tests.graph.worlds import Speechless
 
 
 def fail(agent: Agent, graph: MetadataGraph, node: Node) -> None:
@@ -55,6 +56,16 @@ def test_a_last_snapshot_that_cannot_be_made_hides_no_exception() -> None:
         fail(agent, graph, Node(id="b", deps=("ghost",)))
     assert "ghost" in raised.value.__notes__[0]
     assert [one.tags[1] for one in agent.snapshots] == ["phase:start"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no file caf\udce9"), Speechless()])
+def test_an_exception_with_an_odd_message_makes_a_snapshot_too(error: Exception) -> None:
+    stored = Stored()
+    agent = stored.manager(stored.graph({"a": b"1"})).agent("worker")
+    with pytest.raises(type(error)), agent:
+        raise error
+    assert [one.tags[1] for one in agent.snapshots] == ["phase:start", "phase:failed"]
+    assert type(error).__name__ in agent.snapshots[-1].description
 
 
 def test_milestones_come_while_the_agent_runs() -> None:

@@ -61,6 +61,7 @@ def test_a_registered_command_needs_no_leave_and_comes_first() -> None:
         (("false",), "false failed: exit status 1; it said: nothing"),
         (("sh", "-c", "echo too bad >&2; exit 3"), "exit status 3; it said: too bad"),
         (("sh", "-c", "kill -9 $$"), "signal SIGKILL"),
+        (("sh", "-c", "kill -40 $$"), "sh failed: signal 40"),
         (("no-such-program-anywhere",), "cannot start no-such-program-anywhere"),
         (("true", "{output}"), "wrote no output"),
         (("ln", "-s", "/etc/passwd", "{output}"), "wrote no output"),

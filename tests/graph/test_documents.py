@@ -82,6 +82,7 @@ def test_a_document_may_be_written_by_hand() -> None:
     [
         ("", InvalidDocument, "JSON"),
         ("[]", InvalidDocument, "object"),
+        ('{"nodes": [{"id": "a", "deps": ["b"], "deps": []}, {"id": "b"}]}', InvalidDocument, "'deps' stands twice"),
         ("{}", InvalidDocument, "nodes: Field required"),
         ('{"nodes": [{"id": "a"}, {"id": "a"}]}', DuplicateNode, "node a"),
         ('{"nodes": [{"id": "../a"}]}', InvalidDocument, r"nodes\.0\.id"),

@@ -325,6 +325,29 @@ def test_nodes_of_graphs_that_were_never_stored_are_missing(stored: Stored) -> N
     assert set(raised.value.missing) == {"graph:source#ghost", "graph:nowhere#n"}
 
 
+def test_a_cycle_through_several_graphs_is_refused_before_it_is_stored(stored: Stored) -> None:
+    source = stored.graph({"raw": b"1"}, name="source")
+    manager = stored.manager(source)
+    manager.create_snapshot()
+    user = MetadataGraph("user")
+    user.add(made("x", stored.values.store(b"x"), "graph:source#raw"))
+    stored.manager(user).create_snapshot()
+    source.add(made("on", stored.values.store(b"on"), "graph:user#x"))
+    manager.create_snapshot()  # there and back again is no cycle
+    source.replace(source["raw"].changed(deps=("graph:user#x",)))
+    with pytest.raises(CycleFound) as raised:
+        manager.create_snapshot()
+    assert {"raw", "graph:user#x"} <= set(raised.value.cause.split(" → "))
+    assert len(manager.list_snapshots()) == 2
+
+
+def test_a_node_that_depends_on_itself_by_the_name_of_its_graph_is_refused(stored: Stored) -> None:
+    graph = MetadataGraph("own")
+    graph.add(Node(id="x", deps=("graph:own#x",)))
+    with pytest.raises(CycleFound):
+        stored.manager(graph).create_snapshot()
+
+
 # -- deleting and holding
 
 

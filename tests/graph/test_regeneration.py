@@ -30,7 +30,7 @@ from backstay.repository.canonical_json import canonical
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
 from backstay.testing import MemoryStorage
-from tests.graph.worlds import CAPABILITY, MemoryValues, World, actions, key_of, random_world, result
+from tests.graph.worlds import CAPABILITY, MemoryValues, Speechless, World, actions, key_of, random_world, result
 from tests.operations.copies import SECRET
 
 
@@ -221,6 +221,44 @@ def test_a_function_that_hangs_is_given_up_and_keeps_nobody() -> None:
     reason = result(report, "left").reason
     assert "took longer than 0.2 s" in reason
     assert "cannot be stopped" in reason
+
+
+def test_an_output_without_end_is_not_taken_on_once_its_node_was_given_up() -> None:
+    world = World()
+    world.chain("a")
+    world.lose("a")
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.001)
+            yield b"more"
+
+    failing(world, "a", endless)
+    report = world.restore(deadline=0.1)
+    assert "took longer" in result(report, "a").reason
+    for late in [thread for thread in threading.enumerate() if thread.name == "recompute a"]:
+        late.join(10)
+        assert not late.is_alive()
+
+
+def speechless(*_: object) -> None:
+    raise Speechless
+
+
+def test_an_error_that_cannot_say_anything_is_told_all_the_same() -> None:
+    world = World()
+    world.chain("a")
+    world.lose("a")
+    failing(world, "a", speechless)
+    assert "raised Speechless: its message could not be made" in result(world.restore(deadline=20), "a").reason
+
+
+def test_a_validator_whose_error_cannot_say_anything_is_told_all_the_same() -> None:
+    world = World()
+    world.chain("a")
+    world.lose("a")
+    world.validators.validates(CAPABILITY)(speechless)
+    assert "Speechless: its message could not be made" in result(world.restore(deadline=20), "a").reason
 
 
 def test_a_late_result_of_a_function_that_was_given_up_counts_for_nothing() -> None:

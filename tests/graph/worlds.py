@@ -26,6 +26,13 @@ from backstay.graph.values import Batch
 CAPABILITY = "join"
 
 
+class Speechless(Exception):
+    """An error whose message cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 class MemoryValues:
     """Values as the repository keeps them, but in memory; single ones can be lost or damaged."""
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from backstay.errors import InvalidRequest, NotFound
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.verify.run import VerifyOptions, run_verify
+from backstay.repository import values_fold
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Repository
@@ -250,3 +251,58 @@ def test_a_repository_opens_by_its_path_and_a_password(tmp_path: Path) -> None:
         Repository.open(tmp_path / "one")
     with pytest.raises(InvalidRequest):
         Repository.open(tmp_path / "one", SECRET, password="x")
+
+
+@pytest.mark.parametrize("size", [10, SMALL_VALUE + 1, 3_000_000])
+@pytest.mark.parametrize("as_stream", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_value_whose_pack_was_lost_is_there_when_it_is_stored_again(
+    backend: MemoryStorage, repository: Repository, size: int, *, as_stream: bool, elsewhere: bool
+) -> None:
+    data = random.Random(size).randbytes(size)
+    cas = ContentAddressableStorage(repository)
+    key = cas.store(data)
+    cas.fold()
+    for info in [*backend.list("packs/")]:
+        backend.delete(info.name)
+    with Repository.open(backend, SECRET) as other:
+        used = ContentAddressableStorage(other) if elsewhere else cas
+        assert used.store(io.BytesIO(data) if as_stream else data) == key
+        assert used.retrieve(key) == data
+    with Repository.open(backend, SECRET) as other:
+        collector = Collector(other)
+        collector.execute(collector.plan())
+        assert ContentAddressableStorage(other).retrieve(key) == data
+
+
+def test_what_is_lost_does_not_keep_other_values_from_being_stored(
+    backend: MemoryStorage, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values_fold, "MANY_ENTRIES", 3)
+    cas = ContentAddressableStorage(repository)
+    lost = cas.store(random.Random(1).randbytes(1_000_000))
+    for info in [*backend.list("packs/")]:
+        backend.delete(info.name)
+    keys = [cas.store(f"value {number}".encode()) for number in range(6)]
+    assert not cas.missing(keys)
+    with pytest.raises(CorruptedBackup):
+        cas.fold()
+    with pytest.raises(CorruptedBackup):
+        cas.retrieve(lost)
+
+
+def test_every_writer_of_a_process_knows_which_packs_are_lost(backend: MemoryStorage, repository: Repository) -> None:
+    cas = ContentAddressableStorage(repository)
+    first, second = (random.Random(n).randbytes(1_000_000) for n in range(2))
+    key = cas.store(first)
+    lost = {info.name: backend.retrieve(info.name) for info in [*backend.list("packs/")]}
+    for name in lost:
+        backend.delete(name)
+    for data in (second + b"!", first + b"!", first + b"?"):
+        assert cas.retrieve(cas.store(data)) == data
+    cas.delete(key)
+    assert cas.retrieve(cas.store(first)) == first
+    for name, stored in lost.items():
+        backend.store(name, stored)
+    with repository.begin_session():
+        assert repository.hide_missing_packs() == set()

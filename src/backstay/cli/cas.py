@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,10 +38,10 @@ def store(
     base: Annotated[str | None, option("ID", "A value that they are new versions of.")] = None,
 ) -> int:
     """Store files as values, all together; their ids are printed, in the order of the files."""
-    from backstay.repository.canonical_json import parse_json
+    from backstay.repository.canonical_json import parse_given
 
     context = context_of(ctx)
-    beside = None if metadata is None else parse_json(metadata.encode(), what="the metadata")
+    beside = None if metadata is None else parse_given(os.fsencode(metadata), what="the metadata")
     with context.open(grows=True) as repository:
         values = _values(repository)
         with values.batch() as batch:
@@ -49,7 +50,7 @@ def store(
                 content = sys.stdin.buffer if str(file) == "-" else file
                 if as_json:
                     data = sys.stdin.buffer.read() if str(file) == "-" else _read(file)
-                    content = parse_json(data, what=str(file))
+                    content = parse_given(data, what=str(file))
                 keys.append(batch.store(content, beside, base=base))
 
     def show() -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 from backstay.errors import InvalidRequest
+from backstay.graph.raised import said
 from backstay.graph.snapshots import GraphSnapshot
 
 Phase: TypeAlias = Literal["start", "milestone", "exit", "failed"]
@@ -65,8 +66,13 @@ class Agent:
         if error is None:
             self._snapshot("exit", f"agent {self.id} ends")
             return
-        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+        reason = _printable(f"{type(error).__name__}: {said(error)}")[:_MAX_REASON]
         try:
             self._snapshot("failed", f"agent {self.id} ends by {reason}")
         except Exception as failed:  # noqa: BLE001 - the first error is the one to be raised, and it tells of this one
             error.add_note(f"the last snapshot of agent {self.id} could not be made: {failed}")
+
+
+def _printable(text: str) -> str:
+    """The text with what is no UTF-8, such as of an odd file name, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -115,8 +115,15 @@ def _run(argv: list[str], job: Job, out: IO[bytes], messages: IO[bytes]) -> None
         process.wait()
         raise
     if status:
-        how = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+        how = f"exit status {status}" if status > 0 else _signal(-status)
         raise RecomputeFailed(f"{argv[0]} failed", cause=f"{how}; it said: {last_words(messages) or 'nothing'}")
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {signal.Signals(number).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def kill_group(leader: int) -> None:

@@ -31,6 +31,7 @@ from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
 from backstay.graph.process_executor import place_of
 from backstay.graph.produced import Produced, spool_pieces
+from backstay.graph.raised import said
 from backstay.graph.ways import FunctionWay, Job, Way
 from backstay.graph.worker import imported
 
@@ -153,7 +154,7 @@ def make_on_worker(
         except BackstayError as error:
             return error.title, error.cause, b""
         except Exception as error:  # noqa: BLE001 - told to the asker, whose node failed
-            return f"its recomputation raised {type(error).__name__}", str(error), b""
+            return f"its recomputation raised {type(error).__name__}", said(error), b""
 
 
 def _pack(inputs: Inputs, room: Path | None) -> dict[str, bytes | str]:

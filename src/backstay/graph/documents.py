@@ -18,6 +18,7 @@ from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import BackstayError, InvalidDocument, InvalidNode
 from backstay.graph.metadata_graph import GraphHead, MetadataGraph, Validators
 from backstay.graph.model import GraphName, Line, Moment, Node, Whole
+from backstay.graph.strict_json import check_json
 from backstay.graph.validated import Validated
 
 # A node with MAX_DEPS of everything still fits.
@@ -112,6 +113,7 @@ def read_document(document: bytes | str, *, clock: Clock | None = None) -> Metad
     _check_size(len(document), MAX_DOCUMENT, "the graph document")
     with collector_at_rest():
         said = _GraphDocument.parse_json(document)
+        check_json(document, "the graph document")
         fields = _head_fields(said) | {"timestamp": said.timestamp or (clock or SystemClock()).now()}
         return _counted(MetadataGraph.of(GraphHead.parse(fields), said.nodes), said.node_count)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from backstay.errors import MissingDependency, NotFound
 from backstay.graph.metadata_graph import MetadataGraph
+from backstay.graph.scope import Scope
 from backstay.graph.snapshot_facts import Required, required_snapshots
 from backstay.graph.snapshots import GraphSnapshots
 from backstay.repository.snapshots import Manifest
 
 
 def required_by(graph: MetadataGraph, snapshots: GraphSnapshots) -> Required:
-    """What a graph takes from others as they are now. Raises MissingDependency, CorruptedBackup."""
+    """What a graph takes from others as they are now. Raises MissingDependency, CycleFound, CorruptedBackup."""
     if not graph.foreign:
         return Required()
     others: dict[str, MetadataGraph | None] = {}
@@ -34,6 +35,7 @@ def required_by(graph: MetadataGraph, snapshots: GraphSnapshots) -> Required:
                 values.update(key.removeprefix("sha256:") for key in found.values)
     if missing:
         raise MissingDependency(missing)
+    Scope.of(graph, _reached(ids.items(), snapshots))  # refuses a cycle that leads through several graphs
     return Required(snapshots=tuple(sorted(ids.items())), values=frozenset(values))
 
 
@@ -43,8 +45,12 @@ def other_graphs(manifest: Manifest, snapshots: GraphSnapshots) -> Mapping[str, 
     Each is as it was referred to, or as it is in force now where that snapshot was deleted; one of which there is
     nothing any more is left out. Raises CorruptedBackup.
     """
+    return _reached(required_snapshots(manifest), snapshots)
+
+
+def _reached(required: Iterable[tuple[str, str]], snapshots: GraphSnapshots) -> Mapping[str, MetadataGraph]:
     found: dict[str, MetadataGraph] = {}
-    waiting = [*required_snapshots(manifest)]
+    waiting = [*required]
     seen: set[str] = set()
     while waiting:
         name, ulid = waiting.pop(0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, ClassVar, Final, Literal, NoReturn, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as model_dataclass
@@ -18,6 +16,7 @@ from backstay.errors import BackstayError, InvalidDocument
 from backstay.graph.documents import MAX_NODES
 from backstay.graph.metadata_graph import GraphHead, MetadataGraph, Validators
 from backstay.graph.model import GraphName, Line, Moment, Node, NodeId, NodeMetadata, graph_name
+from backstay.graph.strict_json import check_json
 from backstay.graph.validated import Validated, mistakes
 
 MAX_TAGS: Final = 1000
@@ -82,7 +81,7 @@ def read_index(document: bytes) -> tuple[LayoutSnapshot, ...]:
     Raises InvalidDocument, MissingDependency, CycleFound or OutputConflict.
     """
     with collector_at_rest():
-        _check_json(document)
+        check_json(document, "snapshots.json")
         try:
             read = _INDEX.validate_json(document)
         except ValidationError as error:
@@ -101,29 +100,6 @@ def write_index(snapshots: Iterable[LayoutSnapshot]) -> Iterator[bytes]:
         yield from _written(snapshot)
         start = b",\n"
     yield b"[]\n" if start == b"[\n" else b"\n]\n"
-
-
-def _check_json(document: bytes) -> None:
-    """Refuse what readers of JSON understand in different ways, first of all two members of one name in an object.
-
-    Nothing of it is kept: as Python's own objects a large document would take several times its size.
-    """
-    try:
-        json.loads(document, object_pairs_hook=_check_members, parse_constant=_no_number)
-    except RecursionError:
-        raise InvalidDocument("snapshots.json is not valid", cause="it is nested too deeply") from None
-    except ValueError as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
-        raise InvalidDocument("snapshots.json is not valid", cause=str(error)) from error
-
-
-def _check_members(pairs: list[tuple[str, object]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
-        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise ValueError(f"{twice[:80]!r} stands twice in one object")
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
 
 
 def _snapshot(read: _Snapshot) -> LayoutSnapshot:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
-from backstay.errors import InvalidRequest, RecomputeFailed
+from backstay.errors import InvalidRequest, RecomputeFailed, RecomputeTimeout
+from backstay.graph.stopping import Stopper
 from backstay.repository.canonical_json import canonical
 
 SMALL: Final = 256 << 10  # bytes of a result that may stay in memory
@@ -45,22 +46,22 @@ class Produced:
             self.path.unlink(missing_ok=True)
 
 
-def spool(value: object, scratch: Path) -> Produced:
+def spool(value: object, scratch: Path, stopper: Stopper | None = None) -> Produced:
     """Take what a function returned: bytes, a Path, a stream or iterable of bytes, or a JSON value.
 
     A JSON value becomes its canonical form by RFC 8785. The file of a Path is copied, unless it lies in `scratch`.
-    Raises RecomputeFailed for what is none of these.
+    Raises RecomputeFailed for what is none of these, and RecomputeTimeout once `stopper` was told to stop.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return spool_pieces([bytes(value)], scratch)
     if isinstance(value, Path):
-        return _spool_file(value, scratch)
+        return _spool_file(value, scratch, stopper)
     if callable(getattr(value, "read", None)):
-        return spool_pieces(_read(value), scratch)
+        return spool_pieces(_read(value), scratch, stopper)
     if value is None or isinstance(value, str | int | float | dict | list | tuple):
         return spool_pieces([_canonical(value)], scratch)
     if isinstance(value, Iterable):
-        return spool_pieces(value, scratch)
+        return spool_pieces(value, scratch, stopper)
     raise RecomputeFailed(
         "a recomputation gave something that is no output",
         cause=f"it is of type {type(value).__name__}",
@@ -68,12 +69,17 @@ def spool(value: object, scratch: Path) -> Produced:
     )
 
 
-def spool_pieces(pieces: Iterable[object], scratch: Path) -> Produced:
-    """Take pieces as they come; they go to a file as soon as they are more than a little."""
+def spool_pieces(pieces: Iterable[object], scratch: Path, stopper: Stopper | None = None) -> Produced:
+    """Take pieces as they come; they go to a file as soon as they are more than a little.
+
+    Once `stopper` was told to stop no more is taken: what has no end would fill the disk. Raises RecomputeTimeout then.
+    """
     digest, size, held = hashlib.sha256(), 0, io.BytesIO()
     out: IO[bytes] | None = None
     try:
         for piece in pieces:
+            if stopper is not None and stopper.stopped:
+                raise RecomputeTimeout("the recomputation was given up while it gave its output")
             if not isinstance(piece, bytes | bytearray | memoryview):
                 raise RecomputeFailed(
                     "a recomputation gave a stream of something else than bytes",
@@ -94,11 +100,11 @@ def spool_pieces(pieces: Iterable[object], scratch: Path) -> Produced:
     return Produced(key=key, size=size, path=Path(out.name))
 
 
-def _spool_file(path: Path, scratch: Path) -> Produced:
+def _spool_file(path: Path, scratch: Path, stopper: Stopper | None) -> Produced:
     try:
         with path.open("rb") as file:
             if path.parent != scratch:
-                return spool_pieces(_read(file), scratch)
+                return spool_pieces(_read(file), scratch, stopper)
             digest = hashlib.file_digest(file, "sha256")
             return Produced(key=f"sha256:{digest.hexdigest()}", size=file.tell(), path=path)
     except OSError as error:

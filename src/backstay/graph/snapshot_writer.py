@@ -73,6 +73,12 @@ class Wanted:
                 "a description or the tags are too long",
                 cause=f"a description has at most {_MAX_TEXT} characters, and there are at most {_MAX_TAGS} tags",
             )
+        try:
+            self.description.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                "a description is not valid UTF-8", cause=str(error), hint="write it in UTF-8"
+            ) from error
         for tag in self.tags:
             if not (0 < len(tag) <= _MAX_TAG and tag.isprintable()):
                 raise InvalidRequest(

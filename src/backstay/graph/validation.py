@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from backstay.errors import InputLost, OutputMismatch
 from backstay.graph.inputs import Input
 from backstay.graph.model import Node, ValidationResult
+from backstay.graph.raised import said
 from backstay.graph.validated import mistakes
 
 Validator: TypeAlias = Callable[[Node, Input], Any]
@@ -67,7 +68,7 @@ class Validators:
             except InputLost:
                 raise
             except Exception as error:
-                raise _invalid(node, f"{type(error).__name__}: {error}") from error
+                raise _invalid(node, f"{type(error).__name__}: {said(error)}") from error
             if isinstance(verdict, ValidationResult):
                 verdict = True if verdict.valid else "; ".join(verdict.errors)
             if verdict is not None and verdict is not True:

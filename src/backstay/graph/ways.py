@@ -11,6 +11,7 @@ from backstay.errors import BackstayError, RecomputeFailed
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
 from backstay.graph.produced import Produced, spool
+from backstay.graph.raised import said
 from backstay.graph.stopping import Stopper
 
 Function: TypeAlias = Callable[[Node, Inputs], Any]
@@ -52,7 +53,7 @@ class FunctionWay:
     killable: ClassVar[bool] = False  # nothing can kill a thread
 
     def make(self, job: Job) -> Produced:
-        return spool(self.function(job.node, job.inputs), job.scratch)
+        return spool(self.function(job.node, job.inputs), job.scratch, job.stopper)
 
     def __str__(self) -> str:
         return self.name or f"function {getattr(self.function, '__qualname__', repr(self.function))}"
@@ -64,4 +65,4 @@ def as_failure(node: str, error: BaseException) -> BackstayError:
         return type(error)(f"{node}: {error.title}", cause=error.cause, hint=error.hint)
     if isinstance(error, BackstayError):
         return error
-    return RecomputeFailed(f"{node}: its recomputation raised {type(error).__name__}", cause=str(error))
+    return RecomputeFailed(f"{node}: its recomputation raised {type(error).__name__}", cause=said(error))

@@ -20,6 +20,7 @@ from backstay.graph.frames import VERSION, Frame, receive, send, send_pieces
 from backstay.graph.inputs import Inputs
 from backstay.graph.model import Node
 from backstay.graph.produced import Produced, spool_pieces
+from backstay.graph.raised import said
 from backstay.graph.recompute import DEFAULT, Recomputers
 from backstay.graph.ways import Function, FunctionWay, Job, Way
 
@@ -62,7 +63,7 @@ class Worker:
             except BackstayError as error:
                 send(self._out, "failed", title=error.title, cause=error.cause)
             except Exception as error:  # noqa: BLE001 - told to the asker, whose node failed
-                send(self._out, "failed", title=f"its recomputation raised {type(error).__name__}", cause=str(error))
+                send(self._out, "failed", title=f"its recomputation raised {type(error).__name__}", cause=said(error))
         except OSError:
             _end("")
 

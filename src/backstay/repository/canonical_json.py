@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, TypeAlias
 
 import rfc8785
@@ -23,13 +24,35 @@ def canonical(value: Json, *, what: str = "the value") -> bytes:
 
 
 def parse_json(data: bytes, *, what: str) -> Json:
-    """The value of a JSON text. Raises InvalidRequest where it is none."""
+    """The value of a JSON text that is stored. Raises InvalidRequest where it is none."""
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"{what} is no JSON value", cause=str(error), hint="`retrieve` gives its bytes as they are"
         ) from error
+
+
+def parse_given(data: bytes, *, what: str) -> Json:
+    """The value of a JSON text that is to be stored. Raises InvalidRequest, also for an object with a name twice."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f"{what} is no JSON value", cause=str(error), hint="mend it, or store its bytes as they are"
+        ) from error
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    check_members(pairs)
+    return dict(pairs)
+
+
+def check_members(pairs: list[tuple[str, object]]) -> None:
+    """Raises ValueError for an object that has one name twice, which readers understand in different ways."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"{twice[:80]!r} stands twice in one object")
 
 
 def parse_stored(data: bytes | None) -> dict[str, Json]:

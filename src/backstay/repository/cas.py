@@ -18,9 +18,10 @@ from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
 from backstay.repository.value_content import ValueContent, encoded_metadata
 from backstay.repository.value_ids import parse_value_id, value_id
+from backstay.repository.value_presence import ValuePresence
 from backstay.repository.value_references import ValueReferences
 from backstay.repository.value_tree import StoredValue, ValueTrees
-from backstay.repository.values_batch import Batch
+from backstay.repository.values_batch import Batch, is_as_given
 from backstay.repository.values_fold import FoldResult, fold, is_due
 from backstay.repository.values_log import Draft, LogView
 from backstay.repository.values_records import IS_JSON, SMALL_VALUE
@@ -81,7 +82,7 @@ class ContentAddressableStorage:
             return False
         digest, encoded = sha256(content).digest(), encoded_metadata(metadata)
         found = self._looked_up(lambda state: state.find(digest))
-        return found is not None and (encoded is None or encoded == found.metadata)
+        return found is not None and is_as_given(found, encoded) and ValuePresence(self._repository).has(found)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -98,7 +99,11 @@ class ContentAddressableStorage:
             view = self._log.view
             if not is_due(view) or view.last < self._fold_from or view.damaged:
                 return
-            if fold(self._repository) is None:  # a writer at work has an entry that must not be covered yet
+            try:
+                done = fold(self._repository)
+            except CorruptedBackup:  # told by `fold` and `verify`; what is lost is no reason to take nothing more
+                done = None
+            if done is None:  # or a writer at work has an entry that must not be covered yet
                 self._fold_from = view.last + FOLD_AGAIN
 
     # -- reading

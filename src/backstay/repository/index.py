@@ -188,8 +188,12 @@ class Index:
                 self.damaged.append((info.name, CorruptedBackup("a foreign object lies among the index segments")))
 
     def hide_missing(self, present: AbstractSet[bytes]) -> set[bytes]:
-        """Leave out packs that segments name and the store does not have, so that what they held is stored again."""
-        self._missing = frozenset(self._map.pack(number).digest for number in self._live) - present
+        """Leave out packs that segments name and the store does not have, so that what they held is stored again.
+
+        Packs that were missed before are looked for again: they may be back, or missing still.
+        """
+        named = {self._map.pack(number).digest for packs in self._map.segments().values() for number in packs}
+        self._missing = frozenset(named - self._deleted - present)
         self._refresh_live()
         return set(self._missing)
 

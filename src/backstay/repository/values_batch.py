@@ -21,6 +21,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.repository.value_content import ValueContent, encoded_metadata, pieces_of
 from backstay.repository.value_ids import parse_value_id, value_id
+from backstay.repository.value_presence import ValuePresence
 from backstay.repository.value_tree import StoredValue
 from backstay.repository.value_writing import ValueWriter, deciding, writing_values
 from backstay.repository.values_log import Draft, LogView
@@ -40,6 +41,7 @@ class Batch:
         self._values: dict[bytes, StoredValue] = {}
         self._inline_bytes = 0
         self._writer: ValueWriter | None = None
+        self._presence = ValuePresence(repository)
         self._is_open = True
 
     def store(
@@ -127,7 +129,16 @@ class Batch:
     def _missing(self, view: LogView) -> tuple[bytes, ...]:
         """Those that the log does not have as they were given, in the order of their ids."""
         state = self._state_of(view)
-        return tuple(digest for digest, value in sorted(self._values.items()) if not is_there(state, value))
+        return tuple(digest for digest, value in sorted(self._values.items()) if not self._is_kept(state, value))
+
+    def _is_kept(self, state: ValuesState, value: StoredValue) -> bool:
+        """Whether nothing of a value need be stored: what lies in a pack that is lost is stored again."""
+        found = state.known(value.sha256)
+        if found is None or not is_as_given(found, value.metadata):
+            return False
+        if self._writer is not None:  # which looked for all packs, and has stored again what lay in lost ones
+            return found.data is not None or not self._writer.lost
+        return self._presence.has(found)
 
     def _commit_snapshot(self, writer: ValueWriter) -> None:
         log = self._repository.values_log
@@ -162,10 +173,9 @@ class Batch:
         return writer.finish(tree, {})
 
 
-def is_there(state: ValuesState, value: StoredValue) -> bool:
-    """Whether a value is stored for certain; new metadata replaces that which is there."""
-    found = state.known(value.sha256)
-    return found is not None and (value.metadata is None or found.metadata == value.metadata)
+def is_as_given(found: StoredValue, metadata: bytes | None) -> bool:
+    """Whether a value has the metadata that it is given now; without any it keeps its own."""
+    return metadata is None or found.metadata == metadata
 
 
 def _inline_value(value: StoredValue) -> InlineValue:
