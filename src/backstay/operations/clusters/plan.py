@@ -120,7 +120,7 @@ class RecoveryPlan:
 def plan_recovery(repository: Repository, name: str, snapshot: str, target: RecoveryTarget) -> RecoveryPlan:
     """Decide without writing: `snapshot` is `latest`, an id or its beginning.
 
-    Base backups with damaged pages are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
+    Base backups that are damaged are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
     with what is covered, TargetAmbiguousTimeline, WalGap with what is missing, SnapshotIncomplete, ChecksumFailure.
     """
     bases = require_bases(repository, name)
@@ -137,7 +137,7 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
 def _sound(bases: list[Base], name: str) -> list[Base]:
     if not (found := sound(bases)):
         raise ChecksumFailure(
-            f"all base backups of {name} hold damaged pages",
+            f"all base backups of {name} are damaged",
             cause=f"the newest is {bases[-1].snapshot}: {bases[-1].damage}",
             hint="name one of them to restore it all the same; pg_amcheck then tells what is damaged",
         )
