@@ -25,6 +25,7 @@ from backstay.operations.clusters.status import pg_status
 from backstay.operations.repair.run import repair_packs, repair_snapshots
 from backstay.operations.retention.prune import plan_prune
 from backstay.operations.retention.rules import RetentionRules
+from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.wal.bases import base_backups
 from backstay.repository.contents import chunk_list
@@ -32,6 +33,8 @@ from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.index_segments import indexed_packs
 from backstay.repository.repository import Repository
 from backstay.repository.trees import find_node
+from backstay.storage.local import LocalStorage
+from tests.operations.copies import SECRET
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive
 from tests.postgres.recovering import back_up, recovered, restored
@@ -309,3 +312,18 @@ def test_a_base_backup_that_a_repair_left_files_out_of_is_nothing_to_build_upon(
     assert good.snapshot in {kept.candidate.id for kept in plan.kept}
     server.sql("update lost set v = 'new' where i = 7; checkpoint")
     assert back_up(repository, server).parent == good.snapshot
+
+
+def test_a_base_backup_is_made_while_the_cold_tier_with_the_earlier_one_is_away(server: Server, tmp_path: Path) -> None:
+    fill(server)
+    place, cold = LocalStorage(tmp_path / "place"), tmp_path / "cold"
+    with Repository.create(place, SECRET) as repository:
+        set_tier(repository, str(cold), 0)
+    with Repository.open(place, SECRET) as repository:
+        back_up(repository, server)
+        run_move(repository, plan_move(repository))
+    cold.rename(tmp_path / "drawer")
+    with Repository.open(place, SECRET) as repository:
+        result = back_up(repository, server)
+        assert result.kind == "full"
+        assert "not attached" in result.reason
