@@ -289,6 +289,7 @@ def test_an_earlier_base_backup_that_turns_out_to_be_damaged_is_done_without(
     assert (second.kind, second.parent) == ("full", None)
     assert "cannot be used" in second.reason
     assert "damaged" in second.reason
+    restored(repository, server, "copy", snapshot=second.snapshot, target=RecoveryTarget(kind="immediate"))
 
 
 def test_a_base_backup_that_a_repair_left_files_out_of_is_nothing_to_build_upon(

@@ -280,7 +280,9 @@ class _ClusterBackup:
         elif self.connection.version < INCREMENTAL_FROM:
             self.reason = f"PostgreSQL {self.connection.version} cannot tell what changed"
         elif not on_timeline:
-            self.reason = "there is no earlier base backup of this timeline" if history else "it is the first one"
+            self.reason = (
+                "no earlier base backup of this timeline can be built upon" if history else "it is the first one"
+            )
         elif self.connection.value("SHOW summarize_wal") != "on":
             self.reason = "summarize_wal is off"
         else:
@@ -312,6 +314,7 @@ class _ClusterBackup:
             except (CorruptedBackup, NotFound, TierNotAttached, ObjectFrozen) as error:
                 self.reason = f"the earlier base backup cannot be used: {error}"
                 self.connection.renew()  # the server may be in the midst of sending
+                self.writer.reused.clear()  # nothing that was taken so far counts
             self.events(Warned(message=f"all files are sent: {self.reason}"))
         return *self._receive_with(self._likely(like), None), None
 
