@@ -260,6 +260,7 @@ def test_a_damaged_page_marks_a_base_backup_and_is_told_with_its_place(repositor
         repository.snapshots.drop(sound.snapshot, "for a test", repository.clock)
     with pytest.raises(ChecksumFailure, match="all base backups"):
         plan_recovery(repository, "main", "latest", RecoveryTarget(kind="immediate"))
+    assert "there is no whole base backup: nothing can be recovered" in pg_status(repository, "main").problems
 
 
 def harm(repository: Repository, path: bytes, snapshot: str, number: int) -> None:

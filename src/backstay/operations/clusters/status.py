@@ -153,7 +153,7 @@ def _problems(runs: list[Run], found: tuple[Window, ...]) -> list[str]:
     if not runs:
         problems.append("no WAL is stored")
     if not found:
-        problems.append("there is no base backup: nothing can be recovered")
+        problems.append("there is no whole base backup: nothing can be recovered")
     elif all(window.end_time is None for window in found):
         problems.append("no base backup finds the WAL that it needs")
     return problems
