@@ -19,6 +19,8 @@ PIECE = 32 << 10
 class _Patching(SnapshotRewriter):
     """Writes a snapshot anew in which one byte of each 32 KiB of a large file is another."""
 
+    has_digests = True
+
     def _carry(self, node: Node, content: Content) -> Content:
         super()._carry(node, content)
         base = PlainStream(content, self._reader)
@@ -37,16 +39,18 @@ class _Patching(SnapshotRewriter):
                 patch.add(Change(at, length, at, length, made[1].of(now), packed))
             else:
                 whole[at:] = was  # the end, too short to save anything
-        node.sha256 = sha256(whole)
+        node.sha256 = sha256(whole) if self.has_digests else None
         return patch.finish(base.size, content)
 
 
-def patch_snapshot(repository: Repository, ulid: str) -> str:
+def patch_snapshot(repository: Repository, ulid: str, *, has_digests: bool = True) -> str:
     """One more snapshot: the same tree, with patched files; its id."""
     old = repository.snapshots.get(ulid)
     with repository.begin_session() as session, Workers(1, "seal") as workers:
         writer = repository.writer(workers)
-        rewritten = _Patching(repository, writer, old, Damage()).run()
+        patching = _Patching(repository, writer, old, Damage())
+        patching.has_digests = has_digests
+        rewritten = patching.run()
         writer.flush()
         repository.index.write(writer.take_packs())
         writer.close()

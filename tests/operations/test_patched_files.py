@@ -68,6 +68,14 @@ def test_it_is_restored_read_and_verified(
         assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
 
 
+def test_files_whose_digest_nobody_knows_are_read_back_all_the_same(
+    expected: dict[str, bytes | str], source: Path, tmp_path: Path
+) -> None:
+    with Repository.create(Store("ours"), SECRET, environment=SMALL_PACKS) as repository:
+        ulid = patch_snapshot(repository, back_up(repository, source), has_digests=False)
+        assert restored(repository, ulid, tmp_path / "there", source) == (expected, [])
+
+
 def test_a_collection_keeps_what_it_changes(
     snapshots: tuple[Store, str, str], expected: dict[str, bytes | str], source: Path, tmp_path: Path
 ) -> None:

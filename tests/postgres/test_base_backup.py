@@ -22,11 +22,19 @@ from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cl
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.restore import restore_cluster
 from backstay.operations.clusters.status import pg_status
+from backstay.operations.repair.run import repair_packs, repair_snapshots
 from backstay.operations.retention.prune import plan_prune
 from backstay.operations.retention.rules import RetentionRules
+from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.wal.bases import base_backups
+from backstay.repository.contents import chunk_list
+from backstay.repository.format import RecordKind, pack_name
+from backstay.repository.index_segments import indexed_packs
 from backstay.repository.repository import Repository
+from backstay.repository.trees import find_node
+from backstay.storage.local import LocalStorage
+from tests.operations.copies import SECRET
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive
 from tests.postgres.recovering import back_up, recovered, restored
@@ -252,3 +260,72 @@ def test_a_damaged_page_marks_a_base_backup_and_is_told_with_its_place(repositor
         repository.snapshots.drop(sound.snapshot, "for a test", repository.clock)
     with pytest.raises(ChecksumFailure, match="all base backups"):
         plan_recovery(repository, "main", "latest", RecoveryTarget(kind="immediate"))
+    assert "there is no whole base backup: nothing can be recovered" in pg_status(repository, "main").problems
+
+
+def harm(repository: Repository, path: bytes, snapshot: str, number: int) -> None:
+    """Change a byte of what a chunk of a file is stored in."""
+    node = find_node(repository.snapshots.get(snapshot).root, path, repository.reader)
+    assert node is not None
+    assert node.content is not None
+    place = repository.reader.place(chunk_list(node.content, repository.reader)[number])
+    [pack] = [pack for pack in indexed_packs(repository) if pack.digest == repository.index.pack(place.pack).digest]
+    blob = next(blob for blob in pack.table.blobs() if blob.ordinal == place.ordinal)
+    name = pack_name(RecordKind(pack.kind), pack.digest)
+    data = bytearray(repository.backend.retrieve(name))
+    data[blob.offset + blob.stored // 2] ^= 1
+    repository.backend.store(name, bytes(data), overwrite=True)
+    repository.release()
+
+
+def test_an_earlier_base_backup_that_turns_out_to_be_damaged_is_done_without(
+    repository: Repository, server: Server
+) -> None:
+    fill(server)
+    first = back_up(repository, server)
+    file = b"/data/" + server.sql("select pg_relation_filepath('t')").encode()
+    harm(repository, file, first.snapshot, 3)
+    server.sql("update t set v = 'new' where ctid = '(13,1)'; checkpoint")  # one of the four blocks of that chunk
+    second = back_up(repository, server)
+    assert (second.kind, second.parent) == ("full", None)
+    assert "cannot be used" in second.reason
+    assert "damaged" in second.reason
+    restored(repository, server, "copy", snapshot=second.snapshot, target=RecoveryTarget(kind="immediate"))
+
+
+def test_a_base_backup_that_a_repair_left_files_out_of_is_nothing_to_build_upon(
+    repository: Repository, server: Server
+) -> None:
+    fill(server)
+    good = back_up(repository, server)
+    server.sql("create table lost as select i, md5(i::text) v from generate_series(1, 20000) i; checkpoint")
+    file = b"/data/" + server.sql("select pg_relation_filepath('lost')").encode()
+    harm(repository, file, back_up(repository, server).snapshot, 3)
+    repair_packs(repository)
+    repair_snapshots(repository)
+    repaired = repository.snapshots.live()[-1]
+    assert repaired.tags == ("repaired",)
+    server.sql("select pg_switch_wal()")
+    assert plan_recovery(repository, "main", "latest", RecoveryTarget(kind="immediate")).base.snapshot == good.snapshot
+    named = plan_recovery(repository, "main", repaired.id, RecoveryTarget(kind="immediate"))
+    assert "lacks files" in named.base.damage
+    assert any("lacks files" in problem for problem in pg_status(repository, "main").problems)
+    plan = plan_prune(repository, RetentionRules(keep_last=1), now=repository.clock.now(), zone=UTC)
+    assert good.snapshot in {kept.candidate.id for kept in plan.kept}
+    server.sql("update lost set v = 'new' where i = 7; checkpoint")
+    assert back_up(repository, server).parent == good.snapshot
+
+
+def test_a_base_backup_is_made_while_the_cold_tier_with_the_earlier_one_is_away(server: Server, tmp_path: Path) -> None:
+    fill(server)
+    place, cold = LocalStorage(tmp_path / "place"), tmp_path / "cold"
+    with Repository.create(place, SECRET) as repository:
+        set_tier(repository, str(cold), 0)
+    with Repository.open(place, SECRET) as repository:
+        back_up(repository, server)
+        run_move(repository, plan_move(repository))
+    cold.rename(tmp_path / "drawer")
+    with Repository.open(place, SECRET) as repository:
+        result = back_up(repository, server)
+        assert result.kind == "full"
+        assert "not attached" in result.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import struct
 import tarfile
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backstay.codec.compression import Buffer
 from backstay.core.pipeline import Workers
-from backstay.errors import BackupFailed
-from backstay.operations.clusters.files import CHUNK, ClusterFiles
-from backstay.repository.blobs import BlobWriter
+from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.operations.clusters.files import CHUNK, ClusterFiles, StoredFile
+from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
@@ -191,23 +193,20 @@ def content(repository: Repository, node: Node) -> bytes:
     truncation=st.integers(0, 3 * CHUNK // BLOCK),
     changed=st.lists(st.integers(0, 4 * CHUNK // BLOCK), max_size=8, unique=True).map(sorted),
     cuts=cuts,
-    is_new=st.booleans(),
 )
 def test_a_patched_file_is_what_the_server_has(
-    repository: Repository, old_blocks: int, truncation: int, changed: list[int], cuts: list[int], is_new: bool
+    repository: Repository, old_blocks: int, truncation: int, changed: list[int], cuts: list[int]
 ) -> None:
     old = b"".join(bytes([1 + block % 250]) * BLOCK for block in range(old_blocks))
     first = sent(repository, "16384", old, {}, cuts)
     assert content(repository, first) == old
-    earlier = {} if is_new else {b"data/16384": first}
     new = {block: bytes([200 + block % 50]) * BLOCK for block in changed}
     data = changes(changed, truncation) + b"".join(new[block] for block in changed)
     length = max([truncation, *(block + 1 for block in changed)])
-    known = b"" if is_new else old
     expected = b"".join(
-        new.get(block) or known[block * BLOCK : (block + 1) * BLOCK].ljust(BLOCK, b"\0") for block in range(length)
+        new.get(block) or old[block * BLOCK : (block + 1) * BLOCK].ljust(BLOCK, b"\0") for block in range(length)
     )
-    node = sent(repository, "INCREMENTAL.16384", data, earlier, cuts)
+    node = sent(repository, "INCREMENTAL.16384", data, {b"data/16384": first}, cuts)
     assert node.name == b"16384"
     assert node.size == len(expected)
     assert content(repository, node) == expected
@@ -274,6 +273,42 @@ def test_a_file_with_an_earlier_one_that_is_lost_is_stored_whole() -> None:
         node = sent(repository, "16385", bytes(data), {b"data/16385": first}, [])
         assert node.content is not None
         assert not node.content.is_patched
+
+
+def test_changes_of_a_file_that_the_earlier_snapshot_lacks_are_refused(repository: Repository) -> None:
+    with pytest.raises(CorruptedBackup, match="lacks data/16384"):
+        sent(repository, "INCREMENTAL.16384", changes([1], 3) + bytes(BLOCK), {}, [])
+
+
+def test_a_file_whose_changes_cannot_be_read_is_never_taken_for_its_base(repository: Repository) -> None:
+    data = bytearray(random.Random(2).randbytes(600 * CHUNK))
+    first = sent(repository, "16386", bytes(data), {}, [])
+    for number in range(600):  # the changes are longer than one chunk of their stream
+        data[number * CHUNK : number * CHUNK + 900] = random.Random(number).randbytes(900)
+    node = sent(repository, "16386", bytes(data), {b"data/16386": first}, [])
+    file = StoredFile(node, repository.reader)
+    good = [chunk.id for number in range(600) if (chunk := file.chunk(number)) is not None]
+
+    class FailsOnce(BlobReader):
+        def chunk(self, chunk: bytes) -> Buffer:
+            if next(reads) == 3:
+                raise CorruptedBackup("the disk gave other bytes")
+            return super().chunk(chunk)
+
+    reads = itertools.count()
+    file = StoredFile(
+        node, FailsOnce(repository.backend, repository.keyring, repository.index, repository.reload_index)
+    )
+    refused = 0
+    for number in range(600):
+        try:
+            chunk = file.chunk(number)
+        except CorruptedBackup:
+            refused += 1
+        else:
+            assert chunk is not None
+            assert chunk.id == good[number]
+    assert 0 < refused < 600
 
 
 def manifest(path: bytes, size: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backstay.core.events import EventSink
-from backstay.errors import SourceUnreachable
+from backstay.errors import ChecksumFailure, SourceUnreachable
 from backstay.operations.clusters import gap_base
 from backstay.operations.clusters.backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
 from backstay.operations.clusters.receive import slot_name
@@ -131,6 +131,25 @@ def test_a_base_backup_that_fails_is_tried_again_while_wal_comes_in(
         until_stored(archive, server)
     assert len(tried) == 3
     assert sum("tried again" in word for word in receiver.warnings) == 1
+
+
+def test_a_server_with_damaged_pages_is_not_read_again_and_again(
+    start_small: Callable[[int], Server], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def damaged(_repository: Repository, url: str, *_: object, **__: object) -> None:
+        tried.append(url)
+        raise ChecksumFailure("the server has damaged pages", cause="a test")
+
+    monkeypatch.setattr(gap_base, "back_up_cluster", damaged)
+    monkeypatch.setattr(gap_base, "FIRST_PAUSE_S", 0.01)
+    server = start_small(18)
+    receive_and_lose(archive, server)
+    with ThreadedReceiver(archive, server) as receiver:
+        until(lambda: any("damaged pages" in word for word in receiver.warnings), "the first try")
+        until_stored(archive, server)
+    assert len(tried) == 1
 
 
 def test_a_mistake_in_making_a_base_backup_ends_the_receiver(

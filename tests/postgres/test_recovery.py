@@ -239,5 +239,5 @@ def test_recovery_goes_through_a_fork_or_along_the_first_timeline(
         for timeline in (1, 2):
             plan = plan_recovery(repository, NAME, "latest", replace(either, timeline=timeline))
             assert plan.path.timeline == timeline
-    shared = RecoveryTarget(kind="lsn", lsn=fork.lsn)
-    assert plan_recovery(repository, NAME, "latest", shared).path.timeline == 2
+    for shared in (RecoveryTarget(kind="lsn", lsn=fork.lsn), RecoveryTarget(kind="time", time=fork.time)):
+        assert plan_recovery(repository, NAME, "latest", shared).path.timeline == 2

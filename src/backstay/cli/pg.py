@@ -171,7 +171,7 @@ def _show_windows(context: Context, found: list[Window]) -> None:
     from backstay.sources.postgres.lsn import format_lsn
 
     if not found:
-        context.say("there is no base backup: `backstay pg backup` makes one")
+        context.say("there is no whole base backup: `backstay pg backup` makes one")
         return
     rows = [
         (

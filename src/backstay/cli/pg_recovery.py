@@ -98,7 +98,7 @@ def pg_restore(
     with context.open() as repository, nullcontext() if dry_run else announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         require_target(repository, plan, to.absolute(), options)
-        _warn_of_others(context, plan)
+        _warn_of_plan(context, plan)
         if dry_run:
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
             return 0
@@ -210,7 +210,9 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
     }
 
 
-def _warn_of_others(context: Context, plan: RecoveryPlan) -> None:
+def _warn_of_plan(context: Context, plan: RecoveryPlan) -> None:
+    if plan.base.damage:
+        context.warn(f"base backup {plan.base.snapshot} is damaged: {plan.base.damage}")
     for other in plan.others:
         context.warn(f"{other}: --timeline {other.timeline} follows it, without that the newest timeline is taken")
 
@@ -264,7 +266,7 @@ def pg_verify(
     target = target_of(context, at=at, lsn=lsn, xid=xid, point=restore_point, immediate=immediate, timeline=timeline)
     with context.open() as repository, announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
-        _warn_of_others(context, plan)
+        _warn_of_plan(context, plan)
         with context.watching() as events:
             result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
 

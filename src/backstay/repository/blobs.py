@@ -357,6 +357,8 @@ class BlobReader:
             # Tell the first failure if no other place helps.
             except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen) as failed:
                 error = error or failed
+                if isinstance(failed, CorruptedBackup):
+                    self._index.distrust(place.pack)
         raise error or ObjectNotFound(f"chunk {chunk.hex()[:16]}")
 
     def slice(self, blob: Buffer, place: Place, chunk: bytes) -> Buffer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -155,6 +156,14 @@ def read_content(content: Content, reader: BlobReader) -> Iterator[Buffer]:
         return
     for chunk in chunk_ids(content, reader):
         yield reader.chunk(chunk)
+
+
+def sha256_of(content: Content, reader: BlobReader) -> bytes:
+    """The digest of a stream's bytes. Raises CorruptedBackup."""
+    digest = sha256()
+    for piece in read_content(content, reader):
+        digest.update(piece)
+    return digest.digest()
 
 
 def frame(kind: int, body: bytes) -> bytes:

@@ -159,6 +159,7 @@ class Index:
         self._live: set[int] = set()
         self._reusable: set[int] = set()
         self._missing: frozenset[bytes] = frozenset()
+        self._distrusted: frozenset[int] = frozenset()
         self._vanished = False
         self.damaged: list[tuple[str, CorruptedBackup]] = []
 
@@ -197,10 +198,16 @@ class Index:
         self._refresh_live()
         return set(self._missing)
 
+    def distrust(self, pack: int) -> None:
+        """Let nothing new build upon a pack in which damage was met; what it holds is stored again where it comes."""
+        self._distrusted |= {pack}
+        self._reusable.discard(pack)
+
     def _refresh_live(self) -> None:
         numbers = {number for packs in self._map.segments().values() for number in packs}
         self._live = numbers - {self._map.number(digest) for digest in self._deleted | self._missing}
-        self._reusable = self._live - {self._map.number(digest) for digest in self._condemned}
+        condemned = {self._map.number(digest) for digest in self._condemned}
+        self._reusable = self._live - condemned - self._distrusted
 
     def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:
         for name in names:

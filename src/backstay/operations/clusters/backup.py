@@ -15,14 +15,29 @@ from backstay.codec.chunker import LISTINGS
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, ChecksumFailure, CorruptedBackup, NotFound, ObjectNotFound
+from backstay.errors import (
+    BackstayError,
+    ChecksumFailure,
+    CorruptedBackup,
+    NotFound,
+    ObjectFrozen,
+    ObjectNotFound,
+    TierNotAttached,
+)
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
 from backstay.operations.clusters.files import CHUNK, DATA, ClusterFiles
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
-from backstay.operations.wal.bases import DAMAGED, SERVER_MANIFEST, base_backups, server_manifest, source_of
+from backstay.operations.wal.bases import (
+    DAMAGED,
+    SERVER_MANIFEST,
+    base_backups,
+    damage_of,
+    server_manifest,
+    source_of,
+)
 from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -265,7 +280,9 @@ class _ClusterBackup:
         elif self.connection.version < INCREMENTAL_FROM:
             self.reason = f"PostgreSQL {self.connection.version} cannot tell what changed"
         elif not on_timeline:
-            self.reason = "there is no earlier base backup of this timeline" if history else "it is the first one"
+            self.reason = (
+                "no earlier base backup of this timeline can be built upon" if history else "it is the first one"
+            )
         elif self.connection.value("SHOW summarize_wal") != "on":
             self.reason = "summarize_wal is off"
         else:
@@ -281,7 +298,7 @@ class _ClusterBackup:
             if log.may_build_on(found.id)
             and lost.isdisjoint(found.packs)
             and found.chunkers["files"] == _CHUNKER
-            and DAMAGED not in found.consistency
+            and not damage_of(found)
         ]
 
     # -- the files
@@ -294,8 +311,10 @@ class _ClusterBackup:
                 return *self._receive_with(self._nodes_of(base), earlier), base
             except SummariesMissing as error:
                 self.reason = error.cause
-            except (CorruptedBackup, NotFound) as error:
+            except (CorruptedBackup, NotFound, TierNotAttached, ObjectFrozen) as error:
                 self.reason = f"the earlier base backup cannot be used: {error}"
+                self.connection.renew()  # the server may be in the midst of sending
+                self.writer.reused.clear()  # nothing that was taken so far counts
             self.events(Warned(message=f"all files are sent: {self.reason}"))
         return *self._receive_with(self._likely(like), None), None
 
@@ -303,7 +322,7 @@ class _ClusterBackup:
         """The files of a snapshot, as far as they can be read: nothing but room depends on them."""
         try:
             return self._nodes_of(like) if like is not None else {}
-        except (CorruptedBackup, ObjectNotFound):
+        except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
             return {}
 
     def _receive_with(self, nodes: dict[bytes, Node], earlier: bytes | None) -> tuple[ClusterFiles, Received]:

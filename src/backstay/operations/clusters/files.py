@@ -12,7 +12,8 @@ from typing import Final, NamedTuple, Protocol
 
 from backstay.codec.compression import Buffer
 from backstay.codec.digest import sha256
-from backstay.errors import BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.core.names import printable
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.repository.blobs import BlobReader, BlobWriter
 from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
 from backstay.repository.format import RecordKind
@@ -96,9 +97,16 @@ class ClusterFiles:
         parent, _, name = (root + b"/" + member.path).rpartition(b"/")
         if name.startswith(PREFIX) and self._incremental:
             path = parent + b"/" + name.removeprefix(PREFIX)
-            return _Patched(path, self._chunks(path), StoredFile(self._earlier.get(path), self._reader), self._reader)
+            return _Patched(path, self._chunks(path), StoredFile(self._known(path), self._reader), self._reader)
         path = parent + b"/" + name
         return _Label(self._store) if path == LABEL else _Whole(self._chunks(path))
+
+    def _known(self, path: bytes) -> Node:
+        """The file that changes were sent of. Where it is missing nobody knows what is between these."""
+        node = self._earlier.get(path)
+        if node is None:
+            raise CorruptedBackup(f"the earlier base backup lacks {printable(path)}")
+        return node
 
     def _chunks(self, path: bytes) -> _Chunks:
         try:
@@ -186,7 +194,10 @@ class _Chunks:
 
     def keep(self, length: int) -> bool:
         """Take the next chunk as the earlier snapshot has it; false if it does not have it any more."""
-        old = self._earlier.chunk(len(self._found))
+        try:
+            old = self._earlier.chunk(len(self._found))
+        except UNREADABLE:  # though it could be read a moment ago, by whoever asks
+            return False
         if old is None or not self._writer.has(old.chunk):
             return False
         self._add(old.chunk, length, old.change)
@@ -316,7 +327,10 @@ class StoredChunk(NamedTuple):
 
 
 class StoredFile:
-    """A file of a cluster as a snapshot has it, asked for chunk by chunk, in order."""
+    """A file of a cluster as a snapshot has it, asked for chunk by chunk, in order.
+
+    Once its changes could not be read, it says so for every chunk that follows: without them the base looks whole.
+    """
 
     def __init__(self, node: Node | None, reader: BlobReader) -> None:
         self._size = node.size if node is not None else 0
@@ -327,7 +341,8 @@ class StoredFile:
             content, changes = patch.base, changes_of(patch, reader)
         self._chunks = chunk_list(content, reader)
         self._changes = changes
-        self._next = next(changes, None)
+        self._failure: BackstayError | None = None
+        self._next = self._change()
 
     def chunk(self, number: int) -> StoredChunk | None:
         """The chunk of a number that is not less than the one before; None behind the end. Raises CorruptedBackup."""
@@ -335,12 +350,21 @@ class StoredFile:
         if start >= self._size:
             return None
         while self._next is not None and self._next.at + self._next.length <= start:
-            self._next = next(self._changes, None)
+            self._next = self._change()
         change = self._next if self._next is not None and self._next.at < start + CHUNK else None
         length = min(CHUNK, self._size - start)
         if number >= len(self._chunks) or (change is not None and _range(change) != (start, length, start, length)):
             raise CorruptedBackup("it is not cut as files of a cluster are")
         return StoredChunk(self._chunks[number], change, length)
+
+    def _change(self) -> Change | None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return next(self._changes, None)
+        except UNREADABLE as error:
+            self._failure = error
+            raise
 
 
 def _range(change: Change) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backstay.core.events import Event, EventSink, Warned
-from backstay.errors import BackstayError, Interrupted
+from backstay.errors import BackstayError, ChecksumFailure, Interrupted
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.storing import as_warning
@@ -22,6 +22,7 @@ from backstay.sources.postgres.timelines import Path
 
 FIRST_PAUSE_S: Final = 5.0
 LONGEST_PAUSE_S: Final = 300.0
+DAMAGED_PAUSE_S: Final = 3600.0  # damaged pages stay until somebody mends them, and each try makes a snapshot
 CLOSING_S: Final = 10.0  # how long a base backup may take to notice that it should end
 
 
@@ -87,6 +88,8 @@ class GapBase:
                     self._events(Warned(message="there is no base backup behind the gap yet; it is tried again"))
                 is_told = True
                 pause = min(2 * pause, LONGEST_PAUSE_S) or FIRST_PAUSE_S
+                if isinstance(error, ChecksumFailure):
+                    pause = DAMAGED_PAUSE_S
             else:
                 pause, is_told = 0.0, False
 

@@ -120,7 +120,7 @@ class RecoveryPlan:
 def plan_recovery(repository: Repository, name: str, snapshot: str, target: RecoveryTarget) -> RecoveryPlan:
     """Decide without writing: `snapshot` is `latest`, an id or its beginning.
 
-    Base backups with damaged pages are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
+    Base backups that are damaged are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
     with what is covered, TargetAmbiguousTimeline, WalGap with what is missing, SnapshotIncomplete, ChecksumFailure.
     """
     bases = require_bases(repository, name)
@@ -137,7 +137,7 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
 def _sound(bases: list[Base], name: str) -> list[Base]:
     if not (found := sound(bases)):
         raise ChecksumFailure(
-            f"all base backups of {name} hold damaged pages",
+            f"all base backups of {name} are damaged",
             cause=f"the newest is {bases[-1].snapshot}: {bases[-1].damage}",
             hint="name one of them to restore it all the same; pg_amcheck then tells what is damaged",
         )
@@ -293,12 +293,25 @@ class _Planner:
             parted = path.parts_from(other)
             if parted is None or end <= parted or not self._is_led_to(other):
                 continue
-            if self._covers(other, parted):
+            if self._covers(other, parted) and not self._is_before_all_behind(parted, path, other):
                 raise TargetAmbiguousTimeline(
                     f"{self._target} lies on timeline {path.timeline} and on timeline {timeline} of {self._name}",
                     cause=f"they parted at {format_lsn(parted)}, before it, and each was in another state then",
                     hint=f"say which with --timeline {path.timeline} or --timeline {timeline}",
                 )
+
+    def _is_before_all_behind(self, parted: int, *paths: Path) -> bool:
+        """Whether the target is a time that no commit behind the parting has reached: each leads to the same state.
+
+        So it is when a recovery to a time is done once more.
+        """
+        first = [self._first_commit(path, parted) for path in paths]
+        return all(commit is not None and self._is_past(commit) for commit in first)
+
+    def _first_commit(self, path: Path, behind: int) -> Commit | None:
+        run = run_with(self._coverage.runs(path), behind)
+        found = self._coverage.events(path, run, behind) if run is not None else ()
+        return next((event for event in found if isinstance(event, Commit)), None)
 
     def _covers(self, path: Path, behind: int) -> bool:
         """Whether the target lies on a path behind a position."""

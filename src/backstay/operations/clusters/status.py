@@ -77,7 +77,7 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     lag_s = None if last is None else max(0.0, (repository.clock.now() - last).total_seconds())
     problems = _problems(runs, found)
     if known and known[-1].damage:
-        problems.append(f"base backup {known[-1].snapshot}, the newest, holds damaged pages: {known[-1].damage}")
+        problems.append(f"base backup {known[-1].snapshot}, the newest, is no good: {known[-1].damage}")
     if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
         problems.append(_OPEN_GAP)
     if server is not None:
@@ -153,7 +153,7 @@ def _problems(runs: list[Run], found: tuple[Window, ...]) -> list[str]:
     if not runs:
         problems.append("no WAL is stored")
     if not found:
-        problems.append("there is no base backup: nothing can be recovered")
+        problems.append("there is no whole base backup: nothing can be recovered")
     elif all(window.end_time is None for window in found):
         problems.append("no base backup finds the WAL that it needs")
     return problems

@@ -9,7 +9,7 @@ from functools import partial
 
 from backstay.core.events import EventSink, ignore
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
-from backstay.operations.wal.bases import DAMAGED, is_base
+from backstay.operations.wal.bases import damage_of, is_base
 from backstay.operations.wal.expire import ExpiryResult, WalExpiry, expire_wal, plan_expiries
 from backstay.repository.repository import Repository
 from backstay.repository.reserve import with_reserve
@@ -80,11 +80,11 @@ def _spared(decision: Decision[Manifest], *, held: bool, is_newest_base: bool) -
 def _newest_bases(manifests: Iterable[Manifest]) -> set[str]:
     """Of each name of a cluster the newest base backup: the next one is built upon it, and its WAL leads to now.
 
-    One with damaged pages does not count: it is the newest good one that the rest must be recovered from.
+    One that is damaged does not count: it is the newest good one that the rest must be recovered from.
     """
     newest: dict[tuple[str, str | None], Manifest] = {}
     for manifest in manifests:
-        if not is_base(manifest) or DAMAGED in manifest.consistency:
+        if not is_base(manifest) or damage_of(manifest):
             continue
         key = (manifest.source, manifest.name)
         newest[key] = max(newest.get(key, manifest), manifest, key=lambda found: (found.time_ns, found.id))

@@ -11,7 +11,7 @@ from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.repository.blobs import BlobReader
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, OnDamage
+from backstay.repository.snapshots import REPAIRED_FROM, Manifest, OnDamage
 from backstay.repository.trees import find_node
 from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
@@ -34,7 +34,7 @@ class Base:
     segment_size: int = SEGMENT  # bytes
     version: str = ""  # of the server
     tablespaces: tuple[int, ...] = ()  # outside of the data directory, by oid
-    damage: str = ""  # pages that were damaged already
+    damage: str = ""  # what `damage_of` says
     manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
     def needs(self, start: int) -> bool:
@@ -58,6 +58,15 @@ def is_base(manifest: Manifest) -> bool:
     return manifest.source.startswith(_SOURCE) and "stop_lsn" in manifest.consistency
 
 
+def damage_of(manifest: Manifest) -> str:
+    """Why a base backup is not what the server should have been: nothing is built upon it. Empty if it is good."""
+    if DAMAGED in manifest.consistency:
+        return f"it holds damaged pages: {manifest.consistency[DAMAGED]}"
+    if REPAIRED_FROM in manifest.consistency and manifest.stats.errors:  # by itself it leaves nothing out
+        return "it lacks files, which were lost in the repository and left out by a repair"
+    return ""
+
+
 def base_backups(repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None) -> list[Base]:
     """The base backups of a name, or of all, oldest first by the server's clock: ids tell when they came here.
 
@@ -69,7 +78,7 @@ def base_backups(repository: Repository, name: str | None = None, *, on_damage: 
 
 
 def sound(bases: Iterable[Base]) -> list[Base]:
-    """Those without damaged pages: only they are chosen unless somebody names another, and only they end a gap."""
+    """Those that are whole: only they are chosen unless somebody names another, and only they end a gap."""
     return [base for base in bases if not base.damage]
 
 
@@ -103,7 +112,7 @@ def base_of(manifest: Manifest) -> Base:
             segment_size=int(facts.get("segment_size", SEGMENT)),
             version=facts.get("version", ""),
             tablespaces=tuple(sorted(int(key.partition(".")[2]) for key in facts if key.startswith("tablespace."))),
-            damage=facts.get(DAMAGED, ""),
+            damage=damage_of(manifest),
             manifest=manifest,
         )
     except (KeyError, ValueError, InvalidRequest) as error:

@@ -65,9 +65,13 @@ class Connection:
             settings["replication"] = "true"
         self.place = _place(given)
         self.notices: deque[str] = deque(maxlen=NOTICES)  # what the server said beside its answers, the last of it
-        self._connection: PGconn = pq.PGconn.connect(conninfo.make_conninfo("", **settings).encode())
+        self._settings = conninfo.make_conninfo("", **settings).encode()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connection: PGconn = self._pq.PGconn.connect(self._settings)
         self._connection.notice_handler = self._noted
-        if self._connection.status != pq.ConnStatus.OK:
+        if self._connection.status != self._pq.ConnStatus.OK:
             message, user = self._message(), self._user()
             self._connection.finish()
             raise _failure(f"cannot connect to {self.place}", message, "", user)
@@ -198,6 +202,11 @@ class Connection:
         self.results()
 
     # -- the end
+
+    def renew(self) -> None:
+        """Begin another session in place of this one, whatever the server was doing. Raises as the first one did."""
+        self.close()
+        self._connect()
 
     def close(self) -> None:
         self._connection.finish()
