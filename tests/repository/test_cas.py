@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.operations.repair.run import repair_index
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository import values_fold
 from backstay.repository.cas import ContentAddressableStorage
@@ -256,8 +257,9 @@ def test_a_repository_opens_by_its_path_and_a_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [10, SMALL_VALUE + 1, 3_000_000])
 @pytest.mark.parametrize("as_stream", [False, True])
 @pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("is_repaired", [False, True])
 def test_a_value_whose_pack_was_lost_is_there_when_it_is_stored_again(
-    backend: MemoryStorage, repository: Repository, size: int, *, as_stream: bool, elsewhere: bool
+    backend: MemoryStorage, repository: Repository, size: int, *, as_stream: bool, elsewhere: bool, is_repaired: bool
 ) -> None:
     data = random.Random(size).randbytes(size)
     cas = ContentAddressableStorage(repository)
@@ -265,6 +267,9 @@ def test_a_value_whose_pack_was_lost_is_there_when_it_is_stored_again(
     cas.fold()
     for info in [*backend.list("packs/")]:
         backend.delete(info.name)
+    if is_repaired:
+        with Repository.open(backend, SECRET) as other:
+            repair_index(other)
     with Repository.open(backend, SECRET) as other:
         used = ContentAddressableStorage(other) if elsewhere else cas
         assert used.store(io.BytesIO(data) if as_stream else data) == key

@@ -137,7 +137,7 @@ class BlobWriter:
         self._spare: dict[PackClass, list[mmap.mmap]] = {}
         self._raw = self._stored = 1
         self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
-        self.bytes_added = 0
+        self.bytes_added = self.chunks_added = 0
 
     def has(self, chunk: bytes) -> bool:
         """Whether the repository holds this chunk; if so, the snapshot being made depends on its pack."""
@@ -157,6 +157,7 @@ class BlobWriter:
         """
         if self.has(chunk):
             return
+        self.chunks_added += 1
         self._generations[-1].chunks.add(chunk)
         if quick or len(data) > SMALL:
             self._submit(kind, BlobKind.CHUNK, chunk, _lasting(data), None, quick=quick)

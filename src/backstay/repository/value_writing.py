@@ -58,20 +58,22 @@ def writing_values(repository: Repository) -> Iterator[ValueWriter]:
 
 
 class ValueWriter:
-    """Stores chunks, and makes the snapshot that names them. One thread.
-
-    `lost` are packs that the index names and the store does not have; nothing is built upon them.
-    """
+    """Stores chunks, and makes the snapshot that names them. One thread."""
 
     def __init__(self, repository: Repository, session: Session, writer: BlobWriter, lost: set[bytes]) -> None:
         self.session = session
-        self._repository, self._writer, self.lost = repository, writer, lost
+        self._repository, self._writer, self._lost = repository, writer, lost
         self._ids = repository.keyring.chunk_ids
         self._chunker = ContentDefinedChunker(VALUES_CHUNKS, repository.keyring.chunker_secret)
         self._started_ns = repository.clock.monotonic()
         self._packs: set[bytes] = set()
         self._trusted: dict[str, bool] = {}
         self._checkpointed = self._read = 0
+
+    @property
+    def chunks_added(self) -> int:
+        """How many chunks were stored so far that could not be used as they lie elsewhere."""
+        return self._writer.chunks_added
 
     # -- values
 
@@ -142,7 +144,7 @@ class ValueWriter:
         """
         known = self._trusted.get(source.id)
         if known is None:
-            is_whole = self.lost.isdisjoint(source.packs)
+            is_whole = self._lost.isdisjoint(source.packs)
             known = self._trusted[source.id] = is_whole and self._repository.collections.may_build_on(source.id)
             if known:
                 self._packs.update(set(source.packs) - self._repository.collections.deleted())

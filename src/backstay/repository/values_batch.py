@@ -42,6 +42,7 @@ class Batch:
         self._inline_bytes = 0
         self._writer: ValueWriter | None = None
         self._presence = ValuePresence(repository)
+        self._anew: set[bytes] = set()
         self._is_open = True
 
     def store(
@@ -84,14 +85,21 @@ class Batch:
             if self._inline_bytes > SMALL_VALUE or len(self._values) > INLINE_VALUES:
                 self._spill()
             return digest
-        if is_all and earlier != EMPTY:
-            changes = self._spill().put_changes(head, earlier)
-            if changes is not None:
-                self._keep(StoredValue(sha256(head), len(head), flags, metadata, self._now(), None, changes))
-                return sha256(head)
-        digest, size, content = self._spill().put(chain([head], pieces))
+        writer = self._spill()
+        before = writer.chunks_added
+        changes = writer.put_changes(head, earlier) if is_all and earlier != EMPTY else None
+        if changes is not None:
+            digest, size, content = sha256(head), len(head), changes
+        else:
+            digest, size, content = writer.put(chain([head], pieces))
+        self._note_anew(digest, writer, before)
         self._keep(StoredValue(digest, size, flags, metadata, self._now(), None, content))
         return digest
+
+    def _note_anew(self, digest: bytes, writer: ValueWriter, before: int) -> None:
+        """Remember of which values something was stored: if the log has them, it lay in packs that are lost."""
+        if writer.chunks_added > before:
+            self._anew.add(digest)
 
     def _keep(self, value: StoredValue) -> None:
         earlier = self._values.get(value.sha256)
@@ -107,7 +115,9 @@ class Batch:
             self._writer = self._stack.enter_context(writing_values(self._repository))
             for digest, value in self._values.items():
                 assert value.data is not None
+                before = self._writer.chunks_added
                 content = self._writer.put([value.data])[2]
+                self._note_anew(digest, self._writer, before)
                 self._values[digest] = StoredValue(
                     digest, value.size, value.flags, value.metadata, value.stored_ns, None, content
                 )
@@ -136,8 +146,8 @@ class Batch:
         found = state.known(value.sha256)
         if found is None or not is_as_given(found, value.metadata):
             return False
-        if self._writer is not None:  # which looked for all packs, and has stored again what lay in lost ones
-            return found.data is not None or not self._writer.lost
+        if self._writer is not None:
+            return found.data is not None or value.sha256 not in self._anew
         return self._presence.has(found)
 
     def _commit_snapshot(self, writer: ValueWriter) -> None:
