@@ -49,6 +49,8 @@ class World:
             return None  # only they themselves say what they say
         if name.startswith("wal/"):
             return None  # that a segment is missing is seen by those around it: `pg windows`
+        if name.startswith("attestations/"):
+            return None  # only whoever has a policy knows that somebody has not attested
         if name == f"snapshots/{self.newest}":
             return None  # until another follows it, or a collection sees it
         return name
