@@ -58,7 +58,7 @@ def graph_attest(
     def show() -> None:
         context.say(f"{validator.name} attests snapshot {told.id}")
         if told.state == "pending" and told.missing:
-            context.say(f"it is pending: {', '.join(told.missing)} have not attested it")
+            context.say(f"it is pending, not attested yet by {', '.join(told.missing)}")
         elif told.validated_by:
             context.say(f"it is accepted: {', '.join(told.validated_by)} attested it")
 
