@@ -61,7 +61,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> StorageBackend:
 @pytest.fixture
 def repository(store: StorageBackend, tmp_path: Path) -> Iterator[Repository]:
     with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
-        back_up(repository, make_source(tmp_path / "source", files=100))
+        back_up(repository, make_source(tmp_path / "source", files=160))
         assert len(list(repository.index.packs())) > 4
         yield repository
 
@@ -107,7 +107,7 @@ def test_processes_find_what_threads_find(
     tmp_path: Path, started: list[CheckProcess], monkeypatch: pytest.MonkeyPatch, harm: Harm
 ) -> None:
     with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, environment=SMALL_PACKS) as repository:
-        back_up(repository, make_source(tmp_path / "source", files=100))
+        back_up(repository, make_source(tmp_path / "source", files=160))
         packs = sorted((tmp_path / "repository/packs").glob("*/*"))
         for pack in packs[1:3]:
             harm(pack)
@@ -171,7 +171,7 @@ def test_a_store_that_does_not_answer_is_no_damage(
 ) -> None:
     store = MemoryStorage()
     with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
-        back_up(repository, make_source(tmp_path / "source", files=100))
+        back_up(repository, make_source(tmp_path / "source", files=160))
         retrieve, asked = store.retrieve, 0
 
         def failing(name: str, *, start: int = 0, length: int | None = None) -> bytes:
