@@ -74,7 +74,7 @@ def test_a_copy_that_fails_among_uploads_at_once_stays_a_repository(tmp_path: Pa
     make_repository(Mirrored([first, copy]), source)
     with open_alone(copy) as repository:
         before = [snapshot.id for snapshot in repository.snapshots.live()]
-    for number in range(8):
+    for number in range(24):  # how they are cut, and so how many packs they need, is left to chance
         (source / f"later-{number}").write_bytes(random.Random(number).randbytes(1 << 20))
     failing = FaultyBackend(copy)
     failing.script(Fault(kind="error_before", operation="store", at=at, prefix="packs/"))
