@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-import msgspec
 import zstandard
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import Random, new_ulid
 from backstay.repository import value_writing
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.node_tree import NodeTree
-from backstay.repository.nodes import Node
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.value_writing import writing_values
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
 from tests.formats.make_golden import COST, HOUR, PASSPHRASE, PROCESS, Golden, packed, seeded
+from tests.repository.referring import refer
 
 HERE: Final = Path(__file__).parent
 ARCHIVE: Final = HERE / "v1" / "values.tar.gz"
@@ -62,7 +59,7 @@ def _build(source: Random) -> Golden:
                 batch.store(value, {"in": "a batch"})
         cas.delete(cas.store(b"to be deleted after it"))
         cas.store(b"stored last")
-        graph = _graph(repository, cas, [b"small", b"stored last", many[7]])
+        graph = refer(repository, [b"small", b"stored last", many[7]], graph="golden").id
         clock.advance(HOUR)
         fenced = new_ulid(clock.now_ns(), source)
         cas.intend(fenced)
@@ -78,22 +75,6 @@ def _build(source: Random) -> Golden:
         "objects": {name: sha256(data).hex() for name, data in sorted(objects.items())},
     }
     return Golden(dict(sorted(objects.items())), expected)
-
-
-def _graph(repository: Repository, cas: ContentAddressableStorage, values: list[bytes]) -> str:
-    """A snapshot that refers to values."""
-    text = "".join(f"{digest}\n" for digest in sorted(sha256(value).hex() for value in values)).encode()
-    with writing_values(repository) as writer:
-        cas.intend(writer.session.id)
-        digest, size, content = writer.put([text])
-        node = Node(b"values.txt", 0o100644, 0, 0, "", "", size, 0, content, digest)
-        root, stats, totals = NodeTree({b"values.txt": node}, mtime_ns=0).write(repository, writer._writer)
-        writer._writer.flush()
-        writer._index_settled()
-        manifest = msgspec.structs.replace(writer._manifest(root, stats, totals, {}), source="graph:golden")
-        with writer.session.deciding():
-            writer.commit(manifest)
-    return manifest.id
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from backstay.errors import CorruptedBackup, InsufficientSpace
 from backstay.operations.restore import large_file as restore_large_file
 from backstay.operations.restore.large_file import LargeFile, LargePart
 from backstay.operations.restore.tally import Tally
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node
 from backstay.sources.files_target import FilesTarget

@@ -23,8 +23,8 @@ from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore import writers as restore_writers
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore.write_process import Piece, SmallFile, WriteProcess
-from backstay.repository import blobs
-from backstay.repository.blobs import BlobReader
+from backstay.repository import blob_writer
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.stored_blobs import BlobKeys, StoredBlob
@@ -204,7 +204,7 @@ def test_a_process_that_dies_while_there_is_no_room_for_requests_is_done_without
                 os.kill(process.pid, signal.SIGKILL)
         return False
 
-    monkeypatch.setattr(blobs, "BUNDLE_TARGET", 20_000)
+    monkeypatch.setattr(blob_writer, "BUNDLE_TARGET", 20_000)
     monkeypatch.setattr(WriteProcess, "request", stopped)
     monkeypatch.setattr(WriteProcess, "has_room", property(full))
     source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())

@@ -7,7 +7,6 @@ from datetime import UTC
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from backstay.core.events import Event, Warned
@@ -21,14 +20,11 @@ from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.collector import Collector
-from backstay.repository.node_tree import NodeTree
-from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_writing import writing_values
 from backstay.storage.local import LocalStorage
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET, SMALL_PACKS
+from tests.repository.referring import refer
 
 NAMED = [b"one", b"two" * 50_000, b"three"]
 OTHER = b"nobody refers to this"
@@ -36,23 +32,6 @@ OTHER = b"nobody refers to this"
 
 def key(value: bytes) -> str:
     return "sha256:" + sha256(value).hexdigest()
-
-
-def refer(repository: Repository, values: list[bytes]) -> Manifest:
-    """A snapshot of a graph, as its owner makes one."""
-    cas = ContentAddressableStorage(repository)
-    text = "".join(f"{digest}\n" for digest in sorted(sha256(value).hexdigest() for value in values)).encode()
-    with writing_values(repository) as writer:
-        cas.intend(writer.session.id)
-        digest, size, content = writer.put([text])
-        node = Node(b"values.txt", 0o100644, 0, 0, "", "", size, 0, content, digest)
-        root, stats, totals = NodeTree({b"values.txt": node}, mtime_ns=0).write(repository, writer._writer)
-        writer._writer.flush()
-        writer._index_settled()
-        manifest = msgspec.structs.replace(writer._manifest(root, stats, totals, {}), source="graph:test")
-        with writer.session.deciding():
-            writer.commit(manifest)
-    return manifest
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from backstay.errors import BackstayError, CollectionBusy, ObjectExists, StorageUnavailable
-from backstay.repository import blobs as blobs_module
+from backstay.repository import blob_writer
 from backstay.repository import compaction as compaction_module
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, index_name
@@ -19,8 +19,9 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
+from tests.protocol.scheduling import SECRET
 from tests.protocol.variants import ANY_BASE
-from tests.protocol.world import CONTENTS, SECRET, Tree, World, patched
+from tests.protocol.world import CONTENTS, Tree, World, patched
 
 SMALL, BIG, OTHER = (sorted(CONTENTS, key=len)[at] for at in (0, -1, -3))
 KEPT: Tree = {b"a": {b"x": SMALL}}
@@ -90,7 +91,7 @@ class After(Before):
 def world() -> Iterator[World]:
     """A new repository; one open pack per kind, so that a test knows what lies together."""
     made = World(1)
-    with patched(lambda: made), patch.object(blobs_module, "OPEN_PACKS", 1):
+    with patched(lambda: made), patch.object(blob_writer, "OPEN_PACKS", 1):
         Repository.create(made.store, SECRET, environment=made.environment()).close()
         yield made
 

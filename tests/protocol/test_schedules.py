@@ -13,8 +13,9 @@ from typing import Final
 import pytest
 
 from backstay.errors import BackstayError
+from tests.protocol.scheduling import CROWD, PATIENT, Profile
 from tests.protocol.variants import WEAK, Variant
-from tests.protocol.world import CROWD, PATIENT, TEMPLATES, Profile, Runner, patched, template
+from tests.protocol.world import TEMPLATES, Runner, patched, template
 
 SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "2000"))
 SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import BackstayError
+from tests.protocol.scheduling import Profile
 from tests.protocol.values_variants import VARIANTS
 from tests.protocol.values_world import ORDINARY, SLOW, ValuesRunner
 from tests.protocol.variants import Variant
-from tests.protocol.world import Profile
 
 SCHEDULES = int(os.environ.get("BACKSTAY_SCHEDULES", "2000")) // 100
 SEARCHED = 3000  # seeds, when the known one shows a weakness no more

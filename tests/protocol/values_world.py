@@ -8,19 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 from unittest.mock import patch
 
 import msgspec
 
 from backstay.codec.chunker import CdcSizes
 from backstay.errors import BackstayError, CorruptedBackup, NotFound
-from backstay.repository import blobs as blobs_module
-from backstay.repository import compaction as compaction_module
-from backstay.repository import garbage as garbage_module
-from backstay.repository import records as records_module
-from backstay.repository import rewriting as rewriting_module
 from backstay.repository import value_writing as writing_module
 from backstay.repository import values_batch as batch_module
 from backstay.repository import values_fold as fold_module
@@ -28,19 +23,17 @@ from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.collector import Collector
 from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
-from backstay.repository.repository import Environment, Repository
+from backstay.repository.repository import Repository
 from backstay.repository.sessions import LEASE, Session
 from backstay.repository.snapshots import Manifest, is_values
 from backstay.repository.value_references import named_values, refers_to_values
 from backstay.repository.value_writing import COVERS, writing_values
 from backstay.storage.backend import StorageBackend
-from backstay.storage.memory import MemoryStorage
-from backstay.testing import FakeClock, Interleaving
-from tests.protocol.world import NOBODY, SECRET, InlineWorkers, Profile, Unreliable
+from backstay.testing import Interleaving
+from tests.protocol.scheduling import SECRET, InlineWorkers, Profile, ScheduledWorld, Unreliable, in_small
 
 VALUES: Final = [random.Random(number).randbytes(size) for number, size in enumerate((5, 20, 30, 90, 400, 700))]
 KEYS: Final = ["sha256:" + hashlib.sha256(value).hexdigest() for value in VALUES]
-_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ORDINARY: Final = Profile(rounds=(2, 5), linger=0.05)
 SLOW: Final = Profile(rounds=(2, 6), linger=0.15, crash=0.001)
 
@@ -60,25 +53,15 @@ class Deed:
         return self.ended is None or self.ended >= other.began
 
 
-class ValuesWorld:
-    """One store and one source of chance; every deed is remembered, and judged at the end."""
+class ValuesWorld(ScheduledWorld):
+    """Every deed is remembered, and judged at the end."""
 
     def __init__(self, seed: int, profile: Profile = ORDINARY) -> None:
-        self.seed, self.profile = seed, profile
-        self.rng = random.Random(seed)
-        self.clock = FakeClock(_START)
-        self.store = MemoryStorage(clock=self.clock)
+        super().__init__(seed, profile)
         self.deeds: list[Deed] = []
-        self.errors: Counter[str] = Counter()
         self.schedule: Interleaving | None = None
         with Repository.create(self.store, SECRET, environment=self.environment()):
             pass
-
-    def environment(self) -> Environment:
-        return Environment(clock=self.clock, random=self.rng.randbytes, process=NOBODY, threads=1, pack_target=1200)
-
-    def open(self, backend: StorageBackend) -> Repository:
-        return Repository.open(backend, SECRET, environment=self.environment())
 
     def now(self) -> int:
         return len(self.schedule.schedule) if self.schedule is not None else 0
@@ -170,12 +153,6 @@ class ValuesWorld:
 
         return run
 
-    def _pass_time(self, backend: StorageBackend) -> None:
-        for _ in range(self.rng.randint(1, 3)):
-            for _ in range(self.rng.randint(1, 6)):
-                backend.exists("time")  # only to wait for a turn
-            self.clock.advance(self.rng.choice((600, 4000)))
-
     def actors(self) -> dict[str, Callable[[StorageBackend], object]]:
         rng = self.rng
         actors: dict[str, Callable[[StorageBackend], object]] = {}
@@ -190,18 +167,11 @@ class ValuesWorld:
         ):
             actors |= {f"{act.__name__}{n}": self._actor(act) for n in range(rng.randint(least, most))}
         if rng.random() < self.profile.late:
-            actors["time"] = self._pass_time
+            actors["time"] = self.pass_time
         return actors
 
     def run(self) -> None:
-        profile = self.profile
-        self.schedule = Interleaving(
-            self.seed,
-            self.store,
-            crash_probability=profile.crash,
-            pause_probability=profile.pause,
-            pause_steps=profile.pause_steps,
-        )
+        self.schedule = self.interleaving()
         self.schedule.run(self.actors())
 
     # what must hold
@@ -310,25 +280,13 @@ class ValuesRunner:
 def _patched(world: Callable[[], ValuesWorld | None]) -> Iterator[None]:
     """Small sizes, no threads, chance from the world's seed."""
 
-    def chance(count: int) -> bytes:
-        current = world()
-        return current.rng.randbytes(count) if current else random.Random(count).randbytes(count)
-
-    defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__ or {}
     with (
-        patch.object(blobs_module, "Workers", InlineWorkers),
-        patch.object(rewriting_module, "Workers", InlineWorkers),
+        in_small(world),
         patch.object(writing_module, "Workers", InlineWorkers),
         patch.object(writing_module, "VALUES_CHUNKS", CdcSizes(least=64, average=256, greatest=1024)),
-        patch.object(blobs_module, "SMALL", 200),
-        patch.object(blobs_module, "BUNDLE_TARGET", 300),
         patch.object(batch_module, "SMALL_VALUE", 80),
         patch.object(batch_module, "INLINE_VALUES", 2),
         patch.object(fold_module, "MANY_ENTRIES", 4),
-        patch.object(compaction_module, "MANY_SEGMENTS", 4),
-        patch.object(garbage_module, "SMALL_PACK", 600),
-        patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(Session, "start_heartbeat", lambda _self, _every_s=0.0: None),
-        patch.dict(defaults, {"random": chance}),
     ):
         yield

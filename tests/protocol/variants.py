@@ -23,7 +23,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session, running_sessions
 from backstay.repository.snapshots import Manifest, SnapshotStore
 from backstay.storage.backend import Buffer, StorageBackend
-from tests.protocol.world import CROWD, PATIENT, SLOW, Profile
+from tests.protocol.scheduling import CROWD, PATIENT, SLOW, Profile
 
 
 @dataclass(frozen=True)

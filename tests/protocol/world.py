@@ -7,53 +7,39 @@ import stat
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 from unittest.mock import patch
 
-from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, NotFound, SnapshotFenced, StorageUnavailable
+from backstay.errors import BackstayError, NotFound, SnapshotFenced
 from backstay.operations.backup import run as backup_module
 from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
-from backstay.repository import blobs as blobs_module
-from backstay.repository import compaction as compaction_module
-from backstay.repository import garbage as garbage_module
-from backstay.repository import records as records_module
-from backstay.repository import rewriting as rewriting_module
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.collector import Collector
 from backstay.repository.contents import read_content
 from backstay.repository.marking import mark
 from backstay.repository.nodes import Content, Node
-from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import LEASE, Process, Session
+from backstay.repository.repository import Repository
+from backstay.repository.sessions import LEASE, Session
 from backstay.repository.snapshots import Manifest
 from backstay.repository.trees import read_listing
 from backstay.sources.source import Capture, Directory, Problem, Stat
-from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
-from backstay.storage.memory import MemoryStorage
-from backstay.testing import FakeClock, Interleaving, Outcome
-from backstay.trust.secrets import Secret
+from backstay.storage.backend import StorageBackend
+from backstay.testing import Interleaving, Outcome
+from tests.protocol.scheduling import SECRET, START, InlineWorkers, Profile, ScheduledWorld, Unreliable, in_small
 
 Tree: TypeAlias = dict[bytes, dict[bytes, bytes]]  # directory -> file -> content
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
-SECRET: Final = Secret("keyfile", bytes(32))
-NOBODY: Final = Process("", "", "", 0, "")  # nobody can tell that such a process is dead
 DIRECTORIES: Final = (b"a", b"b", b"c")
 FILES: Final = (b"x", b"y")
 HOSTS: Final = ("one", "two")
-_DECISIVE: Final = ("gc/", "sessions/", "snapshots/", "drops/", "index/", "values/")
 _DIR_MODE: Final = stat.S_IFDIR | 0o755
 _FILE_MODE: Final = stat.S_IFREG | 0o644
-_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _contents() -> list[bytes]:
@@ -62,39 +48,6 @@ def _contents() -> list[bytes]:
 
 
 CONTENTS: Final = _contents()
-
-
-# -- everything on the calling thread: the schedule knows no others
-
-
-class InlineWorkers(Workers):
-    """Does the work at once, on the thread that submits it."""
-
-    def __init__(self, threads: int, name: str) -> None:
-        self.threads = threads
-
-    def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
-        future: Future[Result] = Future()
-        try:
-            future.set_result(work(item))
-        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result, as a pool does
-            future.set_exception(error)
-        return future
-
-    def ordered(
-        self,
-        work: Callable[[Item], Result],
-        items: Iterable[Item],
-        *,
-        weigh: Callable[[Item], int],
-        limit: int,
-        inline: Callable[[Item], bool] | None = None,
-    ) -> Iterator[Result]:
-        for item in items:
-            yield work(item)
-
-    def close(self) -> None:
-        """There is nothing to stop."""
 
 
 # -- a source in memory
@@ -164,79 +117,7 @@ def _bytes(content: Content | None, reader: BlobReader) -> bytes:
     return b"".join(bytes(piece) for piece in read_content(content, reader))
 
 
-# -- one actor's way to the store
-
-
-class Unreliable(StorageBackend):
-    """Loses acknowledgements: a change takes effect and raises, or is sent again by a layer that retries.
-
-    Lingers before the calls that decide something, and after those that others may overtake.
-    """
-
-    def __init__(self, inner: StorageBackend, rng: random.Random, profile: Profile) -> None:
-        self._inner, self._rng, self._profile = inner, rng, profile
-        self._lost, self._resent = profile.lost, profile.resent
-
-    @property
-    def url(self) -> str:
-        return self._inner.url
-
-    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
-        self._linger(name)
-        self._inner.store(name, data, overwrite=overwrite)
-        drawn = self._rng.random()
-        if drawn < self._lost:
-            raise StorageUnavailable(f"no answer for {name}")
-        if drawn < self._lost + self._resent:
-            self._inner.store(name, data, overwrite=overwrite)
-
-    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
-        return self._inner.retrieve(name, start=start, length=length)
-
-    def delete(self, name: str) -> None:
-        self._inner.delete(name)
-        if self._rng.random() < self._lost:
-            raise StorageUnavailable(f"no answer for {name}")
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        found = self._inner.list(prefix)
-        self._linger(prefix)
-        return found
-
-    def stat(self, name: str) -> ObjectInfo:
-        return self._inner.stat(name)
-
-    def _linger(self, name: str) -> None:
-        if name.startswith(_DECISIVE) and self._rng.random() < self._profile.linger:
-            for _ in range(self._rng.randint(10, 80)):
-                self._inner.exists("turn")
-
-
 # -- the world
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """How many of each actor there may be, and what may go wrong."""
-
-    writers: tuple[int, int] = (1, 3)
-    rounds: tuple[int, int] = (1, 2)  # backups, drops or collections in a row, by one actor
-    droppers: tuple[int, int] = (0, 2)
-    collectors: tuple[int, int] = (1, 2)
-    crash: float = 0.004
-    lost: float = 0.004
-    resent: float = 0.004
-    pause: float = 0.06
-    pause_steps: int = 120
-    linger: float = 0.03  # how often an actor rests at a decisive call, while others go on
-    late: float = 0.4  # how often there is an actor that lets the lease run out
-
-
-CROWD: Final = Profile(writers=(2, 4), rounds=(2, 3), droppers=(2, 3), collectors=(2, 3), crash=0.002, linger=0.06)
-PATIENT: Final = Profile(
-    writers=(2, 3), droppers=(1, 2), collectors=(1, 1), crash=0, lost=0, resent=0, late=0, pause=0.05, linger=0.15
-)
-SLOW: Final = Profile(late=1.0, linger=0.1)
 
 
 @dataclass
@@ -260,18 +141,13 @@ class Template:
     now: datetime
 
 
-class World:
-    """One store, one clock, one source of chance; what was acknowledged is remembered here."""
+class World(ScheduledWorld):
+    """What was acknowledged is remembered here."""
 
     def __init__(self, seed: int, template: Template | None = None, profile: Profile | None = None) -> None:
-        self.seed = seed
-        self.rng = random.Random(seed)
-        self.profile = profile or Profile()
-        self.clock = FakeClock(template.now if template else _START)
-        self.store = MemoryStorage(clock=self.clock)
+        super().__init__(seed, profile or Profile(), template.now if template else START)
         self.seen = Seen()
         self.latest: dict[str, Tree] = {}
-        self.errors: Counter[str] = Counter()
         self.outcomes: dict[str, Outcome] = {}
         self._sessions: dict[str, Session] = {}
         self._pending: dict[str, Tree] = {}
@@ -283,12 +159,6 @@ class World:
             self.latest = dict(template.latest)
 
     # the pieces
-
-    def environment(self) -> Environment:
-        return Environment(clock=self.clock, random=self.rng.randbytes, process=NOBODY, threads=1, pack_target=1200)
-
-    def open(self, backend: StorageBackend) -> Repository:
-        return Repository.open(backend, SECRET, environment=self.environment())
 
     def collector(self, repository: Repository) -> Collector:
         return Collector(repository, lease=LEASE)
@@ -378,12 +248,6 @@ class World:
 
         return run
 
-    def _pass_time(self, backend: StorageBackend) -> None:
-        for _ in range(self.rng.randint(1, 3)):
-            for _ in range(self.rng.randint(1, 6)):
-                backend.exists("time")  # only to wait for a turn
-            self.clock.advance(self.rng.choice((600, 4000)))
-
     def actors(self) -> dict[str, Callable[[StorageBackend], object]]:
         profile, rng = self.profile, self.rng
         actors: dict[str, Callable[[StorageBackend], object]] = {}
@@ -394,18 +258,11 @@ class World:
         ):
             actors |= {f"{kind}{n}": self._actor(act) for n in range(rng.randint(*count))}
         if rng.random() < profile.late:
-            actors["time"] = self._pass_time
+            actors["time"] = self.pass_time
         return actors
 
     def run(self) -> Interleaving:
-        profile = self.profile
-        schedule = Interleaving(
-            self.seed,
-            self.store,
-            crash_probability=profile.crash,
-            pause_probability=profile.pause,
-            pause_steps=profile.pause_steps,
-        )
+        schedule = self.interleaving()
         self.outcomes = dict(schedule.run(self.actors()))
         return schedule
 
@@ -469,28 +326,16 @@ class World:
 def patched(world: Callable[[], World | None]) -> Iterator[None]:
     """Small sizes, no threads, chance from the world's seed."""
 
-    def chance(count: int) -> bytes:
-        current = world()
-        return current.rng.randbytes(count) if current else random.Random(count).randbytes(count)
-
     def started(session: Session, every_s: float = 0.0) -> None:
         current = world()
         assert current is not None
         current.on_session(session)
 
-    defaults: dict[str, Any] = records_module.seal_record.__kwdefaults__ or {}
     with (
-        patch.object(blobs_module, "Workers", InlineWorkers),
+        in_small(world),
         patch.object(backup_module, "Workers", InlineWorkers),
-        patch.object(rewriting_module, "Workers", InlineWorkers),
-        patch.object(blobs_module, "SMALL", 200),
-        patch.object(blobs_module, "BUNDLE_TARGET", 300),
         patch.object(backup_module, "CHECKPOINT_FILES", 3),
-        patch.object(compaction_module, "MANY_SEGMENTS", 4),
-        patch.object(garbage_module, "SMALL_PACK", 600),
-        patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(Session, "start_heartbeat", started),
-        patch.dict(defaults, {"random": chance}),
     ):
         yield
 

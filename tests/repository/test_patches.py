@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backstay.codec.deltas import delta
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import (
     CHANGE,
     PATCH,

@@ -33,7 +33,6 @@ class Place(Model):
     @abstractmethod
     def address(self, environ: Mapping[str, str]) -> str:
         """The address as `-r` takes it."""
-        raise NotImplementedError
 
 
 class LocalPlace(Place):

@@ -10,7 +10,8 @@ from backstay.codec.chunker import StreamCutter
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.graph.documents import MAX_HEAD, read_graph
 from backstay.graph.metadata_graph import MetadataGraph
-from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import all_chunk_ids, content_of, read_content
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node

@@ -28,7 +28,7 @@ from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node as GraphNode
 from backstay.graph.snapshot_facts import IMPORTED, NODE_COUNT, REQUIRES, VALUE_COUNT, Required
 from backstay.graph.snapshot_files import HEAD, NODES, VALUES, FileWriter, value_lines
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Content, Node

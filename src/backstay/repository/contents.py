@@ -15,7 +15,8 @@ from backstay.codec.compression import Buffer
 from backstay.codec.deltas import MOST, undelta
 from backstay.codec.digest import ID_BYTES, ChunkIds
 from backstay.errors import CorruptedBackup
-from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content
 

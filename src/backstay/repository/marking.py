@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Protocol
 
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import all_chunk_ids
 from backstay.repository.nodes import Content
 from backstay.repository.snapshots import Manifest

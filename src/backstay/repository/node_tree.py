@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import MetaWriter
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository

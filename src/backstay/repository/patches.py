@@ -11,7 +11,7 @@ from backstay.codec.compression import Buffer
 from backstay.codec.deltas import MOST, delta, undelta
 from backstay.codec.digest import ChunkIds
 from backstay.errors import BackupFailed
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import CHANGE, PATCH, Change, MetaWriter, Patch, frame
 from backstay.repository.nodes import PATCHED, Content
 

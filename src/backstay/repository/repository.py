@@ -27,7 +27,8 @@ from backstay.errors import (
     WrongKey,
 )
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.blobs import PACK_TARGET, BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import PACK_TARGET, BlobWriter
 from backstay.repository.collection_log import CollectionLog, OnDamage
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
 from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap

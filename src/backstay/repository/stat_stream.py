@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from backstay.errors import CorruptedBackup
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import frame, read_frames
 from backstay.repository.nodes import Content
 

@@ -10,7 +10,7 @@ import msgspec
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import frame, read_frames
 from backstay.repository.nodes import MAX_NODE, Content, Node
 

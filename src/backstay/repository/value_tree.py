@@ -9,7 +9,7 @@ from typing import Final
 
 from backstay.core.ids import is_digest
 from backstay.errors import CorruptedBackup, ObjectNotFound
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import MetaWriter
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.stat_stream import Leave, encode_enter, encode_leave

@@ -20,7 +20,7 @@ from backstay.errors import (
     SnapshotFenced,
     TierNotAttached,
 )
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import (
     Change,
     ContentWriter,

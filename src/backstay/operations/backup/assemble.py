@@ -12,7 +12,8 @@ from backstay.codec.digest import ChunkIds
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.operations.backup.scan import Left, Page, Visit
-from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import MetaWriter, frame
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page

@@ -31,7 +31,7 @@ from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.locks.extend import extend_after_backup
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import ContentWriter, content_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node

@@ -14,7 +14,8 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import sha256
 from backstay.core.names import printable
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
-from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
@@ -97,9 +98,10 @@ class ClusterFiles:
         parent, _, name = (root + b"/" + member.path).rpartition(b"/")
         if name.startswith(PREFIX) and self._incremental:
             path = parent + b"/" + name.removeprefix(PREFIX)
-            return _Patched(path, self._chunks(path), StoredFile(self._known(path), self._reader), self._reader)
+            earlier = StoredFile(self._known(path), self._reader)
+            return _Patched(path, _Chunks(self._store, earlier, self._reader), earlier, self._reader)
         path = parent + b"/" + name
-        return _Label(self._store) if path == LABEL else _Whole(self._chunks(path))
+        return _Label(self._store) if path == LABEL else _Whole(self._beside_earlier(path))
 
     def _known(self, path: bytes) -> Node:
         """The file that changes were sent of. Where it is missing nobody knows what is between these."""
@@ -108,7 +110,8 @@ class ClusterFiles:
             raise CorruptedBackup(f"the earlier base backup lacks {printable(path)}")
         return node
 
-    def _chunks(self, path: bytes) -> _Chunks:
+    def _beside_earlier(self, path: bytes) -> _Chunks:
+        """Chunks of a file that comes whole: nothing but room depends on the earlier one."""
         try:
             earlier = StoredFile(self._earlier.get(path), self._reader)
         except UNREADABLE:
@@ -194,10 +197,7 @@ class _Chunks:
 
     def keep(self, length: int) -> bool:
         """Take the next chunk as the earlier snapshot has it; false if it does not have it any more."""
-        try:
-            old = self._earlier.chunk(len(self._found))
-        except UNREADABLE:  # though it could be read a moment ago, by whoever asks
-            return False
+        old = self._earlier.chunk(len(self._found))
         if old is None or not self._writer.has(old.chunk):
             return False
         self._add(old.chunk, length, old.change)

@@ -22,7 +22,7 @@ from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.operations.snapshots.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import PlainStream, all_chunk_ids, changes_of, chunk_ids, content_of, patch_of
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node

@@ -11,7 +11,7 @@ from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectNot
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.blobs import BlobWriter
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.collection_plan import CollectionPlan
 from backstay.repository.collector import Collector
 from backstay.repository.format import RecordKind, pack_name

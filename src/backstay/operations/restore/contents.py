@@ -17,7 +17,8 @@ from backstay.operations.restore.large_file import LargeFile, LargePart, spans
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import SmallFile
 from backstay.operations.restore.writers import Errands, Portion, Writers
-from backstay.repository.blobs import SMALL, BlobReader
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import SMALL
 from backstay.repository.contents import read_content
 from backstay.repository.index import Place
 from backstay.repository.nodes import Node

@@ -18,7 +18,7 @@ from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.restore.large_file import LargeFile, LargePart
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import Failed, SmallFile, WriteProcess
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.index import Place
 from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget

@@ -12,7 +12,8 @@ import msgspec
 
 from backstay import __version__
 from backstay.errors import CorruptedBackup, ObjectNotFound
-from backstay.repository.blobs import BlobReader, BlobWriter
+from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import MetaWriter, all_chunk_ids, read_frames
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository

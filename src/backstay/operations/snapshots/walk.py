@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.nodes import Content, Node
 from backstay.repository.trees import MEND_HINT, find_node, read_listing
 

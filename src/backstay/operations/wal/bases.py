@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
-from backstay.repository.blobs import BlobReader
+from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import REPAIRED_FROM, Manifest, OnDamage

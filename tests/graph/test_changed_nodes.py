@@ -1,0 +1,163 @@
+"""What comes back different reaches what is made from it, within a graph and through others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backstay.errors import CycleFound
+from backstay.graph.metadata_graph import MetadataGraph
+from backstay.graph.model import Node
+from backstay.graph.outputs import StoredOutputs
+from backstay.graph.regeneration import RegenerationOptions, regenerate
+from backstay.graph.restore_report import with_changes
+from tests.graph.failures import explode, failing
+from tests.graph.worlds import CAPABILITY, World, actions, key_of, result
+
+# -- what comes back different
+
+
+def test_a_failure_stays_one_when_a_second_plan_is_made() -> None:
+    world = World()
+    world.add("bad")
+    world.add("on bad", ["bad"])
+    world.add("x")
+    world.add("on x", ["x"])
+    world.lose("bad", "on bad", "on x")
+    world.damage("x")
+    failing(world, "bad", explode)
+    report = world.restore(validate_before_restore=False)
+    assert actions(report) == {"bad": "failed", "on bad": "blocked", "x": "recomputed", "on x": "recomputed"}
+    assert "ZeroDivisionError" in result(report, "bad").reason
+    assert result(report, "on bad").blame == "bad"
+
+
+def test_what_is_not_deterministic_comes_back_as_a_new_version_and_so_does_what_is_made_from_it() -> None:
+    world = World()
+    world.add("seed", deterministic=False)
+    world.add("mid", ["seed"])
+    world.add("top", ["mid", "seed"])
+    world.add("apart")
+    world.lose("seed")
+    world.salts["seed"] = b"another draw"
+    before = {node.id: node.hash for node in world.graph}
+    report = world.restore()
+    assert report.ok, report
+    assert actions(report) == {"seed": "recomputed", "mid": "recomputed", "top": "recomputed", "apart": "reused"}
+    assert set(report.changed) == {"seed", "mid", "top"}
+    assert "new version" in result(report, "seed").reason
+    assert result(report, "mid").reason.startswith("something that it was made from has changed")
+    after = with_changes(world.graph, report.changed)
+    for name in ("seed", "mid", "top"):
+        assert after[name].hash == result(report, name).hash != before[name]
+        assert after[name].metadata.output_hashes == (after[name].hash,)
+    assert set(after["top"].metadata.input_hashes) == {after["mid"].hash, after["seed"].hash}
+    assert all(world.values.exists(before[name] or "") for name in ("mid", "top")), "history is preserved"
+    world.graph = after
+    world.made.clear()
+    assert actions(world.restore()) == dict.fromkeys(("seed", "mid", "top", "apart"), "reused")
+
+
+def test_what_comes_back_the_same_touches_nothing_that_is_made_from_it() -> None:
+    world = World()
+    world.add("seed", deterministic=False)
+    world.add("mid", ["seed"])
+    world.lose("seed")
+    report = world.restore()
+    assert actions(report) == {"seed": "recomputed", "mid": "reused"}
+    assert not report.changed
+
+
+def test_a_selective_restore_says_what_it_left_stale() -> None:
+    world = World()
+    world.add("seed", deterministic=False)
+    world.add("wanted", ["seed"])
+    world.add("other", ["seed"])
+    world.lose("seed", "wanted")
+    world.salts["seed"] = b"another draw"
+    report = world.restore(strategy="selective", nodes=["wanted"])
+    assert actions(report) == {"seed": "recomputed", "wanted": "recomputed"}
+    assert report.stale == ("other",)
+
+
+def test_changes_spread_to_selected_nodes_in_whatever_order_they_are_named() -> None:
+    for names in (["far", "mid", "top"], ["top", "mid", "far"]):
+        world = World()
+        world.add("seed", deterministic=False)
+        world.add("mid", ["seed"])
+        world.add("far", ["mid"])
+        world.add("top", ["seed"])
+        world.lose("seed", "top")
+        world.salts["seed"] = b"another draw"
+        report = world.restore(strategy="selective", nodes=names)
+        assert actions(report) == dict.fromkeys(("seed", "mid", "far", "top"), "recomputed")
+
+
+def test_a_node_that_was_made_from_another_version_is_stale() -> None:
+    world = World()
+    world.add("a")
+    world.add("b", ["a"], input_hashes=(key_of(b"an older a"),))
+    assert world.restore(validate_before_restore=False).ok
+    assert not world.made
+    report = world.restore()
+    assert "made from another version of a" in result(report, "b").reason
+    assert actions(report) == {"a": "reused", "b": "recomputed"}
+    assert report.changed["b"].metadata.input_hashes == (world.key("a"),)
+
+
+def test_what_cannot_be_made_anew_from_changed_inputs_is_blocked() -> None:
+    world = World()
+    world.add("seed", deterministic=False)
+    world.add("mid", ["seed"], capability="magic")
+    world.lose("seed")
+    world.salts["seed"] = b"another draw"
+    report = world.restore()
+    assert actions(report) == {"seed": "recomputed", "mid": "blocked"}
+
+
+def test_changes_reach_what_had_to_wait_for_a_second_plan() -> None:
+    world = World()
+    world.add("seed", deterministic=False, input_hashes=())
+    world.add("other", input_hashes=())
+    world.add("top", ["seed", "other"], input_hashes=())
+    world.lose("seed")
+    world.damage("other")  # found when top is made anew
+    world.salts["seed"] = b"another draw"
+    report = world.restore(validate_before_restore=False)
+    assert report.ok, report
+    assert actions(report) == dict.fromkeys(("seed", "other", "top"), "recomputed")
+    assert report.changed["top"].hash == result(report, "top").hash
+
+
+# -- other graphs
+
+
+def test_nodes_of_other_graphs_are_restored_where_they_are_needed() -> None:
+    mine, theirs = World(), World()
+    theirs.values = mine.values
+    theirs.graph = MetadataGraph("theirs")
+    theirs.chain("a", "b", "unused")
+    theirs.lose("a", "b", "unused")
+    b = theirs.graph["b"]
+    data = mine.output("c", [b"b\n" + key_of(b"a").removeprefix("sha256:").encode()])
+    metadata: Any = {"capability": CAPABILITY}
+    mine.graph.add(Node(id="c", hash=key_of(data), deps=("graph:theirs#b",), status="completed", metadata=metadata))
+    options = RegenerationOptions(recomputers=mine.recomputers, others={"theirs": theirs.graph})
+    report = regenerate(mine.graph, StoredOutputs(mine.values), options)
+    assert report.ok, report
+    assert [node.id for node in report.nodes] == ["graph:theirs#a", "graph:theirs#b", "c"]
+    assert mine.made == ["a", "b", "c"]
+    assert mine.values.exists(b.hash or "")
+
+    mine.values.data.pop(key_of(data))
+    alone = regenerate(mine.graph, StoredOutputs(mine.values), RegenerationOptions(recomputers=mine.recomputers))
+    assert "graph:theirs#b, which is not at hand" in result(alone, "c").reason
+
+
+def test_a_cycle_through_two_graphs_is_found() -> None:
+    one, two = MetadataGraph("one"), MetadataGraph("two")
+    one.add(Node(id="a", hash=key_of(b""), deps=("graph:two#b",), status="completed"))
+    two.add(Node(id="b", hash=key_of(b""), deps=("graph:one#a",), status="completed"))
+    with pytest.raises(CycleFound, match="a → graph:two#b → a"):
+        regenerate(one, StoredOutputs(World().values), RegenerationOptions(others={"two": two}))

@@ -1,0 +1,31 @@
+"""A snapshot that refers to values, as the owner of a graph makes one, but without a graph."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+
+from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.node_tree import NodeTree
+from backstay.repository.nodes import Node
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+from backstay.repository.value_writing import writing_values
+
+
+def refer(repository: Repository, values: list[bytes], *, graph: str = "test") -> Manifest:
+    """Announce it, store the list of values, and commit."""
+    cas = ContentAddressableStorage(repository)
+    text = "".join(f"{digest}\n" for digest in sorted(sha256(value).hexdigest() for value in values)).encode()
+    with writing_values(repository) as writer:
+        cas.intend(writer.session.id)
+        digest, size, content = writer.put([text])
+        node = Node(b"values.txt", 0o100644, 0, 0, "", "", size, 0, content, digest)
+        root, stats, totals = NodeTree({b"values.txt": node}, mtime_ns=0).write(repository, writer._writer)
+        writer._writer.flush()
+        writer._index_settled()
+        manifest = msgspec.structs.replace(writer._manifest(root, stats, totals, {}), source=f"graph:{graph}")
+        with writer.session.deciding():
+            writer.commit(manifest)
+    return manifest

@@ -1,0 +1,30 @@
+"""Nodes to restore, and what may lie around them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstay.repository.nodes import Node
+
+MTIME = 1_600_000_000_123_456_789
+ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
+
+
+def node(name: bytes = b"name", mode: int = stat.S_IFREG | 0o640, **fields: Any) -> Node:
+    base = {"uid": os.getuid(), "gid": os.getgid(), "user": "", "group": "", "size": 0, "mtime_ns": MTIME}
+    return Node(name, mode, **{**base, **fields})
+
+
+def file_node(data: bytes, **fields: Any) -> Node:
+    return node(**{"size": len(data), "sha256": hashlib.sha256(data).digest(), **fields})
+
+
+def no_leftovers(place: Path) -> bool:
+    return not [name for _, dirs, files in os.walk(place) for name in dirs + files if name.startswith(".backstay-")]

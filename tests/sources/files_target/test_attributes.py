@@ -1,0 +1,195 @@
+"""Owners, modes, attributes and rights come back, and grant nobody more than they did."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstay.sources import attributes, files_target
+from backstay.sources.existing import existing_equals
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.target_directory import TargetDirectory
+from tests.sources.files_target.nodes import file_node, needs_root, node
+
+# Attributes
+
+
+@needs_root
+def test_owners_and_special_bits(root: TargetDirectory, out: Path) -> None:
+    owned: dict[str, Any] = {"uid": 1234, "gid": 4321}
+    root.write_small(b"f", b"x", file_node(b"x", mode=stat.S_IFREG | 0o6751, **owned))
+    with root.begin_file(b"g", 1, None) as pending:
+        pending.write_at(0, b"x")
+        pending.commit(file_node(b"x", mode=stat.S_IFREG | 0o4711, **owned))
+    root.make_symlink(b"l", node(mode=stat.S_IFLNK | 0o777, target=b"f", **owned))
+    root.child(b"d", create=True).finish(node(mode=stat.S_IFDIR | 0o3775, **owned))
+    for name, mode in (("f", 0o6751), ("g", 0o4711), ("l", 0o777), ("d", 0o3775)):
+        info = os.lstat(out / name)
+        assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (1234, 4321, mode)
+
+
+@needs_root
+def test_owners_go_by_name_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attributes, "_uid_of", {"ann": 2000}.get)
+    monkeypatch.setattr(attributes, "_gid_of", {"staff": 3000}.get)
+    for numeric, user, group, expected in (
+        (False, "ann", "staff", (2000, 3000)),
+        (False, "bob", "", (1001, 1002)),
+        (True, "ann", "staff", (1001, 1002)),
+    ):
+        root = FilesTarget(tmp_path / "out", numeric_ids=numeric).open_root(create=True)
+        root.write_small(b"f", b"", file_node(b"", uid=1001, gid=1002, user=user, group=group))
+        info = (tmp_path / "out/f").stat()
+        assert (info.st_uid, info.st_gid) == expected
+
+
+def test_special_rights_do_not_pass_to_another_owner(tmp_path: Path) -> None:
+    root = FilesTarget(tmp_path / "out", owners=False).open_root(create=True)
+    root.write_small(b"foreign", b"", file_node(b"", mode=stat.S_IFREG | 0o6755, uid=os.getuid() + 1))
+    root.write_small(b"own", b"", file_node(b"", mode=stat.S_IFREG | 0o4755))
+    assert [stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("foreign", "own")] == [0o755, 0o4755]
+
+
+@needs_root
+def test_owners_that_cannot_be_set_are_problems(
+    target: FilesTarget, root: TargetDirectory, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", forbidden)
+    root.write_small(b"f", b"", file_node(b"", mode=stat.S_IFREG | 0o4755, uid=5))
+    assert [problem.message for problem in target.problems] == ["owner: operation not permitted"]
+    assert stat.S_IMODE((out / "f").stat().st_mode) == 0o755
+
+
+def test_extended_attributes(target: FilesTarget, root: TargetDirectory, out: Path) -> None:
+    (out / "probe").touch()
+    try:
+        os.setxattr(out / "probe", "user.x", b"")
+    except OSError:
+        pytest.skip("no user attributes here")
+    xattrs = ((b"user.a\xff", b""), (b"user.b", b"\0\xff" * 500))
+    root.write_small(b"f", b"", file_node(b"", xattrs=xattrs, mode=stat.S_IFREG | 0o400))
+    root.child(b"d", create=True).finish(node(mode=stat.S_IFDIR | 0o555, xattrs=xattrs))
+    for name in ("f", "d"):
+        assert {(os.fsencode(key), os.getxattr(out / name, key)) for key in os.listxattr(out / name)} == set(xattrs)
+    assert not target.problems
+    root.write_small(b"g", b"", file_node(b"", xattrs=((b"nonsense.x", b""), (b"a\0b", b""), (b"user.ok", b"1"))))
+    assert os.getxattr(out / "g", "user.ok") == b"1"
+    assert len(target.problems) == 2
+
+
+@needs_root
+def test_capabilities_and_access_lists(root: TargetDirectory, out: Path, target: FilesTarget) -> None:
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    entries = ("01000600ffffffff", "02000400d2040000", "04000400ffffffff", "10000400ffffffff", "20000000ffffffff")
+    acl = bytes.fromhex("02000000" + "".join(entries))
+    (out / "probe").touch()
+    try:
+        os.setxattr(out / "probe", "security.capability", capability)
+        os.setxattr(out / "probe", "system.posix_acl_access", acl)
+    except OSError:
+        pytest.skip("not supported here")
+    mode = stat.S_IFREG | 0o4640
+    xattrs = ((b"security.capability", capability), (b"system.posix_acl_access", acl))
+    root.write_small(b"f", b"x", file_node(b"x", uid=77, gid=88, mode=mode, xattrs=xattrs))
+    assert (out / "f").stat().st_mode == mode
+    assert {os.fsencode(key): os.getxattr(out / "f", key) for key in os.listxattr(out / "f")} == dict(xattrs)
+    assert not target.problems
+
+
+# What is there already
+
+
+def test_existing_content(root: TargetDirectory, out: Path) -> None:
+    (out / "f").write_bytes(b"data")
+    (out / "d").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fsencode(out / "s"))
+    same, other, shorter = file_node(b"data"), file_node(b"atad"), file_node(b"dat")
+    assert existing_equals(root, b"f", same)
+    assert not existing_equals(root, b"f", other)
+    assert existing_equals(root, b"f", other, read_sha256=False)
+    assert not existing_equals(root, b"f", shorter, read_sha256=False)
+    assert not existing_equals(root, b"f", node(size=4)), "no digest proves nothing"
+    assert not existing_equals(root, b"missing", same)
+    assert not existing_equals(root, b"d", same)
+    assert not existing_equals(root, b"f", node(mode=stat.S_IFDIR))
+    assert existing_equals(root, b"d", node(mode=stat.S_IFDIR | 0o700))
+    assert existing_equals(root, b"s", node(mode=stat.S_IFSOCK))
+    (out / "l").symlink_to("f")
+    assert not existing_equals(root, b"l", same), "a symlink to the same bytes is something else"
+
+
+_AS_NOBODY = """
+import os, stat, sys
+from pathlib import Path
+from backstay.errors import BackstayError
+from backstay.repository.nodes import Node
+from backstay.sources.files_target import FilesTarget
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+place = Path(sys.argv[1])
+for where in ("closed", "closed/x"):
+    try:
+        FilesTarget(place / where).check()
+    except BackstayError as error:
+        print(error.code)
+target = FilesTarget(place / "mine/out")
+target.check()
+root = target.open_root(create=True)
+made = lambda mode, **fields: Node(b"n", mode, 0, 0, "root", "root", 0, 1, **fields)
+for mode in (0o500, 0o000):
+    for _ in range(2):
+        child = root.child(b"d", create=True)
+        child.write_small(b"f", b"", made(stat.S_IFREG | 0o4400))
+        child.finish(made(stat.S_IFDIR | mode))
+print(oct((place / "mine/out/d").stat().st_mode))
+print(root.make_special(b"dev", made(stat.S_IFCHR | 0o600, device=259)))
+print(root.make_special(b"fifo", made(stat.S_IFIFO | 0o600)))
+try:
+    root.child(b"d", create=False)
+except BackstayError as error:
+    print(error.code)
+root.remove(b"d")
+print(root.names(), [p.message for p in target.problems])
+"""
+
+
+@needs_root
+def test_without_rights() -> None:
+    place = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp") / f"backstay-nobody-{os.getpid()}"
+    place.mkdir(mode=0o755)
+    try:
+        (place / "closed").mkdir(mode=0o755)
+        (place / "mine").mkdir()
+        os.chown(place / "mine", 65534, 65534)
+        packages = os.pathsep.join([str(Path(files_target.__file__).parents[2]), *filter(None, sys.path)])
+        run = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, place],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PYTHONPATH": packages},
+        )
+        assert run.stdout.splitlines() == [
+            "RestoreFailed",
+            "RestoreFailed",
+            "0o40000",
+            "False",
+            "True",
+            "RestoreFailed",
+            "[b'fifo'] ['device nodes are restored by root only']",
+        ], run.stderr
+    finally:
+        subprocess.run(["rm", "-rf", place], check=True)
