@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, Progress
+from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, RecoveryFailed, WalGap
 from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import start_recovered
@@ -91,6 +94,24 @@ def test_a_server_recovers_with_no_more_than_a_few_segments_on_disk(
     assert [path.name for path in copy.data.glob("backstay*")] == []
     with pytest.raises(NotFound, match="no server that waits"):
         WalService.open(repository, copy.data)
+
+
+def test_a_segment_that_comes_right_behind_the_listing_is_not_taken_for_used_up(
+    repository: Repository, plan: RecoveryPlan, copy: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = WalService.open(repository, copy.data)
+    listed = os.listdir
+
+    def late(place: Path) -> list[str]:
+        found = listed(place)
+        wait(service.coming.values())
+        return found
+
+    monkeypatch.setattr(os, "listdir", late)
+    with Workers(2, "serve") as workers:
+        for _ in range(3):
+            service._look(workers)
+    assert (service.taken, service.next, len(service.ready)) == (0, 0, AHEAD)
 
 
 @pytest.mark.parametrize("kind", ["gap", "damage"])

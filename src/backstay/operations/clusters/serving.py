@@ -143,12 +143,12 @@ class WalService:
         return not self.directory.is_dir()
 
     def _look(self, workers: Workers) -> None:
+        self._settle()  # before the listing: what came behind it would seem to be taken already
         try:
             present = set(os.listdir(self.directory))
             wishes = os.listdir(self.directory / WISHES)
         except FileNotFoundError:
             return  # it has recovered
-        self._settle()
         self._note_taken(present)
         for name in wishes:
             self._take_wish(name, present)
