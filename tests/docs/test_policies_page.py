@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from backstay.control.document import parse_document
-from backstay.control.loading import checked
-from backstay.control.schema import schema
+from backstay.control.policies.document import parse_document
+from backstay.control.policies.loading import checked
+from backstay.control.policies.schema import schema
 
 PAGE = (Path(__file__).parents[2] / "docs/policies.md").read_text()
 

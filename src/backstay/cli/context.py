@@ -31,7 +31,7 @@ from backstay.errors import (
 
 if TYPE_CHECKING:
     from backstay.codec.compression import Compressor
-    from backstay.control.loading import LoadedPolicies
+    from backstay.control.policies.loading import LoadedPolicies
     from backstay.repository.repository import Environment, Repository
     from backstay.storage.backend import StorageBackend
     from backstay.storage.limits import LimitPolicy
@@ -171,7 +171,7 @@ class Context:
 
     def policies(self, file: Path | None = None) -> LoadedPolicies:
         """The policies of a file, else of the one that is named for all commands. Raises PolicyInvalid."""
-        from backstay.control.loading import load
+        from backstay.control.policies.loading import load
 
         if file is not None:
             return load(file, self.environ)
@@ -187,7 +187,7 @@ class Context:
         return self._policies
 
     def _location_of_file(self, default: Location) -> Location:
-        from backstay.control.repository_settings import key_file_name, repository_settings
+        from backstay.control.policies.repository_settings import key_file_name, repository_settings
 
         settings = repository_settings(self.policies(), self.environ)
         self.compressor, self.password = settings.compressor, settings.password

@@ -15,7 +15,7 @@ from backstay.core.quantities import plural
 from backstay.errors import Mistake
 
 if TYPE_CHECKING:
-    from backstay.control.loading import LoadedPolicies
+    from backstay.control.policies.loading import LoadedPolicies
 
 _FILE = "The policy file; else --config or BACKSTAY_CONFIG."
 
@@ -25,8 +25,8 @@ def policy_check(
     file: Annotated[Path | None, argument("FILE", _FILE)] = None,
 ) -> int:
     """Tell all mistakes of a policy file, and what it says that does not happen by itself yet."""
-    from backstay.control.effective import effective, next_times
-    from backstay.control.pending import pending
+    from backstay.control.policies.effective import effective, next_times
+    from backstay.control.policies.pending import pending
 
     context = context_of(ctx)
     loaded = context.policies(file)
@@ -57,7 +57,7 @@ def policy_show(
     name: Annotated[str | None, argument("NAME", "Only this policy.")] = None,
 ) -> int:
     """Show what holds in the end, and where it comes from; secrets are left out."""
-    from backstay.control.showing import as_document, as_text, show
+    from backstay.control.policies.showing import as_document, as_text, show
 
     context = context_of(ctx)
     loaded, only = _named(context, file, name)
@@ -81,7 +81,7 @@ def _named(context: Context, file: str | None, name: str | None) -> tuple[Loaded
 def policy_schema(ctx: typer.Context) -> int:
     """Print the JSON Schema of policy files, with which editors complete and check them."""
     from backstay.cli import jsonout
-    from backstay.control.schema import schema
+    from backstay.control.policies.schema import schema
 
     context_of(ctx)
     out(jsonout.line(schema()).rstrip("\n"))

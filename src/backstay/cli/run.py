@@ -17,9 +17,9 @@ from backstay.cli.render import err
 from backstay.core.quantities import plural
 
 if TYPE_CHECKING:
-    from backstay.control.hooks import HookOutcome
-    from backstay.control.loading import LoadedPolicies
-    from backstay.control.running import PolicyOutcome, SourceOutcome
+    from backstay.control.policies.loading import LoadedPolicies
+    from backstay.control.runs.hooks import HookOutcome
+    from backstay.control.runs.run import PolicyOutcome, SourceOutcome
 
 _SHOWN_FINDINGS = 50
 
@@ -36,9 +36,9 @@ def run_policy(
     ] = False,
 ) -> int:
     """Run a policy: its hooks, a backup of each source, retention, verification."""
-    from backstay.control.pending import pending
-    from backstay.control.running import RunOptions, World
-    from backstay.control.running import run_policy as work
+    from backstay.control.policies.pending import pending
+    from backstay.control.runs.run import RunOptions, World
+    from backstay.control.runs.run import run_policy as work
     from backstay.sources.scratch import scratch_above
 
     context = context_of(ctx)
@@ -65,7 +65,7 @@ def run_policy(
 
 def _location(context: Context, loaded: LoadedPolicies) -> Location:
     """The repository, and how it is written to; it is told where that is not the one of the policy file."""
-    from backstay.control.repository_settings import repository_settings
+    from backstay.control.policies.repository_settings import repository_settings
 
     location, settings = context.location(), repository_settings(loaded, context.environ)
     context.compressor = settings.compressor

@@ -7,6 +7,7 @@ BackstayError
 │   ├── KeyProviderUnsupported exit 2  a policy file wants keys kept where this version cannot
 │   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
 │   ├── PolicyInvalid         exit 2   a policy file has mistakes; it tells all of them
+│   ├── ServerExtraMissing    exit 2   a part of this program that serves is not installed
 │   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
 │   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
 ├── NotFound                  exit 1   no such snapshot, path, key slot
@@ -37,6 +38,14 @@ BackstayError
 │   └── ValueInUse            exit 16  a snapshot refers to the value
 ├── QuorumNotReached          exit 16  too few validators attested a snapshot yet
 ├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
+├── CatalogUnavailable        exit 15  the catalog's database does not answer (transient by nature)
+├── CatalogOutdated           exit 1   the catalog is of another version
+├── Unauthorized              exit 16  nobody is known by this token or password
+├── Forbidden                 exit 16  this user has no right to do that
+├── RateLimited               exit 1   too many requests (transient by nature)
+├── PreconditionFailed        exit 1   what should be changed was changed in between
+├── JobConflict               exit 11  a job is in a state in which this cannot be done
+├── JobLost                   exit 1   a job was begun again and again and never ended
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -151,6 +160,17 @@ from backstay.errors.repositories import (
     ValueInUse,
     WrongKey,
 )
+from backstay.errors.services import (
+    CatalogOutdated,
+    CatalogUnavailable,
+    Forbidden,
+    JobConflict,
+    JobLost,
+    PreconditionFailed,
+    RateLimited,
+    ServerExtraMissing,
+    Unauthorized,
+)
 from backstay.errors.stores import (
     InsufficientSpace,
     ObjectExists,
@@ -176,6 +196,8 @@ __all__ = [
     "BackupFailed",
     "BadAttestation",
     "BadWalName",
+    "CatalogOutdated",
+    "CatalogUnavailable",
     "ChecksumFailure",
     "ClientTooOld",
     "CollectionBusy",
@@ -184,6 +206,7 @@ __all__ = [
     "CycleFound",
     "DumpFailed",
     "DuplicateNode",
+    "Forbidden",
     "GraphError",
     "HoldViolation",
     "HookFailed",
@@ -196,6 +219,8 @@ __all__ = [
     "InvalidNode",
     "InvalidQuorum",
     "InvalidRequest",
+    "JobConflict",
+    "JobLost",
     "KeyProviderUnsupported",
     "MissingDependency",
     "Mistake",
@@ -210,8 +235,10 @@ __all__ = [
     "OutputMissing",
     "OutputsBusy",
     "PolicyInvalid",
+    "PreconditionFailed",
     "QuorumNotReached",
     "QuotaExceeded",
+    "RateLimited",
     "RecomputeFailed",
     "RecomputeTimeout",
     "RecoveryFailed",
@@ -221,6 +248,7 @@ __all__ = [
     "RepositoryExists",
     "RestoreConflict",
     "RestoreFailed",
+    "ServerExtraMissing",
     "ServiceRunning",
     "SlotInUse",
     "SlotLost",
@@ -237,6 +265,7 @@ __all__ = [
     "TargetNotCovered",
     "ThawPending",
     "TierNotAttached",
+    "Unauthorized",
     "UnknownNode",
     "UnknownValidator",
     "UnsupportedFormat",

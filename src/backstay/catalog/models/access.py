@@ -1,0 +1,57 @@
+"""Who may do what: users, their tokens, and roles bound to scopes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from backstay.catalog.models.base import Base, JsonDocument, Moment
+
+
+class User(Base):
+    """A person or a program. `password_hash` is argon2id, None where nobody logs in with one."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(8), default="user")  # user, agent, oidc
+    password_hash: Mapped[str | None] = mapped_column(String(255))
+    disabled: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class Binding(Base):
+    """A role that a user has within a scope, such as `/` or `/policy/files`."""
+
+    __tablename__ = "bindings"
+    __table_args__ = (UniqueConstraint("user_id", "role", "scope"),)
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str] = mapped_column(String(32))
+    scope: Mapped[str] = mapped_column(String(512))
+
+
+class Token(Base):
+    """A secret that speaks for a user, never with more rights than the user has. Only its SHA-256 is kept.
+
+    `permissions` and `scopes` are what it is limited to, None for all that the user may.
+    """
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    secret_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    permissions: Mapped[list[str] | None] = mapped_column(JsonDocument)
+    scopes: Mapped[list[str] | None] = mapped_column(JsonDocument)
+    networks: Mapped[list[str] | None] = mapped_column(JsonDocument)  # CIDR; None: from anywhere
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime | None] = mapped_column(Moment)
+    revoked_at: Mapped[datetime | None] = mapped_column(Moment)
+    last_used_at: Mapped[datetime | None] = mapped_column(Moment)

@@ -1,0 +1,1 @@
+"""Policy files: read, filled with variables, checked, shown."""

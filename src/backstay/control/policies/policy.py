@@ -1,0 +1,209 @@
+"""The model of a policy file: `backup_manager` with what holds for all, and the policies by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from backstay.codec.compression import Compressor
+from backstay.control.policies.cron import Cron
+from backstay.control.policies.origins import AnyOrigin, Name, distinct
+from backstay.control.policies.places import AnyStorage
+from backstay.control.policies.values import (
+    CalendarSpan,
+    Count,
+    Flag,
+    Length,
+    Model,
+    Size,
+    Text,
+    WholePath,
+    Wrong,
+    Zone,
+    several,
+)
+from backstay.core.times import Span
+from backstay.errors import InvalidRequest
+from backstay.operations.backup.request import check_name
+from backstay.operations.retention.rules import RetentionRules
+
+Checks = Literal["integrity", "completeness", "size", "signature"]
+
+
+class Compression(Model):
+    """How chunks are compressed; what is stored already stays as it is."""
+
+    enabled: Flag = True
+    algorithm: Literal["zstd", "gzip", "none"] = "zstd"
+    level: Count | None = None
+
+    @model_validator(mode="after")
+    def _level_exists(self) -> Self:
+        try:
+            self.compressor()
+        except InvalidRequest as error:
+            raise Wrong(str(error), error.hint) from error
+        return self
+
+    def compressor(self) -> Compressor:
+        """What compresses so."""
+        return Compressor(self.algorithm, self.level) if self.enabled else Compressor("none")
+
+
+def _encrypts(enabled: bool) -> bool:
+    if not enabled:
+        raise Wrong("repositories are always encrypted", "leave `enabled` out")
+    return enabled
+
+
+class Encryption(Model):
+    """Who keeps the secret that opens the repository."""
+
+    enabled: Annotated[Flag, AfterValidator(_encrypts)] = True
+    provider: Literal["password", "key_file", "aws_kms"] = "password"
+    password: Text | None = None
+    key_file: WholePath | None = None
+    key_id: Text | None = None
+    key_rotation_days: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        needs = {"password": self.password, "key_file": self.key_file, "aws_kms": self.key_id}
+        keys = {"password": "password", "key_file": "key_file", "aws_kms": "key_id"}
+        if self.provider != "password" and needs[self.provider] is None:
+            raise Wrong(f"the provider {self.provider} needs `{keys[self.provider]}`")
+        for provider, value in needs.items():
+            if value is not None and provider != self.provider:
+                raise Wrong(f"`{keys[provider]}` is for the provider {provider}", f"the provider is {self.provider}")
+        return self
+
+
+class Scheduling(Model):
+    """When policies run that have no schedule of their own."""
+
+    timezone: Zone = "UTC"
+    full_backup: Cron | None = None
+    incremental_backup: Cron | None = None
+    differential_backup: Cron | None = None
+    transaction_logs: Cron | None = None
+    configuration_backup: Cron | Literal["on_change"] | None = None
+
+
+class Schedule(Model):
+    """When a policy runs."""
+
+    timezone: Zone | None = None
+    full: Cron | None = None
+    incremental: Cron | None = None
+    differential: Cron | None = None
+    transaction_logs: Cron | None = None
+    configuration: Cron | Literal["on_change"] | None = None
+
+
+class Retention(Model):
+    """Which snapshots stay; one that any rule keeps stays."""
+
+    keep_last: Count | None = None
+    keep_hourly: Count | None = None
+    keep_daily: Count | None = None
+    keep_weekly: Count | None = None
+    keep_monthly: Count | None = None
+    keep_yearly: Count | None = None
+    keep_within: CalendarSpan | None = None
+    keep_tags: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        try:
+            self.rules()
+        except InvalidRequest as error:
+            raise Wrong(error.title, "keep something, for example keep_daily: 7") from error
+        return self
+
+    def rules(self) -> RetentionRules:
+        """The rules of `prune`."""
+        given = self.model_dump(exclude={"keep_within"})
+        return RetentionRules(**given, keep_within=Span.parse(self.keep_within) if self.keep_within else None)
+
+
+class Verification(Model):
+    """How and when backups are checked."""
+
+    enabled: Flag = True
+    schedule: Cron | None = None
+    each_run: Flag = False
+    checks: Annotated[tuple[Checks, ...], several(1)] = ("integrity", "completeness", "size", "signature")
+    min_bytes: Size | None = None
+    read_data: Annotated[Count, Field(le=100)] = 0
+    restore_test: Flag = False
+    scratch: WholePath | None = None
+
+    @model_validator(mode="after")
+    def _has_a_time(self) -> Self:
+        if self.enabled and self.schedule is None and not self.each_run:
+            raise Wrong("nothing says when to verify", "give `schedule` or `each_run: true`")
+        return self
+
+
+class Hook(Model):
+    """A program that runs beside the backups of a policy."""
+
+    command: Annotated[tuple[Text, ...], several(1)]
+    on_error: Literal["fail", "warn"] = "fail"
+    timeout: Length = "1h"
+
+
+class Hooks(Model):
+    """Programs before the backups, after they went well, after they did not, and at the end in any case."""
+
+    before: tuple[Hook, ...] = ()
+    after: tuple[Hook, ...] = ()
+    failure: tuple[Hook, ...] = ()
+    always: tuple[Hook, ...] = ()
+
+
+class Policy(Model):
+    """What is backed up, when, and how long it is kept."""
+
+    description: str = ""
+    tags: tuple[Text, ...] = ()
+    sources: Annotated[tuple[AnyOrigin, ...], several(1), AfterValidator(distinct)]
+    schedule: Schedule | None = None
+    retention: Retention | None = None
+    verification: Verification | None = None
+    hooks: Hooks | None = None
+
+
+class BackupManagerSettings(Model):
+    """What holds for the repository, and for policies that say nothing else."""
+
+    storage: AnyStorage | None = None
+    compression: Compression | None = None
+    encryption: Encryption | None = None
+    scheduling: Scheduling | None = None
+    retention: Retention | None = None
+    verification: Verification | None = None
+
+
+def _policy_name(name: str) -> str:
+    """A name that snapshots can have. Raises Wrong."""
+    try:
+        check_name(name)
+    except InvalidRequest as error:
+        raise Wrong(str(error), error.hint) from error
+    return name
+
+
+PolicyName = Annotated[Name, AfterValidator(_policy_name)]
+
+
+class PolicyFile(Model):
+    """A whole file."""
+
+    backup_manager: BackupManagerSettings = Field(default_factory=BackupManagerSettings)
+    policies: dict[PolicyName, Policy] = Field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.policies)

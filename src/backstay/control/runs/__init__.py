@@ -1,0 +1,1 @@
+"""What one run of a policy does, from its first hook to its last."""

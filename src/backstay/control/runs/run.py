@@ -1,0 +1,278 @@
+"""Run one policy, once: hooks, a backup of each source, retention, verification.
+
+Order: the programs that come before; the backups, of which one that fails does not keep the others from being made;
+then retention, of the sources that were just backed up and of nothing else; then verification; then the programs that
+come after. A crash leaves whole snapshots of the sources that were done, and more old ones than the rules keep: the
+next run goes on from there. Programs that should come at the end do not run then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from backstay.control.policies.effective import Effective, effective
+from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.policies.origins import AnyOrigin
+from backstay.control.policies.policy import Hooks, Policy, Verification
+from backstay.control.policies.values import expanded, zone_of
+from backstay.control.runs.capturing import snapshot_name, source_of
+from backstay.control.runs.hooks import HookOutcome, When, run_hook
+from backstay.core.clock import Clock
+from backstay.core.events import EventSink
+from backstay.core.sizes import parse_size
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
+from backstay.operations.backup.request import BackupKind, BackupOptions, BackupResult
+from backstay.operations.backup.run import run_backup
+from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
+from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
+from backstay.repository.repository import Repository
+
+UNREADABLE_ITEMS: Final = 3  # exit status: the snapshot is good, but lacks some items
+
+Watching: TypeAlias = Callable[[], AbstractContextManager[tuple[EventSink, Callable[[], None]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a run takes from outside.
+
+    `prepare` makes the repository if it never was, and `open` gives it. `watching` gives a sink of events, and what
+    raises Interrupted when somebody asked for the end. `scratch` is where restores are tried if the policy names no
+    place.
+    """
+
+    prepare: Callable[[], None]
+    open: Callable[[], AbstractContextManager[Repository]]
+    watching: Watching
+    clock: Clock
+    environ: Mapping[str, str]
+    warn: Callable[[str], None]
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How to run a policy; a dry run makes no snapshot, deletes nothing and runs no hook."""
+
+    kind: BackupKind = "incremental"
+    host: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOutcome:
+    """What became of one source: a result, or an error."""
+
+    name: str
+    type: str
+    result: BackupResult | None = None
+    error: BackstayError | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PolicyOutcome:
+    """What became of a run; it grows while the run goes on. `error` is what kept the whole of it from its end."""
+
+    policy: str
+    dry_run: bool
+    sources: list[SourceOutcome] = field(default_factory=list)
+    retention: PrunePlan | None = None
+    dropped: tuple[str, ...] = ()
+    verification: VerifyReport | None = None
+    hooks: list[HookOutcome] = field(default_factory=list)
+    error: BackstayError | None = None
+
+    @property
+    def errors(self) -> list[BackstayError]:
+        """All that failed, in order."""
+        found = [self.error, *(source.error for source in self.sources)]
+        return [error for error in found if error is not None] + [
+            hook.error for hook in self.hooks if hook.error is not None and hook.fails_policy
+        ]
+
+    @property
+    def snapshots(self) -> list[str]:
+        """The snapshots that were made."""
+        results = (source.result for source in self.sources)
+        return [result.snapshot for result in results if result is not None and result.snapshot is not None]
+
+    @property
+    def status(self) -> int:
+        """The exit status: that of the first failure, else 13 for findings, else 3 for items left out, else 0."""
+        if errors := self.errors:
+            return errors[0].exit_status
+        if self.verification is not None and not self.verification.ok:
+            return CorruptedBackup.exit_status
+        lacking = any(source.result is not None and source.result.errors for source in self.sources)
+        return UNREADABLE_ITEMS if lacking else 0
+
+    @property
+    def went_well(self) -> bool:
+        return self.status in (0, UNREADABLE_ITEMS)
+
+
+def run_policy(loaded: LoadedPolicies, name: str, options: RunOptions, world: World) -> PolicyOutcome:
+    """Run a policy. Raises NotFound for one that there is not, and Interrupted; other failures are in the outcome."""
+    policy = loaded.policy(name)
+    run = _Run(
+        policy=policy,
+        holds=effective(policy, loaded.content.backup_manager),
+        options=options,
+        world=world,
+        outcome=PolicyOutcome(policy=name, dry_run=options.dry_run),
+    )
+    run.whole()
+    return run.outcome
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One run; its methods are the stages in order."""
+
+    policy: Policy
+    holds: Effective
+    options: RunOptions
+    world: World
+    outcome: PolicyOutcome
+    broken: BaseException | None = None  # an end that is not told in the outcome
+
+    def whole(self) -> None:
+        try:
+            self._work()
+        except Interrupted as error:
+            self.broken = error
+            raise
+        except BackstayError as error:
+            self.outcome.error = error
+        except BaseException as error:
+            self.broken = error
+            raise
+        finally:
+            self._end()
+
+    def _work(self) -> None:
+        world = self.world
+        with world.watching() as (_, stop_if_asked):
+            self._hooks("before", stop_if_asked)
+        if self.outcome.errors:
+            return
+        if not self.options.dry_run:
+            world.prepare()  # not before the hooks: one of them may mount its disk
+        with world.watching() as (events, stop_if_asked), world.open() as repository:
+            for origin in self.policy.sources:
+                stop_if_asked()
+                self.outcome.sources.append(self._source(repository, origin, events))
+            self._retention(repository, events)
+            self._verification(repository, events)
+
+    # -- backups
+
+    def _source(self, repository: Repository, origin: AnyOrigin, events: EventSink) -> SourceOutcome:
+        name = snapshot_name(self.outcome.policy, origin)
+        try:
+            result = self._backup(repository, origin, name, events)
+        except Interrupted:
+            raise
+        except BackstayError as error:
+            return SourceOutcome(name=name, type=origin.type, error=error)
+        except OSError as error:  # of a place that cannot be looked at
+            title = f"{name} cannot be backed up"
+            failure = BackupFailed(title, cause=f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+            return SourceOutcome(name=name, type=origin.type, error=failure)
+        return SourceOutcome(name=name, type=origin.type, result=result)
+
+    def _backup(self, repository: Repository, origin: AnyOrigin, name: str, events: EventSink) -> BackupResult:
+        world, options = self.world, self.options
+        source = source_of(origin, repository, clock=world.clock, environ=world.environ, warn=world.warn)
+        asked = BackupOptions(
+            kind=options.kind,
+            host=options.host,
+            name=name,
+            tags=tuple(dict.fromkeys(self.policy.tags)),
+            description=self.policy.description,
+            dry_run=options.dry_run,
+        )
+        return run_backup(repository, source, asked, events=events)
+
+    # -- afterwards
+
+    def _retention(self, repository: Repository, events: EventSink) -> None:
+        """Drop what no rule keeps, of the sources that were just backed up: a failure makes nothing older go."""
+        if self.holds.retention is None:
+            return
+        done = {source.name for source in self.outcome.sources if source.result is not None}
+        live = repository.snapshots.live()
+        ours = {one.id for one in live if one.name in done and one.host == self.options.host}
+        plan = plan_prune(
+            repository,
+            self.holds.retention.rules(),
+            now=self.world.clock.now(),
+            zone=zone_of(self.holds.schedule.timezone or "UTC"),
+            only=ours,
+        )
+        self.outcome.retention = plan
+        if not self.options.dry_run:
+            self.outcome.dropped = execute_prune(repository, plan, events=events).dropped
+
+    def _verification(self, repository: Repository, events: EventSink) -> None:
+        wanted = self.holds.verification
+        made = [snapshot for snapshot in self.outcome.snapshots if snapshot not in self.outcome.dropped]
+        if wanted is None or not (wanted.enabled and wanted.each_run and made):
+            return
+        options = self._verify_options(wanted)
+        self.outcome.verification = run_verify(repository, made, options, events=events)
+
+    def _verify_options(self, wanted: Verification) -> VerifyOptions:
+        scratch = self.world.scratch
+        if wanted.scratch is not None:
+            scratch = Path(expanded(wanted.scratch, self.world.environ))
+        return VerifyOptions(
+            checks=wanted.checks,
+            read_data=wanted.read_data / 100,
+            min_bytes=None if wanted.min_bytes is None else parse_size(wanted.min_bytes),
+            rehearse=scratch if wanted.restore_test else None,
+            reserve=True,
+        )
+
+    # -- hooks
+
+    def _end(self) -> None:
+        """Run the programs that come at the end. A signal that came before does not stop them; a second one does."""
+        if self.broken is None and self.outcome.went_well:
+            self._hooks("after", _go_on)
+        if self.broken is not None or not self.outcome.went_well:
+            self._hooks("failure", _go_on)
+        self._hooks("always", _go_on)
+
+    def _hooks(self, when: When, tick: Callable[[], None]) -> None:
+        """Run the hooks of a moment, up to the first that fails the policy."""
+        if self.options.dry_run:
+            return
+        hooks = self.policy.hooks or Hooks()
+        for hook in getattr(hooks, when):
+            facts = dict(self._facts())
+            world = self.world
+            outcome = run_hook(when, hook, facts, environ=world.environ, clock=world.clock, tick=tick)
+            self.outcome.hooks.append(outcome)
+            if outcome.fails_policy:
+                return
+            if outcome.error is not None:
+                world.warn(str(outcome.error))
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """What a hook is told."""
+        yield "POLICY", self.outcome.policy
+        yield "KIND", self.options.kind
+        yield "SNAPSHOTS", " ".join(self.outcome.snapshots)
+        failed: list[BaseException] = [*self.outcome.errors, *([self.broken] if self.broken is not None else [])]
+        status = getattr(self.broken, "exit_status", 1) if self.broken is not None else self.outcome.status
+        yield "STATUS", str(status)
+        yield "ERROR", "; ".join(str(error) for error in failed).replace("\0", "")
+
+
+def _go_on() -> None:
+    """Nothing stops the hooks at the end."""

@@ -1,0 +1,69 @@
+"""Errors of the service: its catalog, its jobs, and who may do what."""
+
+from __future__ import annotations
+
+from backstay.errors.base import BackstayError, InvalidRequest
+
+
+class CatalogUnavailable(BackstayError):
+    """The catalog's database does not answer."""
+
+    exit_status = 15
+    transient = True
+    default_hint = "see that the database runs and that its disk has room; no backup depends on it"
+
+
+class CatalogOutdated(BackstayError):
+    """The catalog was written by another version of this program."""
+
+    default_hint = "let the newest version of backstay open it once: it brings the tables up to date"
+
+
+class Unauthorized(BackstayError):
+    """Nobody is known by the token or the password that came."""
+
+    exit_status = 16
+    default_hint = "send `Authorization: Bearer TOKEN` with a token that is valid"
+
+
+class Forbidden(BackstayError):
+    """This user or token has no right to do that."""
+
+    exit_status = 16
+    default_hint = "ask an administrator for a role that may"
+
+
+class RateLimited(BackstayError):
+    """There were too many requests in a short time."""
+
+    transient = True
+    default_hint = "wait, and send fewer requests"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", retry_after: int = 1) -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.retry_after = retry_after
+
+
+class PreconditionFailed(BackstayError):
+    """What should be changed is no longer what the client has seen."""
+
+    default_hint = "read it again, and send the change with its new ETag"
+
+
+class JobConflict(BackstayError):
+    """The job is in a state in which this cannot be done."""
+
+    exit_status = 11
+    default_hint = "look at the job: it may be finished already"
+
+
+class JobLost(BackstayError):
+    """A job was begun again and again and never came to its end."""
+
+    default_hint = "see its log and the log of the worker, mend the cause and start it again"
+
+
+class ServerExtraMissing(InvalidRequest):
+    """A part of this program that serves is not installed."""
+
+    default_hint = "install it: `pip install 'backstay[server]'`"
