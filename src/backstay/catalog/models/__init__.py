@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backstay.catalog.models.access import Binding, Token, User
+from backstay.catalog.models.access import AgentCertificate, Approval, Binding, JoinToken, Token, User
 from backstay.catalog.models.audit import AuditCheckpoint, AuditEntry
 from backstay.catalog.models.backups import Backup, Evidence, RestorePlanRecord
 from backstay.catalog.models.base import Base
@@ -11,7 +11,9 @@ from backstay.catalog.models.notices import AlertState, Counter, Matcher, Outbox
 from backstay.catalog.models.schedules import ScheduleRecord
 
 __all__ = [
+    "AgentCertificate",
     "AlertState",
+    "Approval",
     "AuditCheckpoint",
     "AuditEntry",
     "Backup",
@@ -22,6 +24,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "JobLine",
+    "JoinToken",
     "Matcher",
     "OutboxMessage",
     "RestorePlanRecord",
