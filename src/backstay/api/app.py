@@ -36,7 +36,8 @@ def create_app(service: Any, options: ApiOptions | None = None) -> FastAPI:  # n
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.backing = Backing(service=service, options=options or ApiOptions())
+    backing = Backing(service=service, options=options or ApiOptions())
+    app.state.backing, app.state.closing = backing, backing.closing
     for endpoint in ENDPOINTS:
         _add(app, endpoint)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]

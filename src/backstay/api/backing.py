@@ -1,23 +1,21 @@
-"""What the interface stands on: the parts of the service that its endpoints use."""
+"""What the interface stands on: the open service, and what the interface itself adds."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from sqlalchemy.orm import Session
+from typing import Any, Final
 
 from backstay.api.idempotency import Keys
 from backstay.catalog.database import Catalog
-from backstay.control.access.principal import Principal
-from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.access.access import Access
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
-from backstay.repository.repository import Repository
+
+_TOLD_EVERY_S: Final = 60.0
+_MOST_TOLD: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +23,7 @@ class ApiOptions:
     """What whoever runs the service decides about its interface.
 
     `restore_roots` are the directories below which restores by the interface may write; none means anywhere.
-    `plan_minutes` is how long a planned restore is good.
+    `plan_minutes` is how long a planned restore is good, `most_streams` how many may listen to events at once.
     """
 
     restore_roots: tuple[Path, ...] = ()
@@ -33,61 +31,17 @@ class ApiOptions:
     most_streams: int = 200
 
 
-class Authenticates(Protocol):
-    """Recognises who calls."""
-
-    def authenticate_bearer(self, text: str, address: str) -> Principal: ...
-
-
-class LimitsRates(Protocol):
-    """Counts requests, and raises RateLimited when there are too many."""
-
-    def hit(self, kind: Any, key: str) -> None: ...  # noqa: ANN401
-
-
-class RecordsAudit(Protocol):
-    """Writes the audit log."""
-
-    def record(
-        self,
-        session: Session,
-        *,
-        actor: str,
-        action: str,
-        object: str,  # noqa: A002 - the audit log's word
-        outcome: Any,  # noqa: ANN401
-        reason: str = "",
-        details: Mapping[str, Any] = ...,
-        actor_details: Mapping[str, Any] = ...,
-    ) -> Any: ...  # noqa: ANN401
-
-
-class Service(Protocol):
-    """What `create_app` takes: the open service."""
-
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def access(self) -> Authenticates: ...
-    @property
-    def rate_limits(self) -> LimitsRates: ...
-    @property
-    def audit(self) -> RecordsAudit: ...
-    @property
-    def policies(self) -> LoadedPolicies | None: ...
-
-
 @dataclass(slots=True, kw_only=True)
 class Backing:
-    """The service as endpoints see it, with what the interface itself adds."""
+    """The service as endpoints see it."""
 
     service: Any
     options: ApiOptions
     random: Random = os.urandom
-    open_repository: Callable[[], AbstractContextManager[Repository]] | None = None
+    closing: threading.Event = field(default_factory=threading.Event)  # set when the server ends
     keys: Keys = field(init=False)
+    _told: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
@@ -101,3 +55,19 @@ class Backing:
     def clock(self) -> Clock:
         found: Clock = self.service.clock
         return found
+
+    @property
+    def access(self) -> Access:
+        found: Access = self.service.access
+        return found
+
+    def is_news(self, what: str) -> bool:
+        """Whether something was not told within the last minute: what comes in floods is written down now and then."""
+        now = self.clock.monotonic()
+        with self._lock:
+            if now - self._told.get(what, float("-inf")) < _TOLD_EVERY_S:
+                return False
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[what] = now
+        return True

@@ -16,7 +16,7 @@ from backstay.api.versions import require_match
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.core.ids import new_ulid
-from backstay.errors import BackstayError, Forbidden, NotFound
+from backstay.errors import BackstayError, Forbidden, NotFound, RateLimited
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,8 +82,12 @@ class Call:
 
     def refused(self, error: BackstayError) -> None:
         """Write a refusal into the audit log, once."""
-        if not self.recorded:
-            self.write("deny", reason=getattr(error, "reason", "") or error.code)
+        if self.recorded:
+            return
+        reason = getattr(error, "reason", "") or error.code
+        if isinstance(error, RateLimited) and not self.backing.is_news(f"{self.address} {self.principal.name}"):
+            return
+        self.write("deny", reason=reason)
 
     def _write(self, session: Session, outcome: Literal["allow", "deny", "error"], reason: str) -> None:
         self.backing.service.audit.record(

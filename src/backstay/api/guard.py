@@ -14,6 +14,7 @@ from typing import Any, Final
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from backstay.api.answers import answer
 from backstay.api.backing import Backing
@@ -46,6 +47,8 @@ class Guarded(APIRoute):
             kept = await run_in_threadpool(_before, call, request.headers.get("authorization"), key, digest)
             if kept is not None:
                 return kept
+            if call.endpoint.method in ("POST", "PUT") and not _is_json(request.headers.get("content-type", "")):
+                raise HTTPException(415)
             try:
                 response = await inner(request)
             except BaseException as error:
@@ -69,6 +72,12 @@ def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
         if_match=request.headers.get("if-match"),
         object=request.url.path[:512],
     )
+
+
+def _is_json(media_type: str) -> bool:
+    """Whether a body of this kind is read; one without a kind is for JSON."""
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _digest(call: Call, body: bytes) -> str:
@@ -104,15 +113,16 @@ def _before(call: Call, authorization: str | None, key: str | None, digest: str)
 
 def _admit(call: Call, authorization: str | None) -> None:
     """See who calls, and that they may somewhere. Raises Unauthorized, RateLimited, Forbidden."""
-    service, limits = call.backing.service, call.backing.service.rate_limits
-    if authorization is None:
-        limits.hit("anonymous", call.address)
-        raise Unauthorized("nobody is known by this request", cause="it has no token")
-    scheme, _, text = authorization.partition(" ")
+    access = call.backing.access
+    scheme, _, text = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
-        raise Unauthorized("nobody is known by this request", cause="its Authorization is not `Bearer TOKEN`")
-    call.principal = service.access.authenticate_bearer(text.strip(), call.address)
-    limits.hit(call.endpoint.limit, _owner(call))
+        access.limits.hit("unrecognised", call.address)
+        cause = "it has no token" if authorization is None else "its Authorization is not `Bearer TOKEN`"
+        raise Unauthorized("nobody is known by this request", cause=cause, reason="no_credentials")
+    call.principal = access.authenticate_bearer(text.strip(), call.address)
+    access.limits.hit("api", _owner(call))
+    if call.endpoint.limit != "api":
+        access.limits.hit(call.endpoint.limit, _owner(call))
     if not call.scopes:
         raise Forbidden("this is not allowed", cause=f"it needs {call.needs}, which you have nowhere")
 

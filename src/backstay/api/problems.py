@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backstay.errors import BackstayError, RateLimited
+from backstay.errors import BackstayError, InvalidRequest, RateLimited
 from backstay.errors.documents import problem_document, problem_type
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -129,7 +129,10 @@ def status_of(error: BackstayError) -> int:
 
 def document_of(error: BackstayError, *, instance: str, request_id: str) -> dict[str, Any]:
     """The problem document of an error, as an answer to one request."""
-    return {**problem_document(error), "status": status_of(error), "instance": instance, "request_id": request_id}
+    found = {**problem_document(error), "status": status_of(error), "instance": instance, "request_id": request_id}
+    if error.hint == InvalidRequest.default_hint:  # it speaks of commands
+        found["solution"] = "see /api/openapi.json"
+    return found
 
 
 def plain_document(
