@@ -120,7 +120,13 @@ class Section:
         )
 
     def put(
-        self, path: str, *, needs: str, does: str, answers: Any, refuses: tuple[int, ...] = ()  # noqa: ANN401
+        self,
+        path: str,
+        *,
+        needs: str,
+        does: str,
+        answers: Any,
+        refuses: tuple[int, ...] = (),  # noqa: ANN401
     ) -> Callable[[Function], Function]:
         """Declare what replaces something; `If-Match` is heeded."""
         return self._declare(
@@ -128,7 +134,13 @@ class Section:
         )
 
     def delete(
-        self, path: str, *, needs: str, does: str, answers: Mapping[int, Any] | None = None, refuses: tuple[int, ...] = ()
+        self,
+        path: str,
+        *,
+        needs: str,
+        does: str,
+        answers: Mapping[int, Any] | None = None,
+        refuses: tuple[int, ...] = (),
     ) -> Callable[[Function], Function]:
         """Declare what removes or stops something."""
         return self._declare(

@@ -13,9 +13,7 @@ from backstay.errors import InvalidRequest
 ItemT = TypeVar("ItemT")
 
 
-def part_of(
-    items: Iterable[ItemT], key: Callable[[ItemT], str], asked: Paged
-) -> tuple[list[ItemT], str | None]:
+def part_of(items: Iterable[ItemT], key: Callable[[ItemT], str], asked: Paged) -> tuple[list[ItemT], str | None]:
     """The asked part of a list, sorted by a key that is different for each, and the cursor of what follows.
 
     Raises InvalidRequest.

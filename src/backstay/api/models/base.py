@@ -20,7 +20,11 @@ _UNSTORABLE: Final = frozenset({"Cs", "Co"})
 def _storable(text: str) -> str:
     """A text without control characters and halves of characters, which databases refuse or terminals obey."""
     for character in text:
-        if (character < " " and character not in "\n\t") or unicodedata.category(character) == "Cs" or character == "\x7f":
+        if (
+            (character < " " and character not in "\n\t")
+            or unicodedata.category(character) == "Cs"
+            or character == "\x7f"
+        ):
             raise ValueError("there are characters in it that cannot be stored")
     return text
 
