@@ -15,6 +15,9 @@ from sqlalchemy import select, update
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import FINISHED, Job, JobKind, JobLine
+from backstay.catalog.pages import Page, page_of
+from backstay.control.jobs.listing import NEWEST_FIRST, filtered
+from backstay.control.jobs.listing import JobFilters as JobFilters
 from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.queues import QUEUE_OF, partition_of
 from backstay.control.jobs.rows import changed
@@ -92,11 +95,16 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """Raises NotFound."""
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             job = session.get(Job, job_id) if is_ulid(job_id) else None
         if job is None:
             raise NotFound(f"there is no job {job_id}", cause="no row has this id", hint="the list of jobs shows them")
         return job
+
+    def page(self, filters: JobFilters, limit: int | None = None, cursor: str | None = None) -> Page[Job]:
+        """Jobs, the newest first. Raises InvalidRequest for a limit or a cursor that cannot be."""
+        with self._catalog.reading() as session:
+            return page_of(session, filtered(filters), NEWEST_FIRST, limit=limit, cursor=cursor)
 
     def cancel(self, job_id: str, actor: str) -> Job:
         """Ask for the end of a job. One that waits has ended on return; one that runs ends at its next event.
@@ -125,7 +133,7 @@ class Jobs:
         """Lines of a job's log whose number is above `after`, in order. Raises NotFound."""
         self.get(job_id)
         asked = select(JobLine).where(JobLine.job_id == job_id, JobLine.id > after).order_by(JobLine.id).limit(limit)
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             return session.scalars(asked).all()
 
     def changes(self, job_id: str, timeout_s: float, *, quiet_s: float = 15.0) -> Iterator[Job | None]:

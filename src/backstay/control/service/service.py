@@ -77,7 +77,7 @@ class Service:
             if options.embedded:
                 opened.enter_context(place.held(directory))
             catalog = opened.enter_context(Catalog.open(options.catalog_url(directory)))
-            catalog.create_tables()
+            catalog.migrate()
             engine = DbosEngine.open(
                 options.jobs_url(directory),
                 worker=_worker_name(random),
