@@ -43,9 +43,9 @@ class ServiceContext:
 Handler: TypeAlias = Callable[[ServiceContext, Job, Execution], Document]
 
 
-def handle(context: ServiceContext, job: Job, execution: Execution) -> Document:
+def handle(handlers: Mapping[str, Handler], context: ServiceContext, job: Job, execution: Execution) -> Document:
     """Do the work of a job; its result. Raises what the work does."""
-    handler = HANDLERS.get(job.kind)
+    handler = handlers.get(job.kind)
     if handler is None:
         raise InvalidRequest(f"this version does not know jobs of the kind {job.kind}", hint="update its workers")
     return handler(context, job, execution)

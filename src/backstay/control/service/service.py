@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -30,7 +31,7 @@ from backstay.control.jobs.sweeping import Sweeper
 from backstay.control.jobs.workers import Workers
 from backstay.control.service import place
 from backstay.control.service.background import Background, Task
-from backstay.control.service.handlers import ServiceContext, handle
+from backstay.control.service.handlers import HANDLERS, Handler, ServiceContext, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
 from backstay.core.clock import Clock, SystemClock
@@ -67,6 +68,7 @@ class Service:
     access: Access
     audit: AuditLog
     index: BackupIndex
+    handlers: Mapping[str, Handler]
     _opened: ExitStack
     _background: Background | None = None
     _sweeper: Sweeper = field(init=False)
@@ -83,6 +85,7 @@ class Service:
         warn: Callable[[str], None],
         clock: Clock | None = None,
         random: Random = os.urandom,
+        handlers: Mapping[str, Handler] = HANDLERS,
     ) -> Self:
         """Open everything; nothing runs yet.
 
@@ -119,6 +122,7 @@ class Service:
                 access=Access(catalog, clock, random=random),
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
+                handlers=handlers,
                 _opened=opened.pop_all(),
             )
 
@@ -131,8 +135,8 @@ class Service:
         """
         if self.options.queues:
             self._beat()
-            context = self.context()
-            runner = Runner(self.catalog, self.clock, lambda job, execution: handle(context, job, execution))
+            work = partial(handle, self.handlers, self.context())
+            runner = Runner(self.catalog, self.clock, work)
             self.engine.start(runner, queues=self.options.queues)
         self._background = Background(self.background(), self.clock, self.warn)
         self._background.start()
