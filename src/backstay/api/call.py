@@ -29,7 +29,9 @@ class Call:
     address: str
     request_id: str
     path: str
+    credentials: str = field(default="", repr=False)
     if_match: str | None = None
+    scope: str | None = None  # of what the call is about
     reservation: Reservation | None = None
     object: str = ""  # what the audit log says that it was about
     details: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Call:
         Who may not even see it is told what somebody would be told for whom it does not exist. Raises Forbidden, or
         `missing`.
         """
+        self.scope = scope
         if self.principal.may(self.needs, scope):
             return
         refusal = Forbidden("this is not allowed", cause=f"it needs {self.needs} for {scope}")
@@ -60,6 +63,14 @@ class Call:
         if missing is not None and not self.principal.may(seen, scope):
             raise missing
         raise refusal
+
+    def still_allowed(self) -> None:
+        """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""
+        self.principal = self.backing.access.authenticate_bearer(self.credentials, self.address)
+        if self.scope is not None:
+            self.backing.access.check(self.principal, self.needs, self.scope)
+        elif not self.scopes:
+            raise Forbidden("this is not allowed any more", cause=f"it needs {self.needs}")
 
     def also(self, permission: Permission, scope: str) -> None:
         """See that the caller has a further permission. Raises Forbidden."""
@@ -90,7 +101,7 @@ class Call:
         self.write("deny", reason=reason)
 
     def _write(self, session: Session, outcome: Literal["allow", "deny", "error"], reason: str) -> None:
-        self.backing.service.audit.record(
+        self.backing.audit.record(
             session,
             actor=self.principal.name,
             action=self.endpoint.does or f"read.{self.endpoint.section}",

@@ -119,7 +119,8 @@ def _admit(call: Call, authorization: str | None) -> None:
         access.limits.hit("unrecognised", call.address)
         cause = "it has no token" if authorization is None else "its Authorization is not `Bearer TOKEN`"
         raise Unauthorized("nobody is known by this request", cause=cause, reason="no_credentials")
-    call.principal = access.authenticate_bearer(text.strip(), call.address)
+    call.credentials = text.strip()
+    call.principal = access.authenticate_bearer(call.credentials, call.address)
     access.limits.hit("api", _owner(call))
     if call.endpoint.limit != "api":
         access.limits.hit(call.endpoint.limit, _owner(call))

@@ -51,7 +51,11 @@ def run(
             ssl_context_factory=None if context is None else lambda config, default: context,
         )
         address = address_of(listener, encrypted=context is not None)
-        _Server(config, closing=app.state.closing, ready=lambda: ready(address), stopped=stopped).run([listener])
+        server = _Server(config, closing=app.state.closing, ready=lambda: ready(address), stopped=stopped)
+        try:
+            server.run([listener])
+        finally:
+            app.state.backing.close()
 
 
 class _Server(uvicorn.Server):
