@@ -20,6 +20,7 @@ from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
 from backstay.errors import InvalidRequest, NotFound
 
+_ALL_POWER: Final = ("admin", EVERYTHING)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 
@@ -87,10 +88,11 @@ class Users:
         Raises NotFound, Forbidden, InvalidRequest for the last one who may do everything.
         """
         user, roles = self._managed(session, by, name)
+        if disabled:
+            _demand_another_administrator(session, user.id)
         user.disabled = disabled
         user.version += 1
         session.flush()
-        self._keep_an_administrator(session)
         return _view(user, roles)
 
     def set_password(self, session: Session, *, by: Principal, name: str, password_hash: str) -> UserView:
@@ -129,10 +131,11 @@ class Users:
         )
         if binding is None:
             raise NotFound(f"{user.name} has no role {role} for {scope}", hint="`backstay user list` shows the roles")
+        if (role, scope) == _ALL_POWER:
+            _demand_another_administrator(session, user.id)
         session.delete(binding)
         user.version += 1
         session.flush()
-        self._keep_an_administrator(session)
         return _view(user, roles_of(session, user.id))
 
     def _managed(self, session: Session, by: Principal, name: str) -> tuple[User, tuple[tuple[str, str], ...]]:
@@ -141,20 +144,21 @@ class Users:
         authority.demand_over(by, roles)
         return user, roles
 
-    @staticmethod
-    def _keep_an_administrator(session: Session) -> None:
-        there = session.scalar(
-            select(User.id)
-            .join(Binding, Binding.user_id == User.id)
-            .where(Binding.role == "admin", Binding.scope == EVERYTHING, User.disabled.is_(False))
-            .limit(1)
+
+def _demand_another_administrator(session: Session, user_id: str) -> None:
+    """Raise InvalidRequest if this user is the only one left who may do everything."""
+    role, scope = _ALL_POWER
+    administrators = session.scalars(
+        select(User.id)
+        .join(Binding, Binding.user_id == User.id)
+        .where(Binding.role == role, Binding.scope == scope, User.disabled.is_(False))
+    ).all()
+    if list(administrators) == [user_id]:
+        raise InvalidRequest(
+            "nobody would be left who may do everything",
+            cause="this is the last administrator",
+            hint="give another user the role admin for / first",
         )
-        if there is None:
-            raise InvalidRequest(
-                "nobody would be left who may do everything",
-                cause="this is the last administrator",
-                hint="give another user the role admin for / first",
-            )
 
 
 def check_user_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What happens by itself while the service runs: each task in a thread of its own, so that a slow one delays no other."""
+"""What happens by itself while the service runs: each task in a thread of its own, so that none delays another."""
 
 from __future__ import annotations
 
