@@ -19,6 +19,7 @@ from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
+from backstay.errors import CatalogUnavailable
 
 _TOLD_EVERY_S: Final = 60.0
 _MOST_TOLD: Final = 10_000
@@ -94,8 +95,13 @@ class Backing:
         return Opener.of_policies(self.policies, environ=environ, clock=self.clock, warn=warn)
 
     def require_ready(self) -> None:
-        """See that jobs can run: the catalog answers and is of this version. Raises CatalogUnavailable."""
-        self.catalog.require_current()
+        """See that jobs can run: the catalog answers, and somebody works. Raises CatalogUnavailable.
+
+        A policy file that was changed and has mistakes since keeps nothing from running: what it said before holds.
+        """
+        for trouble in self.service.troubles():
+            if isinstance(trouble, CatalogUnavailable):
+                raise trouble
 
     def close(self) -> None:
         """Let go of what was opened for answers."""

@@ -6,7 +6,13 @@ import base64
 import stat
 from typing import Literal
 
-from backstay.api.models.backups import BackupDetail, BackupDocument, DifferenceDocument, EntryDocument, ManifestDocument
+from backstay.api.models.backups import (
+    BackupDetail,
+    BackupDocument,
+    DifferenceDocument,
+    EntryDocument,
+    ManifestDocument,
+)
 from backstay.catalog.models import Backup
 from backstay.core.clock import datetime_from_ns
 from backstay.operations.snapshots.look import Difference, Found
@@ -63,7 +69,6 @@ def manifest_document(repository: Repository, ident: str) -> ManifestDocument:
         packs=len(manifest.packs),
         program=manifest.program,
         consistency=manifest.consistency,
-        attestations=0,
     )
 
 

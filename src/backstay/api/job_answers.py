@@ -100,7 +100,7 @@ def jobs_page(call: Call, asked: JobQuery, kinds: Sequence[JobKind]) -> Response
 def cancelled(call: Call, ident: str, kinds: Sequence[str]) -> Response:
     """Ask for the end of a job; asking again changes nothing. Raises JobConflict when it has ended."""
     job = job_meant(call, ident, kinds)
-    done = call.backing.jobs.cancel(job.id, call.principal.name)
+    done = call.backing.jobs.cancel(job.id, call.principal.name, within=call.record)
     return answer(job_document(done), 202, location=address_of(done))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AliasChoices, Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from backstay.api.models.base import Asked, Line, Moment, Paged, PathText, Prose
 
@@ -123,7 +123,6 @@ class ManifestDocument(TypedDict):
     packs: int
     program: str
     consistency: dict[str, str]
-    attestations: int
 
 
 class BackupDetail(BackupDocument):
