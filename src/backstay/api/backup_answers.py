@@ -49,7 +49,7 @@ def backup_document(backup: Backup) -> BackupDocument:
 
 def detail_of(backup: Backup) -> BackupDetail:
     """A row with what lists leave out."""
-    return BackupDetail(**backup_document(backup), repository=backup.repository)
+    return {**backup_document(backup), "repository": backup.repository}
 
 
 def manifest_document(repository: Repository, ident: str) -> ManifestDocument:

@@ -125,7 +125,7 @@ class Section:
         *,
         needs: str,
         does: str,
-        answers: Any,
+        answers: Any,  # noqa: ANN401
         refuses: tuple[int, ...] = (),
     ) -> Callable[[Function], Function]:
         """Declare what replaces something; `If-Match` is heeded."""

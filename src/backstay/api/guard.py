@@ -1,7 +1,7 @@
 """Before an endpoint: who calls, whether they may, and not too often. After it: what became of it is written down.
 
-Refusals are written by themselves. A change is written in its own transaction by the endpoint where that can be; what an
-endpoint left to say is written here, right after it.
+Refusals are written by themselves. A change is written in its own transaction by the endpoint where that can be; what
+an endpoint left to say is written here, right after it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -82,10 +83,8 @@ def _is_json(media_type: str) -> bool:
 
 def _digest(call: Call, body: bytes) -> str:
     """What makes two requests the same: method, path, and the body as JSON, however it is written."""
-    try:
+    with suppress(ValueError, RecursionError):  # what is no JSON the endpoint refuses, and nothing is kept
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
-        pass  # the endpoint refuses it, and nothing is kept
     return hashlib.sha256(f"{call.endpoint.method} {call.path}\n".encode() + body).hexdigest()
 
 
@@ -148,7 +147,7 @@ def _after(call: Call, key: str | None, response: Response) -> None:
     if call.endpoint.does is not None and not call.recorded:
         call.write("allow")
     if key is not None and call.reservation is not None:
-        document = json.loads(response.body) if response.body else {}
+        document = json.loads(bytes(response.body)) if response.body else {}
         call.backing.keys.finish(
             _owner(call),
             key,

@@ -1,8 +1,8 @@
 """Asking twice does it once: what a client's own key for a request stands for.
 
 Order: the key is kept first, with the id that what is to be made will have; then it is made, under this id; then the
-answer is kept. A crash between leaves the key with its id: whoever asks again gets what was made under it, or it is made
-now. A request that failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
+answer is kept. A crash between leaves the key with its id: whoever asks again gets what was made under it, or it is
+made now. A request that failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
         found = _managed(call, session, user)
         call.match(found.name, found.version)
         if body.roles is not None:
-            wanted = {(role.role, role.scope) for role in body.roles}
+            wanted: set[tuple[str, str]] = {(role.role, role.scope) for role in body.roles}
             for role, scope in sorted(wanted - set(found.roles)):
                 access.users.grant(session, by=by, name=found.name, role=role, scope=scope)
             for role, scope in sorted(set(found.roles) - wanted):
