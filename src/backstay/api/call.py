@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from backstay.api.backing import Backing
@@ -31,6 +32,7 @@ class Call:
     path: str
     credentials: str = field(default="", repr=False)
     if_match: str | None = None
+    key: str | None = None  # the Idempotency-Key, until its answer is kept
     scope: str | None = None  # of what the call is about
     reservation: Reservation | None = None
     object: str = ""  # what the audit log says that it was about
@@ -76,6 +78,33 @@ class Call:
         """See that the caller has a further permission. Raises Forbidden."""
         if not self.principal.may(permission, scope):
             raise Forbidden("this is not allowed", cause=f"it needs {permission} for {scope}")
+
+    def made(self, session: Session, answer: Response) -> Response:
+        """Write what is made into the audit log and keep the answer, in the transaction that makes it."""
+        self.record(session)
+        self.keep(session, answer)
+        return answer
+
+    def keep(self, session: Session, answer: Response) -> None:
+        """Keep the answer for repetitions of a request that has an Idempotency-Key."""
+        if self.key is None or self.reservation is None:
+            return
+        document = json.loads(bytes(answer.body)) if answer.body else {}
+        location = answer.headers.get("location")
+        self.backing.keys.finish(
+            session,
+            self.owner,
+            self.key,
+            status=answer.status_code,
+            response=document | self.hidden,
+            location=location,
+        )
+        self.key = None
+
+    @property
+    def owner(self) -> str:
+        """Whose keys and limits these are."""
+        return (self.principal.token_id or self.principal.user_id)[:64]
 
     def about(self, what: str, **details: Any) -> None:  # noqa: ANN401 - any JSON
         """Say what the call is about, for the audit log. No secrets."""

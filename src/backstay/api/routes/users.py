@@ -64,8 +64,8 @@ def create_user(call: Caller, body: NewUser) -> Response:
         user = access.users.add(session, by=call.principal, name=body.name, password_hash=kept)
         for role in body.roles:
             user = access.users.grant(session, by=call.principal, name=body.name, role=role.role, scope=role.scope)
-        call.record(session)
-    return answer(_document(user), 201, location=f"/api/users/{user.name}", etag=etag_of(user.name, user.version))
+        where, tag = f"/api/users/{user.name}", etag_of(user.name, user.version)
+        return call.made(session, answer(_document(user), 201, location=where, etag=tag))
 
 
 @section.get("/api/users/{user}", needs="user:admin", answers=UserDocument, refuses=(404,))
