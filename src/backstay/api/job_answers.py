@@ -10,12 +10,12 @@ from fastapi import Response
 
 from backstay.api.answers import answer, page
 from backstay.api.call import Call
-from backstay.api.job_pages import JobFilters, jobs_of
 from backstay.api.models.jobs import JobDocument, JobQuery, LineDocument, LogQuery
 from backstay.api.problems import job_problem
 from backstay.api.streams import Sent
 from backstay.catalog.models import Job, JobLine
-from backstay.catalog.models.jobs import JobKind
+from backstay.control.jobs.kinds import JobKind
+from backstay.control.jobs.listing import JobFilters
 from backstay.control.jobs.jobs import Jobs
 from backstay.errors import InvalidRequest, NotFound
 
@@ -45,7 +45,7 @@ def job_document(job: Job) -> JobDocument:
         status=job.status,  # type: ignore[typeddict-item]  # the column holds nothing else
         policy=job.policy,
         sources=list(arguments.get("sources") or ()),
-        type=arguments.get("kind"),
+        type=arguments.get("type"),
         actor=job.actor,
         backup_id=job.backup_id,
         restore_id=job.id if job.kind in RESTORES else None,
@@ -93,7 +93,7 @@ def jobs_page(call: Call, asked: JobQuery, kinds: Sequence[JobKind]) -> Response
         until=asked.until,
         scopes=call.scopes,
     )
-    found = jobs_of(call.backing.catalog, filters, limit=asked.limit, cursor=asked.cursor)
+    found = call.backing.jobs.page(filters, asked.limit, asked.cursor)
     return page([job_document(job) for job in found.items], found.next)
 
 

@@ -58,7 +58,7 @@ def catalog_url(kind: str, engine_url: str, tmp_path: Path) -> str:
 @pytest.fixture
 def catalog(catalog_url: str) -> Iterator[Catalog]:
     with Catalog.open(catalog_url) as catalog:
-        catalog.create_tables()
+        catalog.migrate()
         yield catalog
 
 

@@ -51,7 +51,7 @@ def create_backup(call: Caller, body: CreateBackup) -> Response:
     job = call.backing.jobs.create(
         "backup",
         {
-            "kind": body.type,
+            "type": body.type,
             "sources": sources,
             "tags": body.tags,
             "description": body.description,

@@ -67,7 +67,7 @@ def backup(context: ServiceContext, job: Job, execution: Execution) -> Document:
         scratch=context.data_dir / "scratch",
     )
     options = RunOptions(
-        kind=asked.get("kind", "incremental"),
+        kind=asked.get("type", "incremental"),
         host=socket.gethostname(),
         sources=tuple(asked.get("sources", ())),
         tags=tuple(asked.get("tags", ())),

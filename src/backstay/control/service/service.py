@@ -10,11 +10,18 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from sqlalchemy import select
+
+from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
+from backstay.catalog.index import BackupIndex
+from backstay.catalog.models import ScheduleRecord
+from backstay.control.access.access import Access
 from backstay.control.jobs.dbos_engine import POLL_S, DbosEngine
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.port import JobEngine
@@ -33,6 +40,15 @@ from backstay.errors import BackstayError, CatalogUnavailable
 STOP_S: Final = 8.0  # for running jobs to come to their next event
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextRun:
+    """What runs next, and when."""
+
+    at: datetime
+    policy: str
+    type: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Service:
     """All parts, open. Use it as a context; `start` begins what runs by itself, `stop` ends it."""
@@ -48,6 +64,9 @@ class Service:
     jobs: Jobs
     workers: Workers
     policies: Policies
+    access: Access
+    audit: AuditLog
+    index: BackupIndex
     _opened: ExitStack
     _background: Background | None = None
     _sweeper: Sweeper = field(init=False)
@@ -77,7 +96,7 @@ class Service:
             if options.embedded:
                 opened.enter_context(place.held(directory))
             catalog = opened.enter_context(Catalog.open(options.catalog_url(directory)))
-            catalog.create_tables()
+            catalog.migrate()
             engine = DbosEngine.open(
                 options.jobs_url(directory),
                 worker=_worker_name(random),
@@ -97,6 +116,9 @@ class Service:
                 jobs=Jobs(catalog, engine, clock, random=random),
                 workers=Workers(catalog, clock, lease_s=options.lease_s),
                 policies=policies,
+                access=Access(catalog, clock, random=random),
+                audit=AuditLog(catalog, clock),
+                index=BackupIndex(catalog, clock),
                 _opened=opened.pop_all(),
             )
 
@@ -155,6 +177,18 @@ class Service:
             except CatalogUnavailable as error:  # then others find out by its silence
                 self.warn(str(error))
         return ended
+
+    def next_runs(self, count: int) -> list[NextRun]:
+        """What runs next by itself, the soonest first."""
+        soonest = (
+            select(ScheduleRecord)
+            .where(ScheduleRecord.enabled.is_(True), ScheduleRecord.next_run_at.is_not(None))
+            .order_by(ScheduleRecord.next_run_at, ScheduleRecord.id)
+            .limit(count)
+        )
+        with self.catalog.reading() as session:
+            rows = session.scalars(soonest).all()
+        return [NextRun(at=row.next_run_at, policy=row.policy, type=row.type) for row in rows if row.next_run_at]
 
     def troubles(self) -> list[BackstayError]:
         """What keeps jobs from being run as they should; nothing if the service is ready."""
