@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import OutboxMessage, Target
+from backstay.control.notifying.addresses import is_ping
 from backstay.control.notifying.messages import Message, body_of, title_of
 from backstay.control.notifying.notices import Notice
 from backstay.control.notifying.sending import Sender
@@ -27,6 +28,7 @@ from backstay.errors import NotificationFailed
 
 # Between tries; after the last one nobody tries any more. All together they are a little more than two days.
 WAITS: Final = tuple(timedelta(minutes=minutes) for minutes in (0.5, 2, 5, 15, 30, 60, 120, 240, 480, 720, 1440))
+PING_TRIES: Final = 4  # a sign of life that comes hours late would be a lie
 CLAIM: Final = timedelta(minutes=5)  # longer than the longest delivery
 KEPT: Final = timedelta(days=30)  # so long the text of what was sent or given up can be looked at
 _AT_ONCE: Final = 100
@@ -95,14 +97,16 @@ def _deliver(catalog: Catalog, clock: Clock, sender: Sender, message_id: str) ->
         return None
     message, address, tries = claimed
     error: str | None = None
+    more = True
     if address is None:
-        error, tries = "its target is gone or switched off", len(WAITS) + 1
+        error, more = "its target is gone or switched off", False
     else:
+        more = tries < (PING_TRIES if is_ping(address) else len(WAITS) + 1)
         try:
             sender.send(message, address)
         except NotificationFailed as failure:
             error = str(failure)
-    return _note(catalog, clock, message_id, tries, error)
+    return _note(catalog, clock, message_id, tries, error, more=more)
 
 
 def _claim(catalog: Catalog, clock: Clock, message_id: str) -> tuple[Message, str | None, int] | None:
@@ -128,20 +132,18 @@ def _claim(catalog: Catalog, clock: Clock, message_id: str) -> tuple[Message, st
         return message, address, row.tries
 
 
-def _note(catalog: Catalog, clock: Clock, message_id: str, tries: int, error: str | None) -> _Outcome:
-    """Write down what became of a try, unless a later one has begun."""
+def _note(catalog: Catalog, clock: Clock, message_id: str, tries: int, error: str | None, *, more: bool) -> _Outcome:
+    """Write down what became of a try, unless a later one has begun. `more` says whether there will be one."""
     now = clock.now()
     values: dict[str, object] = {"last_error": error, "next_try_at": None}
     outcome: _Outcome = "sent"
     if error is None:
         values["sent_at"] = now
-    elif tries <= len(WAITS):
+    elif more:
         values["next_try_at"], outcome = now + WAITS[tries - 1], "failed"
     else:
         values["given_up_at"], outcome = now, "given up"
-    ours = [OutboxMessage.message_id == message_id]
-    if tries <= len(WAITS):
-        ours.append(OutboxMessage.tries == tries)
+    ours = update(OutboxMessage).where(OutboxMessage.message_id == message_id, OutboxMessage.tries == tries)
     with catalog.session() as session:
-        session.execute(update(OutboxMessage).where(*ours).values(values))
+        session.execute(ours.values(values))
     return outcome

@@ -6,7 +6,7 @@ import re
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from backstay.control.notifying.addresses import PING, is_ping, quiet, scheme_of
 from backstay.control.notifying.messages import Message
@@ -23,6 +23,7 @@ _TIMEOUT_S: Final = 15
 _HIDE_FROM: Final = 4  # characters: shorter parts of an address are words, such as `to` or `com`
 _TYPES: Final[Mapping[Severity, str]] = {"info": "info", "warning": "warning", "error": "failure"}
 _JSON: Final = ("json", "jsons")
+_MAIL: Final = ("mailto", "mailtos")
 
 
 class Sender(Protocol):
@@ -80,13 +81,16 @@ def _notify(message: Message, address: str) -> None:
 
 
 def _with_facts(message: Message, address: str) -> str:
-    """Web hooks get what a program would look for as fields of their own."""
-    if scheme_of(address) not in _JSON:
-        return address
-    facts = {"message_id": message.id, "severity": message.severity, "kind": message.kind, "policy": message.policy}
-    from urllib.parse import quote
-
-    given = "&".join(f":{name}={quote(value, safe='')}" for name, value in facts.items() if value)
+    """The address with what a program would look for, as fields of JSON or of a mail's head; and without pictures."""
+    scheme = scheme_of(address)
+    if scheme in _MAIL:
+        facts = {"+X-Backstay-Message": message.id, "+X-Backstay-Kind": message.kind, "format": "text"}
+    elif scheme in _JSON:
+        facts = {":message_id": message.id, ":severity": message.severity, ":kind": message.kind}
+        facts |= {":policy": message.policy} if message.policy else {}
+    else:
+        facts = {"image": "no"}
+    given = "&".join(f"{quote(name, safe=':')}={quote(value, safe='')}" for name, value in facts.items())
     return f"{address}{'&' if '?' in address else '?'}{given}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from sqlalchemy import and_, or_, select
 
@@ -24,6 +25,8 @@ def stuck(look: Look) -> Iterator[Condition]:
         .order_by(Job.created_at)
     )
     for job in rows:
+        if job.status == "queued" and _may_wait(job, waiting):
+            continue
         what = f"{job.kind} of {job.policy}" if job.policy else job.kind
         begin = (job.started_at or job.created_at) if job.status == "running" else job.created_at
         verb, cause, solution = (
@@ -42,3 +45,9 @@ def stuck(look: Look) -> Iterator[Condition]:
             policy=job.policy,
             details={"job": job.id},
         )
+
+
+def _may_wait(job: Job, waiting: datetime) -> bool:
+    """Whether a job was told not to begin before a time that is not long ago."""
+    until = job.arguments.get("not_before")
+    return until is not None and datetime.fromisoformat(until) >= waiting

@@ -8,22 +8,45 @@ from typing import Final
 
 from sqlalchemy import select
 
-from backstay.catalog.models import Worker
-from backstay.control.notifying.conditions.condition import Condition, Look, told_time
+from backstay.catalog.models import AlertState, Worker
+from backstay.control.notifying.conditions.condition import Condition, Look
 
-_GRACE: Final = timedelta(seconds=30)  # a lease that was renewed late is no loss
+GRACE: Final = timedelta(seconds=30)  # a lease that was renewed late is no loss
+_FORGOTTEN: Final = timedelta(days=1)  # a host that does not come back was taken away
+
+
+def lost_worker(host: str, pid: int) -> Condition:
+    """What holds when a process of a host was lost: its row is gone as soon as its jobs were given to others."""
+    return Condition(
+        kind="worker_lost",
+        subject=f"worker of {host}",
+        severity="warning",
+        title=f"a worker on {host} was lost",
+        ended=f"a worker on {host} is back, or none is awaited any more",
+        cause=f"nothing was heard of its process {pid} any more",
+        solution="see whether the host runs, and start the worker again; its jobs go to others",
+        details={"host": host, "pid": pid},
+    )
 
 
 def lost_workers(look: Look) -> Iterator[Condition]:
-    """Each worker whose lease has passed; one that ends in order leaves no row."""
-    rows = look.session.scalars(select(Worker).where(Worker.lease_until < look.now - _GRACE).order_by(Worker.id))
-    for worker in rows:
-        yield Condition(
-            kind="worker_lost",
-            subject=f"worker {worker.id}",
-            severity="warning",
-            title=f"a worker on {worker.host} was lost",
-            ended=f"the worker on {worker.host} is back, or was replaced",
-            cause=f"process {worker.pid} was last heard of before {told_time(worker.lease_until)}",
-            solution="see whether the host runs, and start the worker again; its jobs go to others",
+    """Each host whose lease has passed, and each that lost a worker and has no new one."""
+    workers = list(look.session.scalars(select(Worker).order_by(Worker.started_at)))
+    for worker in workers:
+        if worker.lease_until < look.now - GRACE:
+            yield lost_worker(worker.host, worker.pid)
+    told = select(AlertState).where(AlertState.kind == "worker_lost", AlertState.resolved_at.is_(None))
+    for alert in look.session.scalars(told):
+        host, pid = alert.details["host"], alert.details["pid"]
+        replaced = any(
+            one.host == host and one.started_at >= alert.began_at - GRACE and one.lease_until >= look.now - GRACE
+            for one in workers
+            if one.pid != pid
         )
+        if not replaced and not _is_back(workers, host, pid, look) and look.now - alert.began_at < _FORGOTTEN:
+            yield lost_worker(host, pid)
+
+
+def _is_back(workers: list[Worker], host: str, pid: int, look: Look) -> bool:
+    """Whether the very process is heard of again."""
+    return any(one.host == host and one.pid == pid and one.lease_until >= look.now - GRACE for one in workers)
