@@ -17,6 +17,7 @@ from backstay.control.access.access import Access
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.scheduling.schedules import Schedules
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import CatalogUnavailable
@@ -49,6 +50,7 @@ class Backing:
     keys: Keys = field(init=False)
     index: BackupIndex = field(init=False)
     audit: AuditLog = field(init=False)
+    schedules: Schedules = field(init=False)
     browsing: Browsing = field(init=False)
     streams: threading.BoundedSemaphore = field(init=False)
     _told: dict[str, float] = field(default_factory=dict)
@@ -58,6 +60,9 @@ class Backing:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
         self.index = BackupIndex(self.catalog, self.clock)
         self.audit = AuditLog(self.catalog, self.clock)
+        self.schedules = Schedules(
+            self.catalog, self.clock, policies=lambda: self.policies, random=self.random
+        )
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
         self.streams = threading.BoundedSemaphore(self.options.most_streams)
 
