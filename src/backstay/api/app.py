@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -77,8 +77,13 @@ def _description(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _where(request: Request) -> dict[str, str]:
-    return {"instance": request.url.path, "request_id": request.state.request_id}
+class _Where(TypedDict):
+    instance: str
+    request_id: str
+
+
+def _where(request: Request) -> _Where:
+    return _Where(instance=request.url.path, request_id=request.state.request_id)
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from backstay.api.backing import Backing
@@ -29,7 +30,10 @@ class Call:
     address: str
     request_id: str
     path: str
+    credentials: str = field(default="", repr=False)
     if_match: str | None = None
+    key: str | None = None  # the Idempotency-Key, until its answer is kept
+    scope: str | None = None  # of what the call is about
     reservation: Reservation | None = None
     object: str = ""  # what the audit log says that it was about
     details: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +57,7 @@ class Call:
         Who may not even see it is told what somebody would be told for whom it does not exist. Raises Forbidden, or
         `missing`.
         """
+        self.scope = scope
         if self.principal.may(self.needs, scope):
             return
         refusal = Forbidden("this is not allowed", cause=f"it needs {self.needs} for {scope}")
@@ -61,10 +66,45 @@ class Call:
             raise missing
         raise refusal
 
+    def still_allowed(self) -> None:
+        """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""
+        self.principal = self.backing.access.authenticate_bearer(self.credentials, self.address)
+        if self.scope is not None:
+            self.backing.access.check(self.principal, self.needs, self.scope)
+        elif not self.scopes:
+            raise Forbidden("this is not allowed any more", cause=f"it needs {self.needs}")
+
     def also(self, permission: Permission, scope: str) -> None:
         """See that the caller has a further permission. Raises Forbidden."""
         if not self.principal.may(permission, scope):
             raise Forbidden("this is not allowed", cause=f"it needs {permission} for {scope}")
+
+    def made(self, session: Session, answer: Response) -> Response:
+        """Write what is made into the audit log and keep the answer, in the transaction that makes it."""
+        self.record(session)
+        self.keep(session, answer)
+        return answer
+
+    def keep(self, session: Session, answer: Response) -> None:
+        """Keep the answer for repetitions of a request that has an Idempotency-Key."""
+        if self.key is None or self.reservation is None:
+            return
+        document = json.loads(bytes(answer.body)) if answer.body else {}
+        location = answer.headers.get("location")
+        self.backing.keys.finish(
+            session,
+            self.owner,
+            self.key,
+            status=answer.status_code,
+            response=document | self.hidden,
+            location=location,
+        )
+        self.key = None
+
+    @property
+    def owner(self) -> str:
+        """Whose keys and limits these are."""
+        return (self.principal.token_id or self.principal.user_id)[:64]
 
     def about(self, what: str, **details: Any) -> None:  # noqa: ANN401 - any JSON
         """Say what the call is about, for the audit log. No secrets."""
@@ -90,7 +130,7 @@ class Call:
         self.write("deny", reason=reason)
 
     def _write(self, session: Session, outcome: Literal["allow", "deny", "error"], reason: str) -> None:
-        self.backing.service.audit.record(
+        self.backing.audit.record(
             session,
             actor=self.principal.name,
             action=self.endpoint.does or f"read.{self.endpoint.section}",

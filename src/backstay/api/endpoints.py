@@ -125,8 +125,8 @@ class Section:
         *,
         needs: str,
         does: str,
-        answers: Any,
-        refuses: tuple[int, ...] = (),  # noqa: ANN401
+        answers: Any,  # noqa: ANN401
+        refuses: tuple[int, ...] = (),
     ) -> Callable[[Function], Function]:
         """Declare what replaces something; `If-Match` is heeded."""
         return self._declare(

@@ -1,7 +1,7 @@
 """Before an endpoint: who calls, whether they may, and not too often. After it: what became of it is written down.
 
-Refusals are written by themselves. A change is written in its own transaction by the endpoint where that can be; what an
-endpoint left to say is written here, right after it.
+Refusals are written by themselves. A change is written in its own transaction by the endpoint where that can be; what
+an endpoint left to say is written here, right after it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -40,22 +41,19 @@ class Guarded(APIRoute):
             backing: Backing = request.app.state.backing
             call = _call(request, backing, self.endpoint_declared)
             request.state.call = call
-            key = request.headers.get(IDEMPOTENCY_KEY) if call.endpoint.creates else None
-            digest = ""
-            if key is not None:
-                digest = _digest(call, await request.body())
-            kept = await run_in_threadpool(_before, call, request.headers.get("authorization"), key, digest)
+            digest = _digest(call, await request.body()) if call.key is not None else ""
+            kept = await run_in_threadpool(_before, call, request.headers.get("authorization"), digest)
             if kept is not None:
                 return kept
-            if call.endpoint.method in ("POST", "PUT") and not _is_json(request.headers.get("content-type", "")):
-                raise HTTPException(415)
             try:
+                if call.endpoint.method in ("POST", "PUT") and not _is_json(request.headers.get("content-type", "")):
+                    raise HTTPException(415)
                 response = await inner(request)
             except BaseException as error:
-                await run_in_threadpool(_failed, call, key, error)
+                await run_in_threadpool(_failed, call, error)
                 raise
-            if key is not None or (call.endpoint.does is not None and not call.recorded):
-                await run_in_threadpool(_after, call, key, response)
+            if call.key is not None or (call.endpoint.does is not None and not call.recorded):
+                await run_in_threadpool(_after, call, response)
             return response
 
         return handle
@@ -70,6 +68,7 @@ def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
         request_id=request.state.request_id,
         path=request.url.path,
         if_match=request.headers.get("if-match"),
+        key=request.headers.get(IDEMPOTENCY_KEY) if endpoint.creates else None,
         object=request.url.path[:512],
     )
 
@@ -82,14 +81,12 @@ def _is_json(media_type: str) -> bool:
 
 def _digest(call: Call, body: bytes) -> str:
     """What makes two requests the same: method, path, and the body as JSON, however it is written."""
-    try:
+    with suppress(ValueError, RecursionError):  # what is no JSON the endpoint refuses, and nothing is kept
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
-        pass  # the endpoint refuses it, and nothing is kept
     return hashlib.sha256(f"{call.endpoint.method} {call.path}\n".encode() + body).hexdigest()
 
 
-def _before(call: Call, authorization: str | None, key: str | None, digest: str) -> Response | None:
+def _before(call: Call, authorization: str | None, digest: str) -> Response | None:
     """Let the call through, or raise; the kept answer, if it is a repetition."""
     if isinstance(call.endpoint.needs, Public):
         return None
@@ -98,9 +95,9 @@ def _before(call: Call, authorization: str | None, key: str | None, digest: str)
     except (Unauthorized, Forbidden, RateLimited) as error:
         call.refused(error)
         raise
-    if key is None:
+    if call.key is None:
         return None
-    call.reservation = call.backing.keys.begin(_owner(call), key, digest)
+    call.reservation = call.backing.keys.begin(call.owner, call.key, digest)
     if call.reservation.status is None:
         return None
     return answer(
@@ -119,22 +116,18 @@ def _admit(call: Call, authorization: str | None) -> None:
         access.limits.hit("unrecognised", call.address)
         cause = "it has no token" if authorization is None else "its Authorization is not `Bearer TOKEN`"
         raise Unauthorized("nobody is known by this request", cause=cause, reason="no_credentials")
-    call.principal = access.authenticate_bearer(text.strip(), call.address)
-    access.limits.hit("api", _owner(call))
+    call.credentials = text.strip()
+    call.principal = access.authenticate_bearer(call.credentials, call.address)
+    access.limits.hit("api", call.owner)
     if call.endpoint.limit != "api":
-        access.limits.hit(call.endpoint.limit, _owner(call))
+        access.limits.hit(call.endpoint.limit, call.owner)
     if not call.scopes:
         raise Forbidden("this is not allowed", cause=f"it needs {call.needs}, which you have nowhere")
 
 
-def _owner(call: Call) -> str:
-    """Whose keys and limits these are."""
-    return (call.principal.token_id or call.principal.user_id)[:64]
-
-
-def _failed(call: Call, key: str | None, error: BaseException) -> None:
-    if key is not None and call.reservation is not None:
-        call.backing.keys.forget(_owner(call), key)
+def _failed(call: Call, error: BaseException) -> None:
+    if call.key is not None and call.reservation is not None:
+        call.backing.keys.forget(call.owner, call.key)
     if not isinstance(error, BackstayError) or call.recorded:
         return
     if isinstance(error, (Unauthorized, Forbidden, RateLimited)):
@@ -143,15 +136,8 @@ def _failed(call: Call, key: str | None, error: BaseException) -> None:
         call.write("error", reason=error.code)
 
 
-def _after(call: Call, key: str | None, response: Response) -> None:
-    if call.endpoint.does is not None and not call.recorded:
-        call.write("allow")
-    if key is not None and call.reservation is not None:
-        document = json.loads(response.body) if response.body else {}
-        call.backing.keys.finish(
-            _owner(call),
-            key,
-            status=response.status_code,
-            response=document | call.hidden,
-            location=response.headers.get("location"),
-        )
+def _after(call: Call, response: Response) -> None:
+    with call.backing.catalog.session() as session:
+        if call.endpoint.does is not None and not call.recorded:
+            call.record(session)
+        call.keep(session, response)

@@ -1,8 +1,9 @@
 """Asking twice does it once: what a client's own key for a request stands for.
 
-Order: the key is kept first, with the id that what is to be made will have; then it is made, under this id; then the
-answer is kept. A crash between leaves the key with its id: whoever asks again gets what was made under it, or it is made
-now. A request that failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
+Order: the key is kept first, with the id that a job would have; then what is asked for is made. Jobs are made under that
+id, and the answer is kept after them: a crash between leaves the key with its id, and whoever asks again gets the job
+that was made under it, or it is made now. Of what else is made the answer is kept in the same transaction. A request that
+failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import IdempotencyKey
@@ -99,12 +101,20 @@ class Keys:
             found.created_at = now  # this one is at work now
             return Reservation(ident=str(response["id"]), resumed=True)
 
-    def finish(self, principal: str, key: str, *, status: int, response: dict[str, Any], location: str | None) -> None:
-        """Keep the answer."""
-        with self.catalog.session() as session:
-            found = session.get(IdempotencyKey, (principal, key))
-            if found is not None:
-                found.status, found.response, found.location = status, response, location
+    def finish(
+        self,
+        session: Session,
+        principal: str,
+        key: str,
+        *,
+        status: int,
+        response: dict[str, Any],
+        location: str | None,
+    ) -> None:
+        """Keep the answer, in a transaction that may be the one that makes what it tells of."""
+        found = session.get(IdempotencyKey, (principal, key))
+        if found is not None:
+            found.status, found.response, found.location = status, response, location
 
     def forget(self, principal: str, key: str) -> None:
         """Give a key up whose request made nothing."""

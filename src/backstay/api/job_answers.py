@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Response
 
@@ -14,8 +14,9 @@ from backstay.api.models.jobs import JobDocument, JobQuery, LineDocument, LogQue
 from backstay.api.problems import job_problem
 from backstay.api.streams import Sent
 from backstay.catalog.models import Job, JobLine
-from backstay.control.jobs.jobs import JobFilters
 from backstay.control.jobs.kinds import JobKind
+from backstay.control.jobs.listing import JobFilters
+from backstay.control.jobs.jobs import Jobs
 from backstay.errors import InvalidRequest, NotFound
 
 RESTORES: Final[tuple[JobKind, ...]] = ("restore", "recovery")
@@ -70,7 +71,7 @@ def _duration(began: datetime | None, ended: datetime | None) -> float | None:
 def job_meant(call: Call, ident: str, kinds: Sequence[str]) -> Job:
     """A job that the caller may do this to. Raises NotFound, also for one of another kind; Forbidden."""
     missing = NotFound(f"there is no job {ident[:80]!r}", hint="the list of jobs shows them")
-    job: Job = call.backing.service.jobs.get(ident)
+    job = call.backing.jobs.get(ident)
     if job.kind not in kinds:
         raise missing
     call.about(f"job/{job.id}", kind=job.kind, policy=job.policy)
@@ -80,8 +81,11 @@ def job_meant(call: Call, ident: str, kinds: Sequence[str]) -> Job:
 
 def jobs_page(call: Call, asked: JobQuery, kinds: Sequence[JobKind]) -> Response:
     """The jobs of some kinds that the caller may see, the newest first."""
+    if asked.source is not None and asked.policy is None:
+        raise InvalidRequest("a source needs its policy", cause="sources of two policies may have one name")
     filters = JobFilters(
         kinds=tuple(kinds),
+        source=asked.source,
         status=asked.status,
         policy=asked.policy,
         schedule_id=asked.schedule,
@@ -89,14 +93,14 @@ def jobs_page(call: Call, asked: JobQuery, kinds: Sequence[JobKind]) -> Response
         until=asked.until,
         scopes=call.scopes,
     )
-    found = call.backing.service.jobs.page(filters, asked.limit, asked.cursor)
+    found = call.backing.jobs.page(filters, asked.limit, asked.cursor)
     return page([job_document(job) for job in found.items], found.next)
 
 
 def cancelled(call: Call, ident: str, kinds: Sequence[str]) -> Response:
     """Ask for the end of a job; asking again changes nothing. Raises JobConflict when it has ended."""
     job = job_meant(call, ident, kinds)
-    done = call.backing.service.jobs.cancel(job.id, call.principal.name)
+    done = call.backing.jobs.cancel(job.id, call.principal.name, within=call.record)
     return answer(job_document(done), 202, location=address_of(done))
 
 
@@ -104,7 +108,7 @@ def log_page(call: Call, ident: str, kinds: Sequence[str], asked: LogQuery) -> R
     """Lines of a job's log in order."""
     job = job_meant(call, ident, kinds)
     after = 0 if asked.cursor is None else _line_number(asked.cursor)
-    lines: Sequence[JobLine] = call.backing.service.jobs.lines(job.id, after=after, limit=asked.limit + 1)
+    lines = call.backing.jobs.lines(job.id, after=after, limit=asked.limit + 1)
     shown = [line for line in lines[: asked.limit] if asked.level in (None, line.level)]
     following = str(lines[asked.limit - 1].id) if len(lines) > asked.limit else None
     return page([line_document(line) for line in shown], following)
@@ -124,7 +128,7 @@ def _line_number(cursor: str) -> int:
 class WatchedJob:
     """What a stream tells of one job: each change of it, and each line of its log once."""
 
-    def __init__(self, jobs: Any, ident: str, last_line: int) -> None:  # noqa: ANN401 - the service's
+    def __init__(self, jobs: Jobs, ident: str, last_line: int) -> None:
         self._jobs, self._ident, self._last = jobs, ident, last_line
         self._shown: JobDocument | None = None
         self.ended = False

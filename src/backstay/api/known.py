@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from backstay.api.call import Call
 from backstay.catalog.backup_search import scope_of
 from backstay.catalog.models import Backup
-from backstay.control.access.permissions import Permission
 from backstay.control.access.scopes import policy_scope, source_scope
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
@@ -19,8 +18,7 @@ ALL = "*"
 
 def policies_of(call: Call) -> LoadedPolicies | None:
     """The policy file that the service runs with, if there is one."""
-    found: LoadedPolicies | None = call.backing.service.policies
-    return found
+    return call.backing.policies
 
 
 def policy_names(call: Call) -> list[str]:
@@ -34,7 +32,7 @@ def no_policy(name: str) -> NotFound:
     return NotFound(f"there is no policy {name!r}", hint="`GET /api/policies` lists them")
 
 
-def policy_named(call: Call, name: str | None, *, seen: Permission = "policy:read") -> tuple[str, Policy]:
+def policy_named(call: Call, name: str | None) -> tuple[str, Policy]:
     """A policy of the file; without a name the only one. Raises NotFound, InvalidRequest."""
     names = policy_names(call)
     if name is None:
@@ -46,7 +44,6 @@ def policy_named(call: Call, name: str | None, *, seen: Permission = "policy:rea
     found = policies_of(call)
     if found is None or name not in names:
         raise no_policy(name)
-    del seen
     return name, found.policy(name)
 
 
@@ -81,7 +78,7 @@ def backup_meant(call: Call, text: str) -> Backup:
     Raises NotFound for those that the caller may not see, Forbidden for others.
     """
     seen = call.principal.scopes("backup:read")
-    found: Backup = call.backing.service.index.get(text, scopes=list({*seen, *call.scopes}))
+    found = call.backing.index.get(text, scopes=list({*seen, *call.scopes}))
     call.about(f"backup/{found.id}", source=found.source, policy=found.policy)
     missing = NotFound(f"there is no backup {text[:80]!r}", hint="`GET /api/backup/list` lists them")
     call.require(scope_of(found), seen="backup:read", missing=missing)

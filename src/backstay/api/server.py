@@ -27,8 +27,8 @@ def run(
     port: int = 0,
     tls: Tls | None = None,
     options: ApiOptions | None = None,
-    ready: Callable[[str], None] = lambda address: None,
-    stopped: Callable[[], bool] = lambda: False,
+    ready: Callable[[str], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT, or until `stopped` says so; `ready` is told the address once it answers.
 
@@ -48,10 +48,19 @@ def run(
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_S,
-            ssl_context_factory=None if context is None else lambda config, default: context,
+            ssl_context_factory=None if context is None else lambda *_: context,
         )
         address = address_of(listener, encrypted=context is not None)
-        _Server(config, closing=app.state.closing, ready=lambda: ready(address), stopped=stopped).run([listener])
+        server = _Server(
+            config,
+            closing=app.state.closing,
+            ready=lambda: None if ready is None else ready(address),
+            stopped=stopped or (lambda: False),
+        )
+        try:
+            server.run([listener])
+        finally:
+            app.state.backing.close()
 
 
 class _Server(uvicorn.Server):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AliasChoices, Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from backstay.api.models.base import Asked, Line, Moment, Paged, PathText, Prose
 
@@ -15,6 +15,7 @@ Level = Literal["metadata", "integrity", "full", "restore_test"]
 Sources = Annotated[
     list[Line],
     Field(
+        default_factory=list,
         max_length=100,
         validation_alias=AliasChoices("sources", "services"),
         description="sources of the policy by their own names or those of their snapshots; `*`, or none, for all",
@@ -26,10 +27,10 @@ class CreateBackup(Asked):
     """A run of a policy, or of some of its sources."""
 
     policy: Annotated[Line | None, Field(description="may be left out where there is one policy only")] = None
-    sources: Sources = []
+    sources: Sources
     type: BackupType = "incremental"
     description: Prose | None = None
-    tags: Annotated[list[Line], Field(max_length=50)] = []
+    tags: Annotated[list[Line], Field(max_length=50, default_factory=list)]
     retention_days: Annotated[int | None, Field(ge=1, le=36500, description="keep it so long, whatever else")] = None
     dry_run: bool = False
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
@@ -123,7 +124,6 @@ class ManifestDocument(TypedDict):
     packs: int
     program: str
     consistency: dict[str, str]
-    attestations: int
 
 
 class BackupDetail(BackupDocument):

@@ -1,4 +1,4 @@
-"""What all requests have in common: nothing that nobody knows, nothing without bounds, nothing that cannot be stored."""
+"""What all requests have in common: no unknown keys, nothing without bounds, nothing that cannot be stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ ItemT = TypeVar("ItemT")
 
 DEFAULT_LIMIT: Final = 100
 MAXIMUM_LIMIT: Final = 1000
-_UNSTORABLE: Final = frozenset({"Cs", "Co"})
 
 
 def _storable(text: str) -> str:

@@ -27,7 +27,7 @@ class NewUser(Asked):
 
     name: UserName
     password: Password | None = None
-    roles: Annotated[list[AskedRole], Field(max_length=100)] = []
+    roles: Annotated[list[AskedRole], Field(max_length=100, default_factory=list)]
 
 
 class ChangedUser(Asked):

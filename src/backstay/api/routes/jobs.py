@@ -57,4 +57,4 @@ def follow_job(call: Caller, job: Ident, last_event_id: LastEvent = None) -> Res
     Who comes back with Last-Event-ID gets the lines that came since.
     """
     found = job_meant(call, job, OTHERS)
-    return streamed(call, WatchedJob(call.backing.service.jobs, found.id, int(last_event_id or 0)))
+    return streamed(call, WatchedJob(call.backing.jobs, found.id, int(last_event_id or 0)))

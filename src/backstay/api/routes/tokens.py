@@ -49,9 +49,8 @@ def create_token(call: Caller, body: NewToken) -> Response:
     with call.backing.catalog.session() as session:
         made = call.backing.access.tokens.create(session, by=call.principal, **body.model_dump())
         call.about(f"token/{made.token.id}", user=made.token.user, name=made.token.name)
-        call.record(session)
-    call.hidden["token"] = None
-    return answer(MadeTokenDocument(**_document(made.token), token=made.text), 201)
+        call.hidden["token"] = None
+        return call.made(session, answer(MadeTokenDocument(**_document(made.token), token=made.text), 201))
 
 
 @section.delete("/api/tokens/{token}", needs="token:self", does="token.revoke")

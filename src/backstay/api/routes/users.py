@@ -64,8 +64,8 @@ def create_user(call: Caller, body: NewUser) -> Response:
         user = access.users.add(session, by=call.principal, name=body.name, password_hash=kept)
         for role in body.roles:
             user = access.users.grant(session, by=call.principal, name=body.name, role=role.role, scope=role.scope)
-        call.record(session)
-    return answer(_document(user), 201, location=f"/api/users/{user.name}", etag=etag_of(user.name, user.version))
+        where, tag = f"/api/users/{user.name}", etag_of(user.name, user.version)
+        return call.made(session, answer(_document(user), 201, location=where, etag=tag))
 
 
 @section.get("/api/users/{user}", needs="user:admin", answers=UserDocument, refuses=(404,))
@@ -86,7 +86,7 @@ def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
         found = _managed(call, session, user)
         call.match(found.name, found.version)
         if body.roles is not None:
-            wanted = {(role.role, role.scope) for role in body.roles}
+            wanted: set[tuple[str, str]] = {(role.role, role.scope) for role in body.roles}
             for role, scope in sorted(wanted - set(found.roles)):
                 access.users.grant(session, by=by, name=found.name, role=role, scope=scope)
             for role, scope in sorted(set(found.roles) - wanted):

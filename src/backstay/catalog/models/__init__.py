@@ -8,6 +8,7 @@ from backstay.catalog.models.backups import Backup, Evidence, PassedOver, Restor
 from backstay.catalog.models.base import Base
 from backstay.catalog.models.jobs import IdempotencyKey, Job, JobLine, Worker
 from backstay.catalog.models.notices import AlertState, Counter, Matcher, OutboxMessage, Target
+from backstay.catalog.models.repositories import RepositorySample
 from backstay.catalog.models.schedules import ScheduleRecord
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Matcher",
     "OutboxMessage",
     "PassedOver",
+    "RepositorySample",
     "RestorePlanRecord",
     "ScheduleRecord",
     "Target",

@@ -6,11 +6,12 @@ engine hears of it. A crash between leaves a row whose wish the sweeper passes o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
@@ -53,10 +54,12 @@ class Jobs:
         schedule_id: str | None = None,
         scheduled_for: datetime | None = None,
         not_before: datetime | None = None,
+        within: Callable[[Session], None] | None = None,
     ) -> Job:
         """Ask for a job. With a `job_id` that is known already, the job that it names.
 
-        The row is what counts: if the engine cannot be reached just now, the job is passed to it later.
+        `within` is called in the transaction that makes the row, for what must be there with it. The row is what
+        counts: if the engine cannot be reached just now, the job is passed to it later.
         """
         if not_before is not None:
             arguments = arguments | {NOT_BEFORE: not_before.isoformat()}
@@ -81,6 +84,8 @@ class Jobs:
             known = session.get(Job, job.id)
             if known is None:
                 session.add(job)
+                if within is not None:
+                    within(session)
         if known is not None:
             return known
         try:
@@ -106,10 +111,11 @@ class Jobs:
         with self._catalog.reading() as session:
             return page_of(session, filtered(filters), NEWEST_FIRST, limit=limit, cursor=cursor)
 
-    def cancel(self, job_id: str, actor: str) -> Job:
+    def cancel(self, job_id: str, actor: str, *, within: Callable[[Session], None] | None = None) -> Job:
         """Ask for the end of a job. One that waits has ended on return; one that runs ends at its next event.
 
-        Raises NotFound, JobConflict when it has ended already. Asking again changes nothing.
+        `within` is called in the transaction that writes the wish. Raises NotFound, JobConflict when it has ended
+        already. Asking again changes nothing.
         """
         job = self.get(job_id)
         if job.status == "cancelled":
@@ -121,6 +127,8 @@ class Jobs:
             if changed(session, wish.values(cancel_asked=True)):
                 line = f"{actor} asked for its end"
                 session.add(JobLine(job_id=job_id, time=self._clock.now(), level="info", message=line))
+                if within is not None:
+                    within(session)
         try:
             self._engine.cancel(job_id)
             if self._engine.state(job_id) != "running":

@@ -11,7 +11,7 @@ from sqlalchemy import Select, select
 
 from backstay.catalog.models.jobs import Job, JobKind, JobStatus
 from backstay.catalog.pages import Order
-from backstay.control.access.scopes import within
+from backstay.control.access.scopes import policy_scope, source_scope, within
 
 NEWEST_FIRST: Final = Order(name="jobs", keys=(Job.created_at, Job.id))
 
@@ -23,6 +23,7 @@ class JobFilters:
     kinds: Sequence[JobKind] | None = None
     status: JobStatus | Sequence[JobStatus] | None = None
     policy: str | None = None
+    source: str | None = None  # with a policy, the snapshots' name: jobs of this source, or of the policy as a whole
     actor: str | None = None
     backup_id: str | None = None
     schedule_id: str | None = None
@@ -42,6 +43,10 @@ def filtered(filters: JobFilters) -> Select[Job]:
     for name in ("policy", "actor", "backup_id", "schedule_id"):
         if (value := getattr(filters, name)) is not None:
             query = query.where(getattr(Job, name) == value)
+    if filters.policy is not None and filters.source is not None:
+        query = query.where(
+            Job.scope.in_((policy_scope(filters.policy), source_scope(filters.policy, filters.source)))
+        )
     if filters.since is not None:
         query = query.where(Job.created_at >= filters.since)
     if filters.until is not None:
