@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backstay.catalog.models.access import Binding, Token, User
 from backstay.catalog.models.audit import AuditCheckpoint, AuditEntry
-from backstay.catalog.models.backups import Backup, Evidence, RestorePlanRecord
+from backstay.catalog.models.backups import Backup, Evidence, PassedOver, RestorePlanRecord
 from backstay.catalog.models.base import Base
 from backstay.catalog.models.jobs import IdempotencyKey, Job, JobLine, Worker
 from backstay.catalog.models.notices import AlertState, Counter, Matcher, OutboxMessage, Target
@@ -24,6 +24,7 @@ __all__ = [
     "JobLine",
     "Matcher",
     "OutboxMessage",
+    "PassedOver",
     "RestorePlanRecord",
     "ScheduleRecord",
     "Target",
