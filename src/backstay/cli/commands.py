@@ -30,7 +30,7 @@ COMMANDS: Final[Panels] = {
         "export": "medium:export",
         "import": "medium:import_",
     },
-    "Operate": {"run": "run:run_policy"},
+    "Operate": {"run": "run:run_policy", "serve": "serve:serve", "worker": "worker:worker"},
     "Help": {"benchmark": "assist:benchmark", "completion": "assist:completion"},
 }
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
