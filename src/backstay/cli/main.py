@@ -36,10 +36,12 @@ from backstay.cli import (
     policy,
     restore,
     retention,
+    serve,
     space,
     storage,
     tiers,
     wal_expiry,
+    worker,
 )
 from backstay.cli import (
     run as run_command,
@@ -207,7 +209,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
         "export": medium.export,
         "import": medium.import_,
     },
-    "Operate": {"run": run_command.run_policy},
+    "Operate": {"run": run_command.run_policy, "serve": serve.serve, "worker": worker.worker},
     "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {

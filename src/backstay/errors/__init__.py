@@ -47,6 +47,7 @@ BackstayError
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
 ├── JobLost                   exit 1   a job was begun again and again and never ended
+├── NotificationFailed        exit 1   a message was not taken by its target
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -168,6 +169,7 @@ from backstay.errors.services import (
     Forbidden,
     JobConflict,
     JobLost,
+    NotificationFailed,
     PreconditionFailed,
     RateLimited,
     ServerExtraMissing,
@@ -230,6 +232,7 @@ __all__ = [
     "NaiveTimestamp",
     "NoRepository",
     "NotFound",
+    "NotificationFailed",
     "ObjectExists",
     "ObjectFrozen",
     "ObjectNotFound",

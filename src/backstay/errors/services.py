@@ -71,6 +71,13 @@ class JobLost(BackstayError):
     default_hint = "see its log and the log of the worker, mend the cause and start it again"
 
 
+class NotificationFailed(BackstayError):
+    """A message was not taken by its target."""
+
+    transient = True
+    default_hint = "see that the address of the target is right and its service answers, then send a test"
+
+
 class ServerExtraMissing(InvalidRequest):
     """A part of this program that serves is not installed."""
 

@@ -62,7 +62,7 @@ class Sweeper:
         return tuple(sorted(silent - {self._engine.worker}))
 
     def _rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             jobs = session.scalars(select(Job).where(Job.status.in_(ACTIVE)).order_by(Job.created_at)).all()
         states = self._engine.states([job.id for job in jobs])
         doubts: dict[str, tuple[object, ...]] = {}
