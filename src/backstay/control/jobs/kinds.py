@@ -63,8 +63,8 @@ class RestoreArguments(TypedDict, total=False):
 class VerificationArguments(TypedDict, total=False):
     """`verification` and `rehearsal`, of the row's backup, else of the newest of each source of the row's policy.
 
-    `level` is a word of `control.evidence.levels`, in place of the others. `read_data` is a share from 0 to 1 of what is
-    read; `restore_test` restores it all into a scratch place.
+    `level` is a word of `control.evidence.levels`, in place of the others. `read_data` is a share from 0 to 1 of what
+    is read; `restore_test` restores it all into a scratch place.
     """
 
     level: Literal["metadata", "integrity", "full", "restore_test"]
