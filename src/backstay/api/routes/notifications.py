@@ -43,9 +43,7 @@ def create_target(call: Caller, body: NewTarget) -> Response:
     """Add a target. Its address is kept, and never shown again."""
     _everything(call)
     with call.backing.catalog.session() as session:
-        made = call.backing.notifier.targets.create(
-            session, name=body.name, address=body.address, enabled=body.enabled
-        )
+        made = call.backing.notifier.targets.create(session, name=body.name, address=body.address, enabled=body.enabled)
         call.about(f"target/{made.id}", name=made.name)
         where, tag = f"{_TARGETS}/{made.id}", etag_of(made.id, made.version)
         return call.made(session, answer(_target(made), 201, location=where, etag=tag))
