@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from backstay.catalog.database import Catalog
-from backstay.catalog.models.jobs import Job
+from backstay.catalog.models.jobs import DIRECT, Job
 from backstay.control.jobs.jobs import end_waiting, submit
 from backstay.control.jobs.port import EngineState, JobEngine
 from backstay.control.jobs.rows import ACTIVE, changed
@@ -63,7 +63,8 @@ class Sweeper:
 
     def _rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         with self._catalog.session() as session:
-            jobs = session.scalars(select(Job).where(Job.status.in_(ACTIVE)).order_by(Job.created_at)).all()
+            active = select(Job).where(Job.status.in_(ACTIVE), Job.queue != DIRECT)
+            jobs = session.scalars(active.order_by(Job.created_at)).all()
         states = self._engine.states([job.id for job in jobs])
         doubts: dict[str, tuple[object, ...]] = {}
         submitted, ended = [], []
