@@ -10,7 +10,9 @@ import pytest
 
 from backstay.control.manager.manager import BackupManager
 from backstay.testing import FakeClock
+from backstay.trust.secrets import Secret
 
+PASSWORD = Secret.new_keyfile().printed()  # what is derived from a password of words takes time, each time
 NOON = datetime(2025, 6, 24, 12, 0, tzinfo=UTC)
 
 
@@ -36,5 +38,5 @@ def documents(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backups(tmp_path: Path, environ: dict[str, str], clock: FakeClock) -> Iterator[BackupManager]:
-    with BackupManager(tmp_path / "repository", password="several words", environ=environ, clock=clock) as made:
+    with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ, clock=clock) as made:
         yield made
