@@ -9,7 +9,7 @@ from backstay.errors.policies import PolicyInvalid
 
 
 def problem_document(error: BackstayError) -> dict[str, Any]:
-    """`type`, `title`, `detail`, `code`, `cause`, `solution`, `transient`; `conflicts` or `errors` where there are some.
+    """Its type, title, detail, code, cause and solution, and the conflicts or mistakes where there are some.
 
     It has no `status`: that is HTTP's word, and whoever answers adds it.
     """

@@ -6,13 +6,14 @@ and Debian 12 has 3.40. What is missing there is added to each connection.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 
-from backstay.errors import InvalidRequest
+from backstay.errors import CatalogUnavailable, InvalidRequest
 
 _NEW_ENOUGH: Final = (3, 42)
 # Durable as the catalog is, and pollers do not wait for writers.
@@ -21,9 +22,10 @@ _POOL: Final = 8  # connections: each queue polls by itself, and each running jo
 
 
 def open_database(url: str, *, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Engine:
-    """An engine for `sqlite:////whole/path` or `postgresql://…`. Raises InvalidRequest."""
+    """An engine for `sqlite:////whole/path` or `postgresql://…`. Raises InvalidRequest, CatalogUnavailable."""
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite":
+        _make_private(url)
         engine = create_engine(url, pool_size=_POOL)
         lacking = sqlite_version < _NEW_ENOUGH
 
@@ -44,6 +46,18 @@ def open_database(url: str, *, sqlite_version: tuple[int, ...] = sqlite3.sqlite_
         cause=f"it is neither sqlite: nor postgresql: but {scheme}:",
         hint="leave --database out for SQLite, or give postgresql://user@host/database",
     )
+
+
+def _make_private(url: str) -> None:
+    """Make the file for its owner alone before SQLite makes it for all. Raises CatalogUnavailable."""
+    file = make_url(url).database
+    try:
+        if file is not None:
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise CatalogUnavailable(
+            "the queue of jobs cannot be used", cause=f"{file}: {error.strerror}", hint="choose another --data-dir"
+        ) from error
 
 
 def _unixepoch(*asked: object) -> float | int:

@@ -165,6 +165,7 @@ class DbosEngine(JobEngine):
             application_version=VERSION,
             serializer=DBOSPortableJSONSerializer(),
             use_listen_notify=False,  # nothing that it would tell of is used
+            notification_listener_polling_interval_sec=0.5,  # of which only the end has to wait
             scheduler_polling_interval_sec=3600.0,
             log_level="CRITICAL",
             enable_otlp=False,

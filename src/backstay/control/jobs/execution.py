@@ -1,4 +1,4 @@
-"""A running job, as the code sees it that does the work: where it tells how far it is, and learns that it should end."""
+"""A running job, as the code sees it that does the work: it tells how far it is, and learns that it should end."""
 
 from __future__ import annotations
 

@@ -6,15 +6,20 @@ engine hears of it. A crash between leaves a row whose wish the sweeper passes o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import FINISHED, Job, JobKind, JobLine
+from backstay.catalog.pages import Page, page_of
+from backstay.control.jobs.listing import NEWEST_FIRST, filtered
+from backstay.control.jobs.listing import JobFilters as JobFilters
 from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.queues import QUEUE_OF, partition_of
 from backstay.control.jobs.rows import changed
@@ -50,10 +55,12 @@ class Jobs:
         schedule_id: str | None = None,
         scheduled_for: datetime | None = None,
         not_before: datetime | None = None,
+        within: Callable[[Session], None] | None = None,
     ) -> Job:
         """Ask for a job. With a `job_id` that is known already, the job that it names.
 
-        The row is what counts: if the engine cannot be reached just now, the job is passed to it later.
+        `within` is called in the transaction that makes the row, for what must be there with it. The row is what
+        counts: if the engine cannot be reached just now, the job is passed to it later.
         """
         if not_before is not None:
             arguments = arguments | {NOT_BEFORE: not_before.isoformat()}
@@ -74,10 +81,16 @@ class Jobs:
             attempts=0,
             cancel_asked=False,
         )
-        with self._catalog.session() as session:
-            known = session.get(Job, job.id)
-            if known is None:
-                session.add(job)
+        try:
+            with self._catalog.session() as session:
+                known = session.get(Job, job.id)
+                if known is None:
+                    session.add(job)
+                    session.flush()
+                    if within is not None:
+                        within(session)
+        except IntegrityError:  # another process made it at the same moment
+            return self.get(job.id)
         if known is not None:
             return known
         try:
@@ -92,16 +105,22 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """Raises NotFound."""
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             job = session.get(Job, job_id) if is_ulid(job_id) else None
         if job is None:
             raise NotFound(f"there is no job {job_id}", cause="no row has this id", hint="the list of jobs shows them")
         return job
 
-    def cancel(self, job_id: str, actor: str) -> Job:
+    def page(self, filters: JobFilters, limit: int | None = None, cursor: str | None = None) -> Page[Job]:
+        """Jobs, the newest first. Raises InvalidRequest for a limit or a cursor that cannot be."""
+        with self._catalog.reading() as session:
+            return page_of(session, filtered(filters), NEWEST_FIRST, limit=limit, cursor=cursor)
+
+    def cancel(self, job_id: str, actor: str, *, within: Callable[[Session], None] | None = None) -> Job:
         """Ask for the end of a job. One that waits has ended on return; one that runs ends at its next event.
 
-        Raises NotFound, JobConflict when it has ended already. Asking again changes nothing.
+        `within` is called in the transaction that writes the wish. Raises NotFound, JobConflict when it has ended
+        already. Asking again changes nothing.
         """
         job = self.get(job_id)
         if job.status == "cancelled":
@@ -113,6 +132,8 @@ class Jobs:
             if changed(session, wish.values(cancel_asked=True)):
                 line = f"{actor} asked for its end"
                 session.add(JobLine(job_id=job_id, time=self._clock.now(), level="info", message=line))
+                if within is not None:
+                    within(session)
         try:
             self._engine.cancel(job_id)
             if self._engine.state(job_id) != "running":
@@ -125,7 +146,7 @@ class Jobs:
         """Lines of a job's log whose number is above `after`, in order. Raises NotFound."""
         self.get(job_id)
         asked = select(JobLine).where(JobLine.job_id == job_id, JobLine.id > after).order_by(JobLine.id).limit(limit)
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             return session.scalars(asked).all()
 
     def changes(self, job_id: str, timeout_s: float, *, quiet_s: float = 15.0) -> Iterator[Job | None]:

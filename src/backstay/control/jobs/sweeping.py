@@ -62,8 +62,8 @@ class Sweeper:
         return tuple(sorted(silent - {self._engine.worker}))
 
     def _rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        with self._catalog.session() as session:
-            active = select(Job).where(Job.status.in_(ACTIVE), Job.queue != DIRECT)
+        active = select(Job).where(Job.status.in_(ACTIVE), Job.queue != DIRECT)
+        with self._catalog.reading() as session:
             jobs = session.scalars(active.order_by(Job.created_at)).all()
         states = self._engine.states([job.id for job in jobs])
         doubts: dict[str, tuple[object, ...]] = {}

@@ -45,7 +45,7 @@ class Workers:
             session.execute(delete(Worker).where(Worker.id == worker))
 
     def all(self) -> Sequence[Worker]:
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             return session.scalars(select(Worker).order_by(Worker.started_at)).all()
 
     def gone(self) -> tuple[str, ...]:
