@@ -10,8 +10,9 @@ from backstay.control.manager.results import PlannedPart, RestoredPart
 from backstay.control.manager.targets import DirectoryTarget, told_target
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
+from backstay.operations.restore.in_place import original_place as place_of
+from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.run import plan_restore, run_restore
-from backstay.operations.snapshots.walk import subtree
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 
@@ -42,6 +43,8 @@ def preview(around: Surroundings, manifest: Manifest, target: DirectoryTarget, r
 
 def run(around: Surroundings, manifest: Manifest, target: DirectoryTarget, request: RestoreRequest) -> RestoredPart:
     """Restore. Raises RestoreConflict before anything is written, RestoreFailed."""
+    if request.mode == "in_place":
+        return _run_in_place(around, manifest, target, request)
     place = Path(target.destination).expanduser().absolute()
     done = run_restore(around.repository, manifest, place, request.options(target.source), events=around.events)
     return RestoredPart(
@@ -63,16 +66,34 @@ def run(around: Surroundings, manifest: Manifest, target: DirectoryTarget, reque
 
 
 def original_place(repository: Repository, manifest: Manifest, source: str | Path | None) -> DirectoryTarget:
-    """Where a backup, or a part of it, came from. Raises InvalidRequest for what lay on no disk."""
+    """Where a backup, or a part of it, came from. Raises InvalidRequest for what lay on no disk, NotFound."""
     if manifest.source.partition(":")[0] in ON_NO_DISK:
         raise InvalidRequest(
             "this backup has no original place to restore to",
             cause="its files never lay on a disk",
             hint="name a directory for the files, or the address of a database",
         )
-    if source is None:
-        return DirectoryTarget(destination="/")
-    path = absolute(source)
-    _, listing = subtree(manifest.root, path, repository.reader)
-    place = Path(os.fsdecode(path))
-    return DirectoryTarget(destination=place if listing is not None else place.parent, source=source)
+    place = place_of(repository, manifest, None if source is None else absolute(source))
+    return DirectoryTarget(destination=place, source=source)
+
+
+def _run_in_place(
+    around: Surroundings, manifest: Manifest, target: DirectoryTarget, request: RestoreRequest
+) -> RestoredPart:
+    """All or nothing. Raises what kept it from being done, when everything is as it was."""
+    done = restore_in_place(around.repository, manifest, request.options(target.source), events=around.events)
+    if done.error is not None:
+        raise done.error
+    return RestoredPart(
+        backup_id=manifest.id,
+        kind="files",
+        target=told_target(target),
+        source=None if target.source is None else os.fspath(target.source),
+        files=done.files,
+        bytes=done.bytes,
+        unchanged=done.unchanged,
+        skipped=done.skipped,
+        deleted=done.removed,
+        verified=done.verified,
+        problems=tuple(f"{printable(problem.path)}: {problem.message}" for problem in done.problems),
+    )

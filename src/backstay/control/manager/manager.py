@@ -14,13 +14,14 @@ from backstay.control.manager.restores import Restores
 from backstay.control.manager.setup import Setup, compressor_of, listed_sources
 from backstay.control.manager.sources import BackupSource
 from backstay.control.manager.verifications import Verifications
-from backstay.control.policies.loading import load
+from backstay.control.policies.loading import LoadedPolicies, load
 from backstay.core.clock import Clock
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.catalog.database import Catalog
+    from backstay.control.scheduling.schedules import Schedules
 
 
 class BackupManager(Making, Custody, Restores, Verifications):
@@ -62,8 +63,23 @@ class BackupManager(Making, Custody, Restores, Verifications):
         warn: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of a policy file. Raises PolicyInvalid with all its mistakes."""
+        loaded = load(Path(policy_file), os.environ if environ is None else environ)
+        return cls.of_policies(loaded, password=password, database=database, environ=environ, clock=clock, warn=warn)
+
+    @classmethod
+    def of_policies(
+        cls,
+        policies: LoadedPolicies,
+        *,
+        password: str | None = None,
+        database: str | Path | Catalog | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> Self:
+        """The manager of policies that were loaded."""
         made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn)
-        made._setup = replace(made._setup, policies=load(Path(policy_file), made._setup.environ))
+        made._setup = replace(made._setup, policies=policies)
         return made
 
     def configure(
@@ -98,3 +114,10 @@ class BackupManager(Making, Custody, Restores, Verifications):
         given = {name: value for name, value in changes.items() if value is not None}
         self._setup = replace(self._setup, **given)  # type: ignore[arg-type]
         return self
+
+    @property
+    def schedules(self) -> Schedules:
+        """When policies run: to list, add, change and pause. They run while `backstay serve` or a worker does."""
+        from backstay.control.scheduling.schedules import Schedules
+
+        return Schedules(self.records.catalog, self._setup.clock, policies=lambda: self._setup.policies)

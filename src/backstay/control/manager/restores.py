@@ -11,9 +11,8 @@ from typing import Final, TypeAlias
 
 from backstay.control.manager.documents import restore_document
 from backstay.control.manager.ground import Checkpoint, Ground, go_on
-from backstay.control.manager.into_directory import original_place
-from backstay.control.manager.requests import RestoreRequest, Surroundings, absolute
-from backstay.control.manager.restoring import Step, preview, run, steps_of, validate
+from backstay.control.manager.requests import absolute
+from backstay.control.manager.restoring import RestoreRequest, Restoring, Step, original_place
 from backstay.control.manager.results import RestoreMode, RestorePreview, RestoreRecord, RestoreRun
 from backstay.control.manager.revisiting import RestoreCheck, revisit
 from backstay.control.manager.targets import DirectoryTarget, RestoreTarget, target_of, told_target
@@ -71,15 +70,15 @@ class Restores(Ground):
         )
         begun, started = self._setup.clock.monotonic(), self._setup.clock.now()
         with self.opener.open() as repository:
-            around = self._around(repository, events, checkpoint)
-            steps = self._steps(around, backup, target, at, source, request)
+            restoring = self._restoring(repository, events, checkpoint)
+            steps = self._steps(restoring, backup, target, at, source, request)
             if dry_run:
-                return self._rehearsed(around, steps, request, started, begun)
+                return self._rehearsed(restoring, steps, request, started, begun)
             with self.records.run("restore", _arguments(backup, steps, request), job_id=job_id) as record:
                 record.backup_id = next((step.manifest.id for step in steps if step.manifest is not None), None)
                 if validate_before:
-                    validate(around, steps)
-                parts = tuple(run(around, step, request) for step in steps)
+                    restoring.validate(steps)
+                parts = tuple(restoring.run(step, request) for step in steps)
                 done = RestoreRun(
                     id=record.id,
                     mode=mode,
@@ -113,9 +112,9 @@ class Restores(Ground):
         """
         request = RestoreRequest(include=include, exclude=exclude, conflict=conflict, delete=delete, mode=mode)
         with self.opener.open() as repository:
-            around = self._around(repository, events, go_on)
-            steps = self._steps(around, backup, target, at, source, request)
-            parts = tuple(preview(around, step, request) for step in steps)
+            restoring = self._restoring(repository, events, go_on)
+            steps = self._steps(restoring, backup, target, at, source, request)
+            parts = tuple(restoring.preview(step, request) for step in steps)
         rates = self.records.rates()
         rate = statistics.median(rates) if rates else ASSUMED_RATE
         return RestorePreview(
@@ -137,7 +136,7 @@ class Restores(Ground):
         document = self.records.restored(restore_id)
         given = None if target is None else target_of(target)
         with self.opener.open() as repository:
-            found = revisit(self._around(repository, events, go_on), restore_id, document, given)
+            found = revisit(self._restoring(repository, events, go_on), restore_id, document, given)
         found.raise_failure()
         return found
 
@@ -147,9 +146,9 @@ class Restores(Ground):
 
     # -- steps
 
-    def _around(self, repository: Repository, events: EventSink, checkpoint: Checkpoint) -> Surroundings:
+    def _restoring(self, repository: Repository, events: EventSink, checkpoint: Checkpoint) -> Restoring:
         setup = self._setup
-        return Surroundings(
+        return Restoring(
             repository=repository,
             environ=setup.environ,
             clock=setup.clock,
@@ -160,7 +159,7 @@ class Restores(Ground):
 
     def _steps(
         self,
-        around: Surroundings,
+        restoring: Restoring,
         backup: str,
         target: Place | Sequence[Place] | None,
         at: datetime | None,
@@ -168,13 +167,13 @@ class Restores(Ground):
         request: RestoreRequest,
     ) -> builtins.list[Step]:
         path = None if source is None else absolute(source)
-        meant = self._meant(around.repository, backup, at=at, path=path)
+        meant = self._meant(restoring.repository, backup, at=at, path=path)
         if request.mode == "in_place":
             if target is not None:
                 raise InvalidRequest(
                     "a restore in place has no target", cause="files go to where they came from", hint="leave one out"
                 )
-            places = [original_place(around.repository, one, source) for one in meant]
+            places = [original_place(restoring.repository, one, source) for one in meant]
             return [Step(manifest=one, target=place) for one, place in zip(meant, places, strict=True)]
         if target is None:
             raise InvalidRequest(
@@ -190,18 +189,18 @@ class Restores(Ground):
                 else one
                 for one in targets
             ]
-        return steps_of(around, meant, targets)
+        return restoring.steps(meant, targets)
 
     def _rehearsed(
         self,
-        around: Surroundings,
+        restoring: Restoring,
         steps: Sequence[Step],
         request: RestoreRequest,
         started: datetime,
         begun: float,
     ) -> RestoreRun:
         """A run in which nothing was written. Raises RestoreConflict as the real one would."""
-        previews = [preview(around, step, request) for step in steps]
+        previews = [restoring.preview(step, request) for step in steps]
         conflicts = tuple(path for part in previews for path in part.conflicts)
         if conflicts and request.conflict == "fail":
             raise RestoreConflict(
