@@ -25,7 +25,7 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield (*above, name), command
 
 
-ALL = dict(commands(_command()))
+ALL = dict(commands(_command(None)))
 
 
 def test_the_commands_of_this_version() -> None:

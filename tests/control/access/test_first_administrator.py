@@ -59,13 +59,19 @@ def test_a_preset_that_was_revoked_by_hand_stays_revoked(catalog: Catalog, acces
         access.authenticate_bearer(PRESET, HERE)
 
 
-def test_no_administrator_is_made_beside_other_users(catalog: Catalog, access: Access) -> None:
+def test_no_administrator_is_made_beside_another_unless_its_token_is_preset(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "ann", ("viewer", "/"))
     add(catalog, access, "root", ("admin", "/"))
     assert access.ensure_administrator(None) is None
-    with pytest.raises(InvalidRequest):
-        access.ensure_administrator(PRESET)
     with catalog.session() as session:
-        assert [user.name for user in access.users.all(session)] == ["root"]
+        assert [user.name for user in access.users.all(session)] == ["ann", "root"]
+    access.ensure_administrator(PRESET)
+    access.check(access.authenticate_bearer(PRESET, HERE), "user:admin", "/")
+
+
+def test_users_without_an_administrator_get_one(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "ann", ("viewer", "/"), ("admin", "/policy/a"))
+    assert access.ensure_administrator(None) is not None
 
 
 @pytest.mark.parametrize("preset", ["", "secret", "x" * 23, "x" * 513, "a b" * 20, "ä" * 30, "x" * 30 + "\n"])

@@ -60,7 +60,10 @@ class Token(Base):
 
 
 class JoinToken(Base):
-    """A secret by which one agent gets its first certificate, once. Only its SHA-256 is kept."""
+    """A secret by which one agent gets its first certificate. Only its SHA-256 is kept.
+
+    The first key that it is used for is the only one: an agent that did not see the answer may ask again.
+    """
 
     __tablename__ = "join_tokens"
 
@@ -70,6 +73,7 @@ class JoinToken(Base):
     created_at: Mapped[datetime] = mapped_column(Moment)
     expires_at: Mapped[datetime] = mapped_column(Moment)
     used_at: Mapped[datetime | None] = mapped_column(Moment)
+    used_for: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the public key
 
 
 class AgentCertificate(Base):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import select
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import User
-from backstay.control.access import authority
+from backstay.control.access import authority as authorities
+from backstay.control.access.agents import Agents
 from backstay.control.access.denied import unrecognised
 from backstay.control.access.first_administrator import FirstToken, ensure_administrator
 from backstay.control.access.passwords import Passwords
@@ -26,6 +27,7 @@ from backstay.control.access.users import Users
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import CatalogUnavailable, Unauthorized
+from backstay.trust.authority import Authority
 
 _USE_NOTED_EVERY_S: Final = 60
 
@@ -40,12 +42,14 @@ class Access:
         *,
         random: Random = os.urandom,
         passwords: Passwords | None = None,
-        rates: Mapping[LimitKind, Rate] = MappingProxyType(DEFAULT_RATES),
+        rates: Mapping[LimitKind, Rate] = DEFAULT_RATES,
+        authority: Authority | None = None,
     ) -> None:
         self._catalog, self._clock = catalog, clock
         self.passwords = passwords or Passwords()
         self.users = Users(clock, random)
         self.tokens = Tokens(clock, random)
+        self.agents = Agents(clock, random, self.users, authority)
         self.limits = RateLimits(clock, rates)
         self._noted: dict[str, datetime] = {}
         self._lock = threading.Lock()
@@ -56,15 +60,28 @@ class Access:
 
     def authenticate_bearer(self, text: str, address: str) -> Principal:
         """Who a bearer token speaks for. Raises Unauthorized, RateLimited, CatalogUnavailable."""
+        with self.slowing_guesses(address), self._catalog.session() as session:
+            found = recognise_token(session, text, address=address, now=self._clock.now())
+        self._note_use(found.principal, found.last_used_at)
+        return found.principal
+
+    def authenticate_certificate(self, certificate: bytes, address: str) -> Principal:
+        """Which agent a TLS client certificate (DER) belongs to. Raises Unauthorized, RateLimited, CatalogUnavailable.
+
+        The server has seen that the client has the certificate's key; all else is checked here.
+        """
+        with self.slowing_guesses(address), self._catalog.session() as session:
+            return self.agents.recognise(session, certificate, address=address)
+
+    @contextmanager
+    def slowing_guesses(self, address: str) -> Iterator[None]:
+        """Count what nobody is known by, and refuse an address that sends much of it. Raises RateLimited."""
         self.limits.look("unrecognised", address)
         try:
-            with self._catalog.session() as session:
-                found = recognise_token(session, text, address=address, now=self._clock.now())
+            yield
         except Unauthorized:
             self.limits.hit("unrecognised", address)
             raise
-        self._note_use(found.principal, found.last_used_at)
-        return found.principal
 
     def login(self, name: str, password: str, address: str) -> Principal:
         """Who has this name and password. Takes as long when there is no such user.
@@ -88,7 +105,7 @@ class Access:
 
     def check(self, principal: Principal, permission: Permission, scope: str) -> None:
         """Raise Forbidden unless this is allowed. Raises InvalidRequest for what is no scope."""
-        authority.demand(principal, permission, scope)
+        authorities.demand(principal, permission, scope)
 
     def allowed_scopes(self, principal: Principal, permission: Permission) -> tuple[str, ...]:
         """Where this is allowed, in the fewest scopes; empty if nowhere. See `scopes.within` for queries."""

@@ -1,4 +1,4 @@
-"""The first administrator: made when a catalog has no users, with a token that is preset or shown once."""
+"""The first administrator: made when nobody may do everything, with a token that is preset or shown once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backstay.catalog.models import Token, User
 from backstay.control.access.principal import the_machine
 from backstay.control.access.token_text import LONGEST, digest_of
 from backstay.control.access.tokens import Tokens
-from backstay.control.access.users import Users
+from backstay.control.access.users import Users, has_administrator
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
 
@@ -34,7 +34,7 @@ class FirstToken:
 def ensure_administrator(
     catalog: Catalog, users: Users, tokens: Tokens, clock: Clock, *, preset: str | None
 ) -> FirstToken | None:
-    """Make the administrator if there are no users, and let the preset token, if there is one, speak for it.
+    """Make the user `admin` if nobody may do everything, or if a preset token should speak for it.
 
     Another preset than before takes the place of the old one, which is revoked; one that was revoked by hand stays
     revoked. Returns a token only if it was made here. Of two servers that start at once, one makes the administrator.
@@ -52,29 +52,23 @@ def ensure_administrator(
 
 
 def _ensure(session: Session, users: Users, tokens: Tokens, clock: Clock, preset: str | None) -> FirstToken | None:
-    made = None
-    if session.scalar(select(User.id).limit(1)) is None:
-        by = the_machine()
+    by = the_machine()
+    if preset is None and has_administrator(session):
+        return None
+    if session.scalar(select(User.id).where(User.name == NAME)) is None:
         users.add(session, by=by, name=NAME)
         users.grant(session, by=by, name=NAME, role="admin")
-        if preset is None:
-            made = tokens.create(session, by=by, user=NAME, name="first start").text
-    if preset is not None:
-        _preset(session, tokens, clock, preset)
-    return None if made is None else FirstToken(user=NAME, text=made)
+    if preset is None:
+        return FirstToken(user=NAME, text=tokens.create(session, by=by, user=NAME, name="first start").text)
+    _preset(session, tokens, clock, preset)
+    return None
 
 
 def _preset(session: Session, tokens: Tokens, clock: Clock, text: str) -> None:
     digest = digest_of(text)
     if session.scalar(select(Token.id).where(Token.secret_digest == digest)) is not None:
         return
-    owner = session.scalar(select(User).where(User.name == NAME))
-    if owner is None:  # renamed or gone: whoever did that has tokens of their own
-        raise InvalidRequest(
-            f"{PRESET} cannot be used",
-            cause=f"there are users, but none of them is {NAME}",
-            hint=f"leave {PRESET} out, and make tokens with `backstay token create`",
-        )
+    owner = session.scalars(select(User).where(User.name == NAME)).one()
     for old in session.scalars(select(Token).where(Token.user_id == owner.id, Token.name == PRESET)):
         old.revoked_at = old.revoked_at or clock.now()
     tokens.add_known(session, owner=owner, name=PRESET, text=text)

@@ -1,7 +1,8 @@
 """What a token looks like: `bkp_`, eight characters that name it, and a secret whose end tells mistyped ones apart.
 
-`bkp_<id>_<secret><check>`: the id has 8 characters of Crockford's base32, the secret 43 of base62 (256 bits), and the
-check 6 of base62, the CRC-32 of all before it. Scanners that look for leaked secrets know tokens by that.
+`bkp_<id>_<secret><check>`, or `bkj_…` where an agent joins with it: the id has 8 characters of Crockford's base32, the
+secret 43 of base62 (256 bits), and the check 6 of base62, the CRC-32 of all before it. Scanners that look for leaked
+secrets know tokens by that.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Final
 from backstay.core.ids import Random
 
 PREFIX: Final = "bkp"
+JOIN_PREFIX: Final = "bkj"
 LONGEST: Final = 512  # characters of a token that is looked at; those that administrators choose are longer than ours
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _SECRET: Final = 43  # the least digits that hold 256 bits
 _CHECK: Final = 6  # that hold 32 bits
-_FORM: Final = re.compile(rf"{PREFIX}_([{_ID_DIGITS}]{{8}})_([0-9A-Za-z]{{{_SECRET}}})([0-9A-Za-z]{{{_CHECK}}})")
+_FORM: Final = re.compile(
+    rf"(?:{PREFIX}|{JOIN_PREFIX})_([{_ID_DIGITS}]{{8}})_([0-9A-Za-z]{{{_SECRET}}})([0-9A-Za-z]{{{_CHECK}}})"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +36,10 @@ class NewToken:
     text: str = field(repr=False)
 
 
-def new_token(random: Random) -> NewToken:
+def new_token(random: Random, prefix: str = PREFIX) -> NewToken:
     """A token that nobody has."""
     id_ = new_token_id(random)
-    body = f"{PREFIX}_{id_}_{_base62(int.from_bytes(random(32), 'big'), _SECRET)}"
+    body = f"{prefix}_{id_}_{_base62(int.from_bytes(random(32), 'big'), _SECRET)}"
     return NewToken(id=id_, text=body + _check(body))
 
 

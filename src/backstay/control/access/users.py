@@ -145,15 +145,23 @@ class Users:
         return user, roles
 
 
-def _demand_another_administrator(session: Session, user_id: str) -> None:
-    """Raise InvalidRequest if this user is the only one left who may do everything."""
+def has_administrator(session: Session) -> bool:
+    """Whether there is somebody who may do everything."""
+    return bool(_administrators(session))
+
+
+def _administrators(session: Session) -> Sequence[str]:
     role, scope = _ALL_POWER
-    administrators = session.scalars(
+    return session.scalars(
         select(User.id)
         .join(Binding, Binding.user_id == User.id)
         .where(Binding.role == role, Binding.scope == scope, User.disabled.is_(False))
     ).all()
-    if list(administrators) == [user_id]:
+
+
+def _demand_another_administrator(session: Session, user_id: str) -> None:
+    """Raise InvalidRequest if this user is the only one left who may do everything."""
+    if list(_administrators(session)) == [user_id]:
         raise InvalidRequest(
             "nobody would be left who may do everything",
             cause="this is the last administrator",
