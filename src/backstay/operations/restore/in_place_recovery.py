@@ -70,14 +70,21 @@ def removed(journal: Journal) -> tuple[Problem, ...]:
     try:
         journal.remove()
     except (OSError, BackstayError) as error:
-        told = told(error) if isinstance(error, OSError) else str(error)
-        return (Problem(journal.path, f"it could not be removed: {told}"),)
+        why = told(error) if isinstance(error, OSError) else str(error)
+        return (Problem(journal.path, f"it could not be removed: {why}"),)
     return ()
 
 
 def recover(path: bytes, calls: SwitchCalls, *, back: bool) -> Recovery:
     """Bring what lies in a directory to an end, in the direction that its state says or that is asked for."""
-    journal = Journal.open(path, calls)
+    try:
+        journal = Journal.open(path, calls)
+    except OSError as error:
+        raise RestoreFailed(
+            f"the journal in {printable(path)} cannot be read",
+            cause=told(error),
+            hint="mend the cause, then run the same command again",
+        ) from error
     try:
         state = journal.header.state
         if state in ("staging", "undone"):
@@ -117,6 +124,7 @@ def _finish(journal: Journal, calls: SwitchCalls) -> Recovery:
 
 
 def told(error: OSError) -> str:
+    """The system's own words, and the path that they are about."""
     text = (error.strerror or str(error)).lower()
     if not error.filename:
         return text
