@@ -77,8 +77,8 @@ def signer_of(key_file: Path | None, files: Sequence[Path]) -> Signer | None:
     if files:
         from backstay.control.evidence.files import require_form
 
-        for file in files:
-            require_form(file)
+        for one in files:
+            require_form(one)
     if key_file is None:
         return None
     if not files:
