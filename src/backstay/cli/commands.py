@@ -89,6 +89,10 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "fold": "cas:fold",
         },
     ),
+    "evidence": (
+        "Reports of verifications and rehearsals, for whoever must rely on them.",
+        {"check": "evidence:check"},
+    ),
     "policy": (
         "The policy file: what is backed up, when, and how long it is kept.",
         {"check": "policy:policy_check", "show": "policy:policy_show", "schema": "policy:policy_schema"},

@@ -38,7 +38,8 @@ from backstay.control.scheduling.schedules import Schedules
 from backstay.control.scheduling.ticker import Ticker
 from backstay.control.service import place
 from backstay.control.service.background import Background, Task
-from backstay.control.service.handlers import HANDLERS, Handler, ServiceContext, handle
+from backstay.control.service.context import ServiceContext
+from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
 from backstay.control.service.upkeep import RELOAD_S, Upkeep
@@ -187,10 +188,13 @@ class Service:
         return ServiceContext(
             policies=self.policies,
             catalog=self.catalog,
+            index=self.index,
             jobs=self.jobs,
+            notifier=self.notifier,
             data_dir=self.data_dir,
             environ=self.environ,
             clock=self.clock,
+            random=self.random,
             warn=self.warn,
         )
 
