@@ -60,7 +60,7 @@ class Access:
 
     def authenticate_bearer(self, text: str, address: str) -> Principal:
         """Who a bearer token speaks for. Raises Unauthorized, RateLimited, CatalogUnavailable."""
-        with self.slowing_guesses(address), self._catalog.session() as session:
+        with self.slowing_guesses(address), self._catalog.reading() as session:
             found = recognise_token(session, text, address=address, now=self._clock.now())
         self._note_use(found.principal, found.last_used_at)
         return found.principal
@@ -70,7 +70,7 @@ class Access:
 
         The server has seen that the client has the certificate's key; all else is checked here.
         """
-        with self.slowing_guesses(address), self._catalog.session() as session:
+        with self.slowing_guesses(address), self._catalog.reading() as session:
             return self.agents.recognise(session, certificate, address=address)
 
     @contextmanager
@@ -91,14 +91,14 @@ class Access:
         self.limits.hit("login_address", address)
         wanted = name[:65].lower()  # no name is so long
         self.limits.hit("login", f"{address} {wanted}")
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             user = session.scalar(select(User).where(User.name == wanted))
         kept = None if user is None else user.password_hash
         if not self.passwords.fits(password, kept) or user is None or kept is None:
             raise unrecognised("wrong_password")
         if self.passwords.is_outdated(kept):
             self._renew(user.id, kept, self.passwords.hash(password, user=user.name))
-        with self._catalog.session() as session:  # again: comparing took a while
+        with self._catalog.reading() as session:  # again: comparing took a while
             if (fresh := session.get(User, user.id)) is None:
                 raise unrecognised("wrong_password")
             return principal_of(session, fresh, address=address)
