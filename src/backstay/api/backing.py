@@ -6,13 +6,17 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
+
+from sqlalchemy import select
 
 from backstay.api.browsing import Browsing
 from backstay.api.idempotency import Keys
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
+from backstay.catalog.models import Job
 from backstay.control.access.access import Access
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.opening.opener import Opener
@@ -24,6 +28,8 @@ from backstay.errors import CatalogUnavailable
 
 _TOLD_EVERY_S: Final = 60.0
 _MOST_TOLD: Final = 10_000
+_RATES: Final = 10  # restores that an estimate looks at
+_TELLING_BYTES: Final = 1 << 20  # of a restore that says something about speed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +66,7 @@ class Backing:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
         self.index = BackupIndex(self.catalog, self.clock)
         self.audit = AuditLog(self.catalog, self.clock)
-        self.schedules = Schedules(
-            self.catalog, self.clock, policies=lambda: self.policies, random=self.random
-        )
+        self.schedules = Schedules(self.catalog, self.clock, policies=lambda: self.policies, random=self.random)
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
         self.streams = threading.BoundedSemaphore(self.options.most_streams)
 
@@ -107,6 +111,18 @@ class Backing:
         for trouble in self.service.troubles():
             if isinstance(trouble, CatalogUnavailable):
                 raise trouble
+
+    def restore_seconds(self, size: int) -> float | None:
+        """About how long a restore of so many bytes takes, by the last ones; None if there were none."""
+        query = select(Job.result).where(Job.kind == "restore", Job.status == "succeeded")
+        with self.catalog.reading() as session:
+            results = session.scalars(query.order_by(Job.created_at.desc()).limit(_RATES)).all()
+        rates = [
+            one["bytes"] / one["duration_s"]
+            for one in results
+            if one and one.get("bytes", 0) >= _TELLING_BYTES and one.get("duration_s", 0) > 0
+        ]
+        return round(size / median(rates), 1) if rates else None
 
     def close(self) -> None:
         """Let go of what was opened for answers."""

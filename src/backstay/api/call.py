@@ -16,6 +16,7 @@ from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
+from backstay.control.access.scopes import meet
 from backstay.core.ids import new_ulid
 from backstay.errors import BackstayError, Forbidden, NotFound, RateLimited
 
@@ -65,6 +66,12 @@ class Call:
         if missing is not None and not self.principal.may(seen, scope):
             raise missing
         raise refusal
+
+    def require_somewhere_in(self, scope: str, *, seen: Permission, missing: NotFound) -> None:
+        """See that this may be done to something within a scope; each thing is asked for by itself then."""
+        if any(meet(scope, own) is not None for own in self.scopes):
+            return
+        self.require(scope, seen=seen, missing=missing)
 
     def still_allowed(self) -> None:
         """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""

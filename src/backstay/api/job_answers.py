@@ -14,9 +14,9 @@ from backstay.api.models.jobs import JobDocument, JobQuery, LineDocument, LogQue
 from backstay.api.problems import job_problem
 from backstay.api.streams import Sent
 from backstay.catalog.models import Job, JobLine
+from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.kinds import JobKind
 from backstay.control.jobs.listing import JobFilters
-from backstay.control.jobs.jobs import Jobs
 from backstay.errors import InvalidRequest, NotFound
 
 RESTORES: Final[tuple[JobKind, ...]] = ("restore", "recovery")

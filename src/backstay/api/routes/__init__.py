@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backstay.api.endpoints import Section
-from backstay.api.routes import backups, health, jobs, schedules, tokens, users
+from backstay.api.routes import backups, health, jobs, restores, schedules, tokens, users
 
 # In the order in which paths are tried: what has a word comes before what takes any id in its place.
 SECTIONS: Final[tuple[Section, ...]] = (
@@ -13,6 +13,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     jobs.section,
     schedules.section,
     backups.section,
+    restores.section,
     users.section,
     tokens.section,
 )

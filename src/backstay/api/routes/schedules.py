@@ -81,9 +81,7 @@ def update_schedule(call: Caller, schedule: Ident, body: AskedSchedule) -> Respo
     return _told(changed)
 
 
-@section.delete(
-    "/api/backup/schedules/{schedule}", needs="schedule:write", does="schedule.delete", refuses=(412,)
-)
+@section.delete("/api/backup/schedules/{schedule}", needs="schedule:write", does="schedule.delete", refuses=(412,))
 def delete_schedule(call: Caller, schedule: Ident) -> Response:
     """Delete a schedule; its jobs stay."""
     before = _meant(call, schedule)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
@@ -80,12 +81,16 @@ class Jobs:
             attempts=0,
             cancel_asked=False,
         )
-        with self._catalog.session() as session:
-            known = session.get(Job, job.id)
-            if known is None:
-                session.add(job)
-                if within is not None:
-                    within(session)
+        try:
+            with self._catalog.session() as session:
+                known = session.get(Job, job.id)
+                if known is None:
+                    session.add(job)
+                    session.flush()
+                    if within is not None:
+                        within(session)
+        except IntegrityError:  # another process made it at the same moment
+            return self.get(job.id)
         if known is not None:
             return known
         try:

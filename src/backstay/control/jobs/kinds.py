@@ -28,14 +28,31 @@ class BackupArguments(TypedDict, total=False):
     dry_run: bool
 
 
-class RestoreArguments(TypedDict, total=False):
-    """`restore`, of the row's backup into the directory `target`; `at` is a time in ISO 8601."""
+class RestoreTargetArguments(TypedDict, total=False):
+    """Where a restore goes: a directory `path`, into which with `source` only what lies there is put, itself; or a
+    `database` by its address, which holds no password.
+    """
 
-    target: str
-    at: str | None
+    path: str
+    source: str | None
+    database: str
+    schemas: list[str]
+    tables: list[str]
+    owners: bool
+
+
+class RestoreArguments(TypedDict, total=False):
+    """`restore`, of `backups` by their ids into each of the targets. The row's backup is the first of them.
+
+    With `mode` "in_place" files go back to where they came from, and no target is named.
+    """
+
+    backups: list[str]
+    targets: list[RestoreTargetArguments]
     include: list[str]
     exclude: list[str]
     conflict: Literal["fail", "skip", "overwrite", "newer", "rename"]
+    delete: bool
     mode: Literal["beside", "in_place"]
     validate_before: bool
     verify: bool
@@ -46,9 +63,11 @@ class RestoreArguments(TypedDict, total=False):
 class VerificationArguments(TypedDict, total=False):
     """`verification` and `rehearsal`, of the row's backup, else of the newest of each source of the row's policy.
 
-    `read_data` is a share from 0 to 1 of what is read; `restore_test` restores it all into a scratch place.
+    `level` is a word of `control.evidence.levels`, in place of the others. `read_data` is a share from 0 to 1 of what
+    is read; `restore_test` restores it all into a scratch place.
     """
 
+    level: Literal["metadata", "integrity", "full", "restore_test"]
     checks: list[str]
     min_bytes: int | None
     read_data: float

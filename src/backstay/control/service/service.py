@@ -29,11 +29,19 @@ from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.running import Runner
 from backstay.control.jobs.sweeping import Sweeper
 from backstay.control.jobs.workers import Workers
+from backstay.control.metrics.expected import expectations_of
+from backstay.control.notifying.alerts import Alerts
+from backstay.control.notifying.notifier import Notifier
+from backstay.control.notifying.settling import Settling
+from backstay.control.scheduling.configuration import ConfigurationMarks
+from backstay.control.scheduling.schedules import Schedules
+from backstay.control.scheduling.ticker import Ticker
 from backstay.control.service import place
 from backstay.control.service.background import Background, Task
 from backstay.control.service.handlers import HANDLERS, Handler, ServiceContext, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
+from backstay.control.service.upkeep import RELOAD_S, Upkeep
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.errors import BackstayError, CatalogUnavailable
@@ -68,13 +76,34 @@ class Service:
     access: Access
     audit: AuditLog
     index: BackupIndex
+    schedules: Schedules
+    ticker: Ticker
+    notifier: Notifier
+    alerts: Alerts
+    settling: Settling
     handlers: Mapping[str, Handler]
     _opened: ExitStack
     _background: Background | None = None
     _sweeper: Sweeper = field(init=False)
+    _upkeep: Upkeep = field(init=False)
 
     def __post_init__(self) -> None:
         self._sweeper = Sweeper(self.catalog, self.engine, self.workers, self.clock)
+        self._upkeep = Upkeep(
+            catalog=self.catalog,
+            policies=self.policies,
+            schedules=self.schedules,
+            ticker=self.ticker,
+            notifier=self.notifier,
+            alerts=self.alerts,
+            settling=self.settling,
+            index=self.index,
+            data_dir=self.data_dir,
+            environ=self.environ,
+            clock=self.clock,
+            random=self.random,
+            warn=self.warn,
+        )
 
     @classmethod
     def open(
@@ -107,6 +136,11 @@ class Service:
                 poll_s=options.poll_s or POLL_S,
             )
             opened.callback(engine.close)
+            jobs = Jobs(catalog, engine, clock, random=random)
+            schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
+            marks = ConfigurationMarks(lambda: policies.loaded, clock, environ)
+            notifier = Notifier(catalog, clock, random=random)
+            alerts = Alerts(catalog, clock, notifier, expected=lambda: expectations_of(policies.loaded))
             return cls(
                 options=options,
                 data_dir=directory,
@@ -116,12 +150,17 @@ class Service:
                 warn=warn,
                 catalog=catalog,
                 engine=engine,
-                jobs=Jobs(catalog, engine, clock, random=random),
+                jobs=jobs,
                 workers=Workers(catalog, clock, lease_s=options.lease_s),
                 policies=policies,
                 access=Access(catalog, clock, random=random),
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
+                schedules=schedules,
+                ticker=Ticker(schedules, jobs, clock, marks=marks),
+                notifier=notifier,
+                alerts=alerts,
+                settling=Settling(catalog, clock, notifier, alerts),
                 handlers=handlers,
                 _opened=opened.pop_all(),
             )
@@ -133,6 +172,8 @@ class Service:
 
         Order: the worker's row is there before it takes its first job, so that whoever sees the job sees the row.
         """
+        if self.options.own_schedules:
+            self._upkeep.take_over()
         if self.options.queues:
             self._beat()
             work = partial(handle, self.handlers, self.context())
@@ -155,17 +196,18 @@ class Service:
 
     def background(self) -> list[Task]:
         """What happens by itself."""
-        tasks = [
-            Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweeper.sweep),
-            Task(name="reading the policy file", every_s=5.0, run=self.reload),
-        ]
+        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweeper.sweep)]
+        if self.options.own_schedules:
+            tasks += self._upkeep.tasks()
+        else:
+            tasks.append(Task(name="reading the policy file", every_s=RELOAD_S, run=self.policies.reload))
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
 
     def reload(self) -> bool:
         """Take over what has changed in the policy file. Raises PolicyInvalid, and keeps what held before."""
-        return self.policies.reload()
+        return self._upkeep.reload()
 
     def stop(self, *, timeout_s: float = STOP_S) -> bool:
         """End all that runs; whether jobs came to their next event in time. Those that did not are left as by a crash.
