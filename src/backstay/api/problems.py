@@ -56,6 +56,7 @@ STATUS: Final[Mapping[str, int]] = {
     "CatalogOutdated": 503,
     "Unauthorized": 401,
     "Forbidden": 403,
+    "IdentityProviderUnavailable": 503,
     "RateLimited": 429,
     "PreconditionFailed": 412,
     "JobConflict": 409,
