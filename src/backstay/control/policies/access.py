@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 RoleName = Literal["viewer", "operator", "restorer", "auditor", "admin"]
 TwoPeople = Literal["backup:delete", "hold:release", "restore:in_place"]
 _MOST: Final = 1_000_000
+# The form alone: `control.access.scopes` says what it means.
+_NAME: Final = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f]+"
+_SCOPE: Final = re.compile(rf"/|/repository|/policy/{_NAME}(?:/source/{_NAME})?")
 
 
 def parse_rate(text: str) -> tuple[int, float]:
@@ -40,7 +44,14 @@ def _issuer(text: str) -> str:
     return text
 
 
+def _scope(text: str) -> str:
+    if _SCOPE.fullmatch(text) is None:
+        raise Wrong(f"{text!r} is no scope", "write /, /policy/NAME, /policy/NAME/source/SNAPSHOT_NAME or /repository")
+    return text
+
+
 Rate = Annotated[str, AfterValidator(understood(parse_rate))]
+Scope = Annotated[str, AfterValidator(_scope)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 
 
@@ -59,7 +70,7 @@ class GroupRole(Model):
 
     group: Text
     role: RoleName
-    scope: Text = "/"
+    scope: Scope = "/"
 
 
 class Oidc(Model):
