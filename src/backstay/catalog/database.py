@@ -2,48 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Self
+from pathlib import Path
+from typing import Final, Self, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from backstay.catalog.models.base import Base
-from backstay.errors import CatalogUnavailable, InvalidRequest
+from backstay.catalog import migrating
+from backstay.errors import BackstayError, CatalogUnavailable, InvalidRequest
 
 # Durable, many readers beside one writer; a writer waits for another instead of failing.
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON")
+_PRAGMAS: Final = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+_LASTING: Final = 10  # connections that stay open in a process, for readers and for writers
+_AT_ONCE: Final = 30  # further ones while many threads ask at once
+_TRIES: Final = 8
+_AGAIN: Final = ("40001", "40P01")  # SQLSTATE: serialization_failure, deadlock_detected
+_MISSING: Final = ("42P01", "42703")  # undefined_table, undefined_column
+
+ResultT = TypeVar("ResultT")
 
 
 class Catalog:
-    """Records of runs, schedules, people and alerts; each `session` is one transaction."""
+    """Records of runs, schedules, people and alerts. Used by many threads; `session` writes, `reading` reads.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._sessions = sessionmaker(engine, expire_on_commit=False)
+    On SQLite a `session` has the right to write from its beginning, so that it waits for another writer and never
+    fails half-way; therefore it must be short, and nothing inside of it may open another one.
+    """
+
+    def __init__(self, writing: Engine, reading: Engine) -> None:
+        self.engine = writing
+        self._reading = reading
+        self._writers = sessionmaker(writing, expire_on_commit=False)
+        self._readers = sessionmaker(reading, expire_on_commit=False)
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """The catalog at `sqlite:////whole/path` or `postgresql://…`. Raises InvalidRequest, CatalogUnavailable."""
-        return cls(_engine(url))
+        """The catalog at `sqlite:////whole/path` or `postgresql://…`; see `migrate` and `require_current`.
 
-    def create_tables(self) -> None:
-        """Make what is missing, without regard to versions."""
-        with _told():
-            Base.metadata.create_all(self.engine)
+        Raises InvalidRequest, CatalogUnavailable.
+        """
+        scheme = url.partition(":")[0]
+        if scheme == "sqlite":
+            return cls(*_sqlite(url))
+        if scheme in ("postgresql", "postgres"):
+            return cls(*_postgresql(url))
+        raise InvalidRequest(
+            "the catalog cannot be kept there",
+            cause=f"it is neither sqlite: nor postgresql: but {scheme}:",
+            hint="leave --database out for SQLite, or give postgresql://user@host/database",
+        )
+
+    # -- tables
+
+    def migrate(self) -> None:
+        """Make the tables, or bring them up to date; several processes may do so at once.
+
+        Raises CatalogOutdated for tables of a newer program, CatalogUnavailable.
+        """
+        with told():
+            migrating.migrate(self.engine)
+
+    def require_current(self) -> None:
+        """Raises CatalogOutdated when the tables are not those of this program, CatalogUnavailable."""
+        with told(), self._reading.connect() as connection:
+            migrating.require_current(connection)
+
+    # -- transactions
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back by any exception. Raises CatalogUnavailable."""
-        with _told(), self._sessions.begin() as session:
+        """One transaction that may write: committed at the end, rolled back by any exception.
+
+        Raises CatalogUnavailable.
+        """
+        with told(), self._writers.begin() as session:
             yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that sees the catalog as it was at its first query, and can change nothing.
+
+        Raises CatalogUnavailable.
+        """
+        with told(), self._readers.begin() as session:
+            yield session
+
+    def transact(self, work: Callable[[Session], ResultT]) -> ResultT:
+        """Do work in a transaction, and all of it again where PostgreSQL gave up for the sake of another one.
+
+        Raises CatalogUnavailable, and what the work does.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self._writers.begin() as session:
+                    return work(session)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _AGAIN:
+                    raise _ours(error) or error from error
+        with self.session() as session:
+            return work(session)
 
     def close(self) -> None:
         self.engine.dispose()
+        self._reading.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -52,20 +121,51 @@ class Catalog:
         self.close()
 
 
-def _engine(url: str) -> Engine:
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        engine = create_engine(url)
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-        return engine
-    if scheme in ("postgresql", "postgres"):
-        return create_engine("postgresql+psycopg:" + url.partition(":")[2], pool_pre_ping=True)
-    raise InvalidRequest(
-        "the catalog cannot be kept there",
-        cause=f"it is neither sqlite: nor postgresql: but {scheme}:",
-        hint="leave --database out for SQLite, or give postgresql://user@host/database",
-    )
+def _sqlite(url: str) -> tuple[Engine, Engine]:
+    """Two engines: one whose transactions take the right to write at once, and one that only reads."""
+    file = make_url(url).database
+    if not file or file == ":memory:" or not file.startswith("/"):
+        raise InvalidRequest(
+            "the catalog cannot be kept there",
+            cause=f"{url!r} is no whole path of a file",
+            hint="write sqlite: with four slashes, such as sqlite:////var/lib/backstay/catalog.db",
+        )
+    _make_private(Path(file))
+    engines = [create_engine(url, pool_size=_LASTING, max_overflow=_AT_ONCE) for _ in range(2)]
+    writing, reading = engines
+    event.listen(writing, "connect", _prepare_sqlite)
+    event.listen(writing, "begin", _begin_immediate)
+    event.listen(reading, "connect", _prepare_sqlite_reader)
+    event.listen(reading, "begin", _begin)
+    return writing, reading
+
+
+def _postgresql(url: str) -> tuple[Engine, Engine]:
+    try:
+        engine = create_engine(
+            "postgresql+psycopg:" + url.partition(":")[2],
+            pool_pre_ping=True,
+            pool_size=_LASTING,
+            max_overflow=_AT_ONCE,
+        )
+    except (ArgumentError, ValueError) as error:
+        raise InvalidRequest(
+            "the catalog cannot be kept there",
+            cause="its address cannot be read",
+            hint="write postgresql://user@host:port/database; the password may come from PGPASSWORD or ~/.pgpass",
+        ) from error
+    return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _make_private(file: Path) -> None:
+    """Make the file for its owner alone before SQLite makes it for all; what lies beside it gets the same rights."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise CatalogUnavailable(
+            "the catalog cannot be used", cause=f"{file}: {error.strerror}", hint="choose another --data-dir"
+        ) from error
 
 
 def _prepare_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -77,12 +177,45 @@ def _prepare_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) ->
     cursor.close()
 
 
+def _prepare_sqlite_reader(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    _prepare_sqlite(connection, record)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once when another one wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """Failures of the database as ours."""
+def told() -> Iterator[None]:
+    """Failures of the database as ours; a violated constraint stays what it is, for who knows what it means."""
     try:
         yield
-    except DBAPIError as error:
-        if error.connection_invalidated or error.orig.__class__.__name__ == "OperationalError":
-            raise CatalogUnavailable("the catalog cannot be used", cause=str(error.orig).strip()) from error
-        raise
+    except (DBAPIError, NoConnectionLeft) as error:
+        raise _ours(error) or error from error
+
+
+def _ours(error: DBAPIError | NoConnectionLeft) -> BackstayError | None:
+    cause = str(getattr(error, "orig", error)).strip()
+    if _lacks_tables(error):
+        return migrating.outdated(cause)
+    if isinstance(error, NoConnectionLeft):
+        return CatalogUnavailable("the catalog cannot be used", cause="too many threads ask it at once")
+    # DatabaseError itself: a file that is damaged, or none of SQLite
+    if isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError:
+        return CatalogUnavailable("the catalog cannot be used", cause=cause)
+    return None
+
+
+def _lacks_tables(error: Exception) -> bool:
+    original = getattr(error, "orig", None)
+    if getattr(original, "sqlstate", None) in _MISSING:
+        return True
+    return isinstance(error, OperationalError) and str(original).startswith(("no such table", "no such column"))

@@ -40,8 +40,9 @@ BackstayError
 ├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── CatalogUnavailable        exit 15  the catalog's database does not answer (transient by nature)
 ├── CatalogOutdated           exit 1   the catalog is of another version
-├── Unauthorized              exit 16  nobody is known by this token or password
-├── Forbidden                 exit 16  this user has no right to do that
+├── AccessRefused             exit 16  somebody may not do what they ask
+│   ├── Unauthorized          exit 16  nobody is known by this token or password
+│   └── Forbidden             exit 16  this user has no right to do that
 ├── RateLimited               exit 1   too many requests (transient by nature)
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
@@ -162,6 +163,7 @@ from backstay.errors.repositories import (
     WrongKey,
 )
 from backstay.errors.services import (
+    AccessRefused,
     CatalogOutdated,
     CatalogUnavailable,
     Forbidden,
@@ -194,6 +196,7 @@ from backstay.errors.validators import (
 )
 
 __all__ = [
+    "AccessRefused",
     "BackstayError",
     "BackupFailed",
     "BadAttestation",

@@ -19,17 +19,25 @@ class CatalogOutdated(BackstayError):
     default_hint = "let the newest version of backstay open it once: it brings the tables up to date"
 
 
-class Unauthorized(BackstayError):
-    """Nobody is known by the token or the password that came."""
+class AccessRefused(BackstayError):
+    """Somebody may not do what they ask. `reason` is for logs and metrics, not for who asked."""
 
     exit_status = 16
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", reason: str = "") -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.reason = reason
+
+
+class Unauthorized(AccessRefused):
+    """Nobody is known by the token or the password that came."""
+
     default_hint = "send `Authorization: Bearer TOKEN` with a token that is valid"
 
 
-class Forbidden(BackstayError):
+class Forbidden(AccessRefused):
     """This user or token has no right to do that."""
 
-    exit_status = 16
     default_hint = "ask an administrator for a role that may"
 
 

@@ -38,6 +38,7 @@ class HoldStore:
 
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
+        self._known: dict[str, HoldRecord] = {}  # records never change
 
     def held(
         self, among: Iterable[str] | None = None, on_damage: Callable[[str, BackstayError], None] | None = None
@@ -98,9 +99,13 @@ class HoldStore:
         self, snapshot: str, number: int, on_damage: Callable[[str, BackstayError], None] | None = None
     ) -> HoldRecord | None:
         name = hold_name(snapshot, number)
+        if name in self._known:
+            return self._known[name]
         try:
-            return retrieve_valid(self._backend, name, lambda data: self.decode(name, data))
+            record = retrieve_valid(self._backend, name, lambda data: self.decode(name, data))
         except (CorruptedBackup, UnsupportedFormat) as error:
             if on_damage is not None:
                 on_damage(name, error)
             return None
+        self._known[name] = record
+        return record

@@ -13,7 +13,8 @@ from backstay.catalog.models.base import Base, Document, JsonDocument, Moment
 class Backup(Base):
     """A snapshot, as far as lists and searches need it; the repository is what counts, and this can be made anew.
 
-    The id is the snapshot's own. `bytes` is what was backed up, `stored_bytes` what the snapshot added.
+    The id is the snapshot's own. `bytes` is what was backed up, `stored_bytes` what the snapshot added. One that cannot
+    be read is `damaged`, and has no more than its id and the time in it if it never could.
     """
 
     __tablename__ = "backups"
@@ -45,6 +46,16 @@ class Backup(Base):
     verified_ok: Mapped[bool | None]
     rehearsed_at: Mapped[datetime | None] = mapped_column(Moment)
     rehearsed_ok: Mapped[bool | None]
+
+
+class PassedOver(Base):
+    """An object under a snapshot's name that is no backup, or no more: it need not be read again to know that."""
+
+    __tablename__ = "passed_over"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    repository: Mapped[str] = mapped_column(String(32), index=True)
+    why: Mapped[str] = mapped_column(String(8))  # fenced, values, dropped
 
 
 class Evidence(Base):

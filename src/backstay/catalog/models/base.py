@@ -50,5 +50,6 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-JsonDocument: Final = JSON().with_variant(JSONB(), "postgresql")
+# None is SQL's NULL, and not the word null of JSON.
+JsonDocument: Final = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 BigId: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only columns of its own kind

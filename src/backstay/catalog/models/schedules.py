@@ -14,8 +14,11 @@ class ScheduleRecord(Base):
     """A time and what happens then.
 
     `origin` is `file` for those that a policy file names, which nobody may change but the file, and `api` for the
-    others. `type` is the kind of backup, or `verification`, `prune`, `gc`. `next_run_at` is None when it will not run.
-    Missed times are run once (`coalesce`) if they are not older than `misfire_grace_s`, None for any age.
+    others. `type` is the kind of backup, or `transaction_logs`, `configuration`, `on_change`, `verification`, `prune` or
+    `gc`. Missed times are run once (`coalesce`) if they are not older than `misfire_grace_s`, None for any age.
+
+    `fires_at` is the time that the expression gives, `next_run_at` that time with its jitter; both are None when it
+    will not run. `claimed` are times that are decided to run and have no job yet: what a crash leaves between them.
     """
 
     __tablename__ = "schedules"
@@ -37,7 +40,9 @@ class ScheduleRecord(Base):
     options: Mapped[Document] = mapped_column(JsonDocument, default=dict)
     paused_until: Mapped[datetime | None] = mapped_column(Moment)
     paused_reason: Mapped[str | None] = mapped_column(Text)
+    fires_at: Mapped[datetime | None] = mapped_column(Moment)
     next_run_at: Mapped[datetime | None] = mapped_column(Moment)
+    claimed: Mapped[list[str] | None] = mapped_column(JsonDocument)
     last_run_at: Mapped[datetime | None] = mapped_column(Moment)
     last_job_id: Mapped[str | None] = mapped_column(String(26))
     last_missed: Mapped[str | None] = mapped_column(Text)  # why the last time that did not run did not

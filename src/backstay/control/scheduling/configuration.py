@@ -1,0 +1,122 @@
+"""`configuration: on_change`: what of a policy is configuration, and whether it has changed since it was last seen.
+
+A look costs one `lstat` for each file. What it finds is kept as a digest, so that nothing is read that did not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from backstay.catalog.models import ScheduleRecord
+from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.policies.origins import FilesystemOrigin
+from backstay.control.policies.policy import Policy
+from backstay.control.policies.values import expanded
+from backstay.control.runs.capturing import snapshot_name
+from backstay.core.clock import Clock
+from backstay.errors import BackupFailed, NotFound
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters, read_patterns
+from backstay.sources.source import Directory
+
+MOST_FILES: Final = 20_000  # that are looked at each minute
+_DIRECTORIES: Final = frozenset({"etc", ".config", "config", "conf", "configs", "configuration"})
+_SUFFIXES: Final = frozenset(
+    {".cfg", ".cnf", ".conf", ".config", ".env", ".ini", ".json", ".properties", ".toml", ".xml", ".yaml", ".yml"}
+)
+
+
+def watched_sources(name: str, policy: Policy) -> dict[str, tuple[str, ...]]:
+    """By the names of their snapshots: the paths of each source of files that hold configuration.
+
+    All paths of a source whose name says so, such as `config`; of others those that lie in a directory such as
+    `/etc` or `config`, and files such as `app.yaml`.
+    """
+    found = {}
+    for origin in policy.sources:
+        if not isinstance(origin, FilesystemOrigin):
+            continue
+        named = origin.name is not None and "conf" in origin.name.lower()
+        if paths := tuple(path for path in origin.paths if named or _is_configuration(path)):
+            found[snapshot_name(name, origin)] = paths
+    return found
+
+
+class ConfigurationMarks:
+    """Looks at the configuration of policies on this host."""
+
+    def __init__(self, policies: Callable[[], LoadedPolicies | None], clock: Clock, environ: Mapping[str, str]) -> None:
+        self._policies, self._clock, self._environ = policies, clock, environ
+
+    def mark(self, schedule: ScheduleRecord) -> str:
+        """A digest of what a schedule watches: another one as soon as a file comes, goes or changes.
+
+        Raises NotFound for a policy that there is no more, BackupFailed when it is too much or cannot be read.
+        """
+        loaded = self._policies()
+        if loaded is None:
+            raise NotFound(f"there is no policy {schedule.policy!r}", cause="there is no policy file")
+        policy = loaded.policy(schedule.policy)
+        digest = hashlib.sha256()
+        left = MOST_FILES
+        for origin in policy.sources:
+            name = snapshot_name(schedule.policy, origin)
+            if not isinstance(origin, FilesystemOrigin) or (schedule.sources and name not in schedule.sources):
+                continue
+            paths = watched_sources(schedule.policy, policy).get(name, ())
+            for line in self._lines(origin, paths):
+                left -= line.endswith(b"\n")
+                if left < 0:
+                    raise BackupFailed(
+                        f"the configuration of {schedule.policy} is not looked at each minute",
+                        cause=f"{name} has more than {MOST_FILES} files",
+                        hint="give `configuration` a cron expression instead of on_change",
+                    )
+                digest.update(line)
+        return digest.hexdigest()
+
+    def _lines(self, origin: FilesystemOrigin, paths: tuple[str, ...]) -> Iterator[bytes]:
+        environ = self._environ
+        places = [os.fsencode(expanded(path, environ)) for path in paths]
+        patterns = [os.fsencode(pattern) for pattern in origin.exclude]
+        try:
+            for file in origin.exclude_from:
+                patterns += read_patterns(Path(expanded(file, environ)))
+            there = [place for place in places if os.path.lexists(place)]
+            yield b"%d of %d\n" % (len(there), len(places))
+            if there:
+                filters = Filters(patterns, one_file_system=origin.one_file_system)
+                yield from _walk(FilesystemSource(there, filters=filters, clock=self._clock).root())
+        except OSError as error:
+            raise BackupFailed(
+                "the configuration cannot be looked at", cause=f"{error.filename or ''}: {error.strerror}"
+            ) from error
+
+
+def _walk(directory: Directory) -> Iterator[bytes]:
+    """A line for each entry below a directory.
+
+    Times of directories count for nothing, because those above the paths are of others too; nor do times of changed
+    inodes, which are unknown of a file that was written just now.
+    """
+    try:
+        for page in directory.pages():
+            for entry in page:
+                name, mode, size, mtime_ns, _, inode = entry
+                is_directory = stat.S_ISDIR(mode)
+                yield b"%r %o " % (directory.path + b"/" + name, mode)
+                yield b"\n" if is_directory else b"%d %d %d\n" % (size, mtime_ns, inode)
+                if is_directory:
+                    yield from _walk(directory.enter(entry))
+    finally:
+        directory.close()
+
+
+def _is_configuration(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return not _DIRECTORIES.isdisjoint(parts.parts) or parts.suffix in _SUFFIXES
