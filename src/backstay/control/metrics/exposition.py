@@ -45,7 +45,7 @@ QUEUES: Final = ("backup", "restore", "maintenance", "verify", "notify")
 def exposition(catalog: Catalog, clock: Clock, *, expected: Expectations | None = None) -> bytes:
     """The metrics as they are now. Raises CatalogUnavailable."""
     registry = CollectorRegistry(auto_describe=False)
-    with catalog.session() as session:
+    with catalog.reading() as session:
         registry.register(_Collected(list(_families(session, clock.now(), expected or Expectations()))))
     return generate_latest(registry)
 

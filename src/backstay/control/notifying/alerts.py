@@ -60,13 +60,15 @@ class Alerts:
 
     def evaluate(self) -> Evaluated:
         """Look at everything; tell what began and what ended. Raises CatalogUnavailable."""
-        with self._catalog.session() as session:
-            alone(session)
-            on = {row.fingerprint: row for row in session.scalars(_on(LOOKS))}
-            look = Look(session=session, now=self._clock.now(), expected=self._expected(), on=frozenset(on))
-            found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
-            began = [name for name, condition in found.items() if self.begin(session, condition)]
-            ended = [name for name in on if name not in found and self.end(session, name)]
+        return self._catalog.transact(self._evaluate)
+
+    def _evaluate(self, session: Session) -> Evaluated:
+        alone(session)
+        on = frozenset(row.fingerprint for row in session.scalars(_on(LOOKS)))
+        look = Look(session=session, now=self._clock.now(), expected=self._expected(), on=on)
+        found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
+        began = [name for name, condition in found.items() if self.begin(session, condition)]
+        ended = [name for name in sorted(on) if name not in found and self.end(session, name)]
         return Evaluated(began=tuple(began), ended=tuple(ended))
 
     def begin(self, session: Session, condition: Condition) -> bool:
@@ -110,7 +112,7 @@ class Alerts:
 
     def on(self) -> list[AlertInfo]:
         """The alerts that are on, the worst and oldest first. Raises CatalogUnavailable."""
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             rows = session.scalars(select(AlertState).where(AlertState.resolved_at.is_(None)))
             return sorted(map(_info, rows), key=lambda one: (one.severity != "error", one.began_at, one.subject))
 

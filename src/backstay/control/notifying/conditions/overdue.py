@@ -78,12 +78,12 @@ def _overdue(
         at = newest.get((policy, source))
         if first.get((policy, source)) is None or (at is not None and look.now - at <= limit):
             continue
-        since = "never" if at is None else f"not since {told_time(at)}"
+        not_yet = f"was never {word}" if at is None else f"was not {word} since {told_time(at)}"
         yield Condition(
             kind=kind,
             subject=source,
             severity="warning",
-            title=f"{source} was {since} {word}",
+            title=f"{source} {not_yet}",
             ended=f"{source} was {word} again",
             cause=f"that should happen every {told_length(limit)}",
             solution=solution,
