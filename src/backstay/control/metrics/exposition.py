@@ -69,7 +69,7 @@ def _families(session: Session, now: datetime, expected: Expectations) -> Iterat
         if metric.type == "histogram":
             yield _histogram(metric, counters)
         elif metric.type == "summary":
-            yield _summary(metric, counters)
+            yield _summary(metric, gauges if metric.name == names.HOLD else counters)
         else:
             yield _simple(metric, counters if metric.type == "counter" else gauges)
 
@@ -152,8 +152,9 @@ def _of_backups(session: Session, found: defaultdict[str, Values]) -> None:
         found["backup_snapshots"][repository,] = number
         if stored:
             found["backup_dedup_ratio"][repository,] = float(total) / float(stored)
-    held = select(func.count()).select_from(Backup).where(Backup.held.is_(True))
-    found["backup_hold_count"][()] = session.scalar(held) or 0
+    held = select(func.count(), func.coalesce(func.sum(Backup.bytes), 0)).where(Backup.held.is_(True))
+    number, total = session.execute(held).one()
+    found[f"{names.HOLD}_count"][()], found[f"{names.HOLD}_sum"][()] = number, float(total)
 
 
 def _of_repositories(session: Session, now: datetime, found: defaultdict[str, Values]) -> None:
@@ -190,10 +191,10 @@ def _histogram(metric: names.Metric, counters: Mapping[str, Values]) -> Metric:
     return family
 
 
-def _summary(metric: names.Metric, counters: Mapping[str, Values]) -> Metric:
+def _summary(metric: names.Metric, found: Mapping[str, Values]) -> Metric:
     family = SummaryMetricFamily(metric.name, metric.help, labels=metric.labels)
-    sums = counters.get(REQUEST_SUM, {})
-    for labels, number in sorted(counters.get(REQUEST_COUNT, {}).items()):
+    sums = found.get(f"{metric.name}_sum", {})
+    for labels, number in sorted(found.get(f"{metric.name}_count", {}).items()):
         family.add_metric(labels, int(number), sums.get(labels, 0.0))
     return family
 
