@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, cast
 
 from sqlalchemy import Select, func, select
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import AlertState
 from backstay.control.metrics.expectations import Expectations
+from backstay.control.metrics.sources import SourceFacts, facts_of_sources
 from backstay.control.notifying.conditions import LOOKS, Condition, Look
 from backstay.control.notifying.notices import Notice, NoticeKind, Severity
 from backstay.control.notifying.notifier import Notifier
@@ -60,12 +62,17 @@ class Alerts:
 
     def evaluate(self) -> Evaluated:
         """Look at everything; tell what began and what ended. Raises CatalogUnavailable."""
-        return self._catalog.transact(self._evaluate)
+        facts: list[SourceFacts] | None = None
+        if self._catalog.engine.dialect.name == "sqlite":  # one process, and nobody else writes during a transaction
+            with self._catalog.reading() as session:
+                facts = facts_of_sources(session)
+        return self._catalog.transact(partial(self._evaluate, known=facts))
 
-    def _evaluate(self, session: Session) -> Evaluated:
+    def _evaluate(self, session: Session, *, known: list[SourceFacts] | None) -> Evaluated:
         alone(session)
+        facts = facts_of_sources(session) if known is None else known
         on = frozenset(row.fingerprint for row in session.scalars(_on(LOOKS)))
-        look = Look(session=session, now=self._clock.now(), expected=self._expected(), on=on)
+        look = Look(session=session, now=self._clock.now(), expected=self._expected(), facts=facts, on=on)
         found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
         began = [name for name, condition in found.items() if self.begin(session, condition)]
         ended = [name for name in sorted(on) if name not in found and self.end(session, name)]

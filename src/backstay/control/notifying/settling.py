@@ -41,7 +41,7 @@ class Settling:
             ids = list(
                 session.scalars(
                     select(Job.id)
-                    .where(Job.settled_at.is_(None), Job.status.in_(FINISHED))
+                    .where(Job.settled_at.is_(None), Job.finished_at.is_not(None))  # as the index has them
                     .order_by(Job.finished_at)
                     .limit(_AT_ONCE)
                 )
