@@ -30,7 +30,12 @@ COMMANDS: Final[Panels] = {
         "export": "medium:export",
         "import": "medium:import_",
     },
-    "Operate": {"run": "run:run_policy", "serve": "serve:serve", "worker": "worker:worker"},
+    "Operate": {
+        "run": "run:run_policy",
+        "recover": "recover:recover",
+        "serve": "serve:serve",
+        "worker": "worker:worker",
+    },
     "Help": {"benchmark": "assist:benchmark", "completion": "assist:completion"},
 }
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
