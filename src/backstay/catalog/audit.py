@@ -63,6 +63,7 @@ class AuditLog:
         actor_details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add an entry to a transaction of `Catalog.session`. Secrets are left out of what is given."""
+        session.connection()  # begins the transaction, whose end is told to us
         waiting = session.info.get(_WAITING)
         if waiting is None:
             waiting = session.info[_WAITING] = []
