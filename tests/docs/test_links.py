@@ -41,7 +41,7 @@ def test_links_resolve(page: Path) -> None:
 
 def commands() -> dict[str, set[str]]:
     """Every command, with its own commands."""
-    return {name: set(getattr(found, "commands", ())) for name, found in _command().commands.items()}
+    return {name: set(getattr(found, "commands", ())) for name, found in _command(None).commands.items()}
 
 
 @pytest.mark.parametrize(

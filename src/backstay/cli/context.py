@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,9 @@ import typer
 from backstay.cli import environment, jsonout, progress, secrets
 from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
+from backstay.control.opening.cache import usable_cache
+from backstay.control.opening.creation import absent
+from backstay.control.opening.location import Location
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers
@@ -36,22 +38,6 @@ if TYPE_CHECKING:
     from backstay.storage.backend import StorageBackend
     from backstay.storage.limits import LimitPolicy
     from backstay.trust.secrets import Secret
-
-CACHE_TAG = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory holds a cache of backstay, which backups may leave out (see bford.info/cachedir).\n"
-)
-_PROBE = bytes(64 << 10)  # what an empty cache needs at least
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A repository's address. `key_file` is set where the first backup creates the repository; `made_by` is how."""
-
-    address: str
-    key_file: Path | None = None
-    made_by: str = "backstay backup PATH"
-    mark: Path | None = None  # lies there once the repository was made with a password
 
 
 @dataclass(slots=True)
@@ -280,7 +266,7 @@ class Context:
                 backend, secret, cache=cache, environment=self.world(), compressor=self.compressor
             )
         except NoRepository as error:
-            raise self._no_repository(location, error.cause) from error
+            raise absent(location, error.cause) from error
         return self._with_index(repository, secret) if index and repository.cache is not None else repository
 
     def _with_index(self, repository: Repository, secret: Secret) -> Repository:
@@ -306,44 +292,17 @@ class Context:
         try:
             there = backend.exists(REPO)
         except StorageMissing as error:
-            raise self._no_repository(location, str(error)) from error
+            raise absent(location, str(error)) from error
         if not there:
-            raise self._no_repository(location, "")
-
-    @staticmethod
-    def _no_repository(location: Location, cause: str) -> NoRepository:
-        hint = f"`{location.made_by}` creates it" if location.key_file is not None else ""
-        return NoRepository(
-            f"there is no repository at {location.address}", cause=cause or "no repo.json lies there", hint=hint
-        )
+            raise absent(location, "")
 
     def cache(self) -> Path | None:
         """The directory for disposable data, or None when it cannot be used."""
-        directory = environment.cache_directory(self.environ)
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=directory) as probe:
-                probe.write(_PROBE)
-            if not (tag := directory / "CACHEDIR.TAG").exists():
-                tag.write_text(CACHE_TAG)
-        except OSError as error:
-            self.warn(f"working without a cache: {directory}: {error.strerror}")
-            return None
-        return directory
+        return usable_cache(self.environ, self.warn)
 
 
 def _size(given: str | int | None) -> int | None:
     return parse_size(given) if isinstance(given, str) else given
-
-
-def has_repository(backend: StorageBackend) -> bool:
-    """Whether a repository lies in this store."""
-    from backstay.repository.format import REPO
-
-    try:
-        return backend.exists(REPO)
-    except StorageMissing:
-        return False
 
 
 def context_of(ctx: typer.Context) -> Context:

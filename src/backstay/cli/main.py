@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -13,37 +13,8 @@ import typer
 from typer.main import get_command
 
 from backstay import __version__
-from backstay.cli import (
-    assist,
-    backup,
-    care,
-    cas,
-    copies,
-    graph,
-    graph_care,
-    graph_restore,
-    graph_worker,
-    jsonout,
-    keys,
-    look,
-    medium,
-    mysql,
-    pg,
-    pg_archive,
-    pg_cluster,
-    pg_recovery,
-    pg_setup,
-    policy,
-    restore,
-    retention,
-    space,
-    storage,
-    tiers,
-    wal_expiry,
-)
-from backstay.cli import (
-    run as run_command,
-)
+from backstay.cli import assist, jsonout
+from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, called, load
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import report
@@ -164,7 +135,8 @@ def _shared(command: Any) -> Iterator[Any]:  # noqa: ANN401
     return (param for param in command.params if getattr(param, "rich_help_panel", None) == GLOBAL_PANEL)
 
 
-def _tree() -> typer.Typer:
+def _tree(names: Collection[str] | None) -> typer.Typer:
+    """The commands and groups of these names; None for all."""
     app = typer.Typer(
         name=assist.PROGRAM,
         add_completion=False,
@@ -173,137 +145,27 @@ def _tree() -> typer.Typer:
         context_settings=_SETTINGS,
     )
     app.callback()(_options)
-    for panel, commands in _COMMANDS.items():
-        for name, function in commands.items():
-            special = {"cls": care.VerifyCommand} if function is care.verify else {}
-            app.command(name, rich_help_panel=panel, **special)(function)  # type: ignore[arg-type]
-    for name, (text, commands) in _GROUPS.items():
-        group = typer.Typer(help=text)
-        for inner, function in commands.items():
-            group.command(inner)(function)
-        app.add_typer(group, name=name, rich_help_panel="Keep it good")
+    for panel, commands in COMMANDS.items():
+        for name, place in commands.items():
+            if names is None or name in names:
+                _add(app, name, place, rich_help_panel=panel)
+    for name, (text, commands) in GROUPS.items():
+        if names is None or name in names:
+            group = typer.Typer(help=text)
+            for inner, place in commands.items():
+                _add(group, inner, place)
+            app.add_typer(group, name=name, rich_help_panel="Keep it good")
     return app
 
 
-_COMMANDS: dict[str, dict[str, Callable[..., int]]] = {
-    "Back up and restore": {"init": backup.init, "backup": backup.backup, "restore": restore.restore},
-    "Look": {
-        "list": look.list_snapshots,
-        "info": look.info,
-        "ls": look.ls,
-        "find": look.find,
-        "diff": look.diff,
-        "cat": restore.cat,
-        "stats": look.stats,
-    },
-    "Keep it good": {
-        "verify": care.verify,
-        "prune": space.prune,
-        "delete": space.delete,
-        "gc": space.gc,
-        "retain": retention.retain,
-        "check-storage": storage.check_storage,
-        "copy": copies.copy,
-        "export": medium.export,
-        "import": medium.import_,
-    },
-    "Operate": {"run": run_command.run_policy},
-    "Help": {"benchmark": assist.benchmark, "completion": assist.completion},
-}
-_GROUPS: dict[str, tuple[str, dict[str, Callable[..., int]]]] = {
-    "pg": (
-        "Whole PostgreSQL clusters, and recovery to any point in time.",
-        {
-            "setup": pg_setup.pg_setup,
-            "backup": pg_cluster.pg_backup,
-            "receive": pg.receive,
-            "archive": pg_archive.archive,
-            "windows": pg.windows,
-            "status": pg.status,
-            "acknowledge-gap": pg.acknowledge_gap,
-            "restore": pg_recovery.pg_restore,
-            "fetch": pg_recovery.pg_fetch,
-            "verify": pg_recovery.pg_verify,
-            "expire": wal_expiry.pg_expire,
-        },
-    ),
-    "mysql": (
-        "The binary log of MySQL and MariaDB, and recovery to a time or position.",
-        {
-            "receive": mysql.mysql_receive,
-            "windows": mysql.mysql_windows,
-            "restore": mysql.mysql_restore,
-            "expire": mysql.mysql_expire,
-        },
-    ),
-    "graph": (
-        "Graphs of computed values.",
-        {
-            "snapshot": graph.graph_snapshot,
-            "list": graph.graph_list,
-            "show": graph.graph_show,
-            "diff": graph.graph_diff,
-            "verify": graph.graph_verify,
-            "restore": graph_restore.graph_restore,
-            "attest": graph_care.graph_attest,
-            "validator": graph_care.graph_validator,
-            "delete": graph_care.graph_delete,
-            "gc": graph_care.graph_gc,
-            "export": graph_care.graph_export,
-            "import": graph_care.graph_import,
-            "worker": graph_worker.graph_worker,
-        },
-    ),
-    "cas": (
-        "Bytes and JSON values under their SHA-256.",
-        {
-            "store": cas.store,
-            "retrieve": cas.retrieve,
-            "exists": cas.exists,
-            "delete": cas.delete,
-            "list": cas.list_values,
-            "info": cas.info,
-            "fold": cas.fold,
-        },
-    ),
-    "policy": (
-        "The policy file: what is backed up, when, and how long it is kept.",
-        {"check": policy.policy_check, "show": policy.policy_show, "schema": policy.policy_schema},
-    ),
-    "repair": (
-        "Mend a damaged repository.",
-        {"index": care.repair_index, "snapshots": care.repair_snapshots, "packs": care.repair_packs},
-    ),
-    "tier": (
-        "Old data packs in a second, colder store.",
-        {
-            "set": tiers.tier_set,
-            "show": tiers.tier_show,
-            "move": tiers.tier_move,
-            "recall": tiers.tier_recall,
-            "remove": tiers.tier_remove,
-        },
-    ),
-    "hold": (
-        "Snapshots that nobody may delete.",
-        {"set": retention.hold_set, "clear": retention.hold_clear, "list": retention.hold_list},
-    ),
-    "key": (
-        "Passwords, key files and recovery keys.",
-        {
-            "list": keys.list_keys,
-            "add": keys.add_key,
-            "remove": keys.remove_key,
-            "rotate": keys.rotate_key,
-            "recovery": keys.recovery_key,
-        },
-    ),
-}
+def _add(app: typer.Typer, name: str, place: str, **options: Any) -> None:  # noqa: ANN401 - typer's own
+    special = {"cls": load(CLASSES[place])} if place in CLASSES else {}
+    app.command(name, **special, **options)(load(place))
 
 
-def _command() -> Any:  # noqa: ANN401
-    """The whole tree; every command takes the global options too, so that they may stand anywhere."""
-    root = get_command(_tree())
+def _command(names: Collection[str] | None) -> Any:  # noqa: ANN401
+    """The tree; every command takes the global options too, so that they may stand anywhere."""
+    root = get_command(_tree(names))
     shared = list(_shared(root))
     for command in _leaves(root):
         for param in shared:
@@ -351,9 +213,9 @@ def _run(argv: Sequence[str], context: Context) -> int:
 
 
 def _invoke(argv: list[str], context: Context) -> int:
-    command = _command()
     if context.environ.get(assist.COMPLETE_VARIABLE):
-        return assist.complete(command)
+        return assist.complete(_command(None))
+    command = _command(called(argv))
     if not argv:
         argv = ["--help"]
     with command.make_context(assist.PROGRAM, argv, obj=context) as ctx:

@@ -12,6 +12,7 @@ import typer
 
 from backstay.cli import choosing, database
 from backstay.cli import restore_database as into
+from backstay.cli import restore_in_place as in_places
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP, need_document, show_need
@@ -30,7 +31,7 @@ _DAMAGE = {CorruptedBackup.code, ObjectNotFound.code}  # the repository is to bl
 
 def restore(
     ctx: typer.Context,
-    snapshot: Annotated[str, argument("ID[:PATH]", SNAPSHOT_HELP + " With :PATH only what lies there.")],
+    snapshot: Annotated[str | None, argument("ID[:PATH]", SNAPSHOT_HELP + " With :PATH only what lies there.")] = None,
     at: Annotated[
         str | None, option("TIME", "The newest snapshot of that time or before, such as 2026-11-18T14:30 or '2h ago'.")
     ] = None,
@@ -42,7 +43,21 @@ def restore(
             "postgresql://USER@HOST:PORT/DB, mysql://USER@HOST:PORT/[DB] and sqlite:///PATH.",
         ),
     ] = None,
-    in_place: Annotated[bool, flag("Restore to the original places.", "--in-place")] = False,
+    in_place: Annotated[
+        bool,
+        flag(
+            "Restore to the original places: staged beside them and compared, then switched all or nothing.",
+            "--in-place",
+        ),
+    ] = False,
+    keep_old: Annotated[bool, flag("With --in-place: keep the old state, for --rollback.", "--keep-old")] = False,
+    direct: Annotated[
+        bool, flag("With --in-place: overwrite file by file, without a way back; needs less room.", "--direct")
+    ] = False,
+    resume: Annotated[Path | None, option("DIR", "Finish a restore in place that was cut short.")] = None,
+    rollback: Annotated[
+        Path | None, option("DIR", "Put back what a restore in place replaced, from the directory that it keeps.")
+    ] = None,
     include: Annotated[list[str] | None, option("GLOB", "Restore only what matches; repeatable.")] = None,
     exclude: Annotated[list[str] | None, option("GLOB", "Leave out what matches; repeatable.")] = None,
     conflict: Annotated[
@@ -69,6 +84,7 @@ def restore(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Restore a snapshot, or a part of it."""
+    from backstay.operations.restore.in_place import original_place
     from backstay.operations.restore.postgres_dump import DumpPart
     from backstay.operations.restore.run import RestoreOptions
     from backstay.operations.snapshots.walk import EVERYTHING
@@ -76,6 +92,13 @@ def restore(
     from backstay.sources.filters import Selection
 
     context = context_of(ctx)
+    if resume is not None or rollback is not None:
+        return in_places.finish(context, resume, rollback, others=bool(snapshot or to or in_place))
+    if snapshot is None:
+        raise InvalidRequest(
+            "it is not said which snapshot", cause="no ID is given", hint="`backstay list` shows what there is"
+        )
+    in_places.refuse_unfit(in_place=in_place, direct=direct, keep_old=keep_old)
     _refuse_unclear_target(to, in_place=in_place)
     ident, path = split_target(snapshot)
     moment = choosing.moment(context, at) if at is not None else None
@@ -87,6 +110,7 @@ def restore(
         delete=delete,
         verify=verify,
         in_place=in_place,
+        keep_old=keep_old,
         parallel=parallel,
         thaw_days=thaw_days,
         wait=not no_wait,
@@ -105,9 +129,11 @@ def restore(
         manifest = choosing.one(context, repository, ident, at=moment, path=path)
         if to is not None and into_database:
             return into.restore(context, repository, manifest, to, part, options, dry_run=dry_run)
-        target = Path(to) if to is not None else _original_place(repository, manifest, path)
+        target = Path(to) if to is not None else original_place(repository, manifest, path)
         if dry_run:
             return _rehearse(context, repository, manifest, target, options)
+        if in_place and not direct:
+            return in_places.restore(context, repository, manifest, options)
         return _restore(context, repository, manifest, target, options)
 
 
@@ -132,24 +158,6 @@ def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
 
 def _patterns(texts: list[str] | None) -> list[bytes]:
     return [os.fsencode(text) for text in texts or ()]
-
-
-def _original_place(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
-    """Where a subtree's content came from; `/` for a whole snapshot."""
-    from backstay.operations.restore.postgres_dump import is_dump
-    from backstay.operations.snapshots.walk import subtree
-
-    if is_dump(manifest):
-        raise InvalidRequest(
-            "a dump has no original place to restore to",
-            cause="its files never lay on a disk",
-            hint="give --to DIR for the files, or --to postgresql://USER@HOST:PORT/DB for the database",
-        )
-    if path is None:
-        return Path("/")
-    _, listing = subtree(manifest.root, path, repository.reader)
-    place = Path(os.fsdecode(path))
-    return place if listing is not None else place.parent
 
 
 def _rehearse(

@@ -9,7 +9,7 @@ import typer
 
 from backstay.cli import default_repository
 from backstay.cli.backup import backup_document, show_backup
-from backstay.cli.context import Context, Location, context_of
+from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.policy import warn_of
 from backstay.cli.problems import lines, problem
@@ -17,6 +17,7 @@ from backstay.cli.render import err
 from backstay.core.quantities import plural
 
 if TYPE_CHECKING:
+    from backstay.control.opening.location import Location
     from backstay.control.policies.loading import LoadedPolicies
     from backstay.control.runs.hooks import HookOutcome
     from backstay.control.runs.run import PolicyOutcome, SourceOutcome

@@ -40,12 +40,14 @@ BackstayError
 ├── ValueBusy                 exit 11  a writer at work may be about to refer to the value (transient by nature)
 ├── CatalogUnavailable        exit 15  the catalog's database does not answer (transient by nature)
 ├── CatalogOutdated           exit 1   the catalog is of another version
-├── Unauthorized              exit 16  nobody is known by this token or password
-├── Forbidden                 exit 16  this user has no right to do that
+├── AccessRefused             exit 16  somebody may not do what they ask
+│   ├── Unauthorized          exit 16  nobody is known by this token or password
+│   └── Forbidden             exit 16  this user has no right to do that
 ├── RateLimited               exit 1   too many requests (transient by nature)
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
 ├── JobLost                   exit 1   a job was begun again and again and never ended
+├── NotificationFailed        exit 1   a message was not taken by its target
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
 │   ├── ReplicationDenied              the role or pg_hba.conf does not allow replication
@@ -161,11 +163,13 @@ from backstay.errors.repositories import (
     WrongKey,
 )
 from backstay.errors.services import (
+    AccessRefused,
     CatalogOutdated,
     CatalogUnavailable,
     Forbidden,
     JobConflict,
     JobLost,
+    NotificationFailed,
     PreconditionFailed,
     RateLimited,
     ServerExtraMissing,
@@ -192,6 +196,7 @@ from backstay.errors.validators import (
 )
 
 __all__ = [
+    "AccessRefused",
     "BackstayError",
     "BackupFailed",
     "BadAttestation",
@@ -227,6 +232,7 @@ __all__ = [
     "NaiveTimestamp",
     "NoRepository",
     "NotFound",
+    "NotificationFailed",
     "ObjectExists",
     "ObjectFrozen",
     "ObjectNotFound",

@@ -19,17 +19,25 @@ class CatalogOutdated(BackstayError):
     default_hint = "let the newest version of backstay open it once: it brings the tables up to date"
 
 
-class Unauthorized(BackstayError):
-    """Nobody is known by the token or the password that came."""
+class AccessRefused(BackstayError):
+    """Somebody may not do what they ask. `reason` is for logs and metrics, not for who asked."""
 
     exit_status = 16
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", reason: str = "") -> None:
+        super().__init__(title, cause=cause, hint=hint)
+        self.reason = reason
+
+
+class Unauthorized(AccessRefused):
+    """Nobody is known by the token or the password that came."""
+
     default_hint = "send `Authorization: Bearer TOKEN` with a token that is valid"
 
 
-class Forbidden(BackstayError):
+class Forbidden(AccessRefused):
     """This user or token has no right to do that."""
 
-    exit_status = 16
     default_hint = "ask an administrator for a role that may"
 
 
@@ -61,6 +69,13 @@ class JobLost(BackstayError):
     """A job was begun again and again and never came to its end."""
 
     default_hint = "see its log and the log of the worker, mend the cause and start it again"
+
+
+class NotificationFailed(BackstayError):
+    """A message was not taken by its target."""
+
+    transient = True
+    default_hint = "see that the address of the target is right and its service answers, then send a test"
 
 
 class ServerExtraMissing(InvalidRequest):

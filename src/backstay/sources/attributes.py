@@ -35,7 +35,7 @@ class Attributes:
         The order is what keeps special rights: a change of owner clears set-id bits and file capabilities, and a
         mode without write permission would forbid its owner to set attributes.
         """
-        wanted = self._ids(node)
+        wanted = self.ids(node)
         if self.owners and not node.xattrs and _set_at_once(item, wanted, node):
             return
         owned = _done(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self._self
@@ -50,7 +50,7 @@ class Attributes:
     def apply_to_symlink(self, name: bytes, dir_fd: int, node: Node, report: ReportFailure) -> None:
         """The same for a symlink itself, which has no mode of its own."""
         if self.owners:
-            _done(report, "owner", os.chown, name, *self._ids(node), dir_fd=dir_fd, follow_symlinks=False)
+            _done(report, "owner", os.chown, name, *self.ids(node), dir_fd=dir_fd, follow_symlinks=False)
         path = b"/proc/self/fd/%d/%s" % (dir_fd, name)
         for key, value in node.xattrs or ():
             what = f"extended attribute {printable(key)}"
@@ -58,7 +58,8 @@ class Attributes:
         times = (node.mtime_ns, node.mtime_ns)
         _done(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
 
-    def _ids(self, node: Node) -> tuple[int, int]:
+    def ids(self, node: Node) -> tuple[int, int]:
+        """User and group that the node's item gets on this machine."""
         if self.numeric_ids:
             return node.uid, node.gid
         uid = self._uid(node.user) if node.user else None

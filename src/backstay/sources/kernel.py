@@ -10,7 +10,8 @@ from typing import Final
 
 CLOSED: Final = (1 << 31) - 1  # a descriptor that never exists; -1 would make scandir and listdir list "."
 MAX_DESCRIPTORS: Final = 1 << 20  # some systems allow billions, and programs that close "all" of them then hang
-_AT_RENAME_NOREPLACE: Final = 1
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
 _STATFS_BYTES: Final = 512  # larger than any struct statfs
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -40,22 +41,38 @@ def filesystem_type(fd: int) -> int:
 
 def rename_noreplace(fd: int, old: bytes, new: bytes) -> None:
     """Rename within one directory; FileExistsError instead of replacing anything."""
+    move_noreplace(fd, old, fd, new)
+
+
+def move_noreplace(from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
+    """Rename from one directory into another; FileExistsError instead of replacing anything."""
     try:
-        _call("renameat2", fd, old, fd, new, _AT_RENAME_NOREPLACE)
+        _call("renameat2", from_fd, old, to_fd, new, _RENAME_NOREPLACE)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EINVAL):
             raise
-        _rename_carefully(fd, old, new)
+        _move_carefully(from_fd, old, to_fd, new)
 
 
-def _rename_carefully(fd: int, old: bytes, new: bytes) -> None:
+def _move_carefully(from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
     """The same for file systems without RENAME_NOREPLACE, where only other writers of this moment can interfere."""
     try:
-        os.stat(new, dir_fd=fd, follow_symlinks=False)
+        os.stat(new, dir_fd=to_fd, follow_symlinks=False)
     except FileNotFoundError:
-        os.rename(old, new, src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd)
     else:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+
+
+def exchange(one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
+    """Let two names change places in one step; OSError ENOSYS or EINVAL where the system or file system cannot."""
+    _call("renameat2", one_fd, one, other_fd, other, _RENAME_EXCHANGE)
+
+
+def mount_id(fd: int) -> int:
+    """Which mount an open file was reached through: nothing can be renamed from one to another (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:  # noqa: PTH123 - not a path of the user
+        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
 def reserve(fd: int, size: int) -> None:

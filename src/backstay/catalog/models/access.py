@@ -18,6 +18,7 @@ class User(Base):
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     kind: Mapped[str] = mapped_column(String(8), default="user")  # user, agent, oidc
+    subject: Mapped[str | None] = mapped_column(String(512), unique=True)  # issuer and subject of an OIDC provider
     password_hash: Mapped[str | None] = mapped_column(String(255))
     disabled: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(Moment)
@@ -39,6 +40,7 @@ class Binding(Base):
 class Token(Base):
     """A secret that speaks for a user, never with more rights than the user has. Only its SHA-256 is kept.
 
+    The id has eight characters and stands in the token itself, so that one that was found can be named.
     `permissions` and `scopes` are what it is limited to, None for all that the user may.
     """
 
@@ -55,3 +57,54 @@ class Token(Base):
     expires_at: Mapped[datetime | None] = mapped_column(Moment)
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
     last_used_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class JoinToken(Base):
+    """A secret by which one agent gets its first certificate. Only its SHA-256 is kept.
+
+    The first key that it is used for is the only one: an agent that did not see the answer may ask again.
+    """
+
+    __tablename__ = "join_tokens"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    secret_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime] = mapped_column(Moment)
+    used_at: Mapped[datetime | None] = mapped_column(Moment)
+    used_for: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the public key
+
+
+class AgentCertificate(Base):
+    """A client certificate that an agent was given. One without a row here is not believed, whoever signed it."""
+
+    __tablename__ = "agent_certificates"
+
+    serial: Mapped[str] = mapped_column(String(40), primary_key=True)  # hexadecimal
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)  # SHA-256 of its DER form
+    issued_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime] = mapped_column(Moment)
+    revoked_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class Approval(Base):
+    """A dangerous act that one person asked for and another has to agree to. It is good for one act, once.
+
+    `digest` is SHA-256 over what exactly is to be done; another act needs another approval.
+    """
+
+    __tablename__ = "approvals"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    action: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(512))
+    object: Mapped[str] = mapped_column(String(512))
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    requested_by: Mapped[str] = mapped_column(String(26))
+    requested_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime] = mapped_column(Moment)
+    approved_by: Mapped[str | None] = mapped_column(String(26))
+    approved_at: Mapped[datetime | None] = mapped_column(Moment)
+    used_at: Mapped[datetime | None] = mapped_column(Moment)

@@ -21,6 +21,7 @@ class Backup(Base):
     __table_args__ = (
         Index("ix_backups_time_id", "time", "id"),
         Index("ix_backups_policy_time", "policy", "time"),
+        Index("ix_backups_source_time", "source", "time"),
     )
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import ForeignKey, Index, String, Text
+from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from backstay.catalog.models.base import Base, BigId, Document, JsonDocument, Moment
@@ -21,13 +21,22 @@ class Job(Base):
     """One run. `arguments` and `result` are small documents of ids and numbers, never data and never secrets.
 
     `error` is a problem document. `backup_id` is the first snapshot that a backup made, or the one that is restored or
-    verified; all that were made stand in `result["backups"]`. `scope` is what permissions are asked of.
+    verified; all that were made stand in `result["backups"]`. `scope` is what permissions are asked of. `settled_at` is
+    when its end was counted and told of: once, whoever wrote the end.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_status_created", "status", "created_at"),
         Index("ix_jobs_kind_created", "kind", "created_at", "id"),
+        Index("ix_jobs_policy_kind_finished", "policy", "kind", "finished_at"),
+        # Of jobs without number, those that nobody was told of yet are found at once.
+        Index(
+            "ix_jobs_unsettled",
+            "finished_at",
+            sqlite_where=text("settled_at IS NULL"),
+            postgresql_where=text("settled_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)  # a ULID
@@ -48,6 +57,7 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(Moment, index=True)
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
+    settled_at: Mapped[datetime | None] = mapped_column(Moment)
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(255))
     cancel_asked: Mapped[bool] = mapped_column(default=False)

@@ -59,12 +59,19 @@ class AlertState(Base):
 
 
 class OutboxMessage(Base):
-    """A message for one target that waits to be sent, or was; written in the transaction of what it tells."""
+    """A message for one target that waits to be sent, or was; written in the transaction of what it tells.
+
+    `message_id` goes with it, so that a receiver can tell one that comes twice. One that will not be tried again has
+    `given_up_at`.
+    """
 
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    message_id: Mapped[str] = mapped_column(String(26), unique=True)
     target_id: Mapped[str] = mapped_column(String(26), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    policy: Mapped[str | None] = mapped_column(String(255))
     severity: Mapped[str] = mapped_column(String(8))
     title: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text)
@@ -72,6 +79,7 @@ class OutboxMessage(Base):
     next_try_at: Mapped[datetime | None] = mapped_column(Moment, index=True)
     tries: Mapped[int] = mapped_column(default=0)
     sent_at: Mapped[datetime | None] = mapped_column(Moment)
+    given_up_at: Mapped[datetime | None] = mapped_column(Moment)
     last_error: Mapped[str | None] = mapped_column(Text)
 
 

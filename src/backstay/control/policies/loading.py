@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from backstay.control.policies.document import Document, Items, Key, Node, Scalar, read_document
 from backstay.control.policies.interpolation import interpolated
 from backstay.control.policies.mistakes import NO_SUCH_KEY, mistakes_of
+from backstay.control.policies.notifications import Notifications, unknown_names
 from backstay.control.policies.policy import Policy, PolicyFile
 from backstay.control.policies.service_form import as_policy_file, is_service_form
 from backstay.errors import Mistake, NotFound, PolicyInvalid
@@ -60,6 +61,8 @@ def checked(document: Document, environ: Mapping[str, str]) -> LoadedPolicies:
         # What a value is cannot be told where it could not be filled; that nothing asks for it can.
         mistakes += [one for one in found if one.key not in unfilled or one.message == NO_SUCH_KEY]
     mistakes += _open_passwords(document)
+    if content is not None:
+        mistakes += _unknown_names(document, content)
     if mistakes or content is None:
         raise PolicyInvalid(document.file, sorted(mistakes, key=lambda mistake: mistake.line))
     return LoadedPolicies(document=document, content=content)
@@ -75,13 +78,31 @@ def plain(node: Node) -> Any:  # noqa: ANN401 - whatever stands in the file
 
 
 def _open_passwords(document: Document) -> list[Mistake]:
-    """The mistake of a password that stands in the file itself."""
-    key: Key = ("backup_manager", "encryption", "password")
-    node: Node | None = document.root
+    """The mistake of each password that stands in the file itself."""
+    hint = "write ${file:/whole/path} or ${VARIABLE}"
+    targets: Key = ("backup_manager", "notifications", "targets")
+    names = getattr(_node(document.root, targets), "entries", {})
+    keys: list[Key] = [("backup_manager", "encryption", "password"), *((*targets, name, "password") for name in names)]
+    return [
+        document.mistake(key, "a password does not belong into this file", hint)
+        for key in keys
+        if isinstance(node := _node(document.root, key), Scalar) and isinstance(node.value, str) and not node.outside
+    ]
+
+
+def _node(node: Node | None, key: Key) -> Node | None:
     for part in key:
         entry = getattr(node, "entries", {}).get(part)
         node = entry.node if entry is not None else None
-    if isinstance(node, Scalar) and isinstance(node.value, str) and not node.outside:
-        hint = "write ${file:/whole/path} or ${VARIABLE}"
-        return [document.mistake(key, "a password does not belong into this file", hint)]
-    return []
+    return node
+
+
+def _unknown_names(document: Document, content: PolicyFile) -> list[Mistake]:
+    return [
+        *unknown_names(
+            document,
+            content.backup_manager.notifications or Notifications(),
+            content.names,
+            {name: policy.notifications for name, policy in content.policies.items()},
+        )
+    ]

@@ -10,7 +10,7 @@ from typing import Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from backstay.control.policies import origins, places
+from backstay.control.policies import origins, places, targets
 from backstay.control.policies.document import Document, Items, Key, Node, Scalar, Table
 from backstay.control.policies.policy import PolicyFile
 from backstay.control.policies.values import Wrong, told_words
@@ -38,8 +38,9 @@ _OTHER_WORDS: Final = {
     "cron": "it is `full`, `incremental` or `differential`",
     "excludes": "it is `exclude`",
     "include": "only what is under `paths` is backed up",
-    "notifications": "there are none yet: a hook under `failure` can tell somebody",
-    "alerts": "there are none yet: a hook under `failure` can tell somebody",
+    "email": "it is a target of the type `email`, under `backup_manager.notifications.targets`",
+    "slack_webhook": "it is a target of the type `slack`, under `backup_manager.notifications.targets`",
+    "from": "it is `sender`",
     "<<": "YAML 1.2 merges nothing; defaults for all policies stand in `backup_manager`",
 }
 
@@ -104,7 +105,8 @@ def _told(error: ErrorDetails, loc: Key) -> tuple[str, str]:
 
 
 def _of_no_type(error: ErrorDetails, tag: str, loc: Key) -> tuple[str, str]:
-    known, hint = (origins.TYPES, origins.TYPES_HINT) if "sources" in loc else (places.TYPES, places.TYPES_HINT)
+    room = origins if "sources" in loc else targets if "targets" in loc else places
+    known, hint = room.TYPES, room.TYPES_HINT
     if not isinstance(error["input"], dict):
         return f"must be a table of keys, not {_kind(error['input'])}", ""
     if (kind := tag.strip("<>")) == "None":

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from backstay.codec.compression import Compressor
 from backstay.control.policies.cron import Cron
+from backstay.control.policies.notifications import Alerts, Limits, Notifications, PolicyNotifications
 from backstay.control.policies.origins import AnyOrigin, Name, distinct
 from backstay.control.policies.places import AnyStorage
 from backstay.control.policies.values import (
@@ -173,6 +174,8 @@ class Policy(Model):
     retention: Retention | None = None
     verification: Verification | None = None
     hooks: Hooks | None = None
+    notifications: PolicyNotifications | None = None
+    alerts: Limits | None = None
 
 
 class BackupManagerSettings(Model):
@@ -184,6 +187,8 @@ class BackupManagerSettings(Model):
     scheduling: Scheduling | None = None
     retention: Retention | None = None
     verification: Verification | None = None
+    notifications: Notifications | None = None
+    alerts: Alerts | None = None
 
 
 def _policy_name(name: str) -> str:

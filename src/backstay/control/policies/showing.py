@@ -18,9 +18,11 @@ from backstay.control.policies.interpolation import escaped
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.mistakes import HIDDEN
 from backstay.control.policies.policy import BackupManagerSettings, Compression, Encryption, Policy, Scheduling
+from backstay.control.policies.values import HIDDEN_ADDRESS
 
 _PASSWORD: Final = re.compile(r"(://[^/@:\s]*:)[^/\s]+@")
 _WORD: Final = re.compile(r"[A-Za-z0-9/_.][A-Za-z0-9/_.-]*", re.ASCII)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}", re.ASCII)
 _MANAGER: Final = "backup_manager"
 
 
@@ -96,18 +98,23 @@ class _Showing:
 
     def _table(self, model: BaseModel, key: Key, origin: Origin) -> dict[str, ShownNode]:
         shown: dict[str, ShownNode] = {}
-        for name in type(model).model_fields:
+        for name, field in type(model).model_fields.items():
             value = getattr(model, name)
             said: Origin = origin if name in model.model_fields_set else "built-in"
-            if value is None or (value in ((), "") and said == "built-in"):
+            if value is None or (value in ((), "", {}) and said == "built-in"):
                 continue
             theirs = SCHEDULING.get(name, name) if key[-1:] == ("scheduling",) else name
-            shown[name] = self._node(value, (*key, theirs), said)
+            if HIDDEN_ADDRESS in field.metadata:
+                shown[name] = Shown(_by_scheme(value), said)
+            else:
+                shown[name] = self._node(value, (*key, theirs), said)
         return shown
 
     def _node(self, value: object, key: Key, origin: Origin) -> ShownNode:
         if isinstance(value, BaseModel):
             return self._table(value, key, origin)
+        if isinstance(value, Mapping):
+            return {name: self._node(item, (*key, name), origin) for name, item in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [self._node(item, (*key, at), origin) for at, item in enumerate(value)]
         return self._leaf(value, key, origin)
@@ -117,6 +124,12 @@ class _Showing:
         if key in self.secret:
             return Shown(HIDDEN, origin)
         return Shown(_PASSWORD.sub(rf"\1{HIDDEN}@", value) if isinstance(value, str) else value, origin)
+
+
+def _by_scheme(address: str) -> str:
+    """An address of which nothing is told but its kind; another secret is hidden as a whole."""
+    scheme, parted, _ = address.partition("://")
+    return f"{scheme}://{HIDDEN}" if parted and _SCHEME.fullmatch(scheme) else HIDDEN
 
 
 def as_document(node: ShownNode) -> object:

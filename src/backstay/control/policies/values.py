@@ -16,6 +16,7 @@ from backstay.core.times import Span, parse_length
 from backstay.errors import InvalidRequest
 
 _LARGEST: Final = 100_000
+HIDDEN_ADDRESS: Final = "hidden address"  # marks a value that is shown by its scheme alone, if it has one
 
 
 class Model(BaseModel):
@@ -107,6 +108,7 @@ def several(count: int) -> Any:  # noqa: ANN401 - pydantic's own type
 
 Flag = Annotated[bool, BeforeValidator(_from_outside), Field(strict=True)]
 Count = Annotated[int, BeforeValidator(_from_outside), Field(strict=True, ge=0, le=_LARGEST)]
+Ratio = Annotated[float, BeforeValidator(_from_outside), Field(allow_inf_nan=False)]
 Port = Annotated[int, BeforeValidator(_from_outside), Field(strict=True, ge=1, le=65535)]
 Text = Annotated[str, AfterValidator(_sound)]
 WholePath = Annotated[str, AfterValidator(_whole_path)]

@@ -8,26 +8,28 @@ next run goes on from there. Programs that should come at the end do not run the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin
-from backstay.control.policies.policy import Hooks, Policy, Verification
+from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy, Verification
 from backstay.control.policies.values import expanded, zone_of
 from backstay.control.runs.capturing import snapshot_name, source_of
 from backstay.control.runs.hooks import HookOutcome, When, run_hook
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink
 from backstay.core.sizes import parse_size
-from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
+from backstay.core.times import Span
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, NotFound
 from backstay.operations.backup.request import BackupKind, BackupOptions, BackupResult
 from backstay.operations.backup.run import run_backup
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
+from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
 from backstay.repository.repository import Repository
 
@@ -56,11 +58,21 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run a policy; a dry run makes no snapshot, deletes nothing and runs no hook."""
+    """How to run a policy; a dry run makes no snapshot, deletes nothing and runs no hook.
+
+    `sources` are names of sources or of their snapshots, none means all. `tags` come to those of the policy, and a
+    `description` stands in place of its own. What is younger than `retention_days` stays, whatever else the policy
+    drops; a policy without retention drops what is older. `job` is told to hooks.
+    """
 
     kind: BackupKind = "incremental"
     host: str
     dry_run: bool = False
+    sources: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    retention_days: int | None = None
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +128,21 @@ class PolicyOutcome:
 
 
 def run_policy(loaded: LoadedPolicies, name: str, options: RunOptions, world: World) -> PolicyOutcome:
-    """Run a policy. Raises NotFound for one that there is not, and Interrupted; other failures are in the outcome."""
-    policy = loaded.policy(name)
+    """Run a policy of a file.
+
+    Raises NotFound for a policy or source that there is not, and Interrupted; other failures are in the outcome.
+    """
+    return run_this_policy(loaded.policy(name), name, loaded.content.backup_manager, options, world)
+
+
+def run_this_policy(
+    policy: Policy, name: str, settings: BackupManagerSettings, options: RunOptions, world: World
+) -> PolicyOutcome:
+    """Run a policy that need not stand in a file; as `run_policy`."""
     run = _Run(
         policy=policy,
-        holds=effective(policy, loaded.content.backup_manager),
+        chosen=chosen_origins(policy, name, options.sources),
+        holds=effective(policy, settings),
         options=options,
         world=world,
         outcome=PolicyOutcome(policy=name, dry_run=options.dry_run),
@@ -134,6 +156,7 @@ class _Run:
     """One run; its methods are the stages in order."""
 
     policy: Policy
+    chosen: Sequence[AnyOrigin]
     holds: Effective
     options: RunOptions
     world: World
@@ -163,7 +186,7 @@ class _Run:
         if not self.options.dry_run:
             world.prepare()  # not before the hooks: one of them may mount its disk
         with world.watching() as (events, stop_if_asked), world.open() as repository:
-            for origin in self.policy.sources:
+            for origin in self.chosen:
                 stop_if_asked()
                 self.outcome.sources.append(self._source(repository, origin, events))
             self._retention(repository, events)
@@ -192,8 +215,8 @@ class _Run:
             kind=options.kind,
             host=options.host,
             name=name,
-            tags=tuple(dict.fromkeys(self.policy.tags)),
-            description=self.policy.description,
+            tags=tuple(dict.fromkeys((*self.policy.tags, *options.tags))),
+            description=self.policy.description if options.description is None else options.description,
             dry_run=options.dry_run,
         )
         return run_backup(repository, source, asked, events=events)
@@ -202,14 +225,15 @@ class _Run:
 
     def _retention(self, repository: Repository, events: EventSink) -> None:
         """Drop what no rule keeps, of the sources that were just backed up: a failure makes nothing older go."""
-        if self.holds.retention is None:
+        rules = self._rules()
+        if rules is None:
             return
         done = {source.name for source in self.outcome.sources if source.result is not None}
         live = repository.snapshots.live()
         ours = {one.id for one in live if one.name in done and one.host == self.options.host}
         plan = plan_prune(
             repository,
-            self.holds.retention.rules(),
+            rules,
             now=self.world.clock.now(),
             zone=zone_of(self.holds.schedule.timezone or "UTC"),
             only=ours,
@@ -217,6 +241,17 @@ class _Run:
         self.outcome.retention = plan
         if not self.options.dry_run:
             self.outcome.dropped = execute_prune(repository, plan, events=events).dropped
+
+    def _rules(self) -> RetentionRules | None:
+        rules = None if self.holds.retention is None else self.holds.retention.rules()
+        if self.options.retention_days is None:
+            return rules
+        days = Span(days=self.options.retention_days)
+        if rules is None:
+            return RetentionRules(keep_within=days)
+        now = self.world.clock.now()
+        within = max(rules.keep_within or days, days, key=lambda span: span.length_before(now))
+        return replace(rules, keep_within=within)
 
     def _verification(self, repository: Repository, events: EventSink) -> None:
         wanted = self.holds.verification
@@ -267,11 +302,31 @@ class _Run:
         """What a hook is told."""
         yield "POLICY", self.outcome.policy
         yield "KIND", self.options.kind
+        yield "JOB", self.options.job
         yield "SNAPSHOTS", " ".join(self.outcome.snapshots)
         failed: list[BaseException] = [*self.outcome.errors, *([self.broken] if self.broken is not None else [])]
         status = getattr(self.broken, "exit_status", 1) if self.broken is not None else self.outcome.status
         yield "STATUS", str(status)
         yield "ERROR", "; ".join(str(error) for error in failed).replace("\0", "")
+
+
+def chosen_origins(policy: Policy, name: str, wanted: Sequence[str]) -> tuple[AnyOrigin, ...]:
+    """The sources of a policy that are meant, by their names or by those of their snapshots; all by none.
+
+    Raises NotFound.
+    """
+    by_name = {snapshot_name(name, origin): origin for origin in policy.sources}
+    by_name |= {origin.name: origin for origin in policy.sources if origin.name is not None}
+    for one in wanted:
+        if one not in by_name:
+            known = ", ".join(snapshot_name(name, origin) for origin in policy.sources)
+            raise NotFound(
+                f"the policy {name!r} has no source {one!r}",
+                cause=f"it has {known}",
+                hint="`backstay policy show` shows what the file says",
+            )
+    meant = [by_name[one] for one in wanted]
+    return tuple(origin for origin in policy.sources if not wanted or origin in meant)
 
 
 def _go_on() -> None:

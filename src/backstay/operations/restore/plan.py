@@ -36,6 +36,7 @@ class RestoreOptions:
     delete: bool = False
     verify: bool = False
     in_place: bool = False
+    keep_old: bool = False  # of a restore in place: what was replaced stays in the directory that is told
     parallel: int | None = None
     thaw_days: int = THAW_DAYS
     wait: bool = True  # for what is frozen; else ThawPending
@@ -197,17 +198,23 @@ class Planner:
 
 def refuse_repository(repository: Repository, root: Path) -> None:
     """Raises InvalidRequest for a target inside of the repository."""
-    backend = repository.backend
-    while isinstance(backend, Wrapper):
-        backend = backend.inner
-    if isinstance(backend, LocalStorage):
-        inside = Path(os.path.realpath(backend.url))
+    for place in local_places(repository):
+        inside = Path(os.fsdecode(place))
         if root == inside or inside in root.parents:
             raise InvalidRequest(
                 f"{root} lies inside the repository",
                 cause="restored files would be taken for objects",
                 hint="choose a directory outside of the repository",
             )
+
+
+def local_places(repository: Repository) -> Iterator[bytes]:
+    """Where the repository lies, if that is a directory of this machine."""
+    backend = repository.backend
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+    if isinstance(backend, LocalStorage):
+        yield os.path.realpath(os.fsencode(backend.url))
 
 
 def strangers(directory: TargetDirectory, path: bytes, names: set[bytes], chooser: Chooser) -> Iterator[bytes]:

@@ -8,29 +8,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
+from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
 from backstay.operations.restore.plan import (
     Conflict,
     Planner,
     RestoreOptions,
     RestorePlan,
-    existing_child,
-    existing_root,
     may_delete_in,
     strangers,
     wanted,
 )
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore.tally import FailedItem, Tally
-from backstay.operations.snapshots.walk import Enter, Item, Leave
+from backstay.operations.snapshots.walk import Enter, Item
 from backstay.operations.tiers.cold_packs import make_readable
-from backstay.repository.contents import chunk_list, sha256_of
+from backstay.repository.contents import chunk_list
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -349,42 +346,10 @@ class _Restore:
     def _verify(self) -> None:
         """Read everything back from the target and compare it with the snapshot."""
         self.events(Started(operation="verify restored files", total_files=self.tally.counts["files"]))
-        root = existing_root(self.target)
-        stack: list[TargetDirectory | None] = []
-        for visit in wanted(self.repository, self.manifest, self.options):
-            if isinstance(visit, Enter):
-                above = stack[-1] if stack else None
-                inner = root if not stack else self._present_child(above, visit)
-                stack.append(inner)
-            elif isinstance(visit, Leave):
-                directory = stack.pop()
-                if directory is not None:
-                    directory.close()
-            else:
-                self._verify_item(stack[-1], visit)
-
-    @staticmethod
-    def _present_child(above: TargetDirectory | None, visit: Enter) -> TargetDirectory | None:
-        """The directory, unless something that was left alone is in its place."""
-        try:
-            return existing_child(above, visit)
-        except RestoreConflict:
-            return None
-
-    def _verify_item(self, directory: TargetDirectory | None, item: Item) -> None:
-        if stat.S_ISSOCK(item.node.mode):
-            return
-        if directory is not None and existing_equals(directory, item.node.name, self._digested(item.node)):
-            self.verified += 1
-        elif self.options.conflict not in ("skip", "newer"):
-            message = "is not what the snapshot holds after it was restored"
-            self.tally.errors.append(FailedItem(printable(item.path), RestoreFailed.code, message))
-
-    def _digested(self, node: Node) -> Node:
-        """The node with the digest of its file, which those of base backups do not name."""
-        if not node.is_file or node.sha256 is not None:
-            return node
-        return msgspec.structs.replace(node, sha256=sha256_of(node.content or EMPTY, self.reader))
+        found = Comparing(self.repository, self.manifest, self.target, self.options).run()
+        self.verified = found.equal
+        if self.options.conflict not in ("skip", "newer"):
+            self.tally.errors.extend(found.differing)
 
 
 def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:

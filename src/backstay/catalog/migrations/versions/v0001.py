@@ -33,6 +33,22 @@ def upgrade() -> None:
     op.create_index(op.f("ix_alerts_kind"), "alerts", ["kind"], unique=False)
     op.create_index(op.f("ix_alerts_resolved_at"), "alerts", ["resolved_at"], unique=False)
     op.create_table(
+        "approvals",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("scope", sa.String(length=512), nullable=False),
+        sa.Column("object", sa.String(length=512), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("requested_by", sa.String(length=26), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("approved_by", sa.String(length=26), nullable=True),
+        sa.Column("approved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
+    )
+    op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
+    op.create_table(
         "audit",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("time", sa.DateTime(timezone=True), nullable=False),
@@ -86,6 +102,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_backups")),
     )
     op.create_index("ix_backups_policy_time", "backups", ["policy", "time"], unique=False)
+    op.create_index("ix_backups_source_time", "backups", ["source", "time"], unique=False)
     op.create_index("ix_backups_time_id", "backups", ["time", "id"], unique=False)
     op.create_table(
         "counters",
@@ -141,6 +158,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=255), nullable=True),
         sa.Column("cancel_asked", sa.Boolean(), nullable=False),
@@ -150,8 +168,17 @@ def upgrade() -> None:
     op.create_index(op.f("ix_jobs_created_at"), "jobs", ["created_at"], unique=False)
     op.create_index("ix_jobs_kind_created", "jobs", ["kind", "created_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_policy"), "jobs", ["policy"], unique=False)
+    op.create_index("ix_jobs_policy_kind_finished", "jobs", ["policy", "kind", "finished_at"], unique=False)
     op.create_index(op.f("ix_jobs_schedule_id"), "jobs", ["schedule_id"], unique=False)
     op.create_index("ix_jobs_status_created", "jobs", ["status", "created_at"], unique=False)
+    op.create_index(
+        "ix_jobs_unsettled",
+        "jobs",
+        ["finished_at"],
+        unique=False,
+        sqlite_where=sa.text("settled_at IS NULL"),
+        postgresql_where=sa.text("settled_at IS NULL"),
+    )
     op.create_table(
         "notification_matchers",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -182,7 +209,10 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("message_id", sa.String(length=26), nullable=False),
         sa.Column("target_id", sa.String(length=26), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("policy", sa.String(length=255), nullable=True),
         sa.Column("severity", sa.String(length=8), nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
@@ -190,8 +220,10 @@ def upgrade() -> None:
         sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("message_id", name=op.f("uq_outbox_message_id")),
     )
     op.create_index(op.f("ix_outbox_next_try_at"), "outbox", ["next_try_at"], unique=False)
     op.create_index(op.f("ix_outbox_target_id"), "outbox", ["target_id"], unique=False)
@@ -203,6 +235,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_passed_over")),
     )
     op.create_index(op.f("ix_passed_over_repository"), "passed_over", ["repository"], unique=False)
+    op.create_table(
+        "repository_samples",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("repository", sa.String(length=32), nullable=False),
+        sa.Column("tier", sa.String(length=8), nullable=False),
+        sa.Column("used_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("free_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("facts", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_repository_samples")),
+    )
+    op.create_index(op.f("ix_repository_samples_repository"), "repository_samples", ["repository"], unique=False)
+    op.create_index(op.f("ix_repository_samples_time"), "repository_samples", ["time"], unique=False)
     op.create_table(
         "restore_plans",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -250,12 +296,14 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=26), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("subject", sa.String(length=512), nullable=True),
         sa.Column("password_hash", sa.String(length=255), nullable=True),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
+        sa.UniqueConstraint("subject", name=op.f("uq_users_subject")),
     )
     op.create_table(
         "workers",
@@ -267,6 +315,21 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
+    op.create_table(
+        "agent_certificates",
+        sa.Column("serial", sa.String(length=40), nullable=False),
+        sa.Column("user_id", sa.String(length=26), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_agent_certificates_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("serial", name=op.f("pk_agent_certificates")),
+        sa.UniqueConstraint("fingerprint", name=op.f("uq_agent_certificates_fingerprint")),
+    )
+    op.create_index(op.f("ix_agent_certificates_user_id"), "agent_certificates", ["user_id"], unique=False)
     op.create_table(
         "bindings",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -289,6 +352,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_lines")),
     )
     op.create_index(op.f("ix_job_lines_job_id"), "job_lines", ["job_id"], unique=False)
+    op.create_table(
+        "join_tokens",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.Column("user_id", sa.String(length=26), nullable=False),
+        sa.Column("secret_digest", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("used_for", sa.String(length=64), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_join_tokens_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_join_tokens")),
+        sa.UniqueConstraint("secret_digest", name=op.f("uq_join_tokens_secret_digest")),
+    )
+    op.create_index(op.f("ix_join_tokens_user_id"), "join_tokens", ["user_id"], unique=False)
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=26), nullable=False),

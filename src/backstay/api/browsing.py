@@ -1,0 +1,90 @@
+"""Repositories that are open for looking: opening one takes the time that its password is worth, so they are kept.
+
+Each serves one request at a time. One that failed in a way that is not the request's is closed and not used again.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from backstay.core.clock import Clock
+from backstay.errors import BackstayError, InvalidRequest, NotFound, RateLimited
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+
+MOST: Final = 4
+WAIT_S: Final = 20.0
+FRESH_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """One open repository, what closes it, and when it last saw what others have written."""
+
+    repository: Repository
+    closes: ExitStack
+    seen: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Browsing:
+    """A few open repositories, which requests take and give back."""
+
+    open: Callable[[], AbstractContextManager[Repository]]
+    clock: Clock
+    most: int = MOST
+    _idle: queue.LifoQueue[_Open] = field(default_factory=queue.LifoQueue)
+    _places: threading.BoundedSemaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = threading.BoundedSemaphore(self.most)
+
+    @contextmanager
+    def repository(self) -> Iterator[Repository]:
+        """One for this request. Raises RateLimited when all are in use for long, and what opening raises."""
+        if not self._places.acquire(timeout=WAIT_S):
+            raise RateLimited("too many look into backups", cause=f"{self.most} do", retry_after=int(WAIT_S))
+        try:
+            found = self._take()
+            try:
+                yield found.repository
+            except (NotFound, InvalidRequest):
+                self._idle.put(found)
+                raise
+            except BaseException:
+                found.closes.close()
+                raise
+            self._idle.put(found)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        while not self._idle.empty():
+            self._idle.get_nowait().closes.close()
+
+    def _take(self) -> _Open:
+        now = self.clock.monotonic()
+        try:
+            found = self._idle.get_nowait()
+        except queue.Empty:
+            closes = ExitStack()
+            return _Open(closes.enter_context(self.open()), closes, now)
+        if now - found.seen > FRESH_S:
+            try:
+                found.repository.reload_index()
+            except BackstayError:
+                found.closes.close()
+                raise
+            found.seen = now
+        return found
+
+
+def manifest_of(repository: Repository, ident: str) -> Manifest:
+    """The manifest of a snapshot by its whole id. Raises NotFound, CorruptedBackup."""
+    return repository.snapshots.get(ident)

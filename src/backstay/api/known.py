@@ -1,0 +1,85 @@
+"""What a request means by a name: policies, their sources, backups, as far as the caller may know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backstay.api.call import Call
+from backstay.catalog.backup_search import scope_of
+from backstay.catalog.models import Backup
+from backstay.control.access.scopes import policy_scope, source_scope
+from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.policies.policy import Policy
+from backstay.control.runs.capturing import snapshot_name
+from backstay.errors import InvalidRequest, NotFound
+
+ALL = "*"
+
+
+def policies_of(call: Call) -> LoadedPolicies | None:
+    """The policy file that the service runs with, if there is one."""
+    return call.backing.policies
+
+
+def policy_names(call: Call) -> list[str]:
+    """The names of all policies."""
+    found = policies_of(call)
+    return [] if found is None else found.content.names
+
+
+def no_policy(name: str) -> NotFound:
+    """What somebody is told of a policy that is not there, or is none of their business."""
+    return NotFound(f"there is no policy {name!r}", hint="`GET /api/policies` lists them")
+
+
+def policy_named(call: Call, name: str | None) -> tuple[str, Policy]:
+    """A policy of the file; without a name the only one. Raises NotFound, InvalidRequest."""
+    names = policy_names(call)
+    if name is None:
+        if len(names) != 1:
+            raise InvalidRequest(
+                "no policy is named", cause=f"there are {len(names)} policies", hint="name one as `policy`"
+            )
+        name = names[0]
+    found = policies_of(call)
+    if found is None or name not in names:
+        raise no_policy(name)
+    return name, found.policy(name)
+
+
+def sources_meant(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
+    """The snapshots' names of the sources that a request names; empty for all of them. Raises NotFound."""
+    if not asked or ALL in asked:
+        return []
+    known = {snapshot_name(name, origin): origin for origin in policy.sources}
+    by_word = {origin.name or whole: whole for whole, origin in known.items()}
+    found: list[str] = []
+    for word in asked:
+        whole = word if word in known else by_word.get(word)
+        if whole is None:
+            raise NotFound(
+                f"the policy {name!r} has no source {word!r}",
+                cause=f"it has {', '.join(sorted(by_word))}",
+                hint="`GET /api/policies/NAME` shows its sources",
+            )
+        found.append(whole)
+    chosen = list(dict.fromkeys(found))
+    return [] if len(chosen) == len(known) else chosen
+
+
+def run_scope(name: str, sources: Sequence[str]) -> str:
+    """What the right to run a policy, or one source of it, is asked of."""
+    return source_scope(name, sources[0]) if len(sources) == 1 else policy_scope(name)
+
+
+def backup_meant(call: Call, text: str) -> Backup:
+    """A backup by id, beginning of an id or name, that the caller may do this to.
+
+    Raises NotFound for those that the caller may not see, Forbidden for others.
+    """
+    seen = call.principal.scopes("backup:read")
+    found = call.backing.index.get(text, scopes=list({*seen, *call.scopes}))
+    call.about(f"backup/{found.id}", source=found.source, policy=found.policy)
+    missing = NotFound(f"there is no backup {text[:80]!r}", hint="`GET /api/backup/list` lists them")
+    call.require(scope_of(found), seen="backup:read", missing=missing)
+    return found

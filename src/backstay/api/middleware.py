@@ -1,0 +1,112 @@
+"""Around every request: an id, limits on its size, headers that keep browsers safe, and an answer whatever happens.
+
+Plain ASGI, so that streams are passed on piece by piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backstay.api.answers import problem_answer
+from backstay.api.problems import plain_document
+from backstay.core.clock import Clock
+from backstay.core.ids import Random, new_ulid
+
+LARGEST_BODY: Final = 1 << 20  # bytes; no request needs more
+REQUEST_ID: Final = "X-Request-Id"
+_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LOG: Final = logging.getLogger("backstay.api")
+
+# Nothing that this serves is a page: a browser that is led here runs nothing, keeps nothing, and is framed by nobody.
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_HSTS: Final = "max-age=31536000"
+
+
+class _TooLarge(Exception):
+    """The body has more bytes than are taken."""
+
+
+class Surroundings:
+    """The application with what holds for each request."""
+
+    def __init__(self, app: ASGIApp, clock: Clock, *, largest: int = LARGEST_BODY, random: Random = os.urandom) -> None:
+        self._app, self._clock, self._largest, self._random = app, clock, largest, random
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await self._app(scope, receive, send)
+            return
+        await _Request(self, scope, receive, send).whole(self._app, self._largest)
+
+    def request_id(self, headers: Headers) -> str:
+        """The id that the client gave, if it is one, else a new one."""
+        given = headers.get(REQUEST_ID, "")
+        return given if _ID.fullmatch(given) else new_ulid(self._clock.now_ns(), self._random)
+
+
+class _Request:
+    def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.headers = Headers(scope=scope)
+        self.id = around.request_id(self.headers)
+        self.began = False
+        self.taken = 0
+
+    async def whole(self, app: ASGIApp, largest: int) -> None:
+        self.scope.setdefault("state", {})["request_id"] = self.id
+        try:
+            declared = self.headers.get("content-length", "0")
+            if not declared.isascii() or not declared.isdigit():
+                await self._refuse(400, "Content-Length is no number")
+            elif int(declared[:20]) > largest:
+                await self._refuse(413, f"more than {largest} bytes are not taken")
+            else:
+                await app(self.scope, lambda: self._counted(largest), self._dressed)
+        except _TooLarge:
+            await self._refuse(413, f"more than {largest} bytes are not taken")
+        except Exception:
+            _LOG.exception("request %s: %s %s failed", self.id, self.scope["method"], self.scope["path"])
+            if self.began:
+                raise  # the connection is broken off, so that half an answer does not look like a whole one
+            await self._refuse(500)
+
+    async def _counted(self, largest: int) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.taken += len(message.get("body", b""))
+            if self.taken > largest:
+                raise _TooLarge
+        return message
+
+    async def _dressed(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.began = True
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self.id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            if self.scope.get("scheme") == "https":
+                headers["Strict-Transport-Security"] = _HSTS
+        await self._send(message)
+
+    async def _refuse(self, status: int, cause: str = "") -> None:
+        if self.began:
+            return
+        document = plain_document(status, instance=self.scope["path"], request_id=self.id, cause=cause)
+        await problem_answer(document)(self.scope, self._receive, self._dressed)

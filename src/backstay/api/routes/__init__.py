@@ -1,0 +1,19 @@
+"""The endpoints, one module for each thing that they are about."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backstay.api.endpoints import Section
+from backstay.api.routes import backups, health, jobs, restores, schedules, tokens, users
+
+# In the order in which paths are tried: what has a word comes before what takes any id in its place.
+SECTIONS: Final[tuple[Section, ...]] = (
+    health.section,
+    jobs.section,
+    schedules.section,
+    backups.section,
+    restores.section,
+    users.section,
+    tokens.section,
+)

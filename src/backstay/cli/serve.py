@@ -1,0 +1,122 @@
+"""`serve`: interface, schedules and jobs in one process, or one of many."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backstay.cli.context import Context, context_of
+from backstay.cli.extras import server_extra
+from backstay.cli.options import flag, option
+from backstay.cli.render import err, local_time
+from backstay.cli.serving import DATA_DIR_HELP, DATABASE_HELP, leave, options_of, started
+from backstay.core.environment import variable
+from backstay.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from backstay.api.tls import Tls
+    from backstay.control.access.first_administrator import FirstToken
+    from backstay.control.service.service import Service
+
+PORT = 8377
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str, option("ADDRESS", "Listen here; off this machine only with TLS.", show_default=True)] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, option("N", "0 for any free one.", min=0, max=65535, show_default=True)] = PORT,
+    data_dir: Annotated[Path | None, option("DIR", DATA_DIR_HELP)] = None,
+    database: Annotated[str | None, option("URL", DATABASE_HELP)] = None,
+    no_worker: Annotated[bool, flag("Run no jobs: `backstay worker` does, here or elsewhere.", "--no-worker")] = False,
+    tls_cert: Annotated[Path | None, option("FILE", "The certificate and its chain, in PEM.")] = None,
+    tls_key: Annotated[Path | None, option("FILE", "The key of the certificate.")] = None,
+    client_ca: Annotated[Path | None, option("FILE", "Clients may show certificates of this authority.")] = None,
+    restore_root: Annotated[
+        list[Path] | None,
+        option("DIR", "Restores that are asked for by the interface write below this only; repeatable."),
+    ] = None,
+) -> int:
+    """Serve the REST interface, run what is scheduled, and run jobs, until a signal ends it.
+
+    All of it is in this one process, with files in the data directory. With --database, any number of `serve` and
+    `worker` processes share the work.
+    """
+    with server_extra("backstay serve"):
+        from backstay.api.backing import ApiOptions
+        from backstay.api.server import run
+        from backstay.control.jobs.queues import QUEUES
+
+        context = context_of(ctx)
+        options = options_of(context, data_dir, database, () if no_worker else tuple(QUEUES), alone=False)
+        _check_no_worker(no_worker, embedded=options.embedded)
+        tls = _tls(tls_cert, tls_key, client_ca)
+        with started(context, options) as service:
+            first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
+            run(
+                service,
+                host=host,
+                port=port,
+                tls=tls,
+                options=ApiOptions(restore_roots=tuple(path.absolute() for path in restore_root or ())),
+                ready=lambda address: _told(context, service, address, first),
+            )
+    return leave(0)
+
+
+def _check_no_worker(no_worker: bool, *, embedded: bool) -> None:
+    if no_worker and embedded:
+        raise InvalidRequest(
+            "without a worker nobody would run jobs",
+            cause="the data directory belongs to one process, and that one is told to run none",
+            hint="leave --no-worker out, or give --database postgresql://… and start `backstay worker`",
+        )
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    from backstay.api.tls import Tls
+
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidRequest(
+            "TLS needs a certificate and its key",
+            cause="only a part of it is given",
+            hint="give --tls-cert FILE and --tls-key FILE",
+        )
+    return Tls(certificate=certificate, key=key, client_ca=client_ca)
+
+
+def _told(context: Context, service: Service, address: str, first: FirstToken | None) -> None:
+    """Where it is, once it answers."""
+    document: dict[str, Any] = {
+        "address": address,
+        "data_dir": str(service.data_dir),
+        "policy_file": None if service.options.config is None else str(service.options.config),
+        "worker": service.engine.worker if service.options.queues else None,
+        "token": None if first is None else first.text,
+    }
+    context.result(document, lambda: _show(context, service, address, first))
+    sys.stdout.flush()  # whoever reads a pipe waits for this
+
+
+def _show(context: Context, service: Service, address: str, first: FirstToken | None) -> None:
+    context.say(f"Backstay serves {address}")
+    context.say(f"data directory: {service.data_dir}")
+    context.say(f"policy file:    {service.options.config or 'none: give --config FILE for policies and schedules'}")
+    context.say(f"jobs:           {'run here' if service.options.queues else 'run by `backstay worker`'}")
+    for run in service.next_runs(3):
+        context.say(f"next run:       {local_time(run.at)}  {run.policy} ({run.type})")
+    if first is not None:
+        for line in (
+            "",
+            f"    Token of {first.user}:  {first.text}",
+            "",
+            "It may do everything, and is not shown again: keep it, or make others by the interface.",
+            "",
+        ):
+            err(line)

@@ -1,0 +1,1 @@
+"""Who may do what: users, tokens, roles within scopes, and the decisions."""

@@ -1,0 +1,34 @@
+"""Why somebody was refused: for the audit log and for `backup_auth_denied_total{reason}`, never for who asked."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias, get_args
+
+from backstay.errors import Forbidden, Unauthorized
+
+Reason: TypeAlias = Literal[
+    "no_credentials",
+    "unknown_token",
+    "expired_token",
+    "revoked_token",
+    "wrong_network",
+    "disabled_user",
+    "wrong_password",
+    "bad_jwt",
+    "bad_certificate",
+    "bad_join_token",
+    "missing_permission",
+    "needs_approval",
+    "rate_limited",
+]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
+def unrecognised(reason: Reason) -> Unauthorized:
+    """The same answer for all tokens that are not valid: why stays with us."""
+    return Unauthorized("nobody is known by these credentials", reason=reason)
+
+
+def not_allowed(permission: str, scope: str) -> Forbidden:
+    """This user or token may not do that there."""
+    return Forbidden("this is not allowed", cause=f"it needs {permission} for {scope}", reason="missing_permission")

@@ -1,0 +1,1 @@
+"""Jobs: asked for once, run once, on any of the processes that serve."""

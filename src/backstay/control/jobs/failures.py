@@ -1,0 +1,34 @@
+"""How a job says that it failed."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from backstay.catalog.models.base import Document
+from backstay.errors import BackstayError, InsufficientSpace, InternalError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class JobFailed(Exception):
+    """Raised by a handler whose work failed, but has something to show: both are kept."""
+
+    def __init__(self, error: BackstayError, result: Document) -> None:
+        super().__init__(str(error))
+        self.error, self.result = error, result
+
+
+def failure_of(error: Exception) -> BackstayError:
+    """Any failure as one of ours."""
+    if isinstance(error, BackstayError):
+        return error
+    if isinstance(error, OSError):
+        kind = InsufficientSpace if error.errno in _FULL else BackstayError
+        place = str(error.filename) if error.filename else "what it needs"
+        return kind(f"the job cannot use {place}", cause=error.strerror or str(error), hint="see its log")
+    return InternalError(
+        "this is a mistake in backstay",
+        cause=f"{type(error).__name__}: {error}",
+        hint="report it with the log of the job",
+    )

@@ -1,0 +1,90 @@
+"""The kinds of jobs, and what each is asked for with: the words between who asks for a job and who does it.
+
+All arguments are small: ids, names and numbers, never data and never secrets. What is left out has the default of the
+command that does the same.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from typing_extensions import TypedDict
+
+from backstay.catalog.models.jobs import FINISHED as FINISHED
+from backstay.catalog.models.jobs import JobKind as JobKind
+from backstay.catalog.models.jobs import JobStatus as JobStatus
+
+BackupType: TypeAlias = Literal["full", "incremental", "differential"]
+
+
+class BackupArguments(TypedDict, total=False):
+    """`backup`, with the policy in the row. `sources` are names of some of its sources; none means all."""
+
+    type: BackupType
+    sources: list[str]
+    tags: list[str]
+    description: str | None
+    retention_days: int | None
+    dry_run: bool
+
+
+class RestoreTargetArguments(TypedDict, total=False):
+    """Where a restore goes: a directory `path`, into which with `source` only what lies there is put, itself; or a
+    `database` by its address, which holds no password.
+    """
+
+    path: str
+    source: str | None
+    database: str
+    schemas: list[str]
+    tables: list[str]
+    owners: bool
+
+
+class RestoreArguments(TypedDict, total=False):
+    """`restore`, of `backups` by their ids into each of the targets. The row's backup is the first of them.
+
+    With `mode` "in_place" files go back to where they came from, and no target is named.
+    """
+
+    backups: list[str]
+    targets: list[RestoreTargetArguments]
+    include: list[str]
+    exclude: list[str]
+    conflict: Literal["fail", "skip", "overwrite", "newer", "rename"]
+    delete: bool
+    mode: Literal["beside", "in_place"]
+    validate_before: bool
+    verify: bool
+    parallel: int | None
+    dry_run: bool
+
+
+class VerificationArguments(TypedDict, total=False):
+    """`verification` and `rehearsal`, of the row's backup, else of the newest of each source of the row's policy.
+
+    `level` is a word of `control.evidence.levels`, in place of the others. `read_data` is a share from 0 to 1 of what
+    is read; `restore_test` restores it all into a scratch place.
+    """
+
+    level: Literal["metadata", "integrity", "full", "restore_test"]
+    checks: list[str]
+    min_bytes: int | None
+    read_data: float
+    restore_test: bool
+
+
+class PruneArguments(TypedDict, total=False):
+    """`prune`, by the rules of the row's policy, or of all policies without one."""
+
+    dry_run: bool
+
+
+class DeleteArguments(TypedDict, total=False):
+    """`delete`, of the row's backup."""
+
+
+class GcArguments(TypedDict, total=False):
+    """`gc`: free what no backup needs."""
+
+    dry_run: bool

@@ -1,0 +1,162 @@
+"""What follows from the end of a job: it is counted, told of, and an alert begins or ends. Once, whoever wrote the end.
+
+Order: `settled_at` is set in the same transaction as the counters, the alert and the messages. A crash before leaves
+the job unsettled, and the next sweep settles it; after it there is nothing left to do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from backstay.catalog.database import Catalog
+from backstay.catalog.models import Job, ScheduleRecord
+from backstay.catalog.models.jobs import FINISHED
+from backstay.control.metrics.jobs import count_job
+from backstay.control.notifying.alerts import Alerts, alone
+from backstay.control.notifying.conditions import Condition
+from backstay.control.notifying.conditions.condition import told_length
+from backstay.control.notifying.notices import Notice, NoticeKind
+from backstay.control.notifying.notifier import Notifier
+from backstay.core.clock import Clock
+
+# What comes again: its failure is an alert that the next success ends. Others are told of and that is all.
+AGAIN: Final = frozenset({"backup", "verification", "rehearsal", "prune", "gc", "copy"})
+_SILENT: Final = frozenset({"notification"})
+_AT_ONCE: Final = 200
+
+
+class Settling:
+    """Settles finished jobs. Any thread and any number of processes may."""
+
+    def __init__(self, catalog: Catalog, clock: Clock, notifier: Notifier, alerts: Alerts) -> None:
+        self._catalog, self._clock, self._notifier, self._alerts = catalog, clock, notifier, alerts
+
+    def sweep(self) -> int:
+        """Settle what nobody has settled yet, the oldest first; how many jobs. Raises CatalogUnavailable."""
+        with self._catalog.session() as session:
+            ids = list(
+                session.scalars(
+                    select(Job.id)
+                    .where(Job.settled_at.is_(None), Job.status.in_(FINISHED))
+                    .order_by(Job.finished_at)
+                    .limit(_AT_ONCE)
+                )
+            )
+        return sum(self._settle_alone(job_id) for job_id in ids)
+
+    def settle(self, session: Session, job_id: str) -> bool:
+        """Settle one in the caller's transaction, which may be the one that ends it; False if that was done before."""
+        ended = Job.status.in_(FINISHED)
+        job = session.scalar(
+            update(Job)
+            .where(Job.id == job_id, Job.settled_at.is_(None), ended)
+            .values(settled_at=self._clock.now())
+            .returning(Job)
+            .execution_options(populate_existing=True)
+        )
+        if job is None:
+            return False
+        count_job(session, job)
+        self._tell(session, job)
+        return True
+
+    def _settle_alone(self, job_id: str) -> bool:
+        with self._catalog.session() as session:
+            return self.settle(session, job_id)
+
+    def _tell(self, session: Session, job: Job) -> None:
+        if job.kind in _SILENT or job.status == "cancelled":
+            return
+        if job.status == "succeeded":
+            self._notifier.notice(session, _success(session, job))
+        if job.kind not in AGAIN:
+            if job.status == "failed":
+                self._notifier.notice(session, _failure_notice(session, job))
+            return
+        alone(session)
+        newest = _newest_end(session, job)
+        if newest.status == "failed":
+            self._alerts.begin(session, _failure(session, newest))
+        else:
+            self._alerts.end(session, _failure(session, newest).fingerprint)
+
+
+def _newest_end(session: Session, job: Job) -> Job:
+    """The last job of the same kind and policy that came to an end of its own: jobs may be settled in any order."""
+    found = session.scalar(
+        select(Job)
+        .where(Job.kind == job.kind, Job.policy.is_(job.policy) if job.policy is None else Job.policy == job.policy)
+        .where(Job.status.in_(("succeeded", "failed")))
+        .order_by(Job.finished_at.desc(), Job.id.desc())
+        .limit(1)
+    )
+    return found or job
+
+
+def _what(job: Job) -> str:
+    return f"{job.kind} of {job.policy}" if job.policy else job.kind
+
+
+def _kind(job: Job, end: str) -> NoticeKind:
+    kinds: dict[tuple[bool, str], NoticeKind] = {
+        (True, "succeeded"): "backup_succeeded",
+        (True, "failed"): "backup_failed",
+        (False, "succeeded"): "job_succeeded",
+        (False, "failed"): "job_failed",
+    }
+    return kinds[job.kind == "backup", end]
+
+
+def _success(session: Session, job: Job) -> Notice:
+    took = ""
+    if job.started_at is not None and job.finished_at is not None:
+        took = f"It took {told_length(job.finished_at - job.started_at)}."
+    return Notice(
+        severity="info",
+        kind=_kind(job, "succeeded"),
+        subject=f"job {job.id}",
+        title=f"{_what(job)} succeeded",
+        body=took,
+        policy=job.policy,
+        schedule=_schedule(session, job),
+    )
+
+
+def _failure(session: Session, job: Job) -> Condition:
+    error = job.error or {}
+    schedule = _schedule(session, job)
+    return Condition(
+        kind=_kind(job, "failed"),
+        subject=_what(job),
+        severity="error",
+        title=f"{_what(job)} failed: {error.get('title', 'no reason was told')}",
+        ended=f"{_what(job)} succeeded again",
+        cause=error.get("cause") or error.get("detail") or "",
+        solution=error.get("solution") or "look at the log of the job",
+        policy=job.policy,
+        details={"job": job.id, **({"schedule": schedule} if schedule else {})},
+    )
+
+
+def _failure_notice(session: Session, job: Job) -> Notice:
+    failed = _failure(session, job)
+    return Notice(
+        severity="error",
+        kind=failed.kind,
+        subject=f"job {job.id}",
+        title=failed.title,
+        cause=failed.cause,
+        solution=failed.solution,
+        policy=job.policy,
+        schedule=_schedule(session, job),
+    )
+
+
+def _schedule(session: Session, job: Job) -> str | None:
+    """The name of the schedule that made a job run, if it is still there."""
+    if job.schedule_id is None:
+        return None
+    return session.scalar(select(ScheduleRecord.name).where(ScheduleRecord.id == job.schedule_id))

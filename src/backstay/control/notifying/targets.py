@@ -1,0 +1,148 @@
+"""Targets: whom messages go to. Addresses come in and are never given out again but to what sends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backstay.catalog.models import Target
+from backstay.control.notifying.addresses import check_address, hidden
+from backstay.core.clock import Clock
+from backstay.core.ids import Random, new_ulid
+from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
+
+FROM_FILE: Final = "file"
+FROM_API: Final = "api"
+_NAME_MOST: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetInfo:
+    """A target as anybody may see it; `version` counts its changes."""
+
+    id: str
+    name: str
+    origin: str
+    address: str  # hidden: slack://***
+    enabled: bool
+    created_at: datetime
+    version: int
+
+
+class Targets:
+    """The targets of a catalog; each call is part of the caller's transaction."""
+
+    def __init__(self, clock: Clock, random: Random = os.urandom) -> None:
+        self._clock, self._random = clock, random
+
+    def all(self, session: Session) -> list[TargetInfo]:
+        """All of them, by name."""
+        return [_info(row) for row in session.scalars(select(Target).order_by(Target.name))]
+
+    def get(self, session: Session, target_id: str) -> TargetInfo:
+        """One of them. Raises NotFound."""
+        return _info(self._row(session, target_id))
+
+    def create(self, session: Session, *, name: str, address: str, enabled: bool = True) -> TargetInfo:
+        """Add one. Raises InvalidRequest."""
+        self._check_name(session, name)
+        row = self._new(name, check_address(address), FROM_API)
+        row.enabled = enabled
+        session.add(row)
+        session.flush()
+        return _info(row)
+
+    def update(
+        self,
+        session: Session,
+        target_id: str,
+        *,
+        version: int | None = None,
+        name: str | None = None,
+        address: str | None = None,
+        enabled: bool | None = None,
+    ) -> TargetInfo:
+        """Change what is given. Raises NotFound, InvalidRequest, and PreconditionFailed for another version."""
+        row = self._changeable(session, target_id, version)
+        if name is not None and name != row.name:
+            self._check_name(session, name)
+            row.name = name
+        if address is not None:
+            row.address = check_address(address)
+        if enabled is not None:
+            row.enabled = enabled
+        row.version += 1
+        session.flush()
+        return _info(row)
+
+    def delete(self, session: Session, target_id: str, *, version: int | None = None) -> None:
+        """Remove one; what waits for it is not sent. Raises NotFound, InvalidRequest, PreconditionFailed."""
+        session.delete(self._changeable(session, target_id, version))
+        session.flush()
+
+    def sync(self, session: Session, addresses: Mapping[str, str]) -> None:
+        """Make the targets of policy files these: name to address. Those of the API that have such a name give way."""
+        rows = {row.name: row for row in session.scalars(select(Target))}
+        for name, address in addresses.items():
+            row = rows.get(name)
+            if row is None:
+                session.add(self._new(name, address, FROM_FILE))
+            elif (row.address, row.origin, row.enabled) != (address, FROM_FILE, True):
+                row.address, row.origin, row.enabled = address, FROM_FILE, True
+                row.version += 1
+        for name, row in rows.items():
+            if row.origin == FROM_FILE and name not in addresses:
+                session.delete(row)
+        session.flush()
+
+    def _new(self, name: str, address: str, origin: str) -> Target:
+        now = self._clock.now()
+        return Target(
+            id=new_ulid(self._clock.now_ns(), self._random),
+            name=name,
+            origin=origin,
+            address=address,
+            enabled=True,
+            created_at=now,
+            version=1,
+        )
+
+    def _row(self, session: Session, target_id: str) -> Target:
+        row = session.get(Target, target_id)
+        if row is None:
+            raise NotFound(f"there is no target {target_id!r}", hint="list the targets of notifications")
+        return row
+
+    def _changeable(self, session: Session, target_id: str, version: int | None) -> Target:
+        row = self._row(session, target_id)
+        if row.origin == FROM_FILE:
+            raise InvalidRequest(
+                f"the target {row.name!r} is one of the policy file", hint="change the file, and load it again"
+            )
+        if version is not None and version != row.version:
+            raise PreconditionFailed(f"the target {row.name!r} was changed", cause=f"its version is {row.version}")
+        return row
+
+    def _check_name(self, session: Session, name: str) -> None:
+        if not name.strip() or len(name) > _NAME_MOST or not name.isprintable():
+            raise InvalidRequest("this is no name for a target", hint=f"it has 1 to {_NAME_MOST} printable characters")
+        if session.scalar(select(Target.id).where(Target.name == name)):
+            raise InvalidRequest(f"there is a target {name!r} already", hint="choose another name")
+
+
+def _info(row: Target) -> TargetInfo:
+    return TargetInfo(
+        id=row.id,
+        name=row.name,
+        origin=row.origin,
+        address=hidden(row.address),
+        enabled=row.enabled,
+        created_at=row.created_at,
+        version=row.version,
+    )

@@ -1,0 +1,1 @@
+"""The service: everything opened once, jobs run, and what has to happen by itself kept going."""

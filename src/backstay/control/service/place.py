@@ -1,0 +1,48 @@
+"""The data directory of the service: where its databases and keys lie, and that one process has it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backstay.errors import InvalidRequest, JobConflict
+
+
+def prepare(directory: Path) -> Path:
+    """The directory as a whole path; made if it is not there, for its owner alone. Raises InvalidRequest."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return directory.resolve(strict=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"the data directory {directory} cannot be used",
+            cause=error.strerror or str(error),
+            hint="give --data-dir a directory that this user may write to",
+        ) from error
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Within, no other process has this directory. Raises JobConflict.
+
+    The lock goes with the process, however it ends: a file that is left means nothing.
+    """
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            raise JobConflict(
+                f"another server has {directory}",
+                cause=f"process {holder or 'unknown'} holds its lock",
+                hint="stop it, or give another --data-dir; with --database postgresql://… several may run",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

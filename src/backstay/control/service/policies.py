@@ -1,0 +1,72 @@
+"""The policy file of a running service: read again when it has changed, and kept as it was when it has mistakes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from backstay.control.policies.loading import LoadedPolicies, load
+from backstay.errors import InvalidRequest, NotFound, PolicyInvalid
+
+Face = tuple[int, int, int]
+
+
+class Policies:
+    """What the policy file says now. Without a file there are no policies, which is no mistake."""
+
+    def __init__(self, file: Path | None, environ: Mapping[str, str]) -> None:
+        """Raises PolicyInvalid, InvalidRequest: what has mistakes at the start is not served."""
+        self.file, self._environ = file, environ
+        self._lock = threading.Lock()
+        self._face: Face | None = None
+        self._loaded: LoadedPolicies | None = None
+        self.trouble: PolicyInvalid | InvalidRequest | None = None
+        if file is not None:
+            self._face, self._loaded = _face(file), load(file, environ)
+
+    @property
+    def loaded(self) -> LoadedPolicies | None:
+        """The last version without mistakes."""
+        with self._lock:
+            return self._loaded
+
+    def required(self) -> LoadedPolicies:
+        """Raises NotFound when there is no policy file."""
+        if (loaded := self.loaded) is None:
+            raise NotFound(
+                "there are no policies",
+                cause="the service was started without a policy file",
+                hint="start it with --config FILE; docs/policies.md has an example",
+            )
+        return loaded
+
+    def reload(self) -> bool:
+        """Read the file if it has changed; whether something else holds from now on.
+
+        Raises PolicyInvalid, InvalidRequest, once for each change; then what was read before still holds.
+        """
+        if self.file is None:
+            return False
+        face = _face(self.file)
+        with self._lock:
+            if face == self._face:
+                return False
+            self._face = face  # before it is read: a change while we read is another one
+        try:
+            loaded = load(self.file, self._environ)
+        except (PolicyInvalid, InvalidRequest) as error:
+            self.trouble = error
+            raise
+        with self._lock:
+            self._loaded, self.trouble = loaded, None
+        return True
+
+
+def _face(file: Path) -> Face | None:
+    """What changes when a file does; None for one that is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

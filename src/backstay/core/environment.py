@@ -1,0 +1,71 @@
+"""The directories and variables of the user, from an environment that is passed in."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from pathlib import Path
+
+
+def variable(environ: Mapping[str, str], name: str) -> str | None:
+    """A variable; an empty one counts as not set."""
+    return environ.get(name) or None
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """The user's home directory."""
+    return Path(variable(environ, "HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def user() -> str:
+    """Who runs the program: a name, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """Where the default repository lies."""
+    return _base(environ, "XDG_DATA_HOME", ".local/share") / "backstay"
+
+
+def config_directory(environ: Mapping[str, str]) -> Path:
+    """Where the default repository's key file lies."""
+    return _base(environ, "XDG_CONFIG_HOME", ".config") / "backstay"
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """Where disposable data may lie."""
+    if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
+        return Path(named).expanduser()
+    return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Where sockets lie: the directory that systemd gives a service, or the user's own, or for root the system's."""
+    if (given := variable(environ, "RUNTIME_DIRECTORY")) is not None:
+        return Path(given.partition(":")[0])
+    named = variable(environ, "XDG_RUNTIME_DIR")
+    return (Path(named) if named is not None and os.geteuid() != 0 else Path("/run")) / "backstay"
+
+
+def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
+    """A directory by the XDG base directory specification: relative values are to be ignored."""
+    named = variable(environ, name)
+    return Path(named) if named is not None and Path(named).is_absolute() else home(environ) / otherwise
+
+
+def local_zone(environ: Mapping[str, str], now: datetime) -> tzinfo:
+    """The time zone of this place with its clock changes; if its rules are not found, the offset of now."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    name = variable(environ, "TZ") or os.path.realpath("/etc/localtime").partition("zoneinfo/")[2]
+    try:
+        return ZoneInfo(name.removeprefix(":"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        zone = now.astimezone().tzinfo
+        assert zone is not None
+        return zone

@@ -1,0 +1,264 @@
+"""Put staged items in the place of old ones, or back: each row of a journal, wherever a crash left it.
+
+Where the file system can, two items change places in one step (RENAME_EXCHANGE), so that no path is ever without one.
+Else the old one waits in `hold` while the new one is renamed. Inode numbers tell what lies where, so that every row can
+be carried out from any state that a crash may leave, in both directions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from backstay.core.names import printable
+from backstay.operations.restore.journal import HOLD, Dress, Row, Switch
+from backstay.sources.directory_descriptors import PATH_ONLY
+from backstay.sources.facts import set_mode
+from backstay.sources.source import Problem
+from backstay.sources.switch_calls import SwitchCalls
+from backstay.sources.target_directory import ASIDE
+
+_CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL})
+_OWNER_ALL: Final = 0o700
+
+_Role: TypeAlias = Literal["live", "staged", "hold"]
+
+
+class ChangedMeanwhile(OSError):
+    """Another program put something else there since the restore was planned."""
+
+
+@dataclass(slots=True)
+class _Spot:
+    """One name in an open directory."""
+
+    fd: int
+    name: bytes
+
+    def inode(self) -> int | None:
+        info = self.info()
+        return None if info is None else info.st_ino
+
+    def info(self) -> os.stat_result | None:
+        try:
+            return os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+_Spots: TypeAlias = tuple[_Spot, _Spot, _Spot]  # live, staged, hold
+
+
+@dataclass(slots=True)
+class Switching:
+    """The rows of one restore. Raises OSError."""
+
+    areas: tuple[bytes, ...]
+    calls: SwitchCalls
+    problems: list[Problem] = field(default_factory=list)
+    _open: dict[_Role, tuple[bytes, int]] = field(default_factory=dict)
+    _can_exchange: bool = True
+
+    def forward(self, rows: Iterable[Row]) -> None:
+        """Everything new in its place, and durable."""
+        self._require_areas()
+        try:
+            for number, row in enumerate(rows):
+                if isinstance(row, Switch):
+                    self._forward(row, self._spots(row, number))
+                else:
+                    self._dress(row)
+            self._sync()
+        finally:
+            self._close()
+
+    def back(self, rows: Iterable[Row]) -> None:
+        """Everything old in its place, and durable; what another program put there meanwhile is set aside."""
+        self._require_areas()
+        try:
+            for number, row in enumerate(rows):
+                if isinstance(row, Switch):
+                    spots = self._spots(row, number)
+                    self._clear_strange(row, spots[0])
+                    self._switch(row, spots, wanted=row.old, other=row.new)
+                else:
+                    self._undress(row)
+            self._sync()
+        finally:
+            self._close()
+
+    # -- one row
+
+    def _forward(self, row: Switch, spots: _Spots) -> None:
+        live, staged, hold = (spot.inode() for spot in spots)
+        if live not in (row.new, row.old) and (staged, hold) == (row.old, None):
+            return  # it was switched before a crash, and another program has changed it since
+        if row.new is not None and row.new not in (live, staged, hold):
+            raise _changed(row)
+        self._switch(row, spots, wanted=row.new, other=row.old)
+
+    def _switch(self, row: Switch, spots: _Spots, *, wanted: int | None, other: int | None) -> None:
+        """Bring the item `wanted` to the live place and `other` to the staged one."""
+        live, staged, hold = spots
+        now = (live.inode(), staged.inode(), hold.inode())
+        if {inode for inode in now if inode is not None} - {wanted, other}:
+            raise _changed(row)
+        if now[0] == wanted and now[2] is None:
+            return
+        if now == (other, wanted, None) and None not in now[:2] and self._exchanged(live, staged):
+            return
+        if live.inode() == other and other is not None:
+            self._move(live, staged if staged.inode() is None else hold)
+        if wanted is not None and live.inode() is None:
+            source = next((spot for spot in (staged, hold) if spot.inode() == wanted), None)
+            if source is None:
+                self.problems.append(Problem(row.live, "what was there is gone: another program removed it"))
+            else:
+                self._move(source, live)
+        if other is not None and hold.inode() == other:
+            self._move(hold, staged)
+
+    def _exchanged(self, one: _Spot, other: _Spot) -> bool:
+        if not self._can_exchange:
+            return False
+        self._let_move(one)
+        self._let_move(other)
+        try:
+            self.calls.exchange(one.fd, one.name, other.fd, other.name)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+            self._can_exchange = False
+        return self._can_exchange
+
+    def _move(self, source: _Spot, target: _Spot) -> None:
+        self._let_move(source)
+        self.calls.move(source.fd, source.name, target.fd, target.name)
+
+    def _let_move(self, spot: _Spot) -> None:
+        """A directory of ours that forbids its owner to write cannot be moved; its own row gives the mode back."""
+        info = spot.info()
+        if info is not None and stat.S_ISDIR(info.st_mode) and _is_closed(info):
+            self.calls.step("let move")
+            set_mode(spot.fd, spot.name, stat.S_IMODE(info.st_mode) | _OWNER_ALL)
+
+    def _clear_strange(self, row: Switch, live: _Spot) -> None:
+        """What neither was there nor came from the snapshot keeps existing, under another name."""
+        inode = live.inode()
+        if inode in (None, row.old, row.new):
+            return
+        suffix, number = ASIDE, 1
+        while _Spot(live.fd, live.name + suffix).info() is not None:
+            number += 1
+            suffix = b"%s-%d" % (ASIDE, number)
+        self.calls.move(live.fd, live.name, live.fd, live.name + suffix)
+        self.problems.append(Problem(row.live, f"it changed meanwhile, and is now {printable(live.name + suffix)}"))
+
+    # -- attributes
+
+    def _dress(self, row: Dress) -> None:
+        fd, name = self._above(row.live, "live")
+        if row.new is not None:
+            self.calls.step("dress")
+            self._put(row, fd, name, forward=True)
+        elif row.old is not None:
+            self.calls.step("dress")
+            set_mode(fd, name, stat.S_IMODE(row.old.mode))
+
+    def _undress(self, row: Dress) -> None:
+        if row.old is None:
+            return
+        fd, name = self._above(row.live, "live")
+        self.calls.step("undress")
+        self._put(row, fd, name, forward=False)
+
+    def _put(self, row: Dress, fd: int, name: bytes, *, forward: bool) -> None:
+        facts = row.new if forward else row.old
+        assert facts is not None
+
+        def report(what: str, error: Exception) -> None:
+            self.problems.append(Problem(row.live, f"{what}: {getattr(error, 'strerror', None) or error}".lower()))
+
+        try:
+            facts.put(fd, name, report, all_of_them=not forward)
+        except FileNotFoundError:
+            self.problems.append(Problem(row.live, "it is gone: another program removed it"))
+
+    # -- places
+
+    def _spots(self, row: Switch, number: int) -> _Spots:
+        area = self.areas[row.area]
+        live = _Spot(*self._above(row.live, "live"))
+        staged = _Spot(*self._above(area + b"/" + row.staged, "staged"))
+        return live, staged, _Spot(self._directory(area + b"/" + HOLD, "hold"), b"%d" % number)
+
+    def _above(self, path: bytes, role: _Role) -> tuple[int, bytes]:
+        """The directory of a path, opened without following links, and writable for its owner; and the last name."""
+        above, _, name = path.rpartition(b"/")
+        return (self._directory(above, role), name) if name else (self._directory(b"", role), b".")
+
+    def _directory(self, path: bytes, role: _Role) -> int:
+        """One of each role is kept open: rows come directory by directory."""
+        known = self._open.get(role)
+        if known is not None and known[0] == path:
+            return known[1]
+        if known is not None:
+            del self._open[role]
+            os.close(known[1])
+        fd = os.open(b"/", PATH_ONLY | os.O_DIRECTORY)
+        for part in filter(None, path.split(b"/")):
+            try:
+                below = self._enter(fd, part, ours=role != "live")
+            finally:
+                os.close(fd)
+            fd = below
+        self._let_write(fd)
+        self._open[role] = (path, fd)
+        return fd
+
+    def _enter(self, fd: int, name: bytes, *, ours: bool) -> int:
+        """A directory; where old items go to there may be none yet."""
+        if ours and _Spot(fd, name).info() is None:
+            self.calls.mkdir(fd, name)
+        below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
+        if ours:
+            self._let_write(below)
+        return below
+
+    def _let_write(self, fd: int) -> None:
+        info = os.fstat(fd)
+        if _is_closed(info):
+            self.calls.step("let write")
+            os.chmod(b"/proc/self/fd/%d" % fd, stat.S_IMODE(info.st_mode) | _OWNER_ALL)  # noqa: PTH101
+
+    def _require_areas(self) -> None:
+        """One that is not there, such as on a disk that is not attached, must not be made anew."""
+        for area in self.areas:
+            os.lstat(area)
+
+    def _sync(self) -> None:
+        self._close()
+        for area in self.areas:
+            fd = os.open(area, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self.calls.sync(fd)
+            finally:
+                os.close(fd)
+
+    def _close(self) -> None:
+        for _, fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+
+def _changed(row: Switch) -> ChangedMeanwhile:
+    return ChangedMeanwhile(errno.ESTALE, "it changed since the restore was planned", os.fsdecode(row.live))
+
+
+def _is_closed(info: os.stat_result) -> bool:
+    """Whether a directory forbids its owner, who is no administrator, to change it."""
+    return info.st_uid == os.geteuid() != 0 and info.st_mode & _OWNER_ALL != _OWNER_ALL

@@ -1,0 +1,34 @@
+"""A catalog of its own for each test, a clock that stands still, and passwords that cost little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+
+from backstay.catalog.database import Catalog
+from backstay.catalog.models import Base
+from backstay.control.access.access import Access
+from backstay.control.access.passwords import Passwords
+from backstay.testing import FakeClock
+
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with Catalog.open(f"sqlite:///{tmp_path}/catalog.db") as made:
+        Base.metadata.create_all(made.engine)
+        yield made
+
+
+@pytest.fixture
+def access(catalog: Catalog, clock: FakeClock) -> Access:
+    return Access(catalog, clock, passwords=Passwords(CHEAP))
