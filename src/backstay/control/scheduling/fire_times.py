@@ -29,9 +29,10 @@ class FireTimes:
     def after(self, moment: datetime) -> Iterator[datetime]:
         """All times that are later than a moment, in order."""
         last = moment.astimezone(UTC)
-        # What is shown twice in autumn may be given again, although it lies before `moment`.
-        for found in CronSim(self._cron, last.astimezone(self._zone)):
-            if (time := found.astimezone(UTC)) > last:
+        simulated = CronSim(self._cron, last.astimezone(self._zone))
+        for found in simulated:
+            # What is shown twice in autumn may be given again, although it lies before `moment`.
+            if (time := found.astimezone(UTC)) > last and _is_shown(simulated, found, time.astimezone(self._zone)):
                 yield time
                 last = time
 
@@ -69,6 +70,17 @@ class FireTimes:
                 break
             last.append(time)
         return list(last)
+
+
+def _is_shown(simulated: CronSim, found: datetime, shown: datetime) -> bool:
+    """Whether a time is one of an expression by what the clock really shows then.
+
+    The library gives the midnight of a day that has none, where clocks go on at that hour.
+    """
+    if found.replace(tzinfo=None) == shown.replace(tzinfo=None):
+        return True
+    fits = shown.minute in simulated.minutes and shown.hour in simulated.hours and shown.month in simulated.months
+    return fits and simulated.match_day(shown.date())
 
 
 def jitter(schedule: str, time: datetime, longest_s: int) -> timedelta:
