@@ -24,7 +24,7 @@ from backstay.catalog.database import Catalog
 from backstay.catalog.models import Base, Counter, User
 from backstay.errors import BackstayError, CatalogOutdated, CatalogUnavailable, InvalidRequest
 from backstay.testing.clock import FakeClock
-from tests.catalog.conftest import url_of
+from tests.catalogs import url_of
 from tests.postgres.servers import Server
 
 NOW = FakeClock().now()
@@ -55,10 +55,10 @@ def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> None:
         catalog.require_current()
 
 
-def test_several_threads_may_make_the_tables_of_postgresql_at_once(server: Server) -> None:
-    server.sql("create database made_at_once")
+def test_several_threads_may_make_the_tables_of_postgresql_at_once(catalog_server: Server) -> None:
+    catalog_server.sql("create database made_at_once")
     with ThreadPoolExecutor(4) as threads:
-        catalogs = [Catalog.open(url_of(server, "made_at_once")) for _ in range(4)]
+        catalogs = [Catalog.open(url_of(catalog_server, "made_at_once")) for _ in range(4)]
         list(threads.map(Catalog.migrate, catalogs))
         for catalog in catalogs:
             catalog.require_current()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.control.scheduling.fire_times import FireTimes, jitter
+from backstay.control.policies.fire_times import FireTimes
+from backstay.control.scheduling.timing import jitter
 from tests.control.scheduling.walk import walk
 
 # A change of clocks in each: ordinary, by half an hour, at midnight both ways, and one that left out a whole day.
