@@ -44,9 +44,7 @@ def filtered(filters: JobFilters) -> Select[Job]:
         if (value := getattr(filters, name)) is not None:
             query = query.where(getattr(Job, name) == value)
     if filters.policy is not None and filters.source is not None:
-        query = query.where(
-            Job.scope.in_((policy_scope(filters.policy), source_scope(filters.policy, filters.source)))
-        )
+        query = query.where(Job.scope.in_((policy_scope(filters.policy), source_scope(filters.policy, filters.source))))
     if filters.since is not None:
         query = query.where(Job.created_at >= filters.since)
     if filters.until is not None:
