@@ -97,9 +97,16 @@ def verify(
         )
         began = repository.clock.now()
         report = run_verify(repository, wanted, options, events=events)
+        sealed = None
         if evidence:
-            proofs.write(context, repository, evidence, signer, options, report, wanted=wanted, began=began)
-    context.result(_report(report), lambda: _show_report(context, report, options))
+            sealed = proofs.write(repository, evidence, signer, options, report, wanted=wanted, began=began)
+
+    def show() -> None:
+        _show_report(context, report, options)
+        for file in evidence or ():
+            context.say(f"evidence: {file}, SHA-256 {sealed}")
+
+    context.result(_report(report) | {"evidence": sealed}, show)
     return 0 if report.ok else CorruptedBackup.exit_status
 
 

@@ -100,7 +100,6 @@ def signer_of(key_file: Path | None, files: Sequence[Path]) -> Signer | None:
 
 
 def write(
-    context: Context,
     repository: Repository,
     files: Sequence[Path],
     signer: Signer | None,
@@ -109,8 +108,8 @@ def write(
     *,
     wanted: Sequence[str] | None,
     began: datetime,
-) -> None:
-    """Write what was found, once for each file."""
+) -> str:
+    """Write what was found, once for each file; the SHA-256 of the report."""
     from backstay.control.evidence.files import write as write_file
     from backstay.control.evidence.report import Occasion, report_of
     from backstay.control.evidence.seal import seal
@@ -126,7 +125,7 @@ def write(
     evidence = seal(report_of(repository, manifests, options, report, occasion), signer)
     for file in files:
         write_file(evidence, file)
-        context.say(f"evidence: {file}, SHA-256 {evidence.sha256}")
+    return evidence.sha256
 
 
 def _passed_over(ulid: str, error: Exception) -> None:

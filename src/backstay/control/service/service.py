@@ -23,6 +23,7 @@ from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import ScheduleRecord
 from backstay.control.access.access import Access
+from backstay.control.access.authority_file import open_authority
 from backstay.control.jobs.dbos_engine import POLL_S, DbosEngine
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.port import JobEngine
@@ -91,6 +92,7 @@ class Service:
     def __post_init__(self) -> None:
         self._sweeper = Sweeper(self.catalog, self.engine, self.workers, self.clock)
         self._upkeep = Upkeep(
+            access=self.access,
             catalog=self.catalog,
             policies=self.policies,
             schedules=self.schedules,
@@ -137,6 +139,8 @@ class Service:
                 poll_s=options.poll_s or POLL_S,
             )
             opened.callback(engine.close)
+            access = Access(catalog, clock, random=random, authority=open_authority(directory, clock))
+            access.use(policies.access)
             jobs = Jobs(catalog, engine, clock, random=random)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
             marks = ConfigurationMarks(lambda: policies.loaded, clock, environ)
@@ -154,7 +158,7 @@ class Service:
                 jobs=jobs,
                 workers=Workers(catalog, clock, lease_s=options.lease_s),
                 policies=policies,
-                access=Access(catalog, clock, random=random),
+                access=access,
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
                 schedules=schedules,

@@ -192,7 +192,8 @@ class _Rehearsal:
             plan = plan_recovery(
                 self.repository, self.manifest.name or "", self.manifest.id, RecoveryTarget(kind="immediate")
             )
-            options = RehearsalOptions(scratch=self.scratch / "cluster", look=look)
+            # Beside the files: its server may have to run as another user, who must be able to get there.
+            options = RehearsalOptions(scratch=self.scratch.with_name(f"{self.scratch.name}.cluster"), look=look)
             found = rehearse_cluster(self.repository, plan, options, environ=self.trial.environ, events=self.events)
         except Interrupted:
             raise
