@@ -31,7 +31,7 @@ COMMANDS: Final[Panels] = {
         "import": "medium:import_",
     },
     "Operate": {"run": "run:run_policy", "serve": "serve:serve", "worker": "worker:worker"},
-    "Help": {"benchmark": "assist:benchmark", "completion": "assist:completion"},
+    "Help": {"doctor": "doctor:doctor", "benchmark": "assist:benchmark", "completion": "assist:completion"},
 }
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "pg": (
@@ -88,6 +88,10 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "info": "cas:info",
             "fold": "cas:fold",
         },
+    ),
+    "audit": (
+        "What was done and refused by the service, in a log that nobody can change unseen.",
+        {"list": "audit:audit_list", "verify": "audit:audit_verify", "checkpoint": "audit:audit_checkpoint"},
     ),
     "policy": (
         "The policy file: what is backed up, when, and how long it is kept.",
