@@ -17,7 +17,8 @@ from backstay.trust.secrets import Secret, SecretKind
 
 ROOT_BYTES: Final = 32
 SLOT_MAX: Final = 64 << 10  # bytes of a slot object
-_DERIVING: Final = threading.Lock()  # OpenSSL's threads for argon2 are one pool: two derivations at once fail, or hang
+# OpenSSL 3 has one pool of threads for the lanes of all derivations: two at once fail or wait for each other for ever.
+_DERIVING: Final = threading.Lock()
 _NONCE: Final = bytes(12)  # a wrapping key is derived from a fresh salt and used once
 
 
