@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from backstay.api.backing import Backing
 from backstay.api.endpoints import Endpoint
 from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
+from backstay.control.access.authority import demand_over
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.scopes import meet
@@ -31,7 +32,8 @@ class Call:
     address: str
     request_id: str
     path: str
-    credentials: str = field(default="", repr=False)
+    credentials: str = field(default="", repr=False)  # the token
+    certificate: bytes | None = field(default=None, repr=False)  # of the client, in DER
     if_match: str | None = None
     key: str | None = None  # the Idempotency-Key, until its answer is kept
     scope: str | None = None  # of what the call is about
@@ -73,9 +75,24 @@ class Call:
             return
         self.require(scope, seen=seen, missing=missing)
 
+    def recognised(self) -> Principal:
+        """Who calls, by a token, else by a client certificate. Raises Unauthorized, RateLimited."""
+        access = self.backing.access
+        if not self.credentials and self.certificate is not None:
+            return access.authenticate_certificate(self.certificate, self.address)
+        return access.authenticate_bearer(self.credentials, self.address)
+
+    def manages(self, roles: Iterable[tuple[str, str]]) -> bool:
+        """Whether the caller manages a user with these roles."""
+        try:
+            demand_over(self.principal, roles)
+        except Forbidden:
+            return False
+        return True
+
     def still_allowed(self) -> None:
         """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""
-        self.principal = self.backing.access.authenticate_bearer(self.credentials, self.address)
+        self.principal = self.recognised()
         if self.scope is not None:
             self.backing.access.check(self.principal, self.needs, self.scope)
         elif not self.scopes:

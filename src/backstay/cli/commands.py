@@ -94,6 +94,10 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "fold": "cas:fold",
         },
     ),
+    "evidence": (
+        "Reports of verifications and rehearsals, for whoever must rely on them.",
+        {"check": "evidence:check"},
+    ),
     "policy": (
         "The policy file: what is backed up, when, and how long it is kept.",
         {"check": "policy:policy_check", "show": "policy:policy_show", "schema": "policy:policy_schema"},
@@ -115,6 +119,30 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "hold": (
         "Snapshots that nobody may delete.",
         {"set": "retention:hold_set", "clear": "retention:hold_clear", "list": "retention:hold_list"},
+    ),
+    "user": (
+        "Who may use the service, and in which roles.",
+        {
+            "add": "users:user_add",
+            "list": "users:user_list",
+            "grant": "users:user_grant",
+            "revoke": "users:user_revoke",
+            "password": "users:user_password",
+            "disable": "users:user_disable",
+            "enable": "users:user_enable",
+        },
+    ),
+    "token": (
+        "Secrets by which programs use the service in the name of a user.",
+        {"create": "tokens:token_create", "list": "tokens:token_list", "revoke": "tokens:token_revoke"},
+    ),
+    "agent": (
+        "Programs on other hosts that show a certificate instead of a token.",
+        {
+            "invite": "agents:agent_invite",
+            "certificates": "agents:agent_certificates",
+            "revoke": "agents:agent_revoke",
+        },
     ),
     "key": (
         "Passwords, key files and recovery keys.",

@@ -46,6 +46,7 @@ BackstayError
 ├── AccessRefused             exit 16  somebody may not do what they ask
 │   ├── Unauthorized          exit 16  nobody is known by this token or password
 │   └── Forbidden             exit 16  this user has no right to do that
+├── IdentityProviderUnavailable exit 15 the provider that says who people are does not answer (transient by nature)
 ├── RateLimited               exit 1   too many requests (transient by nature)
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
@@ -171,6 +172,7 @@ from backstay.errors.services import (
     CatalogOutdated,
     CatalogUnavailable,
     Forbidden,
+    IdentityProviderUnavailable,
     JobConflict,
     JobLost,
     NotificationFailed,
@@ -220,6 +222,7 @@ __all__ = [
     "HoldViolation",
     "HookFailed",
     "IdentityMismatch",
+    "IdentityProviderUnavailable",
     "InputLost",
     "InsufficientSpace",
     "InternalError",

@@ -10,6 +10,7 @@ from typing import Final
 from backstay.catalog.checkpoints import CheckpointFile, add_checkpoint, audit_signer
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
+from backstay.control.access.access import Access
 from backstay.control.metrics.measuring import measure
 from backstay.control.metrics.repositories import record_sample
 from backstay.control.notifying.alerts import Alerts
@@ -42,6 +43,7 @@ CHECKPOINT_S: Final = 3600.0
 class Upkeep:
     """The tasks of a service that has schedules. Any number of processes may have the same."""
 
+    access: Access
     catalog: Catalog
     policies: Policies
     schedules: Schedules
@@ -77,8 +79,9 @@ class Upkeep:
         return True
 
     def take_over(self) -> None:
-        """Make schedules, targets and matchers those of the policy file."""
+        """Make schedules, targets, matchers and the bounds of access those of the policy file."""
         loaded = self.policies.loaded
+        self.access.use(self.policies.access)
         self.schedules.sync_from_policies(loaded)
         with self.catalog.session() as session:
             sync_from_policies(session, self.notifier, loaded)
