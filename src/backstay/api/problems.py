@@ -56,6 +56,7 @@ STATUS: Final[Mapping[str, int]] = {
     "CatalogOutdated": 503,
     "Unauthorized": 401,
     "Forbidden": 403,
+    "IdentityProviderUnavailable": 503,
     "AccessRefused": 403,
     "RateLimited": 429,
     "PreconditionFailed": 412,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backstay.cli import choosing, copies, jsonout
+from backstay.cli import evidence as proofs
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, option
 from backstay.core.ids import is_ulid
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_FINDINGS = 50
 _ALL_DATA = "100%"
+_MARKS = {"ok": "ok   ", "failed": "BAD  ", "skipped": "-    "}
 
 
 class CheckName(StrEnum):
@@ -57,12 +59,30 @@ def verify(
     rehearse: Annotated[
         Path | None, option("DIR", "Really restore, into a scratch directory below DIR, and compare.")
     ] = None,
+    sql: Annotated[
+        list[str] | None, option("QUERY", "With --rehearse: a query that must give one true value; repeatable.")
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        option("COMMAND", "With --rehearse: what sh must carry out well; it finds the files in $BACKSTAY_SCRATCH."),
+    ] = None,
+    server: Annotated[
+        str | None, option("URL", "With --rehearse: a server of PostgreSQL in which dumps may be tried.")
+    ] = None,
+    evidence: Annotated[
+        list[Path] | None, option("FILE", "Write the report, to FILE.html or FILE.json; repeatable.")
+    ] = None,
+    evidence_key: Annotated[
+        Path | None, option("FILE", "Sign the report with this key, of `backstay graph validator`.")
+    ] = None,
 ) -> int:
     """Check that snapshots are whole, genuine and restorable."""
     from backstay.operations.copies.medium import is_medium
     from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, run_verify
 
     context = context_of(ctx)
+    trial = proofs.trial_of(context, sql=sql or (), commands=command or (), server=server, rehearse=rehearse)
+    signer = proofs.signer_of(evidence_key, evidence or ())
     part = _part(read_data) if read_data is not None else 0.0
     least = parse_size(min_bytes) if min_bytes is not None else None
     with context.open() as repository, context.watching() as events:
@@ -72,10 +92,21 @@ def verify(
             read_data=part,
             min_bytes=least,
             rehearse=rehearse,
+            trial=trial,
             reserve=not is_medium(repository.backend),
         )
+        began = repository.clock.now()
         report = run_verify(repository, wanted, options, events=events)
-    context.result(_report(report), lambda: _show_report(context, report, options))
+        sealed = None
+        if evidence:
+            sealed = proofs.write(repository, evidence, signer, options, report, wanted=wanted, began=began)
+
+    def show() -> None:
+        _show_report(context, report, options)
+        for file in evidence or ():
+            context.say(f"evidence: {file}, SHA-256 {sealed}")
+
+    context.result(_report(report) | {"evidence": sealed}, show)
     return 0 if report.ok else CorruptedBackup.exit_status
 
 
@@ -106,12 +137,16 @@ def _report(report: VerifyReport) -> dict[str, object]:
         "wal_read": report.wal_read,
         "results": report.results,
         "findings": report.findings,
+        "rehearsals": report.rehearsals,
     }
 
 
 def _show_report(context: Context, report: VerifyReport, options: VerifyOptions) -> None:
     for result in report.results:
         context.say(f"{'ok   ' if result.ok else 'BAD  '} {result.check:<13} {result.details}")
+    for rehearsed in report.rehearsals:
+        for outcome in rehearsed.outcomes[2:]:  # the first are told above: the files
+            context.say(f"{_MARKS[outcome.status]} {outcome.check}: {outcome.details}")
     for finding in report.findings[:SHOWN_FINDINGS]:
         context.warn(f"{finding.subject}: {finding.message}")
         if finding.hint:

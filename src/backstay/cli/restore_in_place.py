@@ -13,7 +13,8 @@ from backstay.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backstay.operations.restore.in_place import InPlaceResult, Recovery
+    from backstay.operations.restore.in_place import InPlaceResult
+    from backstay.operations.restore.in_place_recovery import Recovery
     from backstay.operations.restore.run import RestoreOptions
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots import Manifest
@@ -46,7 +47,7 @@ def refuse_unfit(*, in_place: bool, direct: bool, keep_old: bool) -> None:
 
 def finish(context: Context, resume: Path | None, rollback: Path | None, *, others: bool) -> int:
     """`--resume DIR` or `--rollback DIR`; `others` says whether a snapshot or a target is named besides."""
-    from backstay.operations.restore.in_place import resume_in_place, roll_back_in_place
+    from backstay.operations.restore.in_place_recovery import resume_in_place, roll_back_in_place
 
     if others or (resume is not None and rollback is not None):
         raise InvalidRequest(
@@ -129,14 +130,14 @@ def _recovery(done: Recovery) -> dict[str, object]:
 
 
 def _show_recovery(context: Context, done: Recovery) -> None:
-    of = f" of snapshot {done.snapshot}" if done.snapshot else ""
+    of = f" of snapshot {done.snapshot}"
     told = {
         "finished": f"the restore{of} was brought to its end",
         "undone": f"everything is as it was before the restore{of}",
         "cleared": f"the restore{of} had not begun to change anything; what it had staged was removed",
         "kept": f"the restore{of} had come to its end; the old state is still kept there",
     }
-    context.say(told[done.did])
+    context.say(told[done.did] if done.snapshot else "nothing but an empty directory was left, which was removed")
     _warn_of(context, done.problems)
 
 

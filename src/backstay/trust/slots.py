@@ -17,9 +17,8 @@ from backstay.trust.secrets import Secret, SecretKind
 
 ROOT_BYTES: Final = 32
 SLOT_MAX: Final = 64 << 10  # bytes of a slot object
-# OpenSSL lends the lanes of Argon2 threads from one pool, and two derivations at once wait for each other for ever
-# (seen with OpenSSL in cryptography 50.0.2: two threads, four lanes each). It also bounds the memory that they take.
-_ONE_AT_A_TIME: Final = threading.Lock()
+# OpenSSL 3 has one pool of threads for the lanes of all derivations: two at once fail or wait for each other for ever.
+_DERIVING: Final = threading.Lock()
 _NONCE: Final = bytes(12)  # a wrapping key is derived from a fresh salt and used once
 
 
@@ -127,7 +126,7 @@ def _wrapping_key(secret: Secret, salt: bytes, cost: Argon2Cost | None) -> tuple
         derivation = Argon2id(
             salt=salt, length=32, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
         )
-        with _ONE_AT_A_TIME:
+        with _DERIVING:
             strong = derivation.derive(secret.value)
     keys = expand(strong, b"backstay/v1/slot/" + secret.kind.encode() + salt, KEY_BYTES + COMMITMENT_BYTES)
     return keys[:KEY_BYTES], keys[KEY_BYTES:]

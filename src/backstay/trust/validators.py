@@ -79,11 +79,16 @@ class Validator:
         return f"{KEY_PREFIX}:{self.name}:{print_words(self._seed)}"
 
     @property
+    def signer(self) -> Signer:
+        """What signs with the key."""
+        return Signer(self._seed)
+
+    @property
     def public(self) -> KnownValidator:
         """What others may know."""
-        return KnownValidator(self.name, Signer(self._seed).public.hex())
+        return KnownValidator(self.name, self.signer.public.hex())
 
     def sign(self, *, repository: str, snapshot: str, digest: bytes, attested: str) -> bytes:
         """The attestation that the stored bytes with this SHA-256 are a good snapshot."""
-        signer = Signer(self._seed)
+        signer = self.signer
         return seal_statement(Statement(repository, snapshot, digest.hex(), signer.public.hex(), attested), signer)

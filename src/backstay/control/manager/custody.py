@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
 from backstay.control.manager import retaining
 from backstay.control.manager.backups import Backup, the_only
 from backstay.control.manager.ground import Ground
+from backstay.control.manager.requests import absolute
 from backstay.core.events import EventSink, ignore
 from backstay.operations.retention.holds import clear_hold, set_hold
 from backstay.repository.collection_plan import CollectionPlan, CollectionResult
@@ -48,13 +50,15 @@ class Custody(Ground):
         ordered = sorted(kept, key=lambda one: (one.time_ns, one.id), reverse=True)
         return [Backup.of(one, held=one.id in held) for one in ordered]
 
-    def get(self, backup: str, *, at: datetime | None = None) -> Backup:
+    def get(self, backup: str, *, at: datetime | None = None, path: str | Path | None = None) -> Backup:
         """The one backup of an id, its beginning, a name, `latest`, `latest:NAME` or `NAME-2025-06-24`.
 
-        Raises NotFound, and InvalidRequest where a name means backups of several sources: `find` gives them all.
+        With a `path` it is the newest that holds it. Raises NotFound, and InvalidRequest where a name means backups of
+        several sources: `find` gives them all.
         """
         with self._reading() as repository:
-            manifest = the_only(self._meant(repository, backup, at=at), backup)
+            place = None if path is None else absolute(path)
+            manifest = the_only(self._meant(repository, backup, at=at, path=place), backup)
             return Backup.of(manifest, held=manifest.id in repository.snapshots.holds.held([manifest.id]))
 
     def find(self, backup: str, *, at: datetime | None = None) -> builtins.list[Backup]:

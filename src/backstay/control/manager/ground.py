@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from backstay.control.manager.keeping import Recording, keep_records
-from backstay.control.manager.setup import Setup
-from backstay.control.opening.opener import Opener
+from backstay.control.manager.setup import Opening, Setup
 from backstay.control.policies.policy import Policy
 from backstay.errors import InvalidRequest, NotFound
 from backstay.repository.repository import Repository
@@ -29,9 +28,9 @@ def go_on() -> None:
 class Ground:
     """Opens the repository for each call anew, and the catalog once, when it is needed."""
 
-    def __init__(self, setup: Setup, database: str | Path | Catalog | None) -> None:
+    def __init__(self, setup: Setup, database: str | Path | Catalog | None, records: Recording | None = None) -> None:
         self._setup, self._database = setup, database
-        self._records: Recording | None = None
+        self._records = records
         self._opening = Lock()
 
     @property
@@ -43,7 +42,7 @@ class Ground:
             return self._records
 
     @property
-    def opener(self) -> Opener:
+    def opener(self) -> Opening:
         """What opens the repository."""
         return self._setup.opener()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final
 
 from backstay.control.manager.requests import RestoreRequest, Surroundings, room_at
 from backstay.control.manager.results import PlannedPart, RestoredPart
@@ -14,8 +13,6 @@ from backstay.operations.clusters.rehearse import programs_of, start_recovered
 from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
 from backstay.repository.readers import announced
 from backstay.repository.selectors import LATEST
-
-PATIENCE_S: Final = 3600.0  # for a recovery
 
 
 def preview(around: Surroundings, target: ClusterTarget) -> PlannedPart:
@@ -46,7 +43,7 @@ def run(around: Surroundings, target: ClusterTarget, request: RestoreRequest) ->
         programs = programs_of(plan, None, around.environ) if target.start else None
         done = restore_cluster(around.repository, plan, place, options, events=around.events)
         if programs is not None:
-            start_recovered(place, programs, patience_s=PATIENCE_S, clock=around.clock)
+            start_recovered(place, programs, patience_s=target.patience_s, clock=around.clock)
     return RestoredPart(
         backup_id=plan.base.snapshot,
         kind="cluster",

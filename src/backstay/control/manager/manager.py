@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from backstay.control.manager.custody import Custody
+from backstay.control.manager.ground import Ground
+from backstay.control.manager.keeping import Recording
 from backstay.control.manager.making import Making
 from backstay.control.manager.restores import Restores
 from backstay.control.manager.setup import Setup, compressor_of, listed_sources
@@ -80,6 +82,13 @@ class BackupManager(Making, Custody, Restores, Verifications):
         """The manager of policies that were loaded."""
         made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn)
         made._setup = replace(made._setup, policies=policies)
+        return made
+
+    @classmethod
+    def of_setup(cls, setup: Setup, records: Recording) -> Self:
+        """The manager of somebody who knows how to open the repository, and where runs are recorded."""
+        made = cls.__new__(cls)
+        Ground.__init__(made, setup, None, records)
         return made
 
     def configure(

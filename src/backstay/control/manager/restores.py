@@ -15,7 +15,7 @@ from backstay.control.manager.requests import absolute
 from backstay.control.manager.restoring import RestoreRequest, Restoring, Step, original_place
 from backstay.control.manager.results import RestoreMode, RestorePreview, RestoreRecord, RestoreRun
 from backstay.control.manager.revisiting import RestoreCheck, revisit
-from backstay.control.manager.targets import DirectoryTarget, RestoreTarget, target_of, told_target
+from backstay.control.manager.targets import ClusterTarget, DirectoryTarget, RestoreTarget, target_of, told_target
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.plan import Conflict
@@ -52,9 +52,10 @@ class Restores(Ground):
         """Restore what a text means, of each source the newest that is not later than `at`.
 
         A target is a directory, the address of a database, or one of `DirectoryTarget`, `DatabaseTarget` and
-        `ClusterTarget`; each takes the backup that fits it. `source` is the path that is wanted. With `mode` `in_place`
-        files go to where they came from. `validate_before` reads everything before anything is written, `verify`
-        afterwards. A dry run raises what the restore would raise, and writes nothing.
+        `ClusterTarget`; each takes the backup that fits it, a cluster alone its newest base backup whatever is named.
+        `source` is the path that is wanted. With `mode` `in_place` files go to where they came from. `validate_before`
+        reads everything before anything is written, `verify` afterwards. A dry run raises what the restore would
+        raise, and writes nothing.
 
         Raises NotFound, InvalidRequest, RestoreConflict, RestoreFailed, CorruptedBackup, Interrupted.
         """
@@ -166,6 +167,8 @@ class Restores(Ground):
         source: str | Path | None,
         request: RestoreRequest,
     ) -> builtins.list[Step]:
+        if isinstance(target, ClusterTarget):  # it finds its own base backup
+            return restoring.steps((), [target])
         path = None if source is None else absolute(source)
         meant = self._meant(restoring.repository, backup, at=at, path=path)
         if request.mode == "in_place":

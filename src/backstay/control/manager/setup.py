@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -21,8 +23,16 @@ from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
+from backstay.repository.repository import Repository
 
 _LOG = logging.getLogger("backstay")
+
+
+class Opening(Protocol):
+    """What opens a repository, and makes it if it never was."""
+
+    def open(self, *, index: bool = True, grows: bool = False) -> AbstractContextManager[Repository]: ...
+    def prepare(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +49,12 @@ class Setup:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = field(default_factory=SystemClock)
     warn: Callable[[str], None] = _LOG.warning
+    opens: Opening | None = None  # in place of what all this says of the repository
 
-    def opener(self) -> Opener:
+    def opener(self) -> Opening:
         """The repository that is meant. Raises KeyProviderUnsupported."""
+        if self.opens is not None:
+            return self.opens
         if self.policies is not None and self.storage_location is None:
             return Opener.of_policies(
                 self.policies, environ=self.environ, clock=self.clock, warn=self.warn, password=self.password

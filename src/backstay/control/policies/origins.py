@@ -18,7 +18,7 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _postgres(address: str) -> str:
+def postgres_address(address: str) -> str:
     """An address of PostgreSQL. Raises Wrong, which does not repeat it: it may hold a password."""
     if not address.startswith(("postgresql://", "postgres://")):
         raise Wrong("this is no address of PostgreSQL", "write postgresql://USER@HOST:PORT/DB")
@@ -55,7 +55,7 @@ class PostgresqlOrigin(Origin):
     """A dump of a PostgreSQL database, or of some of its schemas."""
 
     type: Literal["postgresql"]
-    connection: Annotated[str, AfterValidator(_postgres)]
+    connection: Annotated[str, AfterValidator(postgres_address)]
     schemas: tuple[Text, ...] = ()
 
 

@@ -7,10 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from backstay.codec.compression import Compressor
+from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.cron import Cron
 from backstay.control.policies.notifications import Alerts, Limits, Notifications, PolicyNotifications
 from backstay.control.policies.origins import AnyOrigin, Name, distinct
 from backstay.control.policies.places import AnyStorage
+from backstay.control.policies.rehearsals import Query, ScratchServer, TriedProgram
 from backstay.control.policies.values import (
     CalendarSpan,
     Count,
@@ -139,6 +141,16 @@ class Verification(Model):
     read_data: Annotated[Count, Field(le=100)] = 0
     restore_test: Flag = False
     scratch: WholePath | None = None
+    server: ScratchServer | None = None
+    queries: tuple[Query, ...] = ()
+    commands: tuple[TriedProgram, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_asked_of_something(self) -> Self:
+        for key in ("queries", "commands", "server"):
+            if getattr(self, key) and not self.restore_test:
+                raise Wrong(f"`{key}` ask about what was restored, and nothing is", "add `restore_test: true`")
+        return self
 
     @model_validator(mode="after")
     def _has_a_time(self) -> Self:
@@ -189,6 +201,7 @@ class BackupManagerSettings(Model):
     verification: Verification | None = None
     notifications: Notifications | None = None
     alerts: Alerts | None = None
+    access: AccessSettings | None = None
 
 
 def _policy_name(name: str) -> str:

@@ -17,20 +17,20 @@ from typing import Final, TypeAlias
 from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin
-from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy, Verification
-from backstay.control.policies.values import expanded, zone_of
+from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy
+from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name, source_of
 from backstay.control.runs.hooks import HookOutcome, When, run_hook
+from backstay.control.runs.verifying import verify_options
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink
-from backstay.core.sizes import parse_size
 from backstay.core.times import Span
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, NotFound
 from backstay.operations.backup.request import BackupKind, BackupOptions, BackupResult
 from backstay.operations.backup.run import run_backup
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
-from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
+from backstay.operations.verify.run import VerifyReport, run_verify
 from backstay.repository.repository import Repository
 
 UNREADABLE_ITEMS: Final = 3  # exit status: the snapshot is good, but lacks some items
@@ -258,20 +258,9 @@ class _Run:
         made = [snapshot for snapshot in self.outcome.snapshots if snapshot not in self.outcome.dropped]
         if wanted is None or not (wanted.enabled and wanted.each_run and made):
             return
-        options = self._verify_options(wanted)
+        world = self.world
+        options = verify_options(wanted, self.outcome.policy, self.policy, environ=world.environ, scratch=world.scratch)
         self.outcome.verification = run_verify(repository, made, options, events=events)
-
-    def _verify_options(self, wanted: Verification) -> VerifyOptions:
-        scratch = self.world.scratch
-        if wanted.scratch is not None:
-            scratch = Path(expanded(wanted.scratch, self.world.environ))
-        return VerifyOptions(
-            checks=wanted.checks,
-            read_data=wanted.read_data / 100,
-            min_bytes=None if wanted.min_bytes is None else parse_size(wanted.min_bytes),
-            rehearse=scratch if wanted.restore_test else None,
-            reserve=True,
-        )
 
     # -- hooks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -62,7 +62,8 @@ class ClusterRehearsal:
 class RehearsalOptions:
     """`scratch` is empty or not there, and gone afterwards; `programs` is found by the server's version if None.
 
-    `configuration` is for a server that kept its own outside of its data directory.
+    `configuration` is for a server that kept its own outside of its data directory. `look` is called while the
+    recovered server runs.
     """
 
     scratch: Path
@@ -72,6 +73,7 @@ class RehearsalOptions:
     assertions: Sequence[str] = ()
     patience_s: float = PATIENCE_S
     configuration: Configuration | None = None
+    look: Callable[[ScratchServer], None] | None = None
 
 
 def rehearse_cluster(
@@ -163,6 +165,8 @@ class _Rehearsal:
                 ]
             amcheck, output = self._amcheck(server)
             assertions = tuple(self._assert(server, sql) for sql in self.options.assertions)
+            if self.options.look is not None:
+                self.options.look(server)
         self.events(Finished(operation="recover"))
         last = self.plan.last_commit
         return ClusterRehearsal(

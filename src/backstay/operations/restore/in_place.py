@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.ids import new_ulid
@@ -25,7 +25,9 @@ from backstay.errors import (
     RestoreConflict,
     RestoreFailed,
 )
-from backstay.operations.restore.in_place_plan import Chosen, Comparison, InPlacePlan, require_no_conflict
+from backstay.operations.restore.in_place_comparison import Comparison
+from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
+from backstay.operations.restore.in_place_recovery import Recovered, recover, removed, told, undo
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal, Switch
 from backstay.operations.restore.plan import RestoreOptions, refuse_repository
 from backstay.operations.restore.run import RestoreResult, run_restore
@@ -43,8 +45,6 @@ from backstay.sources.switch_calls import SwitchCalls
 
 _DAMAGE: Final = frozenset({CorruptedBackup.code, ObjectNotFound.code})
 _ROUNDS: Final = 8  # of clearing away what earlier restores left
-
-Recovered = Literal["finished", "undone", "cleared", "kept"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +72,6 @@ class InPlaceResult:
     kept: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
     recovered: tuple[Recovered, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """What became of a restore that was cut short, or was undone later; `snapshot` is empty if it had hardly begun."""
-
-    snapshot: str
-    did: Recovered
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def rolled_back(self) -> bool:
-        return self.did in ("undone", "cleared")
 
 
 def restore_in_place(
@@ -116,22 +103,6 @@ def restore_in_place(
             hint="name a part as ID:/PATH, or start another system and restore with --to",
         )
     return _InPlace(repository, snapshot, options, root, events, calls or SwitchCalls()).run()
-
-
-def resume_in_place(directory: Path, *, calls: SwitchCalls | None = None) -> Recovery:
-    """Bring a restore that was cut short to its end: to the new state if it had begun to switch, else to the old one.
-
-    Raises RestoreConflict, RestoreFailed.
-    """
-    return _recover(_absolute(directory), calls or SwitchCalls(), back=False)
-
-
-def roll_back_in_place(directory: Path, *, calls: SwitchCalls | None = None) -> Recovery:
-    """Put everything back as it was before the restore that keeps this directory.
-
-    Raises RestoreConflict, RestoreFailed.
-    """
-    return _recover(_absolute(directory), calls or SwitchCalls(), back=True)
 
 
 def original_place(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
@@ -175,8 +146,6 @@ class _InPlace:
         )
         if not plan.changes and not plan.dresses:
             return result
-        if is_sqlite(self.manifest):
-            self._look_at_databases(act=True)
         journal = self._begin(plan)
         try:
             return self._switch(journal, self._stage(journal, plan, result))
@@ -188,14 +157,15 @@ class _InPlace:
         recovered: list[Recovered] = []
         kept: set[bytes] = set()
         if is_sqlite(self.manifest):
-            self._look_at_databases(act=False)
+            target = FilesTarget(self.root, allow_root=True)
+            look_at_databases(self.repository, self.manifest, target, self.options, act=True)
         for _ in range(_ROUNDS):
             plan = Comparison(self.repository, self.manifest, self.root, self.options).plan()
             found = [path for path in plan.leftovers if path not in kept]
             if not found:
                 return plan, tuple(recovered)
             for path in filter(os.path.lexists, found):  # it may have gone with another one
-                done = _recover(path, self.calls, back=False)
+                done = recover(path, self.calls, back=False)
                 if done.did == "kept":
                     kept.add(path)
                 else:
@@ -206,10 +176,6 @@ class _InPlace:
             hint="wait until they have ended",
         )
 
-    def _look_at_databases(self, *, act: bool) -> None:
-        target = FilesTarget(self.root, allow_root=True)
-        look_at_databases(self.repository, self.manifest, target, self.options, act=act)
-
     def _begin(self, plan: InPlacePlan) -> Journal:
         name = PREFIX + new_ulid(self.repository.clock.now_ns(), self.repository.environment.random).encode()
         areas = tuple(place.rstrip(b"/") + b"/" + name for place in plan.places)
@@ -217,7 +183,7 @@ class _InPlace:
             return Journal.begin(areas, self.manifest.id, keep_old=self.options.keep_old, calls=self.calls)
         except OSError as error:
             with suppress(OSError, BackstayError):  # what was made of it is no harm, and cleared away the next time
-                _recover(areas[0], self.calls, back=True)
+                recover(areas[0], self.calls, back=True)
             raise failure(error, areas[0], "stage in") from error
 
     # -- staging
@@ -235,10 +201,10 @@ class _InPlace:
                 for row in rows:
                     require_unused(row.live)
         except OSError as error:
-            _removed(journal)
+            removed(journal)
             raise failure(error, b"", "stage in") from error
         except BaseException:
-            _removed(journal)
+            removed(journal)
             raise
         return replace(
             result,
@@ -276,13 +242,13 @@ class _InPlace:
             switching.forward(journal.rows())
             journal.set_state("done")
         except (OSError, BackstayError) as error:
-            problems = _undo(journal, self.calls)
+            problems = undo(journal, self.calls)
             return replace(result, rolled_back=True, error=_switch_failed(error), problems=result.problems + problems)
         except BaseException:
-            _undo(journal, self.calls)
+            undo(journal, self.calls)
             raise
         kept = self.options.keep_old
-        problems = tuple(switching.problems) + (() if kept else _removed(journal))
+        problems = tuple(switching.problems) + (() if kept else removed(journal))
         self.events(Finished(operation="switch"))
         return replace(
             result,
@@ -308,64 +274,6 @@ def _switches(plan: InPlacePlan, areas: tuple[bytes, ...]) -> Iterator[Switch]:
         yield Switch(live=change.live, area=change.area, staged=change.staged, new=new, old=change.old)
 
 
-def _undo(journal: Journal, calls: SwitchCalls) -> tuple[Problem, ...]:
-    """Put everything back and remove what was staged. Raises RestoreFailed when that does not work."""
-    switching = Switching(journal.header.areas, calls)
-    try:
-        journal.set_state("undoing")
-        switching.back(journal.rows())
-    except OSError as error:
-        raise RestoreFailed(
-            "the old state cannot be put back as a whole",
-            cause=_told(error),
-            hint=f"mend the cause, then run `backstay restore --rollback {printable(journal.path)}`",
-        ) from error
-    return (*switching.problems, *_removed(journal))
-
-
-def _removed(journal: Journal) -> tuple[Problem, ...]:
-    """Remove what is not needed any more. Where that does not work, the next restore tries again."""
-    try:
-        journal.remove()
-    except (OSError, BackstayError) as error:
-        told = _told(error) if isinstance(error, OSError) else str(error)
-        return (Problem(journal.path, f"it could not be removed: {told}"),)
-    return ()
-
-
-def _recover(path: bytes, calls: SwitchCalls, *, back: bool) -> Recovery:
-    """Bring what lies in a directory to an end, in the direction that its state says or that is asked for."""
-    journal = Journal.open(path, calls)
-    try:
-        state = journal.header.state
-        if state == "staging":
-            return Recovery(snapshot=journal.header.snapshot, did="cleared", problems=_removed(journal))
-        if back or state == "undoing":
-            return Recovery(snapshot=journal.header.snapshot, did="undone", problems=_undo(journal, calls))
-        return _finish(journal, calls)
-    finally:
-        journal.close()
-
-
-def _finish(journal: Journal, calls: SwitchCalls) -> Recovery:
-    header = journal.header
-    if header.state == "done" and header.keep_old:
-        return Recovery(snapshot=header.snapshot, did="kept")
-    switching = Switching(header.areas, calls)
-    if header.state == "switching":
-        try:
-            switching.forward(journal.rows())
-            journal.set_state("done")
-        except OSError as error:
-            raise RestoreFailed(
-                "an earlier restore in place was cut short, and cannot be brought to its end",
-                cause=_told(error),
-                hint=f"`backstay restore --rollback {printable(journal.path)}` puts the old state back",
-            ) from error
-    problems = tuple(switching.problems) + (() if header.keep_old else _removed(journal))
-    return Recovery(snapshot=header.snapshot, did="finished", problems=problems)
-
-
 def _not_staged(errors: list[FailedItem]) -> BackstayError:
     first = errors[0]
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
@@ -382,18 +290,7 @@ def _switch_failed(error: OSError | BackstayError) -> BackstayError:
         return error
     title = "the restored items could not be put in their places: the old ones are back"
     if isinstance(error, ChangedMeanwhile):
-        return RestoreConflict(title, cause=_told(error), hint="stop what writes there, then run the restore again")
+        return RestoreConflict(title, cause=told(error), hint="stop what writes there, then run the restore again")
     if failure(error, b"", "").code == InsufficientSpace.code:
-        return InsufficientSpace(title, cause=_told(error), hint="free space there, then run the restore again")
-    return RestoreFailed(title, cause=_told(error), hint="mend the cause and run the same restore again")
-
-
-def _told(error: OSError) -> str:
-    text = (error.strerror or str(error)).lower()
-    if not error.filename:
-        return text
-    return f"{printable(os.fsencode(error.filename))}: {text}"
-
-
-def _absolute(directory: Path) -> bytes:
-    return os.fsencode(os.path.realpath(directory))
+        return InsufficientSpace(title, cause=told(error), hint="free space there, then run the restore again")
+    return RestoreFailed(title, cause=told(error), hint="mend the cause and run the same restore again")

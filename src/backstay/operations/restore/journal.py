@@ -14,8 +14,8 @@ items before the switch, the old ones after it.
 | 6 | `state.json` with `done` | the new state; what is old is removed the next time, unless it is to be kept |
 | 7 | removal: the others, then `items`, `rows`, `state.json`, the directory | the same |
 
-When step 5 fails, or somebody wants the old state back, `state.json` says `undoing` before the first item goes back; a
-crash from there on ends in the old state.
+When step 5 fails, or somebody wants the old state back, `state.json` says `undoing` before the first item goes back,
+and `undone` when all are back on the disk; a crash in between ends in the old state. Then comes step 7.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _LEADS_TO: Final = b"leads-to"
 _LARGEST_STATE: Final = 1 << 20
 _BUFFER: Final = 1 << 20
 
-State: TypeAlias = Literal["staging", "switching", "undoing", "done"]
-_LATER: Final[tuple[State, ...]] = ("switching", "undoing", "done")
+State: TypeAlias = Literal["staging", "switching", "undoing", "done", "undone"]
+_LATER: Final[tuple[State, ...]] = ("switching", "undoing", "done", "undone")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,11 +79,15 @@ class Switch(msgspec.Struct, frozen=True, tag="switch", forbid_unknown_fields=Tr
 
 
 class Dress(msgspec.Struct, frozen=True, tag="dress", forbid_unknown_fields=True):
-    """Attributes of an item that are set in the end; without new ones it keeps its mode."""
+    """Attributes that are set in the end: forwards the new ones, backwards the old ones, where there are any.
+
+    With `keep_mode` it is a directory whose mode may have been changed for the switch, and is the old one afterwards.
+    """
 
     live: bytes
     old: Facts | None
     new: Facts | None
+    keep_mode: bool = False
 
 
 Row: TypeAlias = Switch | Dress
@@ -141,6 +145,8 @@ class Journal:
 
     def set_state(self, state: State) -> None:
         """From now on, also after a crash."""
+        if state == self.header.state:
+            return
         self._calls.replace(self._fd, _prepared(state), _STATE)
         self._calls.fsync(self._fd)
         self.header = msgspec.structs.replace(self.header, state=state)

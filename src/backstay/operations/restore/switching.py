@@ -161,11 +161,13 @@ class Switching:
     # -- attributes
 
     def _dress(self, row: Dress) -> None:
+        if row.new is None and not row.keep_mode:
+            return
         fd, name = self._above(row.live, "live")
         if row.new is not None:
             self.calls.step("dress")
             self._put(row, fd, name, forward=True)
-        elif row.old is not None:
+        elif row.old is not None and row.keep_mode:
             self.calls.step("dress")
             set_mode(fd, name, stat.S_IMODE(row.old.mode))
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from backstay.core.clock import Clock
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
 from backstay.operations.findings import Check, Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One check's outcome; `details` says in a line what was looked at."""
+    """One check's outcome; `details` says in a line what was looked at.
+
+    Parts of checks may run side by side, so that the durations may be more than that of the whole together.
+    """
 
     check: Check
     ok: bool
     details: str
+    duration_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -23,8 +28,10 @@ class Notes:
     """Of the checks that were asked for; safe from several threads."""
 
     checks: tuple[Check, ...]
+    clock: Clock
     findings: list[Finding] = field(default_factory=list)
     _details: dict[Check, list[str]] = field(default_factory=dict)
+    _took: dict[Check, float] = field(default_factory=dict)
 
     def find(self, check: Check, subject: str, error: BackstayError | str, hint: str = "") -> None:
         """Something is wrong; without a hint the error's own is told."""
@@ -38,7 +45,9 @@ class Notes:
     def check(self, check: Check, work: Callable[[], str]) -> None:
         """Run one step of a check, if that was asked for."""
         if check in self.checks or check == "rehearsal":
+            begun = self.clock.monotonic()
             self._details.setdefault(check, []).append(work())
+            self._took[check] = self._took.get(check, 0.0) + self.clock.monotonic() - begun
 
     def guarded(self, check: Check, subject: str, work: Callable[[], None], hint: str) -> None:
         """Work that fails on what is missing or damaged, and on nothing else."""
@@ -53,6 +62,8 @@ class Notes:
         """One result per check; it is fine if it found no error."""
         failed = {finding.check for finding in self.findings if finding.severity == "error"}
         return tuple(
-            CheckResult(check=check, ok=check not in failed, details=", ".join(details))
+            CheckResult(
+                check=check, ok=check not in failed, details=", ".join(details), duration_s=self._took.get(check, 0.0)
+            )
             for check, details in self._details.items()
         )

@@ -1,33 +1,272 @@
-"""Restores that are tried: each snapshot into an empty directory, which is compared and removed."""
+"""Restores that are tried: each snapshot into an empty directory, compared, looked into, and removed again."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Final, TypeVar
 
-from backstay.core.events import EventSink
+from backstay.core.clock import Clock
+from backstay.core.events import Event, EventSink, Started
 from backstay.core.quantities import plural
-from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.errors import BackstayError, Interrupted
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
+from backstay.operations.restore.postgres_dump import is_dump
+from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore.sqlite import is_sqlite
+from backstay.operations.verify.answers import Ask, answer
 from backstay.operations.verify.notes import Notes
+from backstay.operations.verify.scratch_dump import restored_dump
+from backstay.operations.verify.trial import Outcome, Question, Rehearsed, Status, Trial, TriedCommand
+from backstay.operations.wal.bases import is_base
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
+from backstay.sources.postgres.scratch_server import ScratchServer
+from backstay.sources.program import Program
+from backstay.sources.sqlite.database import opened
+
+_Asked = TypeVar("_Asked", Question, TriedCommand)
+
+_COMPARING: Final = "verify restored files"  # what the restore says when it begins to compare
+_SHOWN_FAILURES: Final = 5
+_LOCK_PATIENCE_S: Final = 30.0
 
 
 def rehearse(
-    repository: Repository, manifests: Iterable[Manifest], place: Path, notes: Notes, events: EventSink
-) -> None:
-    """Really restore, into an empty directory below `place`, and compare every file's SHA-256."""
+    repository: Repository,
+    manifests: Iterable[Manifest],
+    place: Path,
+    notes: Notes,
+    events: EventSink,
+    trial: Trial | None = None,
+) -> tuple[Rehearsed, ...]:
+    """Try each snapshot below `place`; what fails becomes findings."""
+    done: list[Rehearsed] = []
 
     def look() -> str:
-        files = 0
         place.mkdir(parents=True, exist_ok=True)
         for manifest in manifests:
-            with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as scratch:
-                result = run_restore(repository, manifest, Path(scratch), RestoreOptions(verify=True), events=events)
-            files += result.verified
-            for item in result.errors:
-                notes.find("rehearsal", f"snapshot {manifest.id}: {item.path}", item.message)
-        return f"{plural(files, 'file')} restored and compared"
+            rehearsed = rehearse_snapshot(repository, manifest, place, trial or Trial(), events=events)
+            done.append(rehearsed)
+            for outcome in rehearsed.outcomes:
+                if outcome.status == "failed":
+                    notes.find("rehearsal", f"snapshot {manifest.id}: {outcome.check}", outcome.details)
+        tried = sum(outcome.status != "skipped" for one in done for outcome in one.outcomes[2:])
+        told = f"{plural(sum(one.compared for one in done), 'file')} restored and compared"
+        return told + (f", {plural(tried, 'further check')}" if tried else "")
 
     notes.check("rehearsal", look)
+    return tuple(done)
+
+
+def rehearse_snapshot(
+    repository: Repository, manifest: Manifest, place: Path, trial: Trial, *, events: EventSink
+) -> Rehearsed:
+    """Really restore into an empty directory below `place`, compare every file's SHA-256, and ask what there is to ask.
+
+    Databases are opened: SQLite as it is, a cluster by a server of its version, a dump in the server of the trial.
+    """
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as scratch:
+        return _Rehearsal(repository, manifest, Path(scratch).absolute(), trial, events).run()
+
+
+@dataclass(slots=True)
+class _Rehearsal:
+    repository: Repository
+    manifest: Manifest
+    scratch: Path
+    trial: Trial
+    events: EventSink
+    outcomes: list[Outcome] = field(default_factory=list)
+    usable_s: float = 0.0
+
+    @property
+    def clock(self) -> Clock:
+        return self.repository.clock
+
+    @property
+    def files(self) -> Path:
+        return self.scratch / "files"
+
+    def run(self) -> Rehearsed:
+        begun = self.clock.monotonic()
+        result = self._restore()
+        if result is not None:
+            self._databases()
+            for command in self._ours(self.trial.commands):
+                self._try(f"command {' '.join(command.words)}", partial(self._command, command))
+        return Rehearsed(
+            snapshot=self.manifest.id,
+            outcomes=tuple(self.outcomes),
+            files=0 if result is None else result.files,
+            bytes=0 if result is None else result.bytes,
+            compared=0 if result is None else result.verified,
+            usable_s=self.usable_s,
+            duration_s=self.clock.monotonic() - begun,
+        )
+
+    # -- files
+
+    def _restore(self) -> RestoreResult | None:
+        begun = self.clock.monotonic()
+        compared_from: list[float] = []
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Started) and event.operation == _COMPARING:
+                compared_from.append(self.clock.monotonic())
+            self.events(event)
+
+        try:
+            result = run_restore(self.repository, self.manifest, self.files, RestoreOptions(verify=True), events=watch)
+        except Interrupted:
+            raise
+        except BackstayError as error:
+            self._note("restore", False, str(error), begun)
+            return None
+        ended = self.clock.monotonic()
+        middle = compared_from[0] if compared_from else ended
+        self.usable_s = middle - begun
+        failed = [f"{item.path}: {item.message}" for item in result.errors]
+        more = f" and {len(failed) - _SHOWN_FAILURES} more" if len(failed) > _SHOWN_FAILURES else ""
+        told = "; ".join(failed[:_SHOWN_FAILURES]) + more
+        restored = f"{plural(result.files, 'file')} in {plural(result.dirs, 'directory', 'directories')}"
+        self.outcomes.append(
+            Outcome(
+                check="restore",
+                status="failed" if failed else "ok",
+                details=told or restored,
+                duration_s=middle - begun,
+            )
+        )
+        self._note("compare", not failed, f"{plural(result.verified, 'file')} equal to the snapshot", middle)
+        return result
+
+    # -- databases
+
+    def _databases(self) -> None:
+        if is_sqlite(self.manifest):
+            self._sqlite()
+        elif is_base(self.manifest):
+            self._cluster()
+        elif is_dump(self.manifest):
+            self._dump()
+        else:
+            for question in self._ours(self.trial.questions):
+                self._skip(f"query {question.sql}", "this snapshot holds no database")
+
+    def _sqlite(self) -> None:
+        path = os.fsencode(self.files) + self.manifest.paths[0]
+
+        def whole() -> tuple[bool, str]:
+            with opened(path, "rw", patience_s=_LOCK_PATIENCE_S) as session:
+                rows = session.execute("PRAGMA integrity_check(20)").fetchall()
+                broken = session.execute("PRAGMA foreign_key_check").fetchall()
+            told = "; ".join(str(row[0]) for row in rows)
+            return told == "ok", told + (f", {plural(len(broken), 'broken foreign key')}" if broken else "")
+
+        def ask(sql: str) -> list[tuple[str | int | float | None, ...]]:
+            with opened(path, "ro", patience_s=_LOCK_PATIENCE_S) as session:
+                return session.execute(sql).fetchall()
+
+        self._try("integrity_check", whole)
+        self._ask(ask)
+
+    def _cluster(self) -> None:
+        begun = self.clock.monotonic()
+        questions = list(self._ours(self.trial.questions))
+
+        def look(server: ScratchServer) -> None:
+            for question in questions:
+                with server.connect(question.database or "postgres") as session:
+                    self._try(f"query {question.sql}", partial(answer, question, session.query))
+
+        try:
+            plan = plan_recovery(
+                self.repository, self.manifest.name or "", self.manifest.id, RecoveryTarget(kind="immediate")
+            )
+            # Beside the files: its server may have to run as another user, who must be able to get there.
+            options = RehearsalOptions(scratch=self.scratch.with_name(f"{self.scratch.name}.cluster"), look=look)
+            found = rehearse_cluster(self.repository, plan, options, environ=self.trial.environ, events=self.events)
+        except Interrupted:
+            raise
+        except BackstayError as error:
+            self._note("recovery", False, str(error), begun)
+            return
+        self.usable_s = found.restore_s + found.recovery_s
+        told = f"PostgreSQL {found.version} recovered to {found.recovered_lsn} on timeline {found.timeline}"
+        self.outcomes.append(Outcome(check="recovery", status="ok", details=told, duration_s=self.usable_s))
+        status: Status = "skipped" if found.amcheck == "not there" else found.amcheck
+        told = found.amcheck_output or found.amcheck
+        self.outcomes.append(Outcome(check="amcheck", status=status, details=told, duration_s=0.0))
+
+    def _dump(self) -> None:
+        if self.trial.server is None:
+            self._skip("restore into a server", "none is named for rehearsals")
+            return
+        begun = self.clock.monotonic()
+        try:
+            with restored_dump(
+                self.repository, self.manifest, self.trial.server, environ=self.trial.environ, events=self.events
+            ) as session:
+                self.usable_s = self.clock.monotonic() - begun
+                self._note("restore into a server", True, f"PostgreSQL {session.parameter('server_version')}", begun)
+                self._ask(session.query)
+        except Interrupted:
+            raise
+        except BackstayError as error:
+            self._note("restore into a server", False, str(error), begun)
+
+    def _ask(self, ask: Ask) -> None:
+        for question in self._ours(self.trial.questions):
+            self._try(f"query {question.sql}", partial(answer, question, ask))
+
+    # -- programs
+
+    def _command(self, command: TriedCommand) -> tuple[bool, str]:
+        words = [word.replace("{scratch}", str(self.files)) for word in command.words]
+        environ = {
+            **self.trial.environ,
+            "BACKSTAY_SCRATCH": str(self.files),
+            "BACKSTAY_SNAPSHOT": self.manifest.id,
+        }
+        program = Program(words, environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            status = program.wait(command.patience_s)
+            if status is None:
+                return False, f"it did not end within {command.patience_s:g} s"
+            return status == 0, program.failure(status).cause if status else "it ended well"
+        finally:
+            with suppress(ProcessLookupError):  # what it started goes with it: it has a session of its own
+                os.killpg(program.process.pid, signal.SIGKILL)
+            program.close()
+
+    def _ours(self, asked: Sequence[_Asked]) -> list[_Asked]:
+        """Of the questions or commands those that are meant for this snapshot."""
+        return [one for one in asked if one.name in (None, self.manifest.name)]
+
+    # -- noting
+
+    def _try(self, check: str, work: Callable[[], tuple[bool, str]]) -> None:
+        begun = self.clock.monotonic()
+        try:
+            ok, details = work()
+        except Interrupted:
+            raise
+        except BackstayError as error:
+            ok, details = False, error.cause or str(error)
+        self._note(check, ok, details, begun)
+
+    def _note(self, check: str, ok: bool, details: str, begun: float) -> None:
+        took = self.clock.monotonic() - begun
+        self.outcomes.append(Outcome(check=check, status="ok" if ok else "failed", details=details, duration_s=took))
+
+    def _skip(self, check: str, why: str) -> None:
+        self.outcomes.append(Outcome(check=check, status="skipped", details=why, duration_s=0.0))

@@ -17,6 +17,7 @@ from backstay.operations.verify.objects import StoredObjects
 from backstay.operations.verify.reading import Reading
 from backstay.operations.verify.rehearsal import rehearse
 from backstay.operations.verify.signatures import Signatures
+from backstay.operations.verify.trial import Rehearsed, Trial
 from backstay.operations.verify.values import ValuesChecks
 from backstay.operations.verify.walking import Walking
 from backstay.repository.index import PackInfo
@@ -30,19 +31,24 @@ ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "si
 class VerifyOptions:
     """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot.
 
-    `reserve` says that room for a full disk was set aside in this repository, as the command line does.
+    With `rehearse` snapshots are restored below that directory, and asked what `trial` holds. `reserve` says that room
+    for a full disk was set aside in this repository, as the command line does.
     """
 
     checks: tuple[Check, ...] = ALL_CHECKS
     read_data: float = 0.0
     min_bytes: int | None = None
     rehearse: Path | None = None
+    trial: Trial | None = None
     reserve: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """All outcomes; sizes in bytes. Packs and objects of WAL are counted each by themselves."""
+    """All outcomes; sizes in bytes. Packs and objects of WAL are counted each by themselves.
+
+    `rehearsals` has one entry for each snapshot that was restored; what failed there is in the findings too.
+    """
 
     results: tuple[CheckResult, ...]
     findings: tuple[Finding, ...]
@@ -52,6 +58,7 @@ class VerifyReport:
     bytes_read: int
     wal_objects: int = 0
     wal_read: int = 0
+    rehearsals: tuple[Rehearsed, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -80,7 +87,7 @@ class _Verify:
     logs: WalChecks = field(init=False)
 
     def __post_init__(self) -> None:
-        self.notes = Notes(self.options.checks)
+        self.notes = Notes(self.options.checks, self.repository.clock)
         self.walking = Walking(self.repository, self.notes, self.options.read_data >= 1)
         self.reading = Reading(self.repository, self.notes, self.events, self.options.read_data)
         self.logs = WalChecks(self.repository, self.notes, self.events)
@@ -100,8 +107,10 @@ class _Verify:
         ValuesChecks(self.repository, self.notes).run(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:
             self._sizes(manifests, self.options.min_bytes)
+        rehearsals: tuple[Rehearsed, ...] = ()
         if self.options.rehearse is not None:
-            rehearse(self.repository, manifests, self.options.rehearse, self.notes, self.events)
+            place, trial = self.options.rehearse, self.options.trial
+            rehearsals = rehearse(self.repository, manifests, place, self.notes, self.events, trial)
         self.events(Finished(operation="verify"))
         return VerifyReport(
             results=self.notes.results(),
@@ -112,6 +121,7 @@ class _Verify:
             bytes_read=self.reading.bytes,
             wal_objects=self.logs.objects,
             wal_read=self.logs.read,
+            rehearsals=rehearsals,
         )
 
     def _read_and_walk(self, manifests: list[Manifest], packs: dict[int, PackInfo]) -> None:

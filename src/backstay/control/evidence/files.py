@@ -1,0 +1,107 @@
+"""Evidence in files: written as JSON or as a page, read and checked without a repository or a key."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backstay.control.evidence.page import as_html, sealed_in
+from backstay.control.evidence.seal import LARGEST, Evidence, opened
+from backstay.core.version import VERSION
+from backstay.errors import CorruptedBackup, InvalidRequest
+
+_PAGES: Final = (".html", ".htm")
+_JSON: Final = ".json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Evidence that is what was sealed; `page_matches` says whether a page shows that and nothing else."""
+
+    evidence: Evidence
+    page_matches: bool | None = None
+
+
+def require_form(path: Path) -> None:
+    """Raises InvalidRequest for a name that says no form, or a directory that is not there: before hours of work."""
+    if path.suffix.lower() not in (*_PAGES, _JSON):
+        raise InvalidRequest(
+            f"it is not clear what to write into {path}",
+            cause="evidence is written as a page or as JSON",
+            hint="let the name end with .html or .json",
+        )
+    if not path.absolute().parent.is_dir():
+        raise InvalidRequest(
+            f"the evidence cannot be written to {path}",
+            cause=f"{path.absolute().parent} is not there",
+            hint="make that directory first",
+        )
+
+
+def write(evidence: Evidence, path: Path) -> None:
+    """As a page if the name ends with .html, as JSON if with .json. Raises InvalidRequest.
+
+    The file appears whole: a crash leaves none, or one whose name ends with `.new`.
+    """
+    require_form(path)
+    data = evidence.as_json() if path.suffix.lower() == _JSON else as_html(evidence).encode()
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise InvalidRequest(
+            f"the evidence cannot be written to {path}",
+            cause=(error.strerror or str(error)).lower(),
+            hint="name a file in a directory that you may write to",
+        ) from error
+
+
+def check(path: Path, *, trusted: Collection[str] | None = None) -> Checked:
+    """Read a file of either form.
+
+    Raises CorruptedBackup for what was changed, InvalidRequest for what is no evidence.
+    """
+    data = _read(path)
+    if not data.lstrip().startswith(b"<"):
+        return Checked(evidence=opened(_json(data), trusted=trusted))
+    evidence = opened(sealed_in(data), trusted=trusted)
+    matches = as_html(evidence).encode() == data
+    if not matches and f"backstay {VERSION}" == evidence.report["program"]:
+        raise CorruptedBackup(
+            "this page does not show what was sealed",
+            cause="the report in it is genuine, the text around it was changed",
+            hint="get the file again from where it was made; do not rely on this one",
+        )
+    return Checked(evidence=evidence, page_matches=matches)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path} cannot be read", cause=(error.strerror or str(error)).lower(), hint="name a file of evidence"
+        ) from error
+    if len(data) > LARGEST:
+        raise InvalidRequest(f"{path} is too large for evidence", cause=f"it has more than {LARGEST} bytes")
+    return data
+
+
+def _json(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            "this is no evidence of a verification",
+            cause=f"it is no JSON: {error}",
+            hint="`backstay verify --evidence FILE` writes such files",
+        ) from error

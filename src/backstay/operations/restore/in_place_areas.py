@@ -1,0 +1,147 @@
+"""Where a restore in place may stage and what it may move: one directory on each file system, and nothing mounted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from backstay.core.names import printable
+from backstay.errors import InsufficientSpace, InvalidRequest, RestoreFailed
+from backstay.operations.restore.in_place_plan import InPlacePlan
+from backstay.operations.restore.plan import is_below, local_places
+from backstay.repository.nodes import Node
+from backstay.repository.repository import Repository
+from backstay.sources.facts import Facts
+from backstay.sources.kernel import mount_id
+from backstay.sources.target_directory import TargetDirectory
+
+
+@dataclass(slots=True, eq=False)
+class LiveDirectory:
+    """A directory of the walk as it is here. A `fresh` one is not there, and comes as part of a tree."""
+
+    path: bytes
+    node: Node | None = None
+    selected: bool = False
+    directory: TargetDirectory | None = None
+    mount: tuple[int, int] = (0, 0)
+    facts: Facts | None = None
+    fresh: bool = False
+    touched: bool = False
+    linked: bool = False  # it holds a name of a file with several
+    names: set[bytes] | None = None
+
+    def open(self, directory: TargetDirectory) -> None:
+        """It is there: note what it looks like and which mount it was reached through."""
+        self.directory = directory
+        self.mount = (mount_id(directory.fd), os.fstat(directory.fd).st_dev)
+        self.facts = Facts.of(directory.fd, b".")
+
+    def close(self) -> None:
+        if self.directory is not None:
+            self.directory.close()
+            self.directory = None
+
+
+class Areas:
+    """The directories of a plan in which is staged; `tops` are the absolute paths of what is restored."""
+
+    def __init__(self, plan: InPlacePlan, tops: Callable[[], Iterable[bytes]]) -> None:
+        self._plan, self._tops = plan, tops
+        self._known: dict[tuple[int, int], int] = {}
+
+    def holds(self, live: bytes) -> bool:
+        """Whether a path is what is restored, or lies below that; directories on the way were only passed."""
+        return any(is_below(live, top) for top in self._tops())
+
+    def may_lie_in(self, live: bytes) -> bool:
+        """Whether staging directories may be found there."""
+        return any(is_below(top, live) for top in self._tops())
+
+    def of(self, stack: Sequence[LiveDirectory]) -> int:
+        """Where the last directory of the stack stages: on its own file system, beside what is restored.
+
+        Raises RestoreFailed when this user may write to no such place.
+        """
+        here = next(live for live in reversed(stack) if live.directory is not None)
+        known = self._known.get(here.mount)
+        if known is not None:
+            return known
+        same = [live for live in stack if live.directory is not None and live.mount == here.mount]
+        beside = [live for live in reversed(same) if not self.holds(live.path)][:1]
+        within = [live for live in same if self.holds(live.path)][:1]
+        for live in (*beside, *within):
+            if live.directory is not None and _may_write(live.directory.fd):
+                return self._add(here.mount, live.path)
+        raise RestoreFailed(
+            f"cannot restore to {printable(here.path)}",
+            cause="beside it there is no directory on its file system that you may write to",
+            hint="run this as a user who may, or restore to another directory with --to",
+        )
+
+    def _add(self, mount: tuple[int, int], place: bytes) -> int:
+        self._known[mount] = len(self._plan.places)
+        self._plan.places.append(place)
+        self._plan.room.append(0)
+        return self._known[mount]
+
+
+class Immovable:
+    """What must not change its place with the directory that it lies in."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repositories = tuple(local_places(repository))
+        self._mounts = _mount_points()
+
+    def refuse(self, live: bytes) -> None:
+        """Raises RestoreFailed for a directory with a mounted file system, InvalidRequest for the repository."""
+        mounted = next((point for point in self._mounts if is_below(point, live)), None)
+        if mounted is not None:
+            raise RestoreFailed(
+                f"cannot replace {printable(live)}",
+                cause=f"a file system is mounted at {printable(mounted)}",
+                hint="unmount it, or restore other paths one by one with ID:PATH",
+            )
+        for place in self._repositories:
+            if is_below(place, live):
+                raise InvalidRequest(
+                    f"cannot replace {printable(live)}",
+                    cause=f"the repository lies there, in {printable(place)}",
+                    hint="leave --delete out, or exclude it with --exclude",
+                )
+
+
+def require_changeable(path: bytes, fd: int) -> None:
+    """Raises RestoreFailed for a directory whose entries this user cannot change."""
+    title, hint = f"cannot restore to {printable(path)}", "run this as a user who may, or restore with --to DIR"
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        raise RestoreFailed(title, cause="it lies on a read-only file system", hint=hint)
+    is_ours = os.fstat(fd).st_uid == os.geteuid()
+    if not is_ours and not _may_write(fd):
+        raise RestoreFailed(title, cause="no permission to write to it", hint=hint)
+
+
+def require_room(place: bytes, needed: int) -> None:
+    """Raises InsufficientSpace."""
+    found = os.statvfs(place)
+    free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
+    if needed > free:
+        raise InsufficientSpace(
+            f"there is not enough room beside {printable(place)}, nothing was changed",
+            cause=f"the new items need {needed} bytes while the old ones stay, and {free} are free",
+            hint="free space there, or restore a part with ID:PATH; --direct needs room for one file at a time",
+        )
+
+
+def _mount_points() -> list[bytes]:
+    """All of this process's (proc(5), mountinfo: the fifth field, with spaces as octal)."""
+    with suppress(OSError), Path("/proc/self/mountinfo").open("rb") as lines:
+        return [line.split()[4].replace(b"\\040", b" ").replace(b"\\011", b"\t") for line in lines]
+    return []
+
+
+def _may_write(fd: int) -> bool:
+    return os.access(f"/proc/self/fd/{fd}", os.W_OK | os.X_OK, effective_ids=True)

@@ -1,0 +1,326 @@
+"""A snapshot compared with what lies in its places, item by item: what a restore in place has to change."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backstay.core.names import printable
+from backstay.errors import NotFound, RestoreFailed
+from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
+from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
+from backstay.operations.restore.journal import ITEMS, PREFIX, Dress, leftovers
+from backstay.operations.restore.plan import RestoreOptions, may_delete_in, strangers, wanted
+from backstay.operations.restore.sqlite import is_sqlite
+from backstay.operations.snapshots.walk import Enter, Item, Leave
+from backstay.repository.nodes import Node
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest
+from backstay.sources.existing import existing_equals
+from backstay.sources.facts import Facts
+from backstay.sources.files_target import FilesTarget
+from backstay.sources.sqlite.database import SIDE_FILES
+from backstay.sources.target_directory import TargetDirectory
+
+
+@dataclass(slots=True)
+class _Names:
+    """All names of one inode of the snapshot: they are restored together, or they are there together already."""
+
+    fresh: bool = False
+    inodes: set[int] = field(default_factory=set)
+    there: list[tuple[Change, int]] = field(default_factory=list)
+
+
+class Comparison:
+    """Compares, and changes nothing. The root of the walk is what `root` stands for."""
+
+    def __init__(self, repository: Repository, manifest: Manifest, root: Path, options: RestoreOptions) -> None:
+        self._repository, self._manifest, self._options = repository, manifest, options
+        self._target = FilesTarget(root, allow_root=True)
+        self._root = os.fsencode(self._target.root)
+        self._plan = InPlacePlan()
+        self._stack: list[LiveDirectory] = []
+        self._areas = Areas(self._plan, self._tops)
+        self._immovable = Immovable(repository)
+        self._links: dict[bytes, _Names] = {}
+        self._dress_if_linked: list[Dress] = []
+        self._base = b""
+        self._matched = False
+
+    def plan(self) -> InPlacePlan:
+        """Raises RestoreConflict, RestoreFailed, InsufficientSpace, InvalidRequest, NotFound."""
+        self._target.check()
+        try:
+            self._begin()
+            for visit in wanted(self._repository, self._manifest, self._options):
+                if isinstance(visit, Enter):
+                    self._enter(visit)
+                elif isinstance(visit, Leave):
+                    self._leave(self._stack.pop())
+                else:
+                    self._item(visit)
+            self._end()
+        finally:
+            for live in self._stack:
+                live.close()
+        if not self._matched:
+            raise NotFound(
+                "nothing in this snapshot is what was asked for",
+                cause="no path matches the includes, or excludes leave nothing of them",
+                hint="`backstay find PATTERN` shows what matches; patterns apply to absolute paths",
+            )
+        return self._plan
+
+    def _begin(self) -> None:
+        """The directory that the root lies in: it must be there."""
+        if self._root == b"/":
+            return
+        above = FilesTarget(self._target.root.parent, allow_root=True)
+        if not above.root.is_dir():
+            raise RestoreFailed(
+                f"cannot restore into {printable(self._root)}",
+                cause=f"{printable(os.fsencode(above.root))} is not there",
+                hint="make that directory first, or restore the whole snapshot",
+            )
+        self._stack.append(LiveDirectory(os.fsencode(above.root)))
+        self._stack[-1].open(above.open_root(create=False))
+        self._look_for_leftovers(self._stack[-1])
+
+    def _end(self) -> None:
+        while self._stack:
+            self._leave(self._stack.pop())
+        self._relink()
+        for place, needed in zip(self._plan.places, self._plan.room, strict=True):
+            require_room(place, needed)
+
+    # -- directories
+
+    def _enter(self, visit: Enter) -> None:
+        self._matched = self._matched or visit.selected
+        is_root = not self._base
+        self._base = self._base or visit.path
+        above = self._stack[-1] if self._stack else None
+        name = self._root.rpartition(b"/")[2] if is_root else visit.node.name if visit.node is not None else b""
+        live = LiveDirectory(self._live(visit.path), visit.node, visit.selected)
+        if above is not None and above.names is not None:
+            above.names.add(name)
+        self._stack.append(live)
+        if above is None:
+            live.open(self._target.open_root(create=False))
+        elif above.fresh:
+            live.fresh = True
+        elif above.directory is not None:
+            self._open_child(above, live, visit, name)
+        if live.directory is None:
+            return
+        if may_delete_in(self._manifest, self._options, visit.path):
+            live.names = set()
+        if self._areas.may_lie_in(live.path) or above is None or above.mount != live.mount:
+            self._look_for_leftovers(live)
+
+    def _open_child(self, above: LiveDirectory, live: LiveDirectory, visit: Enter, name: bytes) -> None:
+        assert above.directory is not None
+        info = above.directory.lstat(name)
+        if info is not None and stat.S_ISDIR(info.st_mode):
+            live.open(above.directory.child(name, create=False))
+            return
+        if info is not None and not self._gives_way(live.path, info, visit.node):
+            return
+        live.fresh = True
+        self._change(above, live.path, visit.path, old=info, node=visit.node, is_tree=True)
+
+    def _leave(self, live: LiveDirectory) -> None:
+        if live.directory is None:
+            return
+        try:
+            if live.names is not None:
+                self._remove_strangers(live, live.directory, live.names)
+            new = None
+            if live.selected and live.node is not None and self._areas.holds(live.path):  # not on the way
+                new = Facts.wanted(live.node, self._target.attributes)
+            assert live.facts is not None
+            if live.touched or (new is not None and not new.fit(live.facts)):
+                self._stack.append(live)  # which is what an area is looked for by
+                self._areas.of(self._stack)
+                self._stack.pop()
+                self._plan.dresses.append(Dress(live.path, live.facts, new, keep_mode=True))
+            elif live.linked:
+                self._dress_if_linked.append(Dress(live.path, live.facts, None, keep_mode=True))
+        finally:
+            live.close()
+
+    def _remove_strangers(self, live: LiveDirectory, directory: TargetDirectory, names: set[bytes]) -> None:
+        inside = self._inside(live.path)
+        for path in strangers(directory, inside, names, self._options.chooser):
+            name = path.rpartition(b"/")[2]
+            info = None if name.startswith(PREFIX) else directory.lstat(name)
+            if info is not None:
+                self._stack.append(live)
+                self._change(live, self._live(path), path, old=info, node=None, removal=True)
+                self._stack.pop()
+
+    # -- entries
+
+    def _item(self, item: Item) -> None:
+        self._matched = True
+        node, above = item.node, self._stack[-1]
+        if above.names is not None:
+            above.names.add(node.name)
+        if stat.S_ISSOCK(node.mode):
+            return  # the program that listens on it makes a new one
+        names = self._links.setdefault(node.links, _Names()) if node.links is not None else None
+        if above.fresh:
+            self._need(node)
+            if names is not None:
+                names.fresh = True
+            return
+        if above.directory is None:
+            self._plan.skipped += 1
+            return
+        info = above.directory.lstat(node.name)
+        live = above.path.rstrip(b"/") + b"/" + node.name
+        if info is not None and existing_equals(above.directory, node.name, node):
+            self._equal(above, above.directory, live, item, info, names)
+        elif info is None or self._gives_way(live, info, node):
+            if names is not None:
+                names.fresh = True
+            self._change(above, live, item.path, old=info, node=node)
+            self._need(node)
+            if is_sqlite(self._manifest):
+                self._remove_logs(above, above.directory, item)
+
+    def _remove_logs(self, above: LiveDirectory, directory: TargetDirectory, item: Item) -> None:
+        """What SQLite keeps beside a database goes with it; else it would be replayed into the restored one."""
+        for suffix in SIDE_FILES:
+            name = item.node.name + suffix
+            info = directory.lstat(name)
+            if info is not None:
+                live = above.path.rstrip(b"/") + b"/" + name
+                self._change(above, live, item.path + suffix, old=info, node=None, removal=True)
+                if above.names is not None:
+                    above.names.add(name)
+
+    def _equal(
+        self,
+        above: LiveDirectory,
+        directory: TargetDirectory,
+        live: bytes,
+        item: Item,
+        info: os.stat_result,
+        names: _Names | None,
+    ) -> None:
+        self._plan.unchanged += 1
+        conflict = self._options.conflict
+        if conflict == "skip" or (conflict == "newer" and info.st_mtime_ns > item.node.mtime_ns):
+            return
+        old, new = Facts.of(directory.fd, item.node.name), Facts.wanted(item.node, self._target.attributes)
+        if not new.fit(old):
+            self._areas.of(self._stack)
+            self._plan.dresses.append(Dress(live, old, new))
+        if names is not None and conflict != "newer":
+            names.inodes.add(info.st_ino)
+            names.there.append((self._as_change(live, item.path, self._areas.of(self._stack), info), item.node.size))
+            above.linked = True
+
+    def _relink(self) -> None:
+        """Names that are equal already, but must become those of one inode with others."""
+        again = [names for names in self._links.values() if names.there and (names.fresh or len(names.inodes) > 1)]
+        for change, size in (one for names in again for one in names.there):
+            self._plan.changes.append(change)
+            self._plan.unchanged -= 1
+            self._plan.room[change.area] += size
+        if again:
+            self._plan.dresses[:0] = self._dress_if_linked
+
+    def _gives_way(self, path: bytes, info: os.stat_result, node: Node | None) -> bool:
+        """Whether what is there is replaced; what makes the restore fail is counted."""
+        conflict = self._options.conflict
+        if conflict == "skip" or (conflict == "newer" and node is not None and info.st_mtime_ns > node.mtime_ns):
+            self._plan.skipped += 1
+            return False
+        if conflict == "fail":
+            self._plan.conflict_count += 1
+            if len(self._plan.conflicts) < SHOWN:
+                self._plan.conflicts.append(printable(path))
+        return True
+
+    # -- changes
+
+    def _change(
+        self,
+        above: LiveDirectory,
+        live: bytes,
+        inside: bytes,
+        *,
+        old: os.stat_result | None,
+        node: Node | None,
+        removal: bool = False,
+        is_tree: bool = False,
+    ) -> None:
+        """One item of the directory `above` changes; it is dressed when it is a directory that had to be opened."""
+        assert above.directory is not None
+        if not above.touched:
+            require_changeable(above.path, above.directory.fd)
+            above.touched = True
+        if old is not None and stat.S_ISDIR(old.st_mode):
+            self._immovable.refuse(live)
+        area = self._areas.of(self._stack)
+        self._plan.changes.append(self._as_change(live, inside, area, old, removal=removal, is_tree=is_tree))
+        facts = None
+        if old is not None and stat.S_ISDIR(old.st_mode):
+            facts = Facts.of(above.directory.fd, live.rpartition(b"/")[2])
+        new = Facts.wanted(node, self._target.attributes) if is_tree and node is not None else None
+        if facts is not None or new is not None:
+            self._plan.dresses.append(Dress(live, facts, new))
+
+    def _as_change(
+        self,
+        live: bytes,
+        inside: bytes,
+        area: int,
+        old: os.stat_result | None,
+        *,
+        removal: bool = False,
+        is_tree: bool = False,
+    ) -> Change:
+        below = inside[len(self._base) :].lstrip(b"/")
+        return Change(
+            live=live,
+            inside=inside,
+            staged=ITEMS + b"/" + below if below else ITEMS,
+            area=area,
+            old=None if old is None else old.st_ino,
+            removal=removal,
+            is_tree=is_tree,
+        )
+
+    def _need(self, node: Node) -> None:
+        held = node.size if node.extents is None else sum(length for _, length in node.extents)
+        self._plan.room[self._areas.of(self._stack)] += held if node.is_file else 0
+
+    def _look_for_leftovers(self, live: LiveDirectory) -> None:
+        assert live.directory is not None
+        with suppress(PermissionError):
+            self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
+
+    # -- paths
+
+    def _live(self, inside: bytes) -> bytes:
+        below = inside[len(self._base) :].lstrip(b"/")
+        return self._root.rstrip(b"/") + b"/" + below if below else self._root
+
+    def _inside(self, live: bytes) -> bytes:
+        below = live[len(self._root) :].lstrip(b"/")
+        return self._base.rstrip(b"/") + b"/" + below if below else self._base
+
+    def _tops(self) -> Iterator[bytes]:
+        """What was backed up, as absolute paths here; all of the root if only a part of the snapshot is wanted."""
+        if self._base == b"/":
+            yield from (self._live(top) for top in self._manifest.paths)
+        else:
+            yield self._live(self._options.path or self._base)

@@ -1,0 +1,205 @@
+"""Restores that are tried: files compared, databases looked into, programs asked; and nothing is left of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backstay.core.clock import SystemClock
+from backstay.core.events import ignore
+from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.verify.answers import answer
+from backstay.operations.verify.rehearsal import rehearse_snapshot
+from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
+from backstay.operations.verify.trial import Cell, Question, Rehearsed, Rows, Trial, TriedCommand
+from backstay.repository.repository import Environment, Repository
+from backstay.repository.snapshots import Manifest
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters
+from backstay.sources.source import Source
+from backstay.sources.sqlite.source import sqlite_source
+from backstay.storage.memory import MemoryStorage
+from tests.crash.small_world import SECRET
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with Repository.create(MemoryStorage(), SECRET, environment=Environment(threads=1)) as repository:
+        yield repository
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    found = tmp_path / "tree"
+    found.mkdir()
+    (found / "one").write_text("one")
+    (found / "two").write_text("two")
+    return found
+
+
+def snapshot(repository: Repository, source: Source, name: str | None = None) -> Manifest:
+    made = run_backup(repository, source, BackupOptions(host="host", name=name)).snapshot
+    assert made is not None
+    return repository.snapshots.get(made)
+
+
+def files(repository: Repository, tree: Path, name: str | None = None) -> Manifest:
+    return snapshot(repository, FilesystemSource([os.fsencode(tree)], filters=Filters(()), clock=SystemClock()), name)
+
+
+def database(repository: Repository, place: Path) -> Manifest:
+    path = place / "app.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("create table t(i int, v text); insert into t values (1, 'one'), (2, null)")
+    return snapshot(repository, sqlite_source(os.fsencode(path), scratch=place), "app")
+
+
+def tried(repository: Repository, manifest: Manifest, place: Path, trial: Trial | None = None) -> Rehearsed:
+    scratch = place / "scratch"
+    scratch.mkdir(exist_ok=True)
+    done = rehearse_snapshot(repository, manifest, scratch, trial or Trial(), events=ignore)
+    assert list(scratch.iterdir()) == []  # nothing is left
+    return done
+
+
+def outcomes(done: Rehearsed) -> dict[str, tuple[str, str]]:
+    return {outcome.check: (outcome.status, outcome.details) for outcome in done.outcomes}
+
+
+def test_files_are_restored_and_compared(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    done = tried(repository, files(repository, tree), tmp_path)
+    assert done.ok
+    assert (done.files, done.compared, done.bytes) == (2, 2, 6)
+    assert [outcome.check for outcome in done.outcomes] == ["restore", "compare"]
+    assert 0 < done.usable_s <= done.duration_s
+
+
+def test_what_cannot_be_restored_fails_it(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    manifest = files(repository, tree)
+    for info in list(repository.backend.list("packs/")):
+        repository.backend.delete(info.name)
+    with Repository.open(repository.backend, SECRET, environment=Environment(threads=1)) as again:
+        done = tried(again, manifest, tmp_path)
+    assert not done.ok
+    assert done.outcomes[0].status == "failed"
+
+
+def test_programs_find_the_files(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    manifest = files(repository, tree, "tree")
+    inside = f"{{scratch}}{tree}/one"
+    trial = Trial(
+        commands=(
+            TriedCommand(words=("grep", "-q", "one", inside)),
+            TriedCommand(words=("sh", "-c", f'test "$(cat "$BACKSTAY_SCRATCH{tree}/two")" = two')),
+            TriedCommand(words=("sh", "-c", f"test $BACKSTAY_SNAPSHOT = {manifest.id}"), name="tree"),
+            TriedCommand(words=("sh", "-c", "echo too bad >&2; exit 3")),
+            TriedCommand(words=("sleep", "60"), patience_s=0.2),
+            TriedCommand(words=("no-such-program",)),
+            TriedCommand(words=("false",), name="another"),
+        ),
+        environ={"PATH": os.environ["PATH"]},
+    )
+    done = tried(repository, manifest, tmp_path, trial)
+    assert [outcome.status for outcome in done.outcomes[2:]] == ["ok", "ok", "ok", "failed", "failed", "failed"]
+    assert "too bad" in done.outcomes[5].details
+    assert "did not end" in done.outcomes[6].details
+
+
+def test_a_program_gets_no_more_environment_than_it_is_given(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKSTAY_PASSWORD", "canary")
+    trial = Trial(
+        commands=(TriedCommand(words=("sh", "-c", 'test -z "$BACKSTAY_PASSWORD"')),),
+        environ={"PATH": os.environ["PATH"]},
+    )
+    assert tried(repository, files(repository, tree), tmp_path, trial).ok
+
+
+def test_a_database_is_checked_and_asked(repository: Repository, tmp_path: Path) -> None:
+    trial = Trial(
+        questions=(
+            Question(sql="select count(*) = 2 from t"),
+            Question(sql="select i, v from t order by i", expect=((1, "one"), (2, None))),
+            Question(sql="select count(*) from t", expect=((3,),)),
+            Question(sql="select * from nowhere"),
+            Question(sql="delete from t"),
+            Question(sql="select false", name="another"),
+        )
+    )
+    done = tried(repository, database(repository, tmp_path), tmp_path, trial)
+    found = list(outcomes(done).values())[2:]
+    assert [status for status, _ in found] == ["ok", "ok", "ok", "failed", "failed", "failed"]
+    assert found[3][1] == "2, not 3"
+    assert "nowhere" in found[4][1]
+
+
+def test_a_database_that_is_broken_inside_fails_it(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    path = tree / "app.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "create table t(v text); create index i on t(v);"
+            "with recursive n(x) as (select 1 union all select x + 1 from n where x < 2000) "
+            "insert into t select x from n"
+        )
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
+    path.write_bytes(data)
+    manifest = files(repository, tree)
+    as_database = msgspec.structs.replace(manifest, source="sqlite:x", paths=(os.fsencode(path),))
+    done = tried(repository, as_database, tmp_path)
+    assert done.outcomes[2].check == "integrity_check"
+    assert done.outcomes[2].status == "failed"
+
+
+def test_a_question_about_plain_files_is_told_to_be_out_of_place(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    done = tried(repository, files(repository, tree), tmp_path, Trial(questions=(Question(sql="select 1"),)))
+    assert outcomes(done)["query select 1"][0] == "skipped"
+    assert done.ok
+
+
+@pytest.mark.parametrize(
+    ("rows", "expect", "ok"),
+    [
+        ([["t"]], None, True),
+        ([[1]], None, True),
+        ([[True]], None, True),
+        ([["f"]], None, False),
+        ([[0]], None, False),
+        ([[None]], None, False),
+        ([], None, False),
+        ([[1], [1]], None, False),
+        ([], (), True),
+        ([["12"]], ((12,),), True),
+        ([["t"]], ((True,),), True),
+        ([["1"], ["2"]], ((2,), (1,)), False),
+        ([[None]], (("",),), False),
+    ],
+)
+def test_answers_are_compared_as_text(rows: list[list[Cell]], expect: Rows | None, ok: bool) -> None:
+    assert answer(Question(sql="select", expect=expect), lambda _: rows)[0] is ok
+
+
+def verified(repository: Repository, place: Path, *commands: str) -> VerifyReport:
+    trial = Trial(commands=tuple(TriedCommand(words=("sh", "-c", text)) for text in commands))
+    return run_verify(repository, options=VerifyOptions(rehearse=place / "scratch", trial=trial))
+
+
+def test_a_verification_finds_what_a_rehearsal_finds(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    manifest = files(repository, tree)
+    good = verified(repository, tmp_path, "true")
+    assert good.ok
+    assert [one.snapshot for one in good.rehearsals] == [manifest.id]
+    assert all(result.duration_s >= 0 for result in good.results)
+    bad = verified(repository, tmp_path, "false")
+    assert not bad.ok
+    (finding,) = bad.findings
+    assert (finding.check, finding.subject) == ("rehearsal", f"snapshot {manifest.id}: command sh -c false")
