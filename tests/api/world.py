@@ -41,7 +41,7 @@ policies:
       - {{type: filesystem, paths: ["{root}/src"], exclude: ["*.tmp"]}}
       - {{type: filesystem, name: more, paths: ["{root}/more"]}}
     schedule: {{full: "0 0 * * *"}}
-    retention: {{keep_daily: 30}}
+    retention: {{keep_last: 100}}
   other:
     sources:
       - {{type: filesystem, paths: ["{root}/more"]}}
