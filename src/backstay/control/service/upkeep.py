@@ -35,7 +35,7 @@ SETTLE_S: Final = 2.0
 DELIVER_S: Final = 5.0
 EVALUATE_S: Final = 30.0
 REFRESH_S: Final = 300.0
-MEASURE_S: Final = 3600.0
+MEASURE_S: Final = 900.0
 CHECKPOINT_S: Final = 3600.0
 
 
