@@ -1,10 +1,11 @@
 """Backstay: backups that prove they can be restored.
 
-from backstay import Repository, open_backend, Secret
+from backstay import BackupManager
 
-with Repository.open(open_backend("/backups"), Secret.passphrase("…")) as repository:
-    for snapshot in repository.snapshots.live():
-        print(snapshot.id, snapshot.time, snapshot.host)
+with BackupManager("/backups", password="…") as backups:
+    backups.create_backup("/home/me/documents")
+    for backup in backups.list():
+        print(backup.id, backup.time, backup.host)
 """
 
 from __future__ import annotations
@@ -19,17 +20,29 @@ __version__ = VERSION
 # Where each public name lives; they are loaded when they are asked for, so that `backstay --help` need not.
 _HOMES = {
     "BackstayError": "backstay.errors",
+    "Backup": "backstay.control.manager.backups",
     "BackupFailed": "backstay.errors",
+    "BackupManager": "backstay.control.manager.manager",
     "BackupOptions": "backstay.operations.backup.run",
+    "BackupRequest": "backstay.control.manager.sources",
     "BackupResult": "backstay.operations.backup.run",
+    "BackupRun": "backstay.control.manager.results",
     "BadWalName": "backstay.errors",
+    "CheckFailed": "backstay.control.manager.results",
+    "CheckPassed": "backstay.control.manager.results",
     "ChecksumFailure": "backstay.errors",
     "ClientTooOld": "backstay.errors",
+    "ClusterTarget": "backstay.control.manager.targets",
     "CollectionBusy": "backstay.errors",
+    "CommandSource": "backstay.control.manager.sources",
     "ContentAddressableStorage": "backstay.repository.cas",
     "CorruptedBackup": "backstay.errors",
     "CorruptedSource": "backstay.errors",
+    "DatabaseSource": "backstay.control.manager.sources",
+    "DatabaseTarget": "backstay.control.manager.targets",
+    "DirectoryTarget": "backstay.control.manager.targets",
     "DumpFailed": "backstay.errors",
+    "FileSource": "backstay.control.manager.sources",
     "FilesystemSource": "backstay.sources.filesystem",
     "Filters": "backstay.sources.filters",
     "HoldViolation": "backstay.errors",
@@ -57,10 +70,17 @@ _HOMES = {
     "Repository": "backstay.repository.repository",
     "RepositoryBusy": "backstay.errors",
     "RepositoryExists": "backstay.errors",
+    "RestoreCheck": "backstay.control.manager.revisiting",
     "RestoreConflict": "backstay.errors",
     "RestoreFailed": "backstay.errors",
     "RestoreOptions": "backstay.operations.restore.run",
+    "RestorePreview": "backstay.control.manager.results",
+    "RestoreRecord": "backstay.control.manager.results",
     "RestoreResult": "backstay.operations.restore.run",
+    "RestoreRun": "backstay.control.manager.results",
+    "RestoreTest": "backstay.control.manager.checking",
+    "Retention": "backstay.control.policies.policy",
+    "ScheduleSpec": "backstay.control.scheduling.specs",
     "Secret": "backstay.trust.secrets",
     "ServiceRunning": "backstay.errors",
     "SlotInUse": "backstay.errors",
@@ -97,17 +117,29 @@ _HOMES = {
 
 __all__ = [
     "BackstayError",
+    "Backup",
     "BackupFailed",
+    "BackupManager",
     "BackupOptions",
+    "BackupRequest",
     "BackupResult",
+    "BackupRun",
     "BadWalName",
+    "CheckFailed",
+    "CheckPassed",
     "ChecksumFailure",
     "ClientTooOld",
+    "ClusterTarget",
     "CollectionBusy",
+    "CommandSource",
     "ContentAddressableStorage",
     "CorruptedBackup",
     "CorruptedSource",
+    "DatabaseSource",
+    "DatabaseTarget",
+    "DirectoryTarget",
     "DumpFailed",
+    "FileSource",
     "FilesystemSource",
     "Filters",
     "HoldViolation",
@@ -135,10 +167,17 @@ __all__ = [
     "Repository",
     "RepositoryBusy",
     "RepositoryExists",
+    "RestoreCheck",
     "RestoreConflict",
     "RestoreFailed",
     "RestoreOptions",
+    "RestorePreview",
+    "RestoreRecord",
     "RestoreResult",
+    "RestoreRun",
+    "RestoreTest",
+    "Retention",
+    "ScheduleSpec",
     "Secret",
     "ServiceRunning",
     "SlotInUse",
@@ -174,6 +213,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from backstay.control.manager.backups import Backup
+    from backstay.control.manager.checking import RestoreTest
+    from backstay.control.manager.manager import BackupManager
+    from backstay.control.manager.results import (
+        BackupRun,
+        CheckFailed,
+        CheckPassed,
+        RestorePreview,
+        RestoreRecord,
+        RestoreRun,
+    )
+    from backstay.control.manager.revisiting import RestoreCheck
+    from backstay.control.manager.sources import BackupRequest, CommandSource, DatabaseSource, FileSource
+    from backstay.control.manager.targets import ClusterTarget, DatabaseTarget, DirectoryTarget
+    from backstay.control.policies.policy import Retention
+    from backstay.control.scheduling.specs import ScheduleSpec
     from backstay.errors import (
         BackstayError,
         BackupFailed,

@@ -18,6 +18,7 @@ from backstay.api.middleware import Surroundings
 from backstay.api.openapi import described
 from backstay.api.problems import document_of, headers_of, plain_document, status_of
 from backstay.api.routes import SECTIONS
+from backstay.control.service.service import Service
 from backstay.core.version import VERSION
 from backstay.errors import BackstayError
 
@@ -25,7 +26,7 @@ _LOG: Final = logging.getLogger("backstay.api")
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(endpoint for section in SECTIONS for endpoint in section.endpoints)
 
 
-def create_app(service: Any, options: ApiOptions | None = None) -> FastAPI:  # noqa: ANN401 - see Backing
+def create_app(service: Service, options: ApiOptions | None = None) -> FastAPI:
     """The interface of an open service. Nothing is opened, and nothing is closed at the end."""
     app = FastAPI(
         title="Backstay",

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 
@@ -19,9 +19,13 @@ from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import Job
 from backstay.control.access.access import Access
 from backstay.control.jobs.jobs import Jobs
+from backstay.control.metrics.expectations import Expectations
+from backstay.control.metrics.expected import expectations_of
+from backstay.control.notifying.notifier import Notifier
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.scheduling.schedules import Schedules
+from backstay.control.service.service import Service
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import CatalogUnavailable
@@ -49,14 +53,11 @@ class ApiOptions:
 class Backing:
     """The service as endpoints see it."""
 
-    service: Any
+    service: Service
     options: ApiOptions
     random: Random = os.urandom
     closing: threading.Event = field(default_factory=threading.Event)  # set when the server ends
     keys: Keys = field(init=False)
-    index: BackupIndex = field(init=False)
-    audit: AuditLog = field(init=False)
-    schedules: Schedules = field(init=False)
     browsing: Browsing = field(init=False)
     streams: threading.BoundedSemaphore = field(init=False)
     _told: dict[str, float] = field(default_factory=dict)
@@ -64,37 +65,51 @@ class Backing:
 
     def __post_init__(self) -> None:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
-        self.index = BackupIndex(self.catalog, self.clock)
-        self.audit = AuditLog(self.catalog, self.clock)
-        self.schedules = Schedules(self.catalog, self.clock, policies=lambda: self.policies, random=self.random)
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
         self.streams = threading.BoundedSemaphore(self.options.most_streams)
 
+    # -- parts of the service
+
     @property
     def catalog(self) -> Catalog:
-        found: Catalog = self.service.catalog
-        return found
+        return self.service.catalog
 
     @property
     def clock(self) -> Clock:
-        found: Clock = self.service.clock
-        return found
+        return self.service.clock
 
     @property
     def access(self) -> Access:
-        found: Access = self.service.access
-        return found
+        return self.service.access
+
+    @property
+    def audit(self) -> AuditLog:
+        return self.service.audit
+
+    @property
+    def index(self) -> BackupIndex:
+        return self.service.index
 
     @property
     def jobs(self) -> Jobs:
-        found: Jobs = self.service.jobs
-        return found
+        return self.service.jobs
+
+    @property
+    def notifier(self) -> Notifier:
+        return self.service.notifier
+
+    @property
+    def schedules(self) -> Schedules:
+        return self.service.schedules
 
     @property
     def policies(self) -> LoadedPolicies | None:
         """What the policy file says now, if there is one."""
-        found: LoadedPolicies | None = self.service.policies.loaded
-        return found
+        return self.service.policies.loaded
+
+    def expected(self) -> Expectations:
+        """What metrics tell of even before it came to be."""
+        return expectations_of(self.policies)
 
     def opener(self) -> Opener:
         """What opens the repository. Raises KeyProviderUnsupported."""

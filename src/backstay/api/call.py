@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,8 @@ from backstay.api.backing import Backing
 from backstay.api.endpoints import Endpoint
 from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
+from backstay.control.access.authority import demand_over
+from backstay.control.access.denied import not_allowed
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.scopes import meet
@@ -31,7 +33,8 @@ class Call:
     address: str
     request_id: str
     path: str
-    credentials: str = field(default="", repr=False)
+    credentials: str = field(default="", repr=False)  # the token
+    certificate: bytes | None = field(default=None, repr=False)  # of the client, in DER
     if_match: str | None = None
     key: str | None = None  # the Idempotency-Key, until its answer is kept
     scope: str | None = None  # of what the call is about
@@ -61,7 +64,7 @@ class Call:
         self.scope = scope
         if self.principal.may(self.needs, scope):
             return
-        refusal = Forbidden("this is not allowed", cause=f"it needs {self.needs} for {scope}")
+        refusal = not_allowed(self.needs, scope)
         self.refused(refusal)
         if missing is not None and not self.principal.may(seen, scope):
             raise missing
@@ -73,18 +76,33 @@ class Call:
             return
         self.require(scope, seen=seen, missing=missing)
 
+    def recognised(self) -> Principal:
+        """Who calls, by a token, else by a client certificate. Raises Unauthorized, RateLimited."""
+        access = self.backing.access
+        if not self.credentials and self.certificate is not None:
+            return access.authenticate_certificate(self.certificate, self.address)
+        return access.authenticate_bearer(self.credentials, self.address)
+
+    def manages(self, roles: Iterable[tuple[str, str]]) -> bool:
+        """Whether the caller manages a user with these roles."""
+        try:
+            demand_over(self.principal, roles)
+        except Forbidden:
+            return False
+        return True
+
     def still_allowed(self) -> None:
         """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""
-        self.principal = self.backing.access.authenticate_bearer(self.credentials, self.address)
+        self.principal = self.recognised()
         if self.scope is not None:
             self.backing.access.check(self.principal, self.needs, self.scope)
         elif not self.scopes:
-            raise Forbidden("this is not allowed any more", cause=f"it needs {self.needs}")
+            raise not_allowed(self.needs, "any scope")
 
     def also(self, permission: Permission, scope: str) -> None:
         """See that the caller has a further permission. Raises Forbidden."""
         if not self.principal.may(permission, scope):
-            raise Forbidden("this is not allowed", cause=f"it needs {permission} for {scope}")
+            raise not_allowed(permission, scope)
 
     def made(self, session: Session, answer: Response) -> Response:
         """Write what is made into the audit log and keep the answer, in the transaction that makes it."""

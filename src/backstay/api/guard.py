@@ -21,6 +21,7 @@ from backstay.api.answers import answer
 from backstay.api.backing import Backing
 from backstay.api.call import Call
 from backstay.api.endpoints import Endpoint, Public
+from backstay.control.access.denied import not_allowed
 from backstay.control.access.principal import Principal
 from backstay.errors import BackstayError, Forbidden, InvalidRequest, RateLimited, Unauthorized
 
@@ -59,6 +60,12 @@ class Guarded(APIRoute):
         return handle
 
 
+def _certificate(request: Request) -> bytes | None:
+    """The certificate that the client has proved to have, in DER."""
+    found = request.scope.get("extensions", {}).get("tls", {}).get("client_certificate")
+    return found if isinstance(found, bytes) else None
+
+
 def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
     return Call(
         backing=backing,
@@ -67,6 +74,7 @@ def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
         address=request.client.host if request.client is not None else "",
         request_id=request.state.request_id,
         path=request.url.path,
+        certificate=_certificate(request),
         if_match=request.headers.get("if-match"),
         key=request.headers.get(IDEMPOTENCY_KEY) if endpoint.creates else None,
         object=request.url.path[:512],
@@ -112,17 +120,19 @@ def _admit(call: Call, authorization: str | None) -> None:
     """See who calls, and that they may somewhere. Raises Unauthorized, RateLimited, Forbidden."""
     access = call.backing.access
     scheme, _, text = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not text.strip():
+    if authorization is None and call.certificate is not None:
+        pass  # an agent, known by that
+    elif scheme.lower() != "bearer" or not text.strip():
         access.limits.hit("unrecognised", call.address)
         cause = "it has no token" if authorization is None else "its Authorization is not `Bearer TOKEN`"
         raise Unauthorized("nobody is known by this request", cause=cause, reason="no_credentials")
     call.credentials = text.strip()
-    call.principal = access.authenticate_bearer(call.credentials, call.address)
+    call.principal = call.recognised()
     access.limits.hit("api", call.owner)
     if call.endpoint.limit != "api":
         access.limits.hit(call.endpoint.limit, call.owner)
     if not call.scopes:
-        raise Forbidden("this is not allowed", cause=f"it needs {call.needs}, which you have nowhere")
+        raise not_allowed(call.needs, "any scope")
 
 
 def _failed(call: Call, error: BaseException) -> None:

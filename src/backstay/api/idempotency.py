@@ -1,9 +1,9 @@
 """Asking twice does it once: what a client's own key for a request stands for.
 
-Order: the key is kept first, with the id that a job would have; then what is asked for is made. Jobs are made under that
-id, and the answer is kept after them: a crash between leaves the key with its id, and whoever asks again gets the job
-that was made under it, or it is made now. Of what else is made the answer is kept in the same transaction. A request that
-failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
+Order: the key is kept first, with the id that a job would have; then what is asked for is made. Jobs are made under
+that id, and the answer is kept after them: a crash between leaves the key with its id, and whoever asks again gets the
+job that was made under it, or it is made now. Of what else is made the answer is kept in the same transaction. A
+request that failed leaves nothing, so that it may be sent again. Keys are forgotten after a day.
 """
 
 from __future__ import annotations

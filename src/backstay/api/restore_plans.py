@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete
 
 from backstay.api.call import Call
-from backstay.api.models.restores import PlanDocument, PlannedDocument
+from backstay.api.models.restores import ConflictDocument, PlanDocument, PlannedDocument
 from backstay.api.restore_requests import Settled, request_of, targets_of
 from backstay.catalog.models import RestorePlanRecord
 from backstay.control.manager.restoring import RestoreRequest, Restoring, original_place
@@ -96,7 +96,9 @@ def plan_document(
         bytes=sum(part.bytes for part in parts),
         conflict=conflict,
         conflicts=[
-            {"path": path, "reason": "the target holds something else"} for part in parts for path in part.conflicts
+            ConflictDocument(path=path, reason="the target holds something else")
+            for part in parts
+            for path in part.conflicts
         ][:_CONFLICTS],
         conflict_count=count,
         refused=conflict == "fail" and count > 0,

@@ -50,23 +50,19 @@ def settled(call: Call, asked: AskedRestore) -> Settled:
         "conflict": "newer" if asked.conflict == "if_newer" else asked.conflict,
         **asked.model_dump(include={*_TO_GIVE}),  # type: ignore[typeddict-item]
     }
-    policies = {backup.policy for backup in backups}
-    policy = policies.pop() if len(policies) == 1 else None
-    if len(backups) == 1:
-        scope = scope_of(backups[0])
-    else:
-        scope = EVERYTHING if policy is None else policy_scope(policy)
-    found = Settled(backups=backups, arguments=arguments, policy=policy, scope=scope)
-    require_target(call, found)
-    return found
+    return _allowed_there(call, backups, arguments)
 
 
 def settled_again(call: Call, arguments: RestoreArguments) -> Settled:
     """What was planned, for whoever wants to carry it out now. Raises NotFound, Forbidden, InvalidRequest."""
-    backups = [backup_meant(call, ident) for ident in arguments["backups"]]
+    return _allowed_there(call, [backup_meant(call, ident) for ident in arguments["backups"]], arguments)
+
+
+def _allowed_there(call: Call, backups: Sequence[Backup], arguments: RestoreArguments) -> Settled:
     policies = {backup.policy for backup in backups}
     policy = policies.pop() if len(policies) == 1 else None
-    scope = scope_of(backups[0]) if len(backups) == 1 else EVERYTHING if policy is None else policy_scope(policy)
+    of_policy = EVERYTHING if policy is None else policy_scope(policy)
+    scope = scope_of(backups[0]) if len(backups) == 1 else of_policy
     found = Settled(backups=backups, arguments=arguments, policy=policy, scope=scope)
     require_target(call, found)
     return found

@@ -15,13 +15,14 @@ from backstay.api.app import create_app
 from backstay.api.backing import ApiOptions
 from backstay.api.connections import Connection
 from backstay.api.tls import Tls, address_of, listening, tls_context
+from backstay.control.service.service import Service
 
 GRACE_S: Final = 5  # for answers that are on their way when the end comes
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(
-    service: Any,  # noqa: ANN401 - see Backing
+    service: Service,
     *,
     host: str = "127.0.0.1",
     port: int = 0,

@@ -14,11 +14,11 @@ from backstay.errors import InvalidRequest, ServiceRunning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """The certificate of the service with its key, and the authority whose clients are known by theirs."""
+    """The certificate of the service with its key, and the authority (PEM) whose clients are known by theirs."""
 
     certificate: Path
     key: Path
-    client_ca: Path | None = None
+    clients: str | None = None
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -37,13 +37,8 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             cause=_told(error),
             hint="give the chain and its key in PEM, the key without a password",
         ) from error
-    if tls.client_ca is not None:
-        try:
-            context.load_verify_locations(tls.client_ca)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise InvalidRequest(
-                f"{tls.client_ca} holds no certificates of an authority", cause=_told(error), hint="give PEM"
-            ) from error
+    if tls.clients is not None:
+        context.load_verify_locations(cadata=tls.clients)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 

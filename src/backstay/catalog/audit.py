@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import event, insert, select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.audit_chain import FIRST, entry_hash
@@ -20,6 +20,7 @@ from backstay.catalog.audit_verifying import AuditVerdict, verify
 from backstay.catalog.checkpoints import Checkpoint, add_checkpoint
 from backstay.catalog.database import Catalog
 from backstay.catalog.discretion import discreet, discreet_document
+from backstay.catalog.locking import take
 from backstay.catalog.models import AuditEntry
 from backstay.catalog.pages import Order, Page, page_of
 from backstay.core.clock import Clock
@@ -28,7 +29,6 @@ from backstay.trust.signing import Signer
 Outcome: TypeAlias = Literal["allow", "deny", "error"]
 
 _ORDER: Final = Order(name="audit", keys=(AuditEntry.seq,))
-_LOCK: Final = 0x6175646974  # "audit"; PostgreSQL's advisory locks have numbers for names
 _WAITING: Final = "backstay.audit"  # in a session's `info`: entries that are not written yet
 
 
@@ -63,6 +63,7 @@ class AuditLog:
         actor_details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add an entry to a transaction of `Catalog.session`. Secrets are left out of what is given."""
+        session.connection()  # begins the transaction, whose end is told to us
         waiting = session.info.get(_WAITING)
         if waiting is None:
             waiting = session.info[_WAITING] = []
@@ -132,8 +133,7 @@ def _append(session: Session) -> None:
     if not waiting:
         return
     session.flush()  # what the caller changed comes first: its locks are taken before ours
-    if session.get_bind().dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
-        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    take(session, "audit")
     last = session.execute(select(AuditEntry.seq, AuditEntry.hash).order_by(AuditEntry.seq.desc()).limit(1)).first()
     seq, above = (last.seq, last.hash) if last is not None else (0, FIRST)
     for entry in waiting:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backstay.catalog.locking import take
 from backstay.catalog.models import AuditCheckpoint, AuditEntry
 from backstay.core.ids import Random, is_digest
 from backstay.errors import CatalogUnavailable, InvalidRequest
@@ -81,6 +82,7 @@ class Checkpoint:
 
 def add_checkpoint(session: Session, signer: Signer, now: datetime) -> Checkpoint | None:
     """Sign the last entry; None if it is signed already, or there is none."""
+    take(session, "audit")
     last = session.execute(select(AuditEntry.seq, AuditEntry.hash).order_by(AuditEntry.seq.desc()).limit(1)).first()
     if last is None or session.get(AuditCheckpoint, last.seq) is not None:
         return None

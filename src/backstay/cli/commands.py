@@ -30,8 +30,13 @@ COMMANDS: Final[Panels] = {
         "export": "medium:export",
         "import": "medium:import_",
     },
-    "Operate": {"run": "run:run_policy", "serve": "serve:serve", "worker": "worker:worker"},
-    "Help": {"benchmark": "assist:benchmark", "completion": "assist:completion"},
+    "Operate": {
+        "run": "run:run_policy",
+        "recover": "recover:recover",
+        "serve": "serve:serve",
+        "worker": "worker:worker",
+    },
+    "Help": {"doctor": "doctor:doctor", "benchmark": "assist:benchmark", "completion": "assist:completion"},
 }
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "pg": (
@@ -93,6 +98,10 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "Reports of verifications and rehearsals, for whoever must rely on them.",
         {"check": "evidence:check"},
     ),
+    "audit": (
+        "What was done and refused by the service, in a log that nobody can change unseen.",
+        {"list": "audit:audit_list", "verify": "audit:audit_verify", "checkpoint": "audit:audit_checkpoint"},
+    ),
     "policy": (
         "The policy file: what is backed up, when, and how long it is kept.",
         {"check": "policy:policy_check", "show": "policy:policy_show", "schema": "policy:policy_schema"},
@@ -114,6 +123,30 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "hold": (
         "Snapshots that nobody may delete.",
         {"set": "retention:hold_set", "clear": "retention:hold_clear", "list": "retention:hold_list"},
+    ),
+    "user": (
+        "Who may use the service, and in which roles.",
+        {
+            "add": "users:user_add",
+            "list": "users:user_list",
+            "grant": "users:user_grant",
+            "revoke": "users:user_revoke",
+            "password": "users:user_password",
+            "disable": "users:user_disable",
+            "enable": "users:user_enable",
+        },
+    ),
+    "token": (
+        "Secrets by which programs use the service in the name of a user.",
+        {"create": "tokens:token_create", "list": "tokens:token_list", "revoke": "tokens:token_revoke"},
+    ),
+    "agent": (
+        "Programs on other hosts that show a certificate instead of a token.",
+        {
+            "invite": "agents:agent_invite",
+            "certificates": "agents:agent_certificates",
+            "revoke": "agents:agent_revoke",
+        },
     ),
     "key": (
         "Passwords, key files and recovery keys.",

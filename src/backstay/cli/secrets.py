@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.control.opening import secrets as unasked
-from backstay.control.opening.secrets import WAYS, given_secret, read_key_file, read_secret_file, secret_of
+from backstay.control.opening.secrets import (
+    WAYS,
+    given_secret,
+    read_key_file,
+    read_secret_file,
+    read_secret_text,
+    secret_of,
+)
 from backstay.core.environment import variable
 from backstay.errors import InvalidRequest, WrongKey
 
@@ -22,6 +29,7 @@ __all__ = [
     "find_secret",
     "given_secret",
     "new_secret",
+    "new_user_password",
     "other_secret",
     "read_key_file",
     "secret_of",
@@ -56,6 +64,15 @@ def new_secret(environ: Mapping[str, str], *, password_file: Path | None) -> Sec
     if (text := variable(environ, "BACKSTAY_NEW_PASSWORD")) is not None:
         return secret_of(text)
     return secret_of(ask_twice("new password: ", hint="give --new-password-file FILE or set BACKSTAY_NEW_PASSWORD"))
+
+
+def new_user_password(environ: Mapping[str, str], *, password_file: Path | None, user: str) -> str:
+    """A password for a user of the service: a file, BACKSTAY_NEW_PASSWORD, or typed twice."""
+    if password_file is not None:
+        return read_secret_text(password_file)
+    if (text := variable(environ, "BACKSTAY_NEW_PASSWORD")) is not None:
+        return text
+    return ask_twice(f"new password of {user}: ", hint="give --new-password-file FILE or set BACKSTAY_NEW_PASSWORD")
 
 
 def other_secret(environ: Mapping[str, str], *, password_file: Path | None, same: Path | None, address: str) -> Secret:

@@ -35,7 +35,10 @@ def serve(
     no_worker: Annotated[bool, flag("Run no jobs: `backstay worker` does, here or elsewhere.", "--no-worker")] = False,
     tls_cert: Annotated[Path | None, option("FILE", "The certificate and its chain, in PEM.")] = None,
     tls_key: Annotated[Path | None, option("FILE", "The key of the certificate.")] = None,
-    client_ca: Annotated[Path | None, option("FILE", "Clients may show certificates of this authority.")] = None,
+    tls_own: Annotated[
+        list[str] | None,
+        option("HOST", "Make a certificate for this name or address, by the own authority; repeatable."),
+    ] = None,
     restore_root: Annotated[
         list[Path] | None,
         option("DIR", "Restores that are asked for by the interface write below this only; repeatable."),
@@ -54,14 +57,14 @@ def serve(
         context = context_of(ctx)
         options = options_of(context, data_dir, database, () if no_worker else tuple(QUEUES), alone=False)
         _check_no_worker(no_worker, embedded=options.embedded)
-        tls = _tls(tls_cert, tls_key, client_ca)
+        _check_tls(tls_cert, tls_key, tls_own)
         with started(context, options) as service:
             first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
             run(
                 service,
                 host=host,
                 port=port,
-                tls=tls,
+                tls=_tls(service, tls_cert, tls_key, tls_own),
                 options=ApiOptions(restore_roots=tuple(path.absolute() for path in restore_root or ())),
                 ready=lambda address: _told(context, service, address, first),
             )
@@ -77,18 +80,33 @@ def _check_no_worker(no_worker: bool, *, embedded: bool) -> None:
         )
 
 
-def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
-    from backstay.api.tls import Tls
-
-    if certificate is None and key is None and client_ca is None:
-        return None
-    if certificate is None or key is None:
+def _check_tls(certificate: Path | None, key: Path | None, own: list[str] | None) -> None:
+    if (certificate is None) != (key is None):
         raise InvalidRequest(
             "TLS needs a certificate and its key",
             cause="only a part of it is given",
             hint="give --tls-cert FILE and --tls-key FILE",
         )
-    return Tls(certificate=certificate, key=key, client_ca=client_ca)
+    if certificate is not None and own:
+        raise InvalidRequest(
+            "a server has one certificate",
+            cause="one is given, and another one is to be made",
+            hint="give --tls-cert and --tls-key, or --tls-own",
+        )
+
+
+def _tls(service: Service, certificate: Path | None, key: Path | None, own: list[str] | None) -> Tls | None:
+    """TLS as it was asked for; agents show certificates of our own authority."""
+    from backstay.api.tls import Tls
+    from backstay.control.access.server_certificate import own_certificate
+
+    authority = service.access.agents.authority
+    if own:
+        made = own_certificate(authority, service.data_dir, own, clock=service.clock, random=service.random)
+        return Tls(certificate=made, key=made, clients=authority.certificate)
+    if certificate is None or key is None:
+        return None
+    return Tls(certificate=certificate, key=key, clients=authority.certificate)
 
 
 def _told(context: Context, service: Service, address: str, first: FirstToken | None) -> None:

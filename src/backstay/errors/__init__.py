@@ -7,6 +7,7 @@ BackstayError
 │   ├── KeyProviderUnsupported exit 2  a policy file wants keys kept where this version cannot
 │   ├── NaiveTimestamp        exit 2   a recovery target is a time without a zone
 │   ├── PolicyInvalid         exit 2   a policy file has mistakes; it tells all of them
+│   │   └── PlanInvalid       exit 2   so has a recovery plan
 │   ├── ServerExtraMissing    exit 2   a part of this program that serves is not installed
 │   ├── TargetAmbiguousTimeline exit 2 a recovery target lies on two timelines, and none was named
 │   └── UnknownValidator      exit 2   a key attests that the quorum policy does not know
@@ -18,6 +19,8 @@ BackstayError
 ├── BackupFailed              exit 1   a backup stopped without a snapshot
 │   └── HookFailed                     a program that a policy runs before or after its backups failed
 ├── RestoreFailed             exit 1   a restore could not write what it promised
+│   └── StepFailed            exit 1   a step of a recovery plan did not come to a good end
+│       └── StepTimeout       exit 1   it took longer than it may
 ├── RestoreConflict           exit 17  the target holds something else
 ├── UnsupportedFormat         exit 1   a newer or foreign repository
 ├── WrongKey                  exit 12  no key slot opens with what was given
@@ -43,6 +46,7 @@ BackstayError
 ├── AccessRefused             exit 16  somebody may not do what they ask
 │   ├── Unauthorized          exit 16  nobody is known by this token or password
 │   └── Forbidden             exit 16  this user has no right to do that
+├── IdentityProviderUnavailable exit 15 the provider that says who people are does not answer (transient by nature)
 ├── RateLimited               exit 1   too many requests (transient by nature)
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
@@ -149,6 +153,7 @@ from backstay.errors.policies import (
     Mistake,
     PolicyInvalid,
 )
+from backstay.errors.recovering import PlanInvalid, StepFailed, StepTimeout
 from backstay.errors.repositories import (
     CollectionBusy,
     CorruptedBackup,
@@ -167,6 +172,7 @@ from backstay.errors.services import (
     CatalogOutdated,
     CatalogUnavailable,
     Forbidden,
+    IdentityProviderUnavailable,
     JobConflict,
     JobLost,
     NotificationFailed,
@@ -216,6 +222,7 @@ __all__ = [
     "HoldViolation",
     "HookFailed",
     "IdentityMismatch",
+    "IdentityProviderUnavailable",
     "InputLost",
     "InsufficientSpace",
     "InternalError",
@@ -240,6 +247,7 @@ __all__ = [
     "OutputMismatch",
     "OutputMissing",
     "OutputsBusy",
+    "PlanInvalid",
     "PolicyInvalid",
     "PreconditionFailed",
     "QuorumNotReached",
@@ -262,6 +270,8 @@ __all__ = [
     "SnapshotIncomplete",
     "SourceRefused",
     "SourceUnreachable",
+    "StepFailed",
+    "StepTimeout",
     "StorageMissing",
     "StorageRefused",
     "StorageUnavailable",

@@ -41,6 +41,14 @@ class Forbidden(AccessRefused):
     default_hint = "ask an administrator for a role that may"
 
 
+class IdentityProviderUnavailable(BackstayError):
+    """The provider that says who people are does not answer as it should."""
+
+    exit_status = 15
+    transient = True
+    default_hint = "see that the provider answers; tokens of the service itself go on working"
+
+
 class RateLimited(BackstayError):
     """There were too many requests in a short time."""
 

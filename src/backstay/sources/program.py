@@ -48,7 +48,7 @@ class Program:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         try:
             self.process = subprocess.Popen(
-                arguments, stderr=self._said, env=environ, cwd="/", start_new_session=True, bufsize=0, **streams
+                arguments, stderr=self._said, env=environ, start_new_session=True, bufsize=0, **{"cwd": "/", **streams}
             )
         except OSError as error:
             self._said.close()

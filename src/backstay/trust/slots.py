@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import threading
 from typing import Final
 
 import msgspec
@@ -16,6 +17,8 @@ from backstay.trust.secrets import Secret, SecretKind
 
 ROOT_BYTES: Final = 32
 SLOT_MAX: Final = 64 << 10  # bytes of a slot object
+# OpenSSL 3 has one pool of threads for the lanes of all derivations: two at once fail or wait for each other for ever.
+_DERIVING: Final = threading.Lock()
 _NONCE: Final = bytes(12)  # a wrapping key is derived from a fresh salt and used once
 
 
@@ -120,9 +123,11 @@ def _wrapping_key(secret: Secret, salt: bytes, cost: Argon2Cost | None) -> tuple
         if cost is None:
             raise CorruptedBackup("a passphrase slot lacks its key derivation costs")
         cost.check()
-        strong = Argon2id(
+        derivation = Argon2id(
             salt=salt, length=32, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
-        ).derive(secret.value)
+        )
+        with _DERIVING:
+            strong = derivation.derive(secret.value)
     keys = expand(strong, b"backstay/v1/slot/" + secret.kind.encode() + salt, KEY_BYTES + COMMITMENT_BYTES)
     return keys[:KEY_BYTES], keys[KEY_BYTES:]
 

@@ -106,7 +106,7 @@ def test_unknown_and_wrong_tokens_cost_the_same(catalog: Catalog, access: Access
     add(catalog, access, "ann", ("viewer", "/"))
     text = token(catalog, access, "ann").text
     statements: list[str] = []
-    event.listen(catalog.engine, "before_cursor_execute", lambda _c, _u, statement, *_: statements.append(statement))
+    event.listen(catalog._reading, "before_cursor_execute", lambda _c, _u, statement, *_: statements.append(statement))
 
     def cost(sent: str) -> list[str]:
         statements.clear()

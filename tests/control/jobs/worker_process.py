@@ -13,7 +13,7 @@ from typing import Final
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
 from backstay.control.jobs.execution import Execution
-from backstay.control.service.handlers import ServiceContext
+from backstay.control.service.context import ServiceContext
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.service import Service
 

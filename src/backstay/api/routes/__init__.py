@@ -5,7 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from backstay.api.endpoints import Section
-from backstay.api.routes import backups, health, jobs, restores, schedules, tokens, users
+from backstay.api.routes import (
+    agents,
+    audit,
+    backups,
+    contents,
+    events,
+    evidence,
+    health,
+    jobs,
+    notifications,
+    policies,
+    repositories,
+    restores,
+    schedules,
+    tokens,
+    users,
+)
 
 # In the order in which paths are tried: what has a word comes before what takes any id in its place.
 SECTIONS: Final[tuple[Section, ...]] = (
@@ -13,7 +29,15 @@ SECTIONS: Final[tuple[Section, ...]] = (
     jobs.section,
     schedules.section,
     backups.section,
+    contents.section,
+    evidence.section,
     restores.section,
+    policies.section,
+    repositories.section,
+    notifications.section,
+    audit.section,
     users.section,
     tokens.section,
+    agents.section,
+    events.section,
 )

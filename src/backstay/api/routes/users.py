@@ -12,10 +12,9 @@ from backstay.api.models.base import Ident, PageOf, PageQuery
 from backstay.api.models.people import ChangedUser, NewUser, RoleDocument, Self, UserDocument
 from backstay.api.paging import part_of
 from backstay.api.versions import etag_of
-from backstay.control.access.authority import demand_over
 from backstay.control.access.permissions import PERMISSIONS, ROLES
 from backstay.control.access.users import UserView
-from backstay.errors import Forbidden, NotFound
+from backstay.errors import NotFound
 
 section = Section("users")
 
@@ -47,7 +46,7 @@ def list_roles(call: Caller, asked: PageQuery) -> Response:
 def list_users(call: Caller, asked: PageQuery) -> Response:
     """List the users whom the caller manages."""
     with call.backing.catalog.reading() as session:
-        users = [user for user in call.backing.access.users.all(session) if _manages(call, user)]
+        users = [user for user in call.backing.access.users.all(session) if call.manages(user.roles)]
     shown, following = part_of(users, lambda user: user.name, asked)
     return page([_document(user) for user in shown], following)
 
@@ -115,18 +114,10 @@ def delete_user(call: Caller, user: Ident) -> Response:
     return done()
 
 
-def _manages(call: Call, user: UserView) -> bool:
-    try:
-        demand_over(call.principal, user.roles)
-    except Forbidden:
-        return False
-    return True
-
-
 def _managed(call: Call, session: Session, name: str) -> UserView:
     """A user whom the caller manages: others are none of its business. Raises NotFound."""
     found = call.backing.access.users.get(session, name)
-    if not _manages(call, found):
+    if not call.manages(found.roles):
         raise NotFound(f"there is no user {name[:80]!r}", hint="`GET /api/users` lists those whom you manage")
     return found
 

@@ -14,6 +14,7 @@ JobKind: TypeAlias = Literal[
     "backup", "restore", "verification", "rehearsal", "prune", "gc", "copy", "delete", "recovery", "notification"
 ]
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+DIRECT: Final = "direct"  # the queue of runs that no engine started: who runs them writes their end
 FINISHED: Final[frozenset[JobStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 
 

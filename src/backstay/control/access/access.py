@@ -7,27 +7,34 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import User
 from backstay.control.access import authority as authorities
 from backstay.control.access.agents import Agents
+from backstay.control.access.claims import looks_like_jwt
 from backstay.control.access.denied import unrecognised
 from backstay.control.access.first_administrator import FirstToken, ensure_administrator
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
-from backstay.control.access.rate_limits import DEFAULT_RATES, LimitKind, Rate, RateLimits
+from backstay.control.access.rate_limits import DEFAULT_RATES, LimitKind, Rate, RateLimits, rates_of
 from backstay.control.access.recognition import principal_of, recognise_token
+from backstay.control.access.sign_in import signed_in
 from backstay.control.access.tokens import Tokens
 from backstay.control.access.users import Users
+from backstay.control.policies.access import AccessSettings, Oidc
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
-from backstay.errors import CatalogUnavailable, Unauthorized
+from backstay.errors import CatalogUnavailable, ServerExtraMissing, Unauthorized
 from backstay.trust.authority import Authority
+
+if TYPE_CHECKING:
+    from backstay.control.access.oidc import OidcTokens
 
 _USE_NOTED_EVERY_S: Final = 60
 
@@ -50,7 +57,10 @@ class Access:
         self.users = Users(clock, random)
         self.tokens = Tokens(clock, random)
         self.agents = Agents(clock, random, self.users, authority)
+        self.audit = AuditLog(catalog, clock)
         self.limits = RateLimits(clock, rates)
+        self._settings = AccessSettings()
+        self._oidc: OidcTokens | None = None
         self._noted: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
@@ -58,9 +68,29 @@ class Access:
         """See `first_administrator`; `preset` is BACKSTAY_ADMIN_TOKEN. A token that is returned is shown once."""
         return ensure_administrator(self._catalog, self.users, self.tokens, self._clock, preset=preset)
 
+    def use(self, settings: AccessSettings | None) -> None:
+        """Heed what a policy file says. Rates that did not change go on counting.
+
+        Raises InvalidRequest for a scope that cannot be, ServerExtraMissing.
+        """
+        wanted = settings or AccessSettings()
+        oidc = self._oidc
+        if wanted.oidc != self._settings.oidc:
+            oidc = None if wanted.oidc is None else _oidc_tokens(wanted.oidc, self._clock)
+        if wanted.rate_limits != self._settings.rate_limits:
+            self.limits = RateLimits(self._clock, rates_of(wanted.rate_limits))
+        self._oidc, self._settings = oidc, wanted
+
     def authenticate_bearer(self, text: str, address: str) -> Principal:
-        """Who a bearer token speaks for. Raises Unauthorized, RateLimited, CatalogUnavailable."""
-        with self.slowing_guesses(address), self._catalog.session() as session:
+        """Who a bearer token speaks for: one of ours, or one of the identity provider if there is one.
+
+        Raises Unauthorized, RateLimited, CatalogUnavailable, IdentityProviderUnavailable.
+        """
+        if self._oidc is not None and looks_like_jwt(text):
+            with self.slowing_guesses(address):
+                claims = self._oidc.check(text)
+            return signed_in(self._catalog, self.users, self.audit, claims, address=address)
+        with self.slowing_guesses(address), self._catalog.reading() as session:
             found = recognise_token(session, text, address=address, now=self._clock.now())
         self._note_use(found.principal, found.last_used_at)
         return found.principal
@@ -70,7 +100,7 @@ class Access:
 
         The server has seen that the client has the certificate's key; all else is checked here.
         """
-        with self.slowing_guesses(address), self._catalog.session() as session:
+        with self.slowing_guesses(address), self._catalog.reading() as session:
             return self.agents.recognise(session, certificate, address=address)
 
     @contextmanager
@@ -91,14 +121,14 @@ class Access:
         self.limits.hit("login_address", address)
         wanted = name[:65].lower()  # no name is so long
         self.limits.hit("login", f"{address} {wanted}")
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             user = session.scalar(select(User).where(User.name == wanted))
         kept = None if user is None else user.password_hash
         if not self.passwords.fits(password, kept) or user is None or kept is None:
             raise unrecognised("wrong_password")
         if self.passwords.is_outdated(kept):
             self._renew(user.id, kept, self.passwords.hash(password, user=user.name))
-        with self._catalog.session() as session:  # again: comparing took a while
+        with self._catalog.reading() as session:  # again: comparing took a while
             if (fresh := session.get(User, user.id)) is None:
                 raise unrecognised("wrong_password")
             return principal_of(session, fresh, address=address)
@@ -132,3 +162,17 @@ class Access:
             user = session.get(User, user_id)
             if user is not None and user.password_hash == old:
                 user.password_hash = new
+
+
+def _oidc_tokens(settings: Oidc, clock: Clock) -> OidcTokens:
+    try:
+        from backstay.control.access.oidc import OidcTokens
+    except ModuleNotFoundError as error:
+        if error.name != "joserfc":
+            raise
+        raise ServerExtraMissing(
+            "this installation knows nothing of identity providers",
+            cause="the package joserfc is missing",
+            hint="install it: `pip install 'backstay[server,oidc]'`, or take `oidc` out of the policy file",
+        ) from error
+    return OidcTokens(settings, clock)

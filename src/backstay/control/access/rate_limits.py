@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
+from backstay.control.policies.access import RateLimits as Settings
+from backstay.control.policies.access import parse_rate
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest, RateLimited
 
@@ -40,6 +42,18 @@ DEFAULT_RATES: Final[Mapping[LimitKind, Rate]] = MappingProxyType(
         "restore": Rate(times=10, seconds=3600),
     }
 )
+
+
+def rates_of(settings: Settings | None) -> Mapping[LimitKind, Rate]:
+    """The limits of a policy file, with the usual ones where it says nothing."""
+    found = dict(DEFAULT_RATES)
+    for kind in DEFAULT_RATES:
+        if settings is not None and (text := getattr(settings, kind)) is not None:
+            times, seconds = parse_rate(text)
+            found[kind] = Rate(times=times, seconds=seconds)
+    return found
+
+
 _MOST_KEYS: Final = 100_000  # of all kinds; who was seen least lately is forgotten first
 
 

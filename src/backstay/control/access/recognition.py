@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.models import Binding, Token, User
 from backstay.control.access.denied import unrecognised
 from backstay.control.access.networks import is_from
-from backstay.control.access.principal import Limits, Principal, grants_of_roles, limited
+from backstay.control.access.principal import Grant, Limits, Principal, grants_of_roles, limited
 from backstay.control.access.token_text import LONGEST, digest_of
 from backstay.control.access.tokens import limits_of
 
@@ -86,8 +87,11 @@ def _judged(rows: Any, address: str, now: datetime) -> Recognised:  # noqa: ANN4
     return Recognised(principal=principal, last_used_at=row.last_used_at)
 
 
-def principal_of(session: Session, user: User, *, address: str) -> Principal:
-    """A user who proved in another way who it is. Raises Unauthorized for a disabled one."""
+def principal_of(session: Session, user: User, *, address: str, more: Iterable[Grant] = ()) -> Principal:
+    """A user who proved in another way who it is, with what that way grants besides.
+
+    Raises Unauthorized for a disabled one.
+    """
     if user.disabled:
         raise unrecognised("disabled_user")
     rows = session.execute(select(Binding.role, Binding.scope).where(Binding.user_id == user.id))
@@ -95,6 +99,6 @@ def principal_of(session: Session, user: User, *, address: str) -> Principal:
         user_id=user.id,
         name=user.name,
         kind=user.kind,
-        grants=limited(grants_of_roles((role, scope) for role, scope in rows), Limits()),
+        grants=limited((*grants_of_roles((role, scope) for role, scope in rows), *more), Limits()),
         address=address,
     )

@@ -169,9 +169,14 @@ def _demand_another_administrator(session: Session, user_id: str) -> None:
         )
 
 
+def is_user_name(name: str) -> bool:
+    """Whether users can be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_user_name(name: str) -> None:
     """Raise InvalidRequest unless users can be called so."""
-    if _NAME.fullmatch(name) is None:
+    if not is_user_name(name):
         raise InvalidRequest(
             f"{name[:80]!r} cannot name a user",
             cause="names have 1 to 64 of the characters a-z 0-9 . _ @ + - and begin with a letter or digit",

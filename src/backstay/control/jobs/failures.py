@@ -27,6 +27,12 @@ def failure_of(error: Exception) -> BackstayError:
         kind = InsufficientSpace if error.errno in _FULL else BackstayError
         place = str(error.filename) if error.filename else "what it needs"
         return kind(f"the job cannot use {place}", cause=error.strerror or str(error), hint="see its log")
+    if isinstance(error, MemoryError):
+        return BackstayError(
+            "there was not enough memory",
+            cause=str(error) or "other programs, or a limit on this one, left too little",
+            hint="let fewer jobs run at once, or give this host more, and start the job again",
+        )
     return InternalError(
         "this is a mistake in backstay",
         cause=f"{type(error).__name__}: {error}",

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from backstay.control.manager.backups import Backup
 from backstay.control.runs.run import PolicyOutcome
-from backstay.errors import BackstayError
+from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound, RestoreFailed
 from backstay.operations.findings import Check, Finding
 from backstay.operations.restore.tally import FailedItem
 
@@ -17,17 +17,7 @@ RestoreMode: TypeAlias = Literal["beside", "in_place"]
 RunStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TimeBasis: TypeAlias = Literal["history", "assumption"]
 
-__all__ = [
-    "BackupRun",
-    "CheckFailed",
-    "CheckOutcome",
-    "CheckPassed",
-    "PlannedPart",
-    "RestorePreview",
-    "RestoreRecord",
-    "RestoreRun",
-    "RestoredPart",
-]
+_DAMAGE = (CorruptedBackup.code, ObjectNotFound.code)  # the repository is to blame, not the target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +48,9 @@ class BackupRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredPart:
-    """What was restored of one backup into one target.
+    """What was restored of one backup into one target; `source`, `schemas` and `tables` are what was asked for of it.
+
+    Of `objects` of a dump so many are `findable` afterwards by their names.
 
     `unchanged` items were there already. `errors` are items that are not restored, `problems` what could not be set of
     items that are.
@@ -67,10 +59,14 @@ class RestoredPart:
     backup_id: str
     kind: TargetKind
     target: str
+    source: str | None = None
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     files: int = 0
     dirs: int = 0
     bytes: int = 0
     objects: int = 0
+    findable: int = 0
     unchanged: int = 0
     skipped: int = 0
     renamed: int = 0
@@ -86,14 +82,24 @@ class RestoreRun:
 
     id: str
     mode: RestoreMode
-    dry_run: bool
     parts: tuple[RestoredPart, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
     started_at: datetime
     duration_s: float
 
     @property
     def ok(self) -> bool:
         return not any(part.errors for part in self.parts)
+
+    def raise_failure(self) -> None:
+        """Raises CorruptedBackup or RestoreFailed when an item could not be restored."""
+        errors = [item for part in self.parts for item in part.errors]
+        if not errors:
+            return
+        damaged = any(item.code in _DAMAGE for item in errors)
+        told = ", ".join(f"{item.path}: {item.message}" for item in errors[:3])
+        raise (CorruptedBackup if damaged else RestoreFailed)(f"{len(errors)} items were not restored", cause=told)
 
     @property
     def files(self) -> int:
@@ -129,6 +135,20 @@ class PlannedPart:
     @property
     def fits(self) -> bool:
         return self.room is None or self.bytes <= self.room
+
+    def as_if_done(self) -> RestoredPart:
+        """The same as a restore would have told it."""
+        return RestoredPart(
+            backup_id=self.backup_id,
+            kind=self.kind,
+            target=self.target,
+            files=self.files,
+            dirs=self.dirs,
+            bytes=self.bytes,
+            objects=self.objects,
+            unchanged=self.unchanged,
+            problems=self.warnings,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +193,6 @@ class RestoreRecord:
 
     id: str
     status: RunStatus
-    mode: RestoreMode
     backups: tuple[str, ...]
     targets: tuple[str, ...]
     created_at: datetime

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
-from backstay.control.policies.origins import AnyOrigin
 from backstay.control.policies.policy import Policy, Retention
 from backstay.control.policies.values import Wrong
 from backstay.errors import InvalidRequest
@@ -51,7 +50,6 @@ class CommandSource:
 
 
 BackupSource: TypeAlias = FileSource | DatabaseSource | CommandSource
-Sources: TypeAlias = BackupSource | str | Path | Sequence[BackupSource | str | Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +76,6 @@ class BackupRequest:
 def is_database(address: str) -> bool:
     """Whether a text is the address of a database."""
     return address.startswith((*_POSTGRES, *_MYSQL, _SQLITE))
-
-
-def listed(sources: Sources) -> list[BackupSource | str | Path]:
-    """One source or several, as a list."""
-    return list(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
 
 
 def policy_of(request: BackupRequest) -> Policy:
@@ -172,8 +165,3 @@ def _database(source: DatabaseSource) -> dict[str, Any]:
         cause=f"it begins with {address.partition(':')[0]}:",
         hint="write postgresql://USER@HOST:PORT/DB, mysql://USER@HOST:PORT/DB or sqlite:///PATH",
     )
-
-
-def origins_of(request: BackupRequest) -> tuple[AnyOrigin, ...]:
-    """The sources of a request as a policy has them. Raises InvalidRequest."""
-    return request.policy().sources

@@ -35,7 +35,8 @@ class DatabaseTarget:
 class ClusterTarget:
     """The data directory of a PostgreSQL cluster, which recovers to `time`, or to the end of its WAL.
 
-    `name` is that of the cluster in the repository. Its server is started when `start` is set.
+    `name` is that of the cluster in the repository. Its server is started when `start` is set, and has so many seconds
+    to recover.
     """
 
     destination: str | Path
@@ -43,6 +44,7 @@ class ClusterTarget:
     time: datetime | None = None
     port: int | None = None
     start: bool = False
+    patience_s: float = 3600.0
 
 
 RestoreTarget: TypeAlias = DirectoryTarget | DatabaseTarget | ClusterTarget

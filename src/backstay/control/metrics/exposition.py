@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -20,15 +20,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
-from backstay.catalog.models import Backup, Job
+from backstay.catalog.models import Job
 from backstay.control.metrics import names
 from backstay.control.metrics.counters import counted
 from backstay.control.metrics.expectations import Expectations
-from backstay.control.metrics.freshness import freshness, newest_rehearsed, newest_verified
+from backstay.control.metrics.freshness import freshness
 from backstay.control.metrics.jobs import BUCKET, BUCKETS, SUM
 from backstay.control.metrics.repositories import newest_samples
 from backstay.control.metrics.requests import COUNT as REQUEST_COUNT
 from backstay.control.metrics.requests import SUM as REQUEST_SUM
+from backstay.control.metrics.sources import SourceFacts, facts_of_sources, newest
 from backstay.core.clock import Clock, ns_from_datetime
 from backstay.core.version import VERSION
 
@@ -45,7 +46,7 @@ QUEUES: Final = ("backup", "restore", "maintenance", "verify", "notify")
 def exposition(catalog: Catalog, clock: Clock, *, expected: Expectations | None = None) -> bytes:
     """The metrics as they are now. Raises CatalogUnavailable."""
     registry = CollectorRegistry(auto_describe=False)
-    with catalog.session() as session:
+    with catalog.reading() as session:
         registry.register(_Collected(list(_families(session, clock.now(), expected or Expectations()))))
     return generate_latest(registry)
 
@@ -69,7 +70,7 @@ def _families(session: Session, now: datetime, expected: Expectations) -> Iterat
         if metric.type == "histogram":
             yield _histogram(metric, counters)
         elif metric.type == "summary":
-            yield _summary(metric, counters)
+            yield _summary(metric, gauges if metric.name == names.HOLD else counters)
         else:
             yield _simple(metric, counters if metric.type == "counter" else gauges)
 
@@ -111,7 +112,6 @@ def _gauges(session: Session, now: datetime, expected: Expectations) -> defaultd
     found["backup_build_info"][VERSION,] = 1
     _of_jobs(session, found)
     _of_sources(session, now, expected, found)
-    _of_backups(session, found)
     _of_repositories(session, now, found)
     return found
 
@@ -129,31 +129,29 @@ def _of_jobs(session: Session, found: defaultdict[str, Values]) -> None:
 
 
 def _of_sources(session: Session, now: datetime, expected: Expectations, found: defaultdict[str, Values]) -> None:
-    for one in freshness(session, expected, now):
+    facts = facts_of_sources(session)
+    for one in freshness(session, facts, expected, now):
         labels = (one.policy or "", one.source)
         if one.newest is not None:
             found["backup_last_success_timestamp_seconds"][labels] = _unix(one.newest)
         if one.rpo is not None:
             found["backup_rpo_seconds"][labels] = one.rpo.total_seconds()
-    for (policy, source), at in newest_verified(session).items():
+    for (policy, source), at in newest(facts, "verified_at").items():
         found["backup_last_verify_timestamp_seconds"][policy or "", source] = _unix(at)
-    for result, ok in (("success", True), ("failure", False)):
-        for (policy, source), at in newest_rehearsed(session, ok=ok).items():
+    for result, what in (("success", "rehearsed_at"), ("failure", "failed_rehearsal_at")):
+        for (policy, source), at in newest(facts, what).items():
             found["backup_last_restore_test_timestamp_seconds"][policy or "", source, result] = _unix(at)
+    _of_backups(facts, found)
 
 
-def _of_backups(session: Session, found: defaultdict[str, Values]) -> None:
-    rows = session.execute(
-        select(Backup.repository, func.count(), func.sum(Backup.bytes), func.sum(Backup.stored_bytes)).group_by(
-            Backup.repository
-        )
-    )
-    for repository, number, total, stored in rows:
-        found["backup_snapshots"][repository,] = number
-        if stored:
-            found["backup_dedup_ratio"][repository,] = float(total) / float(stored)
-    held = select(func.count()).select_from(Backup).where(Backup.held.is_(True))
-    found["backup_hold_count"][()] = session.scalar(held) or 0
+def _of_backups(facts: Sequence[SourceFacts], found: defaultdict[str, Values]) -> None:
+    for repository in {one.repository for one in facts}:
+        ours = [one for one in facts if one.repository == repository]
+        found["backup_snapshots"][repository,] = sum(one.backups for one in ours)
+        if stored := sum(one.stored_bytes for one in ours):
+            found["backup_dedup_ratio"][repository,] = sum(one.bytes for one in ours) / stored
+    found[f"{names.HOLD}_count"][()] = sum(one.held for one in facts)
+    found[f"{names.HOLD}_sum"][()] = float(sum(one.held_bytes for one in facts))
 
 
 def _of_repositories(session: Session, now: datetime, found: defaultdict[str, Values]) -> None:
@@ -166,7 +164,7 @@ def _of_repositories(session: Session, now: datetime, found: defaultdict[str, Va
         for key, seconds in sample.facts.get("key_ages", {}).items():
             found["backup_key_age_seconds"][key,] = seconds + age
         for source, seconds in sample.facts.get("wal_lags", {}).items():
-            found["backup_wal_lag_seconds"][source,] = seconds + age
+            found["backup_wal_lag_seconds"][source,] = seconds  # as measured: logs come while nobody looks
 
 
 def _simple(metric: names.Metric, found: Mapping[str, Values]) -> Metric:
@@ -190,10 +188,10 @@ def _histogram(metric: names.Metric, counters: Mapping[str, Values]) -> Metric:
     return family
 
 
-def _summary(metric: names.Metric, counters: Mapping[str, Values]) -> Metric:
+def _summary(metric: names.Metric, found: Mapping[str, Values]) -> Metric:
     family = SummaryMetricFamily(metric.name, metric.help, labels=metric.labels)
-    sums = counters.get(REQUEST_SUM, {})
-    for labels, number in sorted(counters.get(REQUEST_COUNT, {}).items()):
+    sums = found.get(f"{metric.name}_sum", {})
+    for labels, number in sorted(found.get(f"{metric.name}_count", {}).items()):
         family.add_metric(labels, int(number), sums.get(labels, 0.0))
     return family
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from backstay.catalog.models import Backup, ScheduleRecord
+from backstay.catalog.models import ScheduleRecord
 from backstay.control.metrics.expectations import Expectations, PolicyExpectation
 from backstay.control.metrics.pauses import longest_pause
+from backstay.control.metrics.sources import SourceFacts, newest
 
 BACKUPS: Final = ("full", "incremental", "differential")  # types of schedules that make backups
 _NOTHING: Final = PolicyExpectation()
@@ -46,13 +47,13 @@ class _Rhythm:
     sources: frozenset[str]  # empty: all of the policy
 
 
-def freshness(session: Session, expected: Expectations, now: datetime) -> list[Freshness]:
+def freshness(session: Session, facts: Iterable[SourceFacts], expected: Expectations, now: datetime) -> list[Freshness]:
     """Each source that was ever backed up or should be, by name."""
-    newest = newest_good(session)
+    good = newest(facts, "good_at")
     rhythms = _rhythms(session, now)
     known = {(policy, source) for policy, holds in expected.policies.items() for source in holds.sources}
     found = []
-    for policy, source in sorted(known | newest.keys(), key=lambda pair: (pair[1], pair[0] or "")):
+    for policy, source in sorted(known | good.keys(), key=lambda pair: (pair[1], pair[0] or "")):
         holds = expected.policies.get(policy or "", _NOTHING)
         rhythm = _rhythm_of(source, policy, rhythms.get(policy or "", ()))
         rpo = holds.rpo or (rhythm.pause * expected.factor if rhythm else None)
@@ -60,42 +61,12 @@ def freshness(session: Session, expected: Expectations, now: datetime) -> list[F
             Freshness(
                 policy=policy,
                 source=source,
-                newest=newest.get((policy, source)),
+                newest=good.get((policy, source)),
                 rpo=rpo if (policy, source) in known or not expected.policies else None,
                 since=rhythm.since if rhythm else None,
             )
         )
     return found
-
-
-def newest_good(session: Session) -> dict[tuple[str | None, str], datetime]:
-    """When the newest backup that is not damaged was made, by policy and source."""
-    return _newest(session, Backup.time, Backup.damaged, value=False)
-
-
-def newest_verified(session: Session) -> dict[tuple[str | None, str], datetime]:
-    """When a backup was last verified and found good."""
-    return _newest(session, Backup.verified_at, Backup.verified_ok, value=True)
-
-
-def newest_rehearsed(session: Session, *, ok: bool) -> dict[tuple[str | None, str], datetime]:
-    """When a backup was last restored to try it, with this result."""
-    return _newest(session, Backup.rehearsed_at, Backup.rehearsed_ok, value=ok)
-
-
-def _newest(
-    session: Session,
-    moment: InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None],
-    flag: InstrumentedAttribute[bool] | InstrumentedAttribute[bool | None],
-    *,
-    value: bool,
-) -> dict[tuple[str | None, str], datetime]:
-    rows = session.execute(
-        select(Backup.policy, Backup.source, func.max(moment, type_=Backup.time.type))
-        .where(flag.is_(value), moment.is_not(None))
-        .group_by(Backup.policy, Backup.source)
-    )
-    return {(policy, source): time for policy, source, time in rows if time is not None}
 
 
 def _rhythms(session: Session, now: datetime) -> Mapping[str, list[_Rhythm]]:

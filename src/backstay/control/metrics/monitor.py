@@ -39,7 +39,7 @@ class MonitorStatus:
 
 def monitor_status(catalog: Catalog, policy: str | None = None) -> MonitorStatus:
     """How the backups of a policy are, or those of all policies together. Raises CatalogUnavailable."""
-    with catalog.session() as session:
+    with catalog.reading() as session:
         running = session.scalar(
             _of(select(Job.id).where(Job.kind == "backup", Job.status == "running"), policy).limit(1)
         )

@@ -26,6 +26,7 @@ CORRUPTED: Final = "backup_corrupted_objects_total"
 MISSING: Final = "backup_missing_objects_total"
 REQUESTS: Final = "backup_storage_requests_total"
 REQUEST_DURATION: Final = "backup_storage_request_duration_seconds"
+HOLD: Final = "backup_hold"
 DENIED: Final = "backup_auth_denied_total"
 
 METRICS: Final = (
@@ -68,7 +69,8 @@ METRICS: Final = (
     Metric(REQUEST_DURATION, "summary", "How long requests to the store took.", ("backend", "op")),
     Metric(DENIED, "counter", "Requests that were refused.", ("reason",)),
     Metric("backup_key_age_seconds", "gauge", "Age of the key that new data is encrypted with.", ("key",)),
-    Metric("backup_hold_count", "gauge", "Backups that a hold keeps from being deleted."),
+    # A summary, because of its name: `promtool` wants no other type to have a `_count`.
+    Metric(HOLD, "summary", "Backups that a hold keeps from being deleted, and their bytes."),
     Metric("backup_build_info", "gauge", "The version of the program, as a label of the value 1.", ("version",)),
 )
 BY_NAME: Final = {metric.name: metric for metric in METRICS}

@@ -68,6 +68,8 @@ def quiet() -> Apprise:
     log.propagate = False
     if not log.handlers:
         log.addHandler(logging.NullHandler())
+    # What it speaks HTTP with would log paths, which are secrets of webhooks.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     asset = AppriseAsset(
         app_id="Backstay",
         app_desc="Backstay",

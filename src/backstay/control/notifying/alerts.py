@@ -6,9 +6,10 @@ leaves both or neither; the next look finds what still holds and tells nobody tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, cast
 
 from sqlalchemy import Select, func, select
@@ -17,7 +18,9 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import AlertState
 from backstay.control.metrics.expectations import Expectations
+from backstay.control.metrics.sources import SourceFacts, facts_of_sources
 from backstay.control.notifying.conditions import LOOKS, Condition, Look
+from backstay.control.notifying.conditions.workers import lost_worker
 from backstay.control.notifying.notices import Notice, NoticeKind, Severity
 from backstay.control.notifying.notifier import Notifier
 from backstay.core.clock import Clock
@@ -60,13 +63,20 @@ class Alerts:
 
     def evaluate(self) -> Evaluated:
         """Look at everything; tell what began and what ended. Raises CatalogUnavailable."""
-        with self._catalog.session() as session:
-            alone(session)
-            on = {row.fingerprint: row for row in session.scalars(_on(LOOKS))}
-            look = Look(session=session, now=self._clock.now(), expected=self._expected(), on=frozenset(on))
-            found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
-            began = [name for name, condition in found.items() if self.begin(session, condition)]
-            ended = [name for name in on if name not in found and self.end(session, name)]
+        facts: list[SourceFacts] | None = None
+        if self._catalog.engine.dialect.name == "sqlite":  # one process, and nobody else writes during a transaction
+            with self._catalog.reading() as session:
+                facts = facts_of_sources(session)
+        return self._catalog.transact(partial(self._evaluate, known=facts))
+
+    def _evaluate(self, session: Session, *, known: list[SourceFacts] | None) -> Evaluated:
+        alone(session)
+        facts = facts_of_sources(session) if known is None else known
+        on = frozenset(row.fingerprint for row in session.scalars(_on(LOOKS)))
+        look = Look(session=session, now=self._clock.now(), expected=self._expected(), facts=facts, on=on)
+        found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
+        began = [name for name, condition in found.items() if self.begin(session, condition)]
+        ended = [name for name in sorted(on) if name not in found and self.end(session, name)]
         return Evaluated(began=tuple(began), ended=tuple(ended))
 
     def begin(self, session: Session, condition: Condition) -> bool:
@@ -108,9 +118,20 @@ class Alerts:
         self._notifier.notice(session, _notice(row, resolved=True), but=frozenset(row.details.get("but", ())))
         return True
 
+    def workers_lost(self, workers: Sequence[str]) -> None:
+        """Tell of workers whose jobs were given to others; a worker is named HOST:PID:…. Raises CatalogUnavailable."""
+        if not workers:
+            return
+        with self._catalog.session() as session:
+            alone(session)
+            for name in workers:
+                host, _, rest = name.partition(":")
+                pid = rest.partition(":")[0]
+                self.begin(session, lost_worker(host, int(pid) if pid.isdecimal() else 0))
+
     def on(self) -> list[AlertInfo]:
         """The alerts that are on, the worst and oldest first. Raises CatalogUnavailable."""
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             rows = session.scalars(select(AlertState).where(AlertState.resolved_at.is_(None)))
             return sorted(map(_info, rows), key=lambda one: (one.severity != "error", one.began_at, one.subject))
 

@@ -56,7 +56,7 @@ class Notifier:
             body="Messages of this kind reach you: you asked for a test.",
         )
         message_id = new_ulid(self._clock.now_ns(), self._random)
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             target = session.get(Target, target_id)
             if target is None:
                 raise NotFound(f"there is no target {target_id!r}", hint="list the targets of notifications")

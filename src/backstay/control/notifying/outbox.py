@@ -70,7 +70,7 @@ def write(session: Session, notice: Notice, targets: Iterable[Target], *, clock:
 def deliver_due(catalog: Catalog, clock: Clock, sender: Sender, *, most: int = _AT_ONCE) -> Delivered:
     """Send what is due, the oldest first. Several processes may do so at once. Raises CatalogUnavailable."""
     sent = failed = given_up = 0
-    with catalog.session() as session:
+    with catalog.reading() as session:
         due = list(session.scalars(_due(clock.now()).limit(most)))
     for message_id in due:
         outcome = _deliver(catalog, clock, sender, message_id)

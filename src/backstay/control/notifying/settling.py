@@ -6,6 +6,7 @@ the job unsettled, and the next sweep settles it; after it there is nothing left
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from sqlalchemy import select, update
@@ -36,19 +37,20 @@ class Settling:
 
     def sweep(self) -> int:
         """Settle what nobody has settled yet, the oldest first; how many jobs. Raises CatalogUnavailable."""
-        with self._catalog.session() as session:
+        with self._catalog.reading() as session:
             ids = list(
                 session.scalars(
                     select(Job.id)
-                    .where(Job.settled_at.is_(None), Job.status.in_(FINISHED))
+                    .where(Job.settled_at.is_(None), Job.finished_at.is_not(None))  # as the index has them
                     .order_by(Job.finished_at)
                     .limit(_AT_ONCE)
                 )
             )
-        return sum(self._settle_alone(job_id) for job_id in ids)
+        return sum(self._catalog.transact(partial(self._settle, job_id=job_id)) for job_id in ids)
 
     def settle(self, session: Session, job_id: str) -> bool:
         """Settle one in the caller's transaction, which may be the one that ends it; False if that was done before."""
+        alone(session)  # before any row is locked, so that two of these never wait for each other
         ended = Job.status.in_(FINISHED)
         job = session.scalar(
             update(Job)
@@ -63,9 +65,8 @@ class Settling:
         self._tell(session, job)
         return True
 
-    def _settle_alone(self, job_id: str) -> bool:
-        with self._catalog.session() as session:
-            return self.settle(session, job_id)
+    def _settle(self, session: Session, *, job_id: str) -> bool:
+        return self.settle(session, job_id)
 
     def _tell(self, session: Session, job: Job) -> None:
         if job.kind in _SILENT or job.status == "cancelled":
@@ -76,7 +77,6 @@ class Settling:
             if job.status == "failed":
                 self._notifier.notice(session, _failure_notice(session, job))
             return
-        alone(session)
         newest = _newest_end(session, job)
         if newest.status == "failed":
             self._alerts.begin(session, _failure(session, newest))

@@ -23,11 +23,11 @@ WAYS: Final = "set BACKSTAY_PASSWORD, BACKSTAY_PASSWORD_FILE or BACKSTAY_PASSWOR
 def given_secret(environ: Mapping[str, str], password_file: Path | None) -> Secret | None:
     """What was named on purpose: --password-file, else one of the BACKSTAY_PASSWORD variables."""
     if password_file is not None:
-        return secret_of(_read(password_file))
+        return secret_of(read_secret_text(password_file))
     if (text := variable(environ, "BACKSTAY_PASSWORD")) is not None:
         return secret_of(text)
     if (name := variable(environ, "BACKSTAY_PASSWORD_FILE")) is not None:
-        return secret_of(_read(Path(name)))
+        return secret_of(read_secret_text(Path(name)))
     if (command := variable(environ, "BACKSTAY_PASSWORD_COMMAND")) is not None:
         return secret_of(_run(command, environ))
     return None
@@ -65,15 +65,15 @@ def read_key_file(path: Path) -> Secret:
     """The secret of a key file."""
     from backstay.trust.secrets import Secret
 
-    return Secret.parse_keyfile(_read(path))
+    return Secret.parse_keyfile(read_secret_text(path))
 
 
 def read_secret_file(path: Path) -> Secret:
     """The secret that stands in a file, of whatever kind. Raises InvalidRequest."""
-    return secret_of(_read(path))
+    return secret_of(read_secret_text(path))
 
 
-def _read(path: Path) -> str:
+def read_secret_text(path: Path) -> str:
     """The text of a small file without its line end. Raises InvalidRequest."""
     title = f"cannot read the password file {path}"
     try:

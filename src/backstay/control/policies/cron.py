@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from cronsim import CronSim, CronSimError
@@ -39,11 +39,6 @@ def check_cron(text: str) -> str:
     if not (_is_read(" ".join(fields)) and next(CronSim(" ".join(fields), _BEGIN), None)):
         raise Wrong(f"{text!r} never comes: no such month has such a day")
     return text
-
-
-def next_time(text: str, after: datetime, zone: tzinfo) -> datetime:
-    """When an expression that was checked comes next, by the clocks of a zone; in UTC."""
-    return next(CronSim(" ".join(text.split()), after.astimezone(zone))).astimezone(UTC)
 
 
 def _is_read(text: str) -> bool:

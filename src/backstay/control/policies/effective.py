@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from backstay.control.policies.cron import next_time
+from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.policy import (
     BackupManagerSettings,
     Policy,
@@ -43,7 +43,8 @@ def next_times(found: Effective, now: datetime) -> dict[str, datetime]:
     """When each kind of backup would come next, in UTC."""
     zone = zone_of(found.schedule.timezone or "UTC")
     times = {kind: getattr(found.schedule, kind) for kind in ("full", "incremental", "differential")}
-    return {kind: next_time(text, now, zone) for kind, text in times.items() if text is not None}
+    coming = {kind: FireTimes(text, zone).next(now) for kind, text in times.items() if text is not None}
+    return {kind: time for kind, time in coming.items() if time is not None}
 
 
 def effective(policy: Policy, settings: BackupManagerSettings) -> Effective:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Union, get_args, get_origin
 
@@ -45,12 +46,30 @@ _OTHER_WORDS: Final = {
 }
 
 
-def mistakes_of(error: ValidationError, document: Document) -> list[Mistake]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of file: its model, and the types of what has a `type` in it, with what is said of them."""
+
+    model: type[BaseModel]
+    types: Callable[[Key], tuple[Sequence[str], str]]
+
+
+def _types_of_policies(loc: Key) -> tuple[Sequence[str], str]:
+    room = origins if "sources" in loc else targets if "targets" in loc else places
+    return room.TYPES, room.TYPES_HINT
+
+
+POLICIES: Final = Kind(model=PolicyFile, types=_types_of_policies)
+
+
+def mistakes_of(error: ValidationError, document: Document, kind: Kind = POLICIES) -> list[Mistake]:
     """All mistakes that the model found, each once."""
     found = error.errors(include_url=False)
     deeper = {one["loc"][:-at] for one in found for at in range(1, len(one["loc"]))}
     told = (
-        _mistake(one, document) for one in found if not (one["type"] == "too_short" and tuple(one["loc"]) in deeper)
+        _mistake(one, document, kind)
+        for one in found
+        if not (one["type"] == "too_short" and tuple(one["loc"]) in deeper)
     )
     return list(dict.fromkeys(told))
 
@@ -64,9 +83,9 @@ def hint_for(key: str, known: Sequence[str]) -> str:
     return f"there are {told_words(sorted(known))}" if known and len(known) <= _SHOWN else ""
 
 
-def _mistake(error: ErrorDetails, document: Document) -> Mistake:
+def _mistake(error: ErrorDetails, document: Document, of: Kind) -> Mistake:
     loc: Key = tuple(error["loc"])
-    message, hint = _told(error, loc)
+    message, hint = _told(error, loc, of)
     if loc[-1:] == ("[key]",):
         loc = loc[:-1]
     if error["type"] == "union_tag_invalid" and isinstance(error.get("input"), dict):
@@ -76,16 +95,16 @@ def _mistake(error: ErrorDetails, document: Document) -> Mistake:
     return document.mistake(loc, message, hint)
 
 
-def _told(error: ErrorDetails, loc: Key) -> tuple[str, str]:
+def _told(error: ErrorDetails, loc: Key, of: Kind) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error" and isinstance(wrong := context["error"], Wrong):
         return str(wrong), wrong.hint
     if kind == "extra_forbidden":
-        return NO_SUCH_KEY, hint_for(str(loc[-1]), list(known_keys(loc)))
+        return NO_SUCH_KEY, hint_for(str(loc[-1]), list(known_keys(loc, of.model)))
     if kind == "missing":
         return "is missing", ""
     if kind == "union_tag_invalid":
-        return _of_no_type(error, str(context["tag"]), loc)
+        return _of_no_type(error, str(context["tag"]), *of.types(loc))
     if kind == "literal_error":
         return _none_of(error["input"], str(context["expected"]))
     if kind in ("too_short", "string_too_short"):
@@ -104,9 +123,7 @@ def _told(error: ErrorDetails, loc: Key) -> tuple[str, str]:
     return f"must be {wanted}, not {_kind(error['input'])}", hint
 
 
-def _of_no_type(error: ErrorDetails, tag: str, loc: Key) -> tuple[str, str]:
-    room = origins if "sources" in loc else targets if "targets" in loc else places
-    known, hint = room.TYPES, room.TYPES_HINT
+def _of_no_type(error: ErrorDetails, tag: str, known: Sequence[str], hint: str) -> tuple[str, str]:
     if not isinstance(error["input"], dict):
         return f"must be a table of keys, not {_kind(error['input'])}", ""
     if (kind := tag.strip("<>")) == "None":
@@ -133,9 +150,9 @@ def _kind(value: object) -> str:
     return "a list" if isinstance(value, (list, tuple)) else f"the number {value}"
 
 
-def known_keys(loc: Key) -> Iterator[str]:
+def known_keys(loc: Key, model: type[BaseModel] = PolicyFile) -> Iterator[str]:
     """The keys that the model has beside the last one of a location."""
-    kinds: list[type[BaseModel]] = [PolicyFile]
+    kinds: list[type[BaseModel]] = [model]
     in_names = False  # the next part is a name that the user chose
     for part in loc[:-1]:
         if in_names:

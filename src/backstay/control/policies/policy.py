@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from backstay.codec.compression import Compressor
+from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.cron import Cron
 from backstay.control.policies.notifications import Alerts, Limits, Notifications, PolicyNotifications
 from backstay.control.policies.origins import AnyOrigin, Name, distinct
@@ -200,6 +201,7 @@ class BackupManagerSettings(Model):
     verification: Verification | None = None
     notifications: Notifications | None = None
     alerts: Alerts | None = None
+    access: AccessSettings | None = None
 
 
 def _policy_name(name: str) -> str:

@@ -105,7 +105,8 @@ class WebhookTarget(TargetPlace):
         parts = urlsplit(self.url)
         scheme = "jsons" if parts.scheme == "https" else "json"
         # What stands behind the question mark is the library's own, but for names that begin with a dash.
-        query = urlencode([(f"-{name}", value) for name, value in parse_qsl(parts.query, keep_blank_values=True)])
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        query = urlencode([(f"-{name}", value) for name, value in given], quote_via=quote)
         return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
 
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.models.jobs import FINISHED
-from backstay.control.scheduling.fire_times import FireTimes, jitter
-from backstay.control.scheduling.timing import set_next, times_of
+from backstay.control.policies.fire_times import FireTimes
+from backstay.control.scheduling.timing import jitter, set_next, times_of
 from backstay.core.quantities import plural
 
 PUNCTUAL: Final = timedelta(minutes=1)  # what comes so late is not missed: whoever looks does so every few seconds

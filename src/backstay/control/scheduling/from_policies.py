@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backstay.catalog.locking import take
 from backstay.catalog.models import ScheduleRecord
 from backstay.codec.digest import sha256
 from backstay.control.policies.effective import Effective, effective
@@ -65,6 +66,7 @@ def said(loaded: LoadedPolicies) -> Iterator[FileSchedule]:
 
 def sync(session: Session, loaded: LoadedPolicies | None, now: datetime) -> SyncedSchedules:
     """Make the rows of the file what it says; the rows of what it no longer says are disabled and stay."""
+    take(session, "schedules of the policy file")  # several hosts may read it at once
     rows = {row.id: row for row in session.scalars(select(ScheduleRecord).where(ScheduleRecord.origin == "file"))}
     added = changed = unchanged = disabled = 0
     for wanted in said(loaded) if loaded is not None else ():

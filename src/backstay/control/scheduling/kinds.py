@@ -48,14 +48,14 @@ class DueJob:
 def job_of(schedule: ScheduleRecord, time: datetime) -> DueJob:
     """What a schedule asks for at a time.
 
-    Arguments of a backup: `policy`, `kind`, `sources` (names of snapshots, none for all), `retention_days`, `tags` and
+    Arguments of a backup: `policy`, `type`, `sources` (names of snapshots, none for all), `retention_days`, `tags` and
     `description`; of the others `policy`, which for `gc` there is not.
     """
     kind, backup_kind = TYPES[schedule.type]
     arguments: Document = {"policy": schedule.policy} if schedule.policy else {}
     if backup_kind is not None:
         arguments |= {
-            "kind": backup_kind,
+            "type": backup_kind,
             "sources": list(schedule.sources),
             "retention_days": schedule.retention_days,
             "tags": list(schedule.options.get("tags", ())),

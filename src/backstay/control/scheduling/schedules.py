@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.pages import Order, Page, page_of
+from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.values import zone_of
-from backstay.control.scheduling.fire_times import FireTimes
 from backstay.control.scheduling.from_policies import SyncedSchedules, sync
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next

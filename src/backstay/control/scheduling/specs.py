@@ -11,10 +11,10 @@ from typing import Any, Final, NoReturn
 
 from backstay.catalog.models.base import Document
 from backstay.control.policies.cron import check_cron
+from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.values import Wrong, told_words, zone_of
 from backstay.control.runs.capturing import snapshot_name
-from backstay.control.scheduling.fire_times import FireTimes
 from backstay.control.scheduling.kinds import TYPES
 from backstay.errors import InvalidRequest, NotFound
 

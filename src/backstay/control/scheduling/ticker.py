@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import Session
 
+from backstay.catalog.audit import AuditLog
 from backstay.catalog.models import Job, ScheduleRecord
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import FINISHED, JobKind
@@ -84,6 +85,7 @@ class Ticker:
         marks: ConfigurationMarks | None = None,
     ) -> None:
         self._catalog, self._jobs, self._clock = schedules.catalog, jobs, clock
+        self._audit = AuditLog(schedules.catalog, clock)
         self._on_missed, self._marks = on_missed, marks
         self._seen: tuple[datetime, float] | None = None
         self._cleared_at: float | None = None
@@ -119,9 +121,9 @@ class Ticker:
             missed: dict[str, str] = {}
             claimed = []
             for row in rows:
-                decision = deciding(row, now, last=last.get(row.id))
+                decision, told = deciding(row, now, last=last.get(row.id)), row.last_missed
                 decision.apply(row, now)
-                if decision.missed is not None:
+                if decision.missed not in (None, told):  # what stays as it is, is told once
                     missed[row.id] = decision.missed
                     self._tell(session, row, decision.missed)
                 if decision.times:
@@ -134,6 +136,15 @@ class Ticker:
         return more
 
     def _tell(self, session: Session, schedule: ScheduleRecord, why: str) -> None:
+        self._audit.record(
+            session,
+            actor=f"schedule:{schedule.name}",
+            action="schedule.missed",
+            object=f"/policy/{schedule.policy}" if schedule.policy else "/repository",
+            outcome="error",
+            reason=why,
+            details={"schedule": schedule.id, "type": schedule.type},
+        )
         if self._on_missed is not None:
             self._on_missed(session, schedule, why)
 

@@ -6,11 +6,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from backstay.catalog.models import ScheduleRecord
+from backstay.codec.digest import sha256
+from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.values import zone_of
-from backstay.control.scheduling.fire_times import FireTimes, jitter
 
 # A last run that lies so far ahead was made by a clock that was wrong.
 _CREDIBLE: Final = timedelta(days=1)
+
+
+def jitter(schedule: str, time: datetime, longest_s: int) -> timedelta:
+    """By how much a time is put off: up to so many seconds, and the same for everybody who asks."""
+    if longest_s <= 0:
+        return timedelta(0)
+    digest = sha256(f"{schedule} {time.astimezone(UTC).isoformat()}".encode())
+    return timedelta(seconds=int.from_bytes(digest[:8], "big") % (longest_s + 1))
 
 
 def times_of(schedule: ScheduleRecord) -> FireTimes:

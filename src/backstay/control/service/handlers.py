@@ -1,44 +1,27 @@
-"""What each kind of job does: thin, as the work is done by what the command line uses too.
+"""What each kind of job does: thin, as the manager does the work, and what the command line uses below it.
 
-A handler returns what the row shows as the result; it raises JobFailed for a failure that has something to show.
+A handler returns what the row shows as the result; it raises JobFailed for a failure that has something to show. Any of
+them may be begun again after a crash: what was stored before is used again, what was deleted is not there any more.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
-from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
 from backstay.control.jobs.execution import Execution
 from backstay.control.jobs.failures import JobFailed
-from backstay.control.jobs.jobs import Jobs
-from backstay.control.opening.opener import Opener
-from backstay.control.runs.run import PolicyOutcome, RunOptions, World, run_policy
-from backstay.control.service.policies import Policies
-from backstay.core.clock import Clock
-from backstay.core.events import EventSink
-from backstay.errors import CorruptedBackup, InvalidRequest
-from backstay.errors.documents import problem_document
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceContext:
-    """What jobs work with."""
-
-    policies: Policies
-    catalog: Catalog
-    jobs: Jobs
-    data_dir: Path
-    environ: Mapping[str, str]
-    clock: Clock
-    warn: Callable[[str], None]
-
+from backstay.control.manager.documents import restore_document, run_document
+from backstay.control.manager.results import RestoreRun
+from backstay.control.manager.retaining import collection_document
+from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget
+from backstay.control.service.context import ServiceContext, backups_of, policy_of
+from backstay.control.service.verifying import verification
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 
 Handler: TypeAlias = Callable[[ServiceContext, Job, Execution], Document]
 
@@ -47,60 +30,150 @@ def handle(handlers: Mapping[str, Handler], context: ServiceContext, job: Job, e
     """Do the work of a job; its result. Raises what the work does."""
     handler = handlers.get(job.kind)
     if handler is None:
-        raise InvalidRequest(f"this version does not know jobs of the kind {job.kind}", hint="update its workers")
+        raise InvalidRequest(
+            f"this version does not know jobs of the kind {job.kind}",
+            cause=f"it knows {', '.join(handlers)}",
+            hint="bring all workers up to date",
+        )
     return handler(context, job, execution)
 
 
 def backup(context: ServiceContext, job: Job, execution: Execution) -> Document:
-    """Run a policy, or some of its sources."""
-    loaded, asked = context.policies.required(), job.arguments
-    opener = Opener.of_policies(
-        loaded, environ=context.environ, clock=context.clock, warn=lambda text: execution.log("warning", text)
-    )
-    world = World(
-        prepare=opener.prepare,
-        open=lambda: opener.open(grows=True),
-        watching=lambda: _watching(execution),
-        clock=context.clock,
-        environ=context.environ,
-        warn=lambda text: execution.log("warning", text),
-        scratch=context.data_dir / "scratch",
-    )
-    options = RunOptions(
-        kind=asked.get("type", "incremental"),
-        host=socket.gethostname(),
-        sources=tuple(asked.get("sources", ())),
-        tags=tuple(asked.get("tags", ())),
+    """Run a policy, or some of its sources. A failure of one source keeps what was made of the others."""
+    asked = job.arguments
+    run = context.manager(execution).execute(
+        policy_of(job),
+        kind=asked.get("type") or asked.get("kind") or "incremental",
+        sources=tuple(asked.get("sources") or ()),
+        tags=tuple(asked.get("tags") or ()),
         description=asked.get("description"),
         retention_days=asked.get("retention_days"),
-        dry_run=asked.get("dry_run", False),
-        job=job.id,
+        dry_run=bool(asked.get("dry_run")),
+        check=False,
+        events=execution.events,
+        checkpoint=execution.checkpoint,
+        job_id=job.id,
     )
-    outcome = run_policy(loaded, job.policy or "", options, world)
-    result = _outcome(outcome)
-    if outcome.went_well:
-        return result
-    errors = outcome.errors or [CorruptedBackup("the new backup did not pass its verification")]
-    raise JobFailed(errors[0], result)
+    result = run_document(run)
+    if not run.ok:
+        wrong = CorruptedBackup(f"the new backup of {job.policy} is not good", cause="verification found mistakes")
+        raise JobFailed(run.error or wrong, result)
+    return result
 
 
-@contextmanager
-def _watching(execution: Execution) -> Iterator[tuple[EventSink, Callable[[], None]]]:
-    yield execution.events, execution.checkpoint
+def restore(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Restore backups, one after the other, into the targets that fit them."""
+    asked, backups = job.arguments, backups_of(job)
+    if not backups:
+        raise InvalidRequest("a restore needs a backup", cause="none is named", hint="name it by its id")
+    in_place = asked.get("mode") == "in_place"
+    targets = None if in_place else [_target(target) for target in asked.get("targets") or ()]
+    manager, done = context.manager(execution), list[RestoreRun]()
+    for backup_id in backups:
+        execution.checkpoint()
+        done.append(
+            manager.restore(
+                backup_id,
+                targets,
+                include=tuple(asked.get("include") or ()),
+                exclude=tuple(asked.get("exclude") or ()),
+                conflict=asked.get("conflict") or "fail",
+                delete=bool(asked.get("delete")),
+                validate_before=bool(asked.get("validate_before")),
+                verify=bool(asked.get("verify")),
+                parallel=asked.get("parallel"),
+                dry_run=bool(asked.get("dry_run")),
+                mode="in_place" if in_place else "beside",
+                events=execution.events,
+                checkpoint=execution.checkpoint,
+                job_id=job.id,
+            )
+        )
+    return _restored(done)
 
 
-def _outcome(outcome: PolicyOutcome) -> Document:
-    made = outcome.snapshots
-    return {
-        "backups": made,
-        "backup_id": made[0] if made else None,
-        "outcome": "good" if outcome.went_well else "failed",
-        "sources": [
-            {"name": one.name, "error": None if one.error is None else problem_document(one.error)}
-            for one in outcome.sources
-        ],
-        "dropped": list(outcome.dropped),
+def _target(asked: Mapping[str, Any]) -> RestoreTarget:
+    if address := asked.get("database"):
+        return DatabaseTarget(
+            connection=address,
+            schemas=tuple(asked.get("schemas") or ()),
+            tables=tuple(asked.get("tables") or ()),
+            owners=bool(asked.get("owners", True)),
+        )
+    if path := asked.get("path"):
+        return DirectoryTarget(destination=path, source=asked.get("source"))
+    raise InvalidRequest("it is not clear where to restore to", cause="the target is neither a path nor a database")
+
+
+def _restored(runs: Sequence[RestoreRun]) -> Document:
+    """One document of all: what was restored of each backup, and the sums."""
+    documents = [restore_document(run) for run in runs]
+    return documents[0] | {
+        "parts": [part for document in documents for part in document["parts"]],
+        "files": sum(run.files for run in runs),
+        "bytes": sum(run.bytes for run in runs),
+        "duration_s": round(sum(run.duration_s for run in runs), 3),
+        "ok": all(run.ok for run in runs),
     }
 
 
-HANDLERS: Final[Mapping[str, Handler]] = {"backup": backup}
+def prune(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Delete what retention does not keep: of one policy, or of each that has rules."""
+    names = [job.policy] if job.policy is not None else sorted(context.policies.required().content.policies)
+    manager, dry_run = context.manager(execution), bool(job.arguments.get("dry_run"))
+    found: Document = {}
+    for name in names:
+        execution.checkpoint()
+        try:
+            pruned = manager.prune(name, dry_run=dry_run, events=execution.events, job_id=job.id)
+        except InvalidRequest:
+            if job.policy is not None:
+                raise
+            continue  # a policy without rules keeps everything
+        found[name] = asdict(pruned)
+    return {"policies": found, "dry_run": dry_run, "dropped": sum(len(one["dropped"]) for one in found.values())}
+
+
+def gc(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Free what no backup needs."""
+    done = context.manager(execution).gc(
+        dry_run=bool(job.arguments.get("dry_run")), events=execution.events, job_id=job.id
+    )
+    return collection_document(done)
+
+
+def delete(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Delete backups. One that is gone already was deleted by an earlier attempt, or by somebody else."""
+    manager, reason = context.manager(execution), job.arguments.get("reason") or f"deleted by {job.actor}"
+    deleted, absent = list[str](), list[str]()
+    for backup_id in backups_of(job):
+        execution.checkpoint()
+        try:
+            deleted += manager.delete(backup_id, reason=reason, job_id=job.id)
+        except NotFound:
+            absent.append(backup_id)
+    if absent and not deleted and execution.attempt == 1:
+        raise NotFound(f"there is no backup {absent[0]}")
+    return {"deleted": deleted, "absent": absent}
+
+
+def notification(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Send a test message to a target, or without one all messages that are due."""
+    del execution
+    if target := job.arguments.get("target"):
+        return {"message": context.notifier.send_test(target)}
+    return asdict(context.notifier.deliver_due())
+
+
+HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
+    {
+        "backup": backup,
+        "restore": restore,
+        "verification": verification,
+        "rehearsal": verification,
+        "prune": prune,
+        "gc": gc,
+        "delete": delete,
+        "notification": notification,
+    }
+)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.loading import LoadedPolicies, load
 from backstay.errors import InvalidRequest, NotFound, PolicyInvalid
 
@@ -30,6 +31,11 @@ class Policies:
         """The last version without mistakes."""
         with self._lock:
             return self._loaded
+
+    @property
+    def access(self) -> AccessSettings | None:
+        """What it says of access."""
+        return None if (loaded := self.loaded) is None else loaded.content.backup_manager.access
 
     def required(self) -> LoadedPolicies:
         """Raises NotFound when there is no policy file."""

@@ -23,6 +23,7 @@ from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import ScheduleRecord
 from backstay.control.access.access import Access
+from backstay.control.access.authority_file import open_authority
 from backstay.control.jobs.dbos_engine import POLL_S, DbosEngine
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.port import JobEngine
@@ -38,7 +39,8 @@ from backstay.control.scheduling.schedules import Schedules
 from backstay.control.scheduling.ticker import Ticker
 from backstay.control.service import place
 from backstay.control.service.background import Background, Task
-from backstay.control.service.handlers import HANDLERS, Handler, ServiceContext, handle
+from backstay.control.service.context import ServiceContext
+from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
 from backstay.control.service.upkeep import RELOAD_S, Upkeep
@@ -90,6 +92,7 @@ class Service:
     def __post_init__(self) -> None:
         self._sweeper = Sweeper(self.catalog, self.engine, self.workers, self.clock)
         self._upkeep = Upkeep(
+            access=self.access,
             catalog=self.catalog,
             policies=self.policies,
             schedules=self.schedules,
@@ -136,6 +139,8 @@ class Service:
                 poll_s=options.poll_s or POLL_S,
             )
             opened.callback(engine.close)
+            access = Access(catalog, clock, random=random, authority=open_authority(directory, clock))
+            access.use(policies.access)
             jobs = Jobs(catalog, engine, clock, random=random)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
             marks = ConfigurationMarks(lambda: policies.loaded, clock, environ)
@@ -153,7 +158,7 @@ class Service:
                 jobs=jobs,
                 workers=Workers(catalog, clock, lease_s=options.lease_s),
                 policies=policies,
-                access=Access(catalog, clock, random=random),
+                access=access,
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
                 schedules=schedules,
@@ -187,16 +192,19 @@ class Service:
         return ServiceContext(
             policies=self.policies,
             catalog=self.catalog,
+            index=self.index,
             jobs=self.jobs,
+            notifier=self.notifier,
             data_dir=self.data_dir,
             environ=self.environ,
             clock=self.clock,
+            random=self.random,
             warn=self.warn,
         )
 
     def background(self) -> list[Task]:
         """What happens by itself."""
-        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweeper.sweep)]
+        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep)]
         if self.options.own_schedules:
             tasks += self._upkeep.tasks()
         else:
@@ -204,6 +212,9 @@ class Service:
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
+
+    def _sweep(self) -> None:
+        self.alerts.workers_lost(self._sweeper.sweep().workers)
 
     def reload(self) -> bool:
         """Take over what has changed in the policy file. Raises PolicyInvalid, and keeps what held before."""

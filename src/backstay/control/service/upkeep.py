@@ -10,6 +10,7 @@ from typing import Final
 from backstay.catalog.checkpoints import CheckpointFile, add_checkpoint, audit_signer
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
+from backstay.control.access.access import Access
 from backstay.control.metrics.measuring import measure
 from backstay.control.metrics.repositories import record_sample
 from backstay.control.notifying.alerts import Alerts
@@ -19,7 +20,7 @@ from backstay.control.notifying.settling import Settling
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.repository_settings import repository_settings
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.runs.capturing import policies_of_snapshots
 from backstay.control.scheduling.schedules import Schedules
 from backstay.control.scheduling.ticker import Ticker
 from backstay.control.service.background import Task
@@ -34,7 +35,7 @@ SETTLE_S: Final = 2.0
 DELIVER_S: Final = 5.0
 EVALUATE_S: Final = 30.0
 REFRESH_S: Final = 300.0
-MEASURE_S: Final = 3600.0
+MEASURE_S: Final = 900.0
 CHECKPOINT_S: Final = 3600.0
 
 
@@ -42,6 +43,7 @@ CHECKPOINT_S: Final = 3600.0
 class Upkeep:
     """The tasks of a service that has schedules. Any number of processes may have the same."""
 
+    access: Access
     catalog: Catalog
     policies: Policies
     schedules: Schedules
@@ -77,8 +79,9 @@ class Upkeep:
         return True
 
     def take_over(self) -> None:
-        """Make schedules, targets and matchers those of the policy file."""
+        """Make schedules, targets, matchers and the bounds of access those of the policy file."""
         loaded = self.policies.loaded
+        self.access.use(self.policies.access)
         self.schedules.sync_from_policies(loaded)
         with self.catalog.session() as session:
             sync_from_policies(session, self.notifier, loaded)
@@ -87,7 +90,7 @@ class Upkeep:
         """Let the list of backups be that of the repository, whoever made or deleted them."""
         if (opener := self._opener()) is not None:
             with opener.open(index=False) as repository:
-                self.index.refresh(repository, policies=policies_of_names(self.policies.loaded))
+                self.index.refresh(repository, policies=_policies_of_names(self.policies.loaded))
 
     def measure(self) -> None:
         """Note how large the repository is, and how old its keys are."""
@@ -118,12 +121,5 @@ class Upkeep:
         return opener if opener.exists() else None
 
 
-def policies_of_names(loaded: LoadedPolicies | None) -> dict[str, str]:
-    """Which policy's snapshots have which name."""
-    if loaded is None:
-        return {}
-    return {
-        snapshot_name(name, origin): name
-        for name, policy in loaded.content.policies.items()
-        for origin in policy.sources
-    }
+def _policies_of_names(loaded: LoadedPolicies | None) -> dict[str, str]:
+    return {} if loaded is None else policies_of_snapshots(loaded)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
-from backstay import __version__
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
@@ -15,6 +14,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, Warned,
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
 from backstay.core.quantities import plural
+from backstay.core.version import VERSION
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
 from backstay.operations.backup.assemble import Assembler, BaseUnusable
 from backstay.operations.backup.capture import Capturing
@@ -441,7 +441,7 @@ class _Backup:
             ),
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),
-            program=f"backstay {__version__}",
+            program=f"backstay {VERSION}",
             consistency=dict(self.source.consistency()) if isinstance(self.source, GeneratedSource) else {},
         )
 

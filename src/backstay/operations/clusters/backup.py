@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from backstay import __version__
 from backstay.codec.chunker import LISTINGS
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
+from backstay.core.version import VERSION
 from backstay.errors import (
     BackstayError,
     ChecksumFailure,
@@ -222,7 +222,7 @@ class _ClusterBackup:
             ),
             packs=tuple(sorted(packs)),
             slots=self.repository.slots.digests(),
-            program=f"backstay {__version__}",
+            program=f"backstay {VERSION}",
             consistency=_consistency(cluster, received, stop_time),
         )
         result = ClusterBackupResult(

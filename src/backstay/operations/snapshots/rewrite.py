@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backstay import __version__
+from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.repository.blob_reader import BlobReader
 from backstay.repository.blob_writer import BlobWriter
@@ -142,7 +142,7 @@ class Rewritten:
             bytes_added=self.bytes_added,
             errors=old.stats.errors + self.lost,
         )
-        program = f"backstay {__version__}"
+        program = f"backstay {VERSION}"
         return msgspec.structs.replace(
             old, root=self.root, stat_stream=self.stat_stream, stats=stats, program=program, **changes
         )

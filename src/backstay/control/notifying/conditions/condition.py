@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy.orm import Session
 
 from backstay.control.metrics.expectations import Expectations
+from backstay.control.metrics.sources import SourceFacts
 from backstay.control.notifying.notices import NoticeKind, Severity
 
 _LONGEST: Final = 255  # of a fingerprint in the catalog
@@ -51,6 +52,7 @@ class Look:
     session: Session
     now: datetime
     expected: Expectations
+    facts: Sequence[SourceFacts]
     on: frozenset[str]
 
 

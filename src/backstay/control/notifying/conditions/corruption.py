@@ -17,9 +17,12 @@ _NAMED: Final = 5
 
 def damaged(look: Look) -> Iterator[Condition]:
     """Each source that has such backups; it ends when they are mended and verified, or deleted."""
+    sources = [one.source for one in look.facts if one.bad]
+    if not sources:
+        return
     rows = look.session.execute(
         select(Backup.source, Backup.policy, Backup.id, Backup.time)
-        .where(or_(Backup.damaged.is_(True), Backup.verified_ok.is_(False)))
+        .where(Backup.source.in_(sources), or_(Backup.damaged.is_(True), Backup.verified_ok.is_(False)))
         .order_by(Backup.source, Backup.time.desc())
     )
     for (source, policy), group in groupby(rows, key=lambda row: (row[0], row[1])):

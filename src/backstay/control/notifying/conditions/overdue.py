@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from backstay.control.metrics.freshness import freshness, newest_rehearsed, newest_verified
+from backstay.control.metrics.freshness import freshness
+from backstay.control.metrics.sources import Key, newest
 from backstay.control.notifying.conditions.condition import Condition, Look, told_length, told_time
 
 _Kind = Literal["verification_overdue", "rehearsal_overdue"]
@@ -18,7 +19,7 @@ _WORDS: Final[Mapping[_Kind, tuple[str, str]]] = {
 
 def backups_overdue(look: Look) -> Iterator[Condition]:
     """Each source whose newest good backup is older than it may be."""
-    for one in freshness(look.session, look.expected, look.now):
+    for one in freshness(look.session, look.facts, look.expected, look.now):
         age = one.age(look.now)
         if one.rpo is None or (age is not None and age <= one.rpo):
             continue
@@ -50,7 +51,7 @@ def verifications_overdue(look: Look) -> Iterator[Condition]:
         if holds.verification is not None
     }
     if limits:
-        yield from _overdue(look, "verification_overdue", limits, newest_verified(look.session))
+        yield from _overdue(look, "verification_overdue", limits, newest(look.facts, "verified_at"))
 
 
 def rehearsals_overdue(look: Look) -> Iterator[Condition]:
@@ -62,28 +63,28 @@ def rehearsals_overdue(look: Look) -> Iterator[Condition]:
         if holds.rehearsal is not None
     }
     if limits:
-        yield from _overdue(look, "rehearsal_overdue", limits, newest_rehearsed(look.session, ok=True))
+        yield from _overdue(look, "rehearsal_overdue", limits, newest(look.facts, "rehearsed_at"))
 
 
 def _overdue(
     look: Look,
     kind: _Kind,
     limits: Mapping[tuple[str, str], timedelta],
-    newest: Mapping[tuple[str | None, str], datetime],
+    done: Mapping[Key, datetime],
 ) -> Iterator[Condition]:
     """A source without any backup is not told of here: that it lacks one is told already."""
-    first = {(one.policy, one.source): one.newest for one in freshness(look.session, look.expected, look.now)}
+    good = newest(look.facts, "good_at")
     word, solution = _WORDS[kind]
     for (policy, source), limit in limits.items():
-        at = newest.get((policy, source))
-        if first.get((policy, source)) is None or (at is not None and look.now - at <= limit):
+        at = done.get((policy, source))
+        if (policy, source) not in good or (at is not None and look.now - at <= limit):
             continue
-        since = "never" if at is None else f"not since {told_time(at)}"
+        not_yet = f"was never {word}" if at is None else f"was not {word} since {told_time(at)}"
         yield Condition(
             kind=kind,
             subject=source,
             severity="warning",
-            title=f"{source} was {since} {word}",
+            title=f"{source} {not_yet}",
             ended=f"{source} was {word} again",
             cause=f"that should happen every {told_length(limit)}",
             solution=solution,

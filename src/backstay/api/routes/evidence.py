@@ -1,0 +1,55 @@
+"""Evidence: reports of verifications and rehearsals, as an auditor keeps them."""
+
+from __future__ import annotations
+
+from fastapi import Response
+from sqlalchemy import select
+
+from backstay.api.answers import answer, page
+from backstay.api.call import Caller
+from backstay.api.endpoints import Section
+from backstay.api.known import backup_meant
+from backstay.api.models.backups import EvidenceDocument
+from backstay.api.models.base import Ident, PageOf, PageQuery
+from backstay.catalog.models import Evidence
+from backstay.catalog.pages import Order, page_of
+from backstay.errors import NotFound
+
+section = Section("evidence")
+_ORDER = Order(name="evidence", keys=(Evidence.created_at, Evidence.id))
+
+
+@section.get("/api/backup/{backup}/evidence", needs="backup:read", answers=PageOf[EvidenceDocument], refuses=(404,))
+def list_evidence(call: Caller, backup: Ident, asked: PageQuery) -> Response:
+    """List the reports about a backup, the newest first."""
+    found = backup_meant(call, backup)
+    query = select(Evidence).where(Evidence.backup_id == found.id)
+    with call.backing.catalog.reading() as session:
+        rows = page_of(session, query, _ORDER, limit=asked.limit, cursor=asked.cursor)
+    return page([_document(row) for row in rows.items], rows.next)
+
+
+@section.get("/api/evidence/{evidence}", needs="backup:read", answers=EvidenceDocument, refuses=(404,))
+def get_evidence(call: Caller, evidence: Ident) -> Response:
+    """Give one report whole, with its digest."""
+    missing = NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
+    with call.backing.catalog.reading() as session:
+        row = session.get(Evidence, evidence)
+    if row is None:
+        raise missing
+    backup_meant(call, row.backup_id)
+    document = _document(row)
+    document["report"] = row.report
+    return answer(document)
+
+
+def _document(row: Evidence) -> EvidenceDocument:
+    return EvidenceDocument(
+        id=row.id,
+        backup_id=row.backup_id,
+        job_id=row.job_id,
+        kind=row.kind,
+        ok=row.ok,
+        created_at=row.created_at,
+        digest=row.digest,
+    )

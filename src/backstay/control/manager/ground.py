@@ -1,0 +1,111 @@
+"""What every part of the manager stands on: its setup, its records, and the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from backstay.control.manager.keeping import Recording, keep_records
+from backstay.control.manager.setup import Opening, Setup
+from backstay.control.policies.policy import Policy
+from backstay.errors import InvalidRequest, NotFound
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots import Manifest, is_values
+
+if TYPE_CHECKING:
+    from backstay.catalog.database import Catalog
+
+
+def go_on() -> None:
+    """A checkpoint of those who never ask for the end."""
+
+
+class Ground:
+    """Opens the repository for each call anew, and the catalog once, when it is needed."""
+
+    def __init__(self, setup: Setup, database: str | Path | Catalog | None, records: Recording | None = None) -> None:
+        self._setup, self._database = setup, database
+        self._records = records
+        self._opening = Lock()
+
+    @property
+    def records(self) -> Recording:
+        """Where runs are recorded. Raises CatalogUnavailable, CatalogOutdated."""
+        with self._opening:
+            if self._records is None:
+                self._records = keep_records(self._database, environ=self._setup.environ, clock=self._setup.clock)
+            return self._records
+
+    @property
+    def opener(self) -> Opening:
+        """What opens the repository."""
+        return self._setup.opener()
+
+    def close(self) -> None:
+        """Let go of the catalog, unless it was given open."""
+        records, self._records = self._records, None
+        if records is not None:
+            records.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- for the parts
+
+    @contextmanager
+    def _reading(self) -> Iterator[Repository]:
+        """The repository, for its snapshots alone."""
+        with self.opener.open(index=False) as repository:
+            yield repository
+
+    def _known(self, repository: Repository) -> list[Manifest]:
+        """The snapshots that can be read; others are warned about."""
+
+        def note(name: str, error: Exception) -> None:
+            self._setup.warn(f"{name} cannot be read: {error}")
+
+        return [one for one in repository.snapshots.shown(on_damage=note) if not is_values(one)]
+
+    def _meant(
+        self, repository: Repository, text: str, *, at: datetime | None = None, path: bytes | None = None
+    ) -> tuple[Manifest, ...]:
+        """The snapshots that a text means. Raises NotFound, InvalidRequest."""
+        known, now = self._known(repository), self._setup.clock.now()
+        return self._setup.naming.meant(known, text, now=now, at=at, path=path)
+
+    def _policy(self, name: str) -> Policy:
+        """A policy of the file. Raises NotFound, InvalidRequest."""
+        if self._setup.policies is None:
+            raise InvalidRequest(
+                f"there is no policy {name!r}",
+                cause="no policy file was opened",
+                hint="use BackupManager.open(FILE), or execute a BackupRequest",
+            )
+        return self._setup.policies.policy(name)
+
+    def _only_policy(self) -> str:
+        """The one policy of the file. Raises InvalidRequest, NotFound."""
+        names: Sequence[str] = [] if self._setup.policies is None else self._setup.policies.content.names
+        if self._setup.policies is not None and not names:
+            raise NotFound(f"{self._setup.policies.file} has no policies", hint="docs/policies.md has an example")
+        if len(names) != 1:
+            told = f"the policies are {', '.join(names)}" if names else "there is neither a source nor a policy"
+            raise InvalidRequest(
+                "it is not said what to do it with",
+                cause=told,
+                hint="name one, or give sources to `configure`",
+            )
+        return names[0]
+
+
+Checkpoint = Callable[[], None]

@@ -1,0 +1,1 @@
+"""Recovery plans: what is brought back after a disaster, in which order, and how it is checked."""

@@ -1,0 +1,399 @@
+"""BackupManager without a policy file: backups, their names, restores, checks, deletion, and the records of it all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from backstay.catalog.models.backups import Backup as BackupRow
+from backstay.catalog.models.jobs import DIRECT, Job
+from backstay.control.manager.manager import BackupManager
+from backstay.control.manager.results import CheckFailed, CheckPassed
+from backstay.control.manager.sources import BackupRequest, CommandSource, DatabaseSource, FileSource
+from backstay.control.manager.targets import DirectoryTarget
+from backstay.core.events import Event
+from backstay.errors import (
+    CorruptedBackup,
+    HoldViolation,
+    Interrupted,
+    InvalidRequest,
+    NaiveTimestamp,
+    NotFound,
+    RestoreConflict,
+    RestoreFailed,
+    SourceRefused,
+    WrongKey,
+)
+from backstay.repository.collection_plan import CollectionResult
+from backstay.testing import FakeClock
+from tests.control.manager.conftest import PASSWORD
+
+DAY = timedelta(days=1)
+
+
+def jobs(backups: BackupManager) -> list[Job]:
+    with backups.records.catalog.reading() as session:
+        return list(session.scalars(select(Job).order_by(Job.created_at, Job.id)))
+
+
+def listed(backups: BackupManager) -> set[str]:
+    """The backups that the catalog lists."""
+    with backups.records.catalog.reading() as session:
+        return set(session.scalars(select(BackupRow.id)))
+
+
+def test_a_backup_is_made_listed_and_found_again(backups: BackupManager, documents: Path) -> None:
+    made = backups.create_backup(documents, name="letters", description="before the move", tags=["t1"])
+    assert (made.name, made.kind, made.description, made.tags) == ("letters", "full", "before the move", ("t1",))
+    assert made.paths == (str(documents),)
+    assert backups.list() == [made]
+    for text in (made.id, made.id[:8], "letters", "latest", "latest:letters", "letters-2025-06-24"):
+        assert backups.get(text) == made, text
+    assert listed(backups) == {made.id}
+
+
+def test_lists_are_newest_first_and_can_be_filtered(backups: BackupManager, documents: Path, clock: FakeClock) -> None:
+    first = backups.create_backup(documents, name="a", tags=["x"])
+    clock.advance(86_400)
+    second = backups.create_backup(documents, name="b")
+    assert [one.id for one in backups.list()] == [second.id, first.id]
+    assert backups.list(tag="x") == [first]
+    assert backups.list(name="b") == [second]
+    assert backups.list(since=second.time) == [second]
+    assert backups.list(until=second.time) == [first]
+    assert backups.list(kind="incremental") == []
+    assert backups.list(host="elsewhere") == []
+
+
+def test_a_name_with_a_day_means_the_newest_of_that_day(
+    backups: BackupManager, documents: Path, clock: FakeClock
+) -> None:
+    backups.create_backup(documents, name="daily")
+    clock.advance(3600)
+    late = backups.create_backup(documents, name="daily")
+    clock.advance(86_400)
+    next_day = backups.create_backup(documents, name="daily")
+    assert backups.get("daily-2025-06-24") == late
+    assert backups.get("daily-2025-06-25") == next_day
+    assert backups.get("daily") == next_day
+    assert backups.get("daily", at=next_day.time - timedelta(seconds=1)) == late
+    with pytest.raises(NotFound, match="2025-06-26"):
+        backups.get("daily-2025-06-26")
+    with pytest.raises(NotFound):
+        backups.get("daily-2025-02-31")
+    with pytest.raises(NaiveTimestamp):
+        backups.get("daily", at=datetime(2025, 6, 24))  # noqa: DTZ001 - that is the point
+
+
+def test_a_request_of_several_sources_makes_a_backup_of_each(backups: BackupManager, documents: Path) -> None:
+    request = BackupRequest(
+        name="shop",
+        sources=[FileSource(paths=[documents], exclude=["*.tmp"]), CommandSource(command=["echo", "hello"])],
+    )
+    run = backups.execute(request)
+    assert [one.name for one in run.backups] == ["shop-files", "shop-command"]
+    assert backups.find("shop") == list(run.backups)
+    assert backups.find("shop-2025-06-24") == list(run.backups)
+    with pytest.raises(InvalidRequest, match="2 backups"):
+        backups.get("shop")
+    assert backups.get("shop-command-2025-06-24") == run.backups[1]
+    assert backups.delete("shop-2025-06-24") == tuple(one.id for one in run.backups)
+    assert backups.list() == []
+    assert listed(backups) == set()
+
+
+@pytest.mark.parametrize(
+    ("request_", "cause"),
+    [
+        (BackupRequest(name="x", sources=[]), "must not be empty|at least 1"),
+        (BackupRequest(name="a/b", sources=["/etc"]), "200 characters"),
+        (BackupRequest(name="x", sources=[DatabaseSource(connection="oracle://h/d")]), "oracle"),
+        (BackupRequest(name="x", sources=[DatabaseSource(connection="mysql://h/d", schemas=["s"])]), "mysql"),
+        (BackupRequest(name="x", sources=[CommandSource(command=[])]), "command"),
+    ],
+)
+def test_requests_that_make_no_sense(backups: BackupManager, request_: BackupRequest, cause: str) -> None:
+    with pytest.raises(InvalidRequest, match=cause):
+        backups.execute(request_)
+    assert jobs(backups) == []
+
+
+def test_a_source_that_fails_is_raised_and_recorded(backups: BackupManager, documents: Path) -> None:
+    request = BackupRequest(name="x", sources=[documents, CommandSource(command=["false"])])
+    run = backups.execute(request, check=False)
+    assert not run.ok
+    assert len(run.backups) == 1, "what can be backed up is"
+    assert run.error is not None
+    with pytest.raises(type(run.error)):
+        backups.execute(request)
+    first, second = sorted(jobs(backups), key=lambda job: job.status, reverse=True)
+    assert (first.status, second.status) == ("succeeded", "failed")
+    assert second.error is not None
+    assert second.error["code"] == run.error.code
+    assert second.result is not None, "what was made is told all the same"
+    assert second.backup_id in listed(backups)
+
+
+def test_retention_days_let_old_backups_go(backups: BackupManager, documents: Path, clock: FakeClock) -> None:
+    backups.configure(retention_days=30, sources=[documents])
+    old = backups.create_backup(name="x")
+    clock.advance(29 * 86_400)
+    newer = backups.create_backup(name="x")
+    assert {one.id for one in backups.list()} == {old.id, newer.id}
+    clock.advance(2 * 86_400)
+    newest = backups.create_backup(name="x")
+    assert {one.id for one in backups.list()} == {newer.id, newest.id}
+    assert listed(backups) == {newer.id, newest.id}
+
+
+def test_encryption_cannot_be_turned_off(backups: BackupManager) -> None:
+    assert backups.configure(encryption=True, compression="gzip") is backups
+    with pytest.raises(InvalidRequest, match="always encrypted"):
+        backups.configure(encryption=False)
+    with pytest.raises(InvalidRequest, match="rot13"):
+        backups.configure(compression="rot13")
+    with pytest.raises(InvalidRequest, match="a day at least"):
+        backups.configure(retention_days=0)
+
+
+def test_without_a_source_it_is_said_what_is_missing(backups: BackupManager) -> None:
+    with pytest.raises(InvalidRequest, match="neither a source nor a policy"):
+        backups.create_backup()
+    with pytest.raises(InvalidRequest, match="no policy file"):
+        backups.execute("daily")
+
+
+def test_a_key_file_is_made_where_no_password_is_given(
+    tmp_path: Path, environ: dict[str, str], documents: Path
+) -> None:
+    told: list[str] = []
+    with BackupManager(tmp_path / "repository", environ=environ, warn=told.append) as backups:
+        made = backups.create_backup(documents)
+    (key,) = (tmp_path / "home/.config/backstay").glob("*.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert any(str(key) in line for line in told)
+    with BackupManager(tmp_path / "repository", environ=environ) as backups:
+        assert backups.list() == [made]
+    key.unlink()
+    with (
+        BackupManager(tmp_path / "repository", environ=environ) as backups,
+        pytest.raises(WrongKey, match="no password"),
+    ):
+        backups.list()
+
+
+# -- restores
+
+
+def test_a_restore_is_planned_done_and_looked_at_again(backups: BackupManager, documents: Path, tmp_path: Path) -> None:
+    made = backups.create_backup(documents, name="x")
+    out = tmp_path / "out"
+    plan = backups.plan_restore("x", out)
+    assert (plan.conflict_count, plan.files, plan.fits, plan.refused) == (0, 6, True, False)
+    assert plan.based_on == "assumption"
+    assert not out.exists()
+    run = backups.restore("x", out, verify=True, validate_before=True)
+    assert (run.files, run.parts[0].verified) == (6, 6)
+    restored = out / str(documents).lstrip("/")
+    assert (restored / "letters/letter-3.txt").read_text() == (documents / "letters/letter-3.txt").read_text()
+    assert [(one.id, one.status, one.backups, one.targets) for one in backups.list_restores()] == [
+        (run.id, "succeeded", (made.id,), (str(out),))
+    ]
+    assert backups.verify_restore(run.id).equal == 6
+    (restored / "notes.tmp").write_text("changed")
+    with pytest.raises(RestoreFailed, match=r"notes\.tmp"):
+        backups.verify_restore(run.id)
+    with pytest.raises(NotFound):
+        backups.verify_restore(made.id)
+
+
+def test_conflicts_are_found_before_anything_is_written(
+    backups: BackupManager, documents: Path, tmp_path: Path
+) -> None:
+    backups.create_backup(documents, name="x")
+    out = tmp_path / "out"
+    target = DirectoryTarget(source=documents, destination=out)
+    backups.restore("x", target)
+    (out / "notes.tmp").write_text("mine")
+    (out / "letters/letter-1.txt").unlink()
+    plan = backups.plan_restore("x", target)
+    assert plan.refused
+    assert plan.conflicts == (str(documents / "notes.tmp"),)
+    for dry_run in (True, False):
+        with pytest.raises(RestoreConflict):
+            backups.restore("x", target, dry_run=dry_run)
+    assert not (out / "letters/letter-1.txt").exists()
+    run = backups.restore("x", target, conflict="skip")
+    assert (out / "letters/letter-1.txt").exists()
+    assert (out / "notes.tmp").read_text() == "mine"
+    assert run.parts[0].skipped == 1
+    assert sorted(one.status for one in backups.list_restores()) == ["failed", "succeeded", "succeeded"]
+
+
+def test_the_newest_at_or_before_a_time_is_restored(
+    backups: BackupManager, documents: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    note = documents / "notes.tmp"
+    for day in range(3):
+        note.write_text(f"day {day}")
+        os.utime(note, ns=(clock.now_ns(), clock.now_ns()))
+        backups.create_backup(documents, name="x")
+        clock.advance(86_400)
+    for hours, text in ((0, "day 2"), (25, "day 1"), (48, "day 1"), (49, "day 0")):
+        out = tmp_path / f"out-{hours}"
+        at = clock.now() - timedelta(hours=hours)
+        backups.restore("x", out, source=documents / "notes.tmp", at=at)
+        assert (out / "notes.tmp").read_text() == text
+
+
+def test_a_dry_run_leaves_no_trace(backups: BackupManager, documents: Path, tmp_path: Path) -> None:
+    backups.create_backup(documents)
+    run = backups.restore("latest", tmp_path / "out", include=["*.txt"], dry_run=True)
+    assert run.files == 5
+    assert not (tmp_path / "out").exists()
+    assert backups.list_restores() == []
+
+
+def test_targets_that_make_no_sense(backups: BackupManager, documents: Path, tmp_path: Path) -> None:
+    backups.create_backup(documents)
+    for target in ("", ".", "s3://bucket/x", None):
+        with pytest.raises(InvalidRequest):
+            backups.restore("latest", target)
+    with pytest.raises(InvalidRequest, match="has no target"):
+        backups.restore("latest", tmp_path / "out", mode="in_place")
+    with pytest.raises(NotFound, match="no dump of postgresql"):
+        backups.restore("latest", "postgresql://localhost/x")
+    assert [job.kind for job in jobs(backups)] == ["backup"], "nothing of it was begun"
+
+
+def test_a_damaged_backup_is_refused_before_anything_is_written(
+    backups: BackupManager, documents: Path, tmp_path: Path
+) -> None:
+    (documents / "large.bin").write_bytes(os.urandom(300_000))
+    backups.create_backup(documents)
+    largest = max(
+        (tmp_path / "repository/packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
+    )
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.chmod(0o644)
+    largest.write_bytes(data)
+    with pytest.raises(CorruptedBackup, match="nothing was restored"):
+        backups.restore("latest", tmp_path / "out", validate_before=True)
+    assert not (tmp_path / "out").exists()
+    failed = [one for one in backups.verify("latest", read_data=1.0) if isinstance(one, CheckFailed)]
+    assert [one.check for one in failed] == ["integrity"]
+    assert failed[0].findings
+
+
+# -- checks, holds, collection
+
+
+def test_checks_have_one_outcome_each(backups: BackupManager, documents: Path, tmp_path: Path) -> None:
+    backups.create_backup(documents)
+    found = backups.verify("latest", checks=["integrity", "completeness"], min_bytes=10, restore_test=tmp_path / "test")
+    assert {one.check for one in found} == {"integrity", "completeness", "size", "rehearsal"}
+    assert all(isinstance(one, CheckPassed) and one.details for one in found)
+    assert list((tmp_path / "test").iterdir()) == []
+    (size,) = [one for one in backups.verify("latest", min_bytes="1GiB") if not one.ok]
+    assert isinstance(size, CheckFailed)
+    assert size.check == "size"
+    backups.verify_backup("latest")
+    assert sorted(job.kind for job in jobs(backups)) == ["backup", "rehearsal", "verification", "verification"]
+
+
+def test_what_is_held_is_not_deleted(backups: BackupManager, documents: Path) -> None:
+    made = backups.create_backup(documents)
+    assert backups.hold("latest", reason="a lawsuit").held
+    assert backups.get("latest").held
+    with pytest.raises(HoldViolation):
+        backups.delete("latest")
+    assert sorted(job.status for job in jobs(backups)) == ["failed", "succeeded"]
+    assert not backups.release("latest", reason="it is over").held
+    assert backups.delete("latest") == (made.id,)
+    with pytest.raises(NotFound):
+        backups.get(made.id)
+    done = backups.gc(allow_empty=True)
+    assert isinstance(done, CollectionResult)
+    assert done.deleted_packs > 0
+
+
+# -- records
+
+
+def test_who_asks_for_the_end_gets_it(backups: BackupManager, documents: Path) -> None:
+    def stop(event: Event) -> None:
+        raise Interrupted("stopped", cause=type(event).__name__)
+
+    with pytest.raises(Interrupted):
+        backups.create_backup(documents, events=stop)
+    assert [job.status for job in jobs(backups)] == ["cancelled"]
+    assert backups.list() == []
+    assert backups.create_backup(documents).files == 6
+
+
+def test_a_job_keeps_its_own_record(backups: BackupManager, documents: Path) -> None:
+    run = backups.execute(BackupRequest(name="x", sources=[documents]), job_id="01j0000000000000000000000a")
+    assert run.id == "01j0000000000000000000000a"
+    assert jobs(backups) == []
+
+
+def test_a_run_whose_process_died_does_not_run_for_ever(
+    backups: BackupManager, documents: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    script = (
+        "import os, sys; from backstay.control.manager.manager import BackupManager\n"
+        "def die(event): os._exit(9)\n"
+        "BackupManager(sys.argv[1], password=sys.argv[3]).create_backup(sys.argv[2], events=die)"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "repository"), str(documents), PASSWORD]
+    assert subprocess.run(words, env=environ, check=False).returncode == 9
+    (job,) = jobs(backups)
+    assert (job.queue, job.status) == (DIRECT, "failed")
+    assert job.error is not None
+    assert job.error["code"] == "JobLost"
+
+
+def test_a_run_of_a_living_process_or_of_another_machine_is_left_alone(
+    backups: BackupManager, documents: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    backups.create_backup(documents)
+    records = backups.records
+    with records.catalog.session() as session:
+        session.execute(update(Job).values(status="running"))
+    with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ) as other:
+        assert [job.status for job in jobs(other)] == ["running"]
+    with records.catalog.session() as session:
+        session.execute(update(Job).values(worker=f"{DIRECT}:1:1:another boot:pid:[1]"))
+    with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ) as other:
+        assert [job.status for job in jobs(other)] == ["running"]
+
+
+def test_estimates_go_by_earlier_restores(
+    backups: BackupManager, documents: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    (documents / "large.bin").write_bytes(os.urandom(2 << 20))
+    backups.create_backup(documents)
+
+    def slow(event: Event) -> None:
+        clock.advance(1.0)
+
+    backups.restore("latest", tmp_path / "one", events=slow)
+    plan = backups.plan_restore("latest", tmp_path / "two")
+    assert plan.based_on == "history"
+    assert plan.seconds >= 1.0
+
+
+def test_times_are_utc(backups: BackupManager, documents: Path) -> None:
+    assert backups.create_backup(documents).time.tzinfo is UTC
+
+
+def test_a_source_that_cannot_be_reached_is_typed(backups: BackupManager) -> None:
+    with pytest.raises((SourceRefused, NotFound)):
+        backups.create_backup("sqlite:///nowhere/at/all.db")
