@@ -134,8 +134,7 @@ def storm(directory: Path, database: str, *, jobs: int, workers: int, pause_s: f
 
 
 def _ask(jobs: Jobs, count: int, ids: list[str]) -> None:
-    for _ in range(count):
-        ids.append(jobs.create("notification", {"steps": _STEPS}, actor="benchmark").id)
+    ids.extend(jobs.create("notification", {"steps": _STEPS}, actor="benchmark").id for _ in range(count))
 
 
 def _strike(place: Workers, asleep: list[Sleeper], chance: random.Random) -> str:

@@ -207,7 +207,7 @@ class Service:
     def background(self) -> list[Task]:
         """What happens by itself."""
         tasks = [
-            Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweeper.sweep),
+            Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep),
             Task(name="forgetting old jobs", every_s=_FORGET_S, run=self._forget),
         ]
         if self.options.own_schedules:
@@ -217,6 +217,9 @@ class Service:
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
+
+    def _sweep(self) -> None:
+        self.alerts.workers_lost(self._sweeper.sweep().workers)
 
     def reload(self) -> bool:
         """Take over what has changed in the policy file. Raises PolicyInvalid, and keeps what held before."""
