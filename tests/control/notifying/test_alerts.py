@@ -146,7 +146,7 @@ CASES = {
         expected=CHECKED,
         begin=later(31 * DAY),
         told="warning: shop was never restored to try it",
-        end=changed(Backup, rehearsed_ok=True),
+        end=changed(Backup, rehearsed_at=now, rehearsed_ok=True),
         told_end="resolved: shop was restored to try it again",
     ),
     "quota": Case(
