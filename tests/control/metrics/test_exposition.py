@@ -57,6 +57,11 @@ PROMISED = [
 SHOP = Expectations(policies={"shop": PolicyExpectation(sources=("shop", "shop-db"), rpo=timedelta(hours=26))})
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def read(catalog: Catalog, clock: FakeClock, expected: Expectations | None = None) -> dict[tuple[str, Any], float]:
     """Each sample by its name and labels, as Prometheus' own parser reads it."""
     text = exposition(catalog, clock, expected=expected).decode()

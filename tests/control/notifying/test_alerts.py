@@ -213,6 +213,7 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("name", CASES)
 def test_each_is_told_once_when_it_begins_and_once_when_it_ends(
     name: str,
