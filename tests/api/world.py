@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from fastapi import FastAPI
 from backstay.api.app import create_app
 from backstay.api.backing import ApiOptions
 from backstay.control.access.access import Access
+from backstay.control.access.authority_file import open_authority
 from backstay.control.access.principal import the_machine
 from backstay.control.access.rate_limits import Rate
 from backstay.control.jobs.queues import QUEUES
@@ -87,12 +90,17 @@ class World:
     def backup(self, **asked: Any) -> Any:
         """A new backup of a policy."""
         begun = self.admin.ok("POST", "/api/backup/create", {"policy": "files", **asked})
-        return self.ended(f"/api/backup/jobs/{begun['id']}")
+        done = self.ended(f"/api/backup/jobs/{begun['id']}")
+        self.service._upkeep.refresh()
+        return done
 
 
 @contextmanager
 def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True) -> Iterator[World]:
     """A world in an empty directory."""
+    with warnings.catch_warnings():  # it warns of a module that it uses itself
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("apprise.utils.pgp")
     for name, count in (("src", 12), ("more", 3)):
         for number in range(count):
             place = root / name / f"d{number % 3}" / f"f{number}.txt"
@@ -112,6 +120,7 @@ def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True
         service.access = Access(
             service.catalog,
             service.clock,
+            authority=open_authority(service.data_dir, service.clock),
             rates={"api": generous, "restore": generous, "unrecognised": generous},
         )
         if works:

@@ -15,6 +15,7 @@ from backstay.api.endpoints import Endpoint
 from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
 from backstay.control.access.authority import demand_over
+from backstay.control.access.denied import not_allowed
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.scopes import meet
@@ -63,7 +64,7 @@ class Call:
         self.scope = scope
         if self.principal.may(self.needs, scope):
             return
-        refusal = Forbidden("this is not allowed", cause=f"it needs {self.needs} for {scope}")
+        refusal = not_allowed(self.needs, scope)
         self.refused(refusal)
         if missing is not None and not self.principal.may(seen, scope):
             raise missing
@@ -96,12 +97,12 @@ class Call:
         if self.scope is not None:
             self.backing.access.check(self.principal, self.needs, self.scope)
         elif not self.scopes:
-            raise Forbidden("this is not allowed any more", cause=f"it needs {self.needs}")
+            raise not_allowed(self.needs, "any scope")
 
     def also(self, permission: Permission, scope: str) -> None:
         """See that the caller has a further permission. Raises Forbidden."""
         if not self.principal.may(permission, scope):
-            raise Forbidden("this is not allowed", cause=f"it needs {permission} for {scope}")
+            raise not_allowed(permission, scope)
 
     def made(self, session: Session, answer: Response) -> Response:
         """Write what is made into the audit log and keep the answer, in the transaction that makes it."""

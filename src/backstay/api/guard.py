@@ -21,6 +21,7 @@ from backstay.api.answers import answer
 from backstay.api.backing import Backing
 from backstay.api.call import Call
 from backstay.api.endpoints import Endpoint, Public
+from backstay.control.access.denied import not_allowed
 from backstay.control.access.principal import Principal
 from backstay.errors import BackstayError, Forbidden, InvalidRequest, RateLimited, Unauthorized
 
@@ -131,7 +132,7 @@ def _admit(call: Call, authorization: str | None) -> None:
     if call.endpoint.limit != "api":
         access.limits.hit(call.endpoint.limit, call.owner)
     if not call.scopes:
-        raise Forbidden("this is not allowed", cause=f"it needs {call.needs}, which you have nowhere")
+        raise not_allowed(call.needs, "any scope")
 
 
 def _failed(call: Call, error: BaseException) -> None:

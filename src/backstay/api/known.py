@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from backstay.api.call import Call
 from backstay.catalog.backup_search import scope_of
-from backstay.catalog.models import Backup
-from backstay.control.access.scopes import policy_scope, source_scope
+from backstay.catalog.models import Backup, PassedOver
+from backstay.control.access.denied import not_allowed
+from backstay.control.access.scopes import EVERYTHING, policy_scope, source_scope
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
 from backstay.control.runs.capturing import snapshot_name
@@ -72,14 +74,38 @@ def run_scope(name: str, sources: Sequence[str]) -> str:
     return source_scope(name, sources[0]) if len(sources) == 1 else policy_scope(name)
 
 
+def was_deleted(call: Call, ident: str) -> bool:
+    """Whether this was a backup that somebody, or retention, has deleted; told only to who may delete all of them."""
+    if not call.principal.may(call.needs, EVERYTHING):
+        return False
+    with call.backing.catalog.reading() as session:
+        gone = session.get(PassedOver, ident[:26])
+    if gone is None or gone.why != "dropped":
+        return False
+    call.about(f"backup/{gone.id}", deleted="before")
+    return True
+
+
+def _note_if_hidden(call: Call, text: str) -> None:
+    """Write down that somebody asked for a backup that is none of their business."""
+    with suppress(NotFound, InvalidRequest):
+        found = call.backing.index.get(text)
+        call.about(f"backup/{found.id}")
+        call.refused(not_allowed(call.needs, scope_of(found)))
+
+
 def backup_meant(call: Call, text: str) -> Backup:
     """A backup by id, beginning of an id or name, that the caller may do this to.
 
     Raises NotFound for those that the caller may not see, Forbidden for others.
     """
-    seen = call.principal.scopes("backup:read")
-    found = call.backing.index.get(text, scopes=list({*seen, *call.scopes}))
-    call.about(f"backup/{found.id}", source=found.source, policy=found.policy)
     missing = NotFound(f"there is no backup {text[:80]!r}", hint="`GET /api/backup/list` lists them")
+    reach = list({*call.principal.scopes("backup:read"), *call.scopes})
+    try:
+        found = call.backing.index.get(text, scopes=reach)
+    except NotFound:
+        _note_if_hidden(call, text)
+        raise missing from None
+    call.about(f"backup/{found.id}", source=found.source, policy=found.policy)
     call.require(scope_of(found), seen="backup:read", missing=missing)
     return found

@@ -36,7 +36,7 @@ COMMANDS: Final[Panels] = {
         "serve": "serve:serve",
         "worker": "worker:worker",
     },
-    "Help": {"benchmark": "assist:benchmark", "completion": "assist:completion"},
+    "Help": {"doctor": "doctor:doctor", "benchmark": "assist:benchmark", "completion": "assist:completion"},
 }
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "pg": (
@@ -96,7 +96,11 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     ),
     "evidence": (
         "Reports of verifications and rehearsals, for whoever must rely on them.",
-        {"check": "evidence:check"},
+        {"check": "evidence:check", "list": "evidence:list_kept", "export": "evidence:export"},
+    ),
+    "audit": (
+        "What was done and refused by the service, in a log that nobody can change unseen.",
+        {"list": "audit:audit_list", "verify": "audit:audit_verify", "checkpoint": "audit:audit_checkpoint"},
     ),
     "policy": (
         "The policy file: what is backed up, when, and how long it is kept.",

@@ -343,8 +343,9 @@ def test_who_cannot_be_reached_is_told_of_to_all_others(
 def test_a_lost_worker_whose_row_went_at_once_stays_told_until_its_host_has_another(
     new_catalog: Catalog, clock: FakeClock, alerts: Alerts
 ) -> None:
-    with new_catalog.session() as session:
-        assert alerts.begin(session, lost_worker("node1", 7))
+    alerts.workers_lost(["node1:7:ab01"])
+    alerts.workers_lost([])
+    assert [alert.subject for alert in alerts.on()] == ["worker of node1"]
     clock.advance(600)
     assert alerts.evaluate().ended == ()
     with new_catalog.session() as session:

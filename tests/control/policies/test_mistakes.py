@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from backstay.control.policies.configuration_paths import configuration_paths
+from backstay.control.policies.notifications import Kind
+from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.pending import pending
 from backstay.control.policies.showing import as_text, show
 from backstay.errors import Mistake, NotFound, PolicyInvalid
@@ -18,6 +21,10 @@ GOOD = "policies: {p: {sources: [{type: sqlite, path: /x}]}}"
 STORAGE = "backup_manager: {storage: %s}"
 POLICY = "policies: {p: {sources: [{type: sqlite, path: /x}], %s}}"
 SOURCE = "policies: {p: {sources: [%s]}}"
+AT = "backup_manager.notifications"
+TARGET = "backup_manager: {notifications: {targets: {t: %s}}}"
+MATCHER = "backup_manager: {notifications: {targets: {t: {type: apprise, url: 'json://x'}}, matchers: {m: %s}}}"
+ALL_KINDS = ", ".join(get_args(Kind)[:-1]) + f" or {get_args(Kind)[-1]}"
 ORDINARY = "it takes 0 to 59, *, lists, ranges and steps such as */15"
 
 TABLE = {
@@ -109,6 +116,39 @@ TABLE = {
     "`key_file`",
     "backup_manager: {encryption: {key_id: x}}": "backup_manager.encryption: `key_id` is for the provider aws_kms "
     "(the provider is password)",
+    TARGET % "{type: mail}": f"{AT}.targets.t.type: there is no type 'mail' (did you mean email?)",
+    TARGET % "{url: 'json://x'}": f"{AT}.targets.t.type: is missing (types are email, slack, webhook or apprise)",
+    TARGET % "{type: email, to: [a@b], sender: a@b, server: h, password: hunter2}": f"{AT}.targets.t.password: "
+    "a password does not belong into this file (write ${file:/whole/path} or ${VARIABLE})",
+    TARGET % "{type: email, to: [nobody], sender: a@b, server: h}": f"{AT}.targets.t.to[0]: 'nobody' is no address "
+    "of mail (write NAME@HOST)",
+    TARGET % "{type: email, to: [a@b], from: a@b, server: h}": [
+        f"{AT}.targets.t.sender: is missing",
+        f"{AT}.targets.t.from: there is no such key (it is `sender`)",
+    ],
+    TARGET % "{type: slack, webhook: 'https://example.com/hunter2'}": f"{AT}.targets.t.webhook: this is no webhook of "
+    "Slack (write https://hooks.slack.com/services/A/B/C)",
+    TARGET % "{type: webhook, url: 'ftp://hunter2'}": f"{AT}.targets.t.url: this is no address of the web "
+    "(write https://HOST/PATH)",
+    TARGET % "{type: apprise, url: hunter2}": f"{AT}.targets.t.url: this is no address for messages "
+    "(write for example discord://ID/TOKEN or ntfys://HOST/TOPIC)",
+    MATCHER % "{}": f"{AT}.matchers.m.targets: is missing",
+    MATCHER % "{targets: [u]}": f"{AT}.matchers.m.targets[0]: there is no target 'u' (there are t)",
+    MATCHER % "{targets: [t], policies: [q]}": f"{AT}.matchers.m.policies[0]: there is no policy 'q'",
+    MATCHER % "{targets: [t], severities: [eror]}": f"{AT}.matchers.m.severities[0]: 'eror' is not info, warning or "
+    "error (did you mean error?)",
+    MATCHER % "{targets: [t], kinds: [capasity]}": f"{AT}.matchers.m.kinds[0]: 'capasity' is not {ALL_KINDS} "
+    "(did you mean capacity?)",
+    POLICY % "notifications: {targets: [t]}": "policies.p.notifications.targets[0]: there is no target 't' "
+    "(name it under `backup_manager.notifications.targets`)",
+    POLICY % "notifications: {ping: hunter2}": "policies.p.notifications.ping: this is no address of the web "
+    "(write https://HOST/PATH)",
+    POLICY % "alerts: {rpo: 1m}": "policies.p.alerts.rpo: '1m' is no fixed length of time: years and months differ in "
+    "length (write for example 90s, 15min, 2h or 14d; m would be months, min is minutes)",
+    POLICY % "alerts: {capacity: 3}": "policies.p.alerts.capacity: there is no such key "
+    "(there are rehearsal, rpo or verification)",
+    "backup_manager: {alerts: {capacity: 101}}": "backup_manager.alerts.capacity: must be at most 100, not 101",
+    "backup_manager: {alerts: {rpo_factor: 0.5}}": "backup_manager.alerts.rpo_factor: must be at least 1, not 0.5",
     '{"Backup": {"RetentionPolicy": {"Daly": 3, "Weekly": 1}}}': "Backup.RetentionPolicy.Daly: there is no such key "
     "(did you mean Daily?)",
     '{"Backup": {"DefaultSchedule": "0 0 * *"}}': "Backup.DefaultSchedule: '0 0 * *' is no cron expression: it has "
@@ -210,13 +250,43 @@ policies:
         f"{manager}.storage.cold": 5,
         f"{manager}.encryption.provider": 6,
         f"{manager}.encryption.key_rotation_days": 6,
-        f"{manager}.scheduling": 7,
-        f"{manager}.verification.schedule": 8,
-        schedule: 12,
         f"{schedule}.transaction_logs": 14,
         f"{schedule}.configuration": 15,
     }
-    assert told[schedule][1] == "let cron call `backstay run p`"
+    assert "pg receive" in told[f"{schedule}.transaction_logs"][1]
+    assert "`config`" in told[f"{schedule}.configuration"][1]
+
+
+def test_what_comes_at_its_time_needs_no_remark() -> None:
+    text = """\
+policies:
+  p:
+    sources:
+      - {type: sqlite, name: db, path: /x}
+      - {type: filesystem, name: files, paths: [/data, /etc/x]}
+    schedule: {full: 0 0 * * *, configuration: on_change}
+    verification: {schedule: 0 12 * * *}
+"""
+    assert pending(loaded(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "is_one"),
+    [
+        (None, "/etc/nginx", True),
+        (None, "/srv/app/config/x", True),
+        (None, "/srv/app/app.yaml", True),
+        (None, "/data/uploads", False),
+        (None, "/srv/reconfigured", False),
+        ("config", "/srv/app", True),
+        ("files", "/srv/app", False),
+    ],
+)
+def test_configuration_is_known_by_its_place_or_the_name_of_its_source(
+    name: str | None, path: str, is_one: bool
+) -> None:
+    origin = FilesystemOrigin(type="filesystem", name=name, paths=(path, "/other"))
+    assert (path in configuration_paths(origin)) is is_one
 
 
 WHOLE: dict[str, Any] = {

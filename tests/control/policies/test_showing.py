@@ -52,6 +52,28 @@ def test_secrets_are_left_out() -> None:
     assert "postgresql://u:***@h/d" in told
 
 
+def test_of_addresses_for_messages_only_their_kind_is_told() -> None:
+    text = """\
+backup_manager:
+  notifications:
+    targets:
+      mail: {type: email, to: [a@b], sender: c@d, server: h, user: u, password: "${PW}"}
+      chat: {type: slack, webhook: https://hooks.slack.com/services/hunter2/hunter2/hunter2}
+      hook: {type: webhook, url: "https://u:hunter2@h/hunter2?k=hunter2"}
+      other: {type: apprise, url: "ntfys://hunter2/hunter2"}
+policies:
+  p: {sources: [{type: sqlite, path: /x}], notifications: {targets: [chat], ping: "https://h/hunter2"}}
+"""
+    told = json.dumps(shown(text, {"PW": "canary"})) + "\n".join(as_text(show(loaded(text, {"PW": "canary"}))))
+    assert "canary" not in told
+    assert "hunter2" not in told
+    targets = shown(text, {"PW": "canary"})["backup_manager"]["notifications"]["targets"]
+    assert targets["chat"]["webhook"] == {"value": "https://***", "from": "file"}
+    assert targets["other"]["url"] == {"value": "ntfys://***", "from": "file"}
+    assert targets["mail"]["password"] == {"value": "***", "from": "file"}
+    assert targets["mail"]["to"] == [{"value": "a@b", "from": "file"}]
+
+
 def test_a_secret_of_the_defaults_is_none_of_a_policy_either() -> None:
     text = FILE.replace('full_backup: "0 0 * * *"', 'full_backup: "${CRON}"')
     found = shown(text, {**ENVIRON, "CRON": "5 5 * * *"})

@@ -6,7 +6,7 @@ leaves both or neither; the next look finds what still holds and tells nobody tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from backstay.catalog.models import AlertState
 from backstay.control.metrics.expectations import Expectations
 from backstay.control.metrics.sources import SourceFacts, facts_of_sources
 from backstay.control.notifying.conditions import LOOKS, Condition, Look
+from backstay.control.notifying.conditions.workers import lost_worker
 from backstay.control.notifying.notices import Notice, NoticeKind, Severity
 from backstay.control.notifying.notifier import Notifier
 from backstay.core.clock import Clock
@@ -116,6 +117,17 @@ class Alerts:
         session.flush()
         self._notifier.notice(session, _notice(row, resolved=True), but=frozenset(row.details.get("but", ())))
         return True
+
+    def workers_lost(self, workers: Sequence[str]) -> None:
+        """Tell of workers whose jobs were given to others; a worker is named HOST:PID:…. Raises CatalogUnavailable."""
+        if not workers:
+            return
+        with self._catalog.session() as session:
+            alone(session)
+            for name in workers:
+                host, _, rest = name.partition(":")
+                pid = rest.partition(":")[0]
+                self.begin(session, lost_worker(host, int(pid) if pid.isdecimal() else 0))
 
     def on(self) -> list[AlertInfo]:
         """The alerts that are on, the worst and oldest first. Raises CatalogUnavailable."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin, CommandOrigin, FilesystemOrigin, PostgresqlOrigin, SqliteOrigin
 from backstay.control.policies.values import expanded
 from backstay.control.runs.hooks import without_secrets
@@ -25,6 +26,15 @@ from backstay.sources.sqlite.source import sqlite_source
 def snapshot_name(policy: str, origin: AnyOrigin) -> str:
     """What the snapshots of a source are named: as its policy, or `POLICY-NAME`."""
     return policy if origin.name is None else f"{policy}-{origin.name}"
+
+
+def policies_of_snapshots(loaded: LoadedPolicies) -> dict[str, str]:
+    """Which policy's snapshots have which name."""
+    return {
+        snapshot_name(name, origin): name
+        for name, policy in loaded.content.policies.items()
+        for origin in policy.sources
+    }
 
 
 def source_of(

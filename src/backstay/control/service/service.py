@@ -204,7 +204,7 @@ class Service:
 
     def background(self) -> list[Task]:
         """What happens by itself."""
-        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweeper.sweep)]
+        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep)]
         if self.options.own_schedules:
             tasks += self._upkeep.tasks()
         else:
@@ -212,6 +212,9 @@ class Service:
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
+
+    def _sweep(self) -> None:
+        self.alerts.workers_lost(self._sweeper.sweep().workers)
 
     def reload(self) -> bool:
         """Take over what has changed in the policy file. Raises PolicyInvalid, and keeps what held before."""

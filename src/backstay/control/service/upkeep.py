@@ -20,7 +20,7 @@ from backstay.control.notifying.settling import Settling
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.repository_settings import repository_settings
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.runs.capturing import policies_of_snapshots
 from backstay.control.scheduling.schedules import Schedules
 from backstay.control.scheduling.ticker import Ticker
 from backstay.control.service.background import Task
@@ -35,7 +35,7 @@ SETTLE_S: Final = 2.0
 DELIVER_S: Final = 5.0
 EVALUATE_S: Final = 30.0
 REFRESH_S: Final = 300.0
-MEASURE_S: Final = 3600.0
+MEASURE_S: Final = 900.0
 CHECKPOINT_S: Final = 3600.0
 
 
@@ -90,7 +90,7 @@ class Upkeep:
         """Let the list of backups be that of the repository, whoever made or deleted them."""
         if (opener := self._opener()) is not None:
             with opener.open(index=False) as repository:
-                self.index.refresh(repository, policies=policies_of_names(self.policies.loaded))
+                self.index.refresh(repository, policies=_policies_of_names(self.policies.loaded))
 
     def measure(self) -> None:
         """Note how large the repository is, and how old its keys are."""
@@ -121,12 +121,5 @@ class Upkeep:
         return opener if opener.exists() else None
 
 
-def policies_of_names(loaded: LoadedPolicies | None) -> dict[str, str]:
-    """Which policy's snapshots have which name."""
-    if loaded is None:
-        return {}
-    return {
-        snapshot_name(name, origin): name
-        for name, policy in loaded.content.policies.items()
-        for origin in policy.sources
-    }
+def _policies_of_names(loaded: LoadedPolicies | None) -> dict[str, str]:
+    return {} if loaded is None else policies_of_snapshots(loaded)

@@ -1,0 +1,113 @@
+"""Each kind of job, run by a service over a real repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from backstay.catalog.models import Evidence, Job
+from backstay.control.service.service import Service
+from tests.control.service.conftest import Place, ended
+
+
+def run(service: Service, kind: str, arguments: Mapping[str, object], **more: object) -> Job:
+    job = service.jobs.create(kind, dict(arguments), actor="ann", **more)  # type: ignore[arg-type]
+    return ended(service.jobs, job)
+
+
+def result(job: Job) -> dict[str, Any]:
+    assert job.status == "succeeded", job.error
+    assert job.result is not None
+    return job.result
+
+
+def test_a_backup_is_made_listed_restored_verified_rehearsed_and_deleted(service: Service, place: Place) -> None:
+    asked = {"type": "full", "tags": ["t1"], "description": "before the change"}
+    made = run(service, "backup", asked, policy="files")
+    assert result(made)["backups"] == [made.backup_id]
+    assert made.backup_id is not None
+    listed = service.index.get(made.backup_id)
+    assert (listed.type, listed.tags, listed.description, listed.job_id) == (
+        "full",
+        ["t1"],
+        "before the change",
+        made.id,
+    )
+
+    target = place.root / "out"
+    restored = run(service, "restore", {"targets": [{"path": str(target)}]}, backup_id=made.backup_id)
+    assert result(restored)["files"] == 5
+    assert sorted(file.name for file in target.rglob("f*") if file.is_file()) == [f"f{number}" for number in range(5)]
+
+    (target / str(place.root)[1:] / "src/f1").write_text("changed")
+    refused = run(service, "restore", {"targets": [{"path": str(target)}]}, backup_id=made.backup_id)
+    assert refused.error is not None
+    assert (refused.status, refused.error["code"]) == ("failed", "RestoreConflict")
+    assert refused.error["conflicts"][0]["path"].endswith("src/f1")
+
+    checked = run(service, "verification", {"level": "integrity"}, backup_id=made.backup_id, policy="files")
+    assert result(checked)["ok"] is True
+    rehearsed = run(service, "rehearsal", {}, policy="files")
+    assert [one["ok"] for one in result(rehearsed)["checks"]]
+    row = service.index.get(made.backup_id)
+    assert (row.verified_ok, row.rehearsed_ok) == (True, True)
+    with service.catalog.reading() as session:
+        evidence = session.get(Evidence, result(rehearsed)["evidence"][0])
+    assert evidence is not None
+    assert (evidence.kind, evidence.ok, evidence.job_id, evidence.report["signature"]["algorithm"]) == (
+        "rehearsal", True, rehearsed.id, "ed25519",
+    )  # fmt: skip
+    assert list((place.root / "data/scratch").iterdir()) == []
+
+    deleted = run(service, "delete", {}, backup_id=made.backup_id)
+    assert result(deleted)["deleted"] == [made.backup_id]
+    again = run(service, "delete", {}, backup_id=made.backup_id)
+    assert again.error is not None
+    assert again.error["code"] == "NotFound"
+
+
+def test_retention_and_collection_are_jobs(service: Service, place: Place) -> None:
+    ids = []
+    for number in range(3):
+        (place.root / "src/new").write_text(str(number))
+        ids.append(run(service, "backup", {"retention_days": 1}, policy="files").backup_id)
+    would = run(service, "prune", {"dry_run": True})
+    assert (result(would)["dropped"], sorted(result(would)["policies"])) == (1, ["files"])
+    assert result(run(service, "prune", {}, policy="files"))["dropped"] == 1
+    left = [backup.id for backup in service.index.page().items]
+    assert left == [ids[2], ids[1]]
+    assert result(run(service, "gc", {"dry_run": True}))["packs"] > 0
+    assert result(run(service, "gc", {}))["waiting_for"] == []
+    refused = run(service, "prune", {}, policy="both")
+    assert refused.error is not None
+    assert refused.error["code"] == "InvalidRequest"
+
+
+def test_a_source_that_fails_keeps_what_was_made_of_the_others(service: Service) -> None:
+    job = run(service, "backup", {}, policy="both")
+    assert job.status == "failed"
+    assert job.result is not None
+    assert len(job.result["backups"]) == 1
+    assert job.backup_id == job.result["backups"][0]
+    assert job.error is not None
+    assert job.error["job_id"] == job.id
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "code"),
+    [
+        ("backup", {}, "InvalidRequest"),
+        ("backup", {"policy": "none"}, "NotFound"),
+        ("restore", {}, "InvalidRequest"),
+        ("verification", {"policy": "files"}, "NoRepository"),
+        ("recovery", {"queue": "verify"}, "InvalidRequest"),
+    ],
+)
+def test_what_cannot_be_done_is_told_as_a_problem(
+    service: Service, kind: str, more: dict[str, object], code: str
+) -> None:
+    job = run(service, kind, {}, **more)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", code)

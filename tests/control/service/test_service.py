@@ -1,0 +1,117 @@
+"""The service as a whole: what it opens, what it keeps going, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from backstay.catalog.models import ScheduleRecord
+from backstay.control.service import place as places
+from backstay.control.service.background import Background, Task
+from backstay.control.service.policies import Policies
+from backstay.control.service.service import Service
+from backstay.core.clock import SystemClock
+from backstay.errors import CatalogUnavailable, InvalidRequest, JobConflict, NotFound, PolicyInvalid
+from tests.control.jobs.recording import eventually
+from tests.control.service.conftest import Place, ended
+
+
+def test_a_directory_belongs_to_one_process_for_as_long_as_that_lives(place: Place) -> None:
+    with place.open(), pytest.raises(JobConflict, match="another server") as caught, place.open():
+        pytest.fail("two at once")
+    assert str(os.getpid()) in caught.value.cause
+    with place.open():
+        assert (place.root / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        places.prepare(tmp_path / "file" / "data")
+
+
+def test_the_schedules_of_the_policy_file_are_known_from_the_start(service: Service) -> None:
+    (run,) = service.next_runs(3)
+    assert (run.policy, run.type, run.at.hour, run.at.minute) == ("files", "full", 3, 0)
+
+
+def test_a_changed_policy_file_is_taken_over_and_one_with_mistakes_is_not(place: Place) -> None:
+    with place.open() as service:
+        service.start()
+        before = place.file.read_text()
+        place.file.write_text(before.replace("0 3 * * *", "0 4 * * *"))
+        assert service.reload()
+        with service.catalog.reading() as session:
+            assert session.scalars(select(ScheduleRecord.cron).where(ScheduleRecord.enabled)).all() == ["0 4 * * *"]
+        place.file.write_text(before.replace("schedule:", "shedule:"))
+        with pytest.raises(PolicyInvalid):
+            service.reload()
+        assert service.reload() is False  # told once
+        assert [str(trouble) for trouble in service.troubles()] == [str(service.policies.trouble)]
+        assert service.next_runs(1)[0].at.hour == 4
+        place.file.write_text(before)
+        assert service.reload()
+        assert service.troubles() == []
+        service.stop()
+
+
+def test_without_a_policy_file_there_are_no_policies(tmp_path: Path) -> None:
+    policies = Policies(None, {})
+    assert (policies.loaded, policies.reload()) == (None, False)
+    with pytest.raises(NotFound):
+        policies.required()
+
+
+def test_a_service_that_runs_no_jobs_says_so(place: Place) -> None:
+    with place.open(queues=()) as service:
+        service.start()
+        assert [str(trouble) for trouble in service.troubles()] == [
+            "no worker runs jobs: none has told for a while that it lives"
+        ]
+        service.stop()
+
+
+def test_the_end_leaves_a_running_job_to_the_next_process(place: Place) -> None:
+    with place.open() as service:
+        service.start()
+        job = service.jobs.create("backup", {"type": "full"}, policy="slow", actor="ann")
+        eventually(lambda: service.jobs.get(job.id).status == "running")
+        began = time.monotonic()
+        assert service.stop()
+        assert time.monotonic() - began < 8
+        left = service.jobs.get(job.id)
+        assert (left.status, left.attempts) == ("queued", 0)
+    (place.root / "go").touch()
+    with place.open() as service:
+        service.start()
+        done = ended(service.jobs, job)
+        assert (done.status, done.attempts) == ("succeeded", 1)
+        assert done.backup_id is not None
+        assert service.index.get(done.backup_id).files == 5
+        service.stop()
+
+
+def test_a_task_that_fails_is_told_of_once_and_goes_on() -> None:
+    warnings: list[str] = []
+    runs = [0]
+    enough = threading.Event()
+
+    def task() -> None:
+        runs[0] += 1
+        if runs[0] == 6:
+            enough.set()
+        if runs[0] < 4:
+            raise CatalogUnavailable("away", cause="no route")
+        if runs[0] == 5:
+            raise ZeroDivisionError("oh")
+
+    background = Background([Task(name="t", every_s=0.001, run=task)], SystemClock(), warnings.append)
+    background.start()
+    assert enough.wait(10)
+    background.stop()
+    assert warnings[:4] == ["t: away: no route", "t: works again", "t: ZeroDivisionError: oh", "t: works again"]
