@@ -9,12 +9,13 @@ import pytest
 
 from backstay.control.access.access import Access
 from backstay.control.access.denied import REASONS
+from backstay.control.access.passwords import Passwords
 from backstay.control.access.permissions import PERMISSIONS, ROLES
 from backstay.control.access.rate_limits import DEFAULT_RATES
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
 from backstay.testing import FakeClock
-from tests.control.access.conftest import CHEAP, Passwords, catalog
+from tests.control.access.conftest import CHEAP, catalog
 
 __all__ = ["catalog"]
 
@@ -22,9 +23,8 @@ PAGE = (Path(__file__).parents[2] / "docs/access.md").read_text()
 
 
 def test_the_table_of_roles_is_that_of_the_program() -> None:
-    heads, _, *rows = [
-        line for line in PAGE.splitlines() if line.startswith(("| permission", "|---|---|---|---|---|---|", "| `"))
-    ]
+    begins = ("| permission", "|---|---|---|---|---|---|", "| `")
+    heads, _, *rows = [line for line in PAGE.splitlines() if line.startswith(begins)]
     roles = [word.strip() for word in heads.split("|")[2:-1]]
     assert roles == list(ROLES)
     told: dict[str, set[str]] = {role: set() for role in roles}

@@ -24,6 +24,6 @@ assert len(found) == 24 and len(set(found)) == 1, len(found)
 
 
 def test_several_threads_may_derive_keys_at_once() -> None:
-    """In a process of its own: without a lock OpenSSL's threads wait for each other for ever, and nothing stops them."""
+    """In a process of its own: without a lock OpenSSL's threads wait for each other for ever."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -96,7 +96,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     ),
     "evidence": (
         "Reports of verifications and rehearsals, for whoever must rely on them.",
-        {"check": "evidence:check"},
+        {"check": "evidence:check", "list": "evidence:list_kept", "export": "evidence:export"},
     ),
     "audit": (
         "What was done and refused by the service, in a log that nobody can change unseen.",

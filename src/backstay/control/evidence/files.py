@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backstay import __version__
 from backstay.control.evidence.page import as_html, sealed_in
 from backstay.control.evidence.seal import LARGEST, Evidence, opened
+from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, InvalidRequest
 
 _PAGES: Final = (".html", ".htm")
@@ -74,7 +74,7 @@ def check(path: Path, *, trusted: Collection[str] | None = None) -> Checked:
         return Checked(evidence=opened(_json(data), trusted=trusted))
     evidence = opened(sealed_in(data), trusted=trusted)
     matches = as_html(evidence).encode() == data
-    if not matches and f"backstay {__version__}" == evidence.report["program"]:
+    if not matches and f"backstay {VERSION}" == evidence.report["program"]:
         raise CorruptedBackup(
             "this page does not show what was sealed",
             cause="the report in it is genuine, the text around it was changed",

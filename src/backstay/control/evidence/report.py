@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from backstay import __version__
+from backstay.core.version import VERSION
 from backstay.operations.findings import Finding
 from backstay.operations.verify.run import VerifyOptions, VerifyReport
 from backstay.operations.verify.trial import Outcome, Rehearsed
@@ -53,7 +53,7 @@ def report_of(
         "kind": kind,
         "id": occasion.id,
         "ok": found.ok,
-        "program": f"backstay {__version__}",
+        "program": f"backstay {VERSION}",
         "host": occasion.host,
         "repository": repository.header.uuid,
         "policy": occasion.policy,
