@@ -57,7 +57,21 @@ def test_the_commands_of_this_version() -> None:
         "serve",
         "worker",
     ]
-    groups = {"agent", "audit", "cas", "graph", "hold", "key", "mysql", "pg", "policy", "repair", "tier", "token", "user"}
+    groups = {
+        "agent",
+        "audit",
+        "cas",
+        "graph",
+        "hold",
+        "key",
+        "mysql",
+        "pg",
+        "policy",
+        "repair",
+        "tier",
+        "token",
+        "user",
+    }
     assert {words[0] for words in ALL} == {*expected, *groups}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]

@@ -49,6 +49,7 @@ PROMISED = [
     "backup_storage_requests_total",
     "backup_storage_request_duration_seconds",
     "backup_auth_denied_total",
+    "backup_schedules_missed_total",
     "backup_key_age_seconds",
     "backup_hold_count",
     "backup_build_info",
@@ -98,6 +99,7 @@ def full(catalog: Catalog, clock: FakeClock) -> None:
     )
     with catalog.session() as session:
         count(session, "backup_auth_denied_total", {"reason": "forbidden"})
+        count(session, "backup_schedules_missed_total", {"policy": "shop"})
         store = Metered(MemoryStorage(), clock=clock)
         store.store("a", b"x")
         with pytest.raises(ObjectNotFound):
