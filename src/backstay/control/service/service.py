@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
@@ -30,7 +31,9 @@ from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.running import Runner
 from backstay.control.jobs.sweeping import Sweeper
 from backstay.control.jobs.workers import Workers
+from backstay.control.metrics.counters import count
 from backstay.control.metrics.expected import expectations_of
+from backstay.control.metrics.names import MISSED
 from backstay.control.notifying.alerts import Alerts
 from backstay.control.notifying.notifier import Notifier
 from backstay.control.notifying.settling import Settling
@@ -43,7 +46,7 @@ from backstay.control.service.context import ServiceContext
 from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
-from backstay.control.service.upkeep import RELOAD_S, Upkeep
+from backstay.control.service.upkeep import RELOAD_S, WATCH_S, Upkeep
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.errors import BackstayError, CatalogUnavailable
@@ -145,7 +148,7 @@ class Service:
             access.use(policies.access)
             jobs = Jobs(catalog, engine, clock, random=random)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
-            marks = ConfigurationMarks(lambda: policies.loaded, clock, environ)
+            marks = ConfigurationMarks(lambda: policies.loaded, clock, environ) if "backup" in options.queues else None
             notifier = Notifier(catalog, clock, random=random)
             alerts = Alerts(catalog, clock, notifier, expected=lambda: expectations_of(policies.loaded))
             return cls(
@@ -164,7 +167,7 @@ class Service:
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
                 schedules=schedules,
-                ticker=Ticker(schedules, jobs, clock, marks=marks),
+                ticker=Ticker(schedules, jobs, clock, on_missed=_count_missed, marks=marks),
                 notifier=notifier,
                 alerts=alerts,
                 settling=Settling(catalog, clock, notifier, alerts),
@@ -214,6 +217,8 @@ class Service:
             tasks += self._upkeep.tasks()
         else:
             tasks.append(Task(name="reading the policy file", every_s=RELOAD_S, run=self.policies.reload))
+            # Whoever runs backups has the files of policies; whoever only serves the interface may not.
+            tasks.append(Task(name="watching configurations", every_s=WATCH_S, run=self.ticker.watch))
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
@@ -291,6 +296,11 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _count_missed(session: Session, schedule: ScheduleRecord, why: str) -> None:
+    del why  # which the schedule and the audit log tell
+    count(session, MISSED, {"policy": schedule.policy})
 
 
 def _worker_name(random: Random) -> str:
