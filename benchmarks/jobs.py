@@ -16,12 +16,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tests.control.jobs.worker_process import LEASE_S
 from tests.postgres.servers import running_server
@@ -33,6 +34,8 @@ from backstay.core.clock import SystemClock
 
 ROOT: Final = Path(__file__).parents[1]
 _STEPS: Final = 5  # of 20 ms each
+
+Sleeper: TypeAlias = tuple[float, "subprocess.Popen[str]"]  # until when it sleeps
 
 
 class Workers:
@@ -105,44 +108,53 @@ def storm(directory: Path, database: str, *, jobs: int, workers: int, pause_s: f
     for _ in range(workers):
         place.start()
     done: Counter[str] = Counter()
-    asleep: list[tuple[float, subprocess.Popen[str]]] = []
+    asleep: list[Sleeper] = []
     try:
         with place.asking() as asking:
             began = time.monotonic()
-            ids = [asking.create("notification", {"steps": _STEPS}, actor="benchmark").id for _ in range(jobs)]
-            asked_s = time.monotonic() - began
-            while asking.page(JobFilters(status=("queued", "running")), 1).items:
+            ids: list[str] = []
+            asker = threading.Thread(target=_ask, args=(asking, jobs, ids))
+            asker.start()
+            while asker.is_alive() or asking.page(JobFilters(status=("queued", "running")), 1).items:
                 assert time.monotonic() - began < 900, "jobs are stuck"
                 time.sleep(chance.uniform(0.5, 1.5) * pause_s)
                 asleep = [one for one in asleep if not _woken(one)]
-                awake = [one for one in place.running if one not in [process for _, process in asleep]]
-                if len(awake) < 2:
-                    continue
-                victim = chance.choice(awake)
-                if chance.random() < 0.5:
-                    victim.kill()
-                    victim.wait()
-                    place.running.remove(victim)
-                    place.start()
-                    done["killed"] += 1
-                else:
-                    victim.send_signal(signal.SIGSTOP)
-                    asleep.append((time.monotonic() + LEASE_S * 3, victim))
-                    done["slept"] += 1
+                done[_strike(place, asleep, chance)] += 1
             took = time.monotonic() - began
             return {
                 "jobs": jobs,
                 "workers": workers,
-                "asked_for_in_s": round(asked_s, 2),
                 "ended_in_s": round(took, 1),
-                **done,
+                "killed": done["killed"],
+                "put_to_sleep": done["asleep"],
                 **_verdict(asking, place.log, ids),
             }
     finally:
         place.end()
 
 
-def _woken(sleeper: tuple[float, subprocess.Popen[str]]) -> bool:
+def _ask(jobs: Jobs, count: int, ids: list[str]) -> None:
+    ids.extend(jobs.create("notification", {"steps": _STEPS}, actor="benchmark").id for _ in range(count))
+
+
+def _strike(place: Workers, asleep: list[Sleeper], chance: random.Random) -> str:
+    """Kill a worker and start another, or put one to sleep; at least one stays awake."""
+    awake = [one for one in place.running if one not in [process for _, process in asleep]]
+    if len(awake) < 2:
+        return "nothing"
+    victim = chance.choice(awake)
+    if chance.random() < 0.5:
+        victim.send_signal(signal.SIGSTOP)
+        asleep.append((time.monotonic() + LEASE_S * 3, victim))
+        return "asleep"
+    victim.kill()
+    victim.wait()
+    place.running.remove(victim)
+    place.start()
+    return "killed"
+
+
+def _woken(sleeper: Sleeper) -> bool:
     until, process = sleeper
     if time.monotonic() < until:
         return False

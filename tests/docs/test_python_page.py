@@ -34,7 +34,7 @@ PLACES = (
     "/srv/storage",
     "/srv/restored",
     "/etc/platform",
-    "/var/tmp/test-restore",
+    "/srv/test-restore",
 )
 SOURCES = ("/data/uploads", "/config", "/srv/keys", "/srv/storage", "/etc/platform")
 THEN = datetime(2025, 6, 24, 12, 0, tzinfo=UTC)

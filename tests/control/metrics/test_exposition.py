@@ -57,6 +57,11 @@ PROMISED = [
 SHOP = Expectations(policies={"shop": PolicyExpectation(sources=("shop", "shop-db"), rpo=timedelta(hours=26))})
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def read(catalog: Catalog, clock: FakeClock, expected: Expectations | None = None) -> dict[tuple[str, Any], float]:
     """Each sample by its name and labels, as Prometheus' own parser reads it."""
     text = exposition(catalog, clock, expected=expected).decode()
@@ -168,7 +173,7 @@ def test_what_will_be_counted_begins_at_0(new_catalog: Catalog, clock: FakeClock
     found = read(new_catalog, clock, SHOP)
     for status in ("succeeded", "failed", "cancelled"):
         assert found["backup_jobs_total", (("kind", "backup"), ("source", "shop"), ("status", status))] == 0
-    assert found["backup_auth_denied_total", (("reason", "unauthorized"),)] == 0
+    assert found["backup_auth_denied_total", (("reason", "unknown_token"),)] == 0
     assert found["backup_corrupted_objects_total", ()] == 0
     assert found["backup_stored_bytes_total", (("source", "shop-db"),)] == 0
 

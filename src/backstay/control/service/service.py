@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,8 @@ from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.errors import BackstayError, CatalogUnavailable
 
+_FORGET_S: Final = 3600.0
+_FORGOTTEN: Final = timedelta(days=7)
 STOP_S: Final = 8.0  # for running jobs to come to their next event
 
 
@@ -207,7 +209,10 @@ class Service:
 
     def background(self) -> list[Task]:
         """What happens by itself."""
-        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep)]
+        tasks = [
+            Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep),
+            Task(name="forgetting old jobs", every_s=_FORGET_S, run=self._forget),
+        ]
         if self.options.own_schedules:
             tasks += self._upkeep.tasks()
         else:
@@ -230,9 +235,11 @@ class Service:
 
         Order: jobs are given back before the worker's row goes.
         """
+        if self._background is not None:
+            self._background.end()
         ended = self.engine.stop(timeout_s=timeout_s)
         if self._background is not None:
-            self._background.stop()
+            self._background.join()
         if ended and self.options.queues:
             try:
                 self.workers.leave(self.engine.worker)
@@ -270,6 +277,11 @@ class Service:
                 )
             )
         return found
+
+    def _forget(self) -> None:
+        """The queue forgets what ended long ago; the rows stay."""
+        while self.engine.forget(self.clock.now() - _FORGOTTEN):
+            pass
 
     def _beat(self) -> None:
         self.workers.beat(self.engine.worker, host=socket.gethostname(), pid=os.getpid(), queues=self.options.queues)
