@@ -56,6 +56,7 @@ def test_the_commands_of_this_version() -> None:
         "run",
         "serve",
         "worker",
+        "recover",
     ]
     groups = {
         "agent",
@@ -141,4 +142,4 @@ def test_completion_scripts(account: Account, shell: str) -> None:
 def test_completion_completes(account: Account) -> None:
     env = {"_BACKSTAY_COMPLETE": "complete_bash", "COMP_WORDS": "backstay re", "COMP_CWORD": "1"}
     out, _ = account.program(env=env).communicate(timeout=10)
-    assert out.split() == [b"restore", b"retain", b"repair"]
+    assert out.split() == [b"restore", b"retain", b"recover", b"repair"]
