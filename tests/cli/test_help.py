@@ -56,7 +56,6 @@ def test_the_commands_of_this_version() -> None:
         "recover",
         "serve",
         "worker",
-        "recover",
     ]
     groups = {
         "agent",

@@ -82,7 +82,7 @@ def test_a_run_of_all_sources_and_of_some(shop: BackupManager, tmp_path: Path, c
 def test_days_in_names_are_those_of_the_time_zone(shop: BackupManager, clock: FakeClock) -> None:
     clock.advance(11 * 3600)  # 23:00 in UTC, the next day in Vienna
     run = shop.execute("single")
-    assert shop.find("single-2025-06-25") == list(run.backups)
+    assert set(shop.find("single-2025-06-25")) == set(run.backups)
 
 
 def test_a_dry_run_makes_nothing(shop: BackupManager) -> None:
