@@ -51,12 +51,28 @@ def test_the_commands_of_this_version() -> None:
         "import",
         "run",
         "benchmark",
+        "doctor",
         "completion",
         "run",
         "serve",
         "worker",
     ]
-    groups = {"repair", "key", "tier", "hold", "pg", "mysql", "cas", "graph", "policy", "user", "token", "agent"}
+    groups = {
+        "agent",
+        "audit",
+        "cas",
+        "evidence",
+        "graph",
+        "hold",
+        "key",
+        "mysql",
+        "pg",
+        "policy",
+        "repair",
+        "tier",
+        "token",
+        "user",
+    }
     assert {words[0] for words in ALL} == {*expected, *groups}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]

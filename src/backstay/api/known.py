@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from backstay.api.call import Call
 from backstay.catalog.backup_search import scope_of
-from backstay.catalog.models import Backup
+from backstay.catalog.models import Backup, PassedOver
 from backstay.control.access.denied import not_allowed
-from backstay.control.access.scopes import policy_scope, source_scope
+from backstay.control.access.scopes import EVERYTHING, policy_scope, source_scope
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
 from backstay.control.runs.capturing import snapshot_name
@@ -72,6 +72,18 @@ def sources_meant(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
 def run_scope(name: str, sources: Sequence[str]) -> str:
     """What the right to run a policy, or one source of it, is asked of."""
     return source_scope(name, sources[0]) if len(sources) == 1 else policy_scope(name)
+
+
+def was_deleted(call: Call, ident: str) -> bool:
+    """Whether this was a backup that somebody, or retention, has deleted; told only to who may delete all of them."""
+    if not call.principal.may(call.needs, EVERYTHING):
+        return False
+    with call.backing.catalog.reading() as session:
+        gone = session.get(PassedOver, ident[:26])
+    if gone is None or gone.why != "dropped":
+        return False
+    call.about(f"backup/{gone.id}", deleted="before")
+    return True
 
 
 def _note_if_hidden(call: Call, text: str) -> None:

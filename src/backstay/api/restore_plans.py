@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete
@@ -15,7 +17,8 @@ from backstay.control.manager.restoring import RestoreRequest, Restoring, origin
 from backstay.control.manager.results import PlannedPart
 from backstay.control.manager.targets import RestoreTarget
 from backstay.core.ids import new_ulid
-from backstay.errors import NotFound
+from backstay.core.quantities import plural
+from backstay.errors import NotFound, RestoreConflict
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 
@@ -38,6 +41,30 @@ def previewed(call: Call, restore: Settled) -> list[PlannedPart]:
             for meant, targets in _grouped(repository, restore, manifests, request)
             for step in restoring.steps(meant, targets)
         ]
+
+
+def require_nothing_there(call: Call, restore: Settled) -> None:
+    """With the conflict mode `fail` nothing of the backup may be at the target, not even an equal file.
+
+    Who asks from afar cannot see what is there: a second restore into the same place is more likely a slip than meant.
+    Raises RestoreConflict.
+    """
+    arguments = restore.arguments
+    if arguments.get("conflict") != "fail" or arguments.get("mode") != "beside" or arguments.get("dry_run"):
+        return
+    places = [Path(target["path"]) for target in arguments.get("targets", ()) if "path" in target]
+    if not any(map(os.path.lexists, places)):
+        return
+    parts = previewed(call, restore)
+    paths = tuple(path for part in parts for path in part.conflicts)
+    there = sum(part.conflict_count + part.unchanged for part in parts)
+    if there:
+        raise RestoreConflict(
+            f"{plural(there, 'item')} of the backup {'is' if there == 1 else 'are'} at the target already",
+            cause=f"{places[0]} is not empty, and nothing says what to do about that",
+            hint="choose `conflict`: skip, overwrite, newer or rename, or another directory",
+            paths=paths or tuple(map(str, places)),
+        )
 
 
 def _grouped(

@@ -11,7 +11,7 @@ from backstay.api.backup_answers import backup_document, detail_of, manifest_doc
 from backstay.api.call import Caller
 from backstay.api.endpoints import Section
 from backstay.api.job_answers import accepted
-from backstay.api.known import backup_meant, no_policy, policy_named, run_scope, sources_meant
+from backstay.api.known import backup_meant, no_policy, policy_named, run_scope, sources_meant, was_deleted
 from backstay.api.models.backups import (
     BackupDetail,
     BackupDocument,
@@ -89,11 +89,13 @@ def get_backup(call: Caller, backup: Ident, asked: Annotated[DetailQuery, Query(
 
 @section.delete("/api/backup/{backup}", needs="backup:delete", does="backup.delete", refuses=(409, 412))
 def delete_backup(call: Caller, backup: Ident) -> Response:
-    """Delete a backup. One that is held stays; `gc` frees the space later.
+    """Delete a backup; one that is held stays. Done again it changes nothing. `gc` frees the space later.
 
     Order: the repository's record first, which decides; then the list. A crash between leaves a row that the next
     refresh takes away.
     """
+    if was_deleted(call, backup):
+        return done()
     found = backup_meant(call, backup)
     call.match(found.id, int(found.held))
     with call.backing.browsing.repository() as repository:

@@ -22,7 +22,7 @@ from backstay.api.job_answers import (
 from backstay.api.models.base import Ident, PageOf
 from backstay.api.models.jobs import JobDocument, LineDocument, LogQuery
 from backstay.api.models.restores import AskedRestore, PlanDocument, RestoreJobQuery
-from backstay.api.restore_plans import kept_plan, plan_document, plan_named, previewed
+from backstay.api.restore_plans import kept_plan, plan_document, plan_named, previewed, require_nothing_there
 from backstay.api.restore_requests import settled, settled_again
 from backstay.api.routes.jobs import LastEvent
 from backstay.api.streams import MEDIA_TYPE, streamed
@@ -66,7 +66,7 @@ def validate_restore(call: Caller, body: AskedRestore) -> Response:
 def initiate_restore(call: Caller, body: AskedRestore) -> Response:
     """Begin a restore: beside, into a directory or a database, or in place.
 
-    Conflicts are found before the first byte is written: the job then fails with RestoreConflict.
+    With the conflict mode `fail`, which is the default, nothing of the backup may be at the target.
     """
     if body.plan_id is not None:
         if body.model_fields_set - {"plan_id"}:
@@ -78,6 +78,7 @@ def initiate_restore(call: Caller, body: AskedRestore) -> Response:
         restore = settled_again(call, cast("RestoreArguments", plan_named(call, body.plan_id)))
     else:
         restore = settled(call, body)
+    require_nothing_there(call, restore)
     first = restore.backups[0]
     call.about(f"backup/{first.id}", backups=restore.arguments["backups"], mode=restore.arguments.get("mode"))
     job = call.backing.jobs.create(

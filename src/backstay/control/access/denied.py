@@ -18,7 +18,6 @@ Reason: TypeAlias = Literal[
     "bad_certificate",
     "bad_join_token",
     "missing_permission",
-    "needs_approval",
     "rate_limited",
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

@@ -98,6 +98,8 @@ def _begin_at_zero(counters: defaultdict[str, Values], policies: list[str], sour
         for policy in policies:
             for kind in _OF_POLICIES:
                 jobs.setdefault((kind, end, policy), 0)
+    for policy in policies:
+        counters[names.MISSED].setdefault((policy,), 0)
     for source in sources:
         counters[names.SOURCE_BYTES].setdefault((source,), 0)
         counters[names.STORED_BYTES].setdefault((source,), 0)

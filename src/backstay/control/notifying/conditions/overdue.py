@@ -72,12 +72,16 @@ def _overdue(
     limits: Mapping[tuple[str, str], timedelta],
     done: Mapping[Key, datetime],
 ) -> Iterator[Condition]:
-    """A source without any backup is not told of here: that it lacks one is told already."""
-    good = newest(look.facts, "good_at")
+    """A source without any backup is not told of here: that it lacks one is told already.
+
+    One that was never looked at is due when its oldest backup is as old as that.
+    """
+    first = newest(look.facts, "first_good_at")
     word, solution = _WORDS[kind]
     for (policy, source), limit in limits.items():
         at = done.get((policy, source))
-        if (policy, source) not in good or (at is not None and look.now - at <= limit):
+        since = at or first.get((policy, source))
+        if since is None or look.now - since <= limit:
             continue
         not_yet = f"was never {word}" if at is None else f"was not {word} since {told_time(at)}"
         yield Condition(
