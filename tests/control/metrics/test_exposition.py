@@ -173,7 +173,7 @@ def test_what_will_be_counted_begins_at_0(new_catalog: Catalog, clock: FakeClock
     found = read(new_catalog, clock, SHOP)
     for status in ("succeeded", "failed", "cancelled"):
         assert found["backup_jobs_total", (("kind", "backup"), ("source", "shop"), ("status", status))] == 0
-    assert found["backup_auth_denied_total", (("reason", "unauthorized"),)] == 0
+    assert found["backup_auth_denied_total", (("reason", "unknown_token"),)] == 0
     assert found["backup_corrupted_objects_total", ()] == 0
     assert found["backup_stored_bytes_total", (("source", "shop-db"),)] == 0
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Job
+from backstay.control.access.denied import REASONS
 from backstay.control.metrics import names
 from backstay.control.metrics.counters import counted
 from backstay.control.metrics.expectations import Expectations
@@ -105,7 +106,7 @@ def _begin_at_zero(counters: defaultdict[str, Values], policies: list[str], sour
         counters[names.STORED_BYTES].setdefault((source,), 0)
     for name in (names.CORRUPTED, names.MISSING):
         counters[name].setdefault((), 0)
-    for reason in names.DENIALS:
+    for reason in REASONS:  # so that the first of a kind is an increase
         counters[names.DENIED].setdefault((reason,), 0)
 
 

@@ -76,5 +76,3 @@ METRICS: Final = (
     Metric("backup_build_info", "gauge", "The version of the program, as a label of the value 1.", ("version",)),
 )
 BY_NAME: Final = {metric.name: metric for metric in METRICS}
-
-DENIALS: Final = ("unauthorized", "forbidden", "rate_limited")  # reasons that begin at 0
