@@ -20,4 +20,4 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def backup(world: World) -> Any:
     """A backup of the first source of `files`."""
     job = world.backup(sources=["files"], tags=["first"], description="the first one")
-    return world.admin.ok("GET", f"/api/backup/{job['backup_id']}") | {"job_id": job["id"]}
+    return world.admin.ok("GET", f"/api/backup/{job['backup_id']}")

@@ -15,9 +15,9 @@ from backstay.api.endpoints import PUBLIC, Endpoint
 from tests.api.client import Client
 from tests.api.world import World
 
-V, O, R, U, A = "viewer", "operator", "restorer", "auditor", "admin"
-KNOWN = (V, O, R, U, A)
-RESTORES = (O, R, A)
+OPERATOR, RESTORER, AUDITOR, ADMIN = "operator", "restorer", "auditor", "admin"
+KNOWN = ("viewer", OPERATOR, RESTORER, AUDITOR, ADMIN)
+RESTORES = (OPERATOR, RESTORER, ADMIN)
 STALE = {"If-Match": '"stale"'}  # so that what may be deleted is still there afterwards
 
 
@@ -44,27 +44,27 @@ TABLE: dict[str, Row] = {
     # jobs
     "list_jobs": row(KNOWN, 200),
     "get_job": row(KNOWN, 404),
-    "cancel_job": row((O, A), 404),
+    "cancel_job": row((OPERATOR, ADMIN), 404),
     "get_job_log": row(KNOWN, 404),
     "follow_job": row(KNOWN, 404),
     # schedules
     "list_schedules": row(KNOWN, 200),
-    "create_schedule": row((O, A), 404, SCHEDULE),
+    "create_schedule": row((OPERATOR, ADMIN), 404, SCHEDULE),
     "get_schedule": row(KNOWN, 404),
-    "update_schedule": row((O, A), 404, SCHEDULE, headers=STALE),
-    "delete_schedule": row((O, A), 404, headers=STALE),
-    "run_schedule": row((O, A), 404),
-    "pause_schedule": row((O, A), 404, {}, headers=STALE),
-    "resume_schedule": row((O, A), 404, headers=STALE),
+    "update_schedule": row((OPERATOR, ADMIN), 404, SCHEDULE, headers=STALE),
+    "delete_schedule": row((OPERATOR, ADMIN), 404, headers=STALE),
+    "run_schedule": row((OPERATOR, ADMIN), 404),
+    "pause_schedule": row((OPERATOR, ADMIN), 404, {}, headers=STALE),
+    "resume_schedule": row((OPERATOR, ADMIN), 404, headers=STALE),
     "preview_schedule": row(KNOWN, 404),
     # backups
-    "create_backup": row((O, A), 404, {"policy": "files", "dry_run": True}),
+    "create_backup": row((OPERATOR, ADMIN), 404, {"policy": "files", "dry_run": True}),
     "list_backups": row(KNOWN, 200),
     "get_backup": row(KNOWN, 404),
-    "delete_backup": row((A,), 404, headers=STALE),
+    "delete_backup": row((ADMIN,), 404, headers=STALE),
     "validate_backup": row(RESTORES, 404, {"level": "metadata"}),
-    "hold_backup": row((O, A), 404, {"reason": "tried"}),
-    "release_backup": row((A,), 404),
+    "hold_backup": row((OPERATOR, ADMIN), 404, {"reason": "tried"}),
+    "release_backup": row((ADMIN,), 404),
     "list_tree": row(RESTORES, 404),
     "download": row(RESTORES, 404, query="?path={file}"),
     "diff_backups": row(RESTORES, 404),
@@ -88,42 +88,44 @@ TABLE: dict[str, Row] = {
     "list_repositories": row(KNOWN, 403),
     "get_repository": row(KNOWN, 403),
     "get_stats": row(KNOWN, 403),
-    "collect_garbage": row((A,), 403, {"dry_run": True}),
-    "prune_repository": row((A,), 404, {"policy": "files", "dry_run": True}),
+    "collect_garbage": row((ADMIN,), 403, {"dry_run": True}),
+    "prune_repository": row((ADMIN,), 404, {"policy": "files", "dry_run": True}),
     "verify_repository": row(RESTORES, 404, {"policy": "files", "level": "metadata"}),
-    "list_keys": row((U, A), 403),
-    "rotate_key": row((A,), 403, {}),
+    "list_keys": row((AUDITOR, ADMIN), 403),
+    "rotate_key": row((ADMIN,), 403, {}),
     # notifications
-    "list_targets": row((A,), 403),
-    "create_target": row((A,), 403, {"name": "x", "address": "no address"}),
-    "get_target": row((A,), 403),
-    "update_target": row((A,), 403, {}, headers=STALE),
-    "delete_target": row((A,), 403, headers=STALE),
-    "try_target": row((A,), 403),
-    "list_matchers": row((A,), 403),
-    "create_matcher": row((A,), 403, {"name": "x", "targets": ["none"]}),
-    "get_matcher": row((A,), 403),
-    "update_matcher": row((A,), 403, {"name": "x", "targets": ["none"]}, headers=STALE),
-    "delete_matcher": row((A,), 403, headers=STALE),
+    "list_targets": row((ADMIN,), 403),
+    "create_target": row((ADMIN,), 403, {"name": "x", "address": "no address"}),
+    "get_target": row((ADMIN,), 403),
+    "update_target": row((ADMIN,), 403, {}, headers=STALE),
+    "delete_target": row((ADMIN,), 403, headers=STALE),
+    "try_target": row((ADMIN,), 403),
+    "list_matchers": row((ADMIN,), 403),
+    "create_matcher": row((ADMIN,), 403, {"name": "x", "targets": ["none"]}),
+    "get_matcher": row((ADMIN,), 403),
+    "update_matcher": row((ADMIN,), 403, {"name": "x", "targets": ["none"]}, headers=STALE),
+    "delete_matcher": row((ADMIN,), 403, headers=STALE),
     "list_alerts": row(KNOWN, 403),
     # the audit log
-    "list_audit": row((U, A), 403),
-    "verify_audit": row((U, A), 403),
+    "list_audit": row((AUDITOR, ADMIN), 403),
+    "verify_audit": row((AUDITOR, ADMIN), 403),
     # people
     "whoami": row(KNOWN, 200),
     "list_roles": row(KNOWN, 200),
-    "list_users": row((A,), 200),
-    "create_user": row((A,), 403, {"name": "made-{caller}", "roles": [{"role": "viewer", "scope": "/policy/files"}]}),
-    "get_user": row((A,), 404),
-    "update_user": row((A,), 404, {}, headers=STALE),
-    "delete_user": row((A,), 404, headers=STALE),
+    "list_users": row((ADMIN,), 200),
+    "create_user": row(
+        (ADMIN,), 403, {"name": "made-{caller}", "roles": [{"role": "viewer", "scope": "/policy/files"}]}
+    ),
+    "get_user": row((ADMIN,), 404),
+    "update_user": row((ADMIN,), 404, {}, headers=STALE),
+    "delete_user": row((ADMIN,), 404, headers=STALE),
     "list_tokens": row(KNOWN, 200),
     "create_token": row(KNOWN, 201, {"name": "tried"}),
-    "revoke_token": row((A,), 404),
-    "list_agents": row((A,), 200),
-    "invite_agent": row((A,), 201, {"name": "agent-{caller}"}),
+    "revoke_token": row((ADMIN,), 404),
+    "list_agents": row((ADMIN,), 200),
+    "invite_agent": row((ADMIN,), 201, {"name": "agent-{caller}"}),
     "renew_agent": row((), 403, {"request": "x"}),
-    "revoke_agent": row((A,), 204),  # one that may nothing is managed by all who manage anybody
+    "revoke_agent": row((ADMIN,), 204),  # one that may nothing is managed by all who manage anybody
     # events and metrics
     "follow_all": row(KNOWN, 200, endless=True),
     "metrics": row(KNOWN, 403),
@@ -132,7 +134,7 @@ TABLE: dict[str, Row] = {
 BY_OBJECT = {"revoke_token": 404, "renew_agent": 403}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def names(world: World, backup: Any) -> dict[str, str]:
     """What the placeholders of paths and bodies stand for: all of it belongs to the policy `files`, or to nobody."""
     admin = world.admin
@@ -211,7 +213,7 @@ def test_lists_show_a_stranger_nothing_of_others(world: World, names: dict[str, 
     assert [item["name"] for item in stranger.ok("GET", "/api/policies")["items"]] == ["other"]
     shown = {item["name"] for item in stranger.ok("GET", "/api/users")["items"]}
     assert not shown & {"admin", "viewer", "operator", "restorer", "auditor"}
-    assert stranger.ok("GET", f"/api/backup/jobs?policy=files")["items"] == []
+    assert stranger.ok("GET", "/api/backup/jobs?policy=files")["items"] == []
 
 
 def test_a_token_may_less_than_its_owner_and_never_more(world: World, backup: Any) -> None:

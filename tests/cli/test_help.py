@@ -53,7 +53,7 @@ def test_the_commands_of_this_version() -> None:
         "benchmark",
         "doctor",
         "completion",
-        "run",
+        "recover",
         "serve",
         "worker",
     ]
@@ -61,6 +61,7 @@ def test_the_commands_of_this_version() -> None:
         "agent",
         "audit",
         "cas",
+        "evidence",
         "graph",
         "hold",
         "key",
@@ -141,4 +142,4 @@ def test_completion_scripts(account: Account, shell: str) -> None:
 def test_completion_completes(account: Account) -> None:
     env = {"_BACKSTAY_COMPLETE": "complete_bash", "COMP_WORDS": "backstay re", "COMP_CWORD": "1"}
     out, _ = account.program(env=env).communicate(timeout=10)
-    assert out.split() == [b"restore", b"retain", b"repair"]
+    assert out.split() == [b"restore", b"retain", b"recover", b"repair"]

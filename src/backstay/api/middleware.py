@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backstay.api.answers import problem_answer
@@ -33,10 +34,6 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 _HSTS: Final = "max-age=31536000"
-
-
-class _TooLarge(Exception):
-    """The body has more bytes than are taken."""
 
 
 class Surroundings:
@@ -78,8 +75,6 @@ class _Request:
                 await self._refuse(413, f"more than {largest} bytes are not taken")
             else:
                 await app(self.scope, lambda: self._counted(largest), self._dressed)
-        except _TooLarge:
-            await self._refuse(413, f"more than {largest} bytes are not taken")
         except Exception:
             _LOG.exception("request %s: %s %s failed", self.id, self.scope["method"], self.scope["path"])
             if self.began:
@@ -91,7 +86,7 @@ class _Request:
         if message["type"] == "http.request":
             self.taken += len(message.get("body", b""))
             if self.taken > largest:
-                raise _TooLarge
+                raise HTTPException(413)
         return message
 
     async def _dressed(self, message: Message) -> None:

@@ -21,6 +21,7 @@ from tests.control.catalogs import (
     sqlite_template,
 )
 from tests.control.notifying.rows import Mailbox
+from tests.control.notifying.sink import sink
 
 __all__ = [
     "catalog_server",
@@ -29,6 +30,7 @@ __all__ = [
     "kept_postgresql",
     "new_catalog",
     "postgresql_template",
+    "sink",
     "sqlite_template",
 ]
 

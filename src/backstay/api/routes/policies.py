@@ -33,6 +33,7 @@ from backstay.control.policies.policy import Retention
 from backstay.control.policies.showing import as_document, show
 from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name
+from backstay.core.times import Span
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
 
@@ -137,8 +138,9 @@ class _Candidate:
 def _rules(body: PreviewRetention, own: Retention | None) -> RetentionRules:
     """The rules that were given, else those of the policy. Raises InvalidRequest."""
     if body.rules is not None:
-        given = body.rules.model_dump(exclude_none=True)
-        return Retention.model_validate({**given, "keep_tags": tuple(body.rules.keep_tags)}).rules()
+        given, within = body.rules.model_dump(exclude={"keep_within", "keep_tags"}), body.rules.keep_within
+        span = None if within is None else Span.parse(within)
+        return RetentionRules(**given, keep_within=span, keep_tags=tuple(body.rules.keep_tags))
     if own is None:
         raise InvalidRequest("the policy has no retention", cause="it keeps everything", hint="give `rules`")
     return own.rules()

@@ -19,7 +19,8 @@ Key: TypeAlias = tuple[str | None, str]  # policy and source
 class SourceFacts:
     """The backups of one source in one repository: how many, their bytes, and when the newest of each sort was made.
 
-    `first_good_at` is of the oldest good one that is still there. `bad` are damaged, or failed their last verification; `held` cannot be deleted.
+    `first_good_at` is of the oldest good one. `bad` are damaged, or failed their last verification; `held` cannot be
+    deleted.
     """
 
     repository: str

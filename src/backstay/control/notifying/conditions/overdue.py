@@ -21,10 +21,12 @@ def backups_overdue(look: Look) -> Iterator[Condition]:
     """Each source whose newest good backup is older than it may be."""
     for one in freshness(look.session, look.facts, look.expected, look.now):
         age = one.age(look.now)
-        if one.rpo is None or (age is not None and age <= one.rpo):
+        if age is None:  # a source that is new and has no schedule: it is awaited since somebody looks
+            age = look.now - look.watched_since
+        if one.rpo is None or age <= one.rpo:
             continue
         allowed = f"{told_length(one.rpo)} are allowed"
-        if one.newest is not None and age is not None:
+        if one.newest is not None:
             title = f"{one.source} has no good backup since {told_time(one.newest)}"
             cause = f"the newest is {told_length(age)} old, and {allowed}"
         else:
