@@ -277,6 +277,12 @@ ROWS: Final = (
                 queries=[("sum by (reason) (increase(backup_auth_denied_total[$__rate_interval]))", "{{reason}}")],
                 about="The audit log has each.",
             ),
+            Panel(
+                title="Missed times",
+                kind="timeseries",
+                queries=[("sum by (policy) (increase(backup_schedules_missed_total[1h]))", "{{policy}}")],
+                about="Times of schedules that did not run; the audit log says why.",
+            ),
         ),
     ),
 )

@@ -9,7 +9,7 @@ from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, called, load
 
 def test_every_command_is_where_the_table_says() -> None:
     places = [place for commands in COMMANDS.values() for place in commands.values()]
-    places += [place for _, commands in GROUPS.values() for place in commands.values()]
+    places += [place for groups in GROUPS.values() for _, commands in groups.values() for place in commands.values()]
     assert all(callable(load(place)) for place in places)
     assert set(CLASSES) <= set(places)
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backstay.catalog.database import Catalog
+from backstay.control.evidence.kept import store
+from backstay.control.evidence.seal import seal
 from tests.cli.conftest import Account
+from tests.control.evidence.test_evidence import minimal
+
+BACKUP = "01m8jxsyjrnk9gf6s19s8yvh7d"
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -49,6 +58,27 @@ def test_a_verification_without_a_rehearsal_leaves_evidence(saved: Account) -> N
     saved.run("verify", "--read-data=50%", "--evidence", file)
     assert saved.json("evidence", "check", file)["kind"] == "verification"
     assert "a random 50 % of the data was read" in file.read_text()
+
+
+def test_what_the_service_kept_is_listed_and_exported(account: Account) -> None:
+    (account.root / "data").mkdir()
+    report = minimal("x")
+    report["backups"] = [report["backups"][0] | {"id": BACKUP}]
+    with Catalog.open(f"sqlite:///{account.root}/data/catalog.db") as catalog:
+        catalog.migrate()
+        with catalog.session() as session:
+            for at in range(3):
+                store(session, seal(report), now=NOW + timedelta(days=at), random=os.urandom)
+    place = ("--data-dir", account.root / "data")
+    rows = account.json("evidence", "list", *place)
+    assert [row["created_at"][:10] for row in rows] == ["2026-12-01", "2026-11-30", "2026-11-29"]
+    assert account.json("evidence", "list", BACKUP[:-1] + "0", *place) == []
+    assert len(account.run("evidence", "list", BACKUP, "--limit", 2, *place).out.splitlines()) == 2
+    for name in ("e.html", "e.json"):
+        account.run("evidence", "export", rows[0]["id"], account.root / name, *place)
+        assert account.json("evidence", "check", account.root / name)["backups"] == [BACKUP]
+    assert "no report" in account.run("evidence", "export", "zzz", account.root / "e.json", *place, status=1).err
+    assert "several" in account.run("evidence", "export", "0", account.root / "e.json", *place, status=2).err
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,28 @@ def test_the_commands_of_this_version() -> None:
         "import",
         "run",
         "benchmark",
+        "doctor",
         "completion",
-        "run",
+        "recover",
         "serve",
         "worker",
     ]
-    groups = {"repair", "key", "tier", "hold", "pg", "mysql", "cas", "graph", "policy", "user", "token", "agent"}
+    groups = {
+        "agent",
+        "audit",
+        "cas",
+        "evidence",
+        "graph",
+        "hold",
+        "key",
+        "mysql",
+        "pg",
+        "policy",
+        "repair",
+        "tier",
+        "token",
+        "user",
+    }
     assert {words[0] for words in ALL} == {*expected, *groups}
     assert [words[1] for words in ALL if words[0] == "key"] == ["list", "add", "remove", "rotate", "recovery"]
     assert [words[1] for words in ALL if words[0] == "repair"] == ["index", "snapshots", "packs"]
@@ -126,4 +142,4 @@ def test_completion_scripts(account: Account, shell: str) -> None:
 def test_completion_completes(account: Account) -> None:
     env = {"_BACKSTAY_COMPLETE": "complete_bash", "COMP_WORDS": "backstay re", "COMP_CWORD": "1"}
     out, _ = account.program(env=env).communicate(timeout=10)
-    assert out.split() == [b"restore", b"retain", b"repair"]
+    assert out.split() == [b"restore", b"retain", b"recover", b"repair"]

@@ -44,5 +44,9 @@ def test_the_policy_of_the_page_is_one() -> None:
     assert policy.verification is not None
     assert policy.verification.queries[1].expect == (("basic", True), ("large", True))
     trial = trial_of(policy.verification, "shop", policy, environ={"BACKSTAY_PASSWORD": "canary", "PATH": "/bin"})
-    assert [one.name for one in (*trial.questions, *trial.commands)] == ["shop-db", "shop-db", "shop-files"]
+    assert [*(one.name for one in trial.questions), *(one.name for one in trial.commands)] == [
+        "shop-db",
+        "shop-db",
+        "shop-files",
+    ]
     assert trial.environ == {"PATH": "/bin"}

@@ -305,13 +305,14 @@ def test_a_change_in_between_puts_everything_back(world: InPlaceWorld) -> None:
     assert not left(tree)
 
 
-def test_an_interruption_while_staging_leaves_nothing(world: InPlaceWorld) -> None:
+@pytest.mark.parametrize("operation", ["restore", "verify restored files", "switch"])
+def test_an_interruption_leaves_nothing(world: InPlaceWorld, operation: str) -> None:
     tree = world.place / "tree/data"
     changed(tree)
     before = seen(tree)
 
     def stop(event: Event) -> None:
-        if isinstance(event, Started) and event.operation == "verify restored files":
+        if isinstance(event, Started) and event.operation == operation:
             raise Interrupted("stopped")
 
     options = replace(OVERWRITE, path=os.fsencode(world.origin))

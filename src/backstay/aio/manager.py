@@ -16,6 +16,7 @@ from backstay.control.manager.sources import BackupSource
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink, ignore
 from backstay.errors import Interrupted
+from backstay.storage.backend import StorageBackend
 
 if TYPE_CHECKING:
     from backstay.catalog.database import Catalog
@@ -69,7 +70,7 @@ class BackupManager:
 
     def __init__(
         self,
-        storage_location: str | Path | None = None,
+        storage_location: str | Path | StorageBackend | None = None,
         *,
         password: str | None = None,
         database: str | Path | Catalog | None = None,
@@ -107,7 +108,7 @@ class BackupManager:
     def configure(
         self,
         *,
-        storage_location: str | Path | None = None,
+        storage_location: str | Path | StorageBackend | None = None,
         password: str | None = None,
         encryption: bool = True,
         compression: bool | str | None = None,
@@ -146,6 +147,8 @@ class BackupManager:
     verify = _awaited(SyncManager.verify)
     verify_at = _awaited(SyncManager.verify_at)
     verify_backup = _awaited(SyncManager.verify_backup)
+    metrics = _awaited(SyncManager.metrics)
+    notify = _awaited(SyncManager.notify)
 
     @property
     def schedules(self) -> Schedules:

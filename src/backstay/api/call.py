@@ -15,10 +15,12 @@ from backstay.api.endpoints import Endpoint
 from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
 from backstay.control.access.authority import demand_over
-from backstay.control.access.denied import not_allowed
+from backstay.control.access.denied import not_allowed, reason_of
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.scopes import meet
+from backstay.control.metrics.counters import count
+from backstay.control.metrics.names import DENIED
 from backstay.core.ids import new_ulid
 from backstay.errors import BackstayError, Forbidden, NotFound, RateLimited
 
@@ -150,10 +152,12 @@ class Call:
         """Write a refusal into the audit log, once."""
         if self.recorded:
             return
-        reason = getattr(error, "reason", "") or error.code
+        reason = reason_of(error)
         if isinstance(error, RateLimited) and not self.backing.is_news(f"{self.address} {self.principal.name}"):
             return
-        self.write("deny", reason=reason)
+        with self.backing.catalog.session() as session:
+            self._write(session, "deny", reason)
+            count(session, DENIED, {"reason": reason})
 
     def _write(self, session: Session, outcome: Literal["allow", "deny", "error"], reason: str) -> None:
         self.backing.audit.record(

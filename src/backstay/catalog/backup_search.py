@@ -139,7 +139,7 @@ def _none(text: str) -> NotFound:
     return NotFound(
         f"there is no backup {text!r}",
         cause="no id begins so and nothing has this name",
-        hint="`backstay list` shows what there is; what was made elsewhere appears within a minute",
+        hint="`backstay list` shows what there is; what was made elsewhere appears within a few minutes",
     )
 
 

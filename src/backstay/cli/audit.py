@@ -76,7 +76,7 @@ def audit_list(
     action: Annotated[str | None, option("ACTION", "Only these, such as backup.create.")] = None,
     object_: Annotated[str | None, option("TEXT", "Only what begins so, such as /policy/shop.", "--object")] = None,
     outcome: Annotated[Literal["allow", "deny", "error"] | None, option("OUTCOME", "allow, deny or error.")] = None,
-    since: Annotated[str | None, option("TIME", "Not older than this, such as 2026-01-31T12:00Z or 7d.")] = None,
+    since: Annotated[str | None, option("TIME", "Not older than this, such as 2026-01-31T12:00Z or '7d ago'.")] = None,
     limit: Annotated[int, option("N", "So many, the newest first.", min=1, max=100_000, show_default=True)] = 50,
     data_dir: DataDir = None,
     database: Database = None,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backstay.cli.catalogs import CatalogPlace, opened_catalog
@@ -17,7 +17,10 @@ from backstay.cli.context import Context
 from backstay.core.environment import cache_directory
 from backstay.core.quantities import format_size, plural
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NoRepository
-from backstay.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from backstay.catalog.database import Catalog
+    from backstay.repository.repository import Repository
 
 State: TypeAlias = Literal["good", "note", "bad"]
 
@@ -132,12 +135,10 @@ def _catalog(catalog: Callable[[], CatalogPlace]) -> Iterator[Check]:
         yield _bad(name, error, hint=f"{error.hint}; {again}")
 
 
-def _audit(place: CatalogPlace, catalog: object) -> Check:
+def _audit(place: CatalogPlace, catalog: Catalog) -> Check:
     from backstay.catalog.audit_verifying import verify
     from backstay.catalog.checkpoints import CheckpointFile
-    from backstay.catalog.database import Catalog
 
-    assert isinstance(catalog, Catalog)
     with catalog.reading() as session:
         verdict = verify(session, kept=CheckpointFile(place.checkpoints).read())
     if verdict.ok:

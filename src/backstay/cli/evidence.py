@@ -1,4 +1,4 @@
-"""`evidence check`, and the evidence that `verify` writes."""
+"""`evidence`: reports of verifications, checked, listed and exported; and those that `verify` writes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from backstay.cli.catalogs import catalog_place, opened_catalog
 from backstay.cli.context import Context, context_of
+from backstay.cli.extras import server_extra
 from backstay.cli.options import argument, option
+from backstay.cli.render import out
+from backstay.cli.serving import DATA_DIR_HELP, DATABASE_HELP
 from backstay.core.ids import is_digest, new_ulid
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from backstay.trust.signing import Signer
 
 _MAX_KEY_FILE = 64 << 10  # bytes
+
+DataDir = Annotated[Path | None, option("DIR", DATA_DIR_HELP)]
+Database = Annotated[str | None, option("URL", DATABASE_HELP)]
 
 
 def check(
@@ -46,6 +53,63 @@ def check(
     context = context_of(ctx)
     found = checked(file, trusted=None if not key else frozenset(key))
     context.result(_document(found), lambda: _show(context, found, pinned=bool(key)))
+    return 0
+
+
+def list_kept(
+    ctx: typer.Context,
+    backup: Annotated[str | None, argument("BACKUP", "Only those about this backup, by its id.")] = None,
+    limit: Annotated[int, option("N", "So many, the newest first.", min=1, max=100_000, show_default=True)] = 50,
+    data_dir: DataDir = None,
+    database: Database = None,
+) -> int:
+    """List the reports that the service has kept."""
+    context = context_of(ctx)
+    with server_extra("backstay evidence"):
+        from backstay.control.evidence.kept import newest
+
+        with opened_catalog(catalog_place(context, data_dir, database)) as catalog, catalog.reading() as session:
+            rows = [
+                {
+                    "id": row.id,
+                    "backup": row.backup_id,
+                    "kind": row.kind,
+                    "ok": row.ok,
+                    "created_at": row.created_at,
+                    "sha256": row.digest,
+                }
+                for row in newest(session, backup=backup, limit=limit)
+            ]
+
+    def show() -> None:
+        for row in rows:
+            outcome = "passed" if row["ok"] else "FAILED"
+            out(f"{row['id']}  {row['created_at']:%Y-%m-%d %H:%M}  {row['kind']:<12} {outcome}  {row['backup']}")
+
+    context.result(rows, show)
+    return 0
+
+
+def export(
+    ctx: typer.Context,
+    ident: Annotated[str, argument("ID", "The beginning of a report's id.")],
+    file: Annotated[Path, argument("FILE", "Where to: FILE.html or FILE.json.")],
+    data_dir: DataDir = None,
+    database: Database = None,
+) -> int:
+    """Write a report that the service has kept, after it was checked."""
+    context = context_of(ctx)
+    with server_extra("backstay evidence"):
+        from backstay.control.evidence.files import require_form
+        from backstay.control.evidence.files import write as write_file
+        from backstay.control.evidence.kept import evidence_of, found
+
+        require_form(file)
+        with opened_catalog(catalog_place(context, data_dir, database)) as catalog, catalog.reading() as session:
+            evidence = evidence_of(found(session, ident))
+        write_file(evidence, file)
+    document = {"file": file, "id": evidence.report["id"], "sha256": evidence.sha256}
+    context.result(document, lambda: context.say(f"evidence: {file}, SHA-256 {evidence.sha256}"))
     return 0
 
 

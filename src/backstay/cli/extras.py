@@ -16,7 +16,6 @@ _OF_THE_SERVER: Final = frozenset(
         "cronsim",
         "dbos",
         "fastapi",
-        "limits",
         "prometheus_client",
         "psycopg",
         "sqlalchemy",

@@ -149,13 +149,18 @@ def _tree(names: Collection[str] | None) -> typer.Typer:
         for name, place in commands.items():
             if names is None or name in names:
                 _add(app, name, place, rich_help_panel=panel)
-    for name, (text, commands) in GROUPS.items():
-        if names is None or name in names:
-            group = typer.Typer(help=text)
-            for inner, place in commands.items():
-                _add(group, inner, place)
-            app.add_typer(group, name=name, rich_help_panel="Keep it good")
+    for panel, groups in GROUPS.items():
+        for name, (text, commands) in groups.items():
+            if names is None or name in names:
+                app.add_typer(_group(text, commands), name=name, rich_help_panel=panel)
     return app
+
+
+def _group(text: str, commands: dict[str, str]) -> typer.Typer:
+    group = typer.Typer(help=text)
+    for name, place in commands.items():
+        _add(group, name, place)
+    return group
 
 
 def _add(app: typer.Typer, name: str, place: str, **options: Any) -> None:  # noqa: ANN401 - typer's own

@@ -24,7 +24,7 @@ def policy_check(
     ctx: typer.Context,
     file: Annotated[Path | None, argument("FILE", _FILE)] = None,
 ) -> int:
-    """Tell all mistakes of a policy file, and what it says that does not happen by itself yet."""
+    """Tell all mistakes of a policy file, and what it says that does not happen, or not as one may think."""
     from backstay.control.policies.effective import effective, next_times
     from backstay.control.policies.pending import pending
 
@@ -32,19 +32,22 @@ def policy_check(
     loaded = context.policies(file)
     remarks = pending(loaded)
     names = loaded.content.names
+    times = {
+        name: next_times(effective(policy, loaded.content.backup_manager), context.clock.now())
+        for name, policy in loaded.content.policies.items()
+    }
 
     def show() -> None:
         warn_of(context, remarks)
         context.say(f"{loaded.file} is good: {plural(len(names), 'policy', 'policies')}")
+        if any(times.values()):
+            context.say("its times are kept by `backstay serve`; else let cron call `backstay run POLICY`")
 
     document = {
         "ok": True,
         "file": loaded.file,
         "policies": names,
-        "next_times": {
-            name: next_times(effective(policy, loaded.content.backup_manager), context.clock.now())
-            for name, policy in loaded.content.policies.items()
-        },
+        "next_times": times,
         "warnings": [mistake_document(remark) for remark in remarks],
     }
     context.result(document, show)

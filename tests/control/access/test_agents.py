@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -13,12 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
+from backstay.api.tls import Tls, tls_context
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import AgentCertificate
 from backstay.control.access.access import Access
 from backstay.control.access.authority_file import open_authority
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.principal import the_machine
+from backstay.control.access.server_certificate import own_certificate
 from backstay.core.clock import SystemClock
 from backstay.errors import Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized
 from backstay.testing import FakeClock
@@ -299,3 +302,16 @@ def test_a_server_sees_the_agents_certificate_over_tls_1_3(catalog: Catalog, tmp
         thread.join()
     assert seen[0] is not None
     assert access.authenticate_certificate(seen[0], "127.0.0.1").name == "host-7"
+
+
+def test_a_server_can_have_a_certificate_of_its_own(tmp_path: Path, clock: FakeClock) -> None:
+    authority = open_authority(tmp_path, clock)
+    made = own_certificate(authority, tmp_path, ["backup.example.org", "::1"], clock=clock, random=os.urandom)
+    assert made.stat().st_mode & 0o777 == 0o600
+    first = made.read_bytes()
+    again = own_certificate(authority, tmp_path, ["backup.example.org"], clock=clock, random=os.urandom)
+    assert (again, again.read_bytes() != first) == (made, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["authority.pem", "server.pem"]
+    tls_context(Tls(certificate=made, key=made, clients=authority.certificate))
+    with pytest.raises(InvalidRequest):
+        own_certificate(authority, tmp_path / "missing", ["a"], clock=clock, random=os.urandom)

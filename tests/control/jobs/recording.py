@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from backstay.control.jobs.port import Claim, Released
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def eventually(condition: Callable[[], object], what: str = "it") -> None:

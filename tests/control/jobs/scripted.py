@@ -57,6 +57,9 @@ class ScriptedEngine(JobEngine):
         self.gone += gone
         return Swept(workers=tuple(gone))
 
+    def forget(self, before: datetime) -> int:
+        return 0
+
     def start(self, run: RunJob, *, queues: Sequence[str]) -> None:
         raise NotImplementedError
 

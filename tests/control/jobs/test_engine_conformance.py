@@ -167,6 +167,24 @@ def test_a_job_that_is_given_back_for_another_reason_is_run_again_by_the_same_pr
     assert begun == ["a"] * 3
 
 
+def test_what_ended_long_ago_is_forgotten_and_what_has_not_is_not(open_engine: OpenEngine) -> None:
+    engine, run = open_engine(), Recording("runs")
+    engine.submit("waits", queue="notify")
+    engine.submit("cancelled", queue="notify")
+    engine.cancel("cancelled")
+    engine.submit("ended", queue="restore")
+    engine.submit("runs", queue="restore")
+    engine.start(run, queues=["restore"])
+    eventually(lambda: engine.state("ended") == "done" and run.begun)
+    now = SystemClock().now()
+    assert engine.forget(now - timedelta(days=1)) == 0
+    assert engine.forget(now + timedelta(minutes=1)) == 2
+    assert engine.forget(now + timedelta(minutes=1)) == 0
+    assert engine.states(["waits", "cancelled", "ended", "runs"]) == {
+        "waits": "waiting", "cancelled": "unknown", "ended": "unknown", "runs": "running",
+    }  # fmt: skip
+
+
 def test_a_failure_that_nobody_handled_ends_the_job_and_not_the_worker(open_engine: OpenEngine) -> None:
     engine = open_engine()
 

@@ -20,6 +20,7 @@ from backstay.control.jobs.dbos_engine import DbosEngine
 from backstay.control.jobs.jobs import JobFilters, Jobs
 from backstay.core.clock import SystemClock
 from tests.control.jobs.recording import eventually
+from tests.postgres.servers import running_server
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,6 +119,7 @@ def running(jobs: Jobs) -> list[Job]:
 
 
 @pytest.mark.crash
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_worker_that_is_asked_to_end_gives_its_jobs_back_at_once(host: Host) -> None:
     worker = host.start()
     jobs = host.asking()
@@ -130,3 +132,20 @@ def test_a_worker_that_is_asked_to_end_gives_its_jobs_back_at_once(host: Host) -
     (row,) = all_ended(jobs)
     assert (row.status, row.attempts) == ("succeeded", 1)
     assert [line.message for line in jobs.lines(job.id)] == ["the process was asked to stop"]
+
+
+@pytest.mark.crash
+def test_a_database_that_is_away_for_a_while_fails_no_job(tmp_path: Path) -> None:
+    with running_server() as server:
+        host = Host(tmp_path, server.url)
+        try:
+            host.start()
+            jobs = host.asking()
+            ask(jobs, 4, steps=60)
+            eventually(lambda: running(jobs))
+            server.stop()
+            time.sleep(2)
+            server.start()
+            check(host, all_ended(jobs), 4)
+        finally:
+            host.close()

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from tests.control.catalogs import clock, empty_catalog, new_catalog
+from tests.control.catalogs import (
+    catalog_server,
+    clock,
+    database,
+    kept_postgresql,
+    new_catalog,
+    postgresql_template,
+    sqlite_template,
+)
 
-__all__ = ["clock", "empty_catalog", "new_catalog"]
+__all__ = [
+    "catalog_server",
+    "clock",
+    "database",
+    "kept_postgresql",
+    "new_catalog",
+    "postgresql_template",
+    "sqlite_template",
+]

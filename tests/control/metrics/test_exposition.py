@@ -49,11 +49,17 @@ PROMISED = [
     "backup_storage_requests_total",
     "backup_storage_request_duration_seconds",
     "backup_auth_denied_total",
+    "backup_schedules_missed_total",
     "backup_key_age_seconds",
     "backup_hold_count",
     "backup_build_info",
 ]
 SHOP = Expectations(policies={"shop": PolicyExpectation(sources=("shop", "shop-db"), rpo=timedelta(hours=26))})
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def read(catalog: Catalog, clock: FakeClock, expected: Expectations | None = None) -> dict[tuple[str, Any], float]:
@@ -93,6 +99,7 @@ def full(catalog: Catalog, clock: FakeClock) -> None:
     )
     with catalog.session() as session:
         count(session, "backup_auth_denied_total", {"reason": "forbidden"})
+        count(session, "backup_schedules_missed_total", {"policy": "shop"})
         store = Metered(MemoryStorage(), clock=clock)
         store.store("a", b"x")
         with pytest.raises(ObjectNotFound):
@@ -166,7 +173,7 @@ def test_what_will_be_counted_begins_at_0(new_catalog: Catalog, clock: FakeClock
     found = read(new_catalog, clock, SHOP)
     for status in ("succeeded", "failed", "cancelled"):
         assert found["backup_jobs_total", (("kind", "backup"), ("source", "shop"), ("status", status))] == 0
-    assert found["backup_auth_denied_total", (("reason", "unauthorized"),)] == 0
+    assert found["backup_auth_denied_total", (("reason", "unknown_token"),)] == 0
     assert found["backup_corrupted_objects_total", ()] == 0
     assert found["backup_stored_bytes_total", (("source", "shop-db"),)] == 0
 

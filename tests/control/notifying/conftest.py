@@ -11,10 +11,29 @@ from backstay.control.notifying.matchers import Rule
 from backstay.control.notifying.notifier import Notifier
 from backstay.control.notifying.settling import Settling
 from backstay.testing.clock import FakeClock
-from tests.control.catalogs import clock, empty_catalog, new_catalog
+from tests.control.catalogs import (
+    catalog_server,
+    clock,
+    database,
+    kept_postgresql,
+    new_catalog,
+    postgresql_template,
+    sqlite_template,
+)
 from tests.control.notifying.rows import Mailbox
+from tests.control.notifying.sink import sink
 
-__all__ = ["clock", "empty_catalog", "new_catalog"]
+__all__ = [
+    "catalog_server",
+    "clock",
+    "database",
+    "kept_postgresql",
+    "new_catalog",
+    "postgresql_template",
+    "sink",
+    "sqlite_template",
+]
+
 
 ADDRESS = "json://everything.example/hook"
 

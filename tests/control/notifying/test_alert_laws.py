@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,15 +41,13 @@ class RollBackError(Exception):
 
 
 @pytest.fixture
-def quick_catalog(empty_catalog: Path, tmp_path: Path) -> Iterator[Catalog]:
+def quick_catalog(new_catalog: Catalog) -> Catalog:
     """One that does not wait for the disk: no power fails here."""
-    shutil.copyfile(empty_catalog, tmp_path / "catalog.db")
-    with Catalog.open(f"sqlite:///{tmp_path}/catalog.db") as catalog:
-        event.listen(catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-        yield catalog
+    event.listen(new_catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    return new_catalog
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_begins_and_ends_take_turns_and_each_is_told_at_least_once(
     steps: list[tuple[str, Condition, int, int]], quick_catalog: Catalog

@@ -24,6 +24,11 @@ SUCCEEDED = "info: backup of shop succeeded"
 AGAIN = "resolved: backup of shop succeeded again"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def counts(session: Session, name: str) -> dict[str, float]:
     return {row.labels: row.value for row in counted(session) if row.name == name}
 
@@ -121,9 +126,10 @@ def test_an_end_is_counted_with_its_time_and_its_bytes(
 def test_findings_of_a_verification_are_counted(new_catalog: Catalog, clock: FakeClock, settling: Settling) -> None:
     result = {"damaged_objects": 3, "missing_objects": 1}
     add(new_catalog, job(clock.now(), status="failed", kind="verification", result=result))
+    add(new_catalog, job(clock.now(), result={"backups": [], "outcome": {"verification": {"damaged_objects": 2}}}))
     settling.sweep()
     with new_catalog.reading() as session:
-        assert counts(session, "backup_corrupted_objects_total") == {"{}": 3}
+        assert counts(session, "backup_corrupted_objects_total") == {"{}": 5}
         assert counts(session, "backup_missing_objects_total") == {"{}": 1}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.control.access.scopes import parse_scope
-from backstay.control.policies.access import AccessSettings, GroupRole, parse_rate
+from backstay.control.policies.access import GroupRole, parse_rate
 from backstay.errors import InvalidRequest
 from tests.control.access.test_scopes import SCOPES
 
@@ -37,9 +37,3 @@ def test_a_scope_of_the_file_is_one_of_the_program(text: str) -> None:
             parse_scope(text)
     else:
         assert parse_scope(text) == text
-
-
-def test_an_act_needs_two_people_once() -> None:
-    assert AccessSettings(two_people=("hold:release",)).two_people == ("hold:release",)
-    with pytest.raises(ValueError, match="twice"):
-        AccessSettings(two_people=("hold:release", "hold:release"))

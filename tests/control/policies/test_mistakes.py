@@ -9,7 +9,9 @@ from typing import Any, get_args
 
 import pytest
 
+from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.notifications import Kind
+from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.pending import pending
 from backstay.control.policies.showing import as_text, show
 from backstay.errors import Mistake, NotFound, PolicyInvalid
@@ -248,13 +250,43 @@ policies:
         f"{manager}.storage.cold": 5,
         f"{manager}.encryption.provider": 6,
         f"{manager}.encryption.key_rotation_days": 6,
-        f"{manager}.scheduling": 7,
-        f"{manager}.verification.schedule": 8,
-        schedule: 12,
         f"{schedule}.transaction_logs": 14,
         f"{schedule}.configuration": 15,
     }
-    assert told[schedule][1] == "let cron call `backstay run p`"
+    assert "pg receive" in told[f"{schedule}.transaction_logs"][1]
+    assert "`config`" in told[f"{schedule}.configuration"][1]
+
+
+def test_what_comes_at_its_time_needs_no_remark() -> None:
+    text = """\
+policies:
+  p:
+    sources:
+      - {type: sqlite, name: db, path: /x}
+      - {type: filesystem, name: files, paths: [/data, /etc/x]}
+    schedule: {full: 0 0 * * *, configuration: on_change}
+    verification: {schedule: 0 12 * * *}
+"""
+    assert pending(loaded(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "is_one"),
+    [
+        (None, "/etc/nginx", True),
+        (None, "/srv/app/config/x", True),
+        (None, "/srv/app/app.yaml", True),
+        (None, "/data/uploads", False),
+        (None, "/srv/reconfigured", False),
+        ("config", "/srv/app", True),
+        ("files", "/srv/app", False),
+    ],
+)
+def test_configuration_is_known_by_its_place_or_the_name_of_its_source(
+    name: str | None, path: str, is_one: bool
+) -> None:
+    origin = FilesystemOrigin(type="filesystem", name=name, paths=(path, "/other"))
+    assert (path in configuration_paths(origin)) is is_one
 
 
 WHOLE: dict[str, Any] = {

@@ -113,5 +113,6 @@ def test_a_task_that_fails_is_told_of_once_and_goes_on() -> None:
     background = Background([Task(name="t", every_s=0.001, run=task)], SystemClock(), warnings.append)
     background.start()
     assert enough.wait(10)
-    background.stop()
+    background.end()
+    background.join()
     assert warnings[:4] == ["t: away: no route", "t: works again", "t: ZeroDivisionError: oh", "t: works again"]

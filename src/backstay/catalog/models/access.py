@@ -87,24 +87,3 @@ class AgentCertificate(Base):
     issued_at: Mapped[datetime] = mapped_column(Moment)
     expires_at: Mapped[datetime] = mapped_column(Moment)
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
-
-
-class Approval(Base):
-    """A dangerous act that one person asked for and another has to agree to. It is good for one act, once.
-
-    `digest` is SHA-256 over what exactly is to be done; another act needs another approval.
-    """
-
-    __tablename__ = "approvals"
-
-    id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    action: Mapped[str] = mapped_column(String(64))
-    scope: Mapped[str] = mapped_column(String(512))
-    object: Mapped[str] = mapped_column(String(512))
-    digest: Mapped[str] = mapped_column(String(64), index=True)
-    requested_by: Mapped[str] = mapped_column(String(26))
-    requested_at: Mapped[datetime] = mapped_column(Moment)
-    expires_at: Mapped[datetime] = mapped_column(Moment)
-    approved_by: Mapped[str | None] = mapped_column(String(26))
-    approved_at: Mapped[datetime | None] = mapped_column(Moment)
-    used_at: Mapped[datetime | None] = mapped_column(Moment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
-from backstay.errors import Forbidden, Unauthorized
+from backstay.errors import BackstayError, Forbidden, RateLimited, Unauthorized
 
 Reason: TypeAlias = Literal[
     "no_credentials",
@@ -18,10 +18,20 @@ Reason: TypeAlias = Literal[
     "bad_certificate",
     "bad_join_token",
     "missing_permission",
-    "needs_approval",
     "rate_limited",
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
+def reason_of(error: BackstayError) -> Reason:
+    """Why an error refuses, in one of the few words that are counted."""
+    told = getattr(error, "reason", "")
+    for reason in REASONS:
+        if reason == told:
+            return reason
+    if isinstance(error, RateLimited):
+        return "rate_limited"
+    return "no_credentials" if isinstance(error, Unauthorized) else "missing_permission"
 
 
 def unrecognised(reason: Reason) -> Unauthorized:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from backstay.control.evidence.seal import Evidence, opened
 from backstay.core.ids import new_ulid
+from backstay.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.orm import Session
 
     from backstay.catalog.models import Evidence as Row
@@ -47,6 +50,32 @@ def store(
             if rehearsed is not None:
                 known.rehearsed_at, known.rehearsed_ok = now, ok
     return ids
+
+
+def newest(session: Session, *, backup: str | None = None, limit: int) -> Sequence[Row]:
+    """Kept reports, the newest first; of one backup, or of all."""
+    from sqlalchemy import select
+
+    from backstay.catalog.models import Evidence as Row
+
+    query = select(Row).order_by(Row.created_at.desc(), Row.id.desc()).limit(limit)
+    return session.scalars(query if backup is None else query.where(Row.backup_id == backup)).all()
+
+
+def found(session: Session, ident: str) -> Row:
+    """The report whose id begins so. Raises NotFound, InvalidRequest for one that is not unique."""
+    from sqlalchemy import select
+
+    from backstay.catalog.models import Evidence as Row
+
+    rows = session.scalars(select(Row).where(Row.id.startswith(ident.lower(), autoescape=True)).limit(2)).all()
+    if not rows:
+        raise NotFound(f"no report's id begins with {ident[:80]!r}", hint="`backstay evidence list` shows them")
+    if len(rows) > 1:
+        raise InvalidRequest(
+            f"several reports' ids begin with {ident[:80]!r}", cause="it is too short", hint="give more of the id"
+        )
+    return rows[0]
 
 
 def evidence_of(row: Row) -> Evidence:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final, Self
 
@@ -37,6 +37,8 @@ _CANCEL: Final = "cancel"
 _ASK_S: Final = 0.5  # how often a running job asks whether it should end
 _FIRST: Final = 1_000_000  # where DBOS begins with what is urgent, we count down from
 _CHUNK: Final = 500
+_PATIENCE_S: Final = 30.0  # with a thread that still runs a job which was taken from it
+_ENDED: Final = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _STATES: Final[dict[str, EngineState]] = {
     "ENQUEUED": "waiting",
     "DELAYED": "waiting",
@@ -83,7 +85,7 @@ class DbosEngine(JobEngine):
                 worker_concurrency=queue.per_worker,
                 # With one for each partition and no other limit that is shared, workers never collide when they claim.
                 partition_concurrency=1 if queue.partitions else None,
-                polling_interval_sec=self._poll_s,
+                polling_interval_sec=self._poll_s * queue.pace,
             )
 
     @property
@@ -139,14 +141,18 @@ class DbosEngine(JobEngine):
         self,
         *,
         workflow_ids: list[str] | None = None,
-        status: str | None = None,
+        status: str | list[str] | None = None,
         executor_id: str | None = None,
+        completed_before: str | None = None,
+        limit: int | None = None,
     ) -> list[WorkflowStatus]:
         with _told():
             return self._client.list_workflows(
                 workflow_ids=workflow_ids,
                 status=status,
                 executor_id=executor_id,
+                completed_before=completed_before,
+                limit=limit,
                 name=_JOB,
                 load_input=False,
                 load_output=False,
@@ -188,7 +194,8 @@ class DbosEngine(JobEngine):
         DBOS.destroy()
         self._run = None
         _PROCESS.leave()
-        self._give_back([self._worker], sparing=set(self._claims))
+        with suppress(CatalogUnavailable):  # then others find out by our silence, or the next process of this name
+            self._give_back([self._worker], sparing=set(self._claims))
         return ended
 
     def close(self) -> None:
@@ -196,32 +203,39 @@ class DbosEngine(JobEngine):
         self._database.dispose()
 
     def execute(self, job_id: str) -> None:
-        """Run one job that this process has claimed; called by DBOS in a thread of its own."""
-        claim = self._take(job_id)
+        """Run one job that this process has claimed; called by DBOS in a thread of its own.
+
+        Raises Released for a job that has not ended: all other ends are final for DBOS.
+        """
+        claim = _DbosClaim(job_id, self._worker, self._ask, self._clock)
         try:
-            if self._stopping or self._run is None:
+            if not self._take(claim) or self._stopping or self._run is None:
                 raise Released
             self._run(claim)
-        except Released:
+        except (Released, CatalogUnavailable) as error:
             claim.released = True
-            raise
+            raise Released from error
         finally:
             with self._idle:
                 if self._claims.get(job_id) is claim:
                     del self._claims[job_id]
                 self._idle.notify_all()
             if claim.released and not self._stopping and claim.why != "lost":
-                self._queue_again(job_id, [self._worker])
+                with suppress(CatalogUnavailable):  # then `sweep` finds that nobody runs it
+                    self._queue_again(job_id, [self._worker])
 
-    def _take(self, job_id: str) -> _DbosClaim:
-        """A claim; one of before, that this process had been thought to have died with, ends first."""
-        claim = _DbosClaim(job_id, self._worker, self._ask, self._clock)
+    def _take(self, claim: _DbosClaim) -> bool:
+        """Make it the claim that counts, after one of before has ended, which was given up while this process slept.
+
+        False if that one does not end.
+        """
         with self._idle:
-            if (before := self._claims.get(job_id)) is not None:
+            if (before := self._claims.get(claim.job_id)) is not None:
                 before.stop("lost")
-                self._idle.wait_for(lambda: self._claims.get(job_id) is not before)
-            self._claims[job_id] = claim
-        return claim
+                if not self._idle.wait_for(lambda: self._claims.get(claim.job_id) is not before, timeout=_PATIENCE_S):
+                    return False
+            self._claims[claim.job_id] = claim
+            return True
 
     def _ask(self, job_id: str) -> StopReason | None:
         found = self._statuses(workflow_ids=[job_id])
@@ -247,6 +261,13 @@ class DbosEngine(JobEngine):
             self._suspects = idle - frozenset(forgotten)
             jobs += [job_id for job_id in forgotten if self._queue_again(job_id, [self._worker])]
         return Swept(workers=tuple(gone), jobs=tuple(jobs))
+
+    def forget(self, before: datetime) -> int:
+        old = self._statuses(status=list(_ENDED), completed_before=before.isoformat(), limit=_CHUNK)
+        if old:
+            with _told():
+                self._client.delete_workflows([status.workflow_id for status in old])
+        return len(old)
 
     def _give_back(self, workers: Sequence[str], *, sparing: set[str] | None = None) -> list[str]:
         """Queue again what these workers have; what another has claimed meanwhile is not touched."""

@@ -101,6 +101,10 @@ class JobEngine(ABC):
         """
 
     @abstractmethod
+    def forget(self, before: datetime) -> int:
+        """Let go of some jobs that ended before this time; how many, 0 when none are left. They are unknown then."""
+
+    @abstractmethod
     def start(self, run: RunJob, *, queues: Sequence[str]) -> None:
         """Begin to run jobs of these queues, and go on with what a process of the same name had left.
 

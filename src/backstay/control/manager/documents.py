@@ -20,6 +20,7 @@ from backstay.control.runs.run import PolicyOutcome, SourceOutcome
 from backstay.core.names import printable
 from backstay.errors.documents import problem_document
 from backstay.operations.backup.request import BackupResult
+from backstay.operations.verify.bad_objects import bad_objects
 
 Document: TypeAlias = dict[str, Any]
 
@@ -63,6 +64,7 @@ def outcome_document(outcome: PolicyOutcome) -> Document:
     if report is not None:
         findings = [asdict(finding) for finding in report.findings[:_SHOWN]]
         verification = {"ok": report.ok, "results": [asdict(one) for one in report.results], "findings": findings}
+        verification |= asdict(bad_objects(report.findings))
     return {
         "status": outcome.status,
         "sources": [_source_document(source) for source in outcome.sources],

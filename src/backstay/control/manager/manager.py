@@ -13,20 +13,22 @@ from backstay.control.manager.ground import Ground
 from backstay.control.manager.keeping import Recording
 from backstay.control.manager.making import Making
 from backstay.control.manager.restores import Restores
-from backstay.control.manager.setup import Setup, compressor_of, listed_sources
+from backstay.control.manager.setup import Setup, compressor_of, listed_sources, location_of
 from backstay.control.manager.sources import BackupSource
+from backstay.control.manager.telling import Telling
 from backstay.control.manager.verifications import Verifications
 from backstay.control.policies.loading import LoadedPolicies, load
 from backstay.core.clock import Clock
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
+from backstay.storage.backend import StorageBackend
 
 if TYPE_CHECKING:
     from backstay.catalog.database import Catalog
     from backstay.control.scheduling.schedules import Schedules
 
 
-class BackupManager(Making, Custody, Restores, Verifications):
+class BackupManager(Making, Custody, Restores, Verifications, Telling):
     """Backups, restores, checks and their records. Each call opens the repository for itself, so that threads may share
     a manager. `events` sinks and `checkpoint` may raise Interrupted, which ends a call; what it had stored is used by
     the next one.
@@ -37,7 +39,7 @@ class BackupManager(Making, Custody, Restores, Verifications):
 
     def __init__(
         self,
-        storage_location: str | Path | None = None,
+        storage_location: str | Path | StorageBackend | None = None,
         *,
         password: str | None = None,
         database: str | Path | Catalog | None = None,
@@ -47,7 +49,7 @@ class BackupManager(Making, Custody, Restores, Verifications):
     ) -> None:
         given = {"environ": environ, "clock": clock, "warn": warn}
         setup = Setup(
-            storage_location=None if storage_location is None else os.fspath(storage_location),
+            storage_location=location_of(storage_location),
             password=password,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
         )
@@ -94,7 +96,7 @@ class BackupManager(Making, Custody, Restores, Verifications):
     def configure(
         self,
         *,
-        storage_location: str | Path | None = None,
+        storage_location: str | Path | StorageBackend | None = None,
         password: str | None = None,
         encryption: bool = True,
         compression: bool | str | None = None,
@@ -113,7 +115,7 @@ class BackupManager(Making, Custody, Restores, Verifications):
         if retention_days is not None and retention_days < 1:
             raise InvalidRequest("backups are kept for a day at least", cause=f"retention_days is {retention_days}")
         changes = {
-            "storage_location": None if storage_location is None else os.fspath(storage_location),
+            "storage_location": location_of(storage_location),
             "password": password,
             "compressor": None if compression is None else compressor_of(compression, compression_level),
             "retention_days": retention_days,

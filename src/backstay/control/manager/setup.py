@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from backstay.codec.compression import Compressor
 from backstay.control.manager.backups import Naming
 from backstay.control.manager.sources import BackupSource
+from backstay.control.opening.handed import HandedStore
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import BackupManagerSettings, Compression
@@ -24,6 +25,7 @@ from backstay.control.runs.capturing import snapshot_name
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.repository.repository import Repository
+from backstay.storage.backend import StorageBackend
 
 _LOG = logging.getLogger("backstay")
 
@@ -39,7 +41,7 @@ class Opening(Protocol):
 class Setup:
     """All that a manager was told; `configure` makes another one."""
 
-    storage_location: str | None = None
+    storage_location: str | StorageBackend | None = None
     password: str | None = field(default=None, repr=False)
     compressor: Compressor = field(default_factory=Compressor)
     retention_days: int | None = None
@@ -55,6 +57,15 @@ class Setup:
         """The repository that is meant. Raises KeyProviderUnsupported."""
         if self.opens is not None:
             return self.opens
+        if isinstance(self.storage_location, StorageBackend):
+            return HandedStore(
+                store=self.storage_location,
+                environ=self.environ,
+                clock=self.clock,
+                warn=self.warn,
+                compressor=self.compressor,
+                password=self.password,
+            )
         if self.policies is not None and self.storage_location is None:
             return Opener.of_policies(
                 self.policies, environ=self.environ, clock=self.clock, warn=self.warn, password=self.password
@@ -97,6 +108,11 @@ class Setup:
     def policy_of(self, snapshot: str | None) -> str | None:
         """The policy whose source has snapshots of this name."""
         return next((policy for policy, names in self.names.items() if snapshot in names), None)
+
+
+def location_of(place: str | Path | StorageBackend | None) -> str | StorageBackend | None:
+    """A place as an address, if it is not a store itself."""
+    return os.fspath(place) if isinstance(place, Path) else place
 
 
 def compressor_of(compression: bool | str, level: int | None = None) -> Compressor:

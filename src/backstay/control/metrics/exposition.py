@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Job
+from backstay.control.access.denied import REASONS
 from backstay.control.metrics import names
 from backstay.control.metrics.counters import counted
 from backstay.control.metrics.expectations import Expectations
@@ -98,12 +99,14 @@ def _begin_at_zero(counters: defaultdict[str, Values], policies: list[str], sour
         for policy in policies:
             for kind in _OF_POLICIES:
                 jobs.setdefault((kind, end, policy), 0)
+    for policy in policies:
+        counters[names.MISSED].setdefault((policy,), 0)
     for source in sources:
         counters[names.SOURCE_BYTES].setdefault((source,), 0)
         counters[names.STORED_BYTES].setdefault((source,), 0)
     for name in (names.CORRUPTED, names.MISSING):
         counters[name].setdefault((), 0)
-    for reason in names.DENIALS:
+    for reason in REASONS:  # so that the first of a kind is an increase
         counters[names.DENIED].setdefault((reason,), 0)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Backup, Job
+from backstay.catalog.models.base import Document
 from backstay.control.metrics.counters import count
 from backstay.control.metrics.names import CORRUPTED, DURATION, JOBS, MISSING, SOURCE_BYTES, STORED_BYTES
 
@@ -33,9 +35,18 @@ def count_job(session: Session, job: Job) -> None:
         count(session, SUM, {"kind": job.kind}, seconds)
     if job.kind == "backup":
         _count_bytes(session, job)
-    for name, found in ((CORRUPTED, "damaged_objects"), (MISSING, "missing_objects")):
-        if number := (job.result or {}).get(found):
-            count(session, name, {}, number)
+    for verified in _verified(job.result or {}):
+        for name, found in ((CORRUPTED, "damaged_objects"), (MISSING, "missing_objects")):
+            if number := verified.get(found):
+                count(session, name, {}, number)
+
+
+def _verified(result: Document) -> Iterator[Document]:
+    """What a verification found: the result of a job of its own, or a part of that of a backup."""
+    yield result
+    outcome = result.get("outcome")
+    if isinstance(outcome, dict) and isinstance(outcome.get("verification"), dict):
+        yield outcome["verification"]
 
 
 def _count_bytes(session: Session, job: Job) -> None:

@@ -28,6 +28,7 @@ REQUESTS: Final = "backup_storage_requests_total"
 REQUEST_DURATION: Final = "backup_storage_request_duration_seconds"
 HOLD: Final = "backup_hold"
 DENIED: Final = "backup_auth_denied_total"
+MISSED: Final = "backup_schedules_missed_total"
 
 METRICS: Final = (
     Metric(JOBS, "counter", "Jobs that ended; source is the policy that they ran.", ("kind", "status", "source")),
@@ -68,11 +69,10 @@ METRICS: Final = (
     Metric(REQUESTS, "counter", "Requests to the store.", ("backend", "op", "status")),
     Metric(REQUEST_DURATION, "summary", "How long requests to the store took.", ("backend", "op")),
     Metric(DENIED, "counter", "Requests that were refused.", ("reason",)),
+    Metric(MISSED, "counter", "Times of schedules that did not run, or were made up for.", ("policy",)),
     Metric("backup_key_age_seconds", "gauge", "Age of the key that new data is encrypted with.", ("key",)),
     # A summary, because of its name: `promtool` wants no other type to have a `_count`.
     Metric(HOLD, "summary", "Backups that a hold keeps from being deleted, and their bytes."),
     Metric("backup_build_info", "gauge", "The version of the program, as a label of the value 1.", ("version",)),
 )
 BY_NAME: Final = {metric.name: metric for metric in METRICS}
-
-DENIALS: Final = ("unauthorized", "forbidden", "rate_limited")  # reasons that begin at 0

@@ -19,7 +19,8 @@ Key: TypeAlias = tuple[str | None, str]  # policy and source
 class SourceFacts:
     """The backups of one source in one repository: how many, their bytes, and when the newest of each sort was made.
 
-    `bad` are damaged, or failed their last verification; `held` cannot be deleted.
+    `first_good_at` is of the oldest good one. `bad` are damaged, or failed their last verification; `held` cannot be
+    deleted.
     """
 
     repository: str
@@ -31,6 +32,7 @@ class SourceFacts:
     held: int
     held_bytes: int
     bad: int
+    first_good_at: datetime | None
     good_at: datetime | None
     verified_at: datetime | None
     rehearsed_at: datetime | None
@@ -55,6 +57,7 @@ def facts_of_sources(session: Session) -> list[SourceFacts]:
             _number(Backup.held.is_(True)),
             func.coalesce(func.sum(case((Backup.held.is_(True), Backup.bytes), else_=0)), 0),
             _number(or_(Backup.damaged.is_(True), Backup.verified_ok.is_(False))),
+            func.min(case((good, Backup.time)), type_=Backup.time.type),
             _newest(Backup.time, good),
             _newest(Backup.verified_at, and_(good, Backup.verified_ok.is_(True))),
             _newest(Backup.rehearsed_at, Backup.rehearsed_ok.is_(True)),
@@ -72,14 +75,15 @@ def facts_of_sources(session: Session) -> list[SourceFacts]:
             held=int(held),
             held_bytes=int(held_bytes),
             bad=int(bad),
+            first_good_at=first_good_at,
             good_at=good_at,
             verified_at=verified_at,
             rehearsed_at=rehearsed_at,
             failed_rehearsal_at=failed_at,
         )
         for (
-            repository, policy, source, backups, size, stored, held, held_bytes, bad, good_at, verified_at,
-            rehearsed_at, failed_at,
+            repository, policy, source, backups, size, stored, held, held_bytes, bad, first_good_at, good_at,
+            verified_at, rehearsed_at, failed_at,
         ) in found
     ]  # fmt: skip
 

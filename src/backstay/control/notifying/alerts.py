@@ -60,6 +60,7 @@ class Alerts:
         self, catalog: Catalog, clock: Clock, notifier: Notifier, *, expected: Callable[[], Expectations] = Expectations
     ) -> None:
         self._catalog, self._clock, self._notifier, self._expected = catalog, clock, notifier, expected
+        self._began = clock.now()
 
     def evaluate(self) -> Evaluated:
         """Look at everything; tell what began and what ended. Raises CatalogUnavailable."""
@@ -73,7 +74,14 @@ class Alerts:
         alone(session)
         facts = facts_of_sources(session) if known is None else known
         on = frozenset(row.fingerprint for row in session.scalars(_on(LOOKS)))
-        look = Look(session=session, now=self._clock.now(), expected=self._expected(), facts=facts, on=on)
+        look = Look(
+            session=session,
+            now=self._clock.now(),
+            expected=self._expected(),
+            facts=facts,
+            watched_since=self._began,
+            on=on,
+        )
         found = {one.fingerprint: one for looking in LOOKS.values() for one in looking(look)}
         began = [name for name, condition in found.items() if self.begin(session, condition)]
         ended = [name for name in sorted(on) if name not in found and self.end(session, name)]

@@ -1,12 +1,12 @@
-"""What a policy file says of access: how often, who is known by an identity provider, and what needs two people."""
+"""What a policy file says of access: how often, and who is known by an identity provider."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator
 
 from backstay.control.policies.values import Model, Text, Wrong, several, understood
 from backstay.core.times import parse_length
@@ -15,7 +15,6 @@ from backstay.errors import InvalidRequest
 # Only keys that the provider keeps to itself: a shared secret or none at all would let others make tokens.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
 RoleName = Literal["viewer", "operator", "restorer", "auditor", "admin"]
-TwoPeople = Literal["backup:delete", "hold:release", "restore:in_place"]
 _MOST: Final = 1_000_000
 # The form alone: `control.access.scopes` says what it means.
 _NAME: Final = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f]+"
@@ -89,10 +88,3 @@ class AccessSettings(Model):
 
     rate_limits: RateLimits | None = None
     oidc: Oidc | None = None
-    two_people: tuple[TwoPeople, ...] = ()
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if len(set(self.two_people)) != len(self.two_people):
-            raise Wrong("an act stands there twice")
-        return self

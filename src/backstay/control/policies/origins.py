@@ -82,6 +82,7 @@ class CommandOrigin(Origin):
 
 
 TYPES: Final = ("filesystem", "postgresql", "mysql", "sqlite", "command")
+DATABASES: Final = ("postgresql", "mysql", "sqlite")
 TYPES_HINT: Final = f"types are {told_words(TYPES)}"
 
 

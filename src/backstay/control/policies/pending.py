@@ -1,14 +1,22 @@
-"""What a policy file may say and this version does not do by itself yet: told, and never passed over in silence."""
+"""What a policy file may say and this version does not do, or does in another way than one may think.
+
+All of it is told, and never passed over in silence. What has a time comes by `backstay serve`, and needs no remark.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.policy import Schedule, Scheduling, Verification
+from backstay.control.policies.origins import DATABASES
 from backstay.errors import Mistake
 
-_TIMES = ("full", "incremental", "differential")
+_OF_LOGS: Final = (
+    "databases are dumped anew at these times, which reads all of each",
+    "`backstay pg receive`, `pg archive` and `mysql receive` store logs as they are written",
+)
 
 
 def pending(loaded: LoadedPolicies) -> list[Mistake]:
@@ -20,10 +28,8 @@ def pending(loaded: LoadedPolicies) -> list[Mistake]:
 def _of_settings(loaded: LoadedPolicies) -> Iterator[Mistake]:
     settings, tell = loaded.content.backup_manager, loaded.document.mistake
     manager = "backup_manager"
-    if settings.scheduling is not None:
-        yield from _of_times(loaded, settings.scheduling, (manager, "scheduling"), "POLICY")
-    if settings.verification is not None:
-        yield from _of_verification(loaded, settings.verification, (manager, "verification"))
+    if settings.scheduling is not None and settings.scheduling.transaction_logs is not None:
+        yield tell((manager, "scheduling", "transaction_logs"), *_OF_LOGS)
     if settings.storage is not None and settings.storage.cold is not None:
         hint = "`backstay tier set --cold ADDRESS` sets it, and `backstay tier move` moves"
         yield tell((manager, "storage", "cold"), "nothing moves packs by itself yet", hint)
@@ -41,30 +47,17 @@ def _of_settings(loaded: LoadedPolicies) -> Iterator[Mistake]:
 
 
 def _of_policies(loaded: LoadedPolicies) -> Iterator[Mistake]:
-    for name, policy in loaded.content.policies.items():
-        if policy.schedule is not None:
-            yield from _of_times(loaded, policy.schedule, ("policies", name, "schedule"), name)
-        if policy.verification is not None:
-            yield from _of_verification(loaded, policy.verification, ("policies", name, "verification"))
-
-
-def _of_times(
-    loaded: LoadedPolicies, times: Schedule | Scheduling, key: tuple[str, ...], policy: str
-) -> Iterator[Mistake]:
     tell = loaded.document.mistake
-    suffix = "_backup" if isinstance(times, Scheduling) else ""
-    if any(getattr(times, word + suffix) is not None for word in _TIMES):
-        hint = f"let cron call `backstay run {policy}`"
-        yield tell(key, "the times are checked, but nothing runs by itself yet", hint)
-    if times.transaction_logs is not None:
-        hint = "`backstay pg receive`, `pg archive` and `mysql receive` store logs as they are written"
-        yield tell((*key, "transaction_logs"), "the time is checked, but nothing runs by itself yet", hint)
-    if getattr(times, "configuration" + suffix) is not None:
-        hint = f"let cron call `backstay run {policy}`: what did not change costs next to nothing"
-        yield tell((*key, "configuration" + suffix), "nothing watches configurations yet", hint)
-
-
-def _of_verification(loaded: LoadedPolicies, verification: Verification, key: tuple[str, ...]) -> Iterator[Mistake]:
-    if verification.enabled and verification.schedule is not None:
-        hint = "let cron call `backstay verify`, or add `each_run: true`"
-        yield loaded.document.mistake((*key, "schedule"), "the time is checked, but nothing runs by itself yet", hint)
+    for name, policy in loaded.content.policies.items():
+        times, key = policy.schedule, ("policies", name, "schedule")
+        if times is None:
+            continue
+        if times.transaction_logs is not None:
+            if any(origin.type in DATABASES for origin in policy.sources):
+                yield tell((*key, "transaction_logs"), *_OF_LOGS)
+            else:
+                hint = "leave it out, or add a database"
+                yield tell((*key, "transaction_logs"), "no source is a database, so that nothing comes then", hint)
+        if times.configuration is not None and not any(map(configuration_paths, policy.sources)):
+            message = "none of the paths looks like configuration, so that nothing comes then"
+            yield tell((*key, "configuration"), message, "name the source that has it `config`")

@@ -9,10 +9,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from backstay.catalog.models import ScheduleRecord
+from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.policy import Policy
@@ -25,26 +26,12 @@ from backstay.sources.filters import Filters, read_patterns
 from backstay.sources.source import Directory
 
 MOST_FILES: Final = 20_000  # that are looked at each minute
-_DIRECTORIES: Final = frozenset({"etc", ".config", "config", "conf", "configs", "configuration"})
-_SUFFIXES: Final = frozenset(
-    {".cfg", ".cnf", ".conf", ".config", ".env", ".ini", ".json", ".properties", ".toml", ".xml", ".yaml", ".yml"}
-)
 
 
 def watched_sources(name: str, policy: Policy) -> dict[str, tuple[str, ...]]:
-    """By the names of their snapshots: the paths of each source of files that hold configuration.
-
-    All paths of a source whose name says so, such as `config`; of others those that lie in a directory such as
-    `/etc` or `config`, and files such as `app.yaml`.
-    """
-    found = {}
-    for origin in policy.sources:
-        if not isinstance(origin, FilesystemOrigin):
-            continue
-        named = origin.name is not None and "conf" in origin.name.lower()
-        if paths := tuple(path for path in origin.paths if named or _is_configuration(path)):
-            found[snapshot_name(name, origin)] = paths
-    return found
+    """By the names of their snapshots: the paths of each source that hold configuration."""
+    found = {snapshot_name(name, origin): configuration_paths(origin) for origin in policy.sources}
+    return {snapshot: paths for snapshot, paths in found.items() if paths}
 
 
 class ConfigurationMarks:
@@ -115,8 +102,3 @@ def _walk(directory: Directory) -> Iterator[bytes]:
                     yield from _walk(directory.enter(entry))
     finally:
         directory.close()
-
-
-def _is_configuration(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return not _DIRECTORIES.isdisjoint(parts.parts) or parts.suffix in _SUFFIXES

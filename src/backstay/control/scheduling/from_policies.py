@@ -19,7 +19,7 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.codec.digest import sha256
 from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.origins import AnyOrigin
+from backstay.control.policies.origins import DATABASES, AnyOrigin
 from backstay.control.policies.policy import Policy
 from backstay.control.runs.capturing import snapshot_name
 from backstay.control.scheduling.configuration import watched_sources
@@ -28,7 +28,6 @@ from backstay.control.scheduling.timing import set_next
 from backstay.core.ids import new_ulid
 
 _BACKUPS: Final = ("full", "incremental", "differential")
-_DATABASES: Final = ("postgresql", "mysql", "sqlite")
 _EACH_MINUTE: Final = "* * * * *"
 
 
@@ -117,7 +116,7 @@ def _of_configuration(name: str, policy: Policy, cron: str, zone: str) -> Iterat
 
 def _databases(name: str, policy: Policy) -> tuple[str, ...]:
     origins: tuple[AnyOrigin, ...] = policy.sources
-    return tuple(snapshot_name(name, origin) for origin in origins if origin.type in _DATABASES)
+    return tuple(snapshot_name(name, origin) for origin in origins if origin.type in DATABASES)
 
 
 def _new(wanted: FileSchedule, now: datetime) -> ScheduleRecord:

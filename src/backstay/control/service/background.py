@@ -37,9 +37,12 @@ class Background:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Let each task come to the end of what it does; one that takes too long is left."""
+    def end(self) -> None:
+        """Begin no task any more."""
         self._ended.set()
+
+    def join(self) -> None:
+        """Let each task come to the end of what it does; one that takes too long is left."""
         until = self._clock.monotonic() + _JOIN_S
         for thread in self._threads:
             if thread.ident is not None:

@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
@@ -30,7 +31,9 @@ from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.running import Runner
 from backstay.control.jobs.sweeping import Sweeper
 from backstay.control.jobs.workers import Workers
+from backstay.control.metrics.counters import count
 from backstay.control.metrics.expected import expectations_of
+from backstay.control.metrics.names import MISSED
 from backstay.control.notifying.alerts import Alerts
 from backstay.control.notifying.notifier import Notifier
 from backstay.control.notifying.settling import Settling
@@ -43,11 +46,13 @@ from backstay.control.service.context import ServiceContext
 from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
-from backstay.control.service.upkeep import RELOAD_S, Upkeep
+from backstay.control.service.upkeep import RELOAD_S, WATCH_S, Upkeep
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
 from backstay.errors import BackstayError, CatalogUnavailable
 
+_FORGET_S: Final = 3600.0
+_FORGOTTEN: Final = timedelta(days=7)
 STOP_S: Final = 8.0  # for running jobs to come to their next event
 
 
@@ -143,7 +148,7 @@ class Service:
             access.use(policies.access)
             jobs = Jobs(catalog, engine, clock, random=random)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
-            marks = ConfigurationMarks(lambda: policies.loaded, clock, environ)
+            marks = ConfigurationMarks(lambda: policies.loaded, clock, environ) if "backup" in options.queues else None
             notifier = Notifier(catalog, clock, random=random)
             alerts = Alerts(catalog, clock, notifier, expected=lambda: expectations_of(policies.loaded))
             return cls(
@@ -162,7 +167,7 @@ class Service:
                 audit=AuditLog(catalog, clock),
                 index=BackupIndex(catalog, clock),
                 schedules=schedules,
-                ticker=Ticker(schedules, jobs, clock, marks=marks),
+                ticker=Ticker(schedules, jobs, clock, on_missed=_count_missed, marks=marks),
                 notifier=notifier,
                 alerts=alerts,
                 settling=Settling(catalog, clock, notifier, alerts),
@@ -204,11 +209,16 @@ class Service:
 
     def background(self) -> list[Task]:
         """What happens by itself."""
-        tasks = [Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep)]
+        tasks = [
+            Task(name="sweeping jobs", every_s=self.options.sweep_s, run=self._sweep),
+            Task(name="forgetting old jobs", every_s=_FORGET_S, run=self._forget),
+        ]
         if self.options.own_schedules:
             tasks += self._upkeep.tasks()
         else:
             tasks.append(Task(name="reading the policy file", every_s=RELOAD_S, run=self.policies.reload))
+            # Whoever runs backups has the files of policies; whoever only serves the interface may not.
+            tasks.append(Task(name="watching configurations", every_s=WATCH_S, run=self.ticker.watch))
         if self.options.queues:
             tasks.append(Task(name="telling that this worker lives", every_s=self.options.beat_s, run=self._beat))
         return tasks
@@ -225,9 +235,11 @@ class Service:
 
         Order: jobs are given back before the worker's row goes.
         """
+        if self._background is not None:
+            self._background.end()
         ended = self.engine.stop(timeout_s=timeout_s)
         if self._background is not None:
-            self._background.stop()
+            self._background.join()
         if ended and self.options.queues:
             try:
                 self.workers.leave(self.engine.worker)
@@ -266,6 +278,11 @@ class Service:
             )
         return found
 
+    def _forget(self) -> None:
+        """The queue forgets what ended long ago; the rows stay."""
+        while self.engine.forget(self.clock.now() - _FORGOTTEN):
+            pass
+
     def _beat(self) -> None:
         self.workers.beat(self.engine.worker, host=socket.gethostname(), pid=os.getpid(), queues=self.options.queues)
 
@@ -279,6 +296,11 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _count_missed(session: Session, schedule: ScheduleRecord, why: str) -> None:
+    del why  # which the schedule and the audit log tell
+    count(session, MISSED, {"policy": schedule.policy})
 
 
 def _worker_name(random: Random) -> str:

@@ -25,6 +25,7 @@ from backstay.control.runs.verifying import verify_options
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
 from backstay.core.ids import new_ulid
 from backstay.errors import CorruptedBackup, NotFound
+from backstay.operations.verify.bad_objects import bad_objects
 from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, VerifyReport, run_verify
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
@@ -47,6 +48,7 @@ def verification(context: ServiceContext, job: Job, execution: Execution) -> Doc
         execution.checkpoint()
         kept = _keep(context, repository, job, options, found, ids, began)
     result = checks_document(outcomes(found)) | {"backups": list(ids), "evidence": kept}
+    result |= asdict(bad_objects(found.findings))
     result |= {"rehearsals": [asdict(one) for one in found.rehearsals]} if found.rehearsals else {}
     if not found.ok:
         wrong = next((one for one in found.findings if one.severity == "error"), None)

@@ -200,6 +200,7 @@ class _InPlace:
             if is_sqlite(self.manifest):
                 for row in rows:
                     require_unused(row.live)
+            self.events(Started(operation="switch", total_files=len(rows)))  # the last moment for a sink to stop it
         except OSError as error:
             removed(journal)
             raise failure(error, b"", "stage in") from error
@@ -235,7 +236,6 @@ class _InPlace:
     # -- switching
 
     def _switch(self, journal: Journal, result: InPlaceResult) -> InPlaceResult:
-        self.events(Started(operation="switch", total_files=result.replaced + result.added + result.removed))
         switching = Switching(journal.header.areas, self.calls)
         try:
             journal.set_state("switching")

@@ -160,7 +160,7 @@ class _Rehearsal:
             self._dump()
         else:
             for question in self._ours(self.trial.questions):
-                self._skip(f"query {question.sql}", "this snapshot holds no database")
+                self._skip(f"query {question.sql}", "only SQLite and PostgreSQL are asked, and this holds neither")
 
     def _sqlite(self) -> None:
         path = os.fsencode(self.files) + self.manifest.paths[0]

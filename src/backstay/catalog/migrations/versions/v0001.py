@@ -33,22 +33,6 @@ def upgrade() -> None:
     op.create_index(op.f("ix_alerts_kind"), "alerts", ["kind"], unique=False)
     op.create_index(op.f("ix_alerts_resolved_at"), "alerts", ["resolved_at"], unique=False)
     op.create_table(
-        "approvals",
-        sa.Column("id", sa.String(length=26), nullable=False),
-        sa.Column("action", sa.String(length=64), nullable=False),
-        sa.Column("scope", sa.String(length=512), nullable=False),
-        sa.Column("object", sa.String(length=512), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("requested_by", sa.String(length=26), nullable=False),
-        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("approved_by", sa.String(length=26), nullable=True),
-        sa.Column("approved_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
-    )
-    op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
-    op.create_table(
         "audit",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("time", sa.DateTime(timezone=True), nullable=False),

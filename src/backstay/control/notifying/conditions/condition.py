@@ -46,13 +46,17 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is looked at. `on` are the fingerprints of alerts that are on: a limit that was passed is left a little
-    later than it was reached, so that nothing flutters."""
+    """What is looked at. `watched_since` is when this process began to look.
+
+    `on` are the fingerprints of alerts that are on: a limit that was passed is left a little later than it was reached,
+    so that nothing flutters.
+    """
 
     session: Session
     now: datetime
     expected: Expectations
     facts: Sequence[SourceFacts]
+    watched_since: datetime
     on: frozenset[str]
 
 

@@ -21,10 +21,12 @@ def backups_overdue(look: Look) -> Iterator[Condition]:
     """Each source whose newest good backup is older than it may be."""
     for one in freshness(look.session, look.facts, look.expected, look.now):
         age = one.age(look.now)
-        if one.rpo is None or (age is not None and age <= one.rpo):
+        if age is None:  # a source that is new and has no schedule: it is awaited since somebody looks
+            age = look.now - look.watched_since
+        if one.rpo is None or age <= one.rpo:
             continue
         allowed = f"{told_length(one.rpo)} are allowed"
-        if one.newest is not None and age is not None:
+        if one.newest is not None:
             title = f"{one.source} has no good backup since {told_time(one.newest)}"
             cause = f"the newest is {told_length(age)} old, and {allowed}"
         else:
@@ -72,12 +74,16 @@ def _overdue(
     limits: Mapping[tuple[str, str], timedelta],
     done: Mapping[Key, datetime],
 ) -> Iterator[Condition]:
-    """A source without any backup is not told of here: that it lacks one is told already."""
-    good = newest(look.facts, "good_at")
+    """A source without any backup is not told of here: that it lacks one is told already.
+
+    One that was never looked at is due when its oldest backup is as old as that.
+    """
+    first = newest(look.facts, "first_good_at")
     word, solution = _WORDS[kind]
     for (policy, source), limit in limits.items():
         at = done.get((policy, source))
-        if (policy, source) not in good or (at is not None and look.now - at <= limit):
+        since = at or first.get((policy, source))
+        if since is None or look.now - since <= limit:
             continue
         not_yet = f"was never {word}" if at is None else f"was not {word} since {told_time(at)}"
         yield Condition(
