@@ -205,7 +205,9 @@ def test_there_are_enough_canaries() -> None:
 def test_no_secret_is_answered(world: tuple[RealServer, dict[str, str]]) -> None:
     server, secrets = world
     said = "\n".join(server.answers)
-    assert re.search(r"backup_auth_denied_total[^ ]*unknown_token[^ ]* [1-9]", said), re.findall(r"backup_auth_denied[^ ]* [0-9.]+", said)
+    assert re.search(r"backup_auth_denied_total[^ ]*unknown_token[^ ]* [1-9]", said), re.findall(
+        r"backup_auth_denied[^ ]* [0-9.]+", said
+    )
     assert "shop" in said
     assert [name for name, secret in secrets.items() if secret in said] == []
 

@@ -15,9 +15,9 @@ from backstay.control.access.rate_limits import DEFAULT_RATES
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
 from backstay.testing import FakeClock
-from tests.control.access.conftest import CHEAP, catalog
+from tests.control.access.conftest import CHEAP, catalog, empty_catalog
 
-__all__ = ["catalog"]
+__all__ = ["catalog", "empty_catalog"]
 
 PAGE = (Path(__file__).parents[2] / "docs/access.md").read_text()
 

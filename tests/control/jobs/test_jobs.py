@@ -117,6 +117,13 @@ def test_a_job_that_has_ended_cannot_be_cancelled(world: World, status: str) -> 
         world.jobs.cancel(job.id, "ben")
 
 
+def test_a_run_that_no_engine_started_cannot_be_cancelled(world: World) -> None:
+    job = world.ask(queue="direct")
+    with pytest.raises(JobConflict, match="cannot be cancelled from here"):
+        world.jobs.cancel(job.id, "ben")
+    assert not world.jobs.get(job.id).cancel_asked
+
+
 def test_jobs_are_listed_newest_first_page_by_page_and_filtered(world: World) -> None:
     jobs = [world.ask(policy=f"p{number % 3}", scope=f"/policy/p{number % 3}") for number in range(7)]
     world.become(jobs[0], "failed")

@@ -27,6 +27,7 @@ from backstay.errors import (
     NotFound,
     RestoreConflict,
     RestoreFailed,
+    ServerExtraMissing,
     SourceRefused,
     WrongKey,
 )
@@ -98,12 +99,12 @@ def test_a_request_of_several_sources_makes_a_backup_of_each(backups: BackupMana
     )
     run = backups.execute(request)
     assert [one.name for one in run.backups] == ["shop-files", "shop-command"]
-    assert backups.find("shop") == list(run.backups)
-    assert backups.find("shop-2025-06-24") == list(run.backups)
+    assert set(backups.find("shop")) == set(run.backups)
+    assert set(backups.find("shop-2025-06-24")) == set(run.backups)
     with pytest.raises(InvalidRequest, match="2 backups"):
         backups.get("shop")
     assert backups.get("shop-command-2025-06-24") == run.backups[1]
-    assert backups.delete("shop-2025-06-24") == tuple(one.id for one in run.backups)
+    assert set(backups.delete("shop-2025-06-24")) == {one.id for one in run.backups}
     assert backups.list() == []
     assert listed(backups) == set()
 
@@ -397,3 +398,38 @@ def test_times_are_utc(backups: BackupManager, documents: Path) -> None:
 def test_a_source_that_cannot_be_reached_is_typed(backups: BackupManager) -> None:
     with pytest.raises((SourceRefused, NotFound)):
         backups.create_backup("sqlite:///nowhere/at/all.db")
+
+
+def test_backups_that_only_begin_alike_are_not_deleted_together(backups: BackupManager, documents: Path) -> None:
+    one = backups.create_backup(documents / "letters", name="db-prod")
+    backups.create_backup(documents / "notes.tmp", name="db-test")
+    assert len(backups.find("db")) == 2
+    with pytest.raises(InvalidRequest, match="nothing to do with each other"):
+        backups.delete("db")
+    assert len(backups.list()) == 2
+    assert backups.delete("db-prod") == (one.id,)
+
+
+def test_latest_is_no_name(backups: BackupManager, documents: Path, clock: FakeClock) -> None:
+    backups.create_backup(documents, name="latest-shop")
+    clock.advance(60)
+    newest = backups.create_backup(documents, name="other")
+    assert backups.find("latest") == [newest]
+
+
+def test_without_a_catalog_it_works_and_records_nothing(
+    tmp_path: Path, environ: dict[str, str], documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sqlalchemy" else True)
+    with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ) as backups:
+        made = backups.create_backup(documents)
+        run = backups.restore(made.id, tmp_path / "out")
+        assert backups.plan_restore(made.id, tmp_path / "out").based_on == "assumption"
+        for ask in (backups.list_restores, lambda: backups.verify_restore(run.id), lambda: backups.schedules):
+            with pytest.raises(ServerExtraMissing):
+                ask()
+        assert backups.delete("latest") == (made.id,)
+    named = BackupManager(tmp_path / "repository", database=tmp_path / "c.db", environ=environ)
+    with pytest.raises(ServerExtraMissing):
+        named.list_restores()
+    assert not (tmp_path / "home/.local/share/backstay").exists()

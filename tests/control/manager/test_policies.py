@@ -82,7 +82,7 @@ def test_a_run_of_all_sources_and_of_some(shop: BackupManager, tmp_path: Path, c
 def test_days_in_names_are_those_of_the_time_zone(shop: BackupManager, clock: FakeClock) -> None:
     clock.advance(11 * 3600)  # 23:00 in UTC, the next day in Vienna
     run = shop.execute("single")
-    assert shop.find("single-2025-06-25") == list(run.backups)
+    assert set(shop.find("single-2025-06-25")) == set(run.backups)
 
 
 def test_a_dry_run_makes_nothing(shop: BackupManager) -> None:
@@ -193,7 +193,7 @@ def test_results_are_documents_too(shop: BackupManager, tmp_path: Path) -> None:
     plan = json.loads(json.dumps(preview_document(shop.plan_restore("shop", tmp_path / "out"))))
     assert (plan["files"], plan["conflict_count"], plan["fits"]) == (6, 0, True)
     restored = json.loads(json.dumps(restore_document(shop.restore("shop", tmp_path / "out"))))
-    assert [part["backup_id"] for part in restored["parts"]] == document["backups"]
+    assert sorted(part["backup_id"] for part in restored["parts"]) == sorted(document["backups"])
 
 
 def test_threads_share_a_manager(shop: BackupManager, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
-from backstay.catalog.models.jobs import FINISHED, Job, JobKind, JobLine
+from backstay.catalog.models.jobs import DIRECT, FINISHED, Job, JobKind, JobLine
 from backstay.catalog.pages import Page, page_of
 from backstay.control.jobs.listing import NEWEST_FIRST, filtered
 from backstay.control.jobs.listing import JobFilters as JobFilters
@@ -127,6 +127,12 @@ class Jobs:
             return job
         if job.status in FINISHED:
             raise JobConflict(f"the job {job_id} has ended already", cause=f"it is {job.status}")
+        if job.queue == DIRECT:
+            raise JobConflict(
+                f"the run {job_id} cannot be cancelled from here",
+                cause="a command or a program runs it, and no worker",
+                hint="stop that program: what it stored is used by its next run",
+            )
         with self._catalog.session() as session:
             wish = update(Job).where(Job.id == job_id, Job.cancel_asked.is_(False), Job.status.not_in(FINISHED))
             if changed(session, wish.values(cancel_asked=True)):

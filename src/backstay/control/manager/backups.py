@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import Final, Self
 
 from backstay.core.clock import datetime_from_ns
+from backstay.core.ids import is_ulid
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NaiveTimestamp, NotFound
 from backstay.repository.selectors import LATEST, choose, is_to_come
@@ -93,7 +94,8 @@ class Naming:
         if at is not None and at.tzinfo is None:
             raise NaiveTimestamp("the time has no zone", cause=f"{at.isoformat()} may be several moments")
         name = text.removeprefix(f"{LATEST}:")
-        if any(one.name == name for one in known) and not self._has_several(name):
+        is_plain = text == LATEST or is_ulid(text.lower())
+        if is_plain or (any(one.name == name for one in known) and not self._has_several(name)):
             return (choose(known, text, now=now, at=at, path=path),)
         for base, day in _readings(name):
             if names := self._names(base, known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +13,10 @@ from backstay.control.manager.backups import Backup, the_only
 from backstay.control.manager.ground import Ground
 from backstay.control.manager.requests import absolute
 from backstay.core.events import EventSink, ignore
+from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
 from backstay.repository.collection_plan import CollectionPlan, CollectionResult
+from backstay.repository.snapshots import Manifest
 
 
 class Custody(Ground):
@@ -72,16 +75,30 @@ class Custody(Ground):
     def delete(
         self, backup: str, *, reason: str = "deleted by a program", job_id: str | None = None
     ) -> tuple[str, ...]:
-        """Delete what a text means, and free nothing yet; the ids.
+        """Delete what a text means, and free nothing yet; the ids. Several are deleted if they are of one policy, or if
+        one run made them.
 
-        Raises NotFound, and HoldViolation where any of it is held: then nothing is deleted.
+        Raises NotFound, InvalidRequest, and HoldViolation where any of it is held: then nothing is deleted.
         """
         with self.opener.open(index=False) as repository:
-            ids = tuple(one.id for one in self._meant(repository, backup))
+            ids = self._to_delete(self._meant(repository, backup), backup)
             with self.records.run("delete", {"backups": [*ids], "reason": reason}, job_id=job_id) as record:
                 retaining.drop(repository, ids, reason)
                 record.result, record.backup_id = {"deleted": [*ids]}, ids[0]
             self.records.removed(repository, ids)
+        return ids
+
+    def _to_delete(self, meant: Sequence[Manifest], text: str) -> tuple[str, ...]:
+        """The ids. Raises InvalidRequest for several that have nothing but the beginning of a name in common."""
+        ids = tuple(one.id for one in meant)
+        policies = {self._setup.policy_of(one.name) for one in meant}
+        runs = self.records.runs_of(ids) if len(ids) > 1 and (len(policies) > 1 or None in policies) else {""}
+        if len(runs) > 1 or None in runs:
+            raise InvalidRequest(
+                f"{text!r} means {len(ids)} backups that may have nothing to do with each other",
+                cause=", ".join(f"{one.id} of {one.name}" for one in meant),
+                hint="delete each by its id",
+            )
         return ids
 
     def hold(self, backup: str, *, reason: str, events: EventSink = ignore) -> Backup:

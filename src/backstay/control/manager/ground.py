@@ -10,6 +10,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from backstay.control.manager.counted import CountedOpening
 from backstay.control.manager.keeping import Recording, keep_records
 from backstay.control.manager.setup import Opening, Setup
 from backstay.control.policies.policy import Policy
@@ -43,8 +44,8 @@ class Ground:
 
     @property
     def opener(self) -> Opening:
-        """What opens the repository."""
-        return self._setup.opener()
+        """What opens the repository, and counts what is asked of its stores."""
+        return CountedOpening(inner=self._setup.opener(), catalog=lambda: self.records.catalog)
 
     def close(self) -> None:
         """Let go of the catalog, unless it was given open."""

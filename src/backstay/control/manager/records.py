@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
+from backstay.catalog.models.backups import Backup
 from backstay.catalog.models.jobs import DIRECT, Job, JobKind
 from backstay.control.jobs.failures import failure_of
 from backstay.control.manager.documents import Document
@@ -153,6 +154,15 @@ class Records:
     def made(self, repository: Repository, ids: Sequence[str], *, run: str, policy: str | None) -> None:
         """List snapshots that were just made."""
         self.index.made(repository, ids, job_id=run, policy=policy)
+
+    def runs_of(self, ids: Sequence[str]) -> set[str | None]:
+        """The runs that made these backups, as far as that is known."""
+        with self.catalog.reading() as session:
+            known = {
+                row.id: row.job_id
+                for row in session.execute(select(Backup.id, Backup.job_id).where(Backup.id.in_(ids)))
+            }
+        return {known.get(ulid) for ulid in ids}
 
     def removed(self, repository: Repository, ids: Iterable[str]) -> None:
         """Take snapshots from the list that were just deleted."""

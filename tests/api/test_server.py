@@ -1,0 +1,195 @@
+"""The server: TLS 1.3, certificates of clients, streams, bounds, and its end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from backstay.api import connections
+from backstay.api.server import run
+from backstay.api.tls import Tls
+from backstay.control.access.agents import CERTIFICATE_LIFE
+from backstay.errors import InvalidRequest, ServiceRunning
+from backstay.trust.certificate_requests import new_request
+from tests.api.world import World
+
+
+@dataclass(frozen=True)
+class Running:
+    address: str
+    stop: threading.Event
+
+    @property
+    def place(self) -> tuple[str, int]:
+        host, _, port = self.address.partition("://")[2].rpartition(":")
+        return host, int(port)
+
+
+@contextmanager
+def running(world: World, **options: Any) -> Iterator[Running]:
+    """A server in a thread, as long as this lasts."""
+    told: list[str] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    def tell(address: str) -> None:
+        told.append(address)
+        ready.set()
+
+    thread = threading.Thread(
+        target=lambda: run(world.service, port=0, ready=tell, stopped=stop.is_set, **options), daemon=True
+    )
+    thread.start()
+    assert ready.wait(20)
+    yield Running(told[0], stop)
+    stop.set()
+    thread.join(15)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server(world: World) -> Iterator[Running]:
+    with running(world) as found:
+        yield found
+
+
+def bearer(world: World) -> dict[str, str]:
+    return {"Authorization": f"Bearer {world.tokens['admin']}"}
+
+
+def test_a_free_port_is_taken_and_told(server: Running) -> None:
+    assert httpx.get(f"{server.address}/api/health/live").json() == {"status": "ok"}
+
+
+def test_off_this_machine_it_listens_with_tls_alone(world: World) -> None:
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(InvalidRequest, match="without TLS"):
+            run(world.service, host=host)
+    with pytest.raises(InvalidRequest, match="no address"):
+        run(world.service, host="no.such.host.invalid")
+
+
+def test_an_address_that_is_served_already_is_told(world: World, server: Running) -> None:
+    with pytest.raises(ServiceRunning):
+        run(world.service, port=server.place[1])
+
+
+def test_a_job_is_followed_and_goes_on_after_the_last_line_that_was_heard(world: World, server: Running) -> None:
+    begun = world.admin.ok("POST", "/api/backup/create", {"policy": "other"})
+    where = f"{server.address}/api/backup/jobs/{begun['id']}/events"
+    heard = list(events(where, bearer(world)))
+    assert heard[-1][0] == "end"
+    states = [data["status"] for name, _, data in heard if name == "job"]
+    assert states[-1] == "succeeded"
+    lines = [int(ident) for name, ident, _ in heard if name == "line"]
+    assert lines == sorted(set(lines))
+    assert len(lines) >= 2
+    again = list(events(where, bearer(world) | {"Last-Event-ID": str(lines[0])}))
+    assert [int(ident) for name, ident, _ in again if name == "line"] == lines[1:]
+
+
+def events(where: str, headers: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
+    with httpx.stream("GET", where, headers=headers, timeout=60) as answer:
+        assert answer.status_code == 200
+        found: dict[str, str] = {}
+        for line in answer.iter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                found[name] = value
+            elif "event" in found:
+                yield found["event"], found.get("id", ""), json.loads(found["data"])
+                found = {}
+
+
+def test_all_jobs_are_followed_by_those_who_may_see_them(world: World, server: Running) -> None:
+    stream = events(f"{server.address}/api/events", bearer(world))
+    begun = world.admin.ok("POST", "/api/backup/create", {"policy": "other", "dry_run": True})
+    seen = [data["status"] for _, _, data in until_ended(stream, begun["id"])]
+    assert seen[-1] == "succeeded"
+
+
+def until_ended(stream: Iterator[tuple[str, str, Any]], job: str) -> Iterator[tuple[str, str, Any]]:
+    for found in stream:
+        if found[2].get("id") == job:
+            yield found
+            if found[2]["finished_at"] is not None:
+                return
+
+
+def test_the_end_does_not_wait_for_those_who_listen(world: World) -> None:
+    with running(world) as server, httpx.stream("GET", f"{server.address}/api/events", headers=bearer(world)) as answer:
+        assert answer.status_code == 200
+        begun = time.monotonic()
+        server.stop.set()
+        for _ in answer.iter_bytes():
+            pass
+        assert time.monotonic() - begun < 8
+
+
+def test_a_head_that_is_too_large_or_no_http_is_refused(server: Running) -> None:
+    for sent in (b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * (80 << 10) + b"\r\n\r\n", b"\x16\x03\x01 hello\r\n\r\n"):
+        with socket.create_connection(server.place, timeout=10) as link:
+            link.sendall(sent)
+            answer = link.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "BadRequest"
+
+
+def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.2)
+    with socket.create_connection(server.place, timeout=10) as link:
+        link.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        assert link.recv(100) == b""
+
+
+def test_tls_is_1_3_and_agents_are_known_by_their_certificates(world: World, tmp_path: Path) -> None:
+    authority = world.service.access.agents.authority
+    issued, key = authority.issue_server(["127.0.0.1", "localhost"], clock=world.service.clock, life=CERTIFICATE_LIFE)
+    files = {"cert": issued.pem, "key": key, "ca": authority.certificate}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    invited = world.admin.ok("POST", "/api/agents", {"name": "host-1"})
+    own_key, request = new_request("host-1")
+    joined = world.nobody.ok("POST", "/api/agents/join", {"token": invited["token"], "request": request})
+    world.nobody.refused(401, "POST", "/api/agents/join", {"token": "bkj_wrong", "request": request})
+    (tmp_path / "agent").write_text(joined["certificate"])
+    (tmp_path / "agent.key").write_text(own_key)
+    role = {"roles": [{"role": "viewer", "scope": "/policy/other"}]}
+    world.admin.ok("PUT", "/api/users/host-1", role)
+    tls = Tls(certificate=tmp_path / "cert", key=tmp_path / "key", clients=authority.certificate)
+    with running(world, tls=tls) as server:
+        assert server.address.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+        with httpx.Client(base_url=server.address, verify=trusting) as plain:
+            answer = plain.get("/api/whoami", headers=bearer(world))
+            assert (answer.status_code, "strict-transport-security" in answer.headers) == (200, True)
+            assert plain.get("/api/whoami").status_code == 401
+        trusting.load_cert_chain(tmp_path / "agent", tmp_path / "agent.key")
+        with httpx.Client(base_url=server.address, verify=trusting) as agent:
+            assert agent.get("/api/whoami").json()["name"] == "host-1"
+            assert agent.get("/api/users").status_code == 403
+            world.admin.ok("DELETE", "/api/agents/host-1")
+            assert agent.get("/api/whoami").status_code == 401
+        old = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with socket.create_connection(server.place) as link, pytest.raises(ssl.SSLError):
+            old.wrap_socket(link, server_hostname="127.0.0.1")
+
+
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_listens(world: World, tmp_path: Path) -> None:
+    (tmp_path / "cert").write_text("no certificate")
+    for name in ("cert", "none"):
+        with pytest.raises(InvalidRequest, match="certificate"):
+            run(world.service, tls=Tls(certificate=tmp_path / name, key=tmp_path / name))
