@@ -24,7 +24,7 @@ from backstay.api.app import ENDPOINTS
 from tests.api.client import Client
 from tests.api.world import PEOPLE, World
 
-EXAMPLES = 60 if os.environ.get("BACKSTAY_NIGHTLY") else 1
+EXAMPLES = int(os.environ.get("BACKSTAY_API_EXAMPLES", "1"))
 ENDLESS = "follow_all"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 

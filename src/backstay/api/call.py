@@ -35,7 +35,8 @@ class Call:
     address: str
     request_id: str
     path: str
-    credentials: str = field(default="", repr=False)  # the token
+    authorization: str | None = field(default=None, repr=False)  # the header
+    credentials: str = field(default="", repr=False)  # the token in it
     certificate: bytes | None = field(default=None, repr=False)  # of the client, in DER
     if_match: str | None = None
     key: str | None = None  # the Idempotency-Key, until its answer is kept
