@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -116,13 +117,17 @@ def admitting(endpoint: Endpoint) -> Callable[..., Any]:
     if not is_admitted_inside(endpoint):
         return endpoint.run
 
-    @functools.wraps(endpoint.run)
-    def run(*, call: Call, **given: Any) -> Response:  # noqa: ANN401 - as the endpoint takes it
+    def answered(call: Call, given: dict[str, Any]) -> Response:
         _before(call)
         response: Response = endpoint.run(call=call, **given)
         if endpoint.does is not None and not call.recorded:
             call.write("allow")
         return response
+
+    @functools.wraps(endpoint.run)
+    async def run(*, call: Call, **given: Any) -> Response:  # noqa: ANN401 - as the endpoint takes it
+        limiter = None if endpoint.slow else call.backing.quick
+        return await to_thread.run_sync(answered, call, given, limiter=limiter)
 
     return run
 
