@@ -178,11 +178,6 @@ class Call:
             return self.reservation.ident
         return new_ulid(self.backing.clock.now_ns(), self.backing.random)
 
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier try may have made it already, under the same id."""
-        return self.reservation is not None and self.reservation.resumed
-
     def match(self, ident: str, version: int) -> None:
         """See that the caller means this version. Raises PreconditionFailed."""
         require_match(self.if_match, ident, version)
