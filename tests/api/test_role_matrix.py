@@ -208,7 +208,7 @@ def test_an_endpoint_serves_those_who_may_and_nobody_else(
 def test_lists_show_a_stranger_nothing_of_others(world: World, names: dict[str, str]) -> None:
     stranger = world["stranger"]
     for path in ("/api/backup/list", "/api/backup/jobs", "/api/restore/jobs"):
-        assert stranger.ok("GET", path)["items"] == [], path
+        assert {item["policy"] for item in stranger.ok("GET", path)["items"]} <= {"other"}, path
     for path in ("/api/backup/schedules", "/api/sources"):
         assert {item["policy"] for item in stranger.ok("GET", path)["items"]} <= {"other"}, path
     assert [item["name"] for item in stranger.ok("GET", "/api/policies")["items"]] == ["other"]

@@ -98,23 +98,34 @@ def test_a_job_is_followed_and_goes_on_after_the_last_line_that_was_heard(world:
     assert [int(ident) for name, ident, _ in again if name == "line"] == lines[1:]
 
 
-def events(where: str, headers: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
+@contextmanager
+def listening(where: str, headers: dict[str, str]) -> Iterator[Iterator[tuple[str, str, Any]]]:
+    """The events of a stream that is open already."""
     with httpx.stream("GET", where, headers=headers, timeout=60) as answer:
         assert answer.status_code == 200
-        found: dict[str, str] = {}
-        for line in answer.iter_lines():
-            if line:
-                name, _, value = line.partition(": ")
-                found[name] = value
-            elif "event" in found:
-                yield found["event"], found.get("id", ""), json.loads(found["data"])
-                found = {}
+        yield events_of(answer)
+
+
+def events(where: str, headers: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
+    with listening(where, headers) as found:
+        yield from found
+
+
+def events_of(answer: httpx.Response) -> Iterator[tuple[str, str, Any]]:
+    found: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            found[name] = value
+        elif "event" in found:
+            yield found["event"], found.get("id", ""), json.loads(found["data"])
+            found = {}
 
 
 def test_all_jobs_are_followed_by_those_who_may_see_them(world: World, server: Running) -> None:
-    stream = events(f"{server.address}/api/events", bearer(world))
-    begun = world.admin.ok("POST", "/api/backup/create", {"policy": "other", "dry_run": True})
-    seen = [data["status"] for _, _, data in until_ended(stream, begun["id"])]
+    with listening(f"{server.address}/api/events", bearer(world)) as stream:
+        begun = world.admin.ok("POST", "/api/backup/create", {"policy": "other", "dry_run": True})
+        seen = [data["status"] for _, _, data in until_ended(stream, begun["id"])]
     assert seen[-1] == "succeeded"
 
 

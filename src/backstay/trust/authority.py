@@ -127,6 +127,8 @@ class Authority:
             names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except UNREADABLE:
             return None
+        if not certificate.endswith(_as_whole_bytes(found.signature)):
+            return None  # the same signature in another spelling would be a certificate with another fingerprint
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if list(uses) != [ExtendedKeyUsageOID.CLIENT_AUTH] or len(uris) != 1 or not uris[0].startswith(AGENT_URN):
             return None
@@ -201,6 +203,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _as_whole_bytes(signature: bytes) -> bytes:
+    """A signature of P-256 as the last part of a certificate: a bit string in DER, without unused bits (X.690, 8.6)."""
+    return bytes((0x03, len(signature) + 1, 0)) + signature
 
 
 def _serial(certificate: x509.Certificate) -> str:
