@@ -153,6 +153,16 @@ def test_targets_are_held_to_what_the_service_allows(world: World, backup: Any) 
     plan(f"{world.service.data_dir}/inside", 422)
 
 
+@pytest.mark.parametrize("what", [{"type": "prune", "policy": "files"}, {"type": "gc"}])
+def test_who_may_not_delete_does_not_by_a_schedule(world: World, backup: Any, what: Any) -> None:
+    body = {"name": f"an operator's {what['type']}", "cron": "0 0 1 1 *", **what}
+    operator, where = world["operator"], "/api/backup/schedules"
+    operator.refused(403, "POST", where, body)
+    made = world.admin.ok("POST", where, body)
+    operator.refused(403, "POST", f"{where}/{made['id']}/run", {})
+    world.admin.ok("DELETE", f"{where}/{made['id']}")
+
+
 @pytest.mark.parametrize("how", [{"conflict": "overwrite"}, {"conflict": "if_newer"}, {"delete": True}])
 def test_who_may_not_restore_in_place_replaces_and_deletes_nothing(world: World, backup: Any, how: Any) -> None:
     source = str(world.root / "src")
