@@ -7,19 +7,34 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from backstay.catalog.database import Catalog
+from backstay.catalog.migrating import REVISIONS
+from backstay.catalog.models import Base
 from backstay.testing.clock import FakeClock
 from tests.postgres.servers import Server, running_server
 
 _numbers = count(1)
 
 
+_running: list[Server] = []
+_emptied: list[str] = []  # addresses of databases on it that nobody uses
+
+
 @pytest.fixture(scope="session")
 def catalog_server() -> Iterator[Server]:
+    """One server for all directories of tests that have this fixture."""
+    if _running:
+        yield _running[0]
+        return
     with running_server() as server:
+        _running.append(server)
         yield server
+        _running.clear()
+        _emptied.clear()
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +47,25 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql_template(catalog_server: Server) -> str:
-    catalog_server.sql("create database template_of_catalogs")
-    with Catalog.open(url_of(catalog_server, "template_of_catalogs")) as catalog:
+    name = f"template_{next(_numbers)}"
+    make_database(catalog_server, name)
+    with Catalog.open(url_of(catalog_server, name)) as catalog:
         catalog.migrate()
-    return "template_of_catalogs"
+    return name
+
+
+def make_database(server: Server, name: str, template: str = "template1") -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+
+
+def empty_database(url: str) -> None:
+    """As it was made, without its guards being asked: a new one is megabytes of files."""
+    tables = SQL(", ").join(Identifier(name) for name in Base.metadata.tables)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(SQL("TRUNCATE {} RESTART IDENTITY").format(tables))
+        connection.execute("UPDATE alembic_version SET version_num = %s", (REVISIONS[-1],))
 
 
 def url_of(server: Server, database: str) -> str:
@@ -43,8 +73,9 @@ def url_of(server: Server, database: str) -> str:
 
 
 @pytest.fixture
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """The address of a new catalog with tables."""
+    used: list[str] = []
 
     def make(kind: str) -> str:
         if kind == "sqlite":
@@ -52,11 +83,17 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], s
             shutil.copy(request.getfixturevalue("sqlite_template"), file)
             return f"sqlite:///{file}"
         server: Server = request.getfixturevalue("catalog_server")
-        name = f"catalog_{next(_numbers)}"
-        server.sql(f"create database {name} template {request.getfixturevalue('postgresql_template')}")
-        return url_of(server, name)
+        if not _emptied:
+            name = f"catalog_{next(_numbers)}"
+            make_database(server, name, request.getfixturevalue("postgresql_template"))
+            _emptied.append(url_of(server, name))
+        used.append(_emptied.pop())
+        return used[-1]
 
-    return make
+    yield make
+    for url in used:
+        empty_database(url)
+    _emptied.extend(used)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

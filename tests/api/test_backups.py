@@ -26,7 +26,7 @@ def test_a_backup_is_listed_with_what_was_said_of_it(world: World, backup: Any) 
         assert backup["id"] not in [one["id"] for one in admin.ok("GET", f"/api/backup/list?{query}")["items"]], query
     for name in (backup["id"], backup["id"][:20], "latest:files"):
         assert admin.ok("GET", f"/api/backup/{name}")["source"] == "files"
-    manifest = admin.ok("GET", f"/api/backup/{backup['id']}?manifest=true")["manifest"]
+    manifest = admin.ok("GET", f"/api/backup/{backup['id']}/manifest")
     assert (len(manifest["sha256"]), manifest["unreadable"]) == (64, 0)
 
 
@@ -86,7 +86,13 @@ def test_sources_and_policies_that_there_are_not_are_told(world: World) -> None:
     world.admin.refused(404, "POST", create, {"policy": "files", "services": ["none"]})
     problem = world.admin.refused(422, "POST", create, {"services": ["*"]})
     assert "policy" in problem["solution"]
-    for body in ({"policy": "files", "source": "/etc"}, {"policy": "files", "sources": "files"}, {"policy": 5}, []):
+    wrong: list[Any] = [
+        {"policy": "files", "source": "/etc"},
+        {"policy": "files", "sources": "files"},
+        {"policy": 5},
+        [],
+    ]
+    for body in wrong:
         world.admin.refused(422, "POST", create, body)
 
 

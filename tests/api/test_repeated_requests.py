@@ -103,7 +103,7 @@ def test_users_and_targets_have_versions_too(world: World) -> None:
 
 
 def test_the_last_administrator_stays(world: World) -> None:
-    body = {"roles": []}
+    body: dict[str, list[str]] = {"roles": []}
     problem = world.admin.refused(422, "PUT", "/api/users/admin", body)
     assert "administrator" in problem["cause"]
 

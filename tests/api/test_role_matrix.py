@@ -61,6 +61,7 @@ TABLE: dict[str, Row] = {
     "create_backup": row((OPERATOR, ADMIN), 404, {"policy": "files", "dry_run": True}),
     "list_backups": row(KNOWN, 200),
     "get_backup": row(KNOWN, 404),
+    "get_manifest": row(KNOWN, 404),
     "delete_backup": row((ADMIN,), 404, headers=STALE),
     "validate_backup": row(RESTORES, 404, {"level": "metadata"}),
     "hold_backup": row((OPERATOR, ADMIN), 404, {"reason": "tried"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from backstay.control.access.access import Access
 from backstay.control.access.authority_file import open_authority
 from backstay.control.access.principal import the_machine
 from backstay.control.access.rate_limits import Rate
+from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.queues import QUEUES
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.service import Service
 from tests.api.client import Client, Loop
+from tests.api.threads import ThreadEngine
 
 PEOPLE = {
     "admin": [("admin", "/")],
@@ -103,10 +105,16 @@ def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True
     chosen = ServiceOptions(
         data_dir=root / "data",
         config=root / "policies.yaml",
-        queues=tuple(QUEUES) if works else (),
-        poll_s=0.05,
+        queues=(),
     )
-    with Service.open(chosen, environ=environ, warn=_unheard) as service:
+    with Service.open(chosen, environ=environ, warn=_unheard) as opened:
+        engine = ThreadEngine()
+        service = replace(
+            opened,
+            options=replace(chosen, queues=tuple(QUEUES) if works else ()),
+            engine=engine,
+            jobs=Jobs(opened.catalog, engine, opened.clock),
+        )
         generous = Rate(times=100_000, seconds=60)
         service.access = Access(
             service.catalog,

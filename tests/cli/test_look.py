@@ -144,6 +144,6 @@ def test_wide_characters_line_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_home_is_looked_up_without_the_variable() -> None:
-    from backstay.cli import environment
+    from backstay.core import environment
 
     assert environment.home({}) == Path("~").expanduser() or environment.home({}).is_absolute()

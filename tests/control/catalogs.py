@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ __all__ = [
     "sqlite_template",
 ]
 
+_NUMBERS = count()
 _TABLES = [table.name for table in Base.metadata.sorted_tables]
 
 
@@ -34,8 +36,9 @@ def database() -> str:
 
 @pytest.fixture(scope="session")
 def kept_postgresql(catalog_server: Server, postgresql_template: str) -> Iterator[Catalog]:
-    catalog_server.sql(f"create database kept template {postgresql_template}")
-    with Catalog.open(url_of(catalog_server, "kept")) as catalog:
+    name = f"kept_{next(_NUMBERS)}"  # each conftest that has this fixture makes one
+    catalog_server.sql(f"create database {name} template {postgresql_template}")
+    with Catalog.open(url_of(catalog_server, name)) as catalog:
         yield catalog
 
 

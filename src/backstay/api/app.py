@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from backstay.api.answers import problem_answer
 from backstay.api.backing import ApiOptions, Backing
 from backstay.api.endpoints import Endpoint
-from backstay.api.guard import Guarded
+from backstay.api.guard import Guarded, admitting
 from backstay.api.middleware import Surroundings
 from backstay.api.openapi import described
 from backstay.api.problems import document_of, headers_of, plain_document, status_of
@@ -58,7 +58,7 @@ def _add(app: FastAPI, endpoint: Endpoint) -> None:
             responses[status] = {"content": {} if shape is None else {endpoint.media_type: {"schema": shape}}}
     route = type("Route", (Guarded,), {"endpoint_declared": endpoint})(
         endpoint.path,
-        endpoint.run,
+        admitting(endpoint),
         methods=[endpoint.method],
         response_model=None,
         status_code=next(iter(endpoint.answers)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import stat
-from typing import Literal, cast
+from typing import Literal
 
 from backstay.api.models.backups import (
     BackupDetail,
@@ -49,7 +49,7 @@ def backup_document(backup: Backup) -> BackupDocument:
 
 def detail_of(backup: Backup) -> BackupDetail:
     """A row with what lists leave out."""
-    return cast("BackupDetail", {**backup_document(backup), "repository": backup.repository})
+    return {**backup_document(backup), "repository": backup.repository}
 
 
 def manifest_document(repository: Repository, ident: str) -> ManifestDocument:

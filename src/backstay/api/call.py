@@ -35,7 +35,8 @@ class Call:
     address: str
     request_id: str
     path: str
-    credentials: str = field(default="", repr=False)  # the token
+    authorization: str | None = field(default=None, repr=False)  # the header
+    credentials: str = field(default="", repr=False)  # the token in it
     certificate: bytes | None = field(default=None, repr=False)  # of the client, in DER
     if_match: str | None = None
     key: str | None = None  # the Idempotency-Key, until its answer is kept
@@ -176,11 +177,6 @@ class Call:
         if self.reservation is not None:
             return self.reservation.ident
         return new_ulid(self.backing.clock.now_ns(), self.backing.random)
-
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier try may have made it already, under the same id."""
-        return self.reservation is not None and self.reservation.resumed
 
     def match(self, ident: str, version: int) -> None:
         """See that the caller means this version. Raises PreconditionFailed."""

@@ -33,8 +33,9 @@ class Endpoint:
     """One method of one path.
 
     `needs` is a permission; `does` the name of what it changes in the audit log, None for what only reads; `creates`
-    says that it takes an Idempotency-Key; `limit` is the kind of rate limit that it counts for. `answers` gives the
-    shape of each good answer (None for no body), `refuses` the statuses of its own refusals.
+    says that it takes an Idempotency-Key; `limit` is the kind of rate limit that it counts for; `slow` is what reads a
+    repository, or a whole table. `answers` gives the shape of each good answer (None for no body), `refuses` the
+    statuses of its own refusals.
     """
 
     method: Method
@@ -45,6 +46,7 @@ class Endpoint:
     does: str | None = None
     creates: bool = False
     limit: LimitKind = "api"
+    slow: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
     media_type: str = "application/json"
     refuses: frozenset[int] = frozenset()
@@ -84,6 +86,7 @@ class Section:
         refuses: tuple[int, ...] = (),
         media_type: str = "application/json",
         does: str | None = None,
+        slow: bool = False,
     ) -> Callable[[Function], Function]:
         """Declare what reads. `does` only where reading itself is worth a line in the audit log."""
         return self._declare(
@@ -94,6 +97,7 @@ class Section:
             refuses=refuses,
             media_type=media_type,
             does=does,
+            slow=slow,
         )
 
     def post(

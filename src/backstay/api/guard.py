@@ -6,13 +6,16 @@ an endpoint left to say is written here, right after it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from anyio import to_thread
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -42,8 +45,17 @@ class Guarded(APIRoute):
             backing: Backing = request.app.state.backing
             call = _call(request, backing, self.endpoint_declared)
             request.state.call = call
+            if is_admitted_inside(call.endpoint):
+                try:
+                    return await inner(request)
+                except RequestValidationError:
+                    await run_in_threadpool(_before, call)  # who may not ask is told that first
+                    raise
+                except BaseException as error:
+                    await run_in_threadpool(_failed, call, error)
+                    raise
             digest = _digest(call, await request.body()) if call.key is not None else ""
-            kept = await run_in_threadpool(_before, call, request.headers.get("authorization"), digest)
+            kept = await run_in_threadpool(_before, call, digest)
             if kept is not None:
                 return kept
             try:
@@ -75,6 +87,7 @@ def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
         request_id=request.state.request_id,
         path=request.url.path,
         certificate=_certificate(request),
+        authorization=request.headers.get("authorization"),
         if_match=request.headers.get("if-match"),
         key=request.headers.get(IDEMPOTENCY_KEY) if endpoint.creates else None,
         object=request.url.path[:512],
@@ -94,12 +107,37 @@ def _digest(call: Call, body: bytes) -> str:
     return hashlib.sha256(f"{call.endpoint.method} {call.path}\n".encode() + body).hexdigest()
 
 
-def _before(call: Call, authorization: str | None, digest: str) -> Response | None:
+def is_admitted_inside(endpoint: Endpoint) -> bool:
+    """Whether the guard runs in the thread of the endpoint itself: for what reads, a change of threads is dear."""
+    return endpoint.method == "GET" and not isinstance(endpoint.needs, Public)
+
+
+def admitting(endpoint: Endpoint) -> Callable[..., Any]:
+    """The endpoint's function, behind the guard."""
+    if not is_admitted_inside(endpoint):
+        return endpoint.run
+
+    def answered(call: Call, given: dict[str, Any]) -> Response:
+        _before(call)
+        response: Response = endpoint.run(call=call, **given)
+        if endpoint.does is not None and not call.recorded:
+            call.write("allow")
+        return response
+
+    @functools.wraps(endpoint.run)
+    async def run(*, call: Call, **given: Any) -> Response:  # noqa: ANN401 - as the endpoint takes it
+        limiter = None if endpoint.slow else call.backing.quick
+        return await to_thread.run_sync(answered, call, given, limiter=limiter)
+
+    return run
+
+
+def _before(call: Call, digest: str = "") -> Response | None:
     """Let the call through, or raise; the kept answer, if it is a repetition."""
     if isinstance(call.endpoint.needs, Public):
         return None
     try:
-        _admit(call, authorization)
+        _admit(call)
     except (Unauthorized, Forbidden, RateLimited) as error:
         call.refused(error)
         raise
@@ -116,9 +154,9 @@ def _before(call: Call, authorization: str | None, digest: str) -> Response | No
     )
 
 
-def _admit(call: Call, authorization: str | None) -> None:
+def _admit(call: Call) -> None:
     """See who calls, and that they may somewhere. Raises Unauthorized, RateLimited, Forbidden."""
-    access = call.backing.access
+    access, authorization = call.backing.access, call.authorization
     scheme, _, text = (authorization or "").partition(" ")
     if authorization is None and call.certificate is not None:
         pass  # an agent, known by that

@@ -31,13 +31,9 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """What a request with a key has to go by: the id of what it makes, and the answer if there is one already.
-
-    `resumed` says that an earlier try may have made it and not come to its end.
-    """
+    """What a request with a key has to go by: the id of what it makes, and the answer if there is one already."""
 
     ident: str
-    resumed: bool = False
     status: int | None = None
     response: dict[str, Any] | None = None
     location: str | None = None
@@ -99,7 +95,7 @@ class Keys:
                     hint="send it again in half a minute",
                 )
             found.created_at = now  # this one is at work now
-            return Reservation(ident=str(response["id"]), resumed=True)
+            return Reservation(ident=str(response["id"]))
 
     def finish(
         self,

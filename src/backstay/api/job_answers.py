@@ -84,7 +84,8 @@ def jobs_page(call: Call, asked: JobQuery, kinds: Sequence[JobKind]) -> Response
     if asked.source is not None and asked.policy is None:
         raise InvalidRequest("a source needs its policy", cause="sources of two policies may have one name")
     filters = JobFilters(
-        kinds=tuple(kinds),
+        kinds=None if kinds == OTHERS else tuple(kinds),
+        other_than=RESTORES if kinds == OTHERS else (),
         source=asked.source,
         status=asked.status,
         policy=asked.policy,

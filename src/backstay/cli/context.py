@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from backstay.cli import environment, jsonout, progress, secrets
+from backstay.cli import jsonout, progress, secrets
 from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
 from backstay.control.opening.cache import usable_cache
 from backstay.control.opening.creation import absent
 from backstay.control.opening.location import Location
+from backstay.core import environment
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
 from backstay.core.memory import tune_for_large_buffers

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from backstay.cli import environment
 from backstay.cli.context import Context
 from backstay.cli.options import argument, option
+from backstay.core import environment
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, NotFound
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backstay.cli import environment, jsonout
+from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.moments import parse_every
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table
+from backstay.core import environment
 from backstay.core.quantities import format_age, format_duration, format_size, plural
 from backstay.core.times import parse_length
 

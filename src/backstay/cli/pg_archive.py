@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backstay.cli import environment, jsonout
+from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.pg import NAME_HELP
 from backstay.cli.problems import report
+from backstay.core import environment
 from backstay.core.quantities import format_size, plural
 from backstay.errors import BackstayError, InvalidRequest
 

@@ -136,3 +136,13 @@ def test_a_place_that_cannot_be_used_is_told_in_our_words(tmp_path: Path) -> Non
     ):
         with pytest.raises(kind):
             DbosEngine.open(url, worker="w", clock=SystemClock())
+
+
+def test_one_module_knows_the_library() -> None:
+    source = Path(__file__).parents[3] / "src/backstay"
+    knowing = [
+        str(file.relative_to(source))
+        for file in source.rglob("*.py")
+        if any(line.startswith(("import dbos", "from dbos")) for line in file.read_text().splitlines())
+    ]
+    assert knowing == ["control/jobs/dbos_engine.py"]

@@ -119,6 +119,7 @@ def running(jobs: Jobs) -> list[Job]:
 
 
 @pytest.mark.crash
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_worker_that_is_asked_to_end_gives_its_jobs_back_at_once(host: Host) -> None:
     worker = host.start()
     jobs = host.asking()

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Counter
 from backstay.control.manager.manager import BackupManager
-from backstay.control.metrics.requests import REQUESTS
+from backstay.control.metrics.names import REQUESTS
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.metered import Metered
 from backstay.testing import FakeClock

@@ -146,15 +146,16 @@ def test_many_hosts_make_one_job_for_each_time(new_url: Callable[[str], str], cl
             for other in tickers:
                 other.catalog.close()
             assert len(world.jobs.all()) == 20
-            assert sum(len(one.jobs) for one in done) == 20
+            assert len({job for one in done for job in one.jobs}) == 20  # two may make the same
 
 
-def test_more_than_one_batch_is_done_in_one_tick(small: World) -> None:
+def test_more_than_one_batch_is_done_in_one_tick(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backstay.control.scheduling.ticker._AT_ONCE", 10)
     with small.catalog.session() as session:
-        for number in range(450):
+        for number in range(25):
             small.schedules.create(replace(HOURLY, name=str(number)), session=session)
     small.clock.advance(HOUR)
-    assert len(small.ticker.tick().jobs) == 450
+    assert len(small.ticker.tick().jobs) == 25
 
 
 def test_what_was_missed_runs_once(world: World) -> None:

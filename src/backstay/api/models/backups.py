@@ -77,12 +77,6 @@ class FileQuery(Paged):
     path: Annotated[PathText, Field(pattern="^/")]
 
 
-class DetailQuery(Paged):
-    """How much is told."""
-
-    manifest: Annotated[bool, Field(description="also what only the repository knows")] = False
-
-
 class BackupDocument(TypedDict):
     """A backup. `id` is that of its snapshot, `source` the snapshot's name; sizes in bytes."""
 
@@ -130,7 +124,6 @@ class BackupDetail(BackupDocument):
     """A backup with all that is known of it."""
 
     repository: str
-    manifest: NotRequired[ManifestDocument]
 
 
 class EntryDocument(TypedDict):

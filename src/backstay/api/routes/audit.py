@@ -67,7 +67,7 @@ def list_audit(call: Caller, asked: Annotated[AuditQuery, Query()]) -> Response:
     return page([_entry(entry) for entry in found.items], found.next)
 
 
-@section.get("/api/audit/verify", needs="audit:read", answers=Verdict, does="audit.verify")
+@section.get("/api/audit/verify", needs="audit:read", answers=Verdict, does="audit.verify", slow=True)
 def verify_audit(call: Caller) -> Response:
     """See whether the whole log is as it was written."""
     call.require(EVERYTHING, seen="audit:read")

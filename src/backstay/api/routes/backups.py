@@ -17,12 +17,13 @@ from backstay.api.models.backups import (
     BackupDocument,
     BackupQuery,
     CreateBackup,
-    DetailQuery,
     HoldBackup,
+    ManifestDocument,
     ValidateBackup,
 )
 from backstay.api.models.base import Ident, PageOf
 from backstay.api.models.jobs import JobDocument
+from backstay.api.versions import etag_of
 from backstay.catalog.backup_search import BackupFilters, scope_of
 from backstay.catalog.models import Backup
 from backstay.operations.retention.holds import clear_hold, set_hold
@@ -77,14 +78,24 @@ def list_backups(call: Caller, asked: Annotated[BackupQuery, Query()]) -> Respon
 
 
 @section.get("/api/backup/{backup}", needs="backup:read", answers=BackupDetail, refuses=(404,))
-def get_backup(call: Caller, backup: Ident, asked: Annotated[DetailQuery, Query()]) -> Response:
+def get_backup(call: Caller, backup: Ident) -> Response:
     """Tell about one backup, by its id, the beginning of that, or the name of its source for the newest of it."""
     found = backup_meant(call, backup)
-    detail: BackupDetail = detail_of(found)
-    if asked.manifest:
-        with call.backing.browsing.repository() as repository:
-            detail["manifest"] = manifest_document(repository, found.id)
-    return answer(detail, etag=f'"{found.id}.{int(found.held)}"')
+    return answer(detail_of(found), etag=etag_of(found.id, int(found.held)))
+
+
+@section.get(
+    "/api/backup/{backup}/manifest",
+    needs="backup:read",
+    answers=ManifestDocument,
+    refuses=(404,),
+    slow=True,
+)
+def get_manifest(call: Caller, backup: Ident) -> Response:
+    """Tell what the repository itself says of a backup: its digest, where it comes from, and what it needs."""
+    found = backup_meant(call, backup)
+    with call.backing.browsing.repository() as repository:
+        return answer(manifest_document(repository, found.id))
 
 
 @section.delete("/api/backup/{backup}", needs="backup:delete", does="backup.delete", refuses=(409, 412))

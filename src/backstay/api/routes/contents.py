@@ -29,7 +29,12 @@ section = Section("contents")
 
 
 @section.get(
-    "/api/backup/{backup}/tree", needs="restore:plan", answers=PageOf[EntryDocument], refuses=(404,), does="backup.tree"
+    "/api/backup/{backup}/tree",
+    needs="restore:plan",
+    answers=PageOf[EntryDocument],
+    refuses=(404,),
+    does="backup.tree",
+    slow=True,
 )
 def list_tree(call: Caller, backup: Ident, asked: Annotated[TreeQuery, Query()]) -> Response:
     """List a directory of a backup, by name."""
@@ -50,6 +55,7 @@ def list_tree(call: Caller, backup: Ident, asked: Annotated[TreeQuery, Query()])
     media_type="application/octet-stream",
     refuses=(404, 409),
     does="backup.download",
+    slow=True,
 )
 def download(call: Caller, backup: Ident, asked: Annotated[FileQuery, Query()]) -> Response:
     """Give one file of a backup. `Repr-Digest` is its SHA-256, as it was when it was backed up."""
@@ -100,6 +106,7 @@ class _Piecewise:
     answers=PageOf[DifferenceDocument],
     refuses=(404,),
     does="backup.diff",
+    slow=True,
 )
 def diff_backups(call: Caller, backup: Ident, other: Ident, asked: Annotated[Paged, Query()]) -> Response:
     """Tell what changed from one backup to another; parts that are equal are not even read."""

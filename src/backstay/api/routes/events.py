@@ -33,7 +33,7 @@ def follow_all(call: Caller, last_event_id: LastMoment = None) -> Response:
     return streamed(call, _WatchedJobs(call, _moment(last_event_id)))
 
 
-@section.get("/metrics", needs="backup:read", answers={"type": "string"}, media_type=CONTENT_TYPE)
+@section.get("/metrics", needs="backup:read", answers={"type": "string"}, media_type=CONTENT_TYPE, slow=True)
 def metrics(call: Caller) -> Response:
     """Give the metrics for Prometheus, to those who may see everything."""
     call.require(EVERYTHING, seen="backup:read")

@@ -54,7 +54,13 @@ def get_repository(call: Caller, repository: Ident) -> Response:
     return answer(_document(call))
 
 
-@section.get("/api/repositories/{repository}/stats", needs="repo:read", answers=StatsDocument, refuses=(404,))
+@section.get(
+    "/api/repositories/{repository}/stats",
+    needs="repo:read",
+    answers=StatsDocument,
+    refuses=(404,),
+    slow=True,
+)
 def get_stats(call: Caller, repository: Ident) -> Response:
     """Count what the repository holds, and how much compression and deduplication save."""
     _main(call, repository)
@@ -121,7 +127,7 @@ def verify_repository(call: Caller, repository: Ident, body: AskedVerification) 
     return accepted(call, _job(call, kind, arguments, policy=name, scope=policy_scope(name)))
 
 
-@section.get("/api/keys", needs="key:read", answers=KeysDocument, refuses=(404,))
+@section.get("/api/keys", needs="key:read", answers=KeysDocument, refuses=(404,), slow=True)
 def list_keys(call: Caller) -> Response:
     """List what opens the repository, and the data keys. No secrets."""
     call.require(REPOSITORY, seen="key:read")

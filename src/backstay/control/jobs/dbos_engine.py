@@ -85,7 +85,7 @@ class DbosEngine(JobEngine):
                 worker_concurrency=queue.per_worker,
                 # With one for each partition and no other limit that is shared, workers never collide when they claim.
                 partition_concurrency=1 if queue.partitions else None,
-                polling_interval_sec=self._poll_s,
+                polling_interval_sec=self._poll_s * queue.pace,
             )
 
     @property

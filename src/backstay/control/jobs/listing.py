@@ -21,6 +21,7 @@ class JobFilters:
     """Which jobs; None for any. `since` and `until` are of when they were asked for, `scopes` what somebody may see."""
 
     kinds: Sequence[JobKind] | None = None
+    other_than: Sequence[JobKind] = ()  # many kinds are better told by those that are not meant: the newest come first
     status: JobStatus | Sequence[JobStatus] | None = None
     policy: str | None = None
     source: str | None = None  # with a policy, the snapshots' name: jobs of this source, or of the policy as a whole
@@ -37,6 +38,8 @@ def filtered(filters: JobFilters) -> Select[Job]:
     query = select(Job)
     if filters.kinds is not None:
         query = query.where(Job.kind.in_(filters.kinds))
+    if filters.other_than:
+        query = query.where(Job.kind.not_in(filters.other_than))
     if filters.status is not None:
         wanted = [filters.status] if isinstance(filters.status, str) else list(filters.status)
         query = query.where(Job.status.in_(wanted))

@@ -13,11 +13,15 @@ from backstay.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """So many of its jobs run at once in one process; with partitions, one for each partition in all processes."""
+    """So many of its jobs run at once in one process; with partitions, one for each partition in all processes.
+
+    It is looked at every `pace` intervals of the engine: looking is what an idle worker costs.
+    """
 
     name: str
     per_worker: int
     partitions: bool = False
+    pace: int = 1
 
 
 QUEUES: Final[Mapping[str, Queue]] = MappingProxyType(
@@ -26,9 +30,9 @@ QUEUES: Final[Mapping[str, Queue]] = MappingProxyType(
         for queue in (
             Queue(name="backup", per_worker=2, partitions=True),  # a partition is a policy: it never overlaps itself
             Queue(name="restore", per_worker=2),  # with slots of their own, restores never wait for backups
-            Queue(name="verify", per_worker=1),
-            Queue(name="maintenance", per_worker=1, partitions=True),  # one at a time for the repository
-            Queue(name="notify", per_worker=2),
+            Queue(name="verify", per_worker=1, pace=2),
+            Queue(name="maintenance", per_worker=1, partitions=True, pace=2),  # one at a time for the repository
+            Queue(name="notify", per_worker=2, pace=2),
         )
     }
 )

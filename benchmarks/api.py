@@ -1,0 +1,188 @@
+"""How many requests a second the interface answers, and how long the slowest wait.
+
+    python -m benchmarks.api [--backups 100000] [--readers 100] [--seconds 10]
+
+A catalog with so many backups, one server in a process of its own, and readers in another that ask for pages of the
+list, for single backups and for jobs, each over one connection that stays open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert
+
+from backstay.catalog.database import Catalog
+from backstay.catalog.models import Backup, Job
+from backstay.core.ids import new_ulid
+
+TOKEN = "bst_benchmark_0123456789abcdefghijklmnopqrstuvwxyz"
+POLICIES = 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backups", type=int, default=100_000)
+    parser.add_argument("--readers", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--page", type=int, default=20, help="items of each page that is asked for")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="backstay-api-") as place:
+        root = Path(place)
+        ids = filled(root / "data", options.backups)
+        server, address = serving(root)
+        try:
+            found = measured(address, ids, options.readers, options.seconds, options.page, server.pid)
+            print(json.dumps(found))
+        finally:
+            server.terminate()
+            server.wait(20)
+    return 0
+
+
+def filled(data: Path, count: int) -> list[str]:
+    """A catalog with so many backups, and a tenth as many jobs; the ids of the backups."""
+    data.mkdir(mode=0o700, exist_ok=True)
+    start, ids, rng = datetime(2026, 1, 1, tzinfo=UTC), [], random.Random(7)
+    with Catalog.open(f"sqlite:///{data}/catalog.db") as catalog:
+        catalog.migrate()
+        for begun in range(0, count, 5000):
+            rows = [backup(start + timedelta(minutes=5 * n), n, rng) for n in range(begun, min(begun + 5000, count))]
+            ids += [row["id"] for row in rows]
+            with catalog.session() as session:
+                session.execute(insert(Backup), rows)
+                session.execute(insert(Job), [job(row) for row in rows[::10]])
+    return ids
+
+
+def backup(when: datetime, number: int, rng: random.Random) -> dict[str, Any]:
+    policy = f"policy-{number % POLICIES}"
+    return {
+        "id": new_ulid(int(when.timestamp() * 1e9), rng.randbytes),
+        "repository": "0" * 32,
+        "policy": policy,
+        "source": f"{policy}-files",
+        "type": "incremental",
+        "host": f"host-{number % 7}",
+        "time": when,
+        "recorded_at": when,
+        "description": "nightly",
+        "tags": ["production"],
+        "paths": ["/srv/data", "/etc"],
+        "files": 1000 + number % 100,
+        "bytes": 10**9,
+        "stored_bytes": 10**6,
+        "held": False,
+        "damaged": False,
+        "duration_s": 12.5,
+    }
+
+
+def job(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": new_ulid(int(row["time"].timestamp() * 1e9) + 1_000_000),
+        "kind": "backup",
+        "status": "succeeded",
+        "queue": "backup",
+        "priority": 0,
+        "policy": row["policy"],
+        "scope": f"/policy/{row['policy']}",
+        "actor": "system",
+        "arguments": {"type": "incremental"},
+        "result": {"backups": [row["id"]]},
+        "backup_id": row["id"],
+        "created_at": row["time"],
+        "started_at": row["time"],
+        "finished_at": row["time"],
+        "settled_at": row["time"],
+        "attempts": 1,
+        "cancel_asked": False,
+    }
+
+
+def serving(root: Path) -> tuple[subprocess.Popen[str], str]:
+    """A server as anybody starts it, but with limits that let it be measured; its address."""
+    (root / "policies.yaml").write_text(
+        f"backup_manager:\n  storage: {{type: local, path: {root}/repository}}\n"
+        "  access: {rate_limits: {api: 1000000/min}}\n"
+    )
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("BACKSTAY_")}
+    environ |= {"HOME": str(root), "BACKSTAY_ADMIN_TOKEN": TOKEN, "BACKSTAY_PASSWORD": "x"}
+    arguments = [sys.executable, "-m", "backstay", "--json", "serve", "--port", "0", "--data-dir", str(root / "data")]
+    server = subprocess.Popen(
+        [*arguments, "--config", str(root / "policies.yaml")], env=environ, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    return server, json.loads(server.stdout.readline())["address"]
+
+
+# -- readers
+
+
+def measured(address: str, ids: list[str], readers: int, seconds: float, page: int, server: int) -> dict[str, Any]:
+    """What so many readers get within so many seconds, after a moment in which the server gets warm."""
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    asyncio.run(_all(host, int(port), ids, readers, min(2.0, seconds), page))
+    before = processor_s(server)
+    found = asyncio.run(_all(host, int(port), ids, readers, seconds, page))
+    used = processor_s(server) - before
+    times = sorted(took for reader in found for took in reader)
+    return {
+        "backups": len(ids),
+        "readers": readers,
+        "page": page,
+        "requests_per_s": round(len(times) / seconds),
+        "server_ms_of_processor": round(used * 1000 / len(times), 2),
+        "median_ms": round(statistics.median(times) * 1000, 1),
+        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1),
+        "worst_ms": round(times[-1] * 1000, 1),
+    }
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _all(host: str, port: int, ids: list[str], readers: int, seconds: float, page: int) -> list[list[float]]:
+    until = time.monotonic() + seconds
+    return await asyncio.gather(*(_reader(host, port, ids, until, page, number) for number in range(readers)))
+
+
+async def _reader(host: str, port: int, ids: list[str], until: float, page: int, number: int) -> list[float]:
+    rng, took = random.Random(number), []
+    reader, writer = await asyncio.open_connection(host, port)
+    while time.monotonic() < until:
+        path = rng.choice(
+            (
+                f"/api/backup/list?limit={page}",
+                f"/api/backup/list?limit={page}&policy=policy-{rng.randrange(POLICIES)}",
+                f"/api/backup/{rng.choice(ids)}",
+                f"/api/backup/jobs?limit={page}",
+            )
+        )
+        begun = time.monotonic()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 200"), head
+        await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        took.append(time.monotonic() - begun)
+    writer.close()
+    return took
+
+
+if __name__ == "__main__":
+    sys.exit(main())

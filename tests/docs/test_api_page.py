@@ -1,0 +1,65 @@
+"""The page on the interface: its list is that of the program, and its examples work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstay.api.app import ENDPOINTS
+from backstay.api.endpoints import PUBLIC
+from tests.api.conftest import backup, world
+from tests.api.world import World
+
+__all__ = ["backup", "world"]  # fixtures
+
+PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
+COMMANDS = re.findall(r"^(curl .*?[^\\])$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_list_of_endpoints_is_that_of_the_program() -> None:
+    listed = re.findall(r"^\| `(\w+) (\S+)` \| (\S+) \| (.+) \|$", PAGE, re.MULTILINE)
+    assert listed == [
+        (one.method, one.path, "-" if one.needs is PUBLIC else f"`{one.needs}`", one.summary) for one in ENDPOINTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def variables(world: World, backup: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    target = {"backup_id": backup["id"], "target": {"path": str(tmp_path_factory.mktemp("api-page") / "out")}}
+    plan = world.admin.ok("POST", "/api/restore/validate", target)
+    restore = world.admin.ok("POST", "/api/restore/initiate", target)
+    return {
+        "TOKEN": world.tokens["admin"],
+        "API": "",
+        "BACKUP": backup["id"],
+        "JOB": backup["job_id"],
+        "PLAN": plan["plan_id"],
+        "RESTORE": restore["id"],
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_example_is_answered_well(world: World, variables: dict[str, str], command: str) -> None:
+    for name, value in variables.items():
+        command = command.replace(f"${name}", value)
+    words = shlex.split(command.replace("\\\n", " "), comments=True)
+    method, path, body, headers = "", "", None, {}
+    given = iter(words[1:])
+    for word in given:
+        if word == "-H":
+            name, _, value = next(given).partition(": ")
+            headers[name] = value
+        elif word == "-d":
+            body = json.loads(next(given))
+        elif word == "-X":
+            method = next(given)
+        elif not word.startswith("-"):
+            path = word
+    answer = world.nobody.call(method or ("GET" if body is None else "POST"), path, body, headers=headers)
+    expected = (409,) if method == "DELETE" else (200, 202)  # the job of the example has ended
+    assert answer.status_code in expected, answer.text
