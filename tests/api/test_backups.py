@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from backstay.api.backing import ApiOptions
 from tests.api.world import World
@@ -153,6 +157,49 @@ def test_targets_are_held_to_what_the_service_allows(world: World, backup: Any) 
     finally:
         backing.options = ApiOptions()
     plan(f"{world.service.data_dir}/inside", 422)
+
+
+@pytest.mark.parametrize("what", [{"type": "prune", "policy": "files"}, {"type": "gc"}])
+def test_who_may_not_delete_does_not_by_a_schedule(world: World, backup: Any, what: Any) -> None:
+    body = {"name": f"an operator's {what['type']}", "cron": "0 0 1 1 *", **what}
+    operator, where = world["operator"], "/api/backup/schedules"
+    operator.refused(403, "POST", where, body)
+    made = world.admin.ok("POST", where, body)
+    operator.refused(403, "POST", f"{where}/{made['id']}/run", {})
+    world.admin.ok("DELETE", f"{where}/{made['id']}")
+
+
+@pytest.mark.parametrize("how", [{"conflict": "overwrite"}, {"conflict": "if_newer"}, {"delete": True}])
+def test_who_may_not_restore_in_place_replaces_and_deletes_nothing(world: World, backup: Any, how: Any) -> None:
+    source = str(world.root / "src")
+    body = {"backup_id": backup["id"], "target": {"path": source, "source": source}, **how}
+    for path in ("/api/restore/validate", "/api/restore/initiate"):
+        refusal = world["operator"].refused(403, "POST", path, body)
+        assert "restore:in_place" in refusal["cause"]
+    world["restorer"].ok("POST", "/api/restore/validate", body)
+
+
+@pytest.mark.parametrize("place", ["/etc/cron.d", "/usr/lib/x", "/tmp/../etc", "/lib/systemd"])
+def test_who_may_not_restore_in_place_restores_nothing_into_the_system(world: World, backup: Any, place: str) -> None:
+    body = {"backup_id": backup["id"], "target": {"path": place}}
+    world["operator"].refused(403, "POST", "/api/restore/validate", body)
+    world["operator"].ok("POST", "/api/restore/validate", body | {"target": {"path": str(world.root / "usr")}})
+
+
+def test_a_target_that_cannot_be_looked_at_is_refused(
+    world: World, backup: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.path.realpath
+
+    def look(path: Any, **given: Any) -> Any:
+        if str(path) == "/hidden/x":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, **given)
+
+    monkeypatch.setattr(os.path, "realpath", look)
+    body = {"backup_id": backup["id"], "target": {"path": "/hidden/x"}}
+    refusal = world.admin.refused(422, "POST", "/api/restore/validate", body)
+    assert refusal["cause"] == "/hidden/x cannot be looked at: Permission denied"
 
 
 def test_what_writes_over_living_things_needs_a_permission_of_its_own(world: World, backup: Any) -> None:

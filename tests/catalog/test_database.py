@@ -14,13 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import IntegrityError, InternalError
+from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 from tools.catalog_migration import FILE
 from tools.catalog_migration import text as first_migration
 
 from backstay.catalog import migrating
-from backstay.catalog.database import Catalog
+from backstay.catalog.database import Catalog, told
 from backstay.catalog.models import Base, Counter, User
 from backstay.errors import BackstayError, CatalogOutdated, CatalogUnavailable, InvalidRequest
 from backstay.testing.clock import FakeClock
@@ -227,3 +227,10 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CatalogUnavailable, match="file"):
         Catalog.open(f"sqlite:///{tmp_path / 'file' / 'catalog.db'}")
+
+
+def test_what_a_database_says_in_several_lines_is_told_in_one() -> None:
+    refused = OperationalError("select 1", {}, Exception("connection failed: refused\n\tIs the server running?\n"))
+    with pytest.raises(CatalogUnavailable) as raised, told():
+        raise refused
+    assert raised.value.cause == "connection failed: refused Is the server running?"

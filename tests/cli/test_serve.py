@@ -61,6 +61,7 @@ def test_serve_tells_where_it_is_answers_and_ends_within_seconds(
     programs.append(Program(account, "--json", "--data-dir", str(data)))
     told = json.loads(programs[0].out.readline())
     assert (told["data_dir"], told["policy_file"], told["worker"]) == (str(data), None, "embedded")
+    programs[0].process.send_signal(signal.SIGHUP)  # asks others for new settings, and ends nothing here
     with urllib.request.urlopen(told["address"] + "/api/health/ready", timeout=10) as answer:
         assert answer.status == 200
     asked = urllib.request.Request(

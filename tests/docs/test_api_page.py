@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -35,6 +34,7 @@ def variables(world: World, backup: Any, tmp_path_factory: pytest.TempPathFactor
     restore = world.admin.ok("POST", "/api/restore/initiate", target)
     return {
         "TOKEN": world.tokens["admin"],
+        "JSON": re.findall(r'export JSON="(.*?)"', PAGE)[0],
         "API": "",
         "BACKUP": backup["id"],
         "JOB": backup["job_id"],
@@ -48,18 +48,19 @@ def test_each_example_is_answered_well(world: World, variables: dict[str, str], 
     for name, value in variables.items():
         command = command.replace(f"${name}", value)
     words = shlex.split(command.replace("\\\n", " "), comments=True)
-    method, path, body, headers = "", "", None, {}
+    method, path, body, headers = "", "", "", dict[str, str]()
     given = iter(words[1:])
     for word in given:
         if word == "-H":
             name, _, value = next(given).partition(": ")
             headers[name] = value
         elif word == "-d":
-            body = json.loads(next(given))
+            body = next(given)
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")  # as curl does
         elif word == "-X":
             method = next(given)
         elif not word.startswith("-"):
             path = word
-    answer = world.nobody.call(method or ("GET" if body is None else "POST"), path, body, headers=headers)
+    answer = world.nobody.call(method or ("POST" if body else "GET"), path, headers=headers, content=body.encode())
     expected = (409,) if method == "DELETE" else (200, 202)  # the job of the example has ended
     assert answer.status_code in expected, answer.text

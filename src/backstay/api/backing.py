@@ -61,6 +61,7 @@ class Backing:
     closing: threading.Event = field(default_factory=threading.Event)  # set when the server ends
     keys: Keys = field(init=False)
     browsing: Browsing = field(init=False)
+    downloads: Browsing = field(init=False)  # by themselves: a client that reads slowly keeps nobody from restoring
     streams: threading.BoundedSemaphore = field(init=False)
     # Threads for answers from the catalog alone: more of them than processors only get into each other's way, and they
     # never wait for those that read a repository.
@@ -71,6 +72,7 @@ class Backing:
     def __post_init__(self) -> None:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
+        self.downloads = Browsing(open=lambda: self.opener().open(), clock=self.clock)
         self.streams = threading.BoundedSemaphore(self.options.most_streams)
 
     # -- parts of the service
@@ -147,6 +149,7 @@ class Backing:
     def close(self) -> None:
         """Let go of what was opened for answers."""
         self.browsing.close()
+        self.downloads.close()
 
     def is_news(self, what: str) -> bool:
         """Whether something was not told within the last minute: what comes in floods is written down now and then."""

@@ -19,6 +19,7 @@ from backstay.repository.snapshots import Manifest
 
 MOST: Final = 4
 WAIT_S: Final = 20.0
+MOST_WAITING: Final = 8  # each holds one of the few threads that answer requests
 FRESH_S: Final = 10.0
 
 
@@ -40,14 +41,16 @@ class Browsing:
     most: int = MOST
     _idle: queue.LifoQueue[_Open] = field(default_factory=queue.LifoQueue)
     _places: threading.BoundedSemaphore = field(init=False)
+    _waiting: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._places = threading.BoundedSemaphore(self.most)
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
 
     @contextmanager
     def repository(self) -> Iterator[Repository]:
         """One for this request. Raises RateLimited when all are in use for long, and what opening raises."""
-        if not self._places.acquire(timeout=WAIT_S):
+        if not self._has_place():
             raise RateLimited("too many look into backups", cause=f"{self.most} do", retry_after=int(WAIT_S))
         try:
             found = self._take()
@@ -62,6 +65,17 @@ class Browsing:
             self._idle.put(found)
         finally:
             self._places.release()
+
+    def _has_place(self) -> bool:
+        """Take a place, if there is one or will be soon; only a few wait for that."""
+        if self._places.acquire(blocking=False):
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._places.acquire(timeout=WAIT_S)
+        finally:
+            self._waiting.release()
 
     def close(self) -> None:
         """Close those that nobody uses."""

@@ -2,7 +2,8 @@
 
 Restores write to this machine with the rights of the service, so targets are held tight: whole paths, below the
 directories that whoever runs the service allows, never into the service's own data; and what writes over something that
-lives (a restore in place, or into a database) needs a permission of its own.
+lives (a restore in place, into a database, into directories of the system, or one that replaces or deletes what is at
+its target) needs a permission of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from backstay.api.call import Call
@@ -27,6 +29,11 @@ from backstay.control.runs.capturing import snapshot_name
 from backstay.errors import InvalidRequest, NotFound
 from backstay.sources.sqlite.database import path_of
 
+# A new file there can be as good as a login: whoever may write there may do what root may.
+_SYSTEM: Final = (
+    *map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys")),
+    *map(Path, ("/usr", "/var/spool/cron")),
+)
 _TO_GIVE = ("include", "exclude", "delete", "validate_before", "verify", "parallel", "dry_run", "mode")
 
 
@@ -191,7 +198,7 @@ def require_target(call: Call, restore: Settled) -> None:
         raise InvalidRequest(
             "it is not clear where to restore to", cause="there is no `target`", hint='`"target": {"path": "/…"}`'
         )
-    if in_place or any("database" in target for target in targets):
+    if in_place or any(map(_is_living, targets)) or _replaces(restore.arguments):
         for backup in restore.backups:
             call.also("restore:in_place", scope_of(backup))
     for target in targets:
@@ -201,6 +208,19 @@ def require_target(call: Call, restore: Settled) -> None:
         for backup in restore.backups:
             for path in backup.paths:
                 _require_place(call, Path(path))
+
+
+def _replaces(arguments: RestoreArguments) -> bool:
+    """Whether what is at the target may be written over or deleted; it may be where the backup came from."""
+    return arguments.get("conflict") in ("overwrite", "newer") or arguments.get("delete", False)
+
+
+def _is_living(target: RestoreTargetArguments) -> bool:
+    """Whether a target is a database, or belongs to the system."""
+    if "database" in target:
+        return True
+    place = _real(Path(target["path"]))
+    return any(place == one or one in place.parents for one in map(_real, _SYSTEM))
 
 
 def _place_of(target: RestoreTargetArguments) -> Path | None:
@@ -214,8 +234,8 @@ def _place_of(target: RestoreTargetArguments) -> Path | None:
 
 def _require_place(call: Call, place: Path) -> None:
     """See that a place may be written to. Links that are there already are followed: a name is no way around."""
-    real, roots = Path(os.path.realpath(place)), call.backing.options.restore_roots
-    data = Path(os.path.realpath(call.backing.service.data_dir))
+    real, roots = _real(place), call.backing.options.restore_roots
+    data = _real(call.backing.service.data_dir)
     if real == data or data in real.parents or (real in data.parents and real != Path("/")):
         raise InvalidRequest(
             "nothing is restored there", cause="the service keeps its own data there", hint="choose another directory"
@@ -229,4 +249,12 @@ def _require_place(call: Call, place: Path) -> None:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    """A path without links. Raises InvalidRequest for one that cannot be looked at."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        raise InvalidRequest(
+            "nothing is restored there",
+            cause=f"{path} cannot be looked at: {error.strerror}",
+            hint="choose another directory",
+        ) from error

@@ -203,7 +203,7 @@ def told() -> Iterator[None]:
 
 
 def _ours(error: DBAPIError | NoConnectionLeft) -> BackstayError | None:
-    cause = str(getattr(error, "orig", error)).strip()
+    cause = " ".join(str(getattr(error, "orig", error)).split())  # libpq writes lines
     if _lacks_tables(error):
         return migrating.outdated(cause)
     if isinstance(error, NoConnectionLeft):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from backstay.cli.context import Context
@@ -45,7 +47,10 @@ def started(context: Context, options: ServiceOptions) -> Iterator[Service]:
     """The service, running; at the end jobs are asked to end, and what does not is left to the next process."""
     from backstay.control.service.service import Service
 
-    with Service.open(options, environ=context.environ, warn=context.warn, clock=context.clock) as service:
+    with (
+        _hangups_taken(),
+        Service.open(options, environ=context.environ, warn=context.warn, clock=context.clock) as service,
+    ):
         try:
             service.start()
             yield service
@@ -53,6 +58,26 @@ def started(context: Context, options: ServiceOptions) -> Iterator[Service]:
             ended = service.stop()
         if not ended:
             context.warn("jobs that did not come to a good place to stop are begun again by the next process")
+
+
+@contextmanager
+def _hangups_taken() -> Iterator[None]:
+    """Within, SIGHUP does not end the process: it asks a service to read its files anew, which ours does anyway.
+
+    A handler and not SIG_IGN, which the programs that jobs start would inherit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, _nothing_to_do)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _nothing_to_do(number: int, frame: FrameType | None) -> None:
+    del number, frame
 
 
 def leave(status: int) -> int:

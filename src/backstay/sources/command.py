@@ -22,13 +22,15 @@ def command_source(
     clock: Clock,
     environ: Mapping[str, str],
     warn: Callable[[str], None],
+    tick: Callable[[], None] | None = None,
 ) -> GeneratedSource:
     """The source of what `command`, a program and its arguments, prints; it lies in `/command/FILE_NAME`.
 
     The program starts when it is read. If it ends with another status than 0, or was killed, the backup fails with
-    DumpFailed: half an output looks like a whole one. `warn` is told what it says although it succeeds.
+    DumpFailed: half an output looks like a whole one. `warn` is told what it says although it succeeds; `tick` is
+    called while it says nothing, and may raise what ends it.
     """
     path = b"/" + KIND.encode() + b"/" + path_component(file_name)
     node = made_node(path, PRIVATE_FILE, clock.now_ns())
-    reading = partial(ProgramReader, [os.fspath(word) for word in command], environ, warn)
+    reading = partial(ProgramReader, [os.fspath(word) for word in command], environ, warn, tick)
     return GeneratedSource(KIND, [path], [GeneratedFile(path=path, node=node, open=reading, chunking=DUMPS)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ class Program:
     def close(self) -> None:
         """Kill it if it still runs, and let go; may be called more than once."""
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it has started, too: a shell waits for others
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
@@ -111,9 +112,18 @@ class Program:
 class ProgramReader:
     """The output of a program."""
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
-        """Start it; `warn` is told what it says although it succeeds. Raises VersionUnsupported."""
-        self._warn = warn
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        warn: Callable[[str], None],
+        tick: Callable[[], None] | None = None,
+    ) -> None:
+        """Start it; `warn` is told what it says although it succeeds. Raises VersionUnsupported.
+
+        `tick` is called while it says nothing, and may raise what ends the wait.
+        """
+        self._warn, self._tick = warn, tick
         self._program = Program(arguments, environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         assert self._program.process.stdout is not None
         self._output = self._program.process.stdout.fileno()
@@ -130,6 +140,11 @@ class ProgramReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_some(self, size: int) -> bytes:
+        if self._tick is not None:
+            waiting = select.poll()
+            waiting.register(self._output, select.POLLIN)
+            while not waiting.poll(_TICK_S * 1000):
+                self._tick()
         try:
             return os.read(self._output, size)
         except OSError as error:

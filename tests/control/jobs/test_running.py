@@ -207,6 +207,19 @@ def test_a_catalog_that_is_away_at_the_end_lets_the_job_run_again(
     assert bench.row.status == "running"
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_catalog_that_is_away_in_the_middle_lets_the_job_run_again(bench: Bench, kept: bool) -> None:
+    def work(_: Execution) -> Document:
+        away = CatalogUnavailable("away")
+        raise JobFailed(away, {"backups": ["b1"]}) if kept else away
+
+    with pytest.raises(Released):
+        bench.run(work)
+    assert (bench.row.status, bench.row.error) == ("running", None)
+    bench.run(nothing)
+    assert (bench.row.status, bench.row.attempts) == ("succeeded", 2)
+
+
 def test_events_become_progress_and_lines(bench: Bench) -> None:
     seen: list[Document | None] = []
 

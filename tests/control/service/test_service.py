@@ -35,6 +35,21 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         places.prepare(tmp_path / "file" / "data")
 
 
+def test_a_directory_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()  # as a read-only file system, opening it for writing fails, for root too
+    with pytest.raises(InvalidRequest, match="cannot be used") as caught, places.held(tmp_path):
+        pytest.fail("it is held")
+    assert "--data-dir" in caught.value.hint
+
+
+def test_a_directory_that_everybody_writes_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(InvalidRequest, match="is not safe"):
+        places.prepare(tmp_path)
+    tmp_path.chmod(0o755)
+    assert places.prepare(tmp_path) == tmp_path.resolve()
+
+
 def test_the_schedules_of_the_policy_file_are_known_from_the_start(service: Service) -> None:
     (run,) = service.next_runs(3)
     assert (run.policy, run.type, run.at.hour, run.at.minute) == ("files", "full", 3, 0)

@@ -79,6 +79,9 @@ class Runner:
             raise Released from error
         if execution.why == "cancelled":
             self._end(tenure, execution, "cancelled", result=result)
+        elif isinstance(error, CatalogUnavailable):  # says nothing about the job: it may have done all but tell of it
+            self._clock.sleep(_PAUSE_S)
+            raise Released from error
         else:
             self._end(tenure, execution, "failed", result=result, error=error)
 

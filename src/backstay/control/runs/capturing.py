@@ -44,17 +44,21 @@ def source_of(
     clock: Clock,
     environ: Mapping[str, str],
     warn: Callable[[str], None],
+    tick: Callable[[], None],
 ) -> Source:
-    """What reads a source. Raises what its kind of source does."""
+    """What reads a source. Raises what its kind of source does.
+
+    `tick` is called while a program says nothing, and may raise what ends it.
+    """
     if isinstance(origin, FilesystemOrigin):
         return _files(origin, repository, clock, environ)
     if isinstance(origin, PostgresqlOrigin):
-        return dump_source(origin.connection, origin.schemas, clock=clock, environ=environ, warn=warn)
+        return dump_source(origin.connection, origin.schemas, clock=clock, environ=environ, warn=warn, tick=tick)
     if isinstance(origin, SqliteOrigin):
         return sqlite_source(os.fsencode(expanded(origin.path, environ)), scratch=scratch_above(repository.cache))
     if isinstance(origin, CommandOrigin):
         environ = without_secrets(environ)
-        return command_source(origin.command, origin.file_name, clock=clock, environ=environ, warn=warn)
+        return command_source(origin.command, origin.file_name, clock=clock, environ=environ, warn=warn, tick=tick)
     return mysql_source(origin.connection, clock=clock, environ=environ, warn=warn)
 
 

@@ -188,16 +188,18 @@ class _Run:
         with world.watching() as (events, stop_if_asked), world.open() as repository:
             for origin in self.chosen:
                 stop_if_asked()
-                self.outcome.sources.append(self._source(repository, origin, events))
+                self.outcome.sources.append(self._source(repository, origin, events, stop_if_asked))
             self._retention(repository, events)
             self._verification(repository, events)
 
     # -- backups
 
-    def _source(self, repository: Repository, origin: AnyOrigin, events: EventSink) -> SourceOutcome:
+    def _source(
+        self, repository: Repository, origin: AnyOrigin, events: EventSink, stop_if_asked: Callable[[], None]
+    ) -> SourceOutcome:
         name = snapshot_name(self.outcome.policy, origin)
         try:
-            result = self._backup(repository, origin, name, events)
+            result = self._backup(repository, origin, name, events, stop_if_asked)
         except Interrupted:
             raise
         except BackstayError as error:
@@ -208,9 +210,18 @@ class _Run:
             return SourceOutcome(name=name, type=origin.type, error=failure)
         return SourceOutcome(name=name, type=origin.type, result=result)
 
-    def _backup(self, repository: Repository, origin: AnyOrigin, name: str, events: EventSink) -> BackupResult:
+    def _backup(
+        self,
+        repository: Repository,
+        origin: AnyOrigin,
+        name: str,
+        events: EventSink,
+        stop_if_asked: Callable[[], None],
+    ) -> BackupResult:
         world, options = self.world, self.options
-        source = source_of(origin, repository, clock=world.clock, environ=world.environ, warn=world.warn)
+        source = source_of(
+            origin, repository, clock=world.clock, environ=world.environ, warn=world.warn, tick=stop_if_asked
+        )
         asked = BackupOptions(
             kind=options.kind,
             host=options.host,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,21 @@ from backstay.errors import InvalidRequest, JobConflict
 
 def prepare(directory: Path) -> Path:
     """The directory as a whole path; made if it is not there, for its owner alone. Raises InvalidRequest."""
-    try:
+    with _usable(directory):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if directory.stat().st_mode & stat.S_IWOTH:
+            raise InvalidRequest(
+                f"the data directory {directory} is not safe",
+                cause="everybody could put other files in the place of the service's",
+                hint=f"chmod 700 {directory}, after a look at what lies there",
+            )
         return directory.resolve(strict=True)
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InvalidRequest(
             f"the data directory {directory} cannot be used",
@@ -26,11 +39,12 @@ def prepare(directory: Path) -> Path:
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Within, no other process has this directory. Raises JobConflict.
+    """Within, no other process has this directory. Raises JobConflict, InvalidRequest.
 
     The lock goes with the process, however it ends: a file that is left means nothing.
     """
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _usable(directory):
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

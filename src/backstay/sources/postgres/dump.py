@@ -48,9 +48,17 @@ _READS_PASSWORDS: Final = "SELECT has_table_privilege('pg_catalog.pg_authid', 'S
 
 
 def dump_source(
-    url: str, schemas: Sequence[str], *, clock: Clock, environ: Mapping[str, str], warn: Callable[[str], None]
+    url: str,
+    schemas: Sequence[str],
+    *,
+    clock: Clock,
+    environ: Mapping[str, str],
+    warn: Callable[[str], None],
+    tick: Callable[[], None] | None = None,
 ) -> GeneratedSource:
     """The source of a whole database, or of some schemas. `warn` is told what is left out.
+
+    `tick` is called while the dump waits, such as for locks, and may raise what ends it.
 
     Raises SourceUnreachable, SourceRefused, VersionUnsupported, NotFound for a schema, InvalidRequest.
     """
@@ -72,8 +80,8 @@ def dump_source(
 
     files = [
         made(FACTS, partial(BytesReader, facts), len(facts)),
-        made(GLOBALS, partial(ProgramReader, roles, access.environ, warn)),
-        made(DUMP, partial(ProgramReader, dumping, access.environ, warn), found.size),
+        made(GLOBALS, partial(ProgramReader, roles, access.environ, warn, tick)),
+        made(DUMP, partial(ProgramReader, dumping, access.environ, warn, tick), found.size),
     ]
     return GeneratedSource(KIND, [place], files)
 

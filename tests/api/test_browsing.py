@@ -1,0 +1,50 @@
+"""Open repositories are shared so that nobody keeps the others from looking, restoring, or asking anything at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from backstay.api.browsing import MOST, MOST_WAITING, Browsing
+from backstay.errors import RateLimited
+from tests.api.world import World
+
+
+def test_clients_that_do_not_read_their_downloads_keep_nobody_from_restoring(world: World, backup: Any) -> None:
+    where = f"/api/backup/{backup['id']}"
+    with ExitStack() as slow:
+        for _ in range(MOST):
+            slow.enter_context(world.app.state.backing.downloads.repository())
+        world.admin.ok("GET", f"{where}/tree?path=/")
+        target = {"path": str(world.root / "while-others-download")}
+        world.admin.ok("POST", "/api/restore/validate", {"backup_id": backup["id"], "target": target})
+
+
+def test_only_a_few_wait_for_a_repository_and_the_others_are_told_at_once(world: World) -> None:
+    browsing = Browsing(open=lambda: world.app.state.backing.opener().open(), clock=world.service.clock, most=1)
+    served: list[bool] = []
+
+    def look() -> None:
+        with browsing.repository():
+            served.append(True)
+
+    waiting = [threading.Thread(target=look) for _ in range(MOST_WAITING)]
+    with browsing.repository():
+        for thread in waiting:
+            thread.start()
+        until = time.monotonic() + 5
+        while browsing._waiting.acquire(blocking=False):
+            browsing._waiting.release()
+            assert time.monotonic() < until
+        began = time.monotonic()
+        with pytest.raises(RateLimited), browsing.repository():
+            pass
+        assert time.monotonic() - began < 1
+    for thread in waiting:
+        thread.join()
+    browsing.close()
+    assert len(served) == MOST_WAITING
