@@ -375,3 +375,32 @@ def test_a_manager_of_a_recovery_leaves_no_catalog(site: Site) -> None:
 def test_the_same_manager_may_be_made_of_any_opener(site: Site, tmp_path: Path) -> None:
     setup = Setup(environ=site.environ, clock=site.clock, opens=site.manager.opener)
     assert BackupManager.of_setup(setup, Unrecorded(site.clock)).list() == site.manager.list()
+
+
+def test_what_another_target_holds_is_not_taken_for_the_steps_own(site: Site) -> None:
+    """A cluster's data directory that a cut-short run left is removed: that one, and never what a variable names now."""
+    text = 'steps:\n  pg: {type: cluster, cluster: main, to: "${ROOT}/${WHERE}"}\n'
+    site.environ["WHERE"] = "first"
+    loaded = site.plan(text)
+    with RecoveryState.open(state_file(site.plan_file), site.clock) as state:
+        state.note("pg", "begun", digest=loaded.digests["pg"], place=str(site.root / "first"))
+        state.note("pg", "writing")
+    site.environ["WHERE"] = "precious"
+    kept = site.root / "precious/data"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert not site.recover().ok
+    assert kept.read_text() == "mine"
+    site.recover(text.replace("cluster: main", "cluster: other"))
+    assert kept.read_text() == "mine"
+
+
+def test_what_was_done_for_another_place_is_not_taken_for_done(site: Site) -> None:
+    """A plan that was tried with one value of a variable has brought nothing back where another one leads."""
+    site.environ["WHERE"] = "trial"
+    text = 'steps:\n  files: {type: restore, backup: "latest:files", source: "${ROOT}/source", to: "${ROOT}/${WHERE}"}\n'
+    assert site.recover(text).ok
+    site.environ["WHERE"] = "real"
+    with pytest.raises(InvalidRequest, match="another place"):
+        site.recover()
+    assert not (site.root / "real").exists()

@@ -5,7 +5,8 @@ most the beginning of a last line, which says nothing. What follows from a step'
 
     pinned   the backups that the step is about are chosen, and stay so in later runs; nothing was done
     begun    nothing of its target was written, or only files, of which whole ones count and are left alone
-    writing  its target was free of conflicts, and what lies there since is the step's own: it may be replaced
+    writing  its target was free of conflicts, and what lies there since is the step's own: it may be replaced,
+             as long as the step stays the same and leads to the same place
     done     it is not run again
     failed   it is run again, as if it had not begun, or as its own `writing` says
 """
@@ -39,6 +40,7 @@ class StepState:
     begun_at: datetime | None = None
     ended_at: datetime | None = None
     attempts: int = 0
+    place: str | None = None
     writing: bool = False
     backup: str | None = None
     seconds: float = 0.0
@@ -175,6 +177,10 @@ class RecoveryState:
         if event == "pinned":
             state.backup, state.digest, state.writing = line["backup"], line["digest"], False
         elif event == "begun":
+            place = line.get("place")
+            if (line["digest"], place) != (state.digest, state.place):  # what was written then may lie elsewhere
+                state.writing = False
+            state.place = place
             state.begun_at = state.begun_at or when
             state.attempts += 1
             state.digest, state.ended_at, state.error = line["digest"], None, None
