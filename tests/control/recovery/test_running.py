@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -266,8 +269,6 @@ def test_checks_that_fail(site: Site, step: str, error: str) -> None:
 
 
 def test_queries_of_sqlite(site: Site) -> None:
-    import sqlite3
-
     with sqlite3.connect(site.root / "x.db") as connection:
         connection.execute("CREATE TABLE t (a)")
         connection.execute("INSERT INTO t VALUES (7)")
@@ -287,8 +288,6 @@ def test_queries_of_sqlite(site: Site) -> None:
 
 
 def test_a_sqlite_database_is_restored_and_asked(site: Site) -> None:
-    import sqlite3
-
     with sqlite3.connect(site.root / "x.db") as connection:
         connection.execute("CREATE TABLE t (a)")
     connection.close()
@@ -378,7 +377,7 @@ def test_the_same_manager_may_be_made_of_any_opener(site: Site, tmp_path: Path) 
 
 
 def test_what_another_target_holds_is_not_taken_for_the_steps_own(site: Site) -> None:
-    """A cluster's data directory that a cut-short run left is removed: that one, and never what a variable names now."""
+    """The data directory that a cut-short run left is removed, and never what a variable names now."""
     text = 'steps:\n  pg: {type: cluster, cluster: main, to: "${ROOT}/${WHERE}"}\n'
     site.environ["WHERE"] = "first"
     loaded = site.plan(text)
@@ -398,9 +397,39 @@ def test_what_another_target_holds_is_not_taken_for_the_steps_own(site: Site) ->
 def test_what_was_done_for_another_place_is_not_taken_for_done(site: Site) -> None:
     """A plan that was tried with one value of a variable has brought nothing back where another one leads."""
     site.environ["WHERE"] = "trial"
-    text = 'steps:\n  files: {type: restore, backup: "latest:files", source: "${ROOT}/source", to: "${ROOT}/${WHERE}"}\n'
+    text = (
+        'steps:\n  files: {type: restore, backup: "latest:files", source: "${ROOT}/source", to: "${ROOT}/${WHERE}"}\n'
+    )
     assert site.recover(text).ok
     site.environ["WHERE"] = "real"
     with pytest.raises(InvalidRequest, match="another place"):
         site.recover()
     assert not (site.root / "real").exists()
+
+
+def test_what_a_program_started_ends_with_it(site: Site) -> None:
+    text = f"""
+    steps:
+      slow: {{type: command, command: [sh, -c, "(sleep 3; echo late >> {site.log}) & sleep 30"], timeout: 1s}}
+    """
+    assert isinstance(site.recover(text).errors["slow"], StepTimeout)
+    time.sleep(3)
+    assert site.lines() == []
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+def test_a_query_without_end_ends_when_its_time_is_up(site: Site) -> None:
+    sqlite3.connect(site.root / "x.db").close()
+    text = f"""
+    steps:
+      ask: {{type: query, connection: "sqlite:///{site.root}/x.db", query: "{ENDLESS}", timeout: 1s}}
+    """
+    assert isinstance(site.recover(text).errors["ask"], StepTimeout)
+
+
+def test_a_pipe_is_not_waited_for(site: Site) -> None:
+    os.mkfifo(site.root / "pipe")
+    done = site.recover(f'steps:\n  look: {{type: file, path: "{site.root}/pipe", contains: x}}\n')
+    assert "no regular file" in str(done.errors["look"])
