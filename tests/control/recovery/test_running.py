@@ -433,3 +433,24 @@ def test_a_pipe_is_not_waited_for(site: Site) -> None:
     os.mkfifo(site.root / "pipe")
     done = site.recover(f'steps:\n  look: {{type: file, path: "{site.root}/pipe", contains: x}}\n')
     assert "no regular file" in str(done.errors["look"])
+
+
+def test_a_full_disk_leaves_a_state_that_can_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written of a line before the disk was full is taken back: another line may still follow."""
+    site.plan('steps:\n  a: {type: command, command: ["true"]}\n')
+    write = os.write
+    with RecoveryState.open(state_file(site.plan_file), site.clock) as state:
+        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+        with pytest.raises(OSError, match="space"):
+            state.note("a", "begun", digest="x")
+        monkeypatch.undo()
+        state.note("b", "begun", digest="x")
+    found = RecoveryState.peek(state_file(site.plan_file), site.clock)
+    assert list(found.steps) == ["b"]
+
+
+def test_a_state_with_a_time_without_zone_is_refused(site: Site) -> None:
+    site.plan('steps:\n  a: {type: command, command: ["true"]}\n')
+    state_file(site.plan_file).write_text('{"recovery": 1, "begun": "2026-11-29T06:00:00"}\n')
+    with pytest.raises(InvalidRequest, match="no state of a recovery"):
+        site.recover()

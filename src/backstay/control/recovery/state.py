@@ -13,6 +13,7 @@ most the beginning of a last line, which says nothing. What follows from a step'
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -136,7 +137,10 @@ class RecoveryState:
             ) from None
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        os.write(self._fd, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        data, before = json.dumps(line, ensure_ascii=True).encode() + b"\n", os.fstat(self._fd).st_size
+        if os.write(self._fd, data) != len(data):  # a part of a line, behind which another one would be unreadable
+            os.ftruncate(self._fd, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         os.fsync(self._fd)
 
     def _read(self) -> bool:
@@ -155,7 +159,7 @@ class RecoveryState:
             head, *lines = [json.loads(line) for line in whole.split(b"\n")]
             if head["recovery"] != VERSION:
                 raise ValueError("it is of another version")
-            self.begun_at = datetime.fromisoformat(head["begun"])
+            self.begun_at = _moment(head["begun"])
             for line in lines:
                 self._apply(line)
         except (ValueError, KeyError, TypeError) as error:
@@ -172,7 +176,7 @@ class RecoveryState:
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         state = self.steps.setdefault(line["step"], StepState())
-        event, when = line["event"], datetime.fromisoformat(line["time"])
+        event, when = line["event"], _moment(line["time"])
         state.event = event
         if event == "pinned":
             state.backup, state.digest, state.writing = line["backup"], line["digest"], False
@@ -189,6 +193,14 @@ class RecoveryState:
         else:
             state.ended_at, state.seconds = when, state.seconds + line["seconds"]
             state.result, state.error = line.get("result", {}), line.get("error")
+
+
+def _moment(text: str) -> datetime:
+    """An aware time. Raises ValueError, TypeError."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"the time {text!r} has no zone")
+    return found
 
 
 def _sync_directory(directory: Path) -> None:
