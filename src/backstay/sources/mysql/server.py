@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -175,23 +176,25 @@ def _ended(
     command: Sequence[str], environ: Mapping[str, str], tick: Callable[[], None] | None
 ) -> tuple[int, bytes, bytes]:
     """(status, output, what it said) of a program. Raises OSError, and what `tick` raises, which kills it."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environ, cwd="/", start_new_session=True, **pipes) as process:
-        while True:
-            try:
-                output, said = process.communicate(timeout=None if tick is None else _TICK_S)
-            except subprocess.TimeoutExpired:
-                try:
-                    assert tick is not None
+    with subprocess.Popen(
+        command,
+        env=environ,
+        cwd="/",
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    output, said = process.communicate(timeout=None if tick is None else _TICK_S)
+                    return process.returncode, output, said
+                if tick is not None:
                     tick()
-                except BaseException:
-                    process.kill()
-                    raise
-                continue
-            except BaseException:
-                process.kill()
-                raise
-            return process.returncode, output, said
+        except BaseException:
+            process.kill()
+            raise
 
 
 def quoted(name: str) -> str:
