@@ -237,6 +237,26 @@ def test_a_schedule_is_made_previewed_paused_and_run(world: World) -> None:
     admin.ok("DELETE", where)
 
 
+def test_a_schedule_does_nothing_that_its_maker_may_not(world: World) -> None:
+    """An operator may not delete: neither by a new schedule, nor by changing one or by starting that of another."""
+    admin, operator = world.admin, world["operator"]
+    made = {}
+    for kind in ("prune", "gc"):
+        body = {"name": kind, "cron": "0 2 1 1 *", "type": kind} | ({} if kind == "gc" else {"policy": "files"})
+        operator.refused(403, "POST", "/api/backup/schedules", body)
+        made[kind] = admin.ok("POST", "/api/backup/schedules", body)
+        operator.refused(403, "POST", f"/api/backup/schedules/{made[kind]['id']}/run")
+    own = {"name": "own", "cron": "0 2 1 1 *", "type": "full", "policy": "files"}
+    where = f"/api/backup/schedules/{operator.ok('POST', '/api/backup/schedules', own)['id']}"
+    operator.refused(403, "PUT", where, own | {"type": "prune"})
+    assert admin.ok("GET", where)["type"] == "full"
+    only_schedules = world.token(permissions=["schedule:write", "schedule:read"])
+    only_schedules.refused(403, "POST", "/api/backup/schedules", own)
+    admin.ok("DELETE", where)
+    for one in made.values():
+        admin.ok("DELETE", f"/api/backup/schedules/{one['id']}")
+
+
 def test_policies_show_what_holds_and_what_retention_would_do(world: World, backup: Any) -> None:
     admin = world.admin
     shown = admin.ok("GET", "/api/policies/files")

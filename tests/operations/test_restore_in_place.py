@@ -424,3 +424,35 @@ def test_any_tree_is_the_old_or_the_new_one_after_any_stop(
         assert world.restore(tree).error is None
         assert seen(tree) == wanted
         assert not left(tree)
+
+
+def test_only_directories_of_restores_are_emptied(tmp_path: Path) -> None:
+    """Somebody's own directory may have things of the same names in it."""
+    (tmp_path / "project/items").mkdir(parents=True)
+    (tmp_path / "project/items/mine").write_text("mine")
+    (tmp_path / "project/rows").write_text("mine too")
+    for act in (roll_back_in_place, resume_in_place):
+        with pytest.raises(RestoreConflict, match="not a directory that a restore keeps"):
+            act(tmp_path / "project")
+    assert (tmp_path / "project/items/mine").read_text() == "mine"
+    assert (tmp_path / "project/rows").read_text() == "mine too"
+
+
+def test_an_old_state_whose_journal_is_lost_is_not_removed(world: InPlaceWorld) -> None:
+    (world.origin / "differs").write_text("precious")
+    (kept,) = restore_in_place(world.repository, world.manifest, KEEP).kept
+    (kept / "state.json").unlink()
+    before = digest_of(kept)
+    for act in (roll_back_in_place, resume_in_place):
+        with pytest.raises(RestoreFailed, match="not what a restore wrote"):
+            act(kept)
+    (world.origin / "differs").write_text("again")
+    with pytest.raises(RestoreFailed, match="not what a restore wrote"):
+        restore_in_place(world.repository, world.manifest, OVERWRITE)
+    assert digest_of(kept) == before
+
+
+def digest_of(tree: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file() and not path.is_symlink()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -433,3 +434,25 @@ def test_without_a_catalog_it_works_and_records_nothing(
     with pytest.raises(ServerExtraMissing):
         named.list_restores()
     assert not (tmp_path / "home/.local/share/backstay").exists()
+
+
+def test_what_is_empty_or_unknown_is_not_guessed(backups: BackupManager, documents: Path, tmp_path: Path) -> None:
+    """Nothing, and nothing that exists, must not pass for a check that went well, for all, or for what is current."""
+    backups.create_backup(documents, name="-odd")
+    with pytest.raises(InvalidRequest):
+        backups.delete("")
+    assert len(backups.list()) == 1
+    refused: list[Callable[[], object]] = [
+        lambda: backups.create_backup(""),
+        lambda: backups.create_backup([documents, ""]),
+        lambda: backups.restore("latest", []),
+        lambda: backups.verify("latest", checks=["integrty"]),  # type: ignore[list-item]
+        lambda: backups.verify("latest", checks=[]),
+        lambda: backups.verify("latest", read_data=10),
+        lambda: backups.verify("latest", read_data=-0.1),
+        lambda: backups.verify("latest", read_data=float("nan")),
+        lambda: backups.configure(max_size=-1),
+    ]
+    for call in refused:
+        with pytest.raises(InvalidRequest):
+            call()

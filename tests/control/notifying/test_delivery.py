@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from urllib.parse import urlsplit
@@ -116,6 +119,34 @@ def test_a_ping_is_fetched(sink: Sink, answer: int, taken: bool) -> None:
         with pytest.raises(NotificationFailed, match=rf"ping\+http://\*\*\*: the server answered {answer}"):
             NetworkSender().send(MESSAGE, f"ping+http://{sink.place}/hunter2")
     assert [(method, path) for method, path, _, _ in sink.got] == [("GET", "/hunter2")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 200, b"HTTP/1.1 200 OK\r\nX: ", b""],
+    ids=["no HTTP", "too much", "without end", "nothing"],
+)
+def test_a_server_that_speaks_nonsense_or_never_ends_fails_one_ping(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backstay.control.notifying.sending._LONGEST_S", 0.5)
+    stop = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(said)
+            while said.endswith(b" ") and not stop.wait(0.05):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        with pytest.raises(NotificationFailed):
+            NetworkSender().send(MESSAGE, f"ping+http://127.0.0.1:{listening.getsockname()[1]}/hunter2")
+        stop.set()
+        thread.join()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from backstay.control.recovery.previewing import preview_plan
 from backstay.control.recovery.running import state_file
 from backstay.control.recovery.state import Event, RecoveryState
 from backstay.core.clock import SystemClock
+from backstay.errors import Interrupted, StepTimeout
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 from tests.cli.conftest import SOURCE
 from tests.control.manager.conftest import PASSWORD
@@ -84,6 +85,24 @@ def test_a_dump_that_was_restored_but_not_noted_is_restored_again(
     monkeypatch.undo()
     assert site.recover().ok
     assert server.sql("select count(*) from t", "again") == "3000"
+
+
+def test_a_query_that_does_not_end_is_cancelled(site: Site, server: Server) -> None:
+    """By its time, and by who asks for the end; the server stops working on it too."""
+    text = f"""
+    steps:
+      ask: {{type: query, connection: "{address(server, "shop")}", query: "SELECT pg_sleep(60)", timeout: 1s}}
+    """
+    assert isinstance(site.recover(text).errors["ask"], StepTimeout)
+
+    def stop() -> None:
+        if ("ask", "begun") in site.told[-1:]:
+            raise Interrupted("interrupted")
+
+    with pytest.raises(Interrupted):
+        site.recover(text.replace(", timeout: 1s", ""), stop_if_asked=stop)
+    left = "select count(*) from pg_stat_activity where state = 'active' and query like 'SELECT pg_sleep%'"
+    assert server.sql(left, "shop") == "0"
 
 
 def test_what_was_there_before_is_never_replaced(site: Site, server: Server) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -266,8 +269,6 @@ def test_checks_that_fail(site: Site, step: str, error: str) -> None:
 
 
 def test_queries_of_sqlite(site: Site) -> None:
-    import sqlite3
-
     with sqlite3.connect(site.root / "x.db") as connection:
         connection.execute("CREATE TABLE t (a)")
         connection.execute("INSERT INTO t VALUES (7)")
@@ -287,8 +288,6 @@ def test_queries_of_sqlite(site: Site) -> None:
 
 
 def test_a_sqlite_database_is_restored_and_asked(site: Site) -> None:
-    import sqlite3
-
     with sqlite3.connect(site.root / "x.db") as connection:
         connection.execute("CREATE TABLE t (a)")
     connection.close()
@@ -375,3 +374,83 @@ def test_a_manager_of_a_recovery_leaves_no_catalog(site: Site) -> None:
 def test_the_same_manager_may_be_made_of_any_opener(site: Site, tmp_path: Path) -> None:
     setup = Setup(environ=site.environ, clock=site.clock, opens=site.manager.opener)
     assert BackupManager.of_setup(setup, Unrecorded(site.clock)).list() == site.manager.list()
+
+
+def test_what_another_target_holds_is_not_taken_for_the_steps_own(site: Site) -> None:
+    """The data directory that a cut-short run left is removed, and never what a variable names now."""
+    text = 'steps:\n  pg: {type: cluster, cluster: main, to: "${ROOT}/${WHERE}"}\n'
+    site.environ["WHERE"] = "first"
+    loaded = site.plan(text)
+    with RecoveryState.open(state_file(site.plan_file), site.clock) as state:
+        state.note("pg", "begun", digest=loaded.digests["pg"], place=str(site.root / "first"))
+        state.note("pg", "writing")
+    site.environ["WHERE"] = "precious"
+    kept = site.root / "precious/data"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert not site.recover().ok
+    assert kept.read_text() == "mine"
+    site.recover(text.replace("cluster: main", "cluster: other"))
+    assert kept.read_text() == "mine"
+
+
+def test_what_was_done_for_another_place_is_not_taken_for_done(site: Site) -> None:
+    """A plan that was tried with one value of a variable has brought nothing back where another one leads."""
+    site.environ["WHERE"] = "trial"
+    text = (
+        'steps:\n  files: {type: restore, backup: "latest:files", source: "${ROOT}/source", to: "${ROOT}/${WHERE}"}\n'
+    )
+    assert site.recover(text).ok
+    site.environ["WHERE"] = "real"
+    with pytest.raises(InvalidRequest, match="another place"):
+        site.recover()
+    assert not (site.root / "real").exists()
+
+
+def test_what_a_program_started_ends_with_it(site: Site) -> None:
+    text = f"""
+    steps:
+      slow: {{type: command, command: [sh, -c, "(sleep 3; echo late >> {site.log}) & sleep 30"], timeout: 1s}}
+    """
+    assert isinstance(site.recover(text).errors["slow"], StepTimeout)
+    time.sleep(3)
+    assert site.lines() == []
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+def test_a_query_without_end_ends_when_its_time_is_up(site: Site) -> None:
+    sqlite3.connect(site.root / "x.db").close()
+    text = f"""
+    steps:
+      ask: {{type: query, connection: "sqlite:///{site.root}/x.db", query: "{ENDLESS}", timeout: 1s}}
+    """
+    assert isinstance(site.recover(text).errors["ask"], StepTimeout)
+
+
+def test_a_pipe_is_not_waited_for(site: Site) -> None:
+    os.mkfifo(site.root / "pipe")
+    done = site.recover(f'steps:\n  look: {{type: file, path: "{site.root}/pipe", contains: x}}\n')
+    assert "no regular file" in str(done.errors["look"])
+
+
+def test_a_full_disk_leaves_a_state_that_can_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written of a line before the disk was full is taken back: another line may still follow."""
+    site.plan('steps:\n  a: {type: command, command: ["true"]}\n')
+    write = os.write
+    with RecoveryState.open(state_file(site.plan_file), site.clock) as state:
+        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+        with pytest.raises(OSError, match="space"):
+            state.note("a", "begun", digest="x")
+        monkeypatch.undo()
+        state.note("b", "begun", digest="x")
+    found = RecoveryState.peek(state_file(site.plan_file), site.clock)
+    assert list(found.steps) == ["b"]
+
+
+def test_a_state_with_a_time_without_zone_is_refused(site: Site) -> None:
+    site.plan('steps:\n  a: {type: command, command: ["true"]}\n')
+    state_file(site.plan_file).write_text('{"recovery": 1, "begun": "2026-11-29T06:00:00"}\n')
+    with pytest.raises(InvalidRequest, match="no state of a recovery"):
+        site.recover()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from backstay.catalog.models import Evidence, Job
+from backstay.control.manager.manager import BackupManager
 from backstay.control.service.service import Service
+from backstay.testing import FakeClock
 from tests.control.service.conftest import Place, ended
 
 
@@ -83,6 +86,15 @@ def test_retention_and_collection_are_jobs(service: Service, place: Place) -> No
     refused = run(service, "prune", {}, policy="both")
     assert refused.error is not None
     assert refused.error["code"] == "InvalidRequest"
+
+
+def test_days_do_not_make_a_policy_drop_what_it_keeps_for_ever(service: Service, place: Place) -> None:
+    (place.root / "go").write_text("")
+    then = FakeClock(service.clock.now() - timedelta(days=3))
+    with BackupManager.open(place.file, database=service.catalog, environ=place.environ, clock=then) as before:
+        first = before.execute("slow").backups[0].id
+    second = run(service, "backup", {"retention_days": 1}, policy="slow").backup_id
+    assert {backup.id for backup in service.index.page().items} == {first, second}
 
 
 def test_a_source_that_fails_keeps_what_was_made_of_the_others(service: Service) -> None:

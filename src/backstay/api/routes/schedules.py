@@ -24,16 +24,22 @@ from backstay.api.models.schedules import (
 )
 from backstay.api.versions import etag_of
 from backstay.catalog.models import ScheduleRecord
+from backstay.catalog.models.jobs import JobKind
 from backstay.control.access.permissions import Permission
 from backstay.control.access.scopes import REPOSITORY, policy_scope
-from backstay.control.scheduling.kinds import job_of
+from backstay.control.scheduling.kinds import TYPES, job_of
 from backstay.control.scheduling.schedules import ScheduleFilters
 from backstay.control.scheduling.specs import ScheduleSpec
 from backstay.errors import NotFound
 
 section = Section("schedules")
 
-_ALSO: Final[Mapping[str, Permission]] = {"prune": "backup:delete", "gc": "repo:gc"}
+_WORK: Final[Mapping[JobKind, Permission]] = {
+    "backup": "backup:create",
+    "verification": "backup:validate",
+    "prune": "backup:delete",
+    "gc": "repo:gc",
+}
 
 
 @section.get("/api/backup/schedules", needs="schedule:read", answers=PageOf[ScheduleDocument])
@@ -108,7 +114,7 @@ def delete_schedule(call: Caller, schedule: Ident) -> Response:
 def run_schedule(call: Caller, schedule: Ident) -> Response:
     """Do now what a schedule does; its next time stays as it is."""
     record = _meant(call, schedule)
-    _also(call, record.type, call.scope or REPOSITORY)
+    _require_work(call, record.type, policy_scope(record.policy) if record.policy else REPOSITORY)
     due = job_of(record, call.backing.clock.now())
     job = call.backing.jobs.create(
         due.kind,
@@ -171,18 +177,18 @@ def _spec(call: Call, body: AskedSchedule) -> ScheduleSpec:
     options = {"tags": body.tags, "description": body.description}
     if body.type == "gc":
         call.require(REPOSITORY, seen="schedule:read")
-        _also(call, body.type, REPOSITORY)
+        _require_work(call, body.type, REPOSITORY)
         return ScheduleSpec(**asked, policy=body.policy or "", sources=body.sources, options=options)
     name, policy = policy_named(call, body.policy)
     call.require(policy_scope(name), seen="backup:read", missing=no_policy(name))
-    _also(call, body.type, policy_scope(name))
+    _require_work(call, body.type, policy_scope(name))
     return ScheduleSpec(**asked, policy=name, sources=sources_meant(name, policy, body.sources), options=options)
 
 
-def _also(call: Call, kind: str, scope: str) -> None:
-    """See that the caller may do by a schedule what they may do without. Raises Forbidden."""
-    if kind in _ALSO:
-        call.also(_ALSO[kind], scope)
+def _require_work(call: Call, kind: str, scope: str) -> None:
+    """See that the caller may do now what a schedule will do later. Raises Forbidden."""
+    job, _ = TYPES.get(kind, ("backup", None))
+    call.also(_WORK[job], scope)
 
 
 def _meant(call: Call, ident: str) -> ScheduleRecord:

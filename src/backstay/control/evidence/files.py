@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.control.evidence.page import as_html, sealed_in
-from backstay.control.evidence.seal import LARGEST, Evidence, opened
+from backstay.control.evidence.seal import LARGEST, Evidence, opened, read_json
 from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, InvalidRequest
 
@@ -98,7 +97,7 @@ def _read(path: Path) -> bytes:
 
 def _json(data: bytes) -> object:
     try:
-        return json.loads(data)
+        return read_json(data)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             "this is no evidence of a verification",

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any, Final
 
 from backstay.control.evidence.report import Document
-from backstay.control.evidence.seal import Evidence
+from backstay.control.evidence.seal import Evidence, read_json
 from backstay.core.quantities import format_count, format_size
 from backstay.errors import InvalidRequest
 
@@ -55,8 +55,8 @@ def sealed_in(page: bytes) -> object:
             hint="`backstay verify --evidence FILE.html` writes such pages",
         )
     try:
-        return json.loads(found[1])
-    except ValueError as error:
+        return read_json(found[1])
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             "this page holds no evidence", cause=str(error), hint="get the file again from where it was made"
         ) from error

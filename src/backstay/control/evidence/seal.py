@@ -82,6 +82,21 @@ def opened(document: object, *, trusted: Collection[str] | None = None) -> Evide
     return evidence
 
 
+def read_json(data: bytes) -> object:
+    """JSON in which no name stands twice in an object: readers do not agree on which of the two holds.
+
+    Raises ValueError, RecursionError.
+    """
+    return json.loads(data, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
+
+
 def _parsed(document: object) -> Evidence:
     if not isinstance(document, Mapping) or set(document) != {"report", "sha256", "signature"}:
         raise _none("it has other members than report, sha256 and signature")
@@ -96,16 +111,25 @@ def _parsed(document: object) -> Evidence:
 
 
 def _key(signed: Any) -> str:  # noqa: ANN401 - whatever stands in the file
-    if not isinstance(signed, Mapping) or signed.get("algorithm") != "ed25519":
+    if not isinstance(signed, Mapping) or (signed.get("algorithm"), signed.get("type")) != (
+        "ed25519",
+        SIGNED_AS.decode(),
+    ):
         raise _none("its signature is of a kind that this version does not know")
+    if set(signed) != {"algorithm", "type", "public_key", "value"}:
+        raise _none("its signature has other members than algorithm, type, public_key and value")
     return str(signed.get("public_key"))
 
 
 def _signature(signed: Mapping[str, Any]) -> bytes:
+    text = str(signed.get("value"))
     try:
-        return base64.b64decode(str(signed.get("value")), validate=True)
+        value = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise _changed("its signature is not base64") from error
+    if base64.b64encode(value).decode() != text:  # bits after the end, which decoders skip
+        raise _changed("its signature is not written as base64 is")
+    return value
 
 
 def _changed(cause: str) -> CorruptedBackup:

@@ -98,7 +98,7 @@ class Naming:
         if is_plain or (any(one.name == name for one in known) and not self._has_several(name)):
             return (choose(known, text, now=now, at=at, path=path),)
         for base, day in _readings(name):
-            if names := self._names(base, known):
+            if base and (names := self._names(base, known)):
                 of_name = [one for one in known if one.name in names]
                 return self._newest(of_name, text, day, now=now, at=at)
         return (choose(known, text, now=now, at=at, path=path),)

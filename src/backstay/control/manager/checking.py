@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backstay.control.manager.results import CheckFailed, CheckOutcome, CheckPassed
 from backstay.core.sizes import parse_size
+from backstay.errors import InvalidRequest
 from backstay.operations.findings import Check
 from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, VerifyReport
 
@@ -33,6 +34,19 @@ class Verification:
         test = self.restore_test
         place = test.destination if isinstance(test, RestoreTest) else test
         least = parse_size(self.min_bytes) if isinstance(self.min_bytes, str) else self.min_bytes
+        unknown = [check for check in self.checks if check not in ALL_CHECKS]
+        if unknown or not self.checks:  # what checks nothing would find nothing wrong
+            raise InvalidRequest(
+                "it is not clear what to check",
+                cause=f"there is no check {unknown[0]!r}" if unknown else "no check is named",
+                hint=f"the checks are {', '.join(ALL_CHECKS)}",
+            )
+        if not 0 <= self.read_data <= 1:
+            raise InvalidRequest(
+                "it is not clear how much to read",
+                cause=f"read_data is {self.read_data}",
+                hint="it is a part, from 0 to 1; 0.1 is a tenth",
+            )
         checks = tuple(dict.fromkeys((*self.checks, *(("size",) if least is not None else ()))))
         return VerifyOptions(
             checks=checks,

@@ -114,12 +114,15 @@ class BackupManager(Making, Custody, Restores, Verifications, Telling):
             raise InvalidRequest("repositories are always encrypted", hint="leave `encryption` out")
         if retention_days is not None and retention_days < 1:
             raise InvalidRequest("backups are kept for a day at least", cause=f"retention_days is {retention_days}")
+        size = parse_size(max_size) if isinstance(max_size, str) else max_size
+        if size is not None and size < 1:
+            raise InvalidRequest("a repository needs room", cause=f"max_size is {max_size}")
         changes = {
             "storage_location": location_of(storage_location),
             "password": password,
             "compressor": None if compression is None else compressor_of(compression, compression_level),
             "retention_days": retention_days,
-            "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
+            "max_size": size,
             "sources": None if sources is None else listed_sources(sources),
         }
         given = {name: value for name, value in changes.items() if value is not None}

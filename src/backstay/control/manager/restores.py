@@ -185,6 +185,8 @@ class Restores(Ground):
             )
         several = isinstance(target, Sequence) and not isinstance(target, str)
         targets = [target_of(one) for one in target] if several else [target_of(target)]  # type: ignore[arg-type,union-attr]
+        if not targets:
+            raise InvalidRequest("it is not said where to restore to", cause="the list of targets is empty")
         if source is not None:
             targets = [
                 DirectoryTarget(destination=one.destination, source=source)

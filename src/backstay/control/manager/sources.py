@@ -141,13 +141,22 @@ def _origin(source: BackupSource) -> dict[str, Any]:
     if isinstance(source, FileSource):
         return {
             "type": "filesystem",
-            "paths": tuple(os.path.abspath(Path(path).expanduser()) for path in source.paths),  # noqa: PTH100 - `..`
+            "paths": tuple(map(_whole, source.paths)),
             "exclude": tuple(source.exclude),
             "one_file_system": source.one_file_system,
         }
     if isinstance(source, CommandSource):
         return {"type": "command", "command": tuple(source.command), "file_name": source.file_name}
     return _database(source)
+
+
+def _whole(path: str | Path) -> str:
+    """A path from the root. Raises InvalidRequest for an empty one, which would mean whatever directory is current."""
+    if not os.fspath(path):
+        raise InvalidRequest(
+            "it is not clear what to back up", cause="a path is empty", hint="name the current directory as `.`"
+        )
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - `..`
 
 
 def _database(source: DatabaseSource) -> dict[str, Any]:

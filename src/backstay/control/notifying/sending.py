@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, unquote
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from apprise import NotifyLogEntry
 
 _TIMEOUT_S: Final = 15
+_LONGEST_S: Final = 4 * _TIMEOUT_S  # of one delivery
 _HIDE_FROM: Final = 4  # characters: shorter parts of an address are words, such as `to` or `com`
 _TYPES: Final[Mapping[Severity, str]] = {"info": "info", "warning": "warning", "error": "failure"}
 _JSON: Final = ("json", "jsons")
@@ -45,6 +48,25 @@ class NetworkSender:
 
 
 def _fetch(address: str) -> None:
+    """Fetch an address in a bounded time: a server may answer a byte at a time, which no timeout of a socket ends."""
+    failures: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            _fetched(address)
+        except Exception as error:  # noqa: BLE001 - raised below, where somebody can catch it
+            failures.append(error)
+
+    thread = threading.Thread(target=fetch, name="backstay-ping", daemon=True)
+    thread.start()
+    thread.join(_LONGEST_S)
+    if thread.is_alive():
+        raise _failed(address, f"there was no whole answer within {_LONGEST_S} seconds")
+    for error in failures:
+        raise error
+
+
+def _fetched(address: str) -> None:
     url = address[len(PING) :]
     request = urllib.request.Request(url, headers={"User-Agent": f"backstay/{VERSION}"})  # noqa: S310 - http or https
     try:
@@ -53,9 +75,9 @@ def _fetch(address: str) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise _failed(address, f"the server answered {error.code}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise _failed(address, str(reason)) from None
+        raise _failed(address, str(reason) or type(reason).__name__) from None
 
 
 def _notify(message: Message, address: str) -> None:
@@ -73,7 +95,7 @@ def _notify(message: Message, address: str) -> None:
         body=message.body,
         notify_type=_TYPES[message.severity],
         body_format="text",
-        timeout=4 * _TIMEOUT_S,
+        timeout=_LONGEST_S,
         log_callback=listen,
     )
     if not taken:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sqlite3
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ from backstay.sources.program import Program
 from backstay.sources.sqlite.database import path_of
 
 _PIECE: Final = 1 << 20
+_OPCODES: Final = 100_000  # of SQLite's virtual machine between two looks at the time, some milliseconds
 _SHOWN: Final = 2000  # characters of an output
 _TRUE: Final = ("t", "true", "1", "yes")
 _FALSE: Final = ("f", "false", "0", "no", "")
@@ -48,6 +51,9 @@ def command(step: CommandStep, doing: Doing) -> dict[str, Any]:
             if status != 0:
                 raise StepFailed(f"{step.command[0]} failed", cause=program.failure(status).cause)
         finally:
+            if program.process.poll() is None:  # what it started goes with it: it has a session of its own
+                with suppress(ProcessLookupError):
+                    os.killpg(program.process.pid, signal.SIGKILL)
             program.close()
         output.seek(0)
         text = output.read(_PIECE).decode("utf-8", "replace").strip()
@@ -73,24 +79,25 @@ def query(step: QueryStep, doing: Doing) -> dict[str, Any]:
 
 def _asked(address: str, sql: str, doing: Doing) -> str:
     if address.startswith("sqlite:"):
-        return _asked_sqlite(path_of(address), sql)
+        return _asked_sqlite(path_of(address), sql, doing)
     if address.startswith(("mysql:", "mariadb:")):
-        rows: list[list[Any]] = [*Server(parse_address(address), doing.environ).query(sql)]
+        rows: list[list[Any]] = [*Server(parse_address(address), doing.environ).query(sql, doing.checkpoint)]
     else:
         with Connection(address) as connection:
-            connection.query(f"SET statement_timeout = {int(doing.left(0.0) * 1000)}")
-            rows = [*connection.query(sql)]
+            rows = connection.watched_query(sql, doing.checkpoint)
     if not rows or not rows[0]:
         return ""
     return "" if rows[0][0] is None else str(rows[0][0])
 
 
-def _asked_sqlite(path: bytes, sql: str) -> str:
+def _asked_sqlite(path: bytes, sql: str, doing: Doing) -> str:
     uri = Path(os.fsdecode(path)).as_uri() + "?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.set_progress_handler(doing.must_end, _OPCODES)
             row = connection.execute(sql).fetchone()
     except sqlite3.Error as error:
+        doing.checkpoint()  # it may have been this that ended the query
         raise StepFailed("the database cannot be asked", cause=str(error)) from error
     return "" if row is None or row[0] is None else str(row[0])
 
@@ -136,6 +143,8 @@ def _measured(path: Path) -> tuple[int, int]:
 
 
 def _pieces(path: Path, doing: Doing) -> Iterator[bytes]:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise StepFailed(f"{path} cannot be read", cause="it is no regular file")
     with path.open("rb") as stream:
         while piece := stream.read(_PIECE):
             doing.checkpoint()

@@ -35,6 +35,14 @@ class Doing:
         if self.until is not None and self.clock.monotonic() > self.until:
             raise StepTimeout(f"the step {self.name!r} took too long", cause="its time is up")
 
+    def must_end(self) -> bool:
+        """Whether `checkpoint` would raise, for those through whom nothing can be raised."""
+        try:
+            self.checkpoint()
+        except (Interrupted, StepTimeout):
+            return True
+        return False
+
     def events(self, event: Event) -> None:
         """A sink that stops what sends the events."""
         del event

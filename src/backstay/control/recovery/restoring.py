@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from backstay.control.manager.documents import restore_document
 from backstay.control.manager.results import RestorePreview
 from backstay.control.manager.sources import is_database
-from backstay.control.manager.targets import ClusterTarget, DatabaseTarget, DirectoryTarget, RestoreTarget
+from backstay.control.manager.targets import (
+    ClusterTarget,
+    DatabaseTarget,
+    DirectoryTarget,
+    RestoreTarget,
+    without_password,
+)
 from backstay.control.policies.values import expanded
 from backstay.control.recovery.doing import Doing
-from backstay.control.recovery.plan import ClusterStep, GraphStep, RestoreStep, moment_of
+from backstay.control.recovery.plan import AnyStep, ClusterStep, GraphStep, RestoreStep, moment_of
 from backstay.errors import RestoreConflict, StepFailed
 from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.manager import GraphBackupManager, RestoreMeans
@@ -66,6 +73,13 @@ def preview_restore(step: RestoreStep, doing: Doing, conflict: Conflict | None =
         delete=step.delete,
         events=doing.events,
     )
+
+
+def place_of(step: AnyStep, environ: Mapping[str, str]) -> str | None:
+    """Where a step brings something back, with variables and without secrets; None for those that bring nothing."""
+    if not isinstance(step, (RestoreStep, ClusterStep, GraphStep)):
+        return None
+    return without_password(step.to) if is_database(step.to) else expanded(step.to, environ)
 
 
 def conflict_of(step: RestoreStep, *, own: bool) -> Conflict:

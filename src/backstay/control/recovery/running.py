@@ -21,6 +21,7 @@ from backstay.control.recovery.doing import Doing
 from backstay.control.recovery.loading import LoadedPlan
 from backstay.control.recovery.performing import perform
 from backstay.control.recovery.plan import AnyStep, RestoreStep, VerifyStep, moment_of
+from backstay.control.recovery.restoring import place_of
 from backstay.control.recovery.state import RecoveryState
 from backstay.core.clock import Clock, rest
 from backstay.core.times import parse_length
@@ -102,10 +103,9 @@ class Recovery:
     def _require_same(self) -> None:
         """What is done must be what the plan says. Raises InvalidRequest."""
         steps = self.loaded.steps
+        done = {name: state for name, state in self.state.steps.items() if state.is_done}
         changed = [
-            name
-            for name, state in self.state.steps.items()
-            if state.is_done and (name not in steps or state.digest != self.loaded.digests[name])
+            name for name, state in done.items() if name not in steps or state.digest != self.loaded.digests[name]
         ]
         if changed:
             raise InvalidRequest(
@@ -113,6 +113,14 @@ class Recovery:
                 cause=f"done by another wording: {', '.join(changed)}",
                 hint="put these steps back as they were, or begin anew with --restart",
             )
+        for name, state in done.items():
+            place = place_of(steps[name], self.environ)
+            if state.place not in (None, place):
+                raise InvalidRequest(
+                    f"the step {name!r} was done for another place",
+                    cause=f"it brought back {state.place}, and its variables say {place} now",
+                    hint="set the variables as they were, or keep another state with --state",
+                )
 
     # -- the order
 
@@ -158,7 +166,8 @@ class Recovery:
         error = InvalidRequest(
             f"the step {name!r} was not confirmed", cause=question, hint="run the plan again, or with --yes"
         )
-        self.state.note(name, "begun", digest=self.loaded.digests[name])
+        place = place_of(self.loaded.steps[name], self.environ)
+        self.state.note(name, "begun", digest=self.loaded.digests[name], place=place)
         self._note_failed(name, error, 0.0)
         self.outcomes[name], self.errors[name] = "failed", error
         self.company.tell(name, "failed", str(error))
@@ -183,8 +192,9 @@ class Recovery:
         for left in range(step.retries, -1, -1):
             begun = self.clock.monotonic()
             with self._noting:
+                place = place_of(step, self.environ)
+                self.state.note(name, "begun", digest=self.loaded.digests[name], place=place)
                 own = self.state.of(name).writing
-                self.state.note(name, "begun", digest=self.loaded.digests[name])
             self.company.tell(name, "begun", "")
             try:
                 result = _performed(step, self._doing(name, step, own=own))

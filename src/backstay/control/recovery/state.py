@@ -5,13 +5,15 @@ most the beginning of a last line, which says nothing. What follows from a step'
 
     pinned   the backups that the step is about are chosen, and stay so in later runs; nothing was done
     begun    nothing of its target was written, or only files, of which whole ones count and are left alone
-    writing  its target was free of conflicts, and what lies there since is the step's own: it may be replaced
+    writing  its target was free of conflicts, and what lies there since is the step's own: it may be replaced,
+             as long as the step stays the same and leads to the same place
     done     it is not run again
     failed   it is run again, as if it had not begun, or as its own `writing` says
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -39,6 +41,7 @@ class StepState:
     begun_at: datetime | None = None
     ended_at: datetime | None = None
     attempts: int = 0
+    place: str | None = None
     writing: bool = False
     backup: str | None = None
     seconds: float = 0.0
@@ -134,7 +137,10 @@ class RecoveryState:
             ) from None
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        os.write(self._fd, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        data, before = json.dumps(line, ensure_ascii=True).encode() + b"\n", os.fstat(self._fd).st_size
+        if os.write(self._fd, data) != len(data):  # a part of a line, behind which another one would be unreadable
+            os.ftruncate(self._fd, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         os.fsync(self._fd)
 
     def _read(self) -> bool:
@@ -153,7 +159,7 @@ class RecoveryState:
             head, *lines = [json.loads(line) for line in whole.split(b"\n")]
             if head["recovery"] != VERSION:
                 raise ValueError("it is of another version")
-            self.begun_at = datetime.fromisoformat(head["begun"])
+            self.begun_at = _moment(head["begun"])
             for line in lines:
                 self._apply(line)
         except (ValueError, KeyError, TypeError) as error:
@@ -170,11 +176,15 @@ class RecoveryState:
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         state = self.steps.setdefault(line["step"], StepState())
-        event, when = line["event"], datetime.fromisoformat(line["time"])
+        event, when = line["event"], _moment(line["time"])
         state.event = event
         if event == "pinned":
             state.backup, state.digest, state.writing = line["backup"], line["digest"], False
         elif event == "begun":
+            place = line.get("place")
+            if (line["digest"], place) != (state.digest, state.place):  # what was written then may lie elsewhere
+                state.writing = False
+            state.place = place
             state.begun_at = state.begun_at or when
             state.attempts += 1
             state.digest, state.ended_at, state.error = line["digest"], None, None
@@ -183,6 +193,14 @@ class RecoveryState:
         else:
             state.ended_at, state.seconds = when, state.seconds + line["seconds"]
             state.result, state.error = line.get("result", {}), line.get("error")
+
+
+def _moment(text: str) -> datetime:
+    """An aware time. Raises ValueError, TypeError."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"the time {text!r} has no zone")
+    return found
 
 
 def _sync_directory(directory: Path) -> None:

@@ -19,6 +19,7 @@ from backstay.control.manager.documents import restore_document, run_document
 from backstay.control.manager.results import RestoreRun
 from backstay.control.manager.retaining import collection_document
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget
+from backstay.control.policies.effective import effective
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
 from backstay.control.service.verifying import verification
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
@@ -47,7 +48,7 @@ def backup(context: ServiceContext, job: Job, execution: Execution) -> Document:
         sources=tuple(asked.get("sources") or ()),
         tags=tuple(asked.get("tags") or ()),
         description=asked.get("description"),
-        retention_days=asked.get("retention_days"),
+        retention_days=_days(context, policy_of(job), asked.get("retention_days")),
         dry_run=bool(asked.get("dry_run")),
         check=False,
         events=execution.events,
@@ -59,6 +60,15 @@ def backup(context: ServiceContext, job: Job, execution: Execution) -> Document:
         wrong = CorruptedBackup(f"the new backup of {job.policy} is not good", cause="verification found mistakes")
         raise JobFailed(run.error or wrong, result)
     return result
+
+
+def _days(context: ServiceContext, name: str, asked: int | None) -> int | None:
+    """How long backups stay whatever the policy drops. Where it drops nothing, days must not make it drop."""
+    loaded = context.policies.loaded
+    policy = None if loaded is None else loaded.content.policies.get(name)
+    if loaded is None or policy is None:
+        return asked
+    return None if effective(policy, loaded.content.backup_manager).retention is None else asked
 
 
 def restore(context: ServiceContext, job: Job, execution: Execution) -> Document:

@@ -260,15 +260,13 @@ def _empty(fd: int, path: bytes, names: tuple[bytes, ...], calls: SwitchCalls) -
 
 
 def _open_own(path: bytes) -> int:
-    """Raises RestoreConflict for what is no directory of a restore of this user."""
+    """Raises RestoreConflict for what is no directory of a restore of this user: what lies in one is removed."""
+    if not path.rpartition(b"/")[2].startswith(PREFIX):
+        raise _no_directory(path, "it has another name")
     try:
         fd = os.open(path, DIRECTORY)
     except OSError as error:
-        raise RestoreConflict(
-            f"{printable(path)} is not a directory that a restore keeps",
-            cause=(error.strerror or "").lower(),
-            hint=f"name the directory {printable(PREFIX)}… that the restore told of",
-        ) from error
+        raise _no_directory(path, (error.strerror or "").lower()) from error
     if not _is_own(os.fstat(fd)):
         os.close(fd)
         raise RestoreConflict(
@@ -277,6 +275,14 @@ def _open_own(path: bytes) -> int:
             hint="run this as the user who restored",
         )
     return fd
+
+
+def _no_directory(path: bytes, cause: str) -> RestoreConflict:
+    return RestoreConflict(
+        f"{printable(path)} is not a directory that a restore keeps",
+        cause=cause,
+        hint=f"name the directory {printable(PREFIX)}… that the restore told of",
+    )
 
 
 def _is_own(info: os.stat_result) -> bool:
@@ -296,7 +302,9 @@ def _lock(fd: int, path: bytes) -> None:
 
 def _header(fd: int, path: bytes) -> Header:
     data = _read(fd, _STATE)
-    if data is None:  # the crash came before the first state, so that there is nothing but an empty directory
+    if data is None:  # the crash came before the first state or behind the last, so that nothing else is there
+        if set(os.listdir(fd)) - {os.fsdecode(_NEW_STATE)}:
+            raise _damaged(path, "its state.json is missing")
         return Header(snapshot="", areas=(path,), keep_old=False)
     try:
         header = msgspec.json.decode(data, type=Header)

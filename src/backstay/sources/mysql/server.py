@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from backstay.sources.mysql.programs import Program, client
 
 CONNECT_TIMEOUT_S: Final = 20
 CHARSET: Final = "--default-character-set=utf8mb4"
+_TICK_S: Final = 0.2
 SYSTEM: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
 _ERROR: Final = re.compile(r"ERROR (\d+) \((\w+)\)")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "0": "\0"}  # of --batch; other signs stand for themselves
@@ -93,21 +95,21 @@ class Server:
         """Whether there is a database of this name. Raises as `query` does."""
         return self.same([name]) <= self.same(self.databases())
 
-    def query(self, sql: str) -> list[list[str]]:
-        """The rows of one statement, as text. Raises SourceRefused, SourceUnreachable, VersionUnsupported."""
+    def query(self, sql: str, tick: Callable[[], None] | None = None) -> list[list[str]]:
+        """The rows of one statement, as text. What `tick`, called meanwhile, raises ends it.
+
+        Raises SourceRefused, SourceUnreachable, VersionUnsupported."""
         command = [self._client.path, *self.address.arguments, CHARSET, f"--connect-timeout={CONNECT_TIMEOUT_S}"]
         command += ["--batch", "--skip-column-names", "--no-auto-rehash", f"--execute={sql}"]
         try:
-            done = subprocess.run(
-                command, env=self.environ, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
+            status, output, said = _ended(command, self.environ, tick)
         except OSError as error:
             raise VersionUnsupported(
                 f"{self._client.path} cannot be started", cause=error.strerror or str(error)
             ) from error
-        if done.returncode != 0:
-            raise _failure(self.place, done.stderr.decode(errors="replace"))
-        return [_row(line) for line in done.stdout.decode(errors="surrogateescape").split("\n") if line]
+        if status != 0:
+            raise _failure(self.place, said.decode(errors="replace"))
+        return [_row(line) for line in output.decode(errors="surrogateescape").split("\n") if line]
 
     def databases(self) -> dict[str, Database]:
         """Those that the user sees, less the system's own. Raises as `query` does."""
@@ -168,6 +170,31 @@ class Server:
     def client(self) -> Program:
         """The program that a restore goes through. Raises VersionUnsupported."""
         return client(self.environ, mariadb=self.is_mariadb)
+
+
+def _ended(
+    command: Sequence[str], environ: Mapping[str, str], tick: Callable[[], None] | None
+) -> tuple[int, bytes, bytes]:
+    """(status, output, what it said) of a program. Raises OSError, and what `tick` raises, which kills it."""
+    with subprocess.Popen(
+        command,
+        env=environ,
+        cwd="/",
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    output, said = process.communicate(timeout=None if tick is None else _TICK_S)
+                    return process.returncode, output, said
+                if tick is not None:
+                    tick()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def quoted(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 20
 NOTICES: Final = 20
+_TICK_S: Final = 0.2
 _DENIED: Final = (
     "no pg_hba.conf entry for replication",
     "pg_hba.conf rejects replication",
@@ -83,6 +84,27 @@ class Connection:
         result = self._connection.exec_(sql.encode())
         self._require(result, sql, self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
         return _rows(result)
+
+    def watched_query(self, sql: str, tick: Callable[[], None]) -> list[list[str | None]]:
+        """The rows of one command that may take long; what `tick`, called meanwhile, raises cancels it.
+
+        Raises as `query` does.
+        """
+        with self._talking():
+            self._connection.send_query(sql.encode())
+        try:
+            while self._is_busy():
+                self.wait(_TICK_S)
+                tick()
+        except BaseException:
+            self._connection.get_cancel().cancel()
+            raise
+        return self.results()
+
+    def _is_busy(self) -> bool:
+        with self._talking():
+            self._connection.flush()
+            return bool(self._connection.is_busy())
 
     def value(self, sql: str) -> str:
         """The one value of one row. Raises as `query` does."""
