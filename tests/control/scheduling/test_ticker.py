@@ -146,7 +146,8 @@ def test_many_hosts_make_one_job_for_each_time(new_url: Callable[[str], str], cl
             for other in tickers:
                 other.catalog.close()
             assert len(world.jobs.all()) == 20
-            assert len({job for one in done for job in one.jobs}) == 20  # two may make the same
+            # A host may take up what a slower one has claimed and not made yet: both tell of it, and it is one job.
+            assert len({job for one in done for job in one.jobs}) == 20
 
 
 def test_more_than_one_batch_is_done_in_one_tick(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
