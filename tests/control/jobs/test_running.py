@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -253,6 +254,17 @@ def test_other_threads_tell_but_are_not_interrupted(bench: Bench) -> None:
 
     bench.run(work)
     assert (bench.row.status, bench.lines) == ("succeeded", [("warning", "from a thread")])
+
+
+def test_a_thread_that_waits_for_a_program_asks_whether_to_go_on(bench: Bench) -> None:
+    def work(execution: Execution) -> Document:
+        bench.claim.why = "cancelled"
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(execution.checkpoint).result()
+        pytest.fail("it went on")
+
+    bench.run(work)
+    assert bench.row.status == "cancelled"
 
 
 def test_a_flood_of_lines_is_cut(bench: Bench) -> None:

@@ -53,9 +53,9 @@ class Execution:
         return self._why is not None
 
     def checkpoint(self) -> None:
-        """Where the work may end early. Raises Interrupted, in the handler's thread alone."""
+        """Where the work may end early. Raises Interrupted."""
         self._write_if_due()
-        if self.cancelled() and threading.get_ident() == self._thread:
+        if self.cancelled():
             assert self._why is not None
             raise Interrupted("the job was interrupted", cause=_WHY[self._why])
 
@@ -95,7 +95,10 @@ class Execution:
             self.log("warning", f"{event.path}: {event.message}" if event.path else event.message)
         elif isinstance(event, Finished):
             self.log("info", f"{event.operation} ended")
-        self.checkpoint()
+        if threading.get_ident() == self._thread:
+            self.checkpoint()
+        else:  # threads that tell are not interrupted
+            self._write_if_due()
 
     def _write_if_due(self) -> None:
         with self._lock:
