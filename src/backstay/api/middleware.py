@@ -6,7 +6,7 @@ Plain ASGI, so that streams are passed on piece by piece.
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 from typing import Final
 
@@ -36,11 +36,17 @@ _HEADERS: Final = {
 _HSTS: Final = "max-age=31536000"
 
 
+# Ids of requests only name them; to ask the system for each would let other threads in between.
+_NAMES: Final = random.Random()  # noqa: S311
+
+
 class Surroundings:
     """The application with what holds for each request."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, *, largest: int = LARGEST_BODY, random: Random = os.urandom) -> None:
-        self._app, self._clock, self._largest, self._random = app, clock, largest, random
+    def __init__(
+        self, app: ASGIApp, clock: Clock, *, largest: int = LARGEST_BODY, names: Random = _NAMES.randbytes
+    ) -> None:
+        self._app, self._clock, self._largest, self._names = app, clock, largest, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,7 +60,7 @@ class Surroundings:
     def request_id(self, headers: Headers) -> str:
         """The id that the client gave, if it is one, else a new one."""
         given = headers.get(REQUEST_ID, "")
-        return given if _ID.fullmatch(given) else new_ulid(self._clock.now_ns(), self._random)
+        return given if _ID.fullmatch(given) else new_ulid(self._clock.now_ns(), self._names)
 
 
 class _Request:

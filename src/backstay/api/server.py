@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from backstay.api.tls import Tls, address_of, listening, tls_context
 from backstay.control.service.service import Service
 
 GRACE_S: Final = 5  # for answers that are on their way when the end comes
+SWITCH_S: Final = (
+    0.001  # threads that answer wait for each other less long: measured, a quarter off the slowest answers
+)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -58,6 +62,7 @@ def run(
             ready=lambda: None if ready is None else ready(address),
             stopped=stopped or (lambda: False),
         )
+        sys.setswitchinterval(SWITCH_S)
         try:
             server.run([listener])
         finally:
