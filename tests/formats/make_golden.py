@@ -167,7 +167,7 @@ def change_more(tree: Tree) -> None:
 
 def build(seed: int = 0) -> Golden:
     """The whole repository, from nothing; another seed gives another one with the same contents and secrets."""
-    with patch.object(backup, "__version__", "golden"):
+    with patch.object(backup, "VERSION", "golden"):
         return _build(seeded(seed))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from datetime import timedelta
+from ipaddress import IPv6Address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import event, select, update
 
@@ -114,7 +115,7 @@ def test_unknown_and_wrong_tokens_cost_the_same(catalog: Catalog, access: Access
         return list(statements)
 
     unknown = cost("bkp_00000000_" + "x" * 49)
-    assert len(unknown) == 2  # BEGIN and one SELECT
+    assert len(unknown) == 1  # one SELECT
     assert cost(text[:-1] + "~") == unknown  # a right id and a secret that is right but for its end
     assert cost("nonsense") == unknown
 
@@ -212,15 +213,16 @@ def test_what_is_no_network_is_refused(catalog: Catalog, access: Access, text: s
 
 
 @given(st.ip_addresses(), st.integers(0, 128), st.integers(0, 128))
+@example(IPv6Address("::ffff:0:0"), 0, 96)
 def test_a_part_of_a_network_admits_no_others(address: object, wide: int, narrow: int) -> None:
     bits = 32 if "." in str(address) else 128
-    from ipaddress import ip_network
-
     outer, inner = (
         parse_network(str(ip_network(f"{address}/{min(length, bits)}", strict=False))) for length in (wide, narrow)
     )
-    assert is_part_of(inner, [outer]) == (min(narrow, bits) >= min(wide, bits) or inner == outer)
-    if is_from(str(address), [inner]):
+    # Networks of mapped addresses are those of IPv4, which none of IPv6 admits.
+    alike = (":" in inner) == (":" in outer)
+    assert is_part_of(inner, [outer]) == (alike and (min(narrow, bits) >= min(wide, bits) or inner == outer))
+    if is_part_of(inner, [outer]) and is_from(str(address), [inner]):
         assert is_from(str(address), [outer])
 
 
