@@ -64,6 +64,7 @@ def test_kills_under_load_leave_no_hole(start_server: StartServer, archive: Arch
             receiver.kill()
             receiver.wait(10)
             receiver = archive.receiver(server, "--every", "1s")
+        until(lambda: position(server) > first + (4 << 24), "four segments are full, however slow the load is")
     finally:
         stop.set()
         writer.join()
