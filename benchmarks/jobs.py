@@ -73,14 +73,15 @@ class Workers:
 
 
 def latency(directory: Path, database: str | None, count: int = 40) -> dict[str, float]:
-    """Seconds from asking to the beginning of the work, as the rows have it, and what a worker without work costs."""
+    """Seconds from asking for a backup to its beginning, as the rows have it, and what a worker without work costs."""
     workers = Workers(directory, database)
     workers.start()
     try:
         with workers.asking() as jobs:
-            waited = []
-            for _ in range(count):
-                job = jobs.create("notification", {"steps": 0}, actor="benchmark")
+            waited, chance = [], random.Random(count)
+            for number in range(count):
+                time.sleep(chance.uniform(0, 0.3))  # nobody asks in step with those who look
+                job = jobs.create("backup", {"steps": 0}, policy=f"policy-{number}", actor="benchmark")
                 while (row := jobs.get(job.id)).finished_at is None:
                     time.sleep(0.02)
                 assert row.started_at is not None
