@@ -12,13 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Matcher, Target
+from backstay.control.notifying.named import FROM_API, FROM_FILE, changeable, check_name, drop_others_of_file, found
 from backstay.control.notifying.notices import KINDS, SEVERITIES, Notice
-from backstay.control.notifying.targets import FROM_API, FROM_FILE
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
-from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
+from backstay.errors import InvalidRequest
 
-_NAME_MOST: Final = 255
 _LIST_MOST: Final = 1000
 
 
@@ -57,11 +56,11 @@ class Matchers:
 
     def get(self, session: Session, matcher_id: str) -> MatcherInfo:
         """One of them. Raises NotFound."""
-        return _info(self._row(session, matcher_id))
+        return _info(found(session, Matcher, matcher_id))
 
     def create(self, session: Session, *, name: str, rule: Rule, enabled: bool = True) -> MatcherInfo:
         """Add one. Raises InvalidRequest."""
-        self._check_name(session, name)
+        check_name(session, Matcher, name)
         _check(session, rule)
         row = self._new(name, rule, FROM_API)
         row.enabled = enabled
@@ -80,9 +79,9 @@ class Matchers:
         enabled: bool | None = None,
     ) -> MatcherInfo:
         """Change what is given. Raises NotFound, InvalidRequest, and PreconditionFailed for another version."""
-        row = self._changeable(session, matcher_id, version)
+        row = changeable(session, Matcher, matcher_id, version)
         if name is not None and name != row.name:
-            self._check_name(session, name)
+            check_name(session, Matcher, name)
             row.name = name
         if rule is not None:
             _check(session, rule)
@@ -95,7 +94,7 @@ class Matchers:
 
     def delete(self, session: Session, matcher_id: str, *, version: int | None = None) -> None:
         """Remove one. Raises NotFound, InvalidRequest, PreconditionFailed."""
-        session.delete(self._changeable(session, matcher_id, version))
+        session.delete(changeable(session, Matcher, matcher_id, version))
         session.flush()
 
     def sync(self, session: Session, rules: dict[str, Rule]) -> None:
@@ -109,10 +108,7 @@ class Matchers:
                 _put(row, rule)
                 row.origin, row.enabled = FROM_FILE, True
                 row.version += 1
-        for name, row in rows.items():
-            if row.origin == FROM_FILE and name not in rules:
-                session.delete(row)
-        session.flush()
+        drop_others_of_file(session, rows, rules)
 
     def _new(self, name: str, rule: Rule, origin: str) -> Matcher:
         row = Matcher(
@@ -125,28 +121,6 @@ class Matchers:
         )
         _put(row, rule)
         return row
-
-    def _row(self, session: Session, matcher_id: str) -> Matcher:
-        row = session.get(Matcher, matcher_id)
-        if row is None:
-            raise NotFound(f"there is no matcher {matcher_id!r}", hint="list the matchers of notifications")
-        return row
-
-    def _changeable(self, session: Session, matcher_id: str, version: int | None) -> Matcher:
-        row = self._row(session, matcher_id)
-        if row.origin == FROM_FILE:
-            raise InvalidRequest(
-                f"the matcher {row.name!r} is one of the policy file", hint="change the file, and load it again"
-            )
-        if version is not None and version != row.version:
-            raise PreconditionFailed(f"the matcher {row.name!r} was changed", cause=f"its version is {row.version}")
-        return row
-
-    def _check_name(self, session: Session, name: str) -> None:
-        if not name.strip() or len(name) > _NAME_MOST or not name.isprintable():
-            raise InvalidRequest("this is no name for a matcher", hint=f"it has 1 to {_NAME_MOST} printable characters")
-        if session.scalar(select(Matcher.id).where(Matcher.name == name)):
-            raise InvalidRequest(f"there is a matcher {name!r} already", hint="choose another name")
 
 
 def targets_of(session: Session, notice: Notice) -> list[Target]:

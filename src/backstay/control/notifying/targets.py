@@ -6,20 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Target
 from backstay.control.notifying.addresses import check_address, hidden
+from backstay.control.notifying.named import FROM_API, FROM_FILE, changeable, check_name, drop_others_of_file, found
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
-from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
-
-FROM_FILE: Final = "file"
-FROM_API: Final = "api"
-_NAME_MOST: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +42,11 @@ class Targets:
 
     def get(self, session: Session, target_id: str) -> TargetInfo:
         """One of them. Raises NotFound."""
-        return _info(self._row(session, target_id))
+        return _info(found(session, Target, target_id))
 
     def create(self, session: Session, *, name: str, address: str, enabled: bool = True) -> TargetInfo:
         """Add one. Raises InvalidRequest."""
-        self._check_name(session, name)
+        check_name(session, Target, name)
         row = self._new(name, check_address(address), FROM_API)
         row.enabled = enabled
         session.add(row)
@@ -69,9 +64,9 @@ class Targets:
         enabled: bool | None = None,
     ) -> TargetInfo:
         """Change what is given. Raises NotFound, InvalidRequest, and PreconditionFailed for another version."""
-        row = self._changeable(session, target_id, version)
+        row = changeable(session, Target, target_id, version)
         if name is not None and name != row.name:
-            self._check_name(session, name)
+            check_name(session, Target, name)
             row.name = name
         if address is not None:
             row.address = check_address(address)
@@ -83,7 +78,7 @@ class Targets:
 
     def delete(self, session: Session, target_id: str, *, version: int | None = None) -> None:
         """Remove one; what waits for it is not sent. Raises NotFound, InvalidRequest, PreconditionFailed."""
-        session.delete(self._changeable(session, target_id, version))
+        session.delete(changeable(session, Target, target_id, version))
         session.flush()
 
     def sync(self, session: Session, addresses: Mapping[str, str]) -> None:
@@ -96,10 +91,7 @@ class Targets:
             elif (row.address, row.origin, row.enabled) != (address, FROM_FILE, True):
                 row.address, row.origin, row.enabled = address, FROM_FILE, True
                 row.version += 1
-        for name, row in rows.items():
-            if row.origin == FROM_FILE and name not in addresses:
-                session.delete(row)
-        session.flush()
+        drop_others_of_file(session, rows, addresses)
 
     def _new(self, name: str, address: str, origin: str) -> Target:
         now = self._clock.now()
@@ -112,28 +104,6 @@ class Targets:
             created_at=now,
             version=1,
         )
-
-    def _row(self, session: Session, target_id: str) -> Target:
-        row = session.get(Target, target_id)
-        if row is None:
-            raise NotFound(f"there is no target {target_id!r}", hint="list the targets of notifications")
-        return row
-
-    def _changeable(self, session: Session, target_id: str, version: int | None) -> Target:
-        row = self._row(session, target_id)
-        if row.origin == FROM_FILE:
-            raise InvalidRequest(
-                f"the target {row.name!r} is one of the policy file", hint="change the file, and load it again"
-            )
-        if version is not None and version != row.version:
-            raise PreconditionFailed(f"the target {row.name!r} was changed", cause=f"its version is {row.version}")
-        return row
-
-    def _check_name(self, session: Session, name: str) -> None:
-        if not name.strip() or len(name) > _NAME_MOST or not name.isprintable():
-            raise InvalidRequest("this is no name for a target", hint=f"it has 1 to {_NAME_MOST} printable characters")
-        if session.scalar(select(Target.id).where(Target.name == name)):
-            raise InvalidRequest(f"there is a target {name!r} already", hint="choose another name")
 
 
 def _info(row: Target) -> TargetInfo:
