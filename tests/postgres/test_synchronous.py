@@ -89,7 +89,7 @@ def test_a_spool_of_a_running_receiver_is_left_alone(server: Server, archive: Ar
     assert not list((archive.place / "spool").rglob("*.journal"))
 
 
-def test_streams_that_break_off_leave_one_journal(server: Server, archive: Archive) -> None:
+def test_streams_that_break_off_do_not_leave_a_journal_each(server: Server, archive: Archive) -> None:
     flushed = "select flush_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication"
     with ThreadedReceiver(archive, server, acknowledge="local") as receiver:
         for _ in range(3):
@@ -100,4 +100,4 @@ def test_streams_that_break_off_leave_one_journal(server: Server, archive: Archi
             until(lambda: server.sql(SYNCHRONOUS) == "", "the stream ends")
         until(lambda: server.sql(SYNCHRONOUS) == "async", "the receiver streams again")
         assert receiver.failure is None
-        assert len(list((archive.place / "spool").rglob("*.journal"))) == 1
+        assert len(list((archive.place / "spool").rglob("*.journal"))) <= 1  # none until the new stream brings WAL

@@ -1,6 +1,6 @@
 """Random orders of writers, droppers and collectors on one store, and weakened protocols that must not survive them.
 
-BACKSTAY_SCHEDULES sets how many orders are tried (2 000), BACKSTAY_SEED the first seed (0). A failure names its
+BACKSTAY_SCHEDULES sets how many orders are tried (1 000), BACKSTAY_SEED the first seed (0). A failure names its
 seed; with PYTHONHASHSEED=0 the same seed gives the same run.
 """
 
@@ -17,7 +17,7 @@ from tests.protocol.scheduling import CROWD, PATIENT, Profile
 from tests.protocol.variants import WEAK, Variant
 from tests.protocol.world import TEMPLATES, Runner, patched, template
 
-SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "2000"))
+SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "1000"))
 SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))
 FOR_WEAKNESSES: Final = 3000  # most are found within 500
 PROFILES: Final = (Profile(), Profile(), CROWD, PATIENT)

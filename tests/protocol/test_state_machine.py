@@ -1,6 +1,6 @@
 """Backups, drops and collections in any sequence on a store that fails, against a dictionary of what must be there.
 
-BACKSTAY_STATE_EXAMPLES and BACKSTAY_STATE_STEPS set the extent: 400 examples of 25 steps, 1 500 for a nightly run.
+BACKSTAY_STATE_EXAMPLES and BACKSTAY_STATE_STEPS set the extent: 250 examples of 25 steps, 1 500 for a nightly run.
 Examples are derived from the code of the machine, so that every run tries the same.
 """
 
@@ -140,7 +140,7 @@ class Backups(RuleBasedStateMachine):
 
 
 Backups.TestCase.settings = settings(
-    max_examples=int(os.environ.get("BACKSTAY_STATE_EXAMPLES", "400")),
+    max_examples=int(os.environ.get("BACKSTAY_STATE_EXAMPLES", "250")),
     stateful_step_count=int(os.environ.get("BACKSTAY_STATE_STEPS", "25")),
     deadline=None,
     derandomize=True,

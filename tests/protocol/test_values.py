@@ -15,7 +15,7 @@ from tests.protocol.values_variants import VARIANTS
 from tests.protocol.values_world import ORDINARY, SLOW, ValuesRunner
 from tests.protocol.variants import Variant
 
-SCHEDULES = int(os.environ.get("BACKSTAY_SCHEDULES", "2000")) // 100
+SCHEDULES = int(os.environ.get("BACKSTAY_SCHEDULES", "1000")) // 50
 SEARCHED = 3000  # seeds, when the known one shows a weakness no more
 
 
