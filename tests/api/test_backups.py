@@ -257,6 +257,20 @@ def test_a_schedule_does_nothing_that_its_maker_may_not(world: World) -> None:
         admin.ok("DELETE", f"/api/backup/schedules/{one['id']}")
 
 
+def test_what_has_nothing_to_do_is_refused_when_it_is_asked_for(world: World) -> None:
+    """The policy `other` keeps everything, and the policy file names no copies."""
+    prune = {"name": "p", "cron": "0 2 1 1 *", "type": "prune", "policy": "other"}
+    for path, body in (
+        ("/api/backup/schedules", prune),
+        ("/api/backup/schedules", {"name": "c", "cron": "0 2 1 1 *", "type": "copy"}),
+        ("/api/repositories/main/prune", {"policy": "other"}),
+        ("/api/repositories/main/copy", None),
+    ):
+        refusal = world.admin.refused(422, "POST", path, body)
+        assert ("keeps everything" in refusal["cause"]) or ("names no `copies`" in refusal["cause"])
+        assert refusal["solution"]
+
+
 def test_policies_show_what_holds_and_what_retention_would_do(world: World, backup: Any) -> None:
     admin = world.admin
     shown = admin.ok("GET", "/api/policies/files")

@@ -90,6 +90,7 @@ TABLE: dict[str, Row] = {
     "get_repository": row(KNOWN, 403),
     "get_stats": row(KNOWN, 403),
     "collect_garbage": row((ADMIN,), 403, {"dry_run": True}),
+    "copy_repository": row((ADMIN,), 403),
     "prune_repository": row((ADMIN,), 404, {"policy": "files", "dry_run": True}),
     "verify_repository": row(RESTORES, 404, {"policy": "files", "level": "metadata"}),
     "list_keys": row((AUDITOR, ADMIN), 403),

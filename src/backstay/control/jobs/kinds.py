@@ -84,6 +84,10 @@ class DeleteArguments(TypedDict, total=False):
     """`delete`, of the row's backup."""
 
 
+class CopyArguments(TypedDict, total=False):
+    """`copy`: bring the copies that the policy file names up to date."""
+
+
 class GcArguments(TypedDict, total=False):
     """`gc`: free what no backup needs."""
 

@@ -15,6 +15,7 @@ from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
 from backstay.control.jobs.execution import Execution
 from backstay.control.jobs.failures import JobFailed
+from backstay.control.manager.copying import copies_document
 from backstay.control.manager.documents import restore_document, run_document
 from backstay.control.manager.results import RestoreRun
 from backstay.control.manager.retaining import collection_document
@@ -152,6 +153,17 @@ def gc(context: ServiceContext, job: Job, execution: Execution) -> Document:
     return collection_document(done)
 
 
+def copy(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Bring the copies of the policy file up to date. A failure of one keeps what was sent to the others."""
+    made = context.manager(execution).copy(
+        check=False, events=execution.events, checkpoint=execution.checkpoint, job_id=job.id
+    )
+    result = copies_document(made)
+    if (failed := next((one.error for one in made if one.error is not None), None)) is not None:
+        raise JobFailed(failed, result)
+    return result
+
+
 def delete(context: ServiceContext, job: Job, execution: Execution) -> Document:
     """Delete backups. One that is gone already was deleted by an earlier attempt, or by somebody else."""
     manager, reason = context.manager(execution), job.arguments.get("reason") or f"deleted by {job.actor}"
@@ -183,6 +195,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "rehearsal": verification,
         "prune": prune,
         "gc": gc,
+        "copy": copy,
         "delete": delete,
         "notification": notification,
     }
