@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from backstay.catalog.models import Evidence, Job
+from backstay.catalog.models.jobs import JobKind
+from backstay.control.jobs.queues import QUEUE_OF
 from backstay.control.manager.manager import BackupManager
+from backstay.control.service.handlers import HANDLERS
 from backstay.control.service.service import Service
 from backstay.errors import Interrupted
 from backstay.testing import FakeClock
@@ -26,6 +29,10 @@ def result(job: Job) -> dict[str, Any]:
     assert job.status == "succeeded", job.error
     assert job.result is not None
     return job.result
+
+
+def test_each_kind_of_job_that_there_is_can_be_done() -> None:
+    assert set(get_args(JobKind)) == set(HANDLERS) == set(QUEUE_OF)
 
 
 def test_a_backup_is_made_listed_restored_verified_rehearsed_and_deleted(service: Service, place: Place) -> None:
@@ -165,7 +172,8 @@ def test_a_source_that_fails_keeps_what_was_made_of_the_others(service: Service)
         ("backup", {"policy": "none"}, "NotFound"),
         ("restore", {}, "InvalidRequest"),
         ("verification", {"policy": "files"}, "NoRepository"),
-        ("recovery", {"queue": "verify"}, "InvalidRequest"),
+        ("recovery", {}, "NotFound"),
+        ("later", {"queue": "verify", "partition": "x"}, "InvalidRequest"),
     ],
 )
 def test_what_cannot_be_done_is_told_as_a_problem(

@@ -84,6 +84,20 @@ class DeleteArguments(TypedDict, total=False):
     """`delete`, of the row's backup."""
 
 
+class RecoveryArguments(TypedDict, total=False):
+    """`recovery`, by the plan of a name whose steps have this digest.
+
+    `confirmed` are the steps whose questions were answered by yes; `run` is the id of the first job of the recovery,
+    for one that goes on with it.
+    """
+
+    plan: str
+    digest: str
+    confirmed: list[str]
+    run: str
+    dry_run: bool
+
+
 class CopyArguments(TypedDict, total=False):
     """`copy`: bring the copies that the policy file names up to date."""
 

@@ -22,6 +22,7 @@ from backstay.control.manager.retaining import collection_document
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget
 from backstay.control.policies.effective import effective
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
+from backstay.control.service.recovering import recovery
 from backstay.control.service.verifying import verification
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 
@@ -197,6 +198,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "gc": gc,
         "copy": copy,
         "delete": delete,
+        "recovery": recovery,
         "notification": notification,
     }
 )

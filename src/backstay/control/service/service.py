@@ -47,6 +47,7 @@ from backstay.control.service.context import ServiceContext
 from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
+from backstay.control.service.recovering import forget_states
 from backstay.control.service.upkeep import RELOAD_S, WATCH_S, Upkeep
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
@@ -293,7 +294,9 @@ class Service:
         """The queue forgets what ended long ago; its rows go when the policy file says."""
         while self.engine.forget(self.clock.now() - _FORGOTTEN):
             pass
-        clear_jobs(self.catalog, self.clock.now() - self.policies.service.jobs_kept)
+        before = self.clock.now() - self.policies.service.jobs_kept
+        clear_jobs(self.catalog, before)
+        forget_states(self.data_dir, before)
 
     def _beat(self) -> None:
         self.workers.beat(self.engine.worker, host=socket.gethostname(), pid=os.getpid(), queues=self.options.queues)
