@@ -120,6 +120,19 @@ def test_a_restore_is_planned_then_carried_out_as_planned(world: World, backup: 
     world.admin.refused(404, "GET", f"/api/backup/jobs/{job['id']}")
 
 
+def test_a_plan_whose_target_became_a_link_meanwhile_is_not_carried_out(world: World, backup: Any) -> None:
+    target, elsewhere = world.root / "swapped/out", world.root / "not-asked-for"
+    target.mkdir(parents=True)
+    elsewhere.mkdir()
+    plan = world.admin.ok("POST", "/api/restore/validate", {"backup_id": backup["id"], "target": {"path": str(target)}})
+    target.rmdir()
+    target.symlink_to(elsewhere)
+    begun = world.admin.ok("POST", "/api/restore/initiate", {"plan_id": plan["plan_id"]})
+    job = world.ended(f"/api/restore/jobs/{begun['id']}", status="failed")
+    assert job["error"]["code"] == "RestoreConflict"
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_an_old_plan_is_none(world: World, backup: Any) -> None:
     body = {"backup_id": backup["id"], "target": {"path": str(world.root / "late")}}
     world.app.state.backing.options = ApiOptions(plan_minutes=-1)

@@ -41,14 +41,28 @@ class RestoreTargetArguments(TypedDict, total=False):
     owners: bool
 
 
+class PlaceArguments(TypedDict):
+    """What a place on a disk was when it was looked at: its path without links, and its file system as a host that was
+    started at `boot` numbers it.
+    """
+
+    path: str
+    real: str
+    device: int
+    host: str
+    boot: str
+
+
 class RestoreArguments(TypedDict, total=False):
     """`restore`, of `backups` by their ids into each of the targets. The row's backup is the first of them.
 
-    With `mode` "in_place" files go back to where they came from, and no target is named.
+    `places` are what the targets were when the restore was asked for. With `mode` "in_place" files go back to where
+    they came from, and no target is named.
     """
 
     backups: list[str]
     targets: list[RestoreTargetArguments]
+    places: list[PlaceArguments]
     include: list[str]
     exclude: list[str]
     conflict: Literal["fail", "skip", "overwrite", "newer", "rename"]
