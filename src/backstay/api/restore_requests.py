@@ -72,9 +72,9 @@ def _allowed_there(call: Call, backups: Sequence[Backup], arguments: RestoreArgu
     of_policy = EVERYTHING if policy is None else policy_scope(policy)
     scope = scope_of(backups[0]) if len(backups) == 1 else of_policy
     found = Settled(backups=backups, arguments=arguments, policy=policy, scope=scope)
-    require_target(call, found)
     if "places" not in arguments:  # what was planned keeps what was seen then
         arguments["places"] = [place_seen(place) for place in _places(found)]
+    require_target(call, found)  # afterwards: what is changed between the two is not what the job will find
     return found
 
 

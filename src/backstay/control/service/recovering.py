@@ -30,10 +30,7 @@ from backstay.control.service.context import ServiceContext
 from backstay.errors import InvalidRequest
 
 _STATES: Final = "recoveries"  # in the data directory
-_PRIVATE: Final = (
-    "output",
-    "value",
-)  # of a step: what programs and databases said is not for all who see jobs
+_PRIVATE: Final = ("output", "value")  # what programs and databases said is not for all who see jobs
 
 
 def recovery(context: ServiceContext, job: Job, execution: Execution) -> Document:
