@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from sqlalchemy import update
 
 from backstay.catalog.models import Job
 from backstay.control.jobs.listing import JobFilters
+from backstay.control.recovery.kept_plans import KeptPlans
 from backstay.control.recovery.report import digest_of
 from backstay.control.service.recovering import forget_states, plans_of
 from backstay.control.service.service import Service
@@ -169,35 +173,50 @@ def test_a_plan_that_was_changed_since_it_was_asked_for_is_not_carried_out(plans
     assert not (plans.place.root / "out").exists()
 
 
-def test_plans_are_files_of_the_directory_and_nothing_else(plans: Plans) -> None:
-    kept = plans_of(plans.service.context())
-    plans.write("broken", "steps: 7")
-    (plans.directory / "notes.txt").touch()
-    (plans.directory / ".hidden.yaml").touch()
-    (plans.directory / "sub.yaml").mkdir()
-    (plans.place.root / "outside.yaml").write_text((plans.directory / "shop.yaml").read_text())
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptPlans:
+    """A directory of plans, without a service."""
+    directory = tmp_path / "plans"
+    directory.mkdir()
+    (directory / "shop.yaml").write_text(textwrap.dedent(SHOP).replace("ROOT", str(tmp_path)))
+    return KeptPlans(directory=directory)
+
+
+def test_plans_are_files_of_the_directory_and_nothing_else(kept: KeptPlans, tmp_path: Path) -> None:
+    directory = tmp_path / "plans"
+    (directory / "broken.yaml").write_text("steps: 7")
+    (directory / "notes.txt").touch()
+    (directory / ".hidden.yaml").touch()
+    (directory / "sub.yaml").mkdir()
+    (tmp_path / "outside.yaml").write_text(textwrap.dedent(SHOP))
     assert kept.names() == ["broken", "shop"]
     for name in ("../outside", "outside", "", ".", "shop.yaml", "sub", ".hidden", "x" * 200, "shop\0"):
         with pytest.raises(NotFound, match="no recovery plan"):
             kept.load(name, {})
+    with pytest.raises(NotFound, match="no recovery plan"):
+        KeptPlans(directory=None).load("shop", {})
 
 
-def test_plans_that_others_may_write_are_not_carried_out(plans: Plans) -> None:
-    kept, file = plans_of(plans.service.context()), plans.directory / "shop.yaml"
+def test_plans_that_others_may_write_are_not_carried_out(kept: KeptPlans, tmp_path: Path) -> None:
+    directory, file = tmp_path / "plans", tmp_path / "plans/shop.yaml"
     file.chmod(0o666)
     with pytest.raises(InvalidRequest, match="not safe"):
         kept.load("shop", {})
     file.chmod(0o644)
-    plans.directory.chmod(0o777)
+    directory.chmod(0o777)
     with pytest.raises(InvalidRequest, match="not safe"):
         kept.load("shop", {})
-    plans.directory.chmod(0o755)
+    directory.chmod(0o755)
     assert kept.load("shop", {}).steps
 
 
-def test_what_nobody_went_on_with_is_forgotten(plans: Plans) -> None:
-    plans.run()
-    data, now = plans.place.root / "data", plans.service.clock.now()
-    assert forget_states(data, now.replace(year=2000)) == 0
-    assert forget_states(data, now.replace(year=9999)) == 1
-    assert list((data / "recoveries").iterdir()) == []
+def test_what_nobody_went_on_with_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "recoveries").mkdir()
+    old, new = (tmp_path / "recoveries" / f"{name}.state" for name in ("old", "new"))
+    for file, time in ((old, 1000), (new, 3000)):
+        file.touch()
+        os.utime(file, (time, time))
+    before = datetime.fromtimestamp(2000, UTC)
+    assert forget_states(tmp_path, before) == 1
+    assert [file.name for file in (tmp_path / "recoveries").iterdir()] == ["new.state"]
+    assert forget_states(tmp_path / "none", before) == 0
