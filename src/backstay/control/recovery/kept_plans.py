@@ -60,9 +60,9 @@ def _require_safe(path: Path) -> None:
         found = path.stat()
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be used for recovery plans", cause=error.strerror or str(error)) from error
-    if found.st_mode & stat.S_IWOTH or found.st_uid not in (0, os.geteuid()):
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
         raise InvalidRequest(
             f"{path} is not safe: plans run programs with the rights of the service",
             cause="others than root and the user of the service could have written it",
-            hint=f"look at what lies there, then `chown root {path}` and `chmod o-w {path}`",
+            hint=f"look at what lies there, then `chown root {path}` and `chmod go-w {path}`",
         )
