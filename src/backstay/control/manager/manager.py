@@ -18,6 +18,7 @@ from backstay.control.manager.sources import BackupSource
 from backstay.control.manager.telling import Telling
 from backstay.control.manager.verifications import Verifications
 from backstay.control.policies.loading import LoadedPolicies, load
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from backstay.control.scheduling.schedules import Schedules
 
 
+@checks_arguments
 class BackupManager(Making, Custody, Restores, Verifications, Telling):
     """Backups, restores, checks and their records. Each call opens the repository for itself, so that threads may share
     a manager. `events` sinks and `checkpoint` may raise Interrupted, which ends a call; what it had stored is used by
