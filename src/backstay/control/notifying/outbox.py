@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
@@ -96,9 +96,16 @@ def deliver_due(
 
 def forget_old(session: Session, now: datetime) -> None:
     """Remove messages that need no more to be looked at."""
-    session.execute(
-        delete(OutboxMessage).where(OutboxMessage.next_try_at.is_(None), OutboxMessage.created_at < now - KEPT)
-    )
+    session.execute(delete(OutboxMessage).where(_is_old(now)))
+
+
+def has_old(session: Session, now: datetime) -> bool:
+    """Whether there are such."""
+    return session.scalar(select(OutboxMessage.id).where(_is_old(now)).limit(1)) is not None
+
+
+def _is_old(now: datetime) -> ColumnElement[bool]:
+    return and_(OutboxMessage.next_try_at.is_(None), OutboxMessage.created_at < now - KEPT)
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
