@@ -80,9 +80,16 @@ class BackupManager:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
         self.sync = SyncManager(
-            storage_location, password=password, database=database, environ=environ, clock=clock, warn=warn
+            storage_location,
+            password=password,
+            database=database,
+            environ=environ,
+            clock=clock,
+            warn=warn,
+            notice=notice,
         )
 
     @classmethod
@@ -102,10 +109,19 @@ class BackupManager:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of a policy file. Raises PolicyInvalid with all its mistakes."""
         return cls.of(
-            SyncManager.open(policy_file, password=password, database=database, environ=environ, clock=clock, warn=warn)
+            SyncManager.open(
+                policy_file,
+                password=password,
+                database=database,
+                environ=environ,
+                clock=clock,
+                warn=warn,
+                notice=notice,
+            )
         )
 
     def configure(

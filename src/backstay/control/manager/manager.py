@@ -37,6 +37,9 @@ class BackupManager(Making, Custody, Restores, Verifications, Telling):
 
     The catalog keeps a record of each run: `database` is its address or file, or a catalog that is open; the file
     `catalog.db` in the user's data directory if not given. A call with `job_id` is that job's, which has a record.
+
+    `warn` is told what is odd; `notice` what nobody must miss, which is where the key of a new repository lies. The log
+    gets as warnings what has nobody else.
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class BackupManager(Making, Custody, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
-        given = {"environ": environ, "clock": clock, "warn": warn}
+        given = {"environ": environ, "clock": clock, "warn": warn, "notice": notice}
         setup = Setup(
             storage_location=location_of(storage_location),
             password=password,
@@ -67,10 +71,13 @@ class BackupManager(Making, Custody, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of a policy file. Raises PolicyInvalid with all its mistakes."""
         loaded = load(Path(policy_file), os.environ if environ is None else environ)
-        return cls.of_policies(loaded, password=password, database=database, environ=environ, clock=clock, warn=warn)
+        return cls.of_policies(
+            loaded, password=password, database=database, environ=environ, clock=clock, warn=warn, notice=notice
+        )
 
     @classmethod
     def of_policies(
@@ -82,9 +89,10 @@ class BackupManager(Making, Custody, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of policies that were loaded."""
-        made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn)
+        made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn, notice=notice)
         made._setup = replace(made._setup, policies=policies)
         return made
 

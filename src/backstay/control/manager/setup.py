@@ -51,6 +51,7 @@ class Setup:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = field(default_factory=SystemClock)
     warn: Callable[[str], None] = _LOG.warning
+    notice: Callable[[str], None] | None = None  # of what nobody must miss: where the key of a new repository lies
     opens: Opening | None = None  # in place of what all this says of the repository
 
     def opener(self) -> Opening:
@@ -68,7 +69,12 @@ class Setup:
             )
         if self.policies is not None and self.storage_location is None:
             return Opener.of_policies(
-                self.policies, environ=self.environ, clock=self.clock, warn=self.warn, password=self.password
+                self.policies,
+                environ=self.environ,
+                clock=self.clock,
+                warn=self.warn,
+                password=self.password,
+                notice=self.notice,
             )
         return Opener.at(
             self.storage_location,
@@ -78,6 +84,7 @@ class Setup:
             compressor=self.compressor,
             password=self.password,
             max_size=self.max_size,
+            notice=self.notice,
         )
 
     @property
