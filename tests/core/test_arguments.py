@@ -17,12 +17,18 @@ from backstay.control.manager.checking import RestoreTest
 from backstay.control.manager.manager import BackupManager
 from backstay.control.manager.sources import BackupRequest, CommandSource, DatabaseSource, FileSource
 from backstay.control.manager.targets import ClusterTarget, DatabaseTarget, DirectoryTarget
+from backstay.control.scheduling.schedules import Schedules
+from backstay.control.scheduling.specs import ScheduleSpec
 from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.graph import GraphBackupManager, MetadataGraph
+from backstay.graph.agents import Agent
+from backstay.graph.manager import RestoreMeans
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
+from backstay.repository.values_batch import Batch
+from backstay.sources.filters import Filters
 
 CHECKED = (
     BackupManager,
@@ -40,6 +46,12 @@ CHECKED = (
     DatabaseTarget,
     ClusterTarget,
     RestoreTest,
+    Schedules,
+    ScheduleSpec,
+    Filters,
+    Agent,
+    RestoreMeans,
+    Batch,
 )
 ANYTHING = {"content", "contents", "other", "metadata"}  # values of any kind, which are looked at one by one
 

@@ -141,7 +141,7 @@ class _NamedClass(type):
 def _check_of(hint: Any) -> _Check:  # noqa: ANN401 - any annotation
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _any_of([_check_of(one) for one in args], hint)
+        return _any_of(args, hint)
     if origin is Annotated:
         return _check_of(args[0])
     if origin is Literal:
@@ -150,13 +150,13 @@ def _check_of(hint: Any) -> _Check:  # noqa: ANN401 - any annotation
         return _fitting(callable, hint)
     if isinstance(origin, type):
         return _contained(origin, args, hint)
-    if hint is Any or not isinstance(hint, type):
-        return _fits_always
+    if _is_plain(hint):
+        wanted = _NUMBERS.get(hint, hint)
+        return _fitting(lambda value: isinstance(value, wanted), hint)
     if getattr(hint, "_is_protocol", False):
         names = [name for kind in hint.__mro__ for name in vars(kind) if not name.startswith("_")]
         return _fitting(lambda value: all(hasattr(value, name) for name in names), hint)
-    wanted = _NUMBERS.get(hint, hint)
-    return _fitting(lambda value: isinstance(value, wanted), hint)
+    return _fits_always
 
 
 def _fits_always(value: object) -> None:
@@ -167,17 +167,34 @@ def _fitting(fits: Callable[[object], bool], hint: Any) -> _Check:  # noqa: ANN4
     return lambda value: None if fits(value) else _Misfit(where="", value=value, hint=hint)
 
 
-def _any_of(checks: Sequence[_Check], hint: Any) -> _Check:  # noqa: ANN401 - any annotation
+def _any_of(hints: Sequence[Any], hint: Any) -> _Check:  # noqa: ANN401 - any annotation
+    plain = tuple(_NUMBERS.get(one, one) for one in hints if _is_plain(one))
+    others = [_check_of(one) for one in hints if not _is_plain(one)]
+    if _fits_always in others:
+        return _fits_always
+
     def check(value: object) -> _Misfit | None:
-        deepest = _Misfit(where="", value=value, hint=hint)
-        for one in checks:
+        if isinstance(value, plain):
+            return None
+        inner: _Misfit | None = None
+        for one in others:
             if (misfit := one(value)) is None:
                 return None
             if misfit.where:  # the right kind of container, with something wrong in it
-                deepest = misfit
-        return deepest
+                inner = misfit
+        return inner or _Misfit(where="", value=value, hint=hint)
 
     return check
+
+
+def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - any annotation
+    """Whether it is a class whose instances are what fits."""
+    return (
+        isinstance(hint, type)
+        and hint is not Any
+        and get_origin(hint) is None
+        and not getattr(hint, "_is_protocol", False)
+    )
 
 
 def _contained(origin: type, args: tuple[Any, ...], hint: Any) -> _Check:  # noqa: ANN401 - any annotation

@@ -44,6 +44,7 @@ from backstay.trust.quorum import QuorumPolicy
 from backstay.trust.validators import Validator
 
 
+@checks_arguments
 @dataclass(frozen=True, kw_only=True)
 class RestoreMeans:
     """With what a graph is restored; the defaults use values from the repository, and what `@recomputes` registered.

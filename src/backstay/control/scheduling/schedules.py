@@ -20,6 +20,7 @@ from backstay.control.policies.values import zone_of
 from backstay.control.scheduling.from_policies import SyncedSchedules, sync
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
@@ -40,6 +41,7 @@ class ScheduleFilters:
     scopes: Sequence[str] | None = None
 
 
+@checks_arguments
 class Schedules:
     """All schedules. With a `session` a change is part of its transaction, else a transaction of its own.
 
