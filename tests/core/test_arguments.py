@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -138,6 +138,15 @@ def test_it_is_told_what_came_and_what_is_taken(given: dict[str, Any], cause: st
 def test_an_item_is_named_by_its_number() -> None:
     with pytest.raises(InvalidRequest, match=r"`texts\[1\]`"):
         Plain().call(["a", 3])  # type: ignore[list-item]
+
+
+def test_who_is_looked_at_is_not_asked_for_anything() -> None:
+    class Slow(SystemClock):
+        @property
+        def now(self) -> NoReturn:
+            raise AssertionError
+
+    assert Plain().call(clock=Slow()) == "taken"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def _check_of(hint: Any) -> _Check:  # noqa: ANN401 - any annotation
         return _fitting(lambda value: isinstance(value, wanted), hint)
     if getattr(hint, "_is_protocol", False):
         names = [name for kind in hint.__mro__ for name in vars(kind) if not name.startswith("_")]
-        return _fitting(lambda value: all(hasattr(value, name) for name in names), hint)
+        return _fitting(lambda value: all(_has(value, name) for name in names), hint)
     return _fits_always
 
 
@@ -195,6 +195,12 @@ def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - any annotation
         and get_origin(hint) is None
         and not getattr(hint, "_is_protocol", False)
     )
+
+
+def _has(value: object, name: str) -> bool:
+    """Whether there is such an attribute, without asking for it: a property may do work."""
+    kind = type(value)
+    return hasattr(kind, name) or name in getattr(value, "__dict__", ()) or hasattr(kind, "__getattr__")
 
 
 def _contained(origin: type, args: tuple[Any, ...], hint: Any) -> _Check:  # noqa: ANN401 - any annotation
