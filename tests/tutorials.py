@@ -61,3 +61,11 @@ def run_script(
         os.killpg(shell.pid, signal.SIGTERM)
     assert ended, f"the page was not through in time\n{stdout[-3000:]}\n{stderr[-3000:]}"
     return subprocess.CompletedProcess(script, shell.returncode, stdout, stderr)
+
+
+def run_as_reader(place: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with an empty `home` in a directory, and nothing but `backstay` beside what the system has."""
+    home, programs = place / "home", place / "bin"
+    home.mkdir()
+    programs.mkdir()
+    return run_script(script, home=home, programs=programs, environ={"TZ": "Europe/Vienna"})

@@ -70,6 +70,7 @@ TABLE: dict[str, Row] = {
     "download": row(RESTORES, 404, query="?path={file}"),
     "diff_backups": row(RESTORES, 404),
     "list_evidence": row(KNOWN, 404),
+    "show_evidence": row(KNOWN, 404),
     "get_evidence": row(KNOWN, 404),
     # restores
     "validate_restore": row(RESTORES, 404, RESTORE),

@@ -13,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 from tools.catalog_migration import FILE
@@ -223,6 +223,22 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path, content: bytes) -> N
     assert told.value.code in ("CatalogUnavailable", "CatalogOutdated")
 
 
+def test_a_damaged_file_is_named_with_what_to_do_and_what_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    with Catalog.open(f"sqlite:///{file}") as catalog:
+        catalog.migrate()
+    good = file.read_bytes()
+    file.write_bytes(good[:4096] + b"Z" * (len(good) - 4096))  # the first page is whole
+    with Catalog.open(f"sqlite:///{file}") as catalog:
+        for work in (catalog.session, catalog.reading):
+            with pytest.raises(CatalogUnavailable) as told, work() as session:
+                session.execute(text("SELECT count(*) FROM jobs"))
+            assert told.value.cause == f"{file} is damaged: database disk image is malformed"
+            assert f"{file}-wal" in told.value.hint
+            assert "backstay doctor --rebuild-catalog" in told.value.hint
+            assert "audit log" in told.value.hint
+
+
 def test_a_place_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CatalogUnavailable, match="file"):
@@ -231,6 +247,6 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_what_a_database_says_in_several_lines_is_told_in_one() -> None:
     refused = OperationalError("select 1", {}, Exception("connection failed: refused\n\tIs the server running?\n"))
-    with pytest.raises(CatalogUnavailable) as raised, told():
+    with pytest.raises(CatalogUnavailable) as raised, told(create_engine("sqlite://")):
         raise refused
     assert raised.value.cause == "connection failed: refused Is the server running?"

@@ -8,16 +8,12 @@ from textwrap import indent
 
 from backstay.control.evidence.seal import SIGNED_AS
 from backstay.control.runs.verifying import trial_of
-from tests.cli.test_tutorial import BLOCK, ROOT, shell
 from tests.control.policies.files import loaded
-
-
-def blocks(page: str) -> str:
-    return "\n".join(BLOCK.findall((ROOT / "docs" / page).read_text()))
+from tests.tutorials import ROOT, blocks_of, run_as_reader
 
 
 def test_restoring_in_place(tmp_path: Path) -> None:
-    done = shell(tmp_path, blocks("restoring-in-place.md"))
+    done = run_as_reader(tmp_path, "\n".join(blocks_of("docs/restoring-in-place.md")))
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert "as it was\nnew since\n" in done.stdout
     assert done.stdout.endswith("another change\n")
@@ -25,7 +21,7 @@ def test_restoring_in_place(tmp_path: Path) -> None:
 
 
 def test_verification(tmp_path: Path) -> None:
-    done = shell(tmp_path, blocks("verification.md"))
+    done = run_as_reader(tmp_path, "\n".join(blocks_of("docs/verification.md")))
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert done.stdout.count("it says: rehearsal of 1 backup passed") == 2
     assert list((tmp_path / "home/scratch").iterdir()) == []

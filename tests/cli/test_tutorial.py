@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
-from tests.tutorials import ROOT, blocks_of, run_script
-
-
-def shell(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as a user with an empty home would."""
-    home, programs = tmp_path / "home", tmp_path / "bin"
-    home.mkdir()
-    programs.mkdir()
-    return run_script(script, home=home, programs=programs, environ={"TZ": "Europe/Vienna"})
+from tests.tutorials import ROOT, blocks_of, run_as_reader
 
 
 def test_tutorial(tmp_path: Path) -> None:
     blocks = blocks_of("docs/tutorial.md")
     assert len(blocks) > 10
-    done = shell(tmp_path, "\n".join(blocks))
+    done = run_as_reader(tmp_path, "\n".join(blocks))
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert done.stderr.count("Recovery key:") == 2
     assert "Traceback" not in done.stderr
@@ -32,7 +23,7 @@ def test_readme(tmp_path: Path) -> None:
     commands = [block.strip().removeprefix("pip install uv && uv run ") for block in blocks_of("README.md")]
     assert commands == ["backstay backup ~/Documents", "backstay restore latest --to ~/restored", "pytest"]
     setup = "mkdir ~/Documents; echo hello > ~/Documents/file"
-    done = shell(tmp_path, "\n".join([setup, *commands[:2], 'diff -r ~/Documents ~/restored"$HOME"/Documents']))
+    done = run_as_reader(tmp_path, "\n".join([setup, *commands[:2], 'diff -r ~/Documents ~/restored"$HOME"/Documents']))
     assert done.returncode == 0, done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 
@@ -88,4 +89,50 @@ def test_places_come_from_the_packs_that_count_whichever_run_answered_last(direc
         assert [*places.places(packs[seed][0])] == [found]
         assert places.place_in(packs[seed][0], every - {numbers[seed]}) is None
     assert places.place_in(bytes(32), every) is None
+    places.close()
+
+
+def test_two_maps_of_one_directory_work_side_by_side_in_one_process(directory: Path) -> None:
+    """As when a service reads a repository while a job writes to it."""
+    first, second = LmdbPlaceMap(directory), LmdbPlaceMap(directory)
+    chunk, pack = stored(0)
+    second.add([(b"first", [pack])])
+    assert b"first" in first.segments()  # what another has added is no news that must be fetched ...
+    [place] = first.places(chunk)  # ... and is found
+    assert first.pack(place.pack).digest == pack.digest
+    second.close()
+    second.close()  # one too many takes nothing from others
+    first.add([(b"second", [stored(1)[1]])])
+    third = LmdbPlaceMap(directory / ".." / directory.name)
+    assert set(third.segments()) == {b"first", b"second"}
+    third.close()
+    first.close()
+
+
+def test_what_one_map_forgets_while_another_reads_is_still_known_to_that(directory: Path) -> None:
+    reading, writing = LmdbPlaceMap(directory), LmdbPlaceMap(directory)
+    chunk, pack = stored(0)
+    reading.add([(b"first", [pack])])
+    [place] = reading.places(chunk)
+    writing.forget([b"first"])
+    for seed in range(1, MERGE_RUNS + 2):
+        writing.add([(b"%d" % seed, [stored(seed)[1]])])
+    writing.close()  # merges
+    assert reading.pack(place.pack).digest == pack.digest
+    reading.close()
+
+
+def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:
+    LmdbPlaceMap(directory)
+    gc.collect()
+    opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not any(str(directory) in name for name in opened)
+    LmdbPlaceMap(directory).close()
+
+
+def test_a_damaged_map_is_made_anew(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "data.mdb").write_bytes(b"damaged" * 4096)
+    places = LmdbPlaceMap(directory)
+    assert places.segments() == {}
     places.close()

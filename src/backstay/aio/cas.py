@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
+from backstay.core.arguments import checks_arguments
 from backstay.repository.canonical_json import Json
 from backstay.repository.cas import ContentAddressableStorage, ValueInfo
 from backstay.repository.repository import Repository
@@ -17,6 +18,7 @@ from backstay.repository.value_content import ValueContent
 Result = TypeVar("Result")
 
 
+@checks_arguments
 class AsyncContentAddressableStorage:
     """As `ContentAddressableStorage`, to be awaited; use it as an async context manager, or `close` it.
 

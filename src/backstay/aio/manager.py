@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from backstay.control.manager.manager import BackupManager as SyncManager
 from backstay.control.manager.sources import BackupSource
+from backstay.core.arguments import checks_arguments, require_arguments
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink, ignore
 from backstay.errors import Interrupted
@@ -34,6 +35,7 @@ def _awaited(
 
     @wraps(call)
     async def awaited(self: BackupManager, /, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+        require_arguments(call, self.sync, *args, **kwargs)
         stopped = threading.Event()
         if "events" in takes:
             kwargs["events"] = _stoppable(kwargs.get("events", ignore), stopped)
@@ -65,6 +67,7 @@ def _stop_if(stopped: threading.Event) -> None:
         raise Interrupted("stopped", cause="the task that waited for it was cancelled")
 
 
+@checks_arguments
 class BackupManager:
     """As `backstay.BackupManager`, to be awaited; its `events` sinks are called on the thread that works."""
 
@@ -77,9 +80,16 @@ class BackupManager:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
         self.sync = SyncManager(
-            storage_location, password=password, database=database, environ=environ, clock=clock, warn=warn
+            storage_location,
+            password=password,
+            database=database,
+            environ=environ,
+            clock=clock,
+            warn=warn,
+            notice=notice,
         )
 
     @classmethod
@@ -99,10 +109,19 @@ class BackupManager:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of a policy file. Raises PolicyInvalid with all its mistakes."""
         return cls.of(
-            SyncManager.open(policy_file, password=password, database=database, environ=environ, clock=clock, warn=warn)
+            SyncManager.open(
+                policy_file,
+                password=password,
+                database=database,
+                environ=environ,
+                clock=clock,
+                warn=warn,
+                notice=notice,
+            )
         )
 
     def configure(

@@ -24,7 +24,7 @@ REQUEST_ID: Final = "X-Request-Id"
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LOG: Final = logging.getLogger("backstay.api")
 
-# Nothing that this serves is a page: a browser that is led here runs nothing, keeps nothing, and is framed by nobody.
+# A browser that is led here runs nothing, keeps nothing, and is framed by nobody: hardly anything here is a page.
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

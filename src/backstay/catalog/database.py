@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from backstay.catalog import migrating
+from backstay.catalog.damaged_file import damaged_file, one_line, told_damage
 from backstay.errors import BackstayError, CatalogUnavailable, InvalidRequest
 
 # Durable, many readers beside one writer; a writer waits for another instead of failing.
@@ -25,6 +26,10 @@ _LASTING: Final = 10  # connections that stay open in a process, for readers and
 _AT_ONCE: Final = 30  # further ones while many threads ask at once
 _TRIES: Final = 8
 _AGAIN: Final = ("40001", "40P01")  # SQLSTATE: serialization_failure, deadlock_detected
+_REBUILD: Final = (
+    "then `backstay doctor --rebuild-catalog` makes the list of backups anew; users, tokens, schedules made by the "
+    "interface, jobs and the audit log come back only with a copy of the file"
+)
 _MISSING: Final = ("42P01", "42703")  # undefined_table, undefined_column
 
 ResultT = TypeVar("ResultT")
@@ -67,12 +72,12 @@ class Catalog:
 
         Raises CatalogOutdated for tables of a newer program, CatalogUnavailable.
         """
-        with told():
+        with told(self.engine):
             migrating.migrate(self.engine)
 
     def require_current(self) -> None:
         """Raises CatalogOutdated when the tables are not those of this program, CatalogUnavailable."""
-        with told(), self._reading.connect() as connection:
+        with told(self.engine), self._reading.connect() as connection:
             migrating.require_current(connection)
 
     # -- transactions
@@ -83,7 +88,7 @@ class Catalog:
 
         Raises CatalogUnavailable.
         """
-        with told(), self._writers.begin() as session:
+        with told(self.engine), self._writers.begin() as session:
             yield session
 
     @contextmanager
@@ -92,7 +97,7 @@ class Catalog:
 
         Raises CatalogUnavailable.
         """
-        with told(), self._readers.begin() as session:
+        with told(self.engine), self._readers.begin() as session:
             yield session
 
     def transact(self, work: Callable[[Session], ResultT]) -> ResultT:
@@ -106,7 +111,7 @@ class Catalog:
                     return work(session)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _AGAIN:
-                    raise _ours(error) or error from error
+                    raise _ours(error, self.engine) or error from error
         with self.session() as session:
             return work(session)
 
@@ -197,16 +202,18 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(engine: Engine) -> Iterator[None]:
     """Failures of the database as ours; a violated constraint stays what it is, for who knows what it means."""
     try:
         yield
     except (DBAPIError, NoConnectionLeft) as error:
-        raise _ours(error) or error from error
+        raise _ours(error, engine) or error from error
 
 
-def _ours(error: DBAPIError | NoConnectionLeft) -> BackstayError | None:
-    cause = " ".join(str(getattr(error, "orig", error)).split())  # libpq writes lines
+def _ours(error: DBAPIError | NoConnectionLeft, engine: Engine) -> BackstayError | None:
+    if (file := damaged_file(error, engine)) is not None:
+        return told_damage("the catalog cannot be used", file, error, then=_REBUILD)
+    cause = one_line(error)
     if _lacks_tables(error):
         return migrating.outdated(cause)
     if isinstance(error, NoConnectionLeft):

@@ -132,7 +132,7 @@ def _catalog(catalog: Callable[[], CatalogPlace]) -> Iterator[Check]:
         )
     except BackstayError as error:
         again = "`backstay doctor --rebuild-catalog` makes its list of backups anew"
-        yield _bad(name, error, hint=f"{error.hint}; {again}")
+        yield _bad(name, error, hint=error.hint if "--rebuild-catalog" in error.hint else f"{error.hint}; {again}")
 
 
 def _audit(place: CatalogPlace, catalog: Catalog) -> Check:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 from backstay.graph.raised import said
 from backstay.graph.snapshots import GraphSnapshot
@@ -18,6 +19,7 @@ _MAX_ID: Final = 150  # characters, so that it fits into a tag
 _MAX_REASON: Final = 500
 
 
+@checks_arguments
 @dataclass(slots=True)
 class Agent:
     """One run of an agent, as a context manager; `snapshots` are those that were made for it, in order.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backstay.core.arguments import checks_arguments
 from backstay.core.events import (
     EventSink,
     GarbageCollected,
@@ -43,6 +44,7 @@ from backstay.trust.quorum import QuorumPolicy
 from backstay.trust.validators import Validator
 
 
+@checks_arguments
 @dataclass(frozen=True, kw_only=True)
 class RestoreMeans:
     """With what a graph is restored; the defaults use values from the repository, and what `@recomputes` registered.
@@ -56,6 +58,7 @@ class RestoreMeans:
     validators: Validators = field(default_factory=lambda: validation.DEFAULT)
 
 
+@checks_arguments
 class GraphBackupManager:
     """The graph snapshots of a repository; `graph` is the one that is snapshotted, and others are left alone.
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field, StrictBool
 
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import CycleFound, DuplicateNode, MissingDependency, OutputConflict, UnknownNode
 from backstay.graph.model import GraphName, Line, Moment, Node, Ref, is_foreign
@@ -37,6 +38,7 @@ class GraphHead(Validated):
     validated_by: Validators = ()
 
 
+@checks_arguments
 class MetadataGraph:
     """Nodes by their ids. Edges are not kept apart: they are what the nodes depend on.
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from backstay.codec.compression import Buffer
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import datetime_from_ns
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.canonical_json import Json, parse_json, parse_stored
@@ -43,6 +44,7 @@ class ValueInfo:
     stored: datetime
 
 
+@checks_arguments
 class ContentAddressableStorage:
     """Values under `sha256:` and their SHA-256; every `key` may lack the prefix. Any thread may call it.
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import lmdb
 import msgspec
 
-from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.format import RecordKind
 from backstay.repository.index import PackInfo, Place
 from backstay.repository.pack import PackTable, StoredPack
+from backstay.repository.placemap_environment import shared, typed_errors
 
-SCHEMA: Final = b"3"
 MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
 FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
 _KEY_BYTES: Final = 16  # of a chunk id; the id itself is checked after decryption
@@ -32,13 +28,12 @@ _PLACE: Final = struct.Struct(">IIII")
 _NUMBER: Final = struct.Struct(">I")
 _ID_AT: Final = _RUN.size
 _PLACE_AT: Final = _RUN.size + _KEY_BYTES
-_MAP_SIZE: Final = 1 << 38  # address space, not disk
 _PACKS_CACHED: Final = 256
 _BATCH: Final = 50_000
 
 
 class LmdbPlaceMap:
-    """Places in an LMDB environment that several processes may share; lost or damaged, it is built anew.
+    """Places in an LMDB environment that several maps and processes may share; lost or damaged, it is built anew.
 
     Keys are run ‖ id ‖ place, without values. Each segment makes a run of its own, which is appended in order: a tree
     of random keys would be rewritten as a whole by every segment. Looking up asks all runs, newest first; a filter
@@ -48,47 +43,19 @@ class LmdbPlaceMap:
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
         self._directory = directory
-        self._open(directory)
-        if self._get_meta(b"schema") != SCHEMA:
-            self._rebuild()
+        self._shared = shared(directory)
+        self._env = self._shared.env
+        self._places, self._packs = self._shared.places, self._shared.packs
+        self._numbers, self._segments, self._meta = self._shared.numbers, self._shared.segments, self._shared.meta
         self._cached_pack = lru_cache(_PACKS_CACHED)(self._load_pack)
         self._filter: ChunkFilter | None = None
         self._filtered: set[int] = set()
         self._lookups = 0
         self._answered = b""
+        self._is_open = True
         self._begin()
         if not self._runs:
             self._filter = ChunkFilter(0)
-
-    def _open(self, directory: Path) -> None:
-        with _typed_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                self._env = self._environment(directory)
-            except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError):
-                shutil.rmtree(directory)
-                directory.mkdir(mode=0o700)
-                self._env = self._environment(directory)
-            self._places = self._env.open_db(b"places")
-            self._packs = self._env.open_db(b"packs")
-            self._numbers = self._env.open_db(b"numbers")
-            self._segments = self._env.open_db(b"segments")
-            self._meta = self._env.open_db(b"meta")
-
-    @staticmethod
-    def _environment(directory: Path) -> Any:  # noqa: ANN401 - lmdb has no types
-        return lmdb.open(str(directory), map_size=_MAP_SIZE, max_dbs=5, mode=0o600, max_readers=512, readahead=False)
-
-    def _get_meta(self, key: bytes) -> bytes | None:
-        with self._env.begin(db=self._meta) as txn:
-            value: bytes | None = txn.get(key)
-            return value
-
-    def _rebuild(self) -> None:
-        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
-            for database in (self._places, self._packs, self._numbers, self._segments, self._meta):
-                txn.drop(database, delete=False)
-            txn.put(b"schema", SCHEMA, db=self._meta)
 
     # -- reading
 
@@ -106,8 +73,10 @@ class LmdbPlaceMap:
             self._begin()
 
     def segments(self) -> dict[bytes, list[int]]:
-        with self._env.begin(db=self._segments) as txn:
-            return {bytes(name): _unpack_numbers(packs) for name, packs in txn.cursor()}
+        """Those that any map has added; the places that they name are found from now on."""
+        self._renew()
+        with self._lock, self._read.cursor(db=self._segments) as cursor:
+            return {bytes(name): _unpack_numbers(packs) for name, packs in cursor}
 
     def may_hold(self, chunk: bytes) -> bool:
         if self._filter is None:
@@ -179,8 +148,9 @@ class LmdbPlaceMap:
         return self._cached_pack(number)
 
     def _load_pack(self, number: int) -> PackInfo:
-        with self._env.begin(db=self._packs) as txn:
-            return _decode_pack(txn.get(_NUMBER.pack(number)))
+        with self._lock:  # what the places were read from: another map that merges forgets packs
+            found = self._read.get(_NUMBER.pack(number), db=self._packs)
+        return _decode_pack(found)
 
     def number(self, digest: bytes) -> int | None:
         with self._env.begin(db=self._numbers) as txn:
@@ -193,7 +163,7 @@ class LmdbPlaceMap:
         # One transaction per segment: a crash leaves whole segments in the map, or nothing of one.
         added = False
         for name, packs in segments:
-            with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+            with typed_errors(self._directory), self._env.begin(write=True) as txn:
                 if txn.get(name, db=self._segments) is None:  # another process may have been faster
                     self._add_segment(txn, name, list(packs))
             added = True
@@ -230,7 +200,7 @@ class LmdbPlaceMap:
         segments = list(segments)
         if not segments:
             return
-        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+        with typed_errors(self._directory), self._env.begin(write=True) as txn:
             for name in segments:
                 txn.delete(name, db=self._segments)
         self._renew()
@@ -240,7 +210,7 @@ class LmdbPlaceMap:
 
         A pack that is known keeps its places when another segment names it: without places it must not be known.
         """
-        with _typed_errors(self._directory), self._env.begin(write=True) as txn:
+        with typed_errors(self._directory), self._env.begin(write=True) as txn:
             runs = _runs(txn, self._meta)
             live = {n for _, packs in txn.cursor(db=self._segments) for n in _unpack_numbers(packs)}
             cursors = [txn.cursor(db=self._places) for _ in runs]
@@ -260,10 +230,15 @@ class LmdbPlaceMap:
 
     def close(self) -> None:
         with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
             self._read.abort()
-            if len(self._runs) > MERGE_RUNS:
-                self._merge()
-            self._env.close()
+            try:
+                if len(self._runs) > MERGE_RUNS:
+                    self._merge()
+            finally:
+                self._shared.release()
 
 
 def _runs(txn: Any, meta: Any) -> list[bytes]:  # noqa: ANN401 - lmdb has no types
@@ -325,19 +300,3 @@ def _decode_pack(data: bytes) -> PackInfo:
 
 def _unpack_numbers(data: bytes) -> list[int]:
     return [number for (number,) in _NUMBER.iter_unpack(data)]
-
-
-@contextmanager
-def _typed_errors(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (lmdb.MapFullError, lmdb.DiskError) as error:
-        raise InsufficientSpace(
-            f"the cache in {directory} cannot grow", cause=str(error), hint="free space, or set BACKSTAY_CACHE_DIR"
-        ) from error
-    except (lmdb.Error, OSError) as error:
-        raise StorageUnavailable(
-            f"the cache in {directory} cannot be used",
-            cause=str(error),
-            hint="it is disposable: delete that directory, or set BACKSTAY_CACHE_DIR to another place",
-        ) from error

@@ -12,6 +12,7 @@ from typing import Final, Self
 from backstay.codec.chunker import FILES, LISTINGS, ContentDefinedChunker
 from backstay.codec.compression import Compressor
 from backstay.codec.digest import sha256
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random, is_digest, parse_digest
 from backstay.core.pipeline import Workers
@@ -65,6 +66,7 @@ class Environment:
     open_cold: OpenStore = reach
 
 
+@checks_arguments
 class Repository:
     """An open repository; use it as a context manager, from one thread."""
 

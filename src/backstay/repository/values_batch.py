@@ -14,6 +14,7 @@ from typing import Final
 
 from backstay.codec.deltas import MOST
 from backstay.codec.digest import sha256
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 from backstay.repository.canonical_json import Json
 from backstay.repository.nodes import EMPTY, Content
@@ -32,6 +33,7 @@ INLINE_VALUES: Final = 256  # small ones that one entry takes
 StateOf = Callable[[LogView], ValuesState]
 
 
+@checks_arguments
 class Batch:
     """Values that will be there together, or not at all. Made by `ContentAddressableStorage.batch`."""
 

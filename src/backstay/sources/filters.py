@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 from backstay.sources import globs
 
@@ -15,6 +16,7 @@ _REMEMBERED: Final = 4096  # directories whose verdict a selection keeps
 _MAX_EXCLUDE_FILE: Final = 64 << 20
 
 
+@checks_arguments
 class Filters:
     """What a backup leaves out. The last pattern that matches decides; `!` takes something back in.
 

@@ -138,6 +138,27 @@ def test_a_place_that_cannot_be_used_is_told_in_our_words(tmp_path: Path) -> Non
             DbosEngine.open(url, worker="w", clock=SystemClock())
 
 
+@pytest.mark.parametrize(("good", "said"), [(0, "file is not a database"), (4096, "database disk image is malformed")])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, good: int, said: str) -> None:
+    file = tmp_path / "jobs.db"
+    DbosEngine.open(f"sqlite:///{file}", worker="w", clock=SystemClock()).close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:good] + b"Z" * (len(whole) - good))
+    with pytest.raises(CatalogUnavailable) as told:
+        DbosEngine.open(f"sqlite:///{file}", worker="w", clock=SystemClock())
+    assert told.value.cause == f"{file} is damaged: {said}"
+    assert f"move {file} and" in told.value.hint
+    assert "nothing else is lost" in told.value.hint
+
+
+def test_what_the_database_says_in_lines_is_told_in_one() -> None:
+    with pytest.raises(CatalogUnavailable) as told:
+        DbosEngine.open("postgresql://ann:hunter2@127.0.0.1:1/x", worker="w", clock=SystemClock())
+    assert "Is the server running" in told.value.cause
+    assert told.value.cause == " ".join(told.value.cause.split())
+    assert "hunter2" not in told.value.cause
+
+
 def test_one_module_knows_the_library() -> None:
     source = Path(__file__).parents[3] / "src/backstay"
     knowing = [

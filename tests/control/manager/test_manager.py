@@ -32,6 +32,7 @@ from backstay.errors import (
     SourceRefused,
     WrongKey,
 )
+from backstay.operations.snapshots.walk import subtree
 from backstay.repository.collection_plan import CollectionResult
 from backstay.testing import FakeClock
 from tests.control.manager.conftest import PASSWORD
@@ -188,6 +189,28 @@ def test_a_key_file_is_made_where_no_password_is_given(
         pytest.raises(WrongKey, match="no password"),
     ):
         backups.list()
+
+
+def test_whoever_opens_a_repository_that_is_open_in_this_process_has_its_cache_too(
+    tmp_path: Path, environ: dict[str, str], documents: Path
+) -> None:
+    """As when a service answers while its jobs run."""
+    told: list[str] = []
+    with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ, warn=told.append) as backups:
+        first = backups.create_backup(documents, name="first")
+        with backups.opener.open() as early:
+            early.reload_index()
+            (documents / "more.txt").write_text("what the other one did not know when it was opened")
+            second = backups.create_backup(documents, name="second")
+            with backups.opener.open() as late:
+                assert early.cache == late.cache is not None
+            for made in (
+                first,
+                second,
+            ):  # it sees what was stored meanwhile, and stays open
+                found, _ = subtree(early.snapshots.get(made.id).root, os.fsencode(documents), early.reader)
+                assert found is not None
+    assert told == []
 
 
 # -- restores

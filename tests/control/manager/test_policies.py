@@ -110,6 +110,25 @@ def test_retention_of_the_policy_and_of_the_call(shop: BackupManager, clock: Fak
         shop.prune("single")
 
 
+def test_days_of_retention_are_those_of_the_time_zone_of_the_policy(
+    shop: BackupManager, file: Path, environ: dict[str, str], clock: FakeClock
+) -> None:
+    """Not those of `backup_manager`, where the policy has a zone of its own, and whoever prunes."""
+    here = {"schedule": "{timezone: Asia/Tokyo}", "retention": "{keep_daily: 2}"}
+    told = "\n".join(f"    {key}: {value}" for key, value in here.items())
+    file.write_text(file.read_text().replace("  single:\n", f"  single:\n{told}\n"))
+    with BackupManager.open(file, password=PASSWORD, environ=environ, clock=clock) as tokyo:
+        clock.advance(2 * 3600)  # 14:00 UTC: 23:00 in Tokyo
+        late = tokyo.execute("single").backups[0]
+        clock.advance(2 * 3600)  # of the next day in Tokyo, of the same one in Vienna
+        early = tokyo.execute("single").backups[0]
+        assert {late.id, early.id} == tokyo.prune("single", dry_run=True).kept.keys()
+        assert {one.id for one in tokyo.list()} == {late.id, early.id}
+    file.write_text(file.read_text().replace("    schedule: {timezone: Asia/Tokyo}\n", ""))
+    with BackupManager.open(file, password=PASSWORD, environ=environ, clock=clock) as vienna:
+        assert vienna.prune("single", dry_run=True).dropped.keys() == {late.id}
+
+
 def test_a_hook_that_fails_is_raised(shop: BackupManager) -> None:
     with pytest.raises(HookFailed):
         shop.execute("broken")

@@ -160,3 +160,11 @@ def test_what_was_sent_is_forgotten_after_a_month(new_catalog: Catalog, clock: F
     notifier.deliver_due()
     with new_catalog.reading() as session:
         assert session.scalars(select(OutboxMessage)).all() == []
+
+
+def test_who_has_nothing_to_send_or_forget_does_not_wait_for_the_right_to_write(
+    new_catalog: Catalog, notifier: Notifier
+) -> None:
+    with new_catalog.session():
+        assert notifier.deliver_due() == Delivered()
+        assert notifier.begin_due() == Delivered()

@@ -80,6 +80,29 @@ def test_a_backup_is_made_listed_restored_verified_rehearsed_and_deleted(service
     assert again.error["code"] == "NotFound"
 
 
+def test_where_the_key_of_a_new_repository_lies_is_told_and_the_key_is_not(place: Place) -> None:
+    """A job makes it whose log nobody reads: the service says it, and the job's result."""
+    environ = {name: value for name, value in place.environ.items() if name != "BACKSTAY_PASSWORD"}
+    with Service.open(place.options(), environ=environ, warn=place.warnings.append) as service:
+        service.start()
+        first, second = run(service, "backup", {}, policy="files"), run(service, "backup", {}, policy="files")
+        lines = [line.message for line in service.jobs.lines(first.id)]
+        service.stop()
+    (key,) = (place.root / "home/.config/backstay").glob("*.key")
+    (notice,) = result(first)["notices"]
+    assert str(key) in notice
+    assert "backstay key recovery" in notice
+    assert place.warnings == [notice]
+    assert notice in lines
+    assert result(second)["notices"] == []
+    secret = key.read_text().strip()
+    assert len(secret) > 30
+    assert secret not in "".join(lines)
+    kept = b"".join(path.read_bytes() for path in (place.root / "data").rglob("*") if path.is_file())
+    assert str(key).encode() in kept
+    assert secret.encode() not in kept
+
+
 def test_retention_and_collection_are_jobs(service: Service, place: Place) -> None:
     ids = []
     for number in range(3):

@@ -132,7 +132,7 @@ def test_a_task_that_fails_is_told_of_once_and_goes_on() -> None:
     background.start()
     assert enough.wait(10)
     background.end()
-    background.join()
+    background.join(SystemClock().monotonic() + 60)
     assert warnings[:4] == ["t: away: no route", "t: works again", "t: ZeroDivisionError: oh", "t: works again"]
 
 

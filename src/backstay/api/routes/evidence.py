@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import Response
 from sqlalchemy import select
 
@@ -13,9 +15,16 @@ from backstay.api.models.backups import EvidenceDocument
 from backstay.api.models.base import Ident, PageOf, PageQuery
 from backstay.catalog.models import Evidence
 from backstay.catalog.pages import Order, page_of
+from backstay.control.evidence.kept import evidence_of
+from backstay.control.evidence.page import STYLE_SOURCE, as_html
 from backstay.errors import NotFound
 
 section = Section("evidence")
+# As everywhere, but for the style that stands in the page.
+_PAGE_POLICY: Final = (
+    f"default-src 'none'; style-src {STYLE_SOURCE}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+)
 _ORDER = Order(name="evidence", keys=(Evidence.created_at, Evidence.id))
 
 
@@ -29,18 +38,42 @@ def list_evidence(call: Caller, backup: Ident, asked: PageQuery) -> Response:
     return page([_document(row) for row in rows.items], rows.next)
 
 
+@section.get(
+    "/api/evidence/{evidence}.html",
+    needs="backup:read",
+    answers={"type": "string"},
+    media_type="text/html",
+    refuses=(404,),
+)
+def show_evidence(call: Caller, evidence: Ident) -> Response:
+    """Give one report as a page for people, the same that `backstay evidence export` writes.
+
+    It prints on paper, runs and loads nothing, and `backstay evidence check` takes it. 422 if the report was changed in
+    the catalog.
+    """
+    row = _meant(call, evidence)
+    name = f'inline; filename="evidence-{row.id}.html"'
+    headers = {"Content-Security-Policy": _PAGE_POLICY, "Content-Disposition": name}
+    return Response(as_html(evidence_of(row)), headers=headers, media_type="text/html")
+
+
 @section.get("/api/evidence/{evidence}", needs="backup:read", answers=EvidenceDocument, refuses=(404,))
 def get_evidence(call: Caller, evidence: Ident) -> Response:
     """Give one report whole, with its digest."""
-    missing = NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
-    with call.backing.catalog.reading() as session:
-        row = session.get(Evidence, evidence)
-    if row is None:
-        raise missing
-    backup_meant(call, row.backup_id)
+    row = _meant(call, evidence)
     document = _document(row)
     document["report"] = row.report
     return answer(document)
+
+
+def _meant(call: Caller, evidence: str) -> Evidence:
+    """The report of this id, if the caller may see its backup. Raises NotFound."""
+    with call.backing.catalog.reading() as session:
+        row = session.get(Evidence, evidence)
+    if row is None:
+        raise NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
+    backup_meant(call, row.backup_id)
+    return row
 
 
 def _document(row: Evidence) -> EvidenceDocument:

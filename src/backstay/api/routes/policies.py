@@ -31,7 +31,6 @@ from backstay.control.policies.effective import effective, next_times
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Retention
 from backstay.control.policies.showing import as_document, show
-from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
@@ -61,8 +60,8 @@ def preview_retention(call: Caller, body: PreviewRetention) -> Response:
     rules = _rules(body, found.retention)
     with call.backing.catalog.reading() as session:
         rows = list(session.scalars(select(Backup).where(Backup.policy == name, Backup.damaged.is_(False))))
-    zone = zone_of(found.schedule.timezone or "UTC")
-    decisions = decide([_Candidate(row) for row in rows], rules, now=body.at or call.backing.clock.now(), zone=zone)
+    now = body.at or call.backing.clock.now()
+    decisions = decide([_Candidate(row) for row in rows], rules, now=now, zone=found.zone)
     told = [_decided(decision) for decision in decisions]
     dropped = [decision for decision, one in zip(decisions, told, strict=True) if not one["keep"]]
     return answer(

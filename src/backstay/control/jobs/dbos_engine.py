@@ -22,6 +22,7 @@ from dbos._serialization import DBOSPortableJSONSerializer
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from backstay.catalog.damaged_file import damaged_file, one_line, told_damage
 from backstay.control.jobs.dbos_database import open_database
 from backstay.control.jobs.port import Claim, EngineState, JobEngine, Released, RunJob, StopReason, Swept
 from backstay.control.jobs.queues import QUEUES
@@ -38,6 +39,9 @@ _ASK_S: Final = 0.5  # how often a running job asks whether it should end
 _FIRST: Final = 1_000_000  # where DBOS begins with what is urgent, we count down from
 _CHUNK: Final = 500
 _PATIENCE_S: Final = 30.0  # with a thread that still runs a job which was taken from it
+_AGAIN: Final = (
+    "then start the service again: it begins anew what waited or ran, by its catalog, and nothing else is lost"
+)
 _ENDED: Final = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _STATES: Final[dict[str, EngineState]] = {
     "ENQUEUED": "waiting",
@@ -58,7 +62,7 @@ class DbosEngine(JobEngine):
         self._run: RunJob | None = None
         self._stopping = False
         self._suspects: frozenset[str] = frozenset()
-        with _told():
+        with _told(self._database):
             self._client = DBOSClient(
                 system_database_engine=database,
                 serializer=DBOSPortableJSONSerializer(),
@@ -114,7 +118,7 @@ class DbosEngine(JobEngine):
             options["queue_partition_key"] = partition or job_id
         if not_before is not None and (delay := (not_before - self._clock.now()).total_seconds()) > 0:
             options["delay_seconds"] = delay
-        with _told():
+        with _told(self._database):
             self._client.enqueue(options, job_id)
 
     def state(self, job_id: str) -> EngineState:
@@ -129,10 +133,10 @@ class DbosEngine(JobEngine):
 
     def cancel(self, job_id: str) -> None:
         """The wish is noted before a job that waits is taken out: one that begins just then finds it."""
-        with _told():
+        with _told(self._database):
             self._client.update_workflow_attributes(job_id, {_CANCEL: True}, merge=True)
         if self.state(job_id) == "waiting":
-            with _told():
+            with _told(self._database):
                 self._client.cancel_workflow(job_id)
         if (claim := self._claims.get(job_id)) is not None:
             claim.stop("cancelled")
@@ -146,7 +150,7 @@ class DbosEngine(JobEngine):
         completed_before: str | None = None,
         limit: int | None = None,
     ) -> list[WorkflowStatus]:
-        with _told():
+        with _told(self._database):
             return self._client.list_workflows(
                 workflow_ids=workflow_ids,
                 status=status,
@@ -177,7 +181,7 @@ class DbosEngine(JobEngine):
             enable_otlp=False,
             run_migrations=True,
         )
-        with _told():
+        with _told(self._database):
             DBOS(config=config)
             DBOS.listen_queues(list(queues))
             DBOS.launch()  # which also queues again what a process of this name had not finished
@@ -265,7 +269,7 @@ class DbosEngine(JobEngine):
     def forget(self, before: datetime) -> int:
         old = self._statuses(status=list(_ENDED), completed_before=before.isoformat(), limit=_CHUNK)
         if old:
-            with _told():
+            with _told(self._database):
                 self._client.delete_workflows([status.workflow_id for status in old])
         return len(old)
 
@@ -281,7 +285,7 @@ class DbosEngine(JobEngine):
 
     def _queue_again(self, job_id: str, workers: list[str]) -> bool:
         """One statement that matches only while one of these workers has the job. It makes the old claim void."""
-        with _told():
+        with _told(self._database):
             return self._client._sys_db.reenqueue_for_recovery(job_id, workers, "maintenance")  # noqa: SLF001
 
 
@@ -353,10 +357,12 @@ def _hush() -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(database: Engine) -> Iterator[None]:
     """Failures of the database as ours."""
+    title = "the queue of jobs cannot be used"
     try:
         yield
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).strip()
-        raise CatalogUnavailable("the queue of jobs cannot be used", cause=cause) from error
+        if (file := damaged_file(error, database)) is not None:
+            raise told_damage(title, file, error, then=_AGAIN) from error
+        raise CatalogUnavailable(title, cause=one_line(error)) from error

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.control.manager.results import CheckFailed, CheckOutcome, CheckPassed
+from backstay.core.arguments import checks_arguments
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 from backstay.operations.findings import Check
 from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, VerifyReport
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreTest:
     """A real restore below `destination`, an empty place of its own there, which is compared and removed."""

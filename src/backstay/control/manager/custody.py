@@ -12,6 +12,7 @@ from backstay.control.manager import retaining
 from backstay.control.manager.backups import Backup, the_only
 from backstay.control.manager.ground import Ground
 from backstay.control.manager.requests import absolute
+from backstay.control.policies.effective import effective
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
@@ -118,15 +119,26 @@ class Custody(Ground):
     def prune(
         self, policy: str | None = None, *, dry_run: bool = False, events: EventSink = ignore, job_id: str | None = None
     ) -> retaining.Pruned:
-        """Delete what the retention of a policy does not keep, of its sources. Raises NotFound, InvalidRequest."""
+        """Delete what the retention of a policy does not keep, of its sources, by the calendar of its time zone.
+
+        Raises NotFound, InvalidRequest.
+        """
         name = policy or self._only_policy()
-        rules = retaining.rules_of(self._policy(name), name, self._setup.settings, self._setup.retention_days)
+        holds = effective(self._policy(name), self._setup.settings)
+        rules = retaining.rules_of(holds, name, self._setup.retention_days)
         arguments = {"policy": name, "dry_run": dry_run}
         with self.records.run("prune", arguments, job_id=job_id, policy=name, scope=f"/policy/{name}") as record:
             with self.opener.open() as repository:
                 names = self._setup.names[name]
-                now, zone = self._setup.clock.now(), self._setup.zone
-                pruned = retaining.prune(repository, rules, names, now=now, zone=zone, dry_run=dry_run, events=events)
+                pruned = retaining.prune(
+                    repository,
+                    rules,
+                    names,
+                    now=self._setup.clock.now(),
+                    zone=holds.zone,
+                    dry_run=dry_run,
+                    events=events,
+                )
                 if not dry_run:
                     self.records.removed(repository, pruned.dropped)
             record.result = asdict(pruned)

@@ -47,6 +47,7 @@ def run_document(run: BackupRun) -> Document:
         "policy": run.policy,
         "dry_run": run.dry_run,
         "duration_s": round(run.duration_s, 3),
+        "notices": list(run.notices),
         "outcome": outcome_document(run.outcome),
     }
 

@@ -45,7 +45,7 @@ class Ground:
     @property
     def opener(self) -> Opening:
         """What opens the repository, and counts what is asked of its stores."""
-        return CountedOpening(inner=self._setup.opener(), catalog=lambda: self.records.catalog)
+        return self._counted(self._setup)
 
     @property
     def first_store(self) -> Opening:
@@ -67,6 +67,9 @@ class Ground:
         self.close()
 
     # -- for the parts
+
+    def _counted(self, setup: Setup) -> Opening:
+        return CountedOpening(inner=setup.opener(), catalog=lambda: self.records.catalog)
 
     @contextmanager
     def _reading(self) -> Iterator[Repository]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from backstay.control.manager.backups import Backup
@@ -63,7 +64,9 @@ class Making(Ground):
                 job=record.id,
             )
             begun, started = self._setup.clock.monotonic(), self._setup.clock.now()
-            outcome = run_this_policy(wanted, name, self._setup.settings, options, self._world(events, checkpoint))
+            notices: list[str] = []
+            world = self._world(events, checkpoint, notices)
+            outcome = run_this_policy(wanted, name, self._setup.settings, options, world)
             run = BackupRun(
                 id=record.id,
                 policy=name,
@@ -72,6 +75,7 @@ class Making(Ground):
                 outcome=outcome,
                 started_at=started,
                 duration_s=self._setup.clock.monotonic() - begun,
+                notices=tuple(notices),
             )
             record.result = run_document(run)
             record.backup_id = run.backups[0].id if run.backups else None
@@ -117,8 +121,14 @@ class Making(Ground):
             raise BackupFailed(f"the run of {run.policy} made no backup", cause="it was stopped before the first one")
         return run.backups[0]
 
-    def _world(self, events: EventSink, checkpoint: Checkpoint) -> World:
-        setup, opener = self._setup, self.opener
+    def _world(self, events: EventSink, checkpoint: Checkpoint, notices: list[str]) -> World:
+        setup = self._setup
+
+        def notice(text: str) -> None:
+            notices.append(text)
+            (setup.warn if setup.notice is None else setup.notice)(text)
+
+        opener = self._counted(replace(setup, notice=notice))
 
         @contextmanager
         def watching() -> Iterator[tuple[EventSink, Checkpoint]]:

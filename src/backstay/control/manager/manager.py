@@ -19,6 +19,7 @@ from backstay.control.manager.sources import BackupSource
 from backstay.control.manager.telling import Telling
 from backstay.control.manager.verifications import Verifications
 from backstay.control.policies.loading import LoadedPolicies, load
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from backstay.control.scheduling.schedules import Schedules
 
 
+@checks_arguments
 class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
     """Backups, restores, checks and their records. Each call opens the repository for itself, so that threads may share
     a manager. `events` sinks and `checkpoint` may raise Interrupted, which ends a call; what it had stored is used by
@@ -36,6 +38,9 @@ class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
 
     The catalog keeps a record of each run: `database` is its address or file, or a catalog that is open; the file
     `catalog.db` in the user's data directory if not given. A call with `job_id` is that job's, which has a record.
+
+    `warn` is told what is odd; `notice` what nobody must miss, which is where the key of a new repository lies. The log
+    gets as warnings what has nobody else.
     """
 
     def __init__(
@@ -47,8 +52,9 @@ class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
-        given = {"environ": environ, "clock": clock, "warn": warn}
+        given = {"environ": environ, "clock": clock, "warn": warn, "notice": notice}
         setup = Setup(
             storage_location=location_of(storage_location),
             password=password,
@@ -66,10 +72,13 @@ class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of a policy file. Raises PolicyInvalid with all its mistakes."""
         loaded = load(Path(policy_file), os.environ if environ is None else environ)
-        return cls.of_policies(loaded, password=password, database=database, environ=environ, clock=clock, warn=warn)
+        return cls.of_policies(
+            loaded, password=password, database=database, environ=environ, clock=clock, warn=warn, notice=notice
+        )
 
     @classmethod
     def of_policies(
@@ -81,9 +90,10 @@ class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         warn: Callable[[str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The manager of policies that were loaded."""
-        made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn)
+        made = cls(password=password, database=database, environ=environ, clock=clock, warn=warn, notice=notice)
         made._setup = replace(made._setup, policies=policies)
         return made
 

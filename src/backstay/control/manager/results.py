@@ -24,7 +24,8 @@ _DAMAGE = (CorruptedBackup.code, ObjectNotFound.code)  # the repository is to bl
 class BackupRun:
     """One run of a policy: the backups that it made, and what became of each of its stages.
 
-    `error` is the first failure, which `execute` raises unless it is told not to.
+    `error` is the first failure, which `execute` raises unless it is told not to. `notices` are what nobody must miss:
+    where the key lies of a repository that was made.
     """
 
     id: str
@@ -34,6 +35,7 @@ class BackupRun:
     outcome: PolicyOutcome
     started_at: datetime
     duration_s: float
+    notices: tuple[str, ...] = ()
 
     @property
     def error(self) -> BackstayError | None:

@@ -8,8 +8,7 @@ from datetime import datetime, tzinfo
 from functools import partial
 from typing import Any
 
-from backstay.control.policies.effective import effective
-from backstay.control.policies.policy import BackupManagerSettings, Policy
+from backstay.control.policies.effective import Effective
 from backstay.core.events import EventSink
 from backstay.core.times import Span
 from backstay.errors import HoldViolation, InvalidRequest
@@ -42,9 +41,9 @@ def drop(repository: Repository, ids: Sequence[str], reason: str) -> None:
         with_reserve(repository, partial(repository.snapshots.drop, ulid, reason, repository.clock))
 
 
-def rules_of(policy: Policy, name: str, settings: BackupManagerSettings, days: int | None) -> RetentionRules:
+def rules_of(holds: Effective, name: str, days: int | None) -> RetentionRules:
     """The rules of a policy. Raises InvalidRequest when there are none."""
-    found = effective(policy, settings).retention
+    found = holds.retention
     if found is None and days is None:
         raise InvalidRequest(
             f"the policy {name!r} keeps everything",

@@ -52,6 +52,7 @@ class Setup:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = field(default_factory=SystemClock)
     warn: Callable[[str], None] = _LOG.warning
+    notice: Callable[[str], None] | None = None  # of what nobody must miss: where the key of a new repository lies
     opens: Opening | None = None  # in place of what all this says of the repository
 
     def opener(self, *, copies: bool = True) -> Opening:
@@ -69,7 +70,12 @@ class Setup:
             )
         if self.policies is not None and self.storage_location is None:
             found = Opener.of_policies(
-                self.policies, environ=self.environ, clock=self.clock, warn=self.warn, password=self.password
+                self.policies,
+                environ=self.environ,
+                clock=self.clock,
+                warn=self.warn,
+                password=self.password,
+                notice=self.notice,
             )
             return found if copies else found.without_copies()
         return Opener.at(
@@ -80,6 +86,7 @@ class Setup:
             compressor=self.compressor,
             password=self.password,
             max_size=self.max_size,
+            notice=self.notice,
         )
 
     @property

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from backstay.control.policies.policy import Policy, Retention
 from backstay.control.policies.values import Wrong
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 from backstay.operations.backup.request import BackupKind, check_name
 from backstay.sources.sqlite.database import path_of
@@ -21,6 +22,7 @@ _POSTGRES: Final = ("postgresql://", "postgres://")
 _SQLITE: Final = "sqlite:"
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
     """Files and directories; a relative path begins in the current directory."""
@@ -31,6 +33,7 @@ class FileSource:
     name: str | None = None
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSource:
     """A database by its address: `postgresql://…`, `mysql://…` or `sqlite:///path`."""
@@ -40,6 +43,7 @@ class DatabaseSource:
     name: str | None = None
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSource:
     """What a program writes to its standard output, as a file of this name."""
@@ -52,6 +56,7 @@ class CommandSource:
 BackupSource: TypeAlias = FileSource | DatabaseSource | CommandSource
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupRequest:
     """A backup that stands in no policy file: what a policy says, in a program's own words.

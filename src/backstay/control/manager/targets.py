@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backstay.control.manager.sources import is_database
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryTarget:
     """Files into a directory: all of a snapshot with its absolute paths, or with `source` what lies there, itself."""
@@ -21,6 +23,7 @@ class DirectoryTarget:
     source: str | Path | None = None
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseTarget:
     """A dump into a database by its address; of PostgreSQL only some schemas or tables, and without owners."""
@@ -31,6 +34,7 @@ class DatabaseTarget:
     owners: bool = True
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterTarget:
     """The data directory of a PostgreSQL cluster, which recovers to `time`, or to the end of its WAL.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Target
 from backstay.control.notifying import outbox
+from backstay.control.notifying.lanes import Lanes
 from backstay.control.notifying.matchers import Matchers, targets_of
 from backstay.control.notifying.messages import Message, body_of, title_of
 from backstay.control.notifying.notices import Notice
@@ -28,6 +30,7 @@ class Notifier:
     ) -> None:
         self._catalog, self._clock, self._random = catalog, clock, random
         self._sender = sender or NetworkSender()
+        self._lanes = Lanes(partial(outbox.deliver_due, catalog, clock, self._sender), clock)
         self.targets = Targets(clock, random)
         self.matchers = Matchers(clock, random)
 
@@ -41,10 +44,33 @@ class Notifier:
 
     def deliver_due(self) -> Delivered:
         """Send what is due, and forget what was sent long ago. Raises CatalogUnavailable."""
-        delivered = outbox.deliver_due(self._catalog, self._clock, self._sender)
+        self._forget()
+        return self._lanes.run(outbox.targets_due(self._catalog, self._clock))
+
+    def begin_due(self) -> Delivered:
+        """The same without waiting: for who calls it again soon. What became of deliveries that were begun earlier.
+
+        A target that does not answer keeps neither others waiting nor what comes for them later.
+        """
+        self._forget()
+        return self._lanes.begin(outbox.targets_due(self._catalog, self._clock))
+
+    def end(self) -> None:
+        """Send nothing more but what is on its way."""
+        self._lanes.end()
+
+    def join(self, until: float) -> None:
+        """Wait for what `begin_due` has begun, until a time of the monotonic clock."""
+        self._lanes.join(until)
+
+    def _forget(self) -> None:
+        """It is asked often and seldom has anything to do: only then it takes the right to write."""
+        now = self._clock.now()
+        with self._catalog.reading() as session:
+            if not outbox.has_old(session, now):
+                return
         with self._catalog.session() as session:
-            outbox.forget_old(session, self._clock.now())
-        return delivered
+            outbox.forget_old(session, now)
 
     def send_test(self, target_id: str) -> str:
         """Send a message to one target now, without the outbox; its id. Raises NotFound, NotificationFailed."""

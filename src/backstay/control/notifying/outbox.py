@@ -8,12 +8,12 @@ passed: its id is the same, so that a receiver can tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
@@ -31,7 +31,7 @@ WAITS: Final = tuple(timedelta(minutes=minutes) for minutes in (0.5, 2, 5, 15, 3
 PING_TRIES: Final = 4  # a sign of life that comes hours late would be a lie
 CLAIM: Final = timedelta(minutes=5)  # longer than the longest delivery
 KEPT: Final = timedelta(days=30)  # so long the text of what was sent or given up can be looked at
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 100  # messages to one target
 
 _Outcome: TypeAlias = Literal["sent", "failed", "given up"] | None
 
@@ -67,12 +67,26 @@ def write(session: Session, notice: Notice, targets: Iterable[Target], *, clock:
     return ids
 
 
-def deliver_due(catalog: Catalog, clock: Clock, sender: Sender, *, most: int = _AT_ONCE) -> Delivered:
-    """Send what is due, the oldest first. Several processes may do so at once. Raises CatalogUnavailable."""
-    sent = failed = given_up = 0
+def targets_due(catalog: Catalog, clock: Clock) -> list[str]:
+    """The targets for which something is due. Raises CatalogUnavailable."""
     with catalog.reading() as session:
-        due = list(session.scalars(_due(clock.now()).limit(most)))
+        return list(session.scalars(select(OutboxMessage.target_id).where(_is_due(clock.now())).distinct()))
+
+
+def deliver_due(
+    catalog: Catalog, clock: Clock, sender: Sender, target: str, go_on: Callable[[], bool] = lambda: True
+) -> Delivered:
+    """Send what is due to a target, the oldest first, while it is said to go on.
+
+    Several processes may do so at once. Raises CatalogUnavailable.
+    """
+    sent = failed = given_up = 0
+    theirs = select(OutboxMessage.message_id).where(_is_due(clock.now()), OutboxMessage.target_id == target)
+    with catalog.reading() as session:
+        due = list(session.scalars(theirs.order_by(OutboxMessage.id).limit(_AT_ONCE)))
     for message_id in due:
+        if not go_on():
+            break
         outcome = _deliver(catalog, clock, sender, message_id)
         sent += outcome == "sent"
         failed += outcome == "failed"
@@ -82,13 +96,20 @@ def deliver_due(catalog: Catalog, clock: Clock, sender: Sender, *, most: int = _
 
 def forget_old(session: Session, now: datetime) -> None:
     """Remove messages that need no more to be looked at."""
-    session.execute(
-        delete(OutboxMessage).where(OutboxMessage.next_try_at.is_(None), OutboxMessage.created_at < now - KEPT)
-    )
+    session.execute(delete(OutboxMessage).where(_is_old(now)))
 
 
-def _due(now: datetime) -> Select[str]:
-    return select(OutboxMessage.message_id).where(OutboxMessage.next_try_at <= now).order_by(OutboxMessage.id)
+def has_old(session: Session, now: datetime) -> bool:
+    """Whether there are such."""
+    return session.scalar(select(OutboxMessage.id).where(_is_old(now)).limit(1)) is not None
+
+
+def _is_old(now: datetime) -> ColumnElement[bool]:
+    return and_(OutboxMessage.next_try_at.is_(None), OutboxMessage.created_at < now - KEPT)
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    return OutboxMessage.next_try_at <= now
 
 
 def _deliver(catalog: Catalog, clock: Clock, sender: Sender, message_id: str) -> _Outcome:

@@ -31,7 +31,7 @@ class Opener:
     """A repository by its settings; each `open` gives one of its own, for one thread.
 
     The secret is that of `password`, else one of the variables BACKSTAY_PASSWORD and its kin, else that of the policy
-    file, else that of the key file which the first backup makes.
+    file, else that of the key file which the first backup makes. `notice` is told of that one, `warn` if not given.
     """
 
     location: Location
@@ -40,6 +40,7 @@ class Opener:
     clock: Clock
     warn: Callable[[str], None]
     password: str | None = field(default=None, repr=False)
+    notice: Callable[[str], None] | None = None
 
     @classmethod
     def at(
@@ -52,11 +53,12 @@ class Opener:
         compressor: Compressor | None = None,
         password: str | None = None,
         max_size: int | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The repository at an address; without one that of BACKSTAY_REPO, else the default one."""
         named = address or variable(environ, "BACKSTAY_REPO")
         settings = RepositorySettings(address=named, compressor=compressor or Compressor(), max_size=max_size)
-        return cls._of(settings, environ, clock, warn, password)
+        return cls._of(settings, environ, clock, warn, password, notice)
 
     @classmethod
     def of_policies(
@@ -67,9 +69,10 @@ class Opener:
         clock: Clock,
         warn: Callable[[str], None],
         password: str | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The repository of a policy file; where that names none, as `at` has it. Raises KeyProviderUnsupported."""
-        return cls._of(repository_settings(loaded, environ), environ, clock, warn, password)
+        return cls._of(repository_settings(loaded, environ), environ, clock, warn, password, notice)
 
     @classmethod
     def _of(
@@ -79,6 +82,7 @@ class Opener:
         clock: Clock,
         warn: Callable[[str], None],
         password: str | None,
+        notice: Callable[[str], None] | None,
     ) -> Self:
         address = settings.address or variable(environ, "BACKSTAY_REPO")
         config = config_directory(environ)
@@ -88,7 +92,15 @@ class Opener:
             made = config / key_file_name(address)
         key_file = settings.key_file or made
         location = Location(address, key_file, "backstay backup", made.with_suffix(".made"))
-        return cls(location=location, settings=settings, environ=environ, clock=clock, warn=warn, password=password)
+        return cls(
+            location=location,
+            settings=settings,
+            environ=environ,
+            clock=clock,
+            warn=warn,
+            password=password,
+            notice=notice,
+        )
 
     def without_copies(self) -> Self:
         """The same repository, in the store that decides what is in it alone."""
@@ -208,4 +220,6 @@ class _Around:
     def made(self, repository: Repository, location: Location, key_file: Path | None) -> None:
         del repository
         if key_file is not None:
-            self.opener.warn(f"made a repository in {location.address}; its key lies in {key_file}. {KEY_ADVICE}")
+            opener = self.opener
+            tell = opener.warn if opener.notice is None else opener.notice
+            tell(f"made a repository in {location.address}; its key lies in {key_file}. {KEY_ADVICE}")

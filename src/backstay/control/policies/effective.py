@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Final, Literal, TypeAlias
 
 from backstay.control.policies.fire_times import FireTimes
@@ -38,10 +38,15 @@ class Effective:
     retention: Retention | None
     verification: Verification | None
 
+    @property
+    def zone(self) -> tzinfo:
+        """By whose clocks and calendar its times are meant, and the days, weeks, months and years of its retention."""
+        return zone_of(self.schedule.timezone or "UTC")
+
 
 def next_times(found: Effective, now: datetime) -> dict[str, datetime]:
     """When each kind of backup would come next, in UTC."""
-    zone = zone_of(found.schedule.timezone or "UTC")
+    zone = found.zone
     times = {kind: getattr(found.schedule, kind) for kind in ("full", "incremental", "differential")}
     coming = {kind: FireTimes(text, zone).next(now) for kind, text in times.items() if text is not None}
     return {kind: time for kind, time in coming.items() if time is not None}

@@ -18,7 +18,6 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin
 from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy
-from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name, source_of
 from backstay.control.runs.hooks import HookOutcome, When, run_hook
 from backstay.control.runs.verifying import verify_options
@@ -246,7 +245,7 @@ class _Run:
             repository,
             rules,
             now=self.world.clock.now(),
-            zone=zone_of(self.holds.schedule.timezone or "UTC"),
+            zone=self.holds.zone,
             only=ours,
         )
         self.outcome.retention = plan

@@ -21,6 +21,7 @@ from backstay.control.scheduling.from_policies import SyncedSchedules, sync
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next
 from backstay.control.scheduling.work import require_work
+from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
@@ -42,6 +43,7 @@ class ScheduleFilters:
     scopes: Sequence[str] | None = None
 
 
+@checks_arguments
 class Schedules:
     """All schedules. With a `session` a change is part of its transaction, else a transaction of its own.
 

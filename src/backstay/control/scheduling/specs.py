@@ -16,6 +16,7 @@ from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.values import Wrong, told_words, zone_of
 from backstay.control.scheduling.kinds import OF_REPOSITORY, TYPES
 from backstay.control.scheduling.work import require_work
+from backstay.core.arguments import checks_arguments
 from backstay.errors import InvalidRequest
 
 LONGEST_JITTER_S: Final = 86_400
@@ -28,6 +29,7 @@ _OPTIONS: Final = ("tags", "description")
 _MOST_TAGS: Final = 50
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSpec:
     """A schedule as somebody asks for it; see `ScheduleRecord`. `sources` are names of sources or of their snapshots.

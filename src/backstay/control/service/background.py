@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError
 
-_JOIN_S = 10.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -41,9 +39,8 @@ class Background:
         """Begin no task any more."""
         self._ended.set()
 
-    def join(self) -> None:
-        """Let each task come to the end of what it does; one that takes too long is left."""
-        until = self._clock.monotonic() + _JOIN_S
+    def join(self, until: float) -> None:
+        """Let each task come to the end of what it does; one that takes longer, by the monotonic clock, is left."""
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, until - self._clock.monotonic()))

@@ -36,16 +36,22 @@ class ServiceContext:
     warn: Callable[[str], None]
 
     def manager(self, execution: Execution) -> BackupManager:
-        """What does the work of a job, by the policy file as it is now; its warnings are lines of the job's log."""
+        """What does the work of a job, by the policy file as it is now; its warnings are lines of the job's log.
+
+        What nobody must miss is a warning of the service too: nobody reads the log of a job that went well.
+        """
 
         def warn(text: str) -> None:
             execution.log("warning", text)
 
+        def notice(text: str) -> None:
+            warn(text)
+            self.warn(text)
+
+        given = {"environ": self.environ, "clock": self.clock, "warn": warn, "notice": notice}
         if (loaded := self.policies.loaded) is None:
-            return BackupManager(database=self.catalog, environ=self.environ, clock=self.clock, warn=warn)
-        return BackupManager.of_policies(
-            loaded, database=self.catalog, environ=self.environ, clock=self.clock, warn=warn
-        )
+            return BackupManager(database=self.catalog, **given)  # type: ignore[arg-type]
+        return BackupManager.of_policies(loaded, database=self.catalog, **given)  # type: ignore[arg-type]
 
     def opener(self) -> Opener:
         """What opens the repository. Raises KeyProviderUnsupported."""

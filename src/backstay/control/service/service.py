@@ -55,6 +55,7 @@ from backstay.errors import BackstayError, CatalogUnavailable
 
 _FORGET_S: Final = 3600.0
 _FORGOTTEN: Final = timedelta(days=7)
+_LAST_S: Final = 10.0  # for what happens by itself, and messages on their way
 STOP_S: Final = 8.0  # for running jobs to come to their next event
 
 
@@ -240,9 +241,12 @@ class Service:
         """
         if self._background is not None:
             self._background.end()
+        self.notifier.end()
         ended = self.engine.stop(timeout_s=timeout_s)
+        until = self.clock.monotonic() + _LAST_S
         if self._background is not None:
-            self._background.join()
+            self._background.join(until)
+        self.notifier.join(until)
         if ended and self.options.queues:
             try:
                 self.workers.leave(self.engine.worker)

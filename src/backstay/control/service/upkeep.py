@@ -64,7 +64,7 @@ class Upkeep:
             Task(name="schedules", every_s=TICK_S, run=self.ticker.tick),
             Task(name="watching configurations", every_s=WATCH_S, run=self.ticker.watch),
             Task(name="telling of finished jobs", every_s=SETTLE_S, run=self.settling.sweep),
-            Task(name="sending messages", every_s=DELIVER_S, run=self.notifier.deliver_due),
+            Task(name="sending messages", every_s=DELIVER_S, run=self.notifier.begin_due),
             Task(name="alerts", every_s=EVALUATE_S, run=self.alerts.evaluate),
             Task(name="listing backups", every_s=REFRESH_S, run=self.refresh),
             Task(name="measuring the repository", every_s=MEASURE_S, run=self.measure),

@@ -1,0 +1,111 @@
+"""One LMDB environment per directory and process, shared by all who open it.
+
+LMDB must not open the same files twice in one process: closing one of them drops the process's file locks, on which
+the other relies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import lmdb
+
+from backstay.errors import InsufficientSpace, StorageUnavailable
+
+SCHEMA: Final = b"3"
+_MAP_SIZE: Final = 1 << 38  # address space, not disk
+
+_opening = threading.Lock()
+
+
+class PlaceEnvironment:
+    """An open environment with its databases; each who got it from `shared` gives it back by one `release`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.users = 0
+        with typed_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self.env = _environment(directory)
+            except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError):
+                shutil.rmtree(directory)
+                directory.mkdir(mode=0o700)
+                self.env = _environment(directory)
+            self.places = self.env.open_db(b"places")
+            self.packs = self.env.open_db(b"packs")
+            self.numbers = self.env.open_db(b"numbers")
+            self.segments = self.env.open_db(b"segments")
+            self.meta = self.env.open_db(b"meta")
+            if self._schema() != SCHEMA:
+                self._rebuild()
+
+    def _schema(self) -> bytes | None:
+        with self.env.begin(db=self.meta) as txn:
+            value: bytes | None = txn.get(b"schema")
+            return value
+
+    def _rebuild(self) -> None:
+        with self.env.begin(write=True) as txn:
+            for database in (self.places, self.packs, self.numbers, self.segments, self.meta):
+                txn.drop(database, delete=False)
+            txn.put(b"schema", SCHEMA, db=self.meta)
+
+    def release(self) -> None:
+        """Give it back; the last one closes it."""
+        with _opening:
+            self.users -= 1
+            if self.users == 0:
+                del _shared[_key(self.directory)]
+                self.env.close()
+
+
+# Weak, so that what was opened and forgotten without `release` is closed with its last user.
+_shared: WeakValueDictionary[tuple[int, str], PlaceEnvironment] = WeakValueDictionary()
+
+
+def shared(directory: Path) -> PlaceEnvironment:
+    """The environment in a directory; lost or damaged, it is made anew.
+
+    Raises InsufficientSpace, StorageUnavailable.
+    """
+    with _opening:
+        key = _key(directory)
+        found = _shared.get(key)
+        if found is None:
+            found = _shared[key] = PlaceEnvironment(Path(key[1]))
+        found.users += 1
+        return found
+
+
+def _key(directory: Path) -> tuple[int, str]:
+    """A forked child has to open its own."""
+    return os.getpid(), os.path.realpath(directory)
+
+
+def _environment(directory: Path) -> Any:  # noqa: ANN401 - lmdb has no types
+    return lmdb.open(str(directory), map_size=_MAP_SIZE, max_dbs=5, mode=0o600, max_readers=512, readahead=False)
+
+
+@contextmanager
+def typed_errors(directory: Path) -> Iterator[None]:
+    """LMDB's errors as those of this program. Raises InsufficientSpace, StorageUnavailable."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.DiskError) as error:
+        raise InsufficientSpace(
+            f"the cache in {directory} cannot grow", cause=str(error), hint="free space, or set BACKSTAY_CACHE_DIR"
+        ) from error
+    except (lmdb.Error, OSError) as error:
+        raise StorageUnavailable(
+            f"the cache in {directory} cannot be used",
+            cause=str(error),
+            hint="it is disposable: delete that directory, or set BACKSTAY_CACHE_DIR to another place",
+        ) from error
