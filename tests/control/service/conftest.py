@@ -66,7 +66,7 @@ class Place:
         return {"PATH": os.environ["PATH"], "BACKSTAY_CACHE_DIR": str(self.root / "cache"), **home}
 
     def options(self, *, queues: tuple[str, ...] = ("backup", "restore", "verify", "maintenance")) -> ServiceOptions:
-        return ServiceOptions(data_dir=self.root / "data", config=self.file, queues=queues, sweep_s=0.2, poll_s=0.05)
+        return ServiceOptions(data_dir=self.root / "data", config=self.file, queues=queues, sweep_s=1.5, poll_s=0.05)
 
     def open(self, **more: tuple[str, ...]) -> Service:
         return Service.open(self.options(**more), environ=self.environ, warn=self.warnings.append)
