@@ -1,9 +1,11 @@
 """How many requests a second the interface answers, and how long the slowest wait.
 
-    python -m benchmarks.api [--backups 100000] [--readers 100] [--seconds 10]
+    python -m benchmarks.api [--backups 100000] [--readers 100] [--seconds 10] [--rate 5]
 
 A catalog with so many backups, one server in a process of its own, and readers in another that ask for pages of the
-list, for single backups and for jobs, each over one connection that stays open.
+list, for single backups and for jobs, each over one connection that stays open. Without `--rate` each asks again as
+soon as it has its answer: as much is answered as can be, and the waits are those of a full queue. With it each asks so
+many times a second, whatever comes back; a wait counts from the moment at which the request was due.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,7 @@ def main() -> int:
     parser.add_argument("--backups", type=int, default=100_000)
     parser.add_argument("--readers", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, help="requests a second of each reader; as fast as it goes if not given")
     parser.add_argument("--page", type=int, default=20, help="items of each page that is asked for")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="backstay-api-") as place:
@@ -44,7 +49,8 @@ def main() -> int:
         ids = filled(root / "data", options.backups)
         server, address = serving(root)
         try:
-            found = measured(address, ids, options.readers, options.seconds, options.page, server.pid)
+            load = Load(address, tuple(ids), options.readers, options.page, options.rate)
+            found = measured(load, options.seconds, server.pid)
             print(json.dumps(found))
         finally:
             server.terminate()
@@ -131,18 +137,34 @@ def serving(root: Path) -> tuple[subprocess.Popen[str], str]:
 # -- readers
 
 
-def measured(address: str, ids: list[str], readers: int, seconds: float, page: int, server: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Load:
+    """Who asks for what; `rate` is of each reader, in requests per second."""
+
+    address: str
+    ids: Sequence[str]
+    readers: int
+    page: int
+    rate: float | None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        host, _, port = self.address.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+
+def measured(load: Load, seconds: float, server: int) -> dict[str, Any]:
     """What so many readers get within so many seconds, after a moment in which the server gets warm."""
-    host, _, port = address.removeprefix("http://").rpartition(":")
-    asyncio.run(_all(host, int(port), ids, readers, min(2.0, seconds), page))
+    asyncio.run(_all(load, min(2.0, seconds)))
     before = processor_s(server)
-    found = asyncio.run(_all(host, int(port), ids, readers, seconds, page))
+    found = asyncio.run(_all(load, seconds))
     used = processor_s(server) - before
     times = sorted(took for reader in found for took in reader)
     return {
-        "backups": len(ids),
-        "readers": readers,
-        "page": page,
+        "backups": len(load.ids),
+        "readers": load.readers,
+        "page": load.page,
+        "offered_per_s": None if load.rate is None else round(load.rate * load.readers),
         "requests_per_s": round(len(times) / seconds),
         "server_ms_of_processor": round(used * 1000 / len(times), 2),
         "median_ms": round(statistics.median(times) * 1000, 1),
@@ -157,31 +179,41 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _all(host: str, port: int, ids: list[str], readers: int, seconds: float, page: int) -> list[list[float]]:
+async def _all(load: Load, seconds: float) -> list[list[float]]:
     until = time.monotonic() + seconds
-    return await asyncio.gather(*(_reader(host, port, ids, until, page, number) for number in range(readers)))
+    return await asyncio.gather(*(_reader(load, until, number) for number in range(load.readers)))
 
 
-async def _reader(host: str, port: int, ids: list[str], until: float, page: int, number: int) -> list[float]:
-    rng, took = random.Random(number), []
-    reader, writer = await asyncio.open_connection(host, port)
-    while time.monotonic() < until:
-        path = rng.choice(
-            (
-                f"/api/backup/list?limit={page}",
-                f"/api/backup/list?limit={page}&policy=policy-{rng.randrange(POLICIES)}",
-                f"/api/backup/{rng.choice(ids)}",
-                f"/api/backup/jobs?limit={page}",
-            )
-        )
-        begun = time.monotonic()
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+async def _reader(load: Load, until: float, number: int) -> list[float]:
+    rng, took = random.Random(number), list[float]()
+    reader, writer = await asyncio.open_connection(*load.place)
+    pause = 0.0 if load.rate is None else 1 / load.rate
+    due = time.monotonic() + rng.random() * pause
+    while max(due, time.monotonic()) < until:
+        if load.rate is None:
+            due = time.monotonic()
+        elif (early := due - time.monotonic()) > 0:
+            await asyncio.sleep(early)
+        writer.write(f"GET {_path(load, rng)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         assert head.startswith(b"http/1.1 200"), head
         await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
-        took.append(time.monotonic() - begun)
+        took.append(time.monotonic() - due)
+        due += pause
     writer.close()
     return took
+
+
+def _path(load: Load, rng: random.Random) -> str:
+    """One of the pages that people look at."""
+    return rng.choice(
+        (
+            f"/api/backup/list?limit={load.page}",
+            f"/api/backup/list?limit={load.page}&policy=policy-{rng.randrange(POLICIES)}",
+            f"/api/backup/{rng.choice(load.ids)}",
+            f"/api/backup/jobs?limit={load.page}",
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import ssl
@@ -71,6 +72,13 @@ def test_a_free_port_is_taken_and_told(server: Running) -> None:
     assert httpx.get(f"{server.address}/api/health/live").json() == {"status": "ok"}
 
 
+def test_the_search_for_garbage_leaves_out_what_was_there_before_the_server(world: World) -> None:
+    gc.unfreeze()  # what a server of other tests left out
+    with running(world):
+        assert gc.get_freeze_count() > 10_000
+    assert gc.get_freeze_count() == 0
+
+
 def test_off_this_machine_it_listens_with_tls_alone(world: World) -> None:
     for host in ("0.0.0.0", "::"):
         with pytest.raises(InvalidRequest, match="without TLS"):
@@ -122,7 +130,8 @@ def events_of(answer: httpx.Response) -> Iterator[tuple[str, str, Any]]:
             found = {}
 
 
-def test_all_jobs_are_followed_by_those_who_may_see_them(world: World, server: Running) -> None:
+def test_all_jobs_are_followed_by_those_who_may_see_them(world: World, server: Running, backup: Any) -> None:
+    assert backup  # a dry run needs a repository that is there
     with listening(f"{server.address}/api/events", bearer(world)) as stream:
         begun = world.admin.ok("POST", "/api/backup/create", {"policy": "other", "dry_run": True})
         seen = [data["status"] for _, _, data in until_ended(stream, begun["id"])]

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
-from backstay.api.answers import problem_answer
+from backstay.api.answers import failure_answer, problem_answer
 from backstay.api.backing import ApiOptions, Backing
 from backstay.api.endpoints import Endpoint
 from backstay.api.guard import Guarded, admitting
 from backstay.api.middleware import Surroundings
 from backstay.api.openapi import described
-from backstay.api.problems import document_of, headers_of, plain_document, status_of
+from backstay.api.problems import plain_document
+from backstay.api.readings import Readings
 from backstay.api.routes import SECTIONS
 from backstay.control.service.service import Service
 from backstay.core.version import VERSION
 from backstay.errors import BackstayError
 
-_LOG: Final = logging.getLogger("backstay.api")
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(endpoint for section in SECTIONS for endpoint in section.endpoints)
+
+
+class Application(FastAPI):
+    """FastAPI's application, which passes what is a reading to its endpoint itself."""
+
+    def __init__(self, backing: Backing, **given: Any) -> None:  # noqa: ANN401 - as FastAPI takes it
+        super().__init__(**given)
+        self._readings = Readings(backing, ENDPOINTS)
+        self._straight = Surroundings(self._readings, backing.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        way = self._straight if self._readings.take(scope) else super().__call__
+        await way(scope, receive, send)
 
 
 def create_app(service: Service, options: ApiOptions | None = None) -> FastAPI:
     """The interface of an open service. Nothing is opened, and nothing is closed at the end."""
-    app = FastAPI(
+    backing = Backing(service=service, options=options or ApiOptions())
+    app = Application(
+        backing,
         title="Backstay",
         version=VERSION,
         description="Backups, restores, and what belongs to them.",
@@ -37,7 +52,6 @@ def create_app(service: Service, options: ApiOptions | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    backing = Backing(service=service, options=options or ApiOptions())
     app.state.backing, app.state.closing = backing, backing.closing
     for endpoint in ENDPOINTS:
         _add(app, endpoint)
@@ -89,9 +103,7 @@ def _where(request: Request) -> _Where:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackstayError)
-    if status_of(error) >= 500:
-        _LOG.warning("request %s: %s: %s", request.state.request_id, error.code, error)
-    return problem_answer(document_of(error, **_where(request)), headers_of(error))
+    return failure_answer(error, **_where(request))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

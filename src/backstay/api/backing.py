@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from anyio import CapacityLimiter
 from sqlalchemy import select
 
 from backstay.api.browsing import Browsing
 from backstay.api.idempotency import Keys
+from backstay.api.quick import QuickThreads
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
@@ -33,7 +33,6 @@ from backstay.errors import CatalogUnavailable
 
 _TOLD_EVERY_S: Final = 60.0
 _MOST_TOLD: Final = 10_000
-QUICK_THREADS: Final = 2
 _RATES: Final = 10  # restores that an estimate looks at
 _TELLING_BYTES: Final = 1 << 20  # of a restore that says something about speed
 
@@ -63,9 +62,7 @@ class Backing:
     browsing: Browsing = field(init=False)
     downloads: Browsing = field(init=False)  # by themselves: a client that reads slowly keeps nobody from restoring
     streams: threading.BoundedSemaphore = field(init=False)
-    # Threads for answers from the catalog alone: more of them than processors only get into each other's way, and they
-    # never wait for those that read a repository.
-    quick: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(QUICK_THREADS))
+    quick: QuickThreads = field(default_factory=QuickThreads)
     _told: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -148,6 +145,7 @@ class Backing:
 
     def close(self) -> None:
         """Let go of what was opened for answers."""
+        self.quick.close()
         self.browsing.close()
         self.downloads.close()
 

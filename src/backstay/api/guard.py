@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from backstay.api.answers import answer
 from backstay.api.backing import Backing
@@ -43,7 +44,10 @@ class Guarded(APIRoute):
 
         async def handle(request: Request) -> Response:
             backing: Backing = request.app.state.backing
-            call = _call(request, backing, self.endpoint_declared)
+            request_id = request.state.request_id
+            call = call_of(
+                request.scope, request.headers, backing, self.endpoint_declared, request.url.path, request_id
+            )
             request.state.call = call
             if is_admitted_inside(call.endpoint):
                 try:
@@ -52,7 +56,7 @@ class Guarded(APIRoute):
                     await run_in_threadpool(_before, call)  # who may not ask is told that first
                     raise
                 except BaseException as error:
-                    await run_in_threadpool(_failed, call, error)
+                    await run_in_threadpool(failed, call, error)
                     raise
             digest = _digest(call, await request.body()) if call.key is not None else ""
             kept = await run_in_threadpool(_before, call, digest)
@@ -63,7 +67,7 @@ class Guarded(APIRoute):
                     raise HTTPException(415)
                 response = await inner(request)
             except BaseException as error:
-                await run_in_threadpool(_failed, call, error)
+                await run_in_threadpool(failed, call, error)
                 raise
             if call.key is not None or (call.endpoint.does is not None and not call.recorded):
                 await run_in_threadpool(_after, call, response)
@@ -72,25 +76,22 @@ class Guarded(APIRoute):
         return handle
 
 
-def _certificate(request: Request) -> bytes | None:
-    """The certificate that the client has proved to have, in DER."""
-    found = request.scope.get("extensions", {}).get("tls", {}).get("client_certificate")
-    return found if isinstance(found, bytes) else None
-
-
-def _call(request: Request, backing: Backing, endpoint: Endpoint) -> Call:
+def call_of(scope: Scope, headers: Headers, backing: Backing, endpoint: Endpoint, path: str, request_id: str) -> Call:
+    """What is known of a request before anybody is asked who sent it."""
+    client = scope.get("client")
+    certificate = scope.get("extensions", {}).get("tls", {}).get("client_certificate")
     return Call(
         backing=backing,
         endpoint=endpoint,
         principal=NOBODY,
-        address=request.client.host if request.client is not None else "",
-        request_id=request.state.request_id,
-        path=request.url.path,
-        certificate=_certificate(request),
-        authorization=request.headers.get("authorization"),
-        if_match=request.headers.get("if-match"),
-        key=request.headers.get(IDEMPOTENCY_KEY) if endpoint.creates else None,
-        object=request.url.path[:512],
+        address=client[0] if client is not None else "",
+        request_id=request_id,
+        path=path,
+        certificate=certificate if isinstance(certificate, bytes) else None,
+        authorization=headers.get("authorization"),
+        if_match=headers.get("if-match"),
+        key=headers.get(IDEMPOTENCY_KEY) if endpoint.creates else None,
+        object=path[:512],
     )
 
 
@@ -117,19 +118,22 @@ def admitting(endpoint: Endpoint) -> Callable[..., Any]:
     if not is_admitted_inside(endpoint):
         return endpoint.run
 
-    def answered(call: Call, given: dict[str, Any]) -> Response:
-        _before(call)
-        response: Response = endpoint.run(call=call, **given)
-        if endpoint.does is not None and not call.recorded:
-            call.write("allow")
-        return response
-
     @functools.wraps(endpoint.run)
     async def run(*, call: Call, **given: Any) -> Response:  # noqa: ANN401 - as the endpoint takes it
-        limiter = None if endpoint.slow else call.backing.quick
-        return await to_thread.run_sync(answered, call, given, limiter=limiter)
+        if endpoint.slow:
+            return await run_in_threadpool(admitted, call, given)
+        return await call.backing.quick.run(admitted, call, given)
 
     return run
+
+
+def admitted(call: Call, given: Mapping[str, Any]) -> Response:
+    """The answer of an endpoint to whom it admits. Raises what refuses, and what the endpoint raises."""
+    _before(call)
+    response: Response = call.endpoint.run(call=call, **given)
+    if call.endpoint.does is not None and not call.recorded:
+        call.write("allow")
+    return response
 
 
 def _before(call: Call, digest: str = "") -> Response | None:
@@ -173,7 +177,8 @@ def _admit(call: Call) -> None:
         raise not_allowed(call.needs, "any scope")
 
 
-def _failed(call: Call, error: BaseException) -> None:
+def failed(call: Call, error: BaseException) -> None:
+    """Write down what became of a call that came to nothing."""
     if call.key is not None and call.reservation is not None:
         call.backing.keys.forget(call.owner, call.key)
     if not isinstance(error, BackstayError) or call.recorded:

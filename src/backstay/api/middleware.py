@@ -10,7 +10,7 @@ import random
 import re
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,19 +21,21 @@ from backstay.core.ids import Random, new_ulid
 
 LARGEST_BODY: Final = 1 << 20  # bytes; no request needs more
 REQUEST_ID: Final = "X-Request-Id"
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LOG: Final = logging.getLogger("backstay.api")
 
 # A browser that is led here runs nothing, keeps nothing, and is framed by nobody: hardly anything here is a page.
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-_HSTS: Final = "max-age=31536000"
+# As they go over the wire: this is done for every answer.
+_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+_HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 # Ids of requests only name them; to ask the system for each would let other threads in between.
@@ -98,12 +100,12 @@ class _Request:
     async def _dressed(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began = True
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID] = self.id
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
+            headers: list[tuple[bytes, bytes]] = message["headers"]
+            said = {name for name, _ in headers}
+            headers += [pair for pair in _HEADERS if pair[0] not in said]
+            headers.append((_REQUEST_ID, self.id.encode()))
             if self.scope.get("scheme") == "https":
-                headers["Strict-Transport-Security"] = _HSTS
+                headers.append(_HSTS)
         await self._send(message)
 
     async def _refuse(self, status: int, cause: str = "") -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, cast, false, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, cast, false, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Backup
-from backstay.catalog.pages import Order, Page, page_of
+from backstay.catalog.pages import Order, Page
+from backstay.catalog.records import Listing, Records
 from backstay.errors import NotFound
 from backstay.repository.selectors import LATEST, MINIMUM_PREFIX, TOLERANCE, choose
 
@@ -48,43 +51,66 @@ def scope_of(backup: Backup) -> str:
     return "/" if backup.policy is None else f"/policy/{backup.policy}/source/{backup.source}"
 
 
-def backups_page(session: Session, filters: BackupFilters, *, limit: int | None, cursor: str | None) -> Page[Backup]:
-    """Backups, newest first. Raises InvalidRequest."""
-    return page_of(session, filtered(session, filters), _ORDER, limit=limit, cursor=cursor)
-
-
-def filtered(session: Session, filters: BackupFilters) -> Select[Backup]:
-    """The query of all backups that pass."""
-    query = select(Backup)
-    for name in ("policy", "source", "type", "host", "held", "damaged", "repository"):
-        if (wanted := getattr(filters, name)) is not None:
-            query = query.where(getattr(Backup, name) == wanted)
+def _conditions(filters: BackupFilters, dialect: str) -> list[ColumnElement[bool]]:
+    """What backups must be to pass."""
+    found: list[ColumnElement[bool]] = []
+    for name in _EQUAL:
+        if getattr(filters, name) is not None:
+            column = getattr(Backup, name)
+            found.append(column == bindparam(name, type_=column.type))
     if filters.since is not None:
-        query = query.where(Backup.time >= filters.since)
+        found.append(Backup.time >= bindparam("since", type_=Backup.time.type))
     if filters.until is not None:
-        query = query.where(Backup.time < filters.until)
+        found.append(Backup.time < bindparam("until", type_=Backup.time.type))
     if filters.text is not None:
-        query = query.where(Backup.description.icontains(filters.text, autoescape=True))
+        found.append(Backup.description.icontains(filters.text, autoescape=True))
     if filters.tag is not None:
-        query = query.where(_has_tag(session, filters.tag))
+        found.append(_has_tag(dialect, filters.tag))
     if filters.verified is not None:
         good = Backup.verified_ok.is_(True)
-        query = query.where(good if filters.verified else or_(Backup.verified_ok.is_(None), ~good))
+        found.append(good if filters.verified else or_(Backup.verified_ok.is_(None), ~good))
     if filters.scopes is not None:
-        query = query.where(_within(filters.scopes))
-    return query
+        found.append(_within(filters.scopes))
+    return found
+
+
+_EQUAL: Final = ("policy", "source", "type", "host", "held", "damaged", "repository")
+_RECORDS: Final = Records(Backup)
+_LISTING: Final = Listing(_RECORDS, _ORDER, _conditions, filters=BackupFilters, free=(*_EQUAL, "since", "until"))
+
+
+def backups_page(
+    connection: Connection, filters: BackupFilters, *, limit: int | None, cursor: str | None
+) -> Page[Backup]:
+    """Records of backups, newest first. Raises InvalidRequest."""
+    return _LISTING.page(connection, filters, limit=limit, cursor=cursor)
+
+
+def backup_of_id(connection: Connection, text: str, *, scopes: Sequence[str] | None) -> Backup | None:
+    """The record of the backup that has this whole id, as far as scopes reach."""
+    if len(text) != _WHOLE or "\0" in text:
+        return None
+    query = _by_id(None if scopes is None else tuple(sorted(scopes)))
+    found = _RECORDS.of(connection.execute(query, {"id": text.lower()}))
+    return found[0] if found else None
+
+
+@lru_cache(maxsize=256)
+def _by_id(scopes: tuple[str, ...] | None) -> Select[Any]:
+    query = _RECORDS.all.where(Backup.id == bindparam("id", type_=Backup.id.type))
+    return query if scopes is None else query.where(_within(scopes))
 
 
 def find_backup(session: Session, text: str, *, now: datetime, scopes: Sequence[str] | None) -> Backup:
-    """What `backstay restore TEXT` would take. Raises NotFound, InvalidRequest."""
+    """What `backstay restore TEXT` would take, where it is no whole id. Raises NotFound, InvalidRequest."""
     text = text.replace("\0", "")
-    visible = filtered(session, BackupFilters(scopes=scopes))
+    visible = select(Backup)
+    if scopes is not None:
+        visible = visible.where(_within(scopes))
     if text == LATEST:
         return _newest(session, visible, text, now)
     if text.startswith(f"{LATEST}:"):
         return _newest(session, visible.where(Backup.source == text.removeprefix(f"{LATEST}:")), text, now)
-    if len(text) == _WHOLE and (found := session.scalar(visible.where(Backup.id == text.lower()))) is not None:
-        return found
     return _chosen(session, visible, text, now)
 
 
@@ -143,8 +169,8 @@ def _none(text: str) -> NotFound:
     )
 
 
-def _has_tag(session: Session, tag: str) -> ColumnElement[bool]:
-    if session.get_bind().dialect.name == "postgresql":
+def _has_tag(dialect: str, tag: str) -> ColumnElement[bool]:
+    if dialect == "postgresql":
         return cast(Backup.tags, JSONB).contains([tag])
     each = func.json_each(Backup.tags).table_valued("value")
     one: Any = select(literal_column("1")).select_from(each).where(each.c.value == tag)

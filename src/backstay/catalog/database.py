@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+import msgspec
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -100,6 +102,15 @@ class Catalog:
         with told(self.engine), self._readers.begin() as session:
             yield session
 
+    @contextmanager
+    def looking(self) -> Iterator[Connection]:
+        """A transaction as `reading` has, for rows instead of entities: what is asked all the time takes this.
+
+        Raises CatalogUnavailable.
+        """
+        with told(self.engine), self._reading.begin() as connection:
+            yield connection
+
     def transact(self, work: Callable[[Session], ResultT]) -> ResultT:
         """Do work in a transaction, and all of it again where PostgreSQL gave up for the sake of another one.
 
@@ -136,7 +147,9 @@ def _sqlite(url: str) -> tuple[Engine, Engine]:
             hint="write sqlite: with four slashes, such as sqlite:////var/lib/backstay/catalog.db",
         )
     _make_private(Path(file))
-    engines = [create_engine(url, pool_size=_LASTING, max_overflow=_AT_ONCE) for _ in range(2)]
+    engines = [
+        create_engine(url, pool_size=_LASTING, max_overflow=_AT_ONCE, json_deserializer=_document) for _ in range(2)
+    ]
     writing, reading = engines
     event.listen(writing, "connect", _prepare_sqlite)
     event.listen(writing, "begin", _begin_immediate)
@@ -152,6 +165,7 @@ def _postgresql(url: str) -> tuple[Engine, Engine]:
             pool_pre_ping=True,
             pool_size=_LASTING,
             max_overflow=_AT_ONCE,
+            json_deserializer=_document,
         )
     except (ArgumentError, ValueError) as error:
         raise InvalidRequest(
@@ -160,6 +174,17 @@ def _postgresql(url: str) -> tuple[Engine, Engine]:
             hint="write postgresql://user@host:port/database; the password may come from PGPASSWORD or ~/.pgpass",
         ) from error
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+_DOCUMENTS: Final = msgspec.json.Decoder()
+
+
+def _document(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+    """A document of a column."""
+    try:
+        return _DOCUMENTS.decode(text)
+    except msgspec.MsgspecError:  # infinities and halves of characters, which json writes
+        return json.loads(text)
 
 
 def _make_private(file: Path) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from backstay.catalog.backup_rows import put, row_of, row_of_damaged
-from backstay.catalog.backup_search import BackupFilters, backups_page, find_backup
+from backstay.catalog.backup_search import BackupFilters, backup_of_id, backups_page, find_backup
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Backup, PassedOver
 from backstay.catalog.pages import Page
@@ -52,15 +52,18 @@ class BackupIndex:
     def page(
         self, filters: BackupFilters | None = None, limit: int | None = None, cursor: str | None = None
     ) -> Page[Backup]:
-        """Backups, newest first. Raises InvalidRequest."""
-        with self._catalog.reading() as session:
-            return backups_page(session, filters or BackupFilters(), limit=limit, cursor=cursor)
+        """Records of backups, newest first. Raises InvalidRequest."""
+        with self._catalog.looking() as connection:
+            return backups_page(connection, filters or BackupFilters(), limit=limit, cursor=cursor)
 
     def get(self, text: str, *, scopes: Sequence[str] | None = None) -> Backup:
         """The one backup of an id, the beginning of one, a name, `latest` or `latest:NAME`, as far as scopes reach.
 
-        Raises NotFound, InvalidRequest.
+        Only to be looked at. Raises NotFound, InvalidRequest.
         """
+        with self._catalog.looking() as connection:
+            if (found := backup_of_id(connection, text, scopes=scopes)) is not None:
+                return found
         with self._catalog.reading() as session:
             return find_backup(session, text, now=self._clock.now(), scopes=scopes)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import Select, literal, tuple_
+from sqlalchemy import Integer, Select, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from backstay.catalog.models.base import Moment
@@ -25,6 +25,7 @@ DEFAULT_LIMIT: Final = 50
 MAXIMUM_LIMIT: Final = 1000
 _LONGEST_CURSOR: Final = 2000
 _CHECK_BYTES: Final = 8
+_LIMIT: Final = "_limit"
 
 ItemT = TypeVar("ItemT")
 OtherT = TypeVar("OtherT")
@@ -64,11 +65,30 @@ def page_of(
     cursor: str | None = None,
 ) -> Page[ItemT]:
     """The rows of a query from a cursor on. Raises InvalidRequest for a limit or a cursor that cannot be."""
-    limit = checked_limit(limit)
-    if cursor is not None:
-        query = query.where(_behind(order, _opened(cursor, order)))
+    values = places(order, limit, cursor)
+    rows = session.scalars(placed(query, order, after=cursor is not None), values).all()
+    return page_of_rows(rows, order, limit)
+
+
+def placed(query: Select[ItemT], order: Order, *, after: bool) -> Select[ItemT]:
+    """A query as a page takes it, of which `places` are the parameters; `after` where there is a cursor."""
+    if after:
+        query = query.where(_behind(order))
     query = query.order_by(*(key.desc() if order.descending else key.asc() for key in order.keys))
-    rows = session.scalars(query.limit(limit + 1)).all()
+    return query.limit(bindparam(_LIMIT, type_=Integer))
+
+
+def places(order: Order, limit: int | None, cursor: str | None) -> dict[str, Any]:
+    """Where a page begins and ends. Raises InvalidRequest for a limit or a cursor that cannot be."""
+    found: dict[str, Any] = {_LIMIT: checked_limit(limit) + 1}  # one more, to see whether there are more
+    if cursor is not None:
+        found |= zip(map(_last, order.keys), _opened(cursor, order), strict=True)
+    return found
+
+
+def page_of_rows(rows: Sequence[ItemT], order: Order, limit: int | None) -> Page[ItemT]:
+    """The page that rows of such a query are."""
+    limit = checked_limit(limit)
     more = len(rows) > limit
     return Page(items=tuple(rows[:limit]), next=_sealed(rows[limit - 1], order) if more else None)
 
@@ -86,10 +106,15 @@ def checked_limit(limit: int | None) -> int:
     return limit
 
 
-def _behind(order: Order, values: Sequence[Any]) -> Any:  # noqa: ANN401 - SQLAlchemy's own type
+def _behind(order: Order) -> Any:  # noqa: ANN401 - SQLAlchemy's own type
     row = tuple_(*order.keys)
-    last = tuple_(*(literal(value, key.type) for key, value in zip(order.keys, values, strict=True)))
+    last = tuple_(*(bindparam(_last(key), type_=key.type) for key in order.keys))
     return row < last if order.descending else row > last
+
+
+def _last(key: Key) -> str:
+    """The name of the parameter that holds what the last row has there."""
+    return f"_last_{key.key}"
 
 
 def _sealed(row: object, order: Order) -> str:

@@ -151,7 +151,7 @@ def hold_backup(call: Caller, backup: Ident, body: HoldBackup) -> Response:
     with call.backing.browsing.repository() as repository:
         set_hold(repository, repository.snapshots.get(found.id), body.reason)
         _note(call, found, held=True)
-    return answer(backup_document(found))
+    return answer(backup_document(found) | {"held": True})
 
 
 @section.delete("/api/backup/{backup}/hold", needs="hold:release", does="hold.release")
@@ -171,4 +171,3 @@ def _note(call: Any, backup: Backup, *, held: bool) -> None:  # noqa: ANN401 - C
         if row is not None:
             row.held = held
         call.record(session)
-    backup.held = held

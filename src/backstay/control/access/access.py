@@ -90,8 +90,8 @@ class Access:
             with self.slowing_guesses(address):
                 claims = self._oidc.check(text)
             return signed_in(self._catalog, self.users, self.audit, claims, address=address)
-        with self.slowing_guesses(address), self._catalog.reading() as session:
-            found = recognise_token(session, text, address=address, now=self._clock.now())
+        with self.slowing_guesses(address), self._catalog.looking() as connection:
+            found = recognise_token(connection, text, address=address, now=self._clock.now())
         self._note_use(found.principal, found.last_used_at)
         return found.principal
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Binding, Token, User
@@ -48,15 +49,16 @@ _BY_DIGEST = (
     )
     .join(User, User.id == Token.user_id)
     .outerjoin(Binding, Binding.user_id == User.id)
+    .where(Token.secret_digest == bindparam("digest", type_=Token.secret_digest.type))
 )
 
 
-def recognise_token(session: Session, text: str, *, address: str, now: datetime) -> Recognised:
+def recognise_token(connection: Connection, text: str, *, address: str, now: datetime) -> Recognised:
     """Who a token speaks for, at this moment and from this address. Raises Unauthorized."""
     if not 0 < len(text) <= LONGEST:
         raise unrecognised("unknown_token")
     digest = digest_of(text)
-    rows = session.execute(_BY_DIGEST.where(Token.secret_digest == digest)).all()
+    rows = connection.execute(_BY_DIGEST, {"digest": digest}).all()
     kept = rows[0].secret_digest if rows else _NOBODY
     if not hmac.compare_digest(kept, digest):
         raise unrecognised("unknown_token")

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import DIRECT, FINISHED, Job, JobKind, JobLine
-from backstay.catalog.pages import Page, page_of
-from backstay.control.jobs.listing import NEWEST_FIRST, filtered
+from backstay.catalog.pages import Page
+from backstay.control.jobs.listing import LISTING
 from backstay.control.jobs.listing import JobFilters as JobFilters
 from backstay.control.jobs.port import JobEngine
 from backstay.control.jobs.queues import QUEUE_OF, partition_of
@@ -112,9 +112,9 @@ class Jobs:
         return job
 
     def page(self, filters: JobFilters, limit: int | None = None, cursor: str | None = None) -> Page[Job]:
-        """Jobs, the newest first. Raises InvalidRequest for a limit or a cursor that cannot be."""
-        with self._catalog.reading() as session:
-            return page_of(session, filtered(filters), NEWEST_FIRST, limit=limit, cursor=cursor)
+        """Records of jobs, the newest first. Raises InvalidRequest for a limit or a cursor that cannot be."""
+        with self._catalog.looking() as connection:
+            return LISTING.page(connection, filters, limit=limit, cursor=cursor)
 
     def cancel(self, job_id: str, actor: str, *, within: Callable[[Session], None] | None = None) -> Job:
         """Ask for the end of a job. One that waits has ended on return; one that runs ends at its next event.

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, bindparam
 
 from backstay.catalog.models.jobs import Job, JobKind, JobStatus
 from backstay.catalog.pages import Order
+from backstay.catalog.records import Listing, Records
 from backstay.control.access.scopes import policy_scope, source_scope, within
 
 NEWEST_FIRST: Final = Order(name="jobs", keys=(Job.created_at, Job.id))
@@ -33,25 +34,33 @@ class JobFilters:
     scopes: Sequence[str] | None = None
 
 
-def filtered(filters: JobFilters) -> Select[Job]:
-    """The query of all jobs that pass."""
-    query = select(Job)
+def _conditions(filters: JobFilters, dialect: str) -> list[ColumnElement[bool]]:
+    """What jobs must be to pass."""
+    del dialect
+    found: list[ColumnElement[bool]] = []
     if filters.kinds is not None:
-        query = query.where(Job.kind.in_(filters.kinds))
-    if filters.other_than:
-        query = query.where(Job.kind.not_in(filters.other_than))
+        found.append(Job.kind.in_(filters.kinds))
+    found += [Job.kind != kind for kind in filters.other_than]
     if filters.status is not None:
         wanted = [filters.status] if isinstance(filters.status, str) else list(filters.status)
-        query = query.where(Job.status.in_(wanted))
-    for name in ("policy", "actor", "backup_id", "schedule_id"):
-        if (value := getattr(filters, name)) is not None:
-            query = query.where(getattr(Job, name) == value)
+        found.append(Job.status.in_(wanted))
+    if filters.policy is not None:
+        found.append(Job.policy == filters.policy)
+    for name in _EQUAL:
+        if getattr(filters, name) is not None:
+            column = getattr(Job, name)
+            found.append(column == bindparam(name, type_=column.type))
     if filters.policy is not None and filters.source is not None:
-        query = query.where(Job.scope.in_((policy_scope(filters.policy), source_scope(filters.policy, filters.source))))
+        found.append(Job.scope.in_((policy_scope(filters.policy), source_scope(filters.policy, filters.source))))
     if filters.since is not None:
-        query = query.where(Job.created_at >= filters.since)
+        found.append(Job.created_at >= bindparam("since", type_=Job.created_at.type))
     if filters.until is not None:
-        query = query.where(Job.created_at < filters.until)
+        found.append(Job.created_at < bindparam("until", type_=Job.created_at.type))
     if filters.scopes is not None:
-        query = query.where(within(Job.scope, filters.scopes))
-    return query
+        found.append(within(Job.scope, filters.scopes))
+    return found
+
+
+_EQUAL: Final = ("actor", "backup_id", "schedule_id")
+# The policy is part of a statement, because scopes are made of it.
+LISTING: Final = Listing(Records(Job), NEWEST_FIRST, _conditions, filters=JobFilters, free=(*_EQUAL, "since", "until"))
