@@ -29,12 +29,13 @@ from backstay.errors import (
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
 from backstay.operations.copies.value_carriage import carry_values
-from backstay.operations.copies.wal_carriage import kept_meanwhile, reachable
+from backstay.operations.copies.wal_carriage import kept_meanwhile
 from backstay.operations.findings import Finding
 from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
+from backstay.operations.wal.reachable import reachable
 from backstay.repository.format import ATTESTATIONS, REPO, drop_name, pack_name, snapshot_name
 from backstay.repository.genuine import Genuine, header_of
 from backstay.repository.index import PackInfo, read_segment, stored_pack

@@ -16,8 +16,9 @@ from backstay.errors import CorruptedBackup, WalConflict
 from backstay.operations.copies.medium import is_medium
 from backstay.operations.repair.result import Findings
 from backstay.operations.wal.bases import Base, base_of, is_base
-from backstay.operations.wal.coverage import WalCoverage, run_with
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
+from backstay.operations.wal.reachable import reachable
 from backstay.repository.format import wal_name
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
@@ -27,23 +28,6 @@ from backstay.sources.postgres.lsn import is_segment, timeline_of
 
 READ_AHEAD: Final = 64 << 20  # bytes of segments that are read before they are sent
 _DAMAGED: Final = "mend it with `backstay repair packs --from-copy`, then copy again"
-
-
-def reachable(coverage: WalCoverage, bases: Sequence[Base]) -> list[str]:
-    """The files that recoveries from some base backups of a cluster can read: histories, then segments in their order.
-
-    Raises CorruptedBackup.
-    """
-    found: dict[str, None] = {file: None for file in coverage.files if file.endswith(".history")}
-    for timeline in sorted({*coverage.timelines, *(base.timeline for base in bases)}):
-        path = coverage.path(timeline)
-        runs = coverage.runs(path)
-        for base in sorted(bases, key=lambda base: base.start_lsn):
-            run = run_with(runs, base.start_lsn) if path.leads_over(base.timeline, base.stop_lsn) else None
-            if run is not None and run.end > base.start_lsn:
-                numbers = range(base.start_lsn // coverage.size, (run.end - 1) // coverage.size + 1)
-                found.update((coverage.file(path, number), None) for number in numbers)
-    return list(found)
 
 
 @contextmanager
