@@ -11,6 +11,7 @@ one, when no snapshot needs them.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,7 +37,7 @@ from backstay.storage.copies import retrieve_valid
 _POSTGRES: Final = re.compile(r"[0-9A-F]{24}(?:\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 _FILE: Final = re.compile(rf"{_POSTGRES.pattern}|{SLICE_NAME}")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
-_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}")
+_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.([0-9a-f]{16})-([0-9a-f]{16})")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
@@ -236,6 +237,17 @@ class WalStore:
             return retrieve_valid(self._backend, name, lambda data: self._decode_gap(name, data))
         except ObjectNotFound:
             return None
+
+    def acknowledged_gaps(self, system: int) -> list[GapRecord]:
+        """All gaps of a cluster that somebody knows of; records that are damaged are left out: `verify` names them."""
+        found: list[GapRecord] = []
+        for info in self._backend.list(f"{WAL}gaps/{system:016x}."):
+            if (match := _GAP.fullmatch(info.name)) is not None:
+                from_lsn, to_lsn = int(match[1], 16), int(match[2], 16)
+                with suppress(CorruptedBackup):
+                    record = self.acknowledged_gap(system, from_lsn, to_lsn)
+                    found += [] if record is None else [record]
+        return found
 
     def _decode_gap(self, object_name: str, data: bytes) -> GapRecord:
         record = self._keyring.open(data, RecordKind.WAL_GAP, GapRecord)
