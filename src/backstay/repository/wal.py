@@ -40,6 +40,7 @@ _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f
 _GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.([0-9a-f]{16})-([0-9a-f]{16})")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
+_LITTLE: Final = 1 << 16  # bytes of a part that are not worth to be compressed: commits may wait for it, and it goes
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
 
 
@@ -113,14 +114,14 @@ class WalStore:
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
-        return self._store(WalRecord(system, _checked(file), start, False, data))
+        return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) >= _LITTLE)
 
-    def _store(self, record: WalRecord) -> bool:
+    def _store(self, record: WalRecord, *, compress: bool = True) -> bool:
         if len(record.data) > MAX_FILE:
             raise InvalidRequest(f"{record.file} is too large", cause=f"it has {len(record.data)} bytes")
         name = _name_of(record)
         try:
-            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record))
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record, compress=compress))
         except ObjectExists:
             if self._read(name).data != record.data:
                 raise WalConflict(
@@ -132,8 +133,12 @@ class WalStore:
 
     def forget_parts(self, system: int, file: str, stored: StoredFile) -> None:
         """Remove the parts of a segment that is stored whole."""
-        for part in stored.parts:
-            self._backend.delete(wal_name(system, file, part))
+        self._backend.delete_all([wal_name(system, file, part) for part in stored.parts])
+
+    @property
+    def forgets_at_once(self) -> int:
+        """How many parts are forgotten in about the time that one takes."""
+        return self._backend.deletes_at_once
 
     def systems(self) -> list[int]:
         """The clusters of which there is any WAL."""

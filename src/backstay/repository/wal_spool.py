@@ -126,14 +126,16 @@ class WalSpool:
         self._data += data
 
     def sync(self) -> None:
-        """Make durable what was taken, as one frame.
+        """Make durable what was taken, as one frame, which is not compressed: somebody waits for it.
 
         A crash in it leaves a frame that nobody was told of, and that may be torn. Raises InsufficientSpace,
         StorageUnavailable; then `restart` is all that helps.
         """
         if self._taken is None or self._open is None:
             return
-        sealed = self._keyring.seal(RecordKind.WAL, msgspec.structs.replace(self._taken, data=bytes(self._data)))
+        sealed = self._keyring.seal(
+            RecordKind.WAL, msgspec.structs.replace(self._taken, data=bytes(self._data)), compress=False
+        )
         self._taken, self._data = None, bytearray()
         rest = memoryview(_LENGTH.pack(len(sealed)) + sealed)
         with self._told():
