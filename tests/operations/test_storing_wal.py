@@ -122,3 +122,22 @@ def test_small_frames_fit_into_the_room_of_a_journal(tmp_path: Path, monkeypatch
         found = spool.read(journal)
         assert found is not None
         assert found.data == SEGMENT
+
+
+def test_the_next_journal_has_its_room_before_its_segment_begins(tmp_path: Path) -> None:
+    with (
+        Repository.create(MemoryStorage(), SECRET) as repository,
+        WalSpool(tmp_path / "s", repository.keyring) as spool,
+    ):
+        spooling = Spooling(spool, SYSTEM, ignore)
+        for _ in range(2):  # a stream that begins anew makes no more
+            spooling.restart_at(1, 3 * SIZE, SIZE)
+        (prepared,) = (path.stat() for path in (tmp_path / "s").glob("*.free"))
+        spooling.add(3 * SIZE, SEGMENT + b"more")
+        spooling.commit()
+        journal = spool.left()[-1].stat()
+        assert (journal.st_ino, journal.st_size) == (prepared.st_ino, prepared.st_size)
+        assert journal.st_size > SIZE
+        found = spool.read(spool.left()[-1])
+        assert found is not None
+        assert found.data == b"more"

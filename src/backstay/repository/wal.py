@@ -40,7 +40,7 @@ _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f
 _GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.([0-9a-f]{16})-([0-9a-f]{16})")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
-_LITTLE: Final = 1 << 16  # bytes of a part that are not worth to be compressed: commits may wait for it, and it goes
+BLOCK: Final = 4096  # bytes that a disk writes at least: commits that wait for less need not wait for compression
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
 
 
@@ -114,7 +114,7 @@ class WalStore:
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
-        return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) >= _LITTLE)
+        return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) > BLOCK)
 
     def _store(self, record: WalRecord, *, compress: bool = True) -> bool:
         if len(record.data) > MAX_FILE:

@@ -70,7 +70,7 @@ class LocalStorage(StorageBackend):
     """
 
     capabilities = Capabilities(proven=True)
-    deletes_at_once = 64  # a directory is synced once for all of them
+    deletes_at_once = 8  # a directory is synced once for all of them; more would keep the disk from others
 
     def __init__(self, path: Path | str, *, create: bool = True, filesystem: Filesystem | None = None) -> None:
         self._root = Path(path).absolute()

@@ -30,6 +30,7 @@ class Spooling:
         self._timeline, self._position, self._size = timeline, lsn, size
         self.durable = 0
         self._spool.begin(segment_name(timeline, lsn, size))  # before anybody says that all is well
+        self._spool.prepare()
 
     def add(self, lsn: int, data: bytes) -> None:
         """Take what follows."""
