@@ -13,6 +13,9 @@ from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from tests.cli.conftest import account as account
 from tests.cli.conftest import saved as saved
+from tests.mysql.histories import history as history
+from tests.mysql.histories import lived as lived
+from tests.mysql.histories import living as living
 from tests.mysql.servers import Server
 from tests.operations.copies import SECRET
 from tests.postgres.receivers import Archive

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import IdentityMismatch, WalConflict
+from backstay.operations.clusters.acknowledge import acknowledge_gaps
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.copies.export import ExportResult, ImportResult, export_snapshots, import_snapshots
 from backstay.operations.copies.result import CopyResult
@@ -294,3 +295,69 @@ def test_an_import_brings_base_backups_back_with_their_wal(ours: Store) -> None:
     result = bring_back(ours, medium)
     assert (len(result.imported), result.wal_files) == (2, 5)
     assert_recovers_alike(ours, medium, SECRET)
+
+
+# --- gaps that somebody knows of
+
+
+def acknowledge(store: StorageBackend) -> None:
+    with open_alone(store) as repository:
+        acknowledge_gaps(repository, NAME, who="eve", reason="the disk was full")
+
+
+def known(store: StorageBackend, secret: Secret) -> list[tuple[str, str] | None]:
+    """Who knows of each gap that windows show, and why."""
+    with open_alone(store, secret) as repository:
+        gaps = [gap for window in covered(repository) for gap in window.gaps]
+    return [None if gap.known is None else (gap.known.who, gap.known.reason) for gap in gaps]
+
+
+def test_a_gap_that_somebody_knows_of_is_known_in_a_copy(ours: Store, theirs: Store) -> None:
+    """It is wider there: segment 6, before the second base backup, does not go."""
+    copy(ours, theirs)
+    assert known(theirs, OTHER) == [None]
+    acknowledge(ours)
+    assert known(ours, SECRET) == [("eve", "the disk was full")]
+    copy(ours, theirs)
+    assert known(theirs, OTHER) == known(ours, SECRET)
+    assert_recovers_alike(ours, theirs, OTHER)
+
+
+def test_a_gap_that_somebody_knows_of_is_known_on_a_medium_and_back_again(ours: Store) -> None:
+    acknowledge(ours)
+    medium = Store("medium")
+    export(ours, medium)
+    assert known(medium, SECRET) == known(ours, SECRET)
+    for info in list(ours.list("wal/gaps/")):
+        ours.delete(info.name)
+    bring_back(ours, medium)
+    assert known(ours, SECRET) == [("eve", "the disk was full")]
+    assert_recovers_alike(ours, medium, SECRET)
+
+
+def test_what_is_missing_besides_what_was_acknowledged_is_not_known(ours: Store, theirs: Store) -> None:
+    acknowledge(ours)
+    ours.delete(wal_name(SYSTEM, wal_file(6)))  # the gap is wider now than what somebody knows of
+    copy(ours, theirs)
+    assert known(theirs, OTHER) == [None]
+
+
+def test_a_damaged_segment_beside_a_known_gap_is_not_taken_for_known(ours: Store, theirs: Store) -> None:
+    acknowledge(ours)
+    name = wal_name(SYSTEM, wal_file(4))
+    whole = ours.retrieve(name)
+    ours.store(name, damaged(whole, random.Random(1)), overwrite=True)
+    assert copy(ours, theirs).findings
+    assert known(theirs, OTHER) == [None]
+    ours.store(name, whole, overwrite=True)
+    copy(ours, theirs)
+    assert known(theirs, OTHER) == [("eve", "the disk was full")]
+
+
+def test_an_acknowledgement_goes_although_nothing_behind_its_gap_does(ours: Store, theirs: Store) -> None:
+    acknowledge(ours)
+    copy(ours, theirs, 0)
+    assert known(theirs, OTHER) == []
+    with open_alone(theirs, OTHER) as there:
+        store_wal(there, [6])  # from elsewhere
+    assert known(theirs, OTHER) == [("eve", "the disk was full")]

@@ -88,11 +88,11 @@ def test_a_replay_that_is_interrupted_is_done_again(
 ) -> None:
     store, left = WalStore._store, [None] * stores
 
-    def failing(wal: WalStore, record: object) -> bool:
+    def failing(wal: WalStore, record: object, **how: object) -> bool:
         if not left:
             raise StorageUnavailable("the store is away", cause="a test")
         left.pop()
-        return store(wal, record)  # type: ignore[arg-type]
+        return store(wal, record, **how)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(WalStore, "_store", failing)

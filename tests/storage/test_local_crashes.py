@@ -127,6 +127,21 @@ def test_a_deleted_object_stays_deleted_after_a_power_cut(tmp_path: Path) -> Non
 
 
 @pytest.mark.crash
+def test_objects_that_were_deleted_together_stay_deleted_after_a_power_cut(tmp_path: Path) -> None:
+    root, attic = tmp_path / "r", tmp_path / "attic"
+    attic.mkdir()
+    power = PowerCutFilesystem(attic)
+    names = ["wal/a/1", "wal/a/2", "wal/b/1", "wal/a/3"]
+    for name in names:
+        LocalStorage(root, filesystem=power).store(name, DATA)
+    counted = FaultyFilesystem(at=10**9, operations=frozenset({"fsync"}), inner=power)
+    LocalStorage(root, filesystem=counted).delete_all(names)
+    assert len([path for operation, path in counted.calls if operation == "fsync"]) == 2, "once for each directory"
+    power.cut(root)
+    assert list(LocalStorage(root).list()) == []
+
+
+@pytest.mark.crash
 @pytest.mark.parametrize("broken", ["file", "directory"])
 def test_the_power_cut_finds_a_missing_sync(broken: str, tmp_path: Path) -> None:
     class Forgetful(PowerCutFilesystem):

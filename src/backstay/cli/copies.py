@@ -107,7 +107,7 @@ def _show(context: Context, result: CopyResult, to: str) -> None:
         if result.already:
             context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
         if result.wal_files:
-            context.say(f"{plural(result.wal_files, 'WAL file')} went with base backups")
+            context.say(f"{plural(result.wal_files, 'file')} of logs went with backups of databases")
         context.say(f"{format_size(result.bytes)} sent to {to}")
 
 

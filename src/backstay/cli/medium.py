@@ -63,7 +63,7 @@ def _show_export(context: Context, result: ExportResult, to: Path) -> None:
     sent = f"{plural(len(result.exported), 'snapshot')} with {format_size(result.bytes)} exported to {to}"
     context.say(sent if result.exported else f"all snapshots are at {to} already")
     if result.wal_objects:
-        context.say(f"{plural(result.wal_objects, 'WAL object')} went with base backups")
+        context.say(f"{plural(result.wal_objects, 'object')} of logs went with backups of databases")
     if result.exported and result.already:
         context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
     context.say(f"`backstay -r {to} verify --read-data` checks it with the same password")
@@ -75,6 +75,6 @@ def _show_import(context: Context, result: ImportResult) -> None:
     if result.already:
         context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} here already")
     if result.wal_files:
-        context.say(f"{plural(result.wal_files, 'WAL file')} came with base backups")
+        context.say(f"{plural(result.wal_files, 'file')} of logs came with backups of databases")
     if not result.imported and not result.wal_files:
         context.say("there was nothing to import")

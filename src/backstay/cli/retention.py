@@ -11,6 +11,7 @@ from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.render import local_time, print_table
+from backstay.cli.wal_expiry import window_length
 from backstay.core.clock import datetime_from_ns
 from backstay.core.quantities import plural
 
@@ -25,14 +26,26 @@ def retain(
     below: Annotated[
         int, option("PERCENT", "Extend locks with less of their days left.", min=1, max=100, show_default=True)
     ] = BELOW,
+    window: Annotated[
+        str | None,
+        option(
+            "SPAN",
+            "Of databases extend the WAL and binary logs with which so much time can be recovered, such as 14d; "
+            "else all that can be recovered with from any snapshot.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, flag("Only tell what would be extended.", "--dry-run", "-n")] = False,
 ) -> int:
-    """Extend the store's locks of all that snapshots need; each backup does it for its own."""
+    """Extend the store's locks of all that snapshots need, and logs of databases; each backup does it for its own."""
     from backstay.operations.locks.extend import plan_extension, run_extension
+    from backstay.operations.retention.logs import needed_logs
 
     context = context_of(ctx)
+    length = window_length(context, window)
     with context.open() as repository, context.watching() as events:
-        plan = plan_extension(repository, repository.snapshots.live(), share=below / 100, events=events)
+        kept = repository.snapshots.live()
+        logs = needed_logs(repository, kept, window=length)
+        plan = plan_extension(repository, kept, logs=logs, share=below / 100, events=events)
         result = None if dry_run else run_extension(repository, plan, events=events)
     context.result(_document(plan, result), lambda: _show(context, plan, result))
     return 0

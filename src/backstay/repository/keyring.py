@@ -206,9 +206,9 @@ class Keyring:
         if self._backend.exists(epoch_name(number) + _COMPROMISED) and not self._is_compromised(number):
             raise CorruptedBackup(f"{epoch_name(number)}{_COMPROMISED} marks another epoch")
 
-    def seal(self, kind: RecordKind, body: msgspec.Struct) -> bytes:
+    def seal(self, kind: RecordKind, body: msgspec.Struct, *, compress: bool = True) -> bytes:
         """A record under the current epoch."""
-        return self._seal(kind, body, self.current.number, self.current.key)
+        return self._seal(kind, body, self.current.number, self.current.key, compress=compress)
 
     def open(self, data: bytes, kind: RecordKind, type: type[Body]) -> Body:  # noqa: A002 - msgspec's own word
         """The body of a record of this repository, whatever its epoch. Raises CorruptedBackup, UnsupportedFormat."""
@@ -217,8 +217,10 @@ class Keyring:
     def _wrap(self, kind: RecordKind, body: msgspec.Struct, epoch: int) -> bytes:
         return self._seal(kind, body, epoch, self._wrapping)
 
-    def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int, key: bytes) -> bytes:
-        return seal_record(kind, body, repository=self.repository, epoch=epoch, key=key, random=self._random)
+    def _seal(self, kind: RecordKind, body: msgspec.Struct, epoch: int, key: bytes, *, compress: bool = True) -> bytes:
+        return seal_record(
+            kind, body, repository=self.repository, epoch=epoch, key=key, random=self._random, compress=compress
+        )
 
     def _read(self, number: int, *, compromised: bool) -> Epoch:
         return retrieve_valid(

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from backstay.codec.cipher import COMMITMENT_BYTES, KEY_BYTES, TAG_BYTES, Cipher, expand
-from backstay.codec.compression import Compressor, decompress
+from backstay.codec.compression import RAW, Compressor, decompress
 from backstay.core.ids import Random
 from backstay.errors import CorruptedBackup
 from backstay.repository.format import MAX_RECORD, SUITE, RecordKind
@@ -89,9 +89,9 @@ def _derive(epoch_key: bytes, fields: bytes) -> tuple[bytes, bytes]:
     return keys[:KEY_BYTES], keys[KEY_BYTES:]
 
 
-def seal_body(cipher: Cipher, header: bytes, raw: bytes) -> bytes:
+def seal_body(cipher: Cipher, header: bytes, raw: bytes, *, compress: bool = True) -> bytes:
     """The one sealed body of a record or the footer of a pack."""
-    codec, stored = _compressor.compress(raw)
+    codec, stored = _compressor.compress(raw) if compress else (RAW, raw)
     plain = _BODY.pack(codec, len(raw), len(stored)) + stored
     return cipher.seal(_NONCE, plain.ljust(padded_length(len(plain)), b"\0"), header)
 
@@ -114,11 +114,18 @@ def open_body(cipher: Cipher, header: bytes, sealed: bytes) -> bytes:
 
 
 def seal_record(
-    kind: RecordKind, body: msgspec.Struct, *, repository: bytes, epoch: int, key: bytes, random: Random = os.urandom
+    kind: RecordKind,
+    body: msgspec.Struct,
+    *,
+    repository: bytes,
+    epoch: int,
+    key: bytes,
+    random: Random = os.urandom,
+    compress: bool = True,
 ) -> bytes:
     """A whole record object."""
     header, cipher = new_header(kind, repository, epoch, key, random)
-    return header + seal_body(cipher, header, msgspec.msgpack.encode(body))
+    return header + seal_body(cipher, header, msgspec.msgpack.encode(body), compress=compress)
 
 
 def open_record(data: bytes, *, key: bytes, type: type[Body]) -> Body:  # noqa: A002 - msgspec's own word

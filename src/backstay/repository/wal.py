@@ -11,6 +11,7 @@ one, when no snapshot needs them.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,9 +37,10 @@ from backstay.storage.copies import retrieve_valid
 _POSTGRES: Final = re.compile(r"[0-9A-F]{24}(?:\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history")
 _FILE: Final = re.compile(rf"{_POSTGRES.pattern}|{SLICE_NAME}")
 _NAME: Final = re.compile(rf"wal/([0-9a-f]{{16}})/({_FILE.pattern})(?:\.([0-9a-f]{{8}})-([0-9a-f]{{8}}))?")
-_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.[0-9a-f]{16}-[0-9a-f]{16}")
+_GAP: Final = re.compile(r"wal/gaps/[0-9a-f]{16}\.([0-9a-f]{16})-([0-9a-f]{16})")
 _BINDING: Final = re.compile(r"wal/names/([0-9a-f]{32})")
 _MEND: Final = "`backstay repair packs --from-copy` mends it from a copy; without one, recover to a target before it"
+BLOCK: Final = 4096  # bytes that a disk writes at least: commits that wait for less need not wait for compression
 MAX_FILE: Final = 64 << 20  # bytes; the largest WAL segments that are in use
 
 
@@ -112,14 +114,14 @@ class WalStore:
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
-        return self._store(WalRecord(system, _checked(file), start, False, data))
+        return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) > BLOCK)
 
-    def _store(self, record: WalRecord) -> bool:
+    def _store(self, record: WalRecord, *, compress: bool = True) -> bool:
         if len(record.data) > MAX_FILE:
             raise InvalidRequest(f"{record.file} is too large", cause=f"it has {len(record.data)} bytes")
         name = _name_of(record)
         try:
-            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record))
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record, compress=compress))
         except ObjectExists:
             if self._read(name).data != record.data:
                 raise WalConflict(
@@ -131,8 +133,12 @@ class WalStore:
 
     def forget_parts(self, system: int, file: str, stored: StoredFile) -> None:
         """Remove the parts of a segment that is stored whole."""
-        for part in stored.parts:
-            self._backend.delete(wal_name(system, file, part))
+        self._backend.delete_all([wal_name(system, file, part) for part in stored.parts])
+
+    @property
+    def forgets_at_once(self) -> int:
+        """How many parts are forgotten in about the time that one takes."""
+        return self._backend.deletes_at_once
 
     def systems(self) -> list[int]:
         """The clusters of which there is any WAL."""
@@ -236,6 +242,17 @@ class WalStore:
             return retrieve_valid(self._backend, name, lambda data: self._decode_gap(name, data))
         except ObjectNotFound:
             return None
+
+    def acknowledged_gaps(self, system: int) -> list[GapRecord]:
+        """All gaps of a cluster that somebody knows of; records that are damaged are left out: `verify` names them."""
+        found: list[GapRecord] = []
+        for info in self._backend.list(f"{WAL}gaps/{system:016x}."):
+            if (match := _GAP.fullmatch(info.name)) is not None:
+                from_lsn, to_lsn = int(match[1], 16), int(match[2], 16)
+                with suppress(CorruptedBackup):
+                    record = self.acknowledged_gap(system, from_lsn, to_lsn)
+                    found += [] if record is None else [record]
+        return found
 
     def _decode_gap(self, object_name: str, data: bytes) -> GapRecord:
         record = self._keyring.open(data, RecordKind.WAL_GAP, GapRecord)

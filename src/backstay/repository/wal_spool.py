@@ -28,7 +28,7 @@ import msgspec
 from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.keyring import Keyring
-from backstay.repository.wal import WalRecord
+from backstay.repository.wal import BLOCK, WalRecord
 
 _LENGTH: Final = struct.Struct(">I")
 _DAMAGED: Final = ".damaged"
@@ -133,7 +133,8 @@ class WalSpool:
         """
         if self._taken is None or self._open is None:
             return
-        sealed = self._keyring.seal(RecordKind.WAL, msgspec.structs.replace(self._taken, data=bytes(self._data)))
+        record = msgspec.structs.replace(self._taken, data=bytes(self._data))
+        sealed = self._keyring.seal(RecordKind.WAL, record, compress=len(record.data) > BLOCK)
         self._taken, self._data = None, bytearray()
         rest = memoryview(_LENGTH.pack(len(sealed)) + sealed)
         with self._told():
@@ -155,13 +156,24 @@ class WalSpool:
                 used.rename(path)
             self._open = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if used is None:
-                room = memoryview(bytes(self._room))
-                while room:
-                    room = room[os.write(self._open, room) :]
-                os.fsync(self._open)
-                os.lseek(self._open, 0, os.SEEK_SET)
+                _fill(self._open, self._room)
             os.fsync(self._place)
         self._segment = file
+
+    def prepare(self) -> None:
+        """Make room for the next journal, if there is none: its segment begins while commits wait.
+
+        A crash leaves a file that is no journal, and is written over. Raises as `begin`.
+        """
+        with self._told(), self._lock:
+            if any(self._directory.glob("*.free")):
+                return
+            room = os.open(self._directory / "new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _fill(room, self._room)
+            finally:
+                os.close(room)
+            (self._directory / "new").rename(self._directory / "next.free")
 
     def _journals(self, file: str) -> list[Path]:
         return list(self._directory.glob(f"{file}.*.journal"))
@@ -213,6 +225,15 @@ class WalSpool:
                 cause=error.strerror or str(error),
                 hint="make room there and see that it may be written, or name another place with --spool",
             ) from error
+
+
+def _fill(descriptor: int, size: int) -> None:
+    """Give a file so many zeros, durably, and go back to its beginning."""
+    room = memoryview(bytes(size))
+    while room:
+        room = room[os.write(descriptor, room) :]
+    os.fsync(descriptor)
+    os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def _make(directory: Path) -> None:

@@ -65,6 +65,8 @@ class StorageBackend(ABC):
     """
     parallel: int = 1
     """Calls at once from which on more are no faster: 1 where the disk or one connection is the limit."""
+    deletes_at_once: int = 1
+    """How many objects `delete_all` removes in about the time that one takes."""
 
     @property
     @abstractmethod
@@ -89,6 +91,11 @@ class StorageBackend(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove an object, durably; one that is already gone is fine."""
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove several objects, durably when it returns; an error or a crash leaves some of them."""
+        for name in names:
+            self.delete(name)
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -173,6 +173,13 @@ class StorageConformance:
             backend.delete(name)
         assert backend.retrieve("dir/ab") == b"y"
 
+    def test_several_are_deleted_together(self, backend: StorageBackend) -> None:
+        for name in ("dir/a", "dir/b", "other/c", "dir/kept"):
+            backend.store(name, b"x")
+        backend.delete_all(["dir/a", "never/was", "dir/b", "other/c", "dir"])
+        backend.delete_all([])
+        assert _names(backend) == ["dir/kept"]
+
     def test_a_deleted_name_can_be_stored_again(self, backend: StorageBackend) -> None:
         backend.store("dir/a", b"first")
         backend.delete("dir/a")

@@ -18,7 +18,7 @@ def acknowledge_gaps(repository: Repository, name: str, *, who: str, reason: str
     """
     system = known_system(repository, name)
     coverage = WalCoverage.load(repository.wal, system)
-    found = {(gap.from_lsn, gap.to_lsn): gap for timeline in coverage.timelines for gap in _gaps(coverage, timeline)}
+    found = {(gap.from_lsn, gap.to_lsn): gap for timeline in coverage.timelines for gap in coverage.gaps(timeline)}
     if not found:
         raise NotFound(
             f"no WAL of {name} is missing between what is stored",
@@ -32,8 +32,3 @@ def acknowledge_gaps(repository: Repository, name: str, *, who: str, reason: str
         if gap.known is None and repository.wal.acknowledge_gap(record):
             acknowledged.append(replace(gap, known=record))
     return acknowledged
-
-
-def _gaps(coverage: WalCoverage, timeline: int) -> list[Gap]:
-    runs = coverage.runs(coverage.path(timeline))
-    return coverage.gaps_behind(runs, runs[0].begin) if runs else []

@@ -38,6 +38,7 @@ from backstay.operations.wal.bases import (
     server_manifest,
     source_of,
 )
+from backstay.operations.wal.needs import needed_wal
 from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -116,7 +117,7 @@ def back_up_cluster(
         with session.deciding():
             repository.confirm_lease()
             repository.snapshots.commit(manifest)
-    extend_after_backup(repository, manifest.id, events=events)
+    extend_after_backup(repository, manifest.id, logs=lambda made: needed_wal(repository, [made]), events=events)
     warn_of_scarce_room(repository.backend, events)
     events(Finished(operation="backup"))
     if DAMAGED in manifest.consistency:

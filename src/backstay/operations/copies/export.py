@@ -1,10 +1,11 @@
 """Snapshots on a removable medium: a small repository with the same keys, and with nothing that they do not need.
 
-Packs, keys, records, WAL and manifests are the stored bytes themselves. Only index segments are made for the medium:
-those of the repository name packs that are not on it. A snapshot that is left out is on record as dropped there, so
-that the medium passes every verification; when it is exported later, that record goes before.
+Packs, keys, records, logs of databases and manifests are the stored bytes themselves. Only index segments are made for
+the medium: those of the repository name packs that are not on it; and records of gaps that are wider there. A snapshot
+that is left out is on record as dropped there, so that the medium passes every verification; when it is exported later,
+that record goes before.
 
-Order: the medium's mark, keys, repo.json, packs, an index segment for them, WAL, values, attestations, then each
+Order: the medium's mark, keys, repo.json, packs, an index segment for them, logs, values, attestations, then each
 snapshot, oldest first. What an interrupted export left is a repository with some of the snapshots; the next run sends
 only what is missing.
 """
@@ -26,15 +27,19 @@ from backstay.errors import (
     StorageMissing,
     StorageUnavailable,
 )
+from backstay.operations.copies.acknowledged_gaps import carry_acknowledgements
+from backstay.operations.copies.log_sending import damaged_subject, log_of
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
 from backstay.operations.copies.value_carriage import carry_values
-from backstay.operations.copies.wal_carriage import kept_meanwhile, reachable
+from backstay.operations.copies.wal_carriage import kept_meanwhile
 from backstay.operations.findings import Finding
+from backstay.operations.mysql import reachable as binlogs
 from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.operations.wal.bases import Base, base_of, is_base
+from backstay.operations.wal.bases import base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
+from backstay.operations.wal.reachable import reachable
 from backstay.repository.format import ATTESTATIONS, REPO, drop_name, pack_name, snapshot_name
 from backstay.repository.genuine import Genuine, header_of
 from backstay.repository.index import PackInfo, read_segment, stored_pack
@@ -51,9 +56,9 @@ LEFT_OUT: Final = "not exported to this medium"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """Ids of snapshots that were sent, and of those that were there; objects, of which some are WAL, and bytes sent.
+    """Ids of snapshots that were sent, and of those that were there; objects, some of them of logs, and bytes sent.
 
-    `findings` are WAL that is damaged and stayed behind.
+    `findings` are logs that are damaged and stayed behind.
     """
 
     exported: tuple[str, ...]
@@ -145,6 +150,7 @@ class _Export:
     objects: int = 0
     wal_objects: int = 0
     sent: int = 0
+    damaged: set[tuple[int, str]] = field(default_factory=set)  # files of logs that are left out from there on
     findings: Findings = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,7 +169,7 @@ class _Export:
         there = self._opened()
         for batch in _in_batches(self._stored_packs(needed)):
             there.index.write(batch)
-        self._send_wal(snapshots, held)
+        self._send_logs(there, snapshots, held)
         for manifest in snapshots:
             self._send_attestations(manifest)
         carry_values(self.repository, there, missing, self.events, intent=None)
@@ -268,10 +274,31 @@ class _Export:
                 hint="repeat the command: what was sent stays there",
             )
 
-    def _send_wal(self, snapshots: Sequence[Manifest], held: Mapping[str, int]) -> None:
-        """What base backups can be recovered with, also those that the medium has; parts go when they are whole."""
-        sizes = self.repository.wal.objects()
-        names = dict.fromkeys(self._wal_names([base_of(manifest) for manifest in snapshots if is_base(manifest)]))
+    def _send_logs(self, there: Repository, snapshots: Sequence[Manifest], held: Mapping[str, int]) -> None:
+        """What databases can be recovered with, also from backups that the medium has; parts go when they are whole."""
+        wal = self.repository.wal
+        sizes, bases = wal.objects(), [base_of(manifest) for manifest in snapshots if is_base(manifest)]
+        own = {system: [base for base in bases if base.system == system] for system in {base.system for base in bases}}
+        clusters = [WalCoverage.load(wal, system, segment_size=own[system][0].segment_size) for system in sorted(own)]
+        wanted = {coverage.system: reachable(coverage, own[coverage.system]) for coverage in clusters}
+        names = dict.fromkeys(sorted({wal.binding_name(base.name) for base in bases}))
+        for coverage in clusters:
+            for file in wanted[coverage.system]:
+                names.update(dict.fromkeys(object_names(coverage.system, file, coverage.files[file])))
+        names.update(dict.fromkeys(self._binlog_names(snapshots)))
+        self._send_missing(names, sizes, held)
+        for coverage in clusters:
+            copied = WalCoverage.load(there.wal, coverage.system, segment_size=coverage.size)
+            carry_acknowledgements(coverage, copied, wanted[coverage.system])
+
+    def _binlog_names(self, snapshots: Sequence[Manifest]) -> Iterator[str]:
+        """The objects of the binary logs behind dumps, and of the names that they have."""
+        for name, archive, dumps in binlogs.logged(self.repository.wal, snapshots):
+            yield self.repository.wal.binding_name(name)
+            for file, stored in binlogs.reachable(archive, dumps).items():
+                yield from object_names(archive.system, file, stored)
+
+    def _send_missing(self, names: Mapping[str, None], sizes: Mapping[str, int], held: Mapping[str, int]) -> None:
         absent = [name for name in names if name in sizes and held.get(name) != sizes[name]]
         self.events(Started(operation="export WAL", total_files=len(absent)))
         for count, name in enumerate(absent, 1):
@@ -283,6 +310,9 @@ class _Export:
 
     def _send_wal_object(self, name: str) -> None:
         """One that is absent there, or torn. A damaged one is a finding: what lies before it can still be recovered."""
+        owner = owner_of(name)
+        if owner is not None and (owner[0], log_of(owner[1])) in self.damaged:
+            return
         try:
             try:
                 data = self._genuine(name)
@@ -292,23 +322,13 @@ class _Export:
                     raise
                 name, data = whole, self._genuine(whole)
         except CorruptedBackup as error:
-            owner = owner_of(name)
             if owner is None:
                 raise
-            self.findings.add("integrity", f"WAL {owner[1]} of cluster {owner[0]}", str(error), error.hint)
+            self.damaged.add((owner[0], log_of(owner[1])))
+            self.findings.add("integrity", damaged_subject(*owner), str(error), error.hint)
             return
         self._store(name, data, overwrite=True)
         self.wal_objects += 1
-
-    def _wal_names(self, bases: Sequence[Base]) -> Iterator[str]:
-        """The objects of the WAL that base backups lead along, and of the names that they have."""
-        wal = self.repository.wal
-        yield from sorted({wal.binding_name(base.name) for base in bases})
-        for system in sorted({base.system for base in bases}):
-            own = [base for base in bases if base.system == system]
-            coverage = WalCoverage.load(wal, system, segment_size=own[0].segment_size)
-            for file in reachable(coverage, own):
-                yield from object_names(system, file, coverage.files[file])
 
     def _send_attestations(self, manifest: Manifest) -> None:
         """What validators say of a snapshot, which is true of the same bytes there; what only looks so stays behind."""

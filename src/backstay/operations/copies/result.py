@@ -13,7 +13,7 @@ class CopyResult:
     """`mirror`: the target has every object, by name and size. `snapshots`: another repository has these snapshots too.
 
     `bytes` are those that were sent. `copied` are pairs of ids, here and there; `already` those that were there;
-    `wal_files` how many files of WAL went into another repository.
+    `wal_files` how many files of WAL and slices of binary logs went into another repository.
     """
 
     kind: Literal["mirror", "snapshots"]

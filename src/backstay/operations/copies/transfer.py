@@ -2,7 +2,7 @@
 
 Chunk ids and listings differ there, so everything is written again, but only what is not there yet is sent: a chunk
 whose new id the target has, and a file that an earlier copied snapshot of the same source holds unchanged, which is
-not even read. Files keep the chunks that they were cut into. The WAL of base backups goes with them.
+not even read. Files keep the chunks that they were cut into. The logs of databases go with their backups.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def copy_snapshots(
     Each is committed by itself, oldest first, with the chunks that it needs before it; an interrupted run is
     continued by the next. Packs that are read from a cold tier of the source are thawed before, all in one batch.
 
-    WAL is sent before the first of them, for those that the target has as well, and looked at once more when they are
-    committed: until then an expiry there could take it for needless. WAL that is damaged is a finding.
+    Logs are sent before the first of them, for those that the target has as well, and looked at once more when they are
+    committed: until then an expiry there could take them for needless. What is damaged of them is a finding.
 
     Raises CorruptedBackup when a snapshot cannot be read whole, before it is committed; TierNotAttached; ThawPending
     without `wait`; IdentityMismatch, WalConflict before anything of another cluster is touched.
@@ -94,7 +94,7 @@ class _Transfer:
             wal_files=carriage.files,
             copied=tuple(copied),
             already=tuple(already),
-            findings=tuple(carriage.findings.found),
+            findings=carriage.findings,
         )
 
     def _is_there(self, manifest: Manifest, there: Mapping[str, Manifest], own: Collection[str]) -> bool:

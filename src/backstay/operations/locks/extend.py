@@ -6,7 +6,7 @@ its snapshot needs and what is about to be unlocked; and whoever wants every sna
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,12 +16,13 @@ from backstay.core.events import EventSink, Finished, Progress, Started, Warned,
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, Interrupted, InvalidRequest, ObjectNotFound
 from backstay.operations.locks.memory import LockMemory
+from backstay.repository.format import WAL
 from backstay.repository.needs import PACKS, SHARED, needed_objects
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
 from backstay.storage.backend import StorageBackend
 from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, lock_states, locking_places
-from backstay.storage.retention import Retention, locked_until
+from backstay.storage.retention import Retention, locked_until, must_stay
 
 DUE_SHARE: Final = 0.5  # of the days for which objects are locked: with less left, a lock is extended
 _LISTED: Final = (*SHARED, *PACKS, "snapshots/")
@@ -62,9 +63,17 @@ class ExtensionResult:
 
 
 def plan_extension(
-    repository: Repository, snapshots: Sequence[Manifest], *, share: float = DUE_SHARE, events: EventSink = ignore
+    repository: Repository,
+    snapshots: Sequence[Manifest],
+    *,
+    logs: Collection[str] = (),
+    share: float = DUE_SHARE,
+    events: EventSink = ignore,
 ) -> ExtensionPlan:
-    """Ask the store about everything that the snapshots need. Raises InvalidRequest where nothing is locked."""
+    """Ask the store about everything that the snapshots need, and about objects of logs.
+
+    Raises InvalidRequest where nothing is locked.
+    """
     places = locking_places(repository.backend)
     if not places:
         raise InvalidRequest(
@@ -73,7 +82,7 @@ def plan_extension(
             hint="use a bucket with Object Lock, and write ?retain-days=DAYS behind its address",
         )
     repository.reload_index()
-    return ExtensionPlan(places=tuple(_ask(repository, place, snapshots, share, events) for place in places))
+    return ExtensionPlan(places=tuple(_ask(repository, place, snapshots, logs, share, events) for place in places))
 
 
 def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventSink = ignore) -> ExtensionResult:
@@ -97,8 +106,14 @@ def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventS
     return ExtensionResult(extended=extended, gone=gone)
 
 
-def extend_after_backup(repository: Repository, snapshot: str, *, events: EventSink = ignore) -> None:
-    """Extend what a new snapshot needs and what is about to be unlocked.
+def extend_after_backup(
+    repository: Repository,
+    snapshot: str,
+    *,
+    logs: Callable[[Manifest], Collection[str]] = lambda _manifest: (),
+    events: EventSink = ignore,
+) -> None:
+    """Extend what a new snapshot needs, with the objects of logs that `logs` tells, and what is about to be unlocked.
 
     The snapshot is there whatever comes of this, so that a failure is told and does not make the backup fail.
     """
@@ -107,7 +122,8 @@ def extend_after_backup(repository: Repository, snapshot: str, *, events: EventS
         if not places:
             return
         manifest = repository.snapshots.get(snapshot)
-        plan = ExtensionPlan(places=tuple(_remember(repository, place, manifest) for place in places))
+        also = logs(manifest)
+        plan = ExtensionPlan(places=tuple(_remember(repository, place, manifest, also) for place in places))
         if plan.due:
             run_extension(repository, plan, events=events)
     except Interrupted:
@@ -118,10 +134,16 @@ def extend_after_backup(repository: Repository, snapshot: str, *, events: EventS
 
 
 def _ask(
-    repository: Repository, place: LockingPlace, snapshots: Sequence[Manifest], share: float, events: EventSink
+    repository: Repository,
+    place: LockingPlace,
+    snapshots: Sequence[Manifest],
+    logs: Collection[str],
+    share: float,
+    events: EventSink,
 ) -> PlaceExtension:
     """What is due by the store's own word."""
-    names = sorted(needed_objects(repository, snapshots, present(place.store)))
+    needed = needed_objects(repository, snapshots, present(place.store))
+    names = sorted(needed | _present_logs(place.store, logs).keys())
     events(Started(operation="look at locks", total_files=len(names)))
     memory = LockMemory(repository.cache, place.url)
     ends: dict[str, datetime | None] = {}
@@ -134,16 +156,17 @@ def _ask(
     return _part(place, ends, repository.clock.now(), share)
 
 
-def _remember(repository: Repository, place: LockingPlace, snapshot: Manifest) -> PlaceExtension:
+def _remember(repository: Repository, place: LockingPlace, snapshot: Manifest, logs: Collection[str]) -> PlaceExtension:
     """What is due by what is known without asking: when objects were written, and what was extended from here."""
     memory = LockMemory(repository.cache, place.url)
     now, days = repository.clock.now(), place.retention.days
     ends: dict[str, datetime | None] = {}
-    for name, written in present(place.store).items():
+    of_logs = _present_logs(place.store, logs)
+    for name, written in {**present(place.store), **of_logs}.items():
         locked = locked_until(written, days)
         ends[name] = max(locked, memory.end(name) or locked)
     due = [name for name, end in ends.items() if _is_due(end, now, days, DUE_SHARE)]
-    needed = needed_objects(repository, [snapshot], due)
+    needed = needed_objects(repository, [snapshot], due) | (of_logs.keys() & set(due))
     return _part(place, {name: ends[name] for name in needed}, now, DUE_SHARE)
 
 
@@ -161,7 +184,17 @@ def _is_due(end: datetime | None, now: datetime, days: int, share: float) -> boo
 
 def present(store: StorageBackend) -> dict[str, datetime]:
     """What a store has of the repository, and when it was written; not what programs leave and remove again."""
-    infos = (info for prefix in _LISTED for info in store.list(prefix))
+    return _written(store, _LISTED)
+
+
+def _present_logs(store: StorageBackend, logs: Collection[str]) -> dict[str, datetime]:
+    """Those objects of logs that a store has and locks: not parts, which go when their segment is whole."""
+    wanted = {name for name in logs if must_stay(name)}
+    return {name: at for name, at in _written(store, (WAL,)).items() if name in wanted} if wanted else {}
+
+
+def _written(store: StorageBackend, prefixes: Sequence[str]) -> dict[str, datetime]:
+    infos = (info for prefix in prefixes for info in store.list(prefix))
     return {info.name: datetime_from_ns(info.modified_ns) for info in infos}
 
 

@@ -74,6 +74,19 @@ class BinlogArchive:
         """The file that was begun last."""
         return next(reversed(self.logs.values()), None)
 
+    def reachable(self, log: StoredLog) -> dict[str, StoredFile]:
+        """The slices of a file that can be read, from its beginning on, and its end if it is complete."""
+        found: dict[str, StoredFile] = {}
+        for number in range(len(log.slices)):
+            if number not in log.slices or log.slices[number].reach == 0:
+                break
+            found[slice_name(log.file, number)] = log.slices[number]
+            if not log.slices[number].whole:
+                break
+        if log.is_complete:
+            found[end_name(log.file)] = StoredFile(whole=True)
+        return found
+
     def run(self, file: str) -> list[StoredLog]:
         """Files without a gap, from one on: all but the last are complete. Empty if that one is not there."""
         found: list[StoredLog] = []

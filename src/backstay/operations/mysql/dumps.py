@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,14 +35,18 @@ def mysql_dumps(
     repository: Repository, name: str | None = None, *, on_damage: OnDamage | None = None
 ) -> list[MysqlDump]:
     """Those of a name, or all, in the order of the log. Raises CorruptedBackup."""
-    found = [
-        _dump_of(manifest)
-        for manifest in repository.snapshots.live(on_damage)
-        if manifest.source.startswith(f"{KIND}:")
-        and "binlog_file" in manifest.consistency
-        and name in (None, manifest.name)
-    ]
+    return [dump for dump in dumps_among(repository.snapshots.live(on_damage)) if name in (None, dump.name)]
+
+
+def dumps_among(manifests: Iterable[Manifest]) -> list[MysqlDump]:
+    """Those snapshots that are such dumps, in the order of the log. Raises CorruptedBackup."""
+    found = [_dump_of(manifest) for manifest in manifests if is_dump(manifest)]
     return sorted(found, key=lambda dump: (dump.position, dump.time))
+
+
+def is_dump(manifest: Manifest) -> bool:
+    """Whether a snapshot is a dump that tells its position."""
+    return manifest.source.startswith(f"{KIND}:") and "binlog_file" in manifest.consistency
 
 
 def _dump_of(manifest: Manifest) -> MysqlDump:

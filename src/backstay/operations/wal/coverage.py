@@ -100,6 +100,11 @@ class WalCoverage:
                 found.append(Run(begin, end))
         return found
 
+    def gaps(self, timeline: int) -> list[Gap]:
+        """What is missing along the way to a timeline, between what is stored."""
+        runs = self.runs(self.path(timeline))
+        return self.gaps_behind(runs, runs[0].begin) if runs else []
+
     def gaps_behind(self, runs: list[Run], lsn: int) -> list[Gap]:
         """What is missing from a position on, before WAL that is stored."""
         behind = [run for run in runs if run.end >= lsn]

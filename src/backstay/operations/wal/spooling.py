@@ -26,10 +26,11 @@ class Spooling:
 
     def restart_at(self, timeline: int, lsn: int, size: int) -> None:
         """A stream begins, at the start of a segment of so many bytes. Raises InsufficientSpace, StorageUnavailable."""
-        self._spool.restart(size + size // 4)  # for what sealing adds to small frames
+        self._spool.restart(size + size // 2)  # for what sealing adds to small frames
         self._timeline, self._position, self._size = timeline, lsn, size
         self.durable = 0
         self._spool.begin(segment_name(timeline, lsn, size))  # before anybody says that all is well
+        self._spool.prepare()
 
     def add(self, lsn: int, data: bytes) -> None:
         """Take what follows."""

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from backstay.core.bell import Bell
@@ -20,7 +21,7 @@ from backstay.sources.postgres.wal_records import Commit, last_commit
 WAITING_SEGMENTS: Final = 3  # besides the one that is being filled
 LONGEST_PAUSE_S: Final = 30.0
 PROGRESS_EVERY_S: Final = 0.2
-FORGOTTEN_AT_ONCE: Final = 4  # parts
+FORGOTTEN_AT_ONCE: Final = 4  # parts, or more where that takes no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class Storing:
             while self._has_more():
                 if self._waiting:
                     self._store_next()
-                self._forget_some(FORGOTTEN_AT_ONCE)
+                self._forget_some(max(FORGOTTEN_AT_ONCE, self._repository.wal.forgets_at_once))
             self._forget_some(len(self._superseded))
         except BaseException as error:  # noqa: BLE001 - handed to the receiving thread, which raises it
             with self._changed:
@@ -223,9 +224,13 @@ class Storing:
 
     def _forget_some(self, parts: int) -> None:
         """Few at a time: commits may wait for what is stored next."""
-        for _ in range(min(parts, len(self._superseded))):
-            file, part = self._superseded.popleft()
-            if not forget_parts(self._repository, self._system, file, [part], self._events):
+        while parts > 0 and self._superseded:
+            file = self._superseded[0][0]
+            taken = [part for other, part in islice(self._superseded, parts) if other == file]
+            for _ in taken:
+                self._superseded.popleft()
+            parts -= len(taken)
+            if not forget_parts(self._repository, self._system, file, taken, self._events):
                 self._superseded = deque(other for other in self._superseded if other[0] != file)
                 return
 

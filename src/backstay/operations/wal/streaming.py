@@ -16,6 +16,7 @@ Stopped: TypeAlias = Callable[[], bool]  # whether somebody asked to stop
 STATUS_S: Final = 10.0  # between reports, at most
 DRAIN_S: Final = 20.0  # how long one that is asked to stop waits for the store
 TAKEN_AT_ONCE: Final = 1 << 20  # bytes that are acknowledged together, about
+FEW: Final = 1 << 16  # bytes with which nothing more is waited for
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,8 +59,8 @@ class Streaming:
                     self.storing.wait(LOOK_S)
                 elif (ended := self._take()) is not None:
                     return ended
-                self._cut_if_due()
                 self._report_if_due()
+                self._cut_if_due()
         finally:
             self._offer(self.assembler.cut())
         self._finish()
@@ -67,8 +68,9 @@ class Streaming:
 
     def _take(self) -> Ended | None:
         """Take what has come, so that it becomes durable together; wait a moment if nothing has."""
-        until, patience = self.assembler.position + TAKEN_AT_ONCE, LOOK_S
-        while self.assembler.position < until:
+        begin = self.assembler.position
+        patience: float | None = LOOK_S
+        while self.assembler.position < begin + TAKEN_AT_ONCE:
             message = self.stream.next(patience, self.storing.bell)
             if isinstance(message, Ended):
                 return message
@@ -79,7 +81,8 @@ class Streaming:
                 self._cut()  # a server that shuts down waits until all is durable
             else:
                 break
-            patience = 0.0
+            # Commits that wait are few bytes, which came together: to look for more would keep them waiting.
+            patience = None if self.assembler.position < begin + FEW else 0.0
         if self.spooling is not None:
             self.spooling.commit()
         return None

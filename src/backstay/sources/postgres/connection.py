@@ -8,7 +8,6 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -43,6 +42,24 @@ _IN_USE: Final = "55006"
 _NO_DRIVER: Final = "install it with `pip install 'backstay[postgres]'`"
 
 
+class _Talking:
+    """Turns what libpq raises into SourceUnreachable. It is entered for each message, and so keeps nothing."""
+
+    __slots__ = ("_kind", "_place")
+
+    def __init__(self, place: str, kind: type[Exception]) -> None:
+        self._place, self._kind = place, kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, self._kind):
+            raise _lost(f"the connection to {self._place} is lost", error) from error
+
+
 class Connection:
     """One session of a server, for plain queries or, with `replication`, for the commands of that protocol.
 
@@ -65,6 +82,7 @@ class Connection:
         if replication:
             settings["replication"] = "true"
         self.place = _place(given)
+        self._told = _Talking(self.place, errors.Error)
         self.notices: deque[str] = deque(maxlen=NOTICES)  # what the server said beside its answers, the last of it
         self._settings = conninfo.make_conninfo("", **settings).encode()
         self._connect()
@@ -255,15 +273,9 @@ class Connection:
         what = sql.split("(")[0].strip()[:60] or "a command"
         raise _failure(f"{self.place} does not do {what}", message, state, self._user())
 
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
+    def _talking(self) -> _Talking:
         """What libpq raises, as the error that says what to do. Raises SourceUnreachable."""
-        from psycopg import errors
-
-        try:
-            yield
-        except errors.Error as error:
-            raise _lost(f"the connection to {self.place} is lost", error) from error
+        return self._told
 
     def _noted(self, notice: PGresult) -> None:
         primary = notice.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)

@@ -136,10 +136,13 @@ class WalStream:
         """Begin to stream a timeline from a position on."""
         self._connection.begin_copy(f'START_REPLICATION SLOT "{slot}" PHYSICAL {format_lsn(lsn)} TIMELINE {timeline}')
 
-    def next(self, seconds: float, bell: Bell | None = None) -> Message:
-        """What comes next; None if nothing does for so long, or until the bell rings."""
+    def next(self, seconds: float | None, bell: Bell | None = None) -> Message:
+        """What comes next; None if nothing does for so long, or until the bell rings.
+
+        `seconds` None asks only for what came together with the message before.
+        """
         message = self._connection.message()
-        if message == b"" and self._connection.wait(seconds, bell):
+        if message == b"" and seconds is not None and self._connection.wait(seconds, bell):
             message = self._connection.message()
         if message is None:
             return self._ended()

@@ -1,0 +1,143 @@
+"""What commits wait for: which bytes become durable together, and that nothing else is done in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from backstay.core.events import ignore
+from backstay.operations.wal.spooling import Spooling
+from backstay.operations.wal.storing import Assembler, Storing
+from backstay.operations.wal.streaming import FEW, Streaming
+from backstay.repository.repository import Repository
+from backstay.repository.wal_spool import WalSpool
+from backstay.sources.postgres.receiver import Data, Message
+from backstay.storage.memory import MemoryStorage
+from tests.operations.copies import SECRET
+from tests.postgres.made_wal import SIZE, SYSTEM, segment
+from tests.postgres.receivers import until
+
+SEGMENT = segment(3)
+
+
+class Store(MemoryStorage):
+    """Deletes many at once, and remembers how many."""
+
+    deletes_at_once = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted: list[int] = []
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        self.deleted.append(len(names))
+        super().delete_all(names)
+
+
+def test_parts_of_a_whole_segment_are_forgotten_together() -> None:
+    store = Store()
+    with Repository.create(store, SECRET) as repository:
+        storing = Storing(repository, SYSTEM, ignore, parts={}, noticed=lambda _piece: None)
+        assembler = Assembler(1, 3 * SIZE, SIZE)
+        for at in range(0, SIZE, SIZE // 8):
+            for piece in assembler.add(3 * SIZE + at, SEGMENT[at : at + SIZE // 8]):
+                storing.offer(piece)
+            if (part := assembler.cut()) is not None:
+                storing.offer(part)
+            until(lambda: storing.is_idle, "all is stored")
+        until(lambda: store.deleted, "parts are forgotten")
+        storing.close()
+        assert store.deleted == [7]
+        (found,) = repository.wal.files(SYSTEM).values()
+        assert (found.whole, found.parts) == (True, [])
+
+
+class Stream:
+    """Messages that have come, and how long each was waited for."""
+
+    def __init__(self, *messages: Data) -> None:
+        self.messages, self.patience = list(messages), list[float | None]()
+        self.reported = 0
+
+    def next(self, seconds: float | None, _bell: object) -> Message:
+        self.patience.append(seconds)
+        return self.messages.pop(0) if self.messages else None
+
+    def report(self, written: int, durable: int) -> None:
+        assert written >= durable
+        self.reported = durable
+
+    def stop(self) -> None:
+        """Nothing follows."""
+
+
+@pytest.mark.parametrize(("length", "looks"), [(100, [None]), (FEW, [0.0])])
+def test_commits_wait_for_nothing_that_may_still_come(length: int, looks: list[float | None], tmp_path: Path) -> None:
+    """After a few bytes only what came together with them is taken; who catches up takes all there is."""
+    stream = Stream(Data(3 * SIZE, SEGMENT[:length]))
+    with (
+        Repository.create(MemoryStorage(), SECRET) as repository,
+        WalSpool(tmp_path / "s", repository.keyring) as spool,
+    ):
+        storing = Storing(repository, SYSTEM, ignore, parts={}, noticed=lambda _piece: None)
+        spooling = Spooling(spool, SYSTEM, ignore)
+        spooling.restart_at(1, 3 * SIZE, SIZE)
+        streaming = Streaming(
+            stream=stream,  # type: ignore[arg-type]
+            assembler=Assembler(1, 3 * SIZE, SIZE),
+            storing=storing,
+            every=3600,
+            report_every=3600,
+            clock=repository.clock,
+            stopped=lambda: stream.reported > 0,
+            events=ignore,
+            not_before=0,
+            is_synchronous=True,
+            spooling=spooling,
+        )
+        assert streaming.run() is None
+        storing.close()
+    assert stream.patience[1:2] == looks
+    assert stream.reported == 3 * SIZE + length
+
+
+def test_small_frames_fit_into_the_room_of_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that grows has to have its length recorded at each commit."""
+    monkeypatch.setattr(os, "fdatasync", lambda _descriptor: None)  # sixteen hundred would take seconds
+    with (
+        Repository.create(MemoryStorage(), SECRET) as repository,
+        WalSpool(tmp_path / "s", repository.keyring) as spool,
+    ):
+        spooling = Spooling(spool, SYSTEM, ignore)
+        spooling.restart_at(1, 3 * SIZE, SIZE)
+        (journal,) = spool.left()
+        room = journal.stat().st_size
+        for at in range(0, SIZE, 640):
+            spooling.add(3 * SIZE + at, SEGMENT[at : at + 640])
+            spooling.commit()
+        assert journal.stat().st_size == room
+        found = spool.read(journal)
+        assert found is not None
+        assert found.data == SEGMENT
+
+
+def test_the_next_journal_has_its_room_before_its_segment_begins(tmp_path: Path) -> None:
+    with (
+        Repository.create(MemoryStorage(), SECRET) as repository,
+        WalSpool(tmp_path / "s", repository.keyring) as spool,
+    ):
+        spooling = Spooling(spool, SYSTEM, ignore)
+        for _ in range(2):  # a stream that begins anew makes no more
+            spooling.restart_at(1, 3 * SIZE, SIZE)
+        (prepared,) = (path.stat() for path in (tmp_path / "s").glob("*.free"))
+        spooling.add(3 * SIZE, SEGMENT + b"more")
+        spooling.commit()
+        journal = spool.left()[-1].stat()
+        assert (journal.st_ino, journal.st_size) == (prepared.st_ino, prepared.st_size)
+        assert journal.st_size > SIZE
+        found = spool.read(spool.left()[-1])
+        assert found is not None
+        assert found.data == b"more"
