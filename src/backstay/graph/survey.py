@@ -24,18 +24,18 @@ class Survey:
     ) -> None:
         self._scope, self._outputs, self._validators = scope, outputs, validators
         self._scratch, self._read, self._threads = scratch, read, threads
-        self._states: dict[int, OutputState] = {}
+        self._states: list[OutputState | None] = [None] * len(scope.keys)
 
     def __call__(self, number: int) -> OutputState:
         """The state of one node's output."""
-        state = self._states.get(number)
+        state = self._states[number]
         if state is None:
             state = self._states[number] = self._look_at_all([number])[0][1]
         return state
 
     def look_ahead(self, numbers: Sequence[int]) -> None:
         """Look at many of them now, on several threads."""
-        left = iter([number for number in numbers if number not in self._states])
+        left = iter([number for number in numbers if self._states[number] is None])
         if (
             not self._read
         ):  # values lie together by their ids; what is read lies together in the order in which it was made
@@ -43,7 +43,8 @@ class Survey:
         groups = iter(lambda: list(islice(left, _AT_ONCE)), [])
         with Workers(self._threads, "look") as workers:
             for found in workers.ordered(self._look_at_all, groups, weigh=len, limit=4 * self._threads * _AT_ONCE):
-                self._states.update(found)
+                for number, state in found:
+                    self._states[number] = state
 
     def enter(self, number: int, state: OutputState) -> None:
         """What turned out to be the state."""
