@@ -126,9 +126,9 @@ def knots(deps: Deps) -> Iterator[set[str]]:
                 if walk:
                     least[walk[-1][0]] = min(least[walk[-1][0]], least[node])
                 if least[node] == place[node]:
-                    at = path.index(node)
-                    knot = set(path[at:])
-                    del path[at:]
+                    knot = {path.pop()}
+                    while node not in knot:
+                        knot.add(path.pop())
                     left -= knot
                     if len(knot) > 1 or node in deps[node]:
                         yield knot

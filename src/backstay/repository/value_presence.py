@@ -6,7 +6,7 @@ from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.repository.contents import all_chunk_ids
 from backstay.repository.format import pack_name
 from backstay.repository.repository import Repository
-from backstay.repository.value_tree import StoredValue
+from backstay.repository.stored_value import StoredValue
 
 
 class ValuePresence:
