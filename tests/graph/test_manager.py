@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -115,6 +116,31 @@ def test_what_cannot_be_restored_is_no_snapshot(stored: Stored) -> None:
     assert stored.manager().list_snapshots() == []
     told = [event for event in stored.events if isinstance(event, ValidationFailed)]
     assert ["a → b → c → a" in told[0].reason, "0000" in told[1].reason] == [True, True]
+
+
+@pytest.mark.parametrize("stored_again", [False, True])
+def test_a_value_whose_pack_is_lost_makes_no_snapshot_until_it_is_stored_again(
+    stored: Stored, *, stored_again: bool
+) -> None:
+    large = Random(1).randbytes(3 << 20)
+    graph = stored.graph({"small": b"1", "large": large})
+    manager = stored.manager(graph)
+    manager.create_snapshot()
+    for info in list(stored.store.list("packs/")):
+        stored.store.delete(info.name)
+    if stored_again:
+        stored.values.store(large)
+        told = manager.create_snapshot()
+        assert stored.manager().restore_snapshot(told.id).ok
+        return
+    before = [told.id for told in manager.list_snapshots()]
+    for maker in (manager, stored.manager(graph)):  # also one that has made a snapshot of the same nodes
+        with pytest.raises(OutputMissing, match="has lost the packs of") as raised:
+            maker.create_snapshot()
+        assert f"large ({graph['large'].hash})" in raised.value.cause
+        assert "small" not in raised.value.cause
+        assert "repair packs" in raised.value.hint
+    assert [told.id for told in manager.list_snapshots()] == before
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,21 @@ class ContentAddressableStorage:
         digests = sorted({parse_value_id(key) for key in keys})
         return self._looked_up(lambda state: [value_id(digest) for digest in digests if not state.holds(digest)])
 
+    def unavailable(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Those of many ids that cannot be had, in the order of their ids: there is no value, or the store has lost a
+        pack that it needs. No bytes are read."""
+        digests = sorted({parse_value_id(key) for key in keys})
+
+        def look(state: ValuesState) -> builtins.list[str]:
+            presence, lost = ValuePresence(self._repository), []
+            for digest in digests:
+                content = state.content(digest)
+                if content is None or not presence.holds(content):
+                    lost.append(value_id(digest))
+            return lost
+
+        return self._looked_up(look)
+
     def info(self, key: str) -> ValueInfo:
         """What is known of a value. Raises NotFound, CorruptedBackup."""
         return _info(self._require(key))

@@ -61,6 +61,14 @@ class ValueShard(Mapping[bytes, StoredValue]):
         """Bytes of all values together."""
         return sum(self._sizes) + sum(value.size for value in self._odd.values())
 
+    def content(self, digest: bytes) -> Content | None:
+        """What names the bytes of a value."""
+        row = self._row(digest)
+        if row is not None:
+            return Content(0, self._chunks[row * _ID : (row + 1) * _ID])
+        odd = self._odd.get(digest)
+        return odd.content if odd is not None else None
+
     def _row(self, digest: bytes) -> int | None:
         digests, low, high = self._digests, 0, len(self._sizes)
         while low < high:

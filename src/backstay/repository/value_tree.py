@@ -64,6 +64,10 @@ class ValueTrees:
         """Whether a tree has a value."""
         return digest in self.shard(root, digest[0])
 
+    def content(self, root: Content, digest: bytes) -> Content | None:
+        """What names the bytes of a value of a tree."""
+        return self.shard(root, digest[0]).content(digest)
+
     def _listing(self, content: Content) -> Iterator[Node]:
         nodes = read_listing(content, self._reader())
         while True:

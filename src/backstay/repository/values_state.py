@@ -114,6 +114,15 @@ class ValuesState:
         self.require_whole()
         return False
 
+    def content(self, digest: bytes) -> Content | None:
+        """What names the bytes of a value, none of one that lies in the log itself; None only if it is certain that
+        it is not there. Raises CorruptedBackup."""
+        place = self._place(digest)
+        if place is None:
+            self.require_whole()
+            return None
+        return self._trees.content(place.root, digest) if isinstance(place, Manifest) else place.content
+
     def known(self, digest: bytes) -> StoredValue | None:
         """One value, if what can be read of the log has it."""
         place = self._place(digest)
