@@ -9,7 +9,9 @@ from backstay.repository.nodes import PATCHED, Content
 from backstay.repository.stored_value import StoredValue
 from backstay.repository.value_shard import ValueShard
 
-_DIGESTS = st.binary(min_size=2, max_size=2).map(lambda start: start + bytes(30))
+_DIGESTS = st.tuples(st.sampled_from([bytes(8), b"\1" * 8]), st.binary(min_size=1, max_size=1)).map(
+    lambda parts: parts[0] + parts[1] + bytes(23)
+)
 _CONTENTS = st.builds(
     Content, st.sampled_from([0, 0, 0, 1, PATCHED]), st.sampled_from([bytes(32), b"i" * 32, b"", b"i" * 64])
 )

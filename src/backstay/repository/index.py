@@ -139,6 +139,9 @@ class MemoryPlaceMap:
         return chunk in self._places
 
     def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
+        found = self._places.get(chunk)
+        if isinstance(found, int):  # nearly always
+            return _place(found) if found >> 96 in packs else None
         return next((place for place in self.places(chunk) if place.pack in packs), None)
 
     def places(self, chunk: bytes) -> Iterator[Place]:

@@ -6,23 +6,25 @@ Nearly all values are one chunk and have no metadata: of these only numbers and 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from backstay.repository.nodes import Content
 from backstay.repository.stored_value import StoredValue
 
+_START: Final = 8  # bytes of a digest, as a number, by which it is looked for
 _ID: Final = 32  # bytes of a digest, and of the id of a chunk
 
 
 class ValueShard(Mapping[bytes, StoredValue]):
     """Values by their SHA-256; they come in its order, as listings have them."""
 
-    __slots__ = ("_chunks", "_digests", "_odd", "_sizes", "_stored")
+    __slots__ = ("_chunks", "_digests", "_odd", "_sizes", "_starts", "_stored")
 
     def __init__(self, values: Iterable[StoredValue] = ()) -> None:
         digests, chunks = bytearray(), bytearray()
-        self._sizes, self._stored = array("Q"), array("q")
+        self._starts, self._sizes, self._stored = array("Q"), array("Q"), array("q")
         self._odd: dict[bytes, StoredValue] = {}  # those that do not fit into columns
         for value in values:
             content = value.content
@@ -31,6 +33,7 @@ class ValueShard(Mapping[bytes, StoredValue]):
                 continue
             digests += value.sha256
             chunks += content.ids
+            self._starts.append(int.from_bytes(value.sha256[:_START]))
             self._sizes.append(value.size)
             self._stored.append(value.stored_ns)
         self._digests, self._chunks = bytes(digests), bytes(chunks)
@@ -70,14 +73,13 @@ class ValueShard(Mapping[bytes, StoredValue]):
         return odd.content if odd is not None else None
 
     def _row(self, digest: bytes) -> int | None:
-        digests, low, high = self._digests, 0, len(self._sizes)
-        while low < high:
-            middle = (low + high) // 2
-            if digests[middle * _ID : (middle + 1) * _ID] < digest:
-                low = middle + 1
-            else:
-                high = middle
-        return low if digests[low * _ID : (low + 1) * _ID] == digest else None
+        start, digests = int.from_bytes(digest[:_START]), self._digests
+        for row in range(bisect_left(self._starts, start), len(self._starts)):
+            if digests[row * _ID : (row + 1) * _ID] == digest:
+                return row
+            if self._starts[row] != start:
+                return None
+        return None
 
     def _value(self, row: int) -> StoredValue:
         at = slice(row * _ID, (row + 1) * _ID)

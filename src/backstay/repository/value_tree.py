@@ -17,7 +17,7 @@ from backstay.repository.trees import Totals, encode_node, read_listing
 from backstay.repository.value_shard import ValueShard
 
 _DIRECTORY: Final = 0o040700
-_CACHED: Final = 1 << 17  # values that are remembered: about 85 bytes each
+_CACHED: Final = 1 << 17  # values that are remembered: about 95 bytes each
 
 
 _NONE: Final = ValueShard()
