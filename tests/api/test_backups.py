@@ -120,6 +120,19 @@ def test_a_restore_is_planned_then_carried_out_as_planned(world: World, backup: 
     world.admin.refused(404, "GET", f"/api/backup/jobs/{job['id']}")
 
 
+def test_a_plan_whose_target_became_a_link_meanwhile_is_not_carried_out(world: World, backup: Any) -> None:
+    target, elsewhere = world.root / "swapped/out", world.root / "not-asked-for"
+    target.mkdir(parents=True)
+    elsewhere.mkdir()
+    plan = world.admin.ok("POST", "/api/restore/validate", {"backup_id": backup["id"], "target": {"path": str(target)}})
+    target.rmdir()
+    target.symlink_to(elsewhere)
+    begun = world.admin.ok("POST", "/api/restore/initiate", {"plan_id": plan["plan_id"]})
+    job = world.ended(f"/api/restore/jobs/{begun['id']}", status="failed")
+    assert job["error"]["code"] == "RestoreConflict"
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_an_old_plan_is_none(world: World, backup: Any) -> None:
     body = {"backup_id": backup["id"], "target": {"path": str(world.root / "late")}}
     world.app.state.backing.options = ApiOptions(plan_minutes=-1)
@@ -255,6 +268,20 @@ def test_a_schedule_does_nothing_that_its_maker_may_not(world: World) -> None:
     admin.ok("DELETE", where)
     for one in made.values():
         admin.ok("DELETE", f"/api/backup/schedules/{one['id']}")
+
+
+def test_what_has_nothing_to_do_is_refused_when_it_is_asked_for(world: World) -> None:
+    """The policy `other` keeps everything, and the policy file names no copies."""
+    prune = {"name": "p", "cron": "0 2 1 1 *", "type": "prune", "policy": "other"}
+    for path, body in (
+        ("/api/backup/schedules", prune),
+        ("/api/backup/schedules", {"name": "c", "cron": "0 2 1 1 *", "type": "copy"}),
+        ("/api/repositories/main/prune", {"policy": "other"}),
+        ("/api/repositories/main/copy", None),
+    ):
+        refusal = world.admin.refused(422, "POST", path, body)
+        assert ("keeps everything" in refusal["cause"]) or ("names no `copies`" in refusal["cause"])
+        assert refusal["solution"]
 
 
 def test_policies_show_what_holds_and_what_retention_would_do(world: World, backup: Any) -> None:

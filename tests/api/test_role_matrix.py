@@ -79,6 +79,9 @@ TABLE: dict[str, Row] = {
     "cancel_restore": row(RESTORES, 404),
     "get_restore_log": row(KNOWN, 404),
     "follow_restore": row(KNOWN, 404),
+    # recoveries
+    "list_plans": row((ADMIN,), 403),
+    "run_plan": row((ADMIN,), 403, {"dry_run": True}),
     # policies
     "list_policies": row(KNOWN, 200),
     "preview_retention": row(KNOWN, 404, {"policy": "files"}),
@@ -90,6 +93,7 @@ TABLE: dict[str, Row] = {
     "get_repository": row(KNOWN, 403),
     "get_stats": row(KNOWN, 403),
     "collect_garbage": row((ADMIN,), 403, {"dry_run": True}),
+    "copy_repository": row((ADMIN,), 403),
     "prune_repository": row((ADMIN,), 404, {"policy": "files", "dry_run": True}),
     "verify_repository": row(RESTORES, 404, {"policy": "files", "level": "metadata"}),
     "list_keys": row((AUDITOR, ADMIN), 403),
@@ -156,6 +160,7 @@ def names(world: World, backup: Any) -> dict[str, str]:
         "target": target["id"],
         "matcher": matcher["id"],
         "policy": "files",
+        "plan": "shop",
         "repository": "main",
         "user": "auditor",
         "agent": "agent-of-all",

@@ -36,6 +36,7 @@ POLICIES = """\
 backup_manager:
   storage: {{type: local, path: {root}/repository}}
   scheduling: {{timezone: UTC}}
+  service: {{recovery_plans: {root}/plans}}
 policies:
   files:
     description: what people wrote
@@ -47,6 +48,13 @@ policies:
   other:
     sources:
       - {{type: filesystem, paths: ["{root}/more"]}}
+"""
+
+PLAN = """\
+description: the files, and a mark
+steps:
+  files: {{type: restore, backup: latest:files, to: {root}/recovered, conflict: skip}}
+  mark: {{type: command, command: [touch, {root}/mark], needs: [files], confirm: mark it?}}
 """
 
 
@@ -101,6 +109,8 @@ def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True
             place.write_text(f"{name} {number} " * 40)
     (root / "src" / "left-out.tmp").write_text("no")
     (root / "policies.yaml").write_text(POLICIES.format(root=root))
+    (root / "plans").mkdir()
+    (root / "plans/shop.yaml").write_text(PLAN.format(root=root))
     environ = {"HOME": str(root), "BACKSTAY_PASSWORD": "a long password of the tests"}
     chosen = ServiceOptions(
         data_dir=root / "data",

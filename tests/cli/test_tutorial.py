@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.cli.conftest import SOURCE
-
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.tutorials import ROOT, blocks_of, run_script
 
 
 def shell(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
@@ -20,17 +14,11 @@ def shell(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     programs.mkdir()
-    program = programs / "backstay"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} -m backstay "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    environ = {"HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "TZ": "Europe/Vienna"}
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=home, env=environ, capture_output=True, text=True, timeout=120
-    )
+    return run_script(script, home=home, programs=programs, environ={"TZ": "Europe/Vienna"})
 
 
 def test_tutorial(tmp_path: Path) -> None:
-    blocks = BLOCK.findall((ROOT / "docs/tutorial.md").read_text())
+    blocks = blocks_of("docs/tutorial.md")
     assert len(blocks) > 10
     done = shell(tmp_path, "\n".join(blocks))
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
@@ -41,10 +29,7 @@ def test_tutorial(tmp_path: Path) -> None:
 
 def test_readme(tmp_path: Path) -> None:
     """Its commands, without the launcher in front of them."""
-    commands = [
-        block.strip().removeprefix("pip install uv && uv run ")
-        for block in BLOCK.findall((ROOT / "README.md").read_text())
-    ]
+    commands = [block.strip().removeprefix("pip install uv && uv run ") for block in blocks_of("README.md")]
     assert commands == ["backstay backup ~/Documents", "backstay restore latest --to ~/restored", "pytest"]
     setup = "mkdir ~/Documents; echo hello > ~/Documents/file"
     done = shell(tmp_path, "\n".join([setup, *commands[:2], 'diff -r ~/Documents ~/restored"$HOME"/Documents']))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backstay.core.clock import SystemClock
-from backstay.operations.backup import run as backup_module
+from backstay.operations.backup import checkpoints
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.repository.collector import Collector
 from backstay.repository.repository import Environment, Repository
@@ -42,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it
     place = Path(sys.argv[1])
     acknowledged = place / "acknowledged"
-    backup_module.CHECKPOINT_FILES = 5  # type: ignore[misc]
+    checkpoints.MOST_FILES = 5  # type: ignore[misc]
     with open_repository(place) as repository:
         snapshots = []
         for tree in ("one", "two"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from backstay.operations.backup import run as backup_module
+from backstay.operations.backup import checkpoints
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.repository import compaction as compaction_module
 from backstay.repository import garbage as garbage_module
@@ -174,7 +174,7 @@ SCENARIOS: Final = {
 def small_constants() -> Iterator[None]:
     """Checkpoints every few files, and compaction as soon as there is anything to compact."""
     with (
-        patch.object(backup_module, "CHECKPOINT_FILES", 8),
+        patch.object(checkpoints, "MOST_FILES", 8),
         patch.object(compaction_module, "MANY_SEGMENTS", 2),
         patch.object(garbage_module, "MANY_SMALL", 3),
         patch.object(compaction_module, "SEGMENT_TARGET", 2000),

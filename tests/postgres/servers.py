@@ -71,7 +71,10 @@ class Server:
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         place.mkdir(parents=True, exist_ok=True)
-        self.own(place)
+        if AS_ROOT:
+            shutil.chown(place, "nobody")  # alone: other servers may run in it, whose files come and go
+        if self.data.exists():
+            self.own(self.data)
 
     def own(self, path: Path) -> None:
         """Give a directory to the user of the server."""

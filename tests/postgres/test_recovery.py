@@ -95,6 +95,7 @@ def test_every_kind_of_target_is_met_exactly(
         copy.stop()
 
 
+@pytest.mark.timeout(300 + 20 * TARGETS)
 def test_random_targets_meet_what_was_there(
     repository: Repository, start_server: StartServer, stopping: list[Server]
 ) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 
-import tests
 from tests.postgres.servers import AS_ROOT, Server, free_port, installation
+from tests.tutorials import blocks_of, run_script
 
-ROOT = Path(tests.__file__).parents[1]
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What `sudo -u postgres` is to the reader: another user, if these tests run as root.
 SUDO = f"""#!{sys.executable} -I
 import os, pwd, shutil, sys
@@ -26,7 +21,7 @@ os.execv(program, sys.argv[3:])
 
 
 def test_every_command_of_the_tutorial_works(server: Server, place: Path) -> None:
-    blocks = BLOCK.findall((ROOT / "docs/tutorial-postgres.md").read_text())
+    blocks = blocks_of("docs/tutorial-postgres.md")
     assert len(blocks) > 10
     port = free_port()
     script = "\n".join(blocks).replace("5544", str(port))
@@ -35,28 +30,13 @@ def test_every_command_of_the_tutorial_works(server: Server, place: Path) -> Non
     programs.mkdir()
     if AS_ROOT:  # what the reader's postgres user can do anyway: come to the data that it owns
         (home / "recovered").mkdir(mode=0o755)
-    made = {
-        "backstay": f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {sys.executable} -m backstay "$@"\n',
-        "sudo": SUDO,
-    }
-    for name, text in made.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    environ = {
-        "HOME": str(home),
-        "PATH": os.pathsep.join([str(programs), str(installation(18) / "bin"), os.environ["PATH"]]),
-        "PGHOST": "127.0.0.1",
-        "PGPORT": str(server.port),
-        "PGUSER": "postgres",
-        "TZ": "Europe/Vienna",
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + script],
-        cwd=home,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=200,
+    done = run_script(
+        "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + script,
+        home=home,
+        programs=programs,
+        path=(installation(18) / "bin",),
+        others={"sudo": SUDO},
+        environ={"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "TZ": "Europe/Vienna"},
     )
     told = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{(home / 'receive.log').read_text()[-1000:]}"
     assert done.returncode == 0, told

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from unittest.mock import patch
 
 from backstay.errors import BackstayError, NotFound, SnapshotFenced
+from backstay.operations.backup import checkpoints
 from backstay.operations.backup import run as backup_module
 from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
 from backstay.repository.blob_reader import BlobReader
@@ -334,7 +335,7 @@ def patched(world: Callable[[], World | None]) -> Iterator[None]:
     with (
         in_small(world),
         patch.object(backup_module, "Workers", InlineWorkers),
-        patch.object(backup_module, "CHECKPOINT_FILES", 3),
+        patch.object(checkpoints, "MOST_FILES", 3),
         patch.object(Session, "start_heartbeat", started),
     ):
         yield

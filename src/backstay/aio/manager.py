@@ -140,6 +140,7 @@ class BackupManager:
     release = _awaited(SyncManager.release)
     prune = _awaited(SyncManager.prune)
     gc = _awaited(SyncManager.gc)
+    copy = _awaited(SyncManager.copy)
     restore = _awaited(SyncManager.restore)
     plan_restore = _awaited(SyncManager.plan_restore)
     verify_restore = _awaited(SyncManager.verify_restore)

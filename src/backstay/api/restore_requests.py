@@ -9,7 +9,7 @@ its target) needs a permission of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from backstay.control.jobs.kinds import RestoreArguments, RestoreTargetArguments
 from backstay.control.manager.restoring import RestoreRequest
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget, target_of
 from backstay.control.runs.capturing import snapshot_name
+from backstay.control.service.target_places import own_places, place_seen, real_path, require_apart
 from backstay.errors import InvalidRequest, NotFound
 from backstay.sources.sqlite.database import path_of
 
@@ -71,8 +72,19 @@ def _allowed_there(call: Call, backups: Sequence[Backup], arguments: RestoreArgu
     of_policy = EVERYTHING if policy is None else policy_scope(policy)
     scope = scope_of(backups[0]) if len(backups) == 1 else of_policy
     found = Settled(backups=backups, arguments=arguments, policy=policy, scope=scope)
-    require_target(call, found)
+    if "places" not in arguments:  # what was planned keeps what was seen then
+        arguments["places"] = [place_seen(place) for place in _places(found)]
+    require_target(call, found)  # afterwards: what is changed between the two is not what the job will find
     return found
+
+
+def _places(restore: Settled) -> Iterator[Path]:
+    """Where on this machine's disks a restore writes."""
+    if restore.arguments.get("mode") == "in_place":
+        yield from (Path(path) for backup in restore.backups for path in backup.paths)
+    for target in restore.arguments.get("targets", ()):
+        if (place := _place_of(target)) is not None:
+            yield place
 
 
 def targets_of(arguments: RestoreArguments) -> list[RestoreTarget]:
@@ -219,8 +231,8 @@ def _is_living(target: RestoreTargetArguments) -> bool:
     """Whether a target is a database, or belongs to the system."""
     if "database" in target:
         return True
-    place = _real(Path(target["path"]))
-    return any(place == one or one in place.parents for one in map(_real, _SYSTEM))
+    place = real_path(Path(target["path"]))
+    return any(place == one or one in place.parents for one in map(real_path, _SYSTEM))
 
 
 def _place_of(target: RestoreTargetArguments) -> Path | None:
@@ -234,27 +246,11 @@ def _place_of(target: RestoreTargetArguments) -> Path | None:
 
 def _require_place(call: Call, place: Path) -> None:
     """See that a place may be written to. Links that are there already are followed: a name is no way around."""
-    real, roots = _real(place), call.backing.options.restore_roots
-    data = _real(call.backing.service.data_dir)
-    if real == data or data in real.parents or (real in data.parents and real != Path("/")):
-        raise InvalidRequest(
-            "nothing is restored there", cause="the service keeps its own data there", hint="choose another directory"
-        )
-    if roots and not any(root == real or root in real.parents for root in map(_real, roots)):
+    real, roots = real_path(place), call.backing.options.restore_roots
+    require_apart(place, list(own_places(call.backing.service.data_dir, call.backing.opener())))
+    if roots and not any(root == real or root in real.parents for root in map(real_path, roots)):
         raise InvalidRequest(
             "nothing is restored there",
             cause=f"{place} does not lie below a directory that this service allows",
             hint="choose a place below " + ", ".join(map(str, roots)),
         )
-
-
-def _real(path: Path) -> Path:
-    """A path without links. Raises InvalidRequest for one that cannot be looked at."""
-    try:
-        return Path(os.path.realpath(path))
-    except OSError as error:
-        raise InvalidRequest(
-            "nothing is restored there",
-            cause=f"{path} cannot be looked at: {error.strerror}",
-            hint="choose another directory",
-        ) from error

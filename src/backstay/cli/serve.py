@@ -60,6 +60,7 @@ def serve(
         _check_tls(tls_cert, tls_key, tls_own)
         with started(context, options) as service:
             first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
+            service.sign_audit_log()  # the first administrator is an entry
             run(
                 service,
                 host=host,

@@ -40,6 +40,13 @@ def has_scheme(url: str) -> bool:
     return _SCHEME.match(url) is not None
 
 
+def local_path(url: str) -> Path | None:
+    """Where an address lies on the disks of this machine; None for one elsewhere. Raises InvalidRequest."""
+    if url.startswith("file:"):
+        return Path(_path_of(url)).absolute()
+    return None if has_scheme(url) else Path(url).expanduser().absolute()
+
+
 def _open_path(text: str, *, create: bool) -> LocalStorage:
     if not text or "\0" in text:
         raise InvalidRequest("the address of the repository is empty or holds a null character")

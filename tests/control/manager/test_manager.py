@@ -238,6 +238,21 @@ def test_conflicts_are_found_before_anything_is_written(
     assert sorted(one.status for one in backups.list_restores()) == ["failed", "succeeded", "succeeded"]
 
 
+def test_a_conflict_at_the_second_target_keeps_the_first_from_being_written(
+    backups: BackupManager, documents: Path, tmp_path: Path
+) -> None:
+    backups.create_backup(documents, name="x")
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    (second / "notes.tmp").write_text("mine")
+    targets = [DirectoryTarget(source=documents, destination=place) for place in (first, second)]
+    with pytest.raises(RestoreConflict) as told:
+        backups.restore("x", targets)
+    assert told.value.paths == (str(documents / "notes.tmp"),)
+    assert not first.exists()
+    assert [path.name for path in second.iterdir()] == ["notes.tmp"]
+
+
 def test_the_newest_at_or_before_a_time_is_restored(
     backups: BackupManager, documents: Path, tmp_path: Path, clock: FakeClock
 ) -> None:

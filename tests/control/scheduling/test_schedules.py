@@ -59,6 +59,9 @@ def test_one_that_is_made_is_there_with_its_next_time(catalog: Catalog, clock: F
         ("options", {"options": {"tags": "t1"}}),
         ("options", {"options": {"tags": [""]}}),
         ("options", {"options": {"description": 7}}),
+        ("policy", {"type": "prune"}),
+        ("policy", {"type": "copy"}),
+        ("type", {"type": "copy", "policy": ""}),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_field(

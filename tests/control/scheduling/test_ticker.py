@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
-from backstay.catalog.models import Job, ScheduleRecord
+from backstay.catalog.models import AuditEntry, Job, ScheduleRecord
 from backstay.catalog.models.jobs import JobKind
 from backstay.control.scheduling.configuration import ConfigurationMarks
 from backstay.control.scheduling.kinds import job_id
@@ -26,7 +26,7 @@ from backstay.control.scheduling.ticker import Ticked, Ticker
 from backstay.core.ids import is_ulid
 from backstay.errors import CatalogUnavailable, InvalidRequest
 from backstay.testing.clock import FakeClock
-from tests.control.scheduling.policy_files import loaded
+from tests.control.scheduling.policy_files import SHOP, loaded
 
 HOURLY = ScheduleSpec(
     name="Hourly", policy="shop", type="incremental", cron="0 * * * *", retention_days=7, options={"tags": ["t"]}
@@ -121,7 +121,8 @@ def test_a_time_that_has_come_makes_one_job(world: World) -> None:
 def test_other_types_make_their_kinds_of_jobs(small: World) -> None:
     for kind in ("full", "verification", "prune"):
         small.schedules.create(replace(HOURLY, name=kind, type=kind))
-    small.schedules.create(replace(HOURLY, name="gc", type="gc", policy=""))
+    for kind in ("gc", "copy"):
+        small.schedules.create(replace(HOURLY, name=kind, type=kind, policy=""))
     small.clock.advance(HOUR)
     small.ticker.tick()
     assert {(job.kind, job.policy, job.scope, job.arguments.get("type")) for job in small.jobs.all()} == {
@@ -129,7 +130,43 @@ def test_other_types_make_their_kinds_of_jobs(small: World) -> None:
         ("verification", "shop", "/policy/shop", None),
         ("prune", "shop", "/policy/shop", None),
         ("gc", None, "/repository", None),
+        ("copy", None, "/repository", None),
     }
+
+
+def test_a_schedule_without_work_is_left_out_and_told_once_each_time_that_it_is_lost(
+    small: World, tmp_path: Path
+) -> None:
+    """A policy that keeps everything has nothing to prune: a job for it would fail at each time anew."""
+    with_rules = "backup_manager:\n  retention: {keep_last: 3}" + SHOP.removeprefix("\nbackup_manager:")
+    file = loaded(tmp_path, with_rules)
+    small.schedules = Schedules(small.catalog, small.clock, policies=lambda: file)
+    small.ticker = small.new()
+    made = small.schedules.create(replace(HOURLY, type="prune"))
+
+    def hours(count: int) -> int:
+        before = len(small.jobs.all())
+        for _ in range(count):
+            small.clock.advance(HOUR)
+            small.ticker.tick()
+            small.jobs.end()
+        return len(small.jobs.all()) - before
+
+    why = "nothing to do: the policy shop keeps everything: neither it nor `backup_manager` has a `retention`"
+    assert (hours(1), small.missed) == (1, [])
+    file = loaded(tmp_path)
+    assert (hours(3), small.missed, small.schedules.get(made.id).last_missed) == (0, [why], why)
+    file = loaded(tmp_path, with_rules)
+    assert (hours(2), small.missed, small.schedules.get(made.id).last_missed) == (2, [why], None)
+    file = loaded(tmp_path, with_rules.replace("  shop:", "  stall:"))
+    assert hours(2) == 0
+    assert len(small.missed) == 2
+    assert small.missed[1].startswith("nothing to do: there is no policy 'shop' in ")
+    file = loaded(tmp_path)
+    assert (hours(2), small.missed[2:]) == (0, [why])
+    with small.catalog.reading() as session:
+        told = [entry.reason for entry in session.scalars(select(AuditEntry)) if entry.action == "schedule.missed"]
+    assert told == small.missed
 
 
 def test_many_hosts_make_one_job_for_each_time(new_url: Callable[[str], str], clock: FakeClock) -> None:

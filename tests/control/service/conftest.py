@@ -53,6 +53,13 @@ class Place:
         self.file = root / "backstay.yaml"
         self.file.write_text(POLICY.format(root=root))
 
+    def write_copies(self, *copies: Path) -> None:
+        """Let the policy file name copies, one of which is enough."""
+        named = ", ".join(f"{{type: local, path: {copy}}}" for copy in copies)
+        storage = f"{{type: local, path: {self.root}/repository, copies: [{named}], quorum: 1}}"
+        plain = f"{{type: local, path: {self.root}/repository}}"
+        self.file.write_text(POLICY.format(root=self.root).replace(plain, storage))
+
     @property
     def environ(self) -> Mapping[str, str]:
         home = {"HOME": str(self.root / "home"), "BACKSTAY_PASSWORD": self.key}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from backstay.catalog.models import Evidence, Job
+from backstay.catalog.models.jobs import JobKind
+from backstay.control.jobs.queues import QUEUE_OF
 from backstay.control.manager.manager import BackupManager
+from backstay.control.service.handlers import HANDLERS
 from backstay.control.service.service import Service
+from backstay.errors import Interrupted
 from backstay.testing import FakeClock
 from tests.control.service.conftest import Place, ended
 
@@ -24,6 +29,10 @@ def result(job: Job) -> dict[str, Any]:
     assert job.status == "succeeded", job.error
     assert job.result is not None
     return job.result
+
+
+def test_each_kind_of_job_that_there_is_can_be_done() -> None:
+    assert set(get_args(JobKind)) == set(HANDLERS) == set(QUEUE_OF)
 
 
 def test_a_backup_is_made_listed_restored_verified_rehearsed_and_deleted(service: Service, place: Place) -> None:
@@ -88,6 +97,55 @@ def test_retention_and_collection_are_jobs(service: Service, place: Place) -> No
     assert refused.error["code"] == "InvalidRequest"
 
 
+def test_copies_are_brought_up_to_date_by_a_job(service: Service, place: Place) -> None:
+    made = run(service, "backup", {}, policy="files").backup_id
+    none = run(service, "copy", {})
+    assert none.error is not None
+    assert (none.status, none.error["code"]) == ("failed", "InvalidRequest")
+
+    copy, broken = place.root / "copy", place.root / "src/f1/copy"  # below a file
+    place.write_copies(copy)
+    service.reload()
+    first = result(run(service, "copy", {}))
+    assert (first["ok"], [one["to"] for one in first["copies"]]) == (True, [str(copy)])
+    assert first["objects"] == first["copies"][0]["objects"] > 0
+    assert result(run(service, "copy", {}))["objects"] == 0
+    with BackupManager(copy, password=place.key, database=service.catalog, environ=place.environ) as other:
+        assert [backup.id for backup in other.list()] == [made]
+
+    place.write_copies(broken, copy)
+    service.reload()
+    shutil.rmtree(copy)
+    failed = run(service, "copy", {})
+    assert failed.error is not None
+    assert failed.result is not None
+    assert failed.status == "failed"
+    told = {one["to"]: (one["objects"], one["error"] and one["error"]["code"]) for one in failed.result["copies"]}
+    assert told == {str(copy): (first["objects"], None), str(broken): (0, failed.error["code"])}
+
+
+def test_a_copy_that_is_cancelled_is_finished_by_the_next(service: Service, place: Place) -> None:
+    run(service, "backup", {}, policy="files")
+    place.write_copies(place.root / "copy")
+    service.reload()
+    seen = 0
+
+    def cancelled() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 2:
+            raise Interrupted("cancelled")
+
+    manager = BackupManager.open(place.file, database=service.catalog, environ=place.environ)
+    with manager, pytest.raises(Interrupted):
+        manager.copy(events=lambda _: cancelled())
+    sent = [path for path in (place.root / "copy").rglob("*") if path.is_file()]
+    assert sent
+    assert result(run(service, "copy", {}))["objects"] > 0
+    with BackupManager(place.root / "copy", password=place.key, environ=place.environ, database=service.catalog) as it:
+        assert len(it.list()) == 1
+
+
 def test_days_do_not_make_a_policy_drop_what_it_keeps_for_ever(service: Service, place: Place) -> None:
     (place.root / "go").write_text("")
     then = FakeClock(service.clock.now() - timedelta(days=3))
@@ -114,7 +172,8 @@ def test_a_source_that_fails_keeps_what_was_made_of_the_others(service: Service)
         ("backup", {"policy": "none"}, "NotFound"),
         ("restore", {}, "InvalidRequest"),
         ("verification", {"policy": "files"}, "NoRepository"),
-        ("recovery", {"queue": "verify"}, "InvalidRequest"),
+        ("recovery", {}, "NotFound"),
+        ("later", {"queue": "verify", "partition": "x"}, "InvalidRequest"),
     ],
 )
 def test_what_cannot_be_done_is_told_as_a_problem(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
-from backstay.catalog.models import ScheduleRecord
+from backstay.catalog.checkpoints import CheckpointFile, stored_checkpoints
+from backstay.catalog.models import AuditEntry, Job, ScheduleRecord
+from backstay.control.jobs.jobs import JobFilters
 from backstay.control.service import place as places
 from backstay.control.service.background import Background, Task
 from backstay.control.service.policies import Policies
@@ -131,3 +134,55 @@ def test_a_task_that_fails_is_told_of_once_and_goes_on() -> None:
     background.end()
     background.join()
     assert warnings[:4] == ["t: away: no route", "t: works again", "t: ZeroDivisionError: oh", "t: works again"]
+
+
+def test_the_audit_log_is_signed_at_the_start_and_at_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process left unsigned is not open to changes until an hour after the next start."""
+
+    def entry(service: Service, action: str) -> None:
+        with service.catalog.session() as session:
+            service.audit.record(session, actor="ann", action=action, object="/", outcome="allow")
+
+    def signed(service: Service) -> tuple[int, int]:
+        with service.catalog.reading() as session:
+            last = session.scalar(select(func.max(AuditEntry.seq)))
+            kept = stored_checkpoints(session)
+        beside = CheckpointFile(place.root / "data" / "audit.checkpoints").read()
+        assert beside == kept
+        return (kept[-1].seq if kept else 0), last or 0
+
+    monkeypatch.setattr(Service, "background", lambda _: [])  # the hourly one does not help
+    with place.open(queues=()) as service:  # one that is killed
+        entry(service, "before")
+        assert signed(service) == (0, 1)
+    with place.open(queues=()) as service:
+        service.start()
+        assert signed(service) == (1, 1)
+        entry(service, "meanwhile")
+        service.stop()
+        assert signed(service) == (2, 2)
+
+
+def test_a_service_whose_audit_key_is_no_key_runs_and_says_so(place: Place) -> None:
+    (place.root / "data" / "audit.key").write_text("nonsense")
+    with place.open(queues=()) as service:
+        with service.catalog.session() as session:
+            service.audit.record(session, actor="ann", action="x", object="/", outcome="allow")
+        service.start()
+        assert any(warning.startswith("signing the audit log: ") for warning in place.warnings)
+        service.stop()
+
+
+@pytest.mark.parametrize(("said", "left"), [("", 2), ("  service: {keep_jobs: 2d}", 1)])
+def test_jobs_that_ended_are_kept_as_long_as_the_policy_file_says(place: Place, said: str, left: int) -> None:
+    place.file.write_text(place.file.read_text().replace("\npolicies:", f"\n{said}\npolicies:"))
+    with place.open(queues=()) as service:
+        for days in (3, 1):
+            job = service.jobs.create("gc", {}, actor="ann")
+            at = service.clock.now() - timedelta(days=days)
+            ended = {"status": "succeeded", "created_at": at, "finished_at": at, "settled_at": at}
+            with service.catalog.session() as session:
+                session.execute(update(Job).where(Job.id == job.id).values(**ended))
+        (task,) = (task for task in service.background() if task.name == "forgetting old jobs")
+        task.run()
+        assert len(service.jobs.page(JobFilters()).items) == left

@@ -12,7 +12,15 @@ from backstay.api.models.backups import Sources
 from backstay.api.models.base import Asked, Line, Moment, Paged, Prose
 
 ScheduleType = Literal[
-    "full", "incremental", "differential", "transaction_logs", "configuration", "verification", "prune", "gc"
+    "full",
+    "incremental",
+    "differential",
+    "transaction_logs",
+    "configuration",
+    "verification",
+    "prune",
+    "gc",
+    "copy",
 ]
 Cron = Annotated[
     str,
@@ -28,7 +36,7 @@ class AskedSchedule(Asked):
     cron: Cron
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
     type: Annotated[ScheduleType, Field(validation_alias=AliasChoices("type", "backup_type"))] = "incremental"
-    policy: Annotated[Line | None, Field(description="none for `gc`")] = None
+    policy: Annotated[Line | None, Field(description="none for `gc` and `copy`")] = None
     sources: Sources
     enabled: bool = True
     coalesce: Annotated[bool, Field(description="run once for all times that were missed")] = True

@@ -30,6 +30,7 @@ from backstay.catalog.models import Backup, Job
 from backstay.control.access.scopes import REPOSITORY, policy_scope
 from backstay.control.jobs.kinds import JobKind
 from backstay.control.manager.targets import without_password
+from backstay.control.scheduling.work import require_copies, require_retention
 from backstay.core.clock import datetime_from_ns
 from backstay.errors import NotFound
 from backstay.operations.snapshots.look import stats
@@ -98,6 +99,21 @@ def collect_garbage(call: Caller, repository: Ident, body: AskedUpkeep) -> Respo
 
 
 @section.post(
+    "/api/repositories/{repository}/copy",
+    needs="repo:write",
+    does="repository.copy",
+    answers={202: JobDocument},
+    refuses=(404,),
+    creates=True,
+)
+def copy_repository(call: Caller, repository: Ident) -> Response:
+    """Bring the copies that the policy file names up to date: they get what they lack."""
+    _main(call, repository)
+    require_copies(call.backing.policies)
+    return accepted(call, _job(call, "copy", {}, scope=REPOSITORY))
+
+
+@section.post(
     "/api/repositories/{repository}/prune",
     needs="backup:delete",
     does="repository.prune",
@@ -108,6 +124,8 @@ def collect_garbage(call: Caller, repository: Ident, body: AskedUpkeep) -> Respo
 def prune_repository(call: Caller, repository: Ident, body: AskedPrune) -> Response:
     """Drop the backups of a policy that its retention does not keep; `POST /api/policies/preview` tells which."""
     name = _policy(call, repository, body.policy)
+    if call.backing.policies is not None:
+        require_retention(name, call.backing.policies)
     return accepted(call, _job(call, "prune", {"dry_run": body.dry_run}, policy=name, scope=policy_scope(name)))
 
 

@@ -27,9 +27,10 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.models.jobs import JobKind
 from backstay.control.access.permissions import Permission
 from backstay.control.access.scopes import REPOSITORY, policy_scope
-from backstay.control.scheduling.kinds import TYPES, job_of
+from backstay.control.scheduling.kinds import OF_REPOSITORY, TYPES, job_of
 from backstay.control.scheduling.schedules import ScheduleFilters
 from backstay.control.scheduling.specs import ScheduleSpec
+from backstay.control.scheduling.work import require_work
 from backstay.errors import NotFound
 
 section = Section("schedules")
@@ -39,6 +40,7 @@ _WORK: Final[Mapping[JobKind, Permission]] = {
     "verification": "backup:validate",
     "prune": "backup:delete",
     "gc": "repo:gc",
+    "copy": "repo:write",
 }
 
 
@@ -115,6 +117,8 @@ def run_schedule(call: Caller, schedule: Ident) -> Response:
     """Do now what a schedule does; its next time stays as it is."""
     record = _meant(call, schedule)
     _require_work(call, record.type, policy_scope(record.policy) if record.policy else REPOSITORY)
+    if call.backing.policies is not None:
+        require_work(record.type, record.policy, record.sources, call.backing.policies)
     due = job_of(record, call.backing.clock.now())
     job = call.backing.jobs.create(
         due.kind,
@@ -175,7 +179,7 @@ def _spec(call: Call, body: AskedSchedule) -> ScheduleSpec:
     """What is asked for, by the names that policies have. Raises NotFound, Forbidden, InvalidRequest."""
     asked = body.model_dump(exclude={"tags", "description", "policy", "sources"})
     options = {"tags": body.tags, "description": body.description}
-    if body.type == "gc":
+    if body.type in OF_REPOSITORY:
         call.require(REPOSITORY, seen="schedule:read")
         _require_work(call, body.type, REPOSITORY)
         return ScheduleSpec(**asked, policy=body.policy or "", sources=body.sources, options=options)

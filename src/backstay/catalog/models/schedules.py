@@ -14,8 +14,9 @@ class ScheduleRecord(Base):
     """A time and what happens then.
 
     `origin` is `file` for those that a policy file names, which nobody may change but the file, and `api` for the
-    others. `type` is the kind of backup, or `transaction_logs`, `configuration`, `on_change`, `verification`, `prune`
-    or `gc`. Missed times are run once (`coalesce`) if they are not older than `misfire_grace_s`, None for any age.
+    others. `type` is the kind of backup, or `transaction_logs`, `configuration`, `on_change`, `verification`, `prune`,
+    `gc` or `copy`. Missed times are run once (`coalesce`) if they are not older than `misfire_grace_s`, None for any
+    age.
 
     `fires_at` is the time that the expression gives, `next_run_at` that time with its jitter; both are None when it
     will not run. `claimed` are times that are decided to run and have no job yet: what a crash leaves between them.

@@ -17,6 +17,7 @@ Permission: TypeAlias = Literal[
     "restore:plan",
     "restore:execute",
     "restore:in_place",  # over what is there, instead of beside it
+    "restore:recover",  # by a plan, which runs programs
     "restore:cancel",
     "schedule:read",
     "schedule:write",

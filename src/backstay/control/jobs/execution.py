@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 from backstay.catalog.models.base import Document
@@ -106,16 +107,22 @@ class Execution:
             if now - self._written < EVERY_S:
                 return
             self._written = now
+        with suppress(CatalogUnavailable):  # told later; whether the job counts is decided at its end
+            self.write()
+
+    def write(self) -> None:
+        """Write down now what was told, and learn whether the end was asked for. Raises CatalogUnavailable."""
+        with self._lock:
             lines, self._lines = self._lines, []
             progress = dict(self._progress) if self._fresh else None
             self._fresh = False
         try:
             asked = self._rows.note(self._tenure, progress, lines)
-        except CatalogUnavailable:  # told later; whether the job counts is decided at its end
+        except CatalogUnavailable:
             with self._lock:
                 self._lines[:0] = lines
                 self._fresh = True
-            return
+            raise
         if asked is None:
             self._why = "lost"
         elif asked and self._why is None:

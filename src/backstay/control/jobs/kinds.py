@@ -41,14 +41,28 @@ class RestoreTargetArguments(TypedDict, total=False):
     owners: bool
 
 
+class PlaceArguments(TypedDict):
+    """What a place on a disk was when it was looked at: its path without links, and its file system as a host that was
+    started at `boot` numbers it.
+    """
+
+    path: str
+    real: str
+    device: int
+    host: str
+    boot: str
+
+
 class RestoreArguments(TypedDict, total=False):
     """`restore`, of `backups` by their ids into each of the targets. The row's backup is the first of them.
 
-    With `mode` "in_place" files go back to where they came from, and no target is named.
+    `places` are what the targets were when the restore was asked for. With `mode` "in_place" files go back to where
+    they came from, and no target is named.
     """
 
     backups: list[str]
     targets: list[RestoreTargetArguments]
+    places: list[PlaceArguments]
     include: list[str]
     exclude: list[str]
     conflict: Literal["fail", "skip", "overwrite", "newer", "rename"]
@@ -82,6 +96,24 @@ class PruneArguments(TypedDict, total=False):
 
 class DeleteArguments(TypedDict, total=False):
     """`delete`, of the row's backup."""
+
+
+class RecoveryArguments(TypedDict, total=False):
+    """`recovery`, by the plan of a name whose steps have this digest.
+
+    `confirmed` are the steps whose questions were answered by yes; `run` is the id of the first job of the recovery,
+    for one that goes on with it.
+    """
+
+    plan: str
+    digest: str
+    confirmed: list[str]
+    run: str
+    dry_run: bool
+
+
+class CopyArguments(TypedDict, total=False):
+    """`copy`: bring the copies that the policy file names up to date."""
 
 
 class GcArguments(TypedDict, total=False):

@@ -47,6 +47,11 @@ class Ground:
         """What opens the repository, and counts what is asked of its stores."""
         return CountedOpening(inner=self._setup.opener(), catalog=lambda: self.records.catalog)
 
+    @property
+    def first_store(self) -> Opening:
+        """The same, of the one store that decides what is in the repository, without its copies."""
+        return CountedOpening(inner=self._setup.opener(copies=False), catalog=lambda: self.records.catalog)
+
     def close(self) -> None:
         """Let go of the catalog, unless it was given open."""
         records, self._records = self._records, None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from backstay.control.manager.copying import Copying
 from backstay.control.manager.custody import Custody
 from backstay.control.manager.ground import Ground
 from backstay.control.manager.keeping import Recording
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from backstay.control.scheduling.schedules import Schedules
 
 
-class BackupManager(Making, Custody, Restores, Verifications, Telling):
+class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
     """Backups, restores, checks and their records. Each call opens the repository for itself, so that threads may share
     a manager. `events` sinks and `checkpoint` may raise Interrupted, which ends a call; what it had stored is used by
     the next one.

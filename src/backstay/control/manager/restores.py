@@ -13,7 +13,7 @@ from backstay.control.manager.documents import restore_document
 from backstay.control.manager.ground import Checkpoint, Ground, go_on
 from backstay.control.manager.requests import absolute
 from backstay.control.manager.restoring import RestoreRequest, Restoring, Step, original_place
-from backstay.control.manager.results import RestoreMode, RestorePreview, RestoreRecord, RestoreRun
+from backstay.control.manager.results import PlannedPart, RestoreMode, RestorePreview, RestoreRecord, RestoreRun
 from backstay.control.manager.revisiting import RestoreCheck, revisit
 from backstay.control.manager.targets import ClusterTarget, DirectoryTarget, RestoreTarget, target_of, told_target
 from backstay.core.events import EventSink, ignore
@@ -79,6 +79,8 @@ class Restores(Ground):
                 record.backup_id = next((step.manifest.id for step in steps if step.manifest is not None), None)
                 if validate_before:
                     restoring.validate(steps)
+                if len(steps) > 1:  # one alone looks for itself before it writes
+                    _require_no_conflict([restoring.preview(step, request) for step in steps], request)
                 parts = tuple(restoring.run(step, request) for step in steps)
                 done = RestoreRun(
                     id=record.id,
@@ -206,13 +208,7 @@ class Restores(Ground):
     ) -> RestoreRun:
         """A run in which nothing was written. Raises RestoreConflict as the real one would."""
         previews = [restoring.preview(step, request) for step in steps]
-        conflicts = tuple(path for part in previews for path in part.conflicts)
-        if conflicts and request.conflict == "fail":
-            raise RestoreConflict(
-                f"{sum(part.conflict_count for part in previews)} items differ, nothing was written",
-                cause=", ".join(conflicts[:5]),
-                paths=conflicts,
-            )
+        _require_no_conflict(previews, request)
         return RestoreRun(
             id="",
             mode=request.mode,
@@ -221,6 +217,17 @@ class Restores(Ground):
             exclude=tuple(request.exclude),
             started_at=started,
             duration_s=self._setup.clock.monotonic() - begun,
+        )
+
+
+def _require_no_conflict(previews: Sequence[PlannedPart], request: RestoreRequest) -> None:
+    """See that nothing is in the way of any part. Raises RestoreConflict."""
+    conflicts = tuple(path for part in previews for path in part.conflicts)
+    if conflicts and request.conflict == "fail":
+        raise RestoreConflict(
+            f"{sum(part.conflict_count for part in previews)} items differ, nothing was written",
+            cause=", ".join(conflicts[:5]),
+            paths=conflicts,
         )
 
 

@@ -20,6 +20,7 @@ from backstay.control.opening.handed import HandedStore
 from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import BackupManagerSettings, Compression
+from backstay.control.policies.repository_settings import repository_settings
 from backstay.control.policies.values import zone_of
 from backstay.control.runs.capturing import snapshot_name
 from backstay.core.clock import Clock, SystemClock
@@ -53,8 +54,8 @@ class Setup:
     warn: Callable[[str], None] = _LOG.warning
     opens: Opening | None = None  # in place of what all this says of the repository
 
-    def opener(self) -> Opening:
-        """The repository that is meant. Raises KeyProviderUnsupported."""
+    def opener(self, *, copies: bool = True) -> Opening:
+        """The repository that is meant, with or without its copies. Raises KeyProviderUnsupported."""
         if self.opens is not None:
             return self.opens
         if isinstance(self.storage_location, StorageBackend):
@@ -67,9 +68,10 @@ class Setup:
                 password=self.password,
             )
         if self.policies is not None and self.storage_location is None:
-            return Opener.of_policies(
+            found = Opener.of_policies(
                 self.policies, environ=self.environ, clock=self.clock, warn=self.warn, password=self.password
             )
+            return found if copies else found.without_copies()
         return Opener.at(
             self.storage_location,
             environ=self.environ,
@@ -79,6 +81,13 @@ class Setup:
             password=self.password,
             max_size=self.max_size,
         )
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """The addresses of the copies that the policy file names. Raises KeyProviderUnsupported."""
+        if self.policies is None or self.storage_location is not None or self.opens is not None:
+            return ()
+        return repository_settings(self.policies, self.environ).mirrors
 
     @property
     def settings(self) -> BackupManagerSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -89,6 +89,10 @@ class Opener:
         key_file = settings.key_file or made
         location = Location(address, key_file, "backstay backup", made.with_suffix(".made"))
         return cls(location=location, settings=settings, environ=environ, clock=clock, warn=warn, password=password)
+
+    def without_copies(self) -> Self:
+        """The same repository, in the store that decides what is in it alone."""
+        return replace(self, settings=replace(self.settings, mirrors=(), quorum=None))
 
     # -- the first backup
 

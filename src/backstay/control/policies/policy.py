@@ -13,6 +13,7 @@ from backstay.control.policies.notifications import Alerts, Limits, Notification
 from backstay.control.policies.origins import AnyOrigin, Name, distinct
 from backstay.control.policies.places import AnyStorage
 from backstay.control.policies.rehearsals import Query, ScratchServer, TriedProgram
+from backstay.control.policies.service import ServiceSettings
 from backstay.control.policies.values import (
     CalendarSpan,
     Count,
@@ -202,6 +203,7 @@ class BackupManagerSettings(Model):
     notifications: Notifications | None = None
     alerts: Alerts | None = None
     access: AccessSettings | None = None
+    service: ServiceSettings | None = None
 
 
 def _policy_name(name: str) -> str:

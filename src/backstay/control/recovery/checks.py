@@ -176,6 +176,7 @@ def verify(step: VerifyStep, doing: Doing) -> dict[str, Any]:
         min_bytes=step.min_bytes,
         read_data=step.read_data / 100,
         events=doing.events,
+        job_id=doing.job_id,
     )
     for outcome in found:
         if not outcome.ok:

@@ -27,6 +27,7 @@ class Doing:
     own: bool
     writing: Callable[[], None]
     until: float | None = None
+    job_id: str | None = None
 
     def checkpoint(self) -> None:
         """Raises Interrupted when the recovery ends, StepTimeout when the step's time is up."""

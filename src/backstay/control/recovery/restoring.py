@@ -57,6 +57,7 @@ def restore(step: RestoreStep, doing: Doing) -> dict[str, Any]:
         parallel=step.parallel,
         events=doing.events,
         checkpoint=doing.checkpoint,
+        job_id=doing.job_id,
     )
     return _result(restore_document(run))
 
@@ -107,7 +108,14 @@ def cluster(step: ClusterStep, doing: Doing) -> dict[str, Any]:
         _clear(Path(target.destination))
     doing.manager.plan_restore("", target, events=doing.events)  # raises what is in the way
     doing.writing()
-    run = doing.manager.restore("", target, parallel=step.parallel, events=doing.events, checkpoint=doing.checkpoint)
+    run = doing.manager.restore(
+        "",
+        target,
+        parallel=step.parallel,
+        events=doing.events,
+        checkpoint=doing.checkpoint,
+        job_id=doing.job_id,
+    )
     return _result(restore_document(run))
 
 

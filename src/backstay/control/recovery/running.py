@@ -55,6 +55,7 @@ class Recovery:
     clock: Clock
     company: Company
     parallel: int | None = None
+    job_id: str | None = None  # what is restored is recorded as a part of this job
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     errors: dict[str, BackstayError] = field(default_factory=dict)
     _stopped: threading.Event = field(default_factory=threading.Event)
@@ -226,6 +227,7 @@ class Recovery:
             own=own,
             writing=partial(self._note_writing, name),
             until=min(ends, default=None),
+            job_id=self.job_id,
         )
 
     def _note_writing(self, name: str) -> None:

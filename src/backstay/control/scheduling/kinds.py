@@ -30,8 +30,11 @@ TYPES: Final[Mapping[str, tuple[JobKind, str | None]]] = MappingProxyType(
         "verification": ("verification", None),
         "prune": ("prune", None),
         "gc": ("gc", None),
+        "copy": ("copy", None),
     }
 )
+
+OF_REPOSITORY: Final = ("gc", "copy")  # types that are about no policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ def job_of(schedule: ScheduleRecord, time: datetime) -> DueJob:
     """What a schedule asks for at a time.
 
     Arguments of a backup: `policy`, `type`, `sources` (names of snapshots, none for all), `retention_days`, `tags` and
-    `description`; of the others `policy`, which for `gc` there is not.
+    `description`; of the others `policy`, which for `gc` and `copy` there is not.
     """
     kind, backup_kind = TYPES[schedule.type]
     arguments: Document = {"policy": schedule.policy} if schedule.policy else {}

@@ -20,11 +20,13 @@ from backstay.control.policies.values import zone_of
 from backstay.control.scheduling.from_policies import SyncedSchedules, sync
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next
+from backstay.control.scheduling.work import require_work
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
 
 MOST_PREVIEWED: Final = 100
+NOTHING_TO_DO: Final = "nothing to do: "  # how a refusal begins
 _ORDER: Final = Order(name="schedules", keys=(ScheduleRecord.id,), descending=False)
 _TIMING: Final = ("cron", "timezone", "enabled", "jitter_s")
 
@@ -162,6 +164,16 @@ class Schedules:
         spec = checked(ScheduleSpec(name="preview", type="gc", cron=cron, timezone=timezone), None)
         times = FireTimes(spec.cron, zone_of(spec.timezone)).after(self.clock.now())
         return [time for _, time in zip(range(_checked_count(n)), times, strict=False)]
+
+    def refusal(self, record: ScheduleRecord) -> str | None:
+        """Why a schedule that was good when it was made has nothing to do any more; None if it has."""
+        if record.origin != "api" or (policies := self._policies()) is None:
+            return None
+        try:
+            require_work(record.type, record.policy, record.sources, policies)
+        except InvalidRequest as error:
+            return f"{NOTHING_TO_DO}{error.cause}"
+        return None
 
     # -- inside
 

@@ -14,9 +14,9 @@ from backstay.control.policies.cron import check_cron
 from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.values import Wrong, told_words, zone_of
-from backstay.control.runs.capturing import snapshot_name
-from backstay.control.scheduling.kinds import TYPES
-from backstay.errors import InvalidRequest, NotFound
+from backstay.control.scheduling.kinds import OF_REPOSITORY, TYPES
+from backstay.control.scheduling.work import require_work
+from backstay.errors import InvalidRequest
 
 LONGEST_JITTER_S: Final = 86_400
 LONGEST_GRACE_S: Final = 366 * 86_400
@@ -80,25 +80,12 @@ def _check_jitter(spec: ScheduleSpec) -> None:
 
 
 def _check_policy(spec: ScheduleSpec, policies: LoadedPolicies | None) -> None:
-    if spec.type == "gc":
-        if spec.policy:
-            _refuse("policy", "gc frees the whole repository", "leave it out")
-        return
-    if not spec.policy:
+    if spec.type in OF_REPOSITORY and spec.policy:
+        _refuse("policy", f"{spec.type} is about the whole repository", "leave it out")
+    if spec.type not in OF_REPOSITORY and not spec.policy:
         _refuse("policy", "it is missing", "name a policy of the policy file")
-    if policies is None:
-        return
-    try:
-        found = policies.policy(spec.policy)
-    except NotFound as error:
-        raise InvalidRequest(
-            "policy cannot be so", cause=str(error), hint="name a policy of the policy file"
-        ) from error
-    known = {origin.name for origin in found.sources} | {snapshot_name(spec.policy, origin) for origin in found.sources}
-    for source in spec.sources:
-        if source not in known:
-            words = told_words(sorted(filter(None, known)))
-            _refuse("sources", f"the policy {spec.policy} has no source {source[:80]!r}", f"there are {words}")
+    if policies is not None:
+        require_work(spec.type, spec.policy, spec.sources, policies)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

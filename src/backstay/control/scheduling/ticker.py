@@ -22,7 +22,7 @@ from backstay.catalog.models.jobs import FINISHED, JobKind
 from backstay.control.scheduling.configuration import ConfigurationMarks
 from backstay.control.scheduling.deciding import Decision, LastJob, decide
 from backstay.control.scheduling.kinds import MARK, ON_CHANGE, job_of
-from backstay.control.scheduling.schedules import Schedules
+from backstay.control.scheduling.schedules import NOTHING_TO_DO, Schedules
 from backstay.control.scheduling.timing import settle
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, CatalogUnavailable
@@ -84,6 +84,7 @@ class Ticker:
         on_missed: OnMissed | None = None,
         marks: ConfigurationMarks | None = None,
     ) -> None:
+        self._schedules = schedules
         self._catalog, self._jobs, self._clock = schedules.catalog, jobs, clock
         self._audit = AuditLog(schedules.catalog, clock)
         self._on_missed, self._marks = on_missed, marks
@@ -122,6 +123,8 @@ class Ticker:
             claimed = []
             for row in rows:
                 decision, told = deciding(row, now, last=last.get(row.id)), row.last_missed
+                if decision.times:
+                    decision = self._with_work(row, decision)
                 decision.apply(row, now)
                 if decision.missed not in (None, told):  # what stays as it is, is told once
                     missed[row.id] = decision.missed
@@ -134,6 +137,14 @@ class Ticker:
         ticked.missed |= missed
         self._make(ticked, claimed)
         return more
+
+    def _with_work(self, row: ScheduleRecord, decision: Decision) -> Decision:
+        """The same, if there is anything to do. Once there is again, the next refusal is told anew."""
+        if (why := self._schedules.refusal(row)) is not None:
+            return decision.without_times(why)
+        if (row.last_missed or "").startswith(NOTHING_TO_DO):
+            row.last_missed = None
+        return decision
 
     def _tell(self, session: Session, schedule: ScheduleRecord, why: str) -> None:
         self._audit.record(

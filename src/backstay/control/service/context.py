@@ -13,6 +13,7 @@ from backstay.control.jobs.execution import Execution
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.manager.manager import BackupManager
 from backstay.control.notifying.notifier import Notifier
+from backstay.control.opening.opener import Opener
 from backstay.control.service.policies import Policies
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
@@ -45,6 +46,12 @@ class ServiceContext:
         return BackupManager.of_policies(
             loaded, database=self.catalog, environ=self.environ, clock=self.clock, warn=warn
         )
+
+    def opener(self) -> Opener:
+        """What opens the repository. Raises KeyProviderUnsupported."""
+        if (loaded := self.policies.loaded) is None:
+            return Opener.at(None, environ=self.environ, clock=self.clock, warn=self.warn)
+        return Opener.of_policies(loaded, environ=self.environ, clock=self.clock, warn=self.warn)
 
     @property
     def scratch(self) -> Path:

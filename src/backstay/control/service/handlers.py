@@ -6,21 +6,22 @@ them may be begun again after a crash: what was stored before is used again, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
 from backstay.control.jobs.execution import Execution
 from backstay.control.jobs.failures import JobFailed
-from backstay.control.manager.documents import restore_document, run_document
-from backstay.control.manager.results import RestoreRun
+from backstay.control.manager.copying import copies_document
+from backstay.control.manager.documents import run_document
 from backstay.control.manager.retaining import collection_document
-from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget
 from backstay.control.policies.effective import effective
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
+from backstay.control.service.recovering import recovery
+from backstay.control.service.restoring import restore
 from backstay.control.service.verifying import verification
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 
@@ -71,62 +72,6 @@ def _days(context: ServiceContext, name: str, asked: int | None) -> int | None:
     return None if effective(policy, loaded.content.backup_manager).retention is None else asked
 
 
-def restore(context: ServiceContext, job: Job, execution: Execution) -> Document:
-    """Restore backups, one after the other, into the targets that fit them."""
-    asked, backups = job.arguments, backups_of(job)
-    if not backups:
-        raise InvalidRequest("a restore needs a backup", cause="none is named", hint="name it by its id")
-    in_place = asked.get("mode") == "in_place"
-    targets = None if in_place else [_target(target) for target in asked.get("targets") or ()]
-    manager, done = context.manager(execution), list[RestoreRun]()
-    for backup_id in backups:
-        execution.checkpoint()
-        done.append(
-            manager.restore(
-                backup_id,
-                targets,
-                include=tuple(asked.get("include") or ()),
-                exclude=tuple(asked.get("exclude") or ()),
-                conflict=asked.get("conflict") or "fail",
-                delete=bool(asked.get("delete")),
-                validate_before=bool(asked.get("validate_before")),
-                verify=bool(asked.get("verify")),
-                parallel=asked.get("parallel"),
-                dry_run=bool(asked.get("dry_run")),
-                mode="in_place" if in_place else "beside",
-                events=execution.events,
-                checkpoint=execution.checkpoint,
-                job_id=job.id,
-            )
-        )
-    return _restored(done)
-
-
-def _target(asked: Mapping[str, Any]) -> RestoreTarget:
-    if address := asked.get("database"):
-        return DatabaseTarget(
-            connection=address,
-            schemas=tuple(asked.get("schemas") or ()),
-            tables=tuple(asked.get("tables") or ()),
-            owners=bool(asked.get("owners", True)),
-        )
-    if path := asked.get("path"):
-        return DirectoryTarget(destination=path, source=asked.get("source"))
-    raise InvalidRequest("it is not clear where to restore to", cause="the target is neither a path nor a database")
-
-
-def _restored(runs: Sequence[RestoreRun]) -> Document:
-    """One document of all: what was restored of each backup, and the sums."""
-    documents = [restore_document(run) for run in runs]
-    return documents[0] | {
-        "parts": [part for document in documents for part in document["parts"]],
-        "files": sum(run.files for run in runs),
-        "bytes": sum(run.bytes for run in runs),
-        "duration_s": round(sum(run.duration_s for run in runs), 3),
-        "ok": all(run.ok for run in runs),
-    }
-
-
 def prune(context: ServiceContext, job: Job, execution: Execution) -> Document:
     """Delete what retention does not keep: of one policy, or of each that has rules."""
     names = [job.policy] if job.policy is not None else sorted(context.policies.required().content.policies)
@@ -150,6 +95,17 @@ def gc(context: ServiceContext, job: Job, execution: Execution) -> Document:
         dry_run=bool(job.arguments.get("dry_run")), events=execution.events, job_id=job.id
     )
     return collection_document(done)
+
+
+def copy(context: ServiceContext, job: Job, execution: Execution) -> Document:
+    """Bring the copies of the policy file up to date. A failure of one keeps what was sent to the others."""
+    made = context.manager(execution).copy(
+        check=False, events=execution.events, checkpoint=execution.checkpoint, job_id=job.id
+    )
+    result = copies_document(made)
+    if (failed := next((one.error for one in made if one.error is not None), None)) is not None:
+        raise JobFailed(failed, result)
+    return result
 
 
 def delete(context: ServiceContext, job: Job, execution: Execution) -> Document:
@@ -183,7 +139,9 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "rehearsal": verification,
         "prune": prune,
         "gc": gc,
+        "copy": copy,
         "delete": delete,
+        "recovery": recovery,
         "notification": notification,
     }
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.loading import LoadedPolicies, load
+from backstay.control.policies.service import ServiceSettings
 from backstay.errors import InvalidRequest, NotFound, PolicyInvalid
 
 Face = tuple[int, int, int]
@@ -36,6 +37,12 @@ class Policies:
     def access(self) -> AccessSettings | None:
         """What it says of access."""
         return None if (loaded := self.loaded) is None else loaded.content.backup_manager.access
+
+    @property
+    def service(self) -> ServiceSettings:
+        """What it says of the service itself."""
+        found = None if (loaded := self.loaded) is None else loaded.content.backup_manager.service
+        return found or ServiceSettings()
 
     def required(self) -> LoadedPolicies:
         """Raises NotFound when there is no policy file."""

@@ -25,6 +25,7 @@ from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import ScheduleRecord
 from backstay.control.access.access import Access
 from backstay.control.access.authority_file import open_authority
+from backstay.control.jobs.clearing import clear_jobs
 from backstay.control.jobs.dbos_engine import POLL_S, DbosEngine
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.port import JobEngine
@@ -46,6 +47,7 @@ from backstay.control.service.context import ServiceContext
 from backstay.control.service.handlers import HANDLERS, Handler, handle
 from backstay.control.service.options import ServiceOptions
 from backstay.control.service.policies import Policies
+from backstay.control.service.recovering import forget_states
 from backstay.control.service.upkeep import RELOAD_S, WATCH_S, Upkeep
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.ids import Random
@@ -184,6 +186,7 @@ class Service:
         """
         if self.options.own_schedules:
             self._upkeep.take_over()
+            self.sign_audit_log()
         if self.options.queues:
             self._beat()
             work = partial(handle, self.handlers, self.context())
@@ -233,7 +236,7 @@ class Service:
     def stop(self, *, timeout_s: float = STOP_S) -> bool:
         """End all that runs; whether jobs came to their next event in time. Those that did not are left as by a crash.
 
-        Order: jobs are given back before the worker's row goes.
+        Order: jobs are given back before the worker's row goes; the audit log is signed last.
         """
         if self._background is not None:
             self._background.end()
@@ -245,7 +248,16 @@ class Service:
                 self.workers.leave(self.engine.worker)
             except CatalogUnavailable as error:  # then others find out by its silence
                 self.warn(str(error))
+        if self._background is not None and self.options.own_schedules:
+            self.sign_audit_log()
         return ended
+
+    def sign_audit_log(self) -> None:
+        """Sign its head now: at the start what a crash left unsigned, at the end all of it. A failure is warned of."""
+        try:
+            self._upkeep.checkpoint()
+        except BackstayError as error:
+            self.warn(f"signing the audit log: {error}")
 
     def next_runs(self, count: int) -> list[NextRun]:
         """What runs next by itself, the soonest first."""
@@ -279,9 +291,12 @@ class Service:
         return found
 
     def _forget(self) -> None:
-        """The queue forgets what ended long ago; the rows stay."""
+        """The queue forgets what ended long ago; its rows go when the policy file says."""
         while self.engine.forget(self.clock.now() - _FORGOTTEN):
             pass
+        before = self.clock.now() - self.policies.service.jobs_kept
+        clear_jobs(self.catalog, before)
+        forget_states(self.data_dir, before)
 
     def _beat(self) -> None:
         self.workers.beat(self.engine.worker, host=socket.gethostname(), pid=os.getpid(), queues=self.options.queues)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final
 
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
@@ -13,11 +13,12 @@ from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
-from backstay.core.quantities import plural
 from backstay.core.version import VERSION
-from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted
+from backstay.errors import BackupFailed, CorruptedBackup, Interrupted
 from backstay.operations.backup.assemble import Assembler, BaseUnusable
 from backstay.operations.backup.capture import Capturing
+from backstay.operations.backup.checkpoints import Checkpoints
+from backstay.operations.backup.predecessors import earlier_snapshots, usable_base
 from backstay.operations.backup.rehearsal import Rehearsal
 from backstay.operations.backup.request import (
     BackupKind,
@@ -42,12 +43,6 @@ from backstay.repository.stat_stream import StatCursor
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
-_Captured: TypeAlias = tuple[Visit, Stat, Node]
-
-CHECKPOINT_LEAST_S: Final = 2.0
-CHECKPOINT_PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
-CHECKPOINT_MOST_S: Final = 300.0
-CHECKPOINT_FILES: Final = 50_000
 PROGRESS_EVERY_S: Final = 0.1
 QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
 _DATA: Final = RecordKind.DATA_PACK
@@ -115,20 +110,16 @@ class _Backup:
         )
         self.source_key = source_key(source, options.name)
         self.journal: ResumeJournal | None = None
-        self.unindexed: list[_Captured] = []
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
-        self.new_packs: set[bytes] = set()
         self.chunkers = {"files": _chunker(FILES), "listings": _chunker(LISTINGS)}
-        self.started = self.checkpointed = self.progressed = self.clock.monotonic()
+        self.started = self.progressed = self.clock.monotonic()
+        self.checkpoints = Checkpoints(repository.index, self.clock, self.started)
 
     def run(self, *, use_base: bool) -> BackupResult:
-        history = self._history()
-        lost = self._lost_packs()
-        base = self._base(history) if use_base else None
-        if base is not None and not lost.isdisjoint(base.packs):
-            base = None  # what it shares with the lost packs must be read again
-        cursor = self._open_base(base)
-        base = base if cursor is not None else None
+        history = earlier_snapshots(self.repository, self.source_key, self.options.host, events=self.events)
+        reads_all = not use_base or isinstance(self.source, GeneratedSource)
+        kind: BackupKind = "full" if reads_all else self.options.kind
+        base, cursor = usable_base(self.repository, history, kind, events=self.events) or (None, None)
         total = history[-1].stats if history else None
         self.events(
             Started(
@@ -162,45 +153,6 @@ class _Backup:
 
     # -- before the walk
 
-    def _lost_packs(self) -> set[bytes]:
-        lost = self.repository.hide_missing_packs()
-        if lost:
-            told = plural(len(lost), "pack is", "packs are")
-            self.events(
-                Warned(
-                    message=f"{told} missing from the repository: everything is read, and what the source still holds "
-                    "of them is stored again; run `backstay repair index`, then `repair snapshots`"
-                )
-            )
-        return lost
-
-    def _history(self) -> list[Manifest]:
-        """Earlier snapshots of this source on this host, oldest first."""
-
-        def skip(name: str, error: BackstayError) -> None:
-            self.events(Warned(message=f"{name} cannot be read: {error}"))
-
-        live = self.repository.snapshots.live(on_damage=skip)
-        return [s for s in live if s.source == self.source_key and s.host == self.options.host]
-
-    def _base(self, history: Sequence[Manifest]) -> Manifest | None:
-        """The snapshot whose stat data is trusted."""
-        if self.options.kind == "full" or isinstance(self.source, GeneratedSource):  # which is read whole each time
-            return None
-        kinds = ("full",) if self.options.kind == "differential" else ("full", "incremental", "differential")
-        log = self.repository.collections  # listed before the history was, on which `may_build_on` relies
-        usable = [s for s in history if s.kind in kinds and log.may_build_on(s.id)]
-        return max(usable, key=lambda snapshot: (snapshot.time_ns, snapshot.id), default=None)
-
-    def _open_base(self, base: Manifest | None) -> StatCursor | None:
-        if base is None:
-            return None
-        try:
-            return StatCursor(base.stat_stream, self.repository.reader)
-        except CorruptedBackup as error:
-            self.events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
-            return None
-
     def _journal(self) -> ResumeJournal | None:
         if self.repository.cache is None:
             return None
@@ -228,7 +180,7 @@ class _Backup:
             for batch in self.capturing.run(Scan(self.source, cursor, resume).steps()):
                 for step in batch.steps:
                     self._consume(step, writer, assembler)
-                self._checkpoint_if_due(writer, journal)
+                self.checkpoints.make_if_due(writer, journal)
                 self._report_progress(batch.steps)
         except BaseUnusable:
             raise
@@ -237,10 +189,10 @@ class _Backup:
                 raise
             raise BaseUnusable(error.title, cause=error.cause, hint=error.hint) from error
         except Interrupted:  # comes from an event sink, between two steps: what was read until now is not read again
-            self._checkpoint(writer, journal)
+            self.checkpoints.make(writer, journal)
             raise
         assembler.stat_stream = assembler.finish()
-        self._checkpoint(writer, None)
+        self.checkpoints.make(writer, None)
         return assembler
 
     # -- the consumer
@@ -279,7 +231,7 @@ class _Backup:
         if node.mode & 0o170000 != 0o040000:
             self._count(take)
             if node.content is not None:
-                self.unindexed.append((take.visit, entry, node))
+                self.checkpoints.captured(take.visit, entry, node)
 
     def _store_chunks(self, chunks: list[tuple[bytes, Buffer]], node: Node, writer: BlobWriter) -> None:
         for chunk, data in chunks:
@@ -325,7 +277,7 @@ class _Backup:
                 content.add(chunk)
                 self.counts.bytes_read += len(data)
                 if self._report_progress(()):  # from time to time: a long stream that breaks off was not in vain
-                    self._checkpoint_if_due(writer, self.journal)
+                    self.checkpoints.make_if_due(writer, self.journal)
         finally:
             pieces.close()  # type: ignore[attr-defined]
         return content.finish(), digest.digest()
@@ -366,36 +318,6 @@ class _Backup:
         self.counts.seen_files = files
         self._report_progress((step,))
 
-    # -- durability
-
-    def _checkpoint_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
-        """From time to time end a generation of chunks, and index those that are durable by now."""
-        now = self.clock.monotonic()
-        pause = min(CHECKPOINT_MOST_S, max(CHECKPOINT_LEAST_S, (now - self.started) * CHECKPOINT_PART))
-        if now - self.checkpointed >= pause or len(self.unindexed) >= CHECKPOINT_FILES:
-            writer.turn(self.unindexed)
-            self.unindexed = []
-            self.checkpointed = now
-        self._index_settled(writer, journal)
-
-    def _index_settled(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
-        """Make durable chunks findable: an index segment, then the local journal of the files that they complete.
-
-        A crash after the packs leaves orphans, one after the segment a repository that the next run builds upon.
-        """
-        for packs, files in writer.settled():
-            if packs:
-                self.new_packs.update(pack.digest for pack in packs)
-                self.repository.index.write(packs)
-            if journal is not None:
-                journal.record(cast("list[_Captured]", files))
-
-    def _checkpoint(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
-        """Make all chunks so far durable and findable, before anything else is done."""
-        writer.flush(self.unindexed)
-        self.unindexed = []
-        self._index_settled(writer, journal)
-
     # -- the end
 
     def _manifest(
@@ -406,7 +328,7 @@ class _Backup:
             raise BackupFailed("the source ended in the middle", cause="its walk did not come back to the root")
         repository, options, totals = self.repository, self.options, assembler.totals
         index, now = repository.index, self.clock.now_ns()
-        packs = self.new_packs | {index.pack(number).digest for number in writer.reused}
+        packs = self.checkpoints.packs | {index.pack(number).digest for number in writer.reused}
         if base is not None:
             packs |= set(base.packs) - repository.collections.deleted()
         previous = history[-1] if history else None
