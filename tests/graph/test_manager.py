@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -114,6 +116,31 @@ def test_what_cannot_be_restored_is_no_snapshot(stored: Stored) -> None:
     assert stored.manager().list_snapshots() == []
     told = [event for event in stored.events if isinstance(event, ValidationFailed)]
     assert ["a → b → c → a" in told[0].reason, "0000" in told[1].reason] == [True, True]
+
+
+@pytest.mark.parametrize("stored_again", [False, True])
+def test_a_value_whose_pack_is_lost_makes_no_snapshot_until_it_is_stored_again(
+    stored: Stored, *, stored_again: bool
+) -> None:
+    large = Random(1).randbytes(3 << 20)
+    graph = stored.graph({"small": b"1", "large": large})
+    manager = stored.manager(graph)
+    manager.create_snapshot()
+    for info in list(stored.store.list("packs/")):
+        stored.store.delete(info.name)
+    if stored_again:
+        stored.values.store(large)
+        told = manager.create_snapshot()
+        assert stored.manager().restore_snapshot(told.id).ok
+        return
+    before = [told.id for told in manager.list_snapshots()]
+    for maker in (manager, stored.manager(graph)):  # also one that has made a snapshot of the same nodes
+        with pytest.raises(OutputMissing, match="has lost the packs of") as raised:
+            maker.create_snapshot()
+        assert f"large ({graph['large'].hash})" in raised.value.cause
+        assert "small" not in raised.value.cause
+        assert "repair packs" in raised.value.hint
+    assert [told.id for told in manager.list_snapshots()] == before
 
 
 @pytest.mark.parametrize(
@@ -341,6 +368,67 @@ def test_a_cycle_through_several_graphs_is_refused_before_it_is_stored(stored: S
     assert len(manager.list_snapshots()) == 2
 
 
+def _users_and_a_newer_source_that_depends_back(stored: Stored) -> tuple[str, str, str]:
+    """Ids of a snapshot of `user`, of the deleted one of `source` that it refers to, and of one in its place.
+
+    In the first user/x is made from source/raw; in the newer one source/raw is made from user/x.
+    """
+    source = stored.graph({"raw": b"1"}, name="source")
+    before = stored.manager(source).create_snapshot()
+    user = stored.graph({"apart": b"2"}, name="user")
+    x = made("x", stored.values.store(b"x"), "graph:source#raw")
+    user.add(x.model_copy(update={"metadata": _capable("x")}))
+    pinned = stored.manager(user).create_snapshot()
+    user.replace(user["x"].changed(deps=()))
+    stored.clock.advance(1)  # of two at the same time any may be the newer one
+    stored.manager(user).create_snapshot()
+    assert stored.manager(source).delete_snapshot(before.id)
+    source.replace(source["raw"].changed(deps=("graph:user#x",)))
+    stored.clock.advance(1)
+    return pinned.id, before.id, stored.manager(source).create_snapshot().id
+
+
+def test_a_newer_snapshot_of_another_graph_may_depend_back_where_it_is_not_needed(stored: Stored) -> None:
+    pinned, _, _ = _users_and_a_newer_source_that_depends_back(stored)
+    manager = stored.manager()
+    assert manager.restore_snapshot(pinned).counts == {"reused": 2}
+    assert manager.restore_snapshot(pinned, RegenerationPolicy(strategy="selective", nodes=("apart",))).ok
+
+
+def test_a_newer_snapshot_of_another_graph_that_depends_back_is_told_where_it_is_needed(stored: Stored) -> None:
+    pinned, deleted, newer = _users_and_a_newer_source_that_depends_back(stored)
+    manager = stored.manager()
+    graph = manager.get_snapshot(pinned).graph
+    for node in graph:
+        stored.values.delete(node.hash or "", force=True)
+    recomputers = Recomputers()
+
+    @recomputers.recomputes("x")
+    def x(node: Node, inputs: Inputs) -> bytes:
+        raise AssertionError
+
+    report = manager.restore_snapshot(pinned, means=RestoreMeans(recomputers=recomputers))
+    told = {node.id: (node.action, node.reason, node.blame) for node in report.nodes}
+    action, reason, blame = told["x"]
+    assert (action, blame) == ("blocked", "graph:source#raw")
+    for named in (deleted, newer, "graph source", "graph user", "restore a newer snapshot"):
+        assert named in reason
+    assert "not at hand" not in reason
+    alone = RegenerationPolicy(strategy="selective", nodes=("apart",))
+    assert manager.restore_snapshot(pinned, alone).problems[0].id == "apart"  # nobody makes that, which is no cycle
+
+
+def test_a_third_graph_can_be_stored_whose_sources_came_to_depend_on_each_other(stored: Stored) -> None:
+    pinned, _, _ = _users_and_a_newer_source_that_depends_back(stored)
+    for shot in stored.manager(MetadataGraph("user")).list_snapshots():
+        if shot.id != pinned:
+            stored.manager().delete_snapshot(shot.id)
+    third = stored.graph({"y": b"y"}, name="third", deps=("graph:user#x",))
+    shot = stored.manager(third).create_snapshot()
+    assert shot.requires == {"user": pinned}
+    assert stored.manager(third).restore_snapshot().counts == {"reused": 1}
+
+
 def test_a_node_that_depends_on_itself_by_the_name_of_its_graph_is_refused(stored: Stored) -> None:
     graph = MetadataGraph("own")
     graph.add(Node(id="x", deps=("graph:own#x",)))
@@ -462,6 +550,21 @@ def test_a_layout_is_imported_once_and_nobody_in_it_is_believed(stored: Stored, 
     assert back.restore_snapshot(told.id, accept_pending=True).ok
     again = GraphBackupManager.import_layout(stored.repository, tmp_path / "backups")
     assert [found.id for found in again.list_snapshots()] == [shot.id]
+
+
+@pytest.mark.parametrize("tag", ["x" * 201, "a\tb", ""])
+def test_a_layout_whose_texts_cannot_be_kept_leaves_nothing(stored: Stored, tmp_path: Path, tag: str) -> None:
+    manager = stored.manager(stored.graph({"a": b"1"}, name="etl"))
+    manager.export_layout(manager.create_snapshot("first", ["good"]).id, tmp_path / "backups")
+    manager.export_layout(manager.create_snapshot("second", ["bad"]).id, tmp_path / "backups")
+    index = tmp_path / "backups" / "metadata" / "snapshots.json"
+    index.write_text(index.read_text().replace('"bad"', json.dumps(tag)))
+    other = Stored()
+    before = {info.name for info in other.store.list()}
+    with pytest.raises(InvalidRequest, match="cannot be a tag"):
+        GraphBackupManager.import_layout(other.repository, tmp_path / "backups")
+    assert {info.name for info in other.store.list()} == before
+    assert list(other.values.list()) == []
 
 
 def test_events_have_their_facts(stored: Stored) -> None:

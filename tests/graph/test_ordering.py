@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from backstay.errors import CycleFound
 from backstay.graph.metadata_graph import MetadataGraph
-from backstay.graph.ordering import ReadySet, dependants, find_cycle, generations, order, reachable
+from backstay.graph.numbering import numbered
+from backstay.graph.ordering import ReadySet, dependants, find_cycle, generations, knots, order, reachable
 from tests.graph.random_graphs import graphs
 
 pytestmark = pytest.mark.property
@@ -73,6 +74,32 @@ def test_a_cycle_that_is_told_is_one_and_none_is_told_where_there_is_none(deps: 
         assert caught.value.cycle == cycle
     else:
         assert sorted(order(deps)) == sorted(deps)
+
+
+@given(_TANGLES)
+@settings(max_examples=150, deadline=None)
+def test_knots_are_what_leads_to_each_other(deps: dict[str, list[str]]) -> None:
+    found = list(knots(deps))
+    tied = {node for node in deps if any(node in reachable(deps, [need]) for need in deps[node])}
+    assert sorted(node for knot in found for node in knot) == sorted(tied)
+    for knot in found:
+        for node in knot:
+            back = {other for other in tied if node in reachable(deps, deps[other])}
+            assert knot == back & reachable(deps, deps[node])
+
+
+@given(_TANGLES, st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_flat_links_are_what_lists_of_lists_would_be(deps: dict[str, list[str]], random: Random) -> None:
+    keys, links = list(deps), numbered(deps)
+    rows = [[keys.index(need) for need in needs] for needs in deps.values()]
+    assert [list(row) for row in links] == rows
+    assert links.ascend == all(need < number for number, row in enumerate(rows) for need in row)
+    back = [[number for number, row in enumerate(rows) if target in row] for target in range(len(rows))]
+    assert [list(row) for row in links.reversed()] == back
+    numbers = random.sample(range(len(rows)), len(rows))
+    moved = links.arranged(numbers)
+    assert [[numbers[need] for need in row] for row in moved] == [rows[number] for number in numbers]
 
 
 @given(_TANGLES, st.sampled_from("0123"))

@@ -10,6 +10,7 @@ import pytest
 
 from backstay.codec.compression import Compressor
 from backstay.repository.format import BlobKind, RecordKind
+from backstay.repository.index import MemoryPlaceMap
 from backstay.repository.pack import PackBuilder, StoredPack
 from backstay.repository.placemap import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
 
@@ -21,6 +22,28 @@ def stored(seed: int) -> tuple[bytes, StoredPack]:
     builder = PackBuilder(RecordKind.DATA_PACK, repository=bytes(16), epoch=1, key=bytes(32), random=rng.randbytes)
     builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, b"data", (), Compressor()))
     return chunk, builder.finish()
+
+
+def test_both_maps_know_every_place_of_a_chunk_in_many_packs(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    chunks = [rng.randbytes(32) for _ in range(20)]
+    packs = []
+    for _ in range(4):
+        builder = PackBuilder(RecordKind.DATA_PACK, repository=bytes(16), epoch=1, key=bytes(32), random=rng.randbytes)
+        for chunk in rng.sample(chunks, 12):
+            data = bytes(rng.randrange(1, 5000))
+            builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, data, (), Compressor()))
+        packs.append(builder.finish())
+    in_memory, on_disk = MemoryPlaceMap(), LmdbPlaceMap(tmp_path / "map")
+    for number, pack in enumerate(packs):
+        for places in (in_memory, on_disk):
+            places.add([(b"%d" % number, [pack])])
+    for chunk in [*chunks, bytes(32)]:
+        assert sorted(in_memory.places(chunk)) == sorted(on_disk.places(chunk))
+        assert in_memory.may_hold(chunk) == any(True for _ in on_disk.places(chunk))
+        for number in range(len(packs)):
+            assert in_memory.place_in(chunk, {number}) == on_disk.place_in(chunk, {number})
+    on_disk.close()
 
 
 @pytest.fixture

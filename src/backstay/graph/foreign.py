@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from backstay.errors import MissingDependency, NotFound
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.scope import Scope
 from backstay.graph.snapshot_facts import Required, required_snapshots
 from backstay.graph.snapshots import GraphSnapshots
+from backstay.graph.standins import Standin
 from backstay.repository.snapshots import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class OtherGraphs:
+    """Graphs by name; `standins` are those that are not as they were referred to."""
+
+    graphs: dict[str, MetadataGraph] = field(default_factory=dict)
+    standins: dict[str, Standin] = field(default_factory=dict)
 
 
 def required_by(graph: MetadataGraph, snapshots: GraphSnapshots) -> Required:
@@ -35,12 +46,13 @@ def required_by(graph: MetadataGraph, snapshots: GraphSnapshots) -> Required:
                 values.update(key.removeprefix("sha256:") for key in found.values)
     if missing:
         raise MissingDependency(missing)
-    Scope.of(graph, _reached(ids.items(), snapshots))  # refuses a cycle that leads through several graphs
+    reached = _reached(ids.items(), snapshots)
+    Scope.of(graph, reached.graphs, reached.standins)  # refuses a cycle that leads through several graphs
     return Required(snapshots=tuple(sorted(ids.items())), values=frozenset(values))
 
 
-def other_graphs(manifest: Manifest, snapshots: GraphSnapshots) -> Mapping[str, MetadataGraph]:
-    """The graphs that a snapshot refers to, and those that these refer to, by name.
+def other_graphs(manifest: Manifest, snapshots: GraphSnapshots) -> OtherGraphs:
+    """The graphs that a snapshot refers to, and those that these refer to.
 
     Each is as it was referred to, or as it is in force now where that snapshot was deleted; one of which there is
     nothing any more is left out. Raises CorruptedBackup.
@@ -48,22 +60,26 @@ def other_graphs(manifest: Manifest, snapshots: GraphSnapshots) -> Mapping[str, 
     return _reached(required_snapshots(manifest), snapshots)
 
 
-def _reached(required: Iterable[tuple[str, str]], snapshots: GraphSnapshots) -> Mapping[str, MetadataGraph]:
-    found: dict[str, MetadataGraph] = {}
-    waiting = [*required]
+def _reached(required: Iterable[tuple[str, str]], snapshots: GraphSnapshots) -> OtherGraphs:
+    found = OtherGraphs()
+    waiting = deque(required)
+    through_standins: deque[tuple[str, str]] = deque()  # last, so that what was referred to comes before them
     seen: set[str] = set()
-    while waiting:
-        name, ulid = waiting.pop(0)
+    while waiting or through_standins:
+        is_as_it_was = bool(waiting)
+        name, ulid = (waiting or through_standins).popleft()
         if name in seen:
             continue
         seen.add(name)
         try:
             other: Manifest | None = snapshots.manifest(ulid)
         except NotFound:
-            other = snapshots.newest_accepted(name)
+            other, is_as_it_was = snapshots.newest_accepted(name), False
         if other is not None:
-            found[name] = snapshots.graph(other)
-            waiting.extend(required_snapshots(other))
+            found.graphs[name] = snapshots.graph(other)
+            if other.id != ulid:
+                found.standins[name] = Standin(snapshot=other.id, deleted=ulid)
+            (waiting if is_as_it_was else through_standins).extend(required_snapshots(other))
     return found
 
 

@@ -237,9 +237,11 @@ class GraphBackupManager:
     def _options(
         self, manifest: Manifest, policy: RegenerationPolicy | None, means: RestoreMeans
     ) -> RegenerationOptions:
+        others = other_graphs(manifest, self._snapshots)
         return RegenerationOptions(
             policy=policy or RegenerationPolicy(),
-            others=other_graphs(manifest, self._snapshots),
+            others=others.graphs,
+            standins=others.standins,
             recomputers=means.recomputers,
             validators=means.validators,
             executor=means.executor,
@@ -324,24 +326,28 @@ class GraphBackupManager:
         """Make snapshots of those in a directory, but for those that were imported before; a manager of all graphs.
 
         Who is said to have validated them counts for nothing: with a policy they are pending. Raises NotFound,
-        GraphError.
+        GraphError, and InvalidRequest for texts that cannot be kept, before anything is stored.
         """
         manager = cls(repository, quorum=quorum, events=events)
-        known = {manifest.consistency.get(IMPORTED) for manifest in manager._snapshots.manifests()}
+        there = manager._snapshots.manifests()
+        known = {manifest.consistency.get(IMPORTED) for manifest in there} | {manifest.id for manifest in there}
         with read_layout(directory) as layout:
-            layout.store_values(manager.values)
-            for found in layout.snapshots:
-                if found.id in known or any(told.id == found.id for told in manager.list_snapshots()):
-                    continue
-                manager._create(
-                    Wanted(
-                        graph=found.graph,
-                        description=found.description,
-                        tags=found.tags,
-                        time=found.time,
-                        imported=found.id,
-                    )
+            wanted = [
+                Wanted(
+                    graph=found.graph,
+                    description=found.description,
+                    tags=found.tags,
+                    time=found.time,
+                    imported=found.id,
                 )
+                for found in layout.snapshots
+                if found.id not in known
+            ]
+            for one in wanted:  # before anything is stored
+                one.check()
+            layout.store_values(manager.values)
+            for one in wanted:
+                manager._create(one)
         return manager
 
     @contextmanager

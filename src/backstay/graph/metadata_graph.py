@@ -11,9 +11,10 @@ from pydantic import Field, StrictBool
 
 from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock, SystemClock
+from backstay.core.memory import collector_at_rest
 from backstay.errors import CycleFound, DuplicateNode, MissingDependency, OutputConflict, UnknownNode
 from backstay.graph.model import GraphName, Line, Moment, Node, Ref, is_foreign
-from backstay.graph.ordering import find_cycle
+from backstay.graph.ordering import find_cycle, is_ordered
 from backstay.graph.validated import Validated
 
 Validators = Annotated[tuple[Line, ...], Field(max_length=1000)]
@@ -68,6 +69,7 @@ class MetadataGraph:
         self._nodes: dict[str, Node] = {}
         self._needs: dict[str, tuple[str, ...]] = {}  # only nodes of this graph
         self._foreign: dict[str, tuple[str, ...]] = {}  # only of nodes that have some
+        self._paths: dict[str, str] = {}  # of outputs that are files too
         self._dependants: dict[str, dict[str, None]] | None = None  # made when somebody asks, and kept up from then on
 
     @classmethod
@@ -122,6 +124,11 @@ class MetadataGraph:
             for node, deps in self._foreign.items()
         }
 
+    @property
+    def has_files(self) -> bool:
+        """Whether any node has its output as a file too."""
+        return bool(self._paths)
+
     def add(self, node: Node) -> None:
         """Take in a new node, also before those that it depends on; raises DuplicateNode."""
         if node.id in self._nodes:
@@ -156,9 +163,11 @@ class MetadataGraph:
         Raises MissingDependency with all that are missing and who needs them, CycleFound with one whole cycle, or
         OutputConflict. Dependencies on other graphs are not looked up.
         """
-        self.check_deps()
-        if cycle := find_cycle(self._needs):
-            raise CycleFound(cycle)
+        with collector_at_rest():
+            if not is_ordered(self._needs):
+                self.check_deps()
+                if cycle := find_cycle(self._needs):
+                    raise CycleFound(cycle)
         self._check_paths()
 
     def check_deps(self) -> None:
@@ -201,6 +210,8 @@ class MetadataGraph:
 
     def _keep(self, node: Node) -> None:
         self._nodes[node.id] = node.compacted(metadata=node.metadata.compacted())  # there may be very many
+        if node.metadata.path is not None:
+            self._paths[node.id] = node.metadata.path
         self._link(node)
 
     def _link(self, node: Node) -> None:
@@ -218,6 +229,7 @@ class MetadataGraph:
 
     def _unlink(self, node: Node) -> None:
         self._foreign.pop(node.id, None)
+        self._paths.pop(node.id, None)
         if self._dependants is None:
             return
         for need in self._needs[node.id]:
@@ -229,10 +241,9 @@ class MetadataGraph:
     def _check_paths(self) -> None:
         """No output may be a file that is another's too, or a directory of another's."""
         owners: dict[str, str] = {}
-        for node in self:
-            path = node.metadata.path
-            if path is not None and owners.setdefault(path, node.id) != node.id:
-                raise OutputConflict(path, (owners[path], node.id))
+        for node, path in self._paths.items():
+            if owners.setdefault(path, node) != node:
+                raise OutputConflict(path, (owners[path], node))
         for path, owner in owners.items():
             at = path.find("/")
             while at >= 0:

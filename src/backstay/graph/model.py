@@ -127,8 +127,9 @@ def _check_dependency(text: str) -> None:
 
 
 def _content_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+    is_id = _CONTENT_ID.fullmatch
     try:
-        return tuple([content_id(text) for text in texts])
+        return tuple([intern(text) if len(text) > 64 and is_id(text) else content_id(text) for text in texts])
     except ValueError as error:
         wrong = next(text for text in texts if not _CONTENT_ID.fullmatch(text))
         raise ValueError(f"{_shown(wrong)}: {error}") from None
@@ -215,5 +216,12 @@ class Node(Validated):
     @property
     def values(self) -> tuple[str, ...]:
         """The ids of all that this node made: its output first, each once."""
+        if self.metadata.output_hashes == (self.hash,):  # as with most
+            return self.metadata.output_hashes
         made = self.metadata.output_hashes if self.hash is None else (self.hash, *self.metadata.output_hashes)
         return tuple(dict.fromkeys(made))
+
+
+# From the first compacted values the interpreter takes how those that follow are kept.
+NodeMetadata().compacted()
+Node(id="first").compacted()

@@ -6,13 +6,12 @@ recurses: a chain of a million nodes is as good as any other graph.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
 
 from backstay.core.memory import collector_at_rest
 from backstay.errors import CycleFound
-
-Deps: TypeAlias = Mapping[str, Collection[str]]
+from backstay.graph import numbering
+from backstay.graph.numbering import Deps
 
 
 class ReadySet:
@@ -65,12 +64,21 @@ def generations(deps: Deps) -> Iterator[list[str]]:
 
     Raises CycleFound after the last generation that there is.
     """
-    ready = ReadySet(deps)
-    while generation := ready.take():
-        yield generation
-        for node in generation:
-            ready.done(node)
-    if ready:
+    steps = _steps(deps)
+    if steps is not None:
+        found: list[list[str]] = [[] for _ in range(max(steps.values(), default=-1) + 1)]
+        for node, step in steps.items():
+            found[step].append(node)
+        for generation in found:
+            generation.sort()
+            yield generation
+        return
+    keys = list(deps)
+    left = len(keys)
+    for numbers in numbering.generations(numbering.numbered(deps), keys):
+        left -= len(numbers)
+        yield [keys[number] for number in numbers]
+    if left:
         raise CycleFound(find_cycle(deps))
 
 
@@ -99,6 +107,37 @@ def find_cycle(deps: Deps) -> tuple[str, ...]:
     return (*cycle[least:], *cycle[:least])
 
 
+def knots(deps: Deps) -> Iterator[set[str]]:
+    """All nodes of cycles, together with those that lead to them and back (Tarjan 1972, without recursion)."""
+    left = _never_ready(deps)
+    place: dict[str, int] = {}  # in which order they were come to
+    least: dict[str, int] = {}  # the first that a node leads back to
+    path: list[str] = []
+    for start in sorted(left):
+        walk = [] if start in place else [(start, iter(deps[start]))]
+        while walk:
+            node, needs = walk[-1]
+            if node not in place:
+                place[node] = least[node] = len(place)
+                path.append(node)
+            need = next((need for need in needs if need in left), None)
+            if need is None:
+                walk.pop()
+                if walk:
+                    least[walk[-1][0]] = min(least[walk[-1][0]], least[node])
+                if least[node] == place[node]:
+                    knot = {path.pop()}
+                    while node not in knot:
+                        knot.add(path.pop())
+                    left -= knot
+                    if len(knot) > 1 or node in deps[node]:
+                        yield knot
+            elif need not in place:
+                walk.append((need, iter(deps[need])))
+            else:
+                least[node] = min(least[node], place[need])
+
+
 def reachable(links: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:
     """`start` and everything that links lead to from there: with dependencies what is needed, with dependants
     what is affected."""
@@ -112,8 +151,9 @@ def reachable(links: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[s
     return found
 
 
-def _is_ordered(deps: Deps) -> bool:
-    """Whether each node stands behind all that it depends on, as in most graphs: then nothing need be worked out."""
+def is_ordered(deps: Deps) -> bool:
+    """Whether each node stands behind all that it depends on, as where graphs are built: there nothing is missing,
+    and no cycle."""
     before: set[str] = set()
     for node, needs in deps.items():
         if not before.issuperset(needs):
@@ -122,18 +162,24 @@ def _is_ordered(deps: Deps) -> bool:
     return True
 
 
+def _steps(deps: Deps) -> dict[str, int] | None:
+    """The generation of each node, from the first on, in one pass; None where they do not stand in such an order."""
+    steps: dict[str, int] = {}
+    step_of = steps.__getitem__
+    try:
+        for node, needs in deps.items():
+            steps[node] = max(map(step_of, needs)) + 1 if needs else 0
+    except KeyError:
+        return None
+    return steps
+
+
 def _never_ready(deps: Deps) -> set[str]:
     """The nodes of all cycles and what depends on them."""
-    if _is_ordered(deps):
+    if is_ordered(deps):
         return set()
-    waiting = {node: len(needs) for node, needs in deps.items()}
-    linked = dependants(deps)
-    ready = [node for node, count in waiting.items() if not count]
-    made = 0
-    while ready:
-        made += 1
-        for node in linked.get(ready.pop(), ()):
-            left = waiting[node] = waiting[node] - 1
-            if not left:
-                ready.append(node)
-    return set() if made == len(waiting) else {node for node, count in waiting.items() if count}
+    keys = list(deps)
+    left = set(range(len(keys)))
+    for generation in numbering.generations(numbering.numbered(deps), keys):
+        left.difference_update(generation)
+    return {keys[number] for number in left}

@@ -27,6 +27,7 @@ from backstay.graph.regeneration_round import Round
 from backstay.graph.restore_plan import RestorePlan, plan_restore
 from backstay.graph.restore_report import RestoreReport
 from backstay.graph.scope import Scope
+from backstay.graph.standins import Standin
 from backstay.graph.surroundings import Surroundings
 from backstay.graph.survey import Survey
 from backstay.graph.validation import Validators
@@ -34,13 +35,15 @@ from backstay.graph.validation import Validators
 
 @dataclass(frozen=True, kw_only=True)
 class RegenerationOptions:
-    """With what a graph is restored. `others` are the graphs that its nodes may refer to, by name.
+    """With what a graph is restored. `others` are the graphs that its nodes may refer to, by name, and `standins` those
+    of them that took the place of deleted snapshots.
 
     The executor is one, or what `executor_of` reads; one that is given as an object is not closed.
     """
 
     policy: RegenerationPolicy = field(default_factory=RegenerationPolicy)
     others: Mapping[str, MetadataGraph] = field(default_factory=dict)
+    standins: Mapping[str, Standin] = field(default_factory=dict)
     recomputers: Recomputers = recompute.DEFAULT
     validators: Validators = validation.DEFAULT
     executor: Executor | str | None = None
@@ -108,7 +111,7 @@ def _plan(around: Surroundings, graph: MetadataGraph) -> RestorePlan:
 
 
 def _report(around: Surroundings) -> RestoreReport:
-    results = tuple(around.results[number] for number in sorted(around.results))
+    results = tuple(filter(None, around.results))
     scope = around.scope
     renamed = set(around.renamed.values())
     stale = {
@@ -116,7 +119,7 @@ def _report(around: Surroundings) -> RestoreReport:
         for number, node in around.changed.items()
         if node.hash in renamed
         for other in scope.dependants[number]
-        if other not in around.results
+        if around.results[other] is None
     }
     return RestoreReport(
         ok=all(result.action not in ("failed", "blocked") for result in results),
@@ -140,7 +143,7 @@ def _executor(options: RegenerationOptions) -> Iterator[Executor]:
 def _surroundings(
     graph: MetadataGraph, outputs: Outputs, options: RegenerationOptions, executor: Executor
 ) -> Iterator[Surroundings]:
-    scope = Scope.of(graph, options.others)
+    scope = Scope.of(graph, options.others, options.standins)
     # A thread that was given up may still write there while it is removed.
     with tempfile.TemporaryDirectory(prefix="backstay-graph-", ignore_cleanup_errors=True) as name:
         scratch = Path(name)

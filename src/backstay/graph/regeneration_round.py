@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from shutil import rmtree
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from backstay.core.events import Progress
 from backstay.core.pipeline import Workers
@@ -35,6 +35,7 @@ RESTORING: Final = 4  # threads that read outputs from the repository
 _LOOK_S: Final = 0.5  # between two looks whether somebody wants to stop
 _UNDER_WAY: Final = 4 * RESTORING  # restores that were begun
 _INTACT: Final = OutputState(here="intact", stored=True)
+State: TypeAlias = Literal["good", "changed", "bad", "later"]
 
 
 class Round:
@@ -42,15 +43,19 @@ class Round:
 
     def __init__(self, around: Surroundings, plan: RestorePlan) -> None:
         self._around, self._scope = around, around.scope
-        self._planned = {around.scope.numbers[node.id]: node for node in plan.nodes}
+        self._planned: list[PlannedNode | None] = [None] * len(around.scope.keys)  # what is still to be decided
+        for number, node in zip(plan.numbers, plan.nodes, strict=True):
+            self._planned[number] = node
         self._running = Running(around.executor, around.policy, around.clock)
         self._shelf = ResultShelf(around.outputs.values, around.clock)
         self._restored: deque[tuple[int, Future[float]]] = deque()
         self._restoring = 0
         self._waiting: dict[int, int] = {}
+        self._waited_for: dict[int, list[int]] = {}
         self._recompute: list[int] = []  # heaps of what may begin
         self._restore: list[int] = []
-        self._state: dict[int, Literal["good", "changed", "bad", "later"]] = {}
+        self._states: list[State | None] = [None] * len(around.scope.keys)
+        self._decided = 0
         self._tries: dict[int, int] = {}
         self._excuses: dict[int, str] = {}
         self._unreadable: set[int] = set()
@@ -78,20 +83,33 @@ class Round:
         for number in self._unreadable:
             node = self._scope.nodes[number]
             assert node.hash is not None
-            if self._state.get(number) == "good" and (problem := read_through(values, node.hash, node)):
+            if self._states[number] == "good" and (problem := read_through(values, node.hash, node)):
                 reason = f"recomputed, but the repository's copy stays damaged ({problem}): run `backstay repair packs`"
                 self._fail(number, "failed", reason)
 
     # -- what can be done when
 
     def _begin(self) -> None:
-        for number, planned in self._planned.items():
-            waits = planned.action == "recompute" or planned.may_change
-            missing = sum(dep in self._planned and dep not in self._state for dep in self._scope.deps[number])
-            if waits and missing:
-                self._waiting[number] = missing
+        for number, planned in enumerate(self._planned):
+            if planned is None:
+                continue
+            missing = self._undecided(number) if planned.action == "recompute" or planned.may_change else []
+            for dep in missing:
+                self._waited_for.setdefault(dep, []).append(number)
+            if missing:
+                self._waiting[number] = len(missing)
             else:
                 self._ready(number)
+
+    def _undecided(self, number: int) -> list[int]:
+        """The nodes that are looked after of which it is not known yet how they come back, of those needed by one."""
+        planned, states = self._planned, self._states
+        return [dep for dep in self._scope.deps[number] if planned[dep] is not None and states[dep] is None]
+
+    def _plan_of(self, number: int) -> PlannedNode:
+        planned = self._planned[number]
+        assert planned is not None
+        return planned
 
     def _ready(self, number: int) -> None:
         """All that this node waits for is decided; what can be decided at once about it and its dependants is."""
@@ -99,28 +117,28 @@ class Round:
         while front:
             number = front.pop()
             self._enter(number)
-            if number in self._state:
+            if self._states[number] is not None:
                 front.extend(self._freed(number))
 
     def _enter(self, number: int) -> None:
-        planned, around = self._planned[number], self._around
+        planned, around = self._plan_of(number), self._around
         remaking = planned.action == "recompute" or self._inputs_changed(number, planned)
         if number in around.failed:  # in an earlier pass: its result tells how
-            self._state[number] = "bad"
+            self._decide(number, "bad")
         elif planned.action == "blocked":
             self._fail(number, "blocked", planned.reason, planned.blame)
         elif remaking and not self._is_obstructed(number):
             heapq.heappush(self._recompute, number)
-        elif not remaking and planned.action == "restore" and number not in around.results:
+        elif not remaking and planned.action == "restore" and around.results[number] is None:
             heapq.heappush(self._restore, number)
         elif not remaking:
-            self._state[number] = "good"
-            if number not in around.results:
+            self._decide(number, "good")
+            if around.results[number] is None:
                 around.results[number] = NodeResult(planned.id, "reused", planned.reason, planned.hash)
 
     def _inputs_changed(self, number: int, planned: PlannedNode) -> bool:
         """Whether something that a node is made from came back different; one that cannot be had changes nothing."""
-        return planned.may_change and any(self._state.get(dep) == "changed" for dep in self._scope.deps[number])
+        return planned.may_change and any(self._states[dep] == "changed" for dep in self._scope.deps[number])
 
     def _is_obstructed(self, number: int) -> bool:
         """Whether a node that has to be recomputed cannot be; then that is settled."""
@@ -130,44 +148,47 @@ class Round:
             self._fail(number, "blocked", f"something that it is made from has changed; {way}", key)
             return True
         for dep in self._scope.deps[number]:
-            if self._state.get(dep) == "bad":
+            if self._states[dep] == "bad":
                 reason, blame = self._around.failed[dep]
                 named = self._scope.keys[dep]
                 self._fail(number, "blocked", f"it is made from {named}, which cannot be had: {reason}", blame)
                 return True
-            if self._state.get(dep) == "later":
+            if self._states[dep] == "later":
                 self._put_off(number)
                 return True
         return False
 
     def _put_off(self, number: int) -> None:
         """A node has to wait for the next plan, which must know that its inputs have changed if they have."""
-        self._state[number] = "later"
-        if self._inputs_changed(number, self._planned[number]):
+        self._decide(number, "later")
+        if self._inputs_changed(number, self._plan_of(number)):
             detail = "something that it was made from has changed"
             outdated = OutputState(here="wrong", stored=False, outdated=True, detail=detail)
             self._around.survey.enter(number, outdated)
 
     def _freed(self, number: int) -> Iterator[int]:
-        for other in self._scope.dependants[number]:
-            if other in self._waiting:
-                self._waiting[other] -= 1
-                if not self._waiting[other]:
-                    del self._waiting[other]
-                    yield other
+        for other in self._waited_for.pop(number, ()):
+            self._waiting[other] -= 1
+            if not self._waiting[other]:
+                del self._waiting[other]
+                yield other
 
-    def _settle(self, number: int, state: Literal["good", "changed", "bad", "later"]) -> None:
-        self._state[number] = state
+    def _decide(self, number: int, state: State) -> None:
+        self._decided += self._states[number] is None
+        self._states[number] = state
+
+    def _settle(self, number: int, state: State) -> None:
+        self._decide(number, state)
         self._tell(self._scope.keys[number])
         for other in list(self._freed(number)):
             self._ready(other)
 
     def _tell(self, current: str) -> None:
-        self._around.events(Progress(files=len(self._state), bytes=0, current=current))
+        self._around.events(Progress(files=self._decided, bytes=0, current=current))
 
     def _fail(self, number: int, outcome: Literal["failed", "blocked"], reason: str, blame: str = "") -> None:
         key = self._scope.keys[number]
-        self._state[number] = "bad"
+        self._decide(number, "bad")
         self._around.failed[number] = (reason, blame or key)
         node = self._scope.nodes[number]
         self._around.results[number] = NodeResult(key, outcome, reason, node.hash, blame=blame or key)
@@ -218,7 +239,7 @@ class Round:
 
     def _take_restored(self, number: int, future: Future[float]) -> None:
         self._restoring -= 1
-        planned = self._planned[number]
+        planned = self._plan_of(number)
         try:
             seconds = future.result()
         except DAMAGED as error:
@@ -232,7 +253,7 @@ class Round:
     def _find_damaged(self, number: int, detail: str) -> None:
         """An output is not what the plan took it for."""
         self.damaged[number] = detail
-        self._around.results.pop(number, None)
+        self._around.results[number] = None
         self._around.survey.enter(number, OutputState(here="wrong", stored=False, detail=detail))
 
     # -- recomputing
@@ -259,7 +280,7 @@ class Round:
 
     def _is_free(self, number: int) -> bool:
         """Whether another output than the recorded one is taken as a new version."""
-        planned = self._planned[number]
+        planned = self._plan_of(number)
         return planned.free or self._inputs_changed(number, planned)
 
     def _open(self, number: int) -> Iterator[bytes]:
@@ -294,7 +315,7 @@ class Round:
         rmtree(job.scratch, ignore_errors=True)  # a thread that was given up may still write there
 
     def _accept(self, number: int, node: Node, produced: Produced, seconds: float) -> None:
-        around, planned, before = self._around, self._planned[number], self._scope.nodes[number]
+        around, planned, before = self._around, self._plan_of(number), self._scope.nodes[number]
         produced = produced.moved(around.scratch / f"output-{number}")
         self._shelf.put(number, produced)
         if around.survey(number).here == "wrong":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from backstay.core.memory import collector_at_rest
@@ -38,10 +38,14 @@ class PlannedNode(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePlan:
-    """Every node that is looked after, each after those that it depends on; others are left alone."""
+    """Every node that is looked after, each after those that it depends on; others are left alone.
+
+    `numbers` are those of the nodes in the scope that was planned for.
+    """
 
     strategy: str
     nodes: tuple[PlannedNode, ...]
+    numbers: Sequence[int] = field(default=(), repr=False, compare=False)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -60,12 +64,13 @@ def plan_restore(
     """Decide; only `states` looks at anything. Raises UnknownNode for a node named in the policy."""
     planning = _Planning(scope, states, policy, why_not)
     if policy.strategy == "selective":
-        wanted = tuple(scope.number(name, graph=graph) for name in policy.nodes)
+        wanted: Sequence[int] = tuple(scope.number(name, graph=graph) for name in policy.nodes)
     else:
         wanted = scope.own
     with collector_at_rest():
         planning.want(wanted)
-        return RestorePlan(strategy=policy.strategy, nodes=tuple(map(planning.decide, sorted(planning.needed))))
+        numbers = sorted(planning.needed)
+        return RestorePlan(strategy=policy.strategy, nodes=tuple(map(planning.decide, numbers)), numbers=numbers)
 
 
 class _Planning:
@@ -79,7 +84,7 @@ class _Planning:
         self._changing: set[int] = set()  # may come back different
         self._blamed: dict[int, str] = {}
 
-    def want(self, wanted: tuple[int, ...]) -> None:
+    def want(self, wanted: Sequence[int]) -> None:
         """Find what is needed to have these nodes. Each node and each edge is passed at most twice."""
         scope = self._scope
         front = list(reversed(wanted))
@@ -145,7 +150,7 @@ class _Planning:
         if why := self._why_not(number):
             return why, key
         if absent := self._scope.absent.get(number):
-            return f"it is made from {absent[0]}, which is not at hand", absent[0]
+            return absent.why, absent.dep
         for dep in self._scope.deps[number]:
             if blame := self._blamed.get(dep):
                 return f"it is made from {self._scope.keys[dep]}, which cannot be had", blame

@@ -5,114 +5,129 @@ Nodes of the graph itself go by their ids, others by `graph:NAME#ID`, wherever t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from backstay.core.memory import collector_at_rest
-from backstay.errors import UnknownNode
+from backstay.errors import CycleFound, UnknownNode
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node, Ref, is_foreign
-from backstay.graph.ordering import order
+from backstay.graph.numbering import Links, generations, numbered
+from backstay.graph.ordering import find_cycle
+from backstay.graph.standins import Absent, Standin, without_back_references
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Scope:
     """Nodes by number, each after all that it depends on; `deps` and `dependants` are numbers too.
 
-    `names` has the deps of a node as they are written in it, in the order of its `deps`. `absent` are those that
-    lead to graphs or nodes that are not at hand. Numbers in `own` are of nodes of the graph itself.
+    `names` has the deps of a node as they are written in it, in the order of its `deps`. `absent` is the first of a
+    node's deps that lead to graphs or nodes that are not at hand. Numbers in `own` are of nodes of the graph itself.
     """
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     nodes: list[Node]  # a node that comes back different takes the place of what it was
-    deps: tuple[tuple[int, ...], ...]
-    names: tuple[tuple[str, ...], ...]
-    dependants: tuple[list[int], ...]
-    absent: Mapping[int, tuple[str, ...]]
-    own: tuple[int, ...]
-    numbers: Mapping[str, int]
+    deps: Links
+    names: Sequence[tuple[str, ...]]
+    absent: Mapping[int, Absent]
+    own: Sequence[int]
 
     @classmethod
-    def of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph] | None = None) -> Scope:
-        """Raises MissingDependency, OutputConflict, and CycleFound, also for a cycle through several graphs."""
+    def of(
+        cls,
+        graph: MetadataGraph,
+        others: Mapping[str, MetadataGraph] | None = None,
+        standins: Mapping[str, Standin] | None = None,
+    ) -> Scope:
+        """`standins` are those of the others that are not as the graph was made with them.
+
+        Raises MissingDependency, OutputConflict, and CycleFound, also for a cycle through several graphs.
+        """
         with collector_at_rest():
-            return cls._of(graph, others)
+            return cls._of(graph, others or {}, standins or {})
 
     @classmethod
-    def _of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph] | None) -> Scope:
-        nodes: Mapping[str, Node] = graph.nodes
-        deps: dict[str, tuple[str, ...]] = dict(graph.deps)
-        names: dict[str, tuple[str, ...]] = {}
-        absent: dict[str, tuple[str, ...]] = {}
-        if any(node.metadata.path is not None for node in graph):
+    def _of(cls, graph: MetadataGraph, others: Mapping[str, MetadataGraph], standins: Mapping[str, Standin]) -> Scope:
+        if graph.has_files:
             graph.check()
+        found = _Found(nodes=graph.nodes, deps=graph.deps)
         if graph.foreign:
-            nodes = dict(nodes)
-            _follow(graph, {**(others or {}), graph.name: graph}, nodes, deps, names, absent)
+            found = _followed(graph, {**others, graph.name: graph}, standins)
         try:
-            keys, links = _numbered(deps)
+            keys, links = _in_order(found.deps)
         except KeyError:  # a node that is not there: the graph has better words for it
             graph.check()
             raise
-        numbers = {key: number for number, key in enumerate(keys)}
-        dependants: tuple[list[int], ...] = tuple([] for _ in keys)
-        for number, needs in enumerate(links):
-            for need in needs:
-                dependants[need].append(number)
+        names, deps, absent = found.names, found.deps, found.absent
         return cls(
-            keys=tuple(keys),
-            nodes=list(map(nodes.__getitem__, keys)),
-            deps=tuple(links),
-            names=tuple(names.get(key) or deps[key] for key in keys) if names else tuple(map(deps.__getitem__, keys)),
-            dependants=dependants,
-            absent={numbers[key]: missing for key, missing in absent.items()},
-            own=tuple(range(len(keys)) if len(keys) == len(graph) else map(numbers.__getitem__, graph.nodes)),
-            numbers=numbers,
+            keys=keys,
+            nodes=list(map(found.nodes.__getitem__, keys)),
+            deps=links,
+            names=[names[key] if key in names else deps[key] for key in keys],
+            absent={number: absent[key] for number, key in enumerate(keys) if key in absent} if absent else {},
+            own=range(len(keys))
+            if len(keys) == len(graph)
+            else [number for number, key in enumerate(keys) if key in graph],
         )
+
+    @cached_property
+    def dependants(self) -> Links:
+        """The nodes that depend on each; worked out when somebody asks, which few restores do."""
+        return self.deps.reversed()
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {key: number for number, key in enumerate(self.keys)}
 
     def number(self, key: str, *, graph: str) -> int:
         """The number of a node; raises UnknownNode."""
         ref = Ref.parse(key)
         plain = key if ref is None or ref.graph != graph else ref.node
-        if plain not in self.numbers:
+        if plain not in self._numbers:
             raise UnknownNode(key, graph=graph)
-        return self.numbers[plain]
+        return self._numbers[plain]
 
 
-def _numbered(deps: Mapping[str, tuple[str, ...]]) -> tuple[list[str], list[tuple[int, ...]]]:
+@dataclass(kw_only=True)
+class _Found:
+    """By key the nodes, the keys that each depends on, and, of those that lead to other graphs, what they are called
+    there and what is not at hand."""
+
+    nodes: Mapping[str, Node]
+    deps: Mapping[str, tuple[str, ...]]
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: dict[str, Absent] = field(default_factory=dict)
+
+
+def _in_order(deps: Mapping[str, tuple[str, ...]]) -> tuple[list[str], Links]:
     """The nodes in an order in which each can be made, and their dependencies by place; raises CycleFound, KeyError.
 
-    Most graphs come in such an order already: nothing but looking is needed for these.
+    Graphs that come in such an order need only be looked at.
     """
-    places = {key: place for place, key in enumerate(deps)}
-    links = [tuple([places[need] for need in needs]) for needs in deps.values()]
-    keys = list(deps)
-    if all(not needs or max(needs) < place for place, needs in enumerate(links)):
+    keys, links = list(deps), numbered(deps)
+    if links.ascend:
         return keys, links
-    keys = order(deps)
-    places = {key: place for place, key in enumerate(keys)}
-    return keys, [tuple([places[need] for need in deps[key]]) for key in keys]
+    order = [number for generation in generations(links, keys) for number in generation]
+    if len(order) < len(keys):
+        raise CycleFound(find_cycle(deps))
+    return [keys[number] for number in order], links.arranged(order)
 
 
-def _follow(
-    graph: MetadataGraph,
-    graphs: Mapping[str, MetadataGraph],
-    nodes: dict[str, Node],
-    deps: dict[str, tuple[str, ...]],
-    names: dict[str, tuple[str, ...]],
-    absent: dict[str, tuple[str, ...]],
-) -> None:
-    """Add all nodes of other graphs that the nodes of `graph` lead to."""
+def _followed(graph: MetadataGraph, graphs: Mapping[str, MetadataGraph], standins: Mapping[str, Standin]) -> _Found:
+    """All nodes of other graphs that the nodes of `graph` lead to, with its own."""
+    nodes, deps = dict(graph.nodes), dict(graph.deps)
+    names: dict[str, tuple[str, ...]] = {}
+    absent: dict[str, Absent] = {}
     front = [(node.id, node, graph.name) for node in graph if any(map(is_foreign, node.deps))]
     while front:
         key, node, home = front.pop()
         found: dict[str, str] = {}
-        missing = []
         for dep in node.deps:
             ref = Ref.parse(dep) or Ref(home, dep)
             other = graphs[ref.graph].get(ref.node) if ref.graph in graphs else None
             if other is None:
-                missing.append(dep)
+                absent.setdefault(key, Absent(dep, f"it is made from {dep}, which is not at hand"))
                 continue
             needed = ref.node if ref.graph == graph.name else str(ref)
             found[dep] = needed
@@ -121,5 +136,6 @@ def _follow(
                 front.append((needed, other, ref.graph))
         deps[key] = tuple(found.values())
         names[key] = tuple(found)
-        if missing:
-            absent[key] = tuple(missing)
+    if standins:
+        absent = without_back_references(graph.name, deps, names, standins) | absent
+    return _Found(nodes=nodes, deps=deps, names=names, absent=absent)

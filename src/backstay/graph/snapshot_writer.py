@@ -5,7 +5,7 @@ Order, and what a crash leaves after each step:
 1. the session is announced: nothing, once its lease has ended;
 2. an intent in the log of values, durable before any value is looked for: who removes values waits for this session,
    or fences it;
-3. all values that the graph names are there, or the snapshot is refused;
+3. all values that the graph names are there, and the packs that they lie in, or the snapshot is refused;
 4. packs, then an index segment: chunks that the next snapshot finds;
 5. the snapshot: it exists, and names its values.
 """
@@ -155,11 +155,13 @@ class _Snapshot:
         )
 
     def _present(self, required: frozenset[str], optional: frozenset[str]) -> set[str]:
-        """The values to be named: all that are required, and what is there of the others. Raises OutputMissing."""
-        missing = _digests(self.values.missing(required | optional))
-        if lost := required & missing:
-            raise _missing(self.wanted, lost)
-        return set((required | optional) - missing)
+        """The values to be named: all that are required, and what is there of the others. Raises OutputMissing.
+
+        Of those that are required the packs must be there too; none is read.
+        """
+        if lost := _digests(self.values.unavailable(required)):
+            raise _missing(self.wanted, lost, unknown=_digests(self.values.missing(lost)))
+        return set(required | optional) - _digests(self.values.missing(optional - required))
 
     def _indexed(self) -> set[bytes]:
         """Make the packs findable; all that the snapshot needs."""
@@ -243,7 +245,7 @@ def _digests(ids: Iterable[str]) -> frozenset[str]:
     return frozenset(name.removeprefix("sha256:") for name in ids)
 
 
-def _missing(wanted: Wanted, lost: frozenset[str]) -> OutputMissing:
+def _missing(wanted: Wanted, lost: frozenset[str], *, unknown: frozenset[str]) -> OutputMissing:
     told = [
         f"{node.id} ({name})"
         for node in wanted.graph
@@ -252,8 +254,13 @@ def _missing(wanted: Wanted, lost: frozenset[str]) -> OutputMissing:
         if name.removeprefix("sha256:") in lost
     ]
     rest = [f"… {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+    values, store = (
+        plural(len(lost), "value"),
+        "store the outputs first, or give these nodes another status than completed",
+    )
     return OutputMissing(
-        f"graph {wanted.graph.name} names {plural(len(lost), 'value')} that the repository does not have",
+        f"graph {wanted.graph.name} names {values} that the repository "
+        + ("does not have" if unknown else "has lost the packs of"),
         cause=", ".join([*told[:_TOLD], *rest]) or f"other graphs made {len(lost)} of them",
-        hint="store the outputs first, or give these nodes another status than completed",
+        hint=store if unknown else f"`backstay repair packs --from-copy` brings packs back from a copy; else {store}",
     )

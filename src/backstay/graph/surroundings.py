@@ -21,8 +21,8 @@ from backstay.graph.ways import Way
 
 @dataclass(kw_only=True)
 class Surroundings:
-    """Nodes go by their numbers in the scope. `changed` are nodes as they are now that are not as recorded; `failed`
-    says why a node cannot be had, and whose fault it is."""
+    """Nodes go by their numbers in the scope. `results` has None for those of which nothing can be said; `changed` are
+    nodes as they are now that are not as recorded; `failed` says why a node cannot be had, and whose fault it is."""
 
     scope: Scope
     survey: Survey
@@ -34,10 +34,13 @@ class Surroundings:
     scratch: Path
     clock: Clock
     events: EventSink
-    results: dict[int, NodeResult] = field(default_factory=dict)
+    results: list[NodeResult | None] = field(init=False)
     changed: dict[int, Node] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)  # ids of outputs before and now
     failed: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.results = [None] * len(self.scope.keys)
 
     def way(self, number: int) -> Way | str:
         """How a node can be recomputed, or why not."""

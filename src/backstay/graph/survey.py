@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,8 @@ from backstay.graph.outputs import DAMAGED, Outputs, OutputState
 from backstay.graph.scope import Scope
 from backstay.graph.validation import Validators
 
-_AT_ONCE: Final = 1024  # nodes that one thread looks at before it is given more
+_AT_ONCE: Final = 1024  # nodes that one thread looks at before it is given more, where their outputs are read
+_UNREAD_AT_ONCE: Final = 16_384  # where they are not: each time the log of values is looked at anew
 
 
 class Survey:
@@ -24,26 +24,28 @@ class Survey:
     ) -> None:
         self._scope, self._outputs, self._validators = scope, outputs, validators
         self._scratch, self._read, self._threads = scratch, read, threads
-        self._states: dict[int, OutputState] = {}
+        self._states: list[OutputState | None] = [None] * len(scope.keys)
 
     def __call__(self, number: int) -> OutputState:
         """The state of one node's output."""
-        state = self._states.get(number)
+        state = self._states[number]
         if state is None:
             state = self._states[number] = self._look_at_all([number])[0][1]
         return state
 
     def look_ahead(self, numbers: Sequence[int]) -> None:
         """Look at many of them now, on several threads."""
-        left = iter([number for number in numbers if number not in self._states])
-        if (
-            not self._read
-        ):  # values lie together by their ids; what is read lies together in the order in which it was made
-            left = iter(sorted(left, key=lambda number: self._scope.nodes[number].hash or ""))
-        groups = iter(lambda: list(islice(left, _AT_ONCE)), [])
+        left = [number for number in numbers if self._states[number] is None]
+        at_once = _AT_ONCE
+        if not self._read:
+            # Values lie together by their ids; what is read lies together in the order in which it was made.
+            left.sort(key=lambda number: self._scope.nodes[number].hash or "")
+            at_once = _UNREAD_AT_ONCE
+        groups = (left[at : at + at_once] for at in range(0, len(left), at_once))
         with Workers(self._threads, "look") as workers:
-            for found in workers.ordered(self._look_at_all, groups, weigh=len, limit=4 * self._threads * _AT_ONCE):
-                self._states.update(found)
+            for found in workers.ordered(self._look_at_all, groups, weigh=len, limit=4 * self._threads * at_once):
+                for number, state in found:
+                    self._states[number] = state
 
     def enter(self, number: int, state: OutputState) -> None:
         """What turned out to be the state."""

@@ -12,6 +12,7 @@ from backstay.errors import BackstayError, InvalidNode
 
 _TOLD: Final = 5  # mistakes that one error tells
 _INPUT_CHARACTERS: Final = 80  # of a wrong value that are repeated
+_put: Final = object.__setattr__
 _NO_NAMES: Final[set[str]] = set()  # one for all: pydantic copies it before it adds to it
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ class Validated(BaseModel, metaclass=_Refusing):
     def compacted(self, **fields: object) -> Self:
         """An equal value, or with other fields that are valid, in a third of the memory.
 
-        Pydantic gives each value a dictionary of its own; attributes that are set one by one share their names.
+        Pydantic gives each value a dictionary of its own; attributes that are set one by one share their names, if
+        the first value of the class was compacted before there were many others.
         """
         new = object.__new__(type(self))
-        for name, value in self.__dict__.items():
-            object.__setattr__(new, name, fields.get(name, value))
-        for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
-            object.__setattr__(new, name, getattr(self, name))
+        for name, value in (self.__dict__ | fields if fields else self.__dict__).items():
+            _put(new, name, value)
+        _put(new, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        _put(new, "__pydantic_extra__", self.__pydantic_extra__)
+        _put(new, "__pydantic_private__", self.__pydantic_private__)
         return new
 
     @classmethod

@@ -17,11 +17,12 @@ from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.canonical_json import Json, parse_json, parse_stored
 from backstay.repository.contents import read_content
 from backstay.repository.repository import Repository
+from backstay.repository.stored_value import StoredValue
 from backstay.repository.value_content import ValueContent, encoded_metadata
 from backstay.repository.value_ids import parse_value_id, value_id
 from backstay.repository.value_presence import ValuePresence
 from backstay.repository.value_references import ValueReferences
-from backstay.repository.value_tree import StoredValue, ValueTrees
+from backstay.repository.value_tree import ValueTrees
 from backstay.repository.values_batch import Batch, is_as_given
 from backstay.repository.values_fold import FoldResult, fold, is_due
 from backstay.repository.values_log import Draft, LogView
@@ -136,7 +137,22 @@ class ContentAddressableStorage:
     def missing(self, keys: Iterable[str]) -> builtins.list[str]:
         """Those of many ids that have no value, in the order of their ids; one look at the log for all of them."""
         digests = sorted({parse_value_id(key) for key in keys})
-        return self._looked_up(lambda state: [value_id(digest) for digest in digests if state.find(digest) is None])
+        return self._looked_up(lambda state: [value_id(digest) for digest in digests if not state.holds(digest)])
+
+    def unavailable(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Those of many ids that cannot be had, in the order of their ids: there is no value, or the store has lost a
+        pack that it needs. No bytes are read."""
+        digests = sorted({parse_value_id(key) for key in keys})
+
+        def look(state: ValuesState) -> builtins.list[str]:
+            presence, lost = ValuePresence(self._repository), []
+            for digest in digests:
+                content = state.content(digest)
+                if content is None or not presence.holds(content):
+                    lost.append(value_id(digest))
+            return lost
+
+        return self._looked_up(look)
 
     def info(self, key: str) -> ValueInfo:
         """What is known of a value. Raises NotFound, CorruptedBackup."""

@@ -100,10 +100,13 @@ class PlaceMap(Protocol):
 
 
 class MemoryPlaceMap:
-    """Places in dictionaries: for tests, and where no cache directory can be used."""
+    """Places in dictionaries: where there is no cache directory, or none can be used.
+
+    A place is kept as one number, which takes a sixth of the memory of a tuple in a list.
+    """
 
     def __init__(self) -> None:
-        self._places: dict[bytes, list[Place]] = {}
+        self._places: dict[bytes, int | tuple[int, ...]] = {}
         self._packs: list[PackInfo] = []
         self._numbers: dict[bytes, int] = {}
         self._segments: dict[bytes, list[int]] = {}
@@ -120,8 +123,12 @@ class MemoryPlaceMap:
             return self._numbers[pack.digest]
         number = self._numbers[pack.digest] = len(self._packs)
         self._packs.append(PackInfo(pack.digest, pack.kind, pack.size, pack.epoch, pack.table))
+        known = self._places
         for chunk, ordinal, offset, length in pack.table.chunks():
-            self._places.setdefault(chunk, []).append(Place(number, ordinal, offset, length))
+            place = ((number << 32 | ordinal) << 32 | offset) << 32 | length
+            earlier = known.setdefault(chunk, place)
+            if earlier is not place:
+                known[chunk] = (*earlier, place) if isinstance(earlier, tuple) else (earlier, place)
         return number
 
     def forget(self, segments: Iterable[bytes]) -> None:
@@ -132,10 +139,14 @@ class MemoryPlaceMap:
         return chunk in self._places
 
     def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
-        return next((place for place in self._places.get(chunk, ()) if place.pack in packs), None)
+        found = self._places.get(chunk)
+        if isinstance(found, int):  # nearly always
+            return _place(found) if found >> 96 in packs else None
+        return next((place for place in self.places(chunk) if place.pack in packs), None)
 
     def places(self, chunk: bytes) -> Iterator[Place]:
-        return iter(self._places.get(chunk, ()))
+        found = self._places.get(chunk, ())
+        return map(_place, found if isinstance(found, tuple) else (found,))
 
     def pack(self, number: int) -> PackInfo:
         return self._packs[number]
@@ -145,6 +156,13 @@ class MemoryPlaceMap:
 
     def close(self) -> None:
         """Nothing is held outside this object."""
+
+
+_COLUMN: Final = (1 << 32) - 1
+
+
+def _place(number: int) -> Place:
+    return Place(number >> 96, number >> 64 & _COLUMN, number >> 32 & _COLUMN, number & _COLUMN)
 
 
 class Index:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from backstay.core.ids import is_digest
@@ -13,48 +12,15 @@ from backstay.repository.blob_reader import BlobReader
 from backstay.repository.contents import MetaWriter
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.stat_stream import Leave, encode_enter, encode_leave
+from backstay.repository.stored_value import StoredValue, value_of
 from backstay.repository.trees import Totals, encode_node, read_listing
-from backstay.repository.values_records import InlineValue
+from backstay.repository.value_shard import ValueShard
 
-EXTRA: Final = "value"  # in a node's `extra`: what the log would say of an inline value
-_FILE: Final = 0o100600
 _DIRECTORY: Final = 0o040700
-_CACHED: Final = 1 << 17  # values whose nodes are remembered: about 300 bytes each
+_CACHED: Final = 1 << 17  # values that are remembered: about 95 bytes each
 
 
-@dataclass(frozen=True, slots=True)
-class StoredValue:
-    """Where one value is: its bytes, or the content that names them. `stored_ns`: when, ns since 1970."""
-
-    sha256: bytes
-    size: int
-    flags: int
-    metadata: bytes | None
-    stored_ns: int
-    data: bytes | None
-    content: Content
-
-    @classmethod
-    def inline(cls, value: InlineValue, stored_ns: int) -> StoredValue:
-        return cls(value.sha256, value.size, value.flags, value.metadata, stored_ns, value.data, EMPTY)
-
-    def node(self, content: Content) -> Node:
-        """Its entry in a tree, where its bytes are this content."""
-        extra = {EXTRA: {"flags": self.flags, "metadata": self.metadata}} if self.flags or self.metadata else None
-        name, ns = self.sha256.hex().encode(), self.stored_ns
-        return Node(name, _FILE, 0, 0, "", "", self.size, ns, content, self.sha256, extra=extra)
-
-
-def value_of(node: Node) -> StoredValue:
-    """What a tree says of a value. Raises CorruptedBackup."""
-    text = node.name.decode("ascii", "replace")
-    if not is_digest(text) or not node.is_file or node.sha256 != bytes.fromhex(text):
-        raise CorruptedBackup("a tree of values holds something else", cause=repr(node.name[:80]))
-    extra = (node.extra or {}).get(EXTRA) or {}
-    flags, metadata = (extra.get("flags", 0), extra.get("metadata")) if isinstance(extra, dict) else (None, None)
-    if not isinstance(flags, int) or not (metadata is None or isinstance(metadata, bytes)):
-        raise CorruptedBackup("a tree of values holds a malformed node", cause=text)
-    return StoredValue(node.sha256, node.size, flags, metadata, node.mtime_ns, None, node.content or EMPTY)
+_NONE: Final = ValueShard()
 
 
 class ValueTrees:
@@ -64,7 +30,7 @@ class ValueTrees:
         """With `accept_loss`, listings that cannot be read are taken for empty."""
         self._reader, self._accept_loss = reader, accept_loss
         self._roots: OrderedDict[Content, dict[int, Content]] = OrderedDict()
-        self._shards: OrderedDict[Content, dict[bytes, StoredValue]] = OrderedDict()
+        self._shards: OrderedDict[Content, ValueShard] = OrderedDict()
         self._cached = 0
 
     def shards(self, root: Content) -> dict[int, Content]:
@@ -76,15 +42,14 @@ class ValueTrees:
                 self._roots.popitem(last=False)
         return known
 
-    def shard(self, root: Content, shard: int) -> dict[bytes, StoredValue]:
+    def shard(self, root: Content, shard: int) -> ValueShard:
         """The values of a tree that begin with a byte."""
         content = self.shards(root).get(shard)
         if content is None:
-            return {}
+            return _NONE
         known = self._shards.get(content)
         if known is None:
-            values = map(value_of, self._listing(content))
-            known = self._shards[content] = {value.sha256: value for value in values}
+            known = self._shards[content] = ValueShard(map(value_of, self._listing(content)))
             self._cached += len(known)
             while self._cached > _CACHED and len(self._shards) > 1:
                 self._cached -= len(self._shards.popitem(last=False)[1])
@@ -94,6 +59,14 @@ class ValueTrees:
     def find(self, root: Content, digest: bytes) -> StoredValue | None:
         """One value of a tree."""
         return self.shard(root, digest[0]).get(digest)
+
+    def holds(self, root: Content, digest: bytes) -> bool:
+        """Whether a tree has a value."""
+        return digest in self.shard(root, digest[0])
+
+    def content(self, root: Content, digest: bytes) -> Content | None:
+        """What names the bytes of a value of a tree."""
+        return self.shard(root, digest[0]).content(digest)
 
     def _listing(self, content: Content) -> Iterator[Node]:
         nodes = read_listing(content, self._reader())

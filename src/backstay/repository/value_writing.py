@@ -36,8 +36,9 @@ from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import Session
 from backstay.repository.snapshots import VALUES_SOURCE, ChunkerInfo, Manifest, Stats
+from backstay.repository.stored_value import StoredValue
 from backstay.repository.trees import Totals
-from backstay.repository.value_tree import StoredValue, ValueTreeWriter
+from backstay.repository.value_tree import ValueTreeWriter
 
 COVERS: Final = "values_covers"  # in `consistency` of a checkpoint's snapshot: the entry up to which it is the state
 _CHECKPOINT: Final = 256 << 20  # bytes between two index segments of one long value

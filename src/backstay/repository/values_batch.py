@@ -20,10 +20,10 @@ from backstay.repository.canonical_json import Json
 from backstay.repository.nodes import EMPTY, Content
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest
+from backstay.repository.stored_value import StoredValue
 from backstay.repository.value_content import ValueContent, encoded_metadata, pieces_of
 from backstay.repository.value_ids import parse_value_id, value_id
 from backstay.repository.value_presence import ValuePresence
-from backstay.repository.value_tree import StoredValue
 from backstay.repository.value_writing import ValueWriter, deciding, writing_values
 from backstay.repository.values_log import Draft, LogView
 from backstay.repository.values_records import SMALL_VALUE, InlineValue

@@ -22,7 +22,8 @@ from backstay.errors import CorruptedBackup, HoldViolation, NotFound, ObjectNotF
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots import Manifest, is_values
-from backstay.repository.value_tree import StoredValue, ValueTrees, ValueTreeWriter
+from backstay.repository.stored_value import StoredValue
+from backstay.repository.value_tree import ValueTrees, ValueTreeWriter
 from backstay.repository.value_writing import COVERS, ValueWriter, writing_values
 from backstay.repository.values_intents import unresolved
 from backstay.repository.values_log import Draft, LogView
@@ -122,7 +123,7 @@ class _Fold:
         for shard in range(256):
             if shard in kept and shard not in changed:
                 values = state.base_shard(shard)
-                tree.keep(shard, kept[shard], len(values), sum(value.size for value in values.values()))
+                tree.keep(shard, kept[shard], len(values), values.total_size)
             else:
                 self._write_shard(writer, tree, shard, state, is_trusted=is_trusted)
         return writer.finish(tree, {COVERS: str(state.view.last)})

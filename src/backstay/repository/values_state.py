@@ -11,7 +11,9 @@ from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
 from backstay.repository.sessions import running_sessions
 from backstay.repository.snapshots import Manifest
-from backstay.repository.value_tree import StoredValue, ValueTrees
+from backstay.repository.stored_value import StoredValue
+from backstay.repository.value_shard import ValueShard
+from backstay.repository.value_tree import ValueTrees
 from backstay.repository.values_log import MEND_HINT, LogView
 from backstay.repository.values_records import ValuesEntry
 
@@ -105,15 +107,36 @@ class ValuesState:
             self.require_whole()
         return found
 
+    def holds(self, digest: bytes) -> bool:
+        """Whether a value is there; False only if that is certain. Raises CorruptedBackup."""
+        if self._place(digest) is not None:
+            return True
+        self.require_whole()
+        return False
+
+    def content(self, digest: bytes) -> Content | None:
+        """What names the bytes of a value, none of one that lies in the log itself; None only if it is certain that
+        it is not there. Raises CorruptedBackup."""
+        place = self._place(digest)
+        if place is None:
+            self.require_whole()
+            return None
+        return self._trees.content(place.root, digest) if isinstance(place, Manifest) else place.content
+
     def known(self, digest: bytes) -> StoredValue | None:
         """One value, if what can be read of the log has it."""
+        place = self._place(digest)
+        return self._trees.find(place.root, digest) if isinstance(place, Manifest) else place
+
+    def _place(self, digest: bytes) -> StoredValue | Manifest | None:
+        """The value, where an entry of the log has the last word on it, or the snapshot that has it."""
         for step in reversed(self._steps):
             if isinstance(step, _Inline):
                 if digest in step.values:
                     return step.values[digest]
-            elif (found := self._trees.find(step.root, digest)) is not None:
-                return found
-        return self._trees.find(self.base.root, digest) if self.base is not None else None
+            elif self._trees.holds(step.root, digest):
+                return step
+        return self.base if self.base is not None and self._trees.holds(self.base.root, digest) else None
 
     @property
     def problems(self) -> tuple[BackstayError, ...]:
@@ -129,9 +152,9 @@ class ValuesState:
         """The listings of the checkpoint's tree, by the first byte of the values in them."""
         return self._trees.shards(self.base.root) if self.base is not None else {}
 
-    def base_shard(self, shard: int) -> dict[bytes, StoredValue]:
+    def base_shard(self, shard: int) -> ValueShard:
         """The values of one of these listings."""
-        return self._trees.shard(self.base.root, shard) if self.base is not None else {}
+        return self._trees.shard(self.base.root, shard) if self.base is not None else ValueShard()
 
     def changed_shards(self) -> set[int]:
         """First bytes of the values that entries behind the checkpoint speak of."""
@@ -142,10 +165,10 @@ class ValuesState:
 
     def shard(self, shard: int) -> dict[bytes, StoredValue]:
         """All values that begin with a byte."""
-        found = dict(self._trees.shard(self.base.root, shard)) if self.base is not None else {}
+        found = dict(self.base_shard(shard).pairs())
         for step in self._by_shard:
             if isinstance(step, Manifest):
-                found.update(self._trees.shard(step.root, shard))
+                found.update(self._trees.shard(step.root, shard).pairs())
                 continue
             for digest, value in step.get(shard, ()):
                 if value is None:
