@@ -59,6 +59,12 @@ def test_all_mistakes_of_a_request_are_told_and_no_value_is_repeated(world: Worl
     assert SECRET not in str(problem)
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00%2B14:00"])
+def test_a_time_that_no_calendar_has_in_utc_is_a_mistake(world: World, time: str) -> None:
+    for path in ("/api/backup/list", "/api/backup/jobs", "/api/audit"):
+        assert "since" in world.admin.refused(422, "GET", f"{path}?since={time}")["cause"]
+
+
 def test_what_nobody_asked_for_is_refused(world: World) -> None:
     for path in ("/api/backup/list?limt=5", "/api/backup/list?limit=0", "/api/backup/list?limit=1001"):
         world.admin.refused(422, "GET", path)

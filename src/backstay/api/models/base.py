@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Path, Query
@@ -39,6 +39,10 @@ def _moment(value: Any) -> Any:  # noqa: ANN401 - whatever came
         raise ValueError("write a time like 2027-01-31T12:00:00Z") from None
     if found.tzinfo is None:
         raise ValueError("a time needs a zone, such as Z at its end")
+    try:
+        found.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC this time lies outside of the years 1 to 9999") from None
     return found
 
 
