@@ -210,6 +210,13 @@ def test_plans_that_others_may_write_are_not_carried_out(kept: KeptPlans, tmp_pa
     assert kept.load("shop", {}).steps
 
 
+def test_what_is_no_directory_is_told(kept: KeptPlans, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        KeptPlans(directory=tmp_path / "plans/shop.yaml").names()
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        KeptPlans(directory=tmp_path / "none").load("shop", {})
+
+
 def test_what_nobody_went_on_with_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "recoveries").mkdir()
     old, new = (tmp_path / "recoveries" / f"{name}.state" for name in ("old", "new"))

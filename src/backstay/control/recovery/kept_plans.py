@@ -32,7 +32,11 @@ class KeptPlans:
         if self.directory is None:
             return []
         _require_safe(self.directory)
-        files = (entry.name for entry in self.directory.iterdir() if entry.name.endswith(_SUFFIX) and entry.is_file())
+        try:
+            entries = list(self.directory.iterdir())
+            files = [entry.name for entry in entries if entry.name.endswith(_SUFFIX) and entry.is_file()]
+        except OSError as error:
+            raise _unusable(self.directory, error) from error
         return sorted(name for file in files if _NAME.fullmatch(name := file.removesuffix(_SUFFIX)))
 
     def load(self, name: str, environ: Mapping[str, str]) -> LoadedPlan:
@@ -59,10 +63,18 @@ def _require_safe(path: Path) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        raise InvalidRequest(f"{path} cannot be used for recovery plans", cause=error.strerror or str(error)) from error
+        raise _unusable(path, error) from error
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
         raise InvalidRequest(
             f"{path} is not safe: plans run programs with the rights of the service",
             cause="others than root and the user of the service could have written it",
             hint=f"look at what lies there, then `chown root {path}` and `chmod go-w {path}`",
         )
+
+
+def _unusable(path: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
+        f"{path} cannot be used for recovery plans",
+        cause=error.strerror or str(error),
+        hint="`recovery_plans` names a directory, which the user of the service reads",
+    )
