@@ -40,6 +40,21 @@ def test_a_plan_is_shown_and_carried_out_by_those_who_may(world: World, backup: 
     assert (entry["actor"], entry["details"]["plan"]) == ("admin", "shop")
 
 
+def test_a_plan_that_is_being_carried_out_is_refused_meanwhile(world: World) -> None:
+    file, go = world.root / "plans/waits.yaml", world.root / "go"
+    file.write_text(f"steps: {{wait: {{type: command, command: [sh, -c, 'until [ -e {go} ]; do sleep 0.05; done']}}}}")
+    run = "/api/recovery/plans/waits/run"
+    first = world.admin.ok("POST", run, {})
+    try:
+        assert first["id"] in world.admin.refused(409, "POST", run, {})["cause"]
+        world.ended(f"/api/restore/jobs/{world.admin.ok('POST', run, {'dry_run': True})['id']}")
+    finally:
+        go.touch()
+    world.ended(f"/api/restore/jobs/{first['id']}")
+    world.ended(f"/api/restore/jobs/{world.admin.ok('POST', run, {})['id']}")
+    file.unlink()
+
+
 def test_only_plans_of_the_directory_are_there(world: World, backup: Any) -> None:
     (world.root / "outside.yaml").write_text((world.root / "plans/shop.yaml").read_text())
     for name in ("none", "..%2Foutside", "outside", "shop.yaml"):

@@ -133,6 +133,18 @@ def test_a_recovery_that_is_cancelled_ends_and_can_be_gone_on_with(plans: Plans)
     assert plans.log == ["first", "waits", "waits", "last"]
 
 
+def test_a_plan_is_carried_out_by_one_job_at_a_time(plans: Plans, place: Place) -> None:
+    plans.write("waits", WAITS)
+    first = plans.ask("waits")
+    eventually(lambda: plans.log == ["first", "waits"], "the second step")
+    second = plans.run("waits")
+    assert (second.status, code(second)) == ("failed", "JobConflict")
+    (place.root / "go").touch()
+    assert ended(plans.service.jobs, first).status == "succeeded"
+    assert plans.log == ["first", "waits", "last"]
+    assert plans.run("waits").status == "succeeded"  # one after another they may
+
+
 def test_a_service_that_is_stopped_gives_its_recovery_back_and_the_next_goes_on(plans: Plans, place: Place) -> None:
     plans.write("waits", WAITS)
     job = plans.ask("waits")

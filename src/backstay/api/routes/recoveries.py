@@ -10,22 +10,23 @@ from backstay.api.answers import page
 from backstay.api.call import Call, Caller
 from backstay.api.endpoints import Section
 from backstay.api.job_answers import accepted, job_meant
-from backstay.api.models.base import Ident, PageOf, PageQuery
+from backstay.api.models.base import MAXIMUM_LIMIT, Ident, PageOf, PageQuery
 from backstay.api.models.jobs import JobDocument
 from backstay.api.models.recoveries import AskedRecovery, PlannedStepDocument, RecoveryPlanDocument
 from backstay.api.paging import part_of
 from backstay.control.access.scopes import EVERYTHING
-from backstay.control.jobs.kinds import FINISHED, RecoveryArguments
+from backstay.control.jobs.kinds import FINISHED, JobKind, RecoveryArguments
+from backstay.control.jobs.listing import JobFilters
 from backstay.control.recovery.kept_plans import KeptPlans
 from backstay.control.recovery.loading import LoadedPlan
 from backstay.control.recovery.performing import told
 from backstay.control.recovery.report import digest_of
-from backstay.control.service.recovering import plans_of
+from backstay.control.service.recovering import already_running, plans_of
 from backstay.errors import BackstayError, InvalidRequest, JobConflict
 from backstay.errors.documents import problem_document
 
 section = Section("recoveries")
-_KINDS: Final = ("recovery",)
+_KINDS: Final[tuple[JobKind, ...]] = ("recovery",)
 
 
 @section.get("/api/recovery/plans", needs="restore:recover", answers=PageOf[RecoveryPlanDocument])
@@ -60,14 +61,16 @@ def run_plan(call: Caller, plan: Ident, body: AskedRecovery) -> Response:
     )
     if body.resume is not None:
         arguments["run"] = _first_run(call, plan, body.resume)
+    ident = call.new_id()
     if not body.dry_run:
         _require_answers(loaded, body)
+        _require_none_running(call, plan, ident)
     job = call.backing.jobs.create(
         "recovery",
         dict(arguments),
         scope=EVERYTHING,
         actor=call.principal.name,
-        job_id=call.new_id(),
+        job_id=ident,
         within=call.record,
     )
     return accepted(call, job)
@@ -117,6 +120,15 @@ def _require_answers(loaded: LoadedPlan, body: AskedRecovery) -> None:
     strange = [name for name in body.confirmed if name not in asking]
     if strange:
         raise InvalidRequest("`confirmed` names what asks nothing", cause=", ".join(strange[:5]), hint="leave it out")
+
+
+def _require_none_running(call: Call, plan: str, own: str) -> None:
+    """See that the plan is not being carried out, by whatever host; workers see to it again. Raises JobConflict."""
+    filters = JobFilters(kinds=_KINDS, status=("queued", "running"))
+    for job in call.backing.jobs.page(filters, MAXIMUM_LIMIT).items:
+        arguments = job.arguments or {}
+        if arguments.get("plan") == plan and not arguments.get("dry_run") and job.id != own:
+            raise already_running(f"the job {job.id} is {job.status}")
 
 
 def _first_run(call: Call, plan: str, ident: str) -> str:

@@ -1,16 +1,19 @@
 """Jobs that carry a recovery plan out.
 
-Order: the state of the recovery is made in the data directory, then the job's row says on which host, then steps are
-done, each noted before and after. A crash before the row says so leaves nothing that counts; a later one leaves the
-state, with which whoever runs the job again on this host goes on. On another host nothing is known of what was done:
-there the job fails, and no step is done twice.
+One plan is carried out by one job at a time. Order: the state of the recovery is made in the data directory, then the
+job's row says on which host, then steps are done, each noted before and after. A crash before the row says so leaves
+nothing that counts; a later one leaves the state, with which whoever runs the job again on this host goes on. On
+another host nothing is known of what was done: there the job fails, and no step is done twice.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -27,7 +30,7 @@ from backstay.control.recovery.report import digest_of, report
 from backstay.control.recovery.running import Company, Recovery
 from backstay.control.recovery.state import RecoveryState
 from backstay.control.service.context import ServiceContext
-from backstay.errors import InvalidRequest
+from backstay.errors import InvalidRequest, JobConflict
 
 _STATES: Final = "recoveries"  # in the data directory
 _PRIVATE: Final = ("output", "value")  # what programs and databases said is not for all who see jobs
@@ -46,7 +49,10 @@ def recovery(context: ServiceContext, job: Job, execution: Execution) -> Documen
         return found.document
     _require_here(job, place)
     place.parent.mkdir(mode=0o700, exist_ok=True)
-    with RecoveryState.open(place, context.clock) as state:
+    with (
+        _alone(place.with_name(f"{job.arguments.get('plan')}.lock")),
+        RecoveryState.open(place, context.clock) as state,
+    ):
         telling = _Telling(execution, loaded)
         run = Recovery(
             loaded=loaded,
@@ -85,6 +91,28 @@ def forget_states(data_dir: Path, before: datetime) -> int:
 def _state_file(context: ServiceContext, job: Job) -> Path:
     """What the first run of a recovery is called, so is its state."""
     return context.data_dir / _STATES / f"{job.arguments.get('run') or job.id}.state"
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep others from carrying out the same plan here meanwhile; a crash lets go. Raises JobConflict."""
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise already_running("another job carries it out") from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def already_running(cause: str) -> JobConflict:
+    """What is told to the second of two recoveries by one plan: they would write to the same places."""
+    return JobConflict(
+        "a recovery by this plan is running", cause=cause, hint="wait for its end, or cancel it and go on with it"
+    )
 
 
 def _require_same(loaded: LoadedPlan, job: Job) -> None:
