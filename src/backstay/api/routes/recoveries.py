@@ -29,7 +29,7 @@ section = Section("recoveries")
 _KINDS: Final[tuple[JobKind, ...]] = ("recovery",)
 
 
-@section.get("/api/recovery/plans", needs="restore:recover", answers=PageOf[RecoveryPlanDocument])
+@section.get("/api/recovery/plans", needs="restore:recover", answers=PageOf[RecoveryPlanDocument], slow=True)
 def list_plans(call: Caller, asked: PageQuery) -> Response:
     """List the recovery plans that the service may carry out."""
     call.require(EVERYTHING, seen="restore:recover")
