@@ -13,9 +13,20 @@ class PlanInvalid(PolicyInvalid):
 
 
 class StepFailed(RestoreFailed):
-    """A step of a recovery plan did not come to a good end."""
+    """A step of a recovery plan did not come to a good end.
+
+    `quoted`, at the end of the cause, is what a program printed or a database answered.
+    """
 
     default_hint = "mend the cause and run the same plan again: it goes on with this step"
+
+    def __init__(self, title: str, *, cause: str = "", hint: str = "", quoted: str = "") -> None:
+        super().__init__(title, cause=f"{cause}: {quoted}" if quoted else cause, hint=hint)
+        self.quoted = quoted
+
+    def without_quoted(self, hint: str) -> StepFailed:
+        """The same failure for those who may not read everything."""
+        return type(self)(self.title, cause=self.cause.removesuffix(f": {self.quoted}"), hint=hint)
 
 
 class StepTimeout(StepFailed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -91,6 +92,31 @@ def test_a_plan_is_carried_out_with_its_report_and_a_log(plans: Plans) -> None:
     assert "a secret" not in str(lines)
     kinds = [one.kind for one in plans.service.jobs.page(JobFilters()).items]
     assert sorted(kinds) == ["backup", "recovery"]  # its restores are parts of it
+
+
+SECRETIVE = """
+    steps:
+      says: {type: command, command: [sh, -c, "echo a secret >&2; exit 3"], retries: 1, on_error: continue}
+      prints: {type: command, command: [echo, a secret], expect: another secret, on_error: continue}
+      asks: {type: query, connection: "sqlite:///ROOT/shop.db", query: "SELECT 'a secret'", expect: 1}
+"""
+
+
+def test_why_a_step_failed_is_told_without_what_programs_and_databases_said(plans: Plans) -> None:
+    plans.write("secretive", SECRETIVE)
+    sqlite3.connect(plans.place.root / "shop.db").close()
+    job = plans.run("secretive")
+    assert (job.status, code(job)) == ("failed", "StepFailed")
+    lines = [line.message for line in plans.service.jobs.lines(job.id)]
+    assert "says: failed: sh failed: it ended with status 3" in lines
+    assert job.result is not None
+    causes = [step["error"]["cause"] for step in job.result["steps"]]
+    assert causes == ["it ended with status 3", *["it is not what the plan expects"] * 2]
+    assert "secret" not in f"{job.error} {job.result['steps']} {lines}".replace("secretive", "")
+    state = plans.place.root / f"data/recoveries/{job.id}.state"
+    assert str(state) in job.error["solution"]  # type: ignore[index]
+    for said in ("3: a secret", "'a secret' and not 'another secret'", "'a secret' and not 1"):
+        assert said in state.read_text()
 
 
 def test_what_is_not_confirmed_is_not_done_and_the_rest_is_gone_on_with(plans: Plans) -> None:

@@ -49,7 +49,8 @@ def command(step: CommandStep, doing: Doing) -> dict[str, Any]:
         try:
             status = program.ended(doing.checkpoint)
             if status != 0:
-                raise StepFailed(f"{step.command[0]} failed", cause=program.failure(status).cause)
+                ended, _, said = program.failure(status).cause.partition(": ")
+                raise StepFailed(f"{step.command[0]} failed", cause=ended, quoted=said)
         finally:
             if program.process.poll() is None:  # what it started goes with it: it has a session of its own
                 with suppress(ProcessLookupError):
@@ -59,7 +60,9 @@ def command(step: CommandStep, doing: Doing) -> dict[str, Any]:
         text = output.read(_PIECE).decode("utf-8", "replace").strip()
     if step.expect is not None and text != step.expect.strip():
         raise StepFailed(
-            f"{step.command[0]} printed something else", cause=f"{text[:200]!r} and not {step.expect.strip()[:200]!r}"
+            f"{step.command[0]} printed something else",
+            cause="it is not what the plan expects",
+            quoted=f"{text[:200]!r} and not {step.expect.strip()[:200]!r}",
         )
     return {"program": step.command[0], "output": text[-_SHOWN:]}
 
@@ -71,7 +74,8 @@ def query(step: QueryStep, doing: Doing) -> dict[str, Any]:
     if not _is_wanted(found, wanted):
         raise StepFailed(
             "a query gave another value than it should",
-            cause=f"{found!r} and not {wanted!r}",
+            cause="it is not what the plan expects",
+            quoted=f"{found!r} and not {wanted!r}",
             hint="look into the restored database; the same plan asks again",
         )
     return {"value": found}

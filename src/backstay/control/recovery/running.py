@@ -37,11 +37,15 @@ _PAUSE_S: Final = 60.0  # between two attempts, at most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Company:
-    """Who is around a run. `ask` puts a question and says whether the answer was yes; `tell` is told of each step."""
+    """Who is around a run. `ask` puts a question and says whether the answer was yes; `tell` is told of each step.
+
+    `fit` makes of a failure what all may know who are told.
+    """
 
     stop_if_asked: Callable[[], None]
     ask: Callable[[str], bool]
     tell: Told
+    fit: Callable[[BackstayError], BackstayError] = field(default=lambda error: error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,8 +187,9 @@ class Recovery:
             return False
         if not isinstance(error, BackstayError) or isinstance(error, Interrupted):
             raise error
-        self.outcomes[name], self.errors[name] = "failed", error
-        self.company.tell(name, "failed", str(error))
+        fit = self.company.fit(error)
+        self.outcomes[name], self.errors[name] = "failed", fit
+        self.company.tell(name, "failed", str(fit))
         return self.loaded.steps[name].on_error == "stop"
 
     # -- one step, on a thread of its own
@@ -205,7 +210,7 @@ class Recovery:
                 self._note_failed(name, error, self.clock.monotonic() - begun)
                 if not left or isinstance(error, (InvalidRequest, RestoreConflict)):
                     raise
-                self.company.tell(name, "again", str(error))
+                self.company.tell(name, "again", str(self.company.fit(error)))
                 rest(self.clock, min(_PAUSE_S, 2.0 ** (step.retries - left)), self._stopped.is_set)
                 continue
             with self._noting:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from backstay.control.recovery.report import digest_of, report
 from backstay.control.recovery.running import Company, Recovery
 from backstay.control.recovery.state import RecoveryState
 from backstay.control.service.context import ServiceContext
-from backstay.errors import InvalidRequest, JobConflict
+from backstay.errors import BackstayError, InvalidRequest, JobConflict, StepFailed
 
 _STATES: Final = "recoveries"  # in the data directory
 _PRIVATE: Final = ("output", "value")  # what programs and databases said is not for all who see jobs
@@ -64,6 +65,7 @@ def recovery(context: ServiceContext, job: Job, execution: Execution) -> Documen
                 stop_if_asked=execution.checkpoint,
                 ask=_answers(loaded, job.arguments.get("confirmed") or ()),
                 tell=telling.tell,
+                fit=partial(_without_quoted, place=place),
             ),
             job_id=job.id,
         )
@@ -146,6 +148,12 @@ def _without_private(document: Document) -> Document:
     for step in document["steps"]:
         step["result"] = {key: value for key, value in step["result"].items() if key not in _PRIVATE}
     return document
+
+
+def _without_quoted(error: BackstayError, place: Path) -> BackstayError:
+    if not isinstance(error, StepFailed) or not error.quoted:
+        return error
+    return error.without_quoted(f"what it said stands in {place}; mend the cause, and go on with the recovery")
 
 
 class _Telling:
