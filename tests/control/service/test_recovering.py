@@ -255,13 +255,25 @@ def test_what_is_no_directory_is_told(kept: KeptPlans, tmp_path: Path) -> None:
         KeptPlans(directory=tmp_path / "none").load("shop", {})
 
 
-def test_what_nobody_went_on_with_is_forgotten(tmp_path: Path) -> None:
+def test_what_a_recovery_has_done_that_has_not_ended_is_kept_however_old(plans: Plans, place: Place) -> None:
+    plans.write("waits", WAITS)
+    first = plans.ask("waits")
+    eventually(lambda: plans.log == ["first", "waits"], "the second step")
+    later = datetime.now(UTC).replace(year=9999)
+    assert forget_states(place.root / "data", later, plans.service.jobs) == 0
+    assert (place.root / f"data/recoveries/{first.id}.state").exists()
+    (place.root / "go").touch()
+    ended(plans.service.jobs, first)
+    assert forget_states(place.root / "data", later, plans.service.jobs) == 1
+
+
+def test_what_nobody_went_on_with_is_forgotten(service: Service, tmp_path: Path) -> None:
     (tmp_path / "recoveries").mkdir()
     old, new = (tmp_path / "recoveries" / f"{name}.state" for name in ("old", "new"))
     for file, time in ((old, 1000), (new, 3000)):
         file.touch()
         os.utime(file, (time, time))
     before = datetime.fromtimestamp(2000, UTC)
-    assert forget_states(tmp_path, before) == 1
+    assert forget_states(tmp_path, before, service.jobs) == 1
     assert [file.name for file in (tmp_path / "recoveries").iterdir()] == ["new.state"]
-    assert forget_states(tmp_path / "none", before) == 0
+    assert forget_states(tmp_path / "none", before, service.jobs) == 0

@@ -21,8 +21,11 @@ from typing import Final
 
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
+from backstay.catalog.pages import MAXIMUM_LIMIT
 from backstay.control.jobs.execution import Execution
 from backstay.control.jobs.failures import JobFailed
+from backstay.control.jobs.jobs import Jobs
+from backstay.control.jobs.listing import JobFilters
 from backstay.control.policies.values import expanded
 from backstay.control.recovery.kept_plans import KeptPlans
 from backstay.control.recovery.loading import LoadedPlan
@@ -82,9 +85,15 @@ def plans_of(context: ServiceContext) -> KeptPlans:
     return KeptPlans(directory=None if named is None else Path(expanded(named, context.environ)))
 
 
-def forget_states(data_dir: Path, before: datetime) -> int:
-    """Remove what recoveries noted that nobody went on with since a time; how many."""
-    old = [file for file in (data_dir / _STATES).glob("*.state") if file.stat().st_mtime < before.timestamp()]
+def forget_states(data_dir: Path, before: datetime, jobs: Jobs) -> int:
+    """Remove what recoveries noted that nobody went on with since a time; how many. Raises CatalogUnavailable.
+
+    A recovery that has not ended keeps it: one step may take longer, and a service may have stood still.
+    """
+    filters = JobFilters(kinds=("recovery",), status=("queued", "running"))
+    wanted = {_first_run(job) for job in jobs.page(filters, MAXIMUM_LIMIT).items}
+    files = [file for file in (data_dir / _STATES).glob("*.state") if file.stem not in wanted]
+    old = [file for file in files if file.stat().st_mtime < before.timestamp()]
     for file in old:
         file.unlink(missing_ok=True)
     return len(old)
@@ -92,7 +101,11 @@ def forget_states(data_dir: Path, before: datetime) -> int:
 
 def _state_file(context: ServiceContext, job: Job) -> Path:
     """What the first run of a recovery is called, so is its state."""
-    return context.data_dir / _STATES / f"{job.arguments.get('run') or job.id}.state"
+    return context.data_dir / _STATES / f"{_first_run(job)}.state"
+
+
+def _first_run(job: Job) -> str:
+    return str(job.arguments.get("run") or job.id)
 
 
 @contextmanager

@@ -300,7 +300,7 @@ class Service:
             pass
         before = self.clock.now() - self.policies.service.jobs_kept
         clear_jobs(self.catalog, before)
-        forget_states(self.data_dir, before)
+        forget_states(self.data_dir, before, self.jobs)
 
     def _beat(self) -> None:
         self.workers.beat(self.engine.worker, host=socket.gethostname(), pid=os.getpid(), queues=self.options.queues)
