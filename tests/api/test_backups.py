@@ -258,7 +258,13 @@ def test_a_schedule_does_nothing_that_its_maker_may_not(world: World) -> None:
         body = {"name": kind, "cron": "0 2 1 1 *", "type": kind} | ({} if kind == "gc" else {"policy": "files"})
         operator.refused(403, "POST", "/api/backup/schedules", body)
         made[kind] = admin.ok("POST", "/api/backup/schedules", body)
-        operator.refused(403, "POST", f"/api/backup/schedules/{made[kind]['id']}/run")
+        there = f"/api/backup/schedules/{made[kind]['id']}"
+        for what in ("run", "pause", "resume"):
+            operator.refused(403, "POST", f"{there}/{what}", {} if what == "pause" else None)
+        harmless = {"name": kind, "cron": "0 2 1 1 *", "type": "full", "policy": "files"}
+        operator.refused(403, "PUT", there, harmless)
+        operator.refused(403, "DELETE", there)
+        assert operator.ok("GET", there)["paused"] is False
     own = {"name": "own", "cron": "0 2 1 1 *", "type": "full", "policy": "files"}
     where = f"/api/backup/schedules/{operator.ok('POST', '/api/backup/schedules', own)['id']}"
     operator.refused(403, "PUT", where, own | {"type": "prune"})

@@ -82,7 +82,7 @@ def get_schedule(call: Caller, schedule: Ident) -> Response:
 )
 def update_schedule(call: Caller, schedule: Ident, body: AskedSchedule) -> Response:
     """Change all of a schedule. Those of the policy file are changed there."""
-    before = _meant(call, schedule)
+    before = _changeable(call, schedule)
     call.match(before.id, before.version)
     spec = _spec(call, body)
     call.about(f"schedule/{before.id}", policy=spec.policy, type=spec.type, cron=spec.cron)
@@ -96,7 +96,7 @@ def update_schedule(call: Caller, schedule: Ident, body: AskedSchedule) -> Respo
 @section.delete("/api/backup/schedules/{schedule}", needs="schedule:write", does="schedule.delete", refuses=(412,))
 def delete_schedule(call: Caller, schedule: Ident) -> Response:
     """Delete a schedule; its jobs stay."""
-    before = _meant(call, schedule)
+    before = _changeable(call, schedule)
     call.match(before.id, before.version)
     with call.backing.catalog.session() as session:
         version = None if call.if_match is None else before.version
@@ -115,8 +115,7 @@ def delete_schedule(call: Caller, schedule: Ident) -> Response:
 )
 def run_schedule(call: Caller, schedule: Ident) -> Response:
     """Do now what a schedule does; its next time stays as it is."""
-    record = _meant(call, schedule)
-    _require_work(call, record.type, policy_scope(record.policy) if record.policy else REPOSITORY)
+    record = _changeable(call, schedule)
     if call.backing.policies is not None:
         require_work(record.type, record.policy, record.sources, call.backing.policies)
     due = job_of(record, call.backing.clock.now())
@@ -142,7 +141,7 @@ def run_schedule(call: Caller, schedule: Ident) -> Response:
 )
 def pause_schedule(call: Caller, schedule: Ident, body: PauseSchedule) -> Response:
     """Let a schedule not run until a time, or until it is resumed. Times in between are not made up for."""
-    before = _meant(call, schedule)
+    before = _changeable(call, schedule)
     call.match(before.id, before.version)
     call.about(f"schedule/{before.id}", until=None if body.until is None else body.until.isoformat())
     with call.backing.catalog.session() as session:
@@ -160,7 +159,7 @@ def pause_schedule(call: Caller, schedule: Ident, body: PauseSchedule) -> Respon
 )
 def resume_schedule(call: Caller, schedule: Ident) -> Response:
     """End a pause."""
-    before = _meant(call, schedule)
+    before = _changeable(call, schedule)
     call.match(before.id, before.version)
     with call.backing.catalog.session() as session:
         changed = call.backing.schedules.resume(before.id, session=session)
@@ -200,9 +199,19 @@ def _meant(call: Call, ident: str) -> ScheduleRecord:
     missing = NotFound(f"there is no schedule {ident[:80]!r}", hint="`GET /api/backup/schedules` lists them")
     found = call.backing.schedules.get(ident)
     call.about(f"schedule/{found.id}", policy=found.policy, type=found.type)
-    scope = policy_scope(found.policy) if found.policy else REPOSITORY
-    call.require(scope, seen="schedule:read", missing=missing)
+    call.require(_scope_of(found), seen="schedule:read", missing=missing)
     return found
+
+
+def _changeable(call: Call, ident: str) -> ScheduleRecord:
+    """A schedule, for those who may do what it does: to let it run, or not, is as much. Raises NotFound, Forbidden."""
+    found = _meant(call, ident)
+    _require_work(call, found.type, _scope_of(found))
+    return found
+
+
+def _scope_of(record: ScheduleRecord) -> str:
+    return policy_scope(record.policy) if record.policy else REPOSITORY
 
 
 def _told(record: ScheduleRecord) -> Response:
