@@ -133,6 +133,12 @@ def test_both_ways_answer_alike(world: World, framework: Loop, backup: Any, path
     assert told(straight) == told(other)
 
 
+@pytest.mark.parametrize("ident", ["a%3Fb%23c", "a%5Cb", "a%25b", "a%20b", "%C3%BC", "a%0Ab", "..", "a%7Fb"])
+def test_both_ways_tell_of_a_strange_path_alike(world: World, framework: Loop, ident: str) -> None:
+    where = f"/api/backup/{ident}"
+    assert told(world.admin.call("GET", where)) == told(framework.request("GET", where, headers=world.admin.headers()))
+
+
 def test_a_token_that_was_revoked_is_refused_at_the_next_request_and_that_is_written_down(world: World) -> None:
     made = world.admin.ok("POST", "/api/tokens", {"name": "short-lived"})
     headers = {"Authorization": f"Bearer {made['token']}"}
