@@ -116,6 +116,16 @@ def test_a_mirror_that_is_away_is_completed_later(mirrored: Account) -> None:
     assert objects(copy) == objects(mirrored.repository)
 
 
+@pytest.mark.parametrize("away", ["the repository", "its copy"])
+def test_what_can_be_seen_is_verified_while_another_copy_is_away(mirrored: Account, away: str) -> None:
+    """As in a disaster: a recovery looks at a backup before it needs it."""
+    place, copy = mirrored.repository, mirrored.root / "copy"
+    gone = copy if away == "its copy" else place
+    gone.rename(mirrored.root / "away")
+    found = mirrored.run("--password-file", mirrored.key_file, "--mirror", copy, "verify", "--read-data")
+    assert f"the copy {gone} cannot be seen" in found.err
+
+
 def test_a_repository_heals_from_its_copy(mirrored: Account) -> None:
     golden = objects(mirrored.repository)
     packs = [path for path in (mirrored.repository / "packs").rglob("*") if path.is_file()]

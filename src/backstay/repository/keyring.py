@@ -203,7 +203,9 @@ class Keyring:
     def check(self, number: int) -> None:
         """Read an epoch's record once more, and its mark if there is one. Raises CorruptedBackup, ObjectNotFound."""
         self._read(number, compromised=False)
-        if self._backend.exists(epoch_name(number) + _COMPROMISED) and not self._is_compromised(number):
+        mark = epoch_name(number) + _COMPROMISED
+        listed = any(info.name == mark for info in self._backend.list(mark))  # as one that loads finds it
+        if listed and not self._is_compromised(number):
             raise CorruptedBackup(f"{epoch_name(number)}{_COMPROMISED} marks another epoch")
 
     def seal(self, kind: RecordKind, body: msgspec.Struct, *, compress: bool = True) -> bytes:
