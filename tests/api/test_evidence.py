@@ -89,3 +89,20 @@ def test_who_may_not_see_the_backup_does_not_see_its_page(world: World, kept: st
     absent = world["viewer"].refused(404, "GET", "/api/evidence/nothing.html")
     assert told["code"] == absent["code"] == "NotFound"
     world.nobody.refused(401, "GET", f"/api/evidence/{kept}.html")
+
+
+def test_who_may_see_one_source_sees_no_report_about_others_too(world: World, backup: Any) -> None:
+    report = minimal("rehearsal")
+    (one,) = report["backups"][:1]
+    report |= {"policy": "files", "backups": [one | {"id": backup["id"]}, one | {"id": "0" * 26, "name": "another's"}]}
+    with world.service.catalog.session() as session:
+        ident, _ = store(session, seal(report, None), now=world.service.clock.now(), random=os.urandom)
+    own = world.token(scopes=[f"/policy/files/source/{backup['source']}"])
+    for where in (f"/api/evidence/{ident}", f"/api/evidence/{ident}.html"):
+        assert "another's" not in str(own.refused(403, "GET", where))
+        assert world["viewer"].call("GET", where).status_code == 200
+    begun = world.admin.ok("POST", f"/api/backup/{backup['id']}/validate", {"level": "integrity"})
+    world.ended(f"/api/backup/jobs/{begun['id']}")
+    for kept in world.admin.ok("GET", f"/api/backup/{backup['id']}/evidence")["items"]:
+        if kept["job_id"] == begun["id"]:  # of this backup alone
+            own.ok("GET", f"/api/evidence/{kept['id']}")

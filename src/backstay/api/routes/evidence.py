@@ -15,6 +15,7 @@ from backstay.api.models.backups import EvidenceDocument
 from backstay.api.models.base import Ident, PageOf, PageQuery
 from backstay.catalog.models import Evidence
 from backstay.catalog.pages import Order, page_of
+from backstay.control.access.scopes import EVERYTHING, policy_scope
 from backstay.control.evidence.kept import evidence_of
 from backstay.control.evidence.page import STYLE_SOURCE, as_html
 from backstay.errors import NotFound
@@ -67,12 +68,19 @@ def get_evidence(call: Caller, evidence: Ident) -> Response:
 
 
 def _meant(call: Caller, evidence: str) -> Evidence:
-    """The report of this id, if the caller may see its backup. Raises NotFound."""
+    """The report of this id, if the caller may see its backup, and all others that it tells of.
+
+    It is sealed, so that no part of it can be left out. Raises NotFound, Forbidden.
+    """
     with call.backing.catalog.reading() as session:
         row = session.get(Evidence, evidence)
     if row is None:
         raise NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
     backup_meant(call, row.backup_id)
+    report = row.report["report"]
+    if len(report["backups"]) > 1:
+        policy = report["policy"]
+        call.require(policy_scope(policy) if policy else EVERYTHING, seen="backup:read")
     return row
 
 
