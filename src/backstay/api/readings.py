@@ -102,7 +102,7 @@ class Readings:
         """Answer a request that was taken."""
         endpoint, given = scope[_CHOSEN]
         request_id = scope["state"]["request_id"]
-        call = call_of(scope, Headers(scope=scope), self._backing, endpoint, scope["path"], request_id)
+        call = call_of(scope, Headers(scope=scope), self._backing, endpoint, request_id)
         response = await self._backing.quick.run(_answered, call, given)
         await response(scope, receive, send)
 
