@@ -27,6 +27,7 @@ PATHS = (
     "/api/backup/%00",
     "/api/backup/a%0Ab",
     "/api/backup/a%3Fb%23c",
+    "/api/backup/a b%20%C3%BC\\",
     "/api/backup/" + "x" * 300,
     "/api/nothing",
 )

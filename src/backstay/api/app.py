@@ -16,7 +16,7 @@ from backstay.api.endpoints import Endpoint
 from backstay.api.guard import Guarded, admitting
 from backstay.api.middleware import Surroundings
 from backstay.api.openapi import described
-from backstay.api.problems import plain_document
+from backstay.api.problems import instance_of, plain_document
 from backstay.api.readings import Readings
 from backstay.api.routes import SECTIONS
 from backstay.control.service.service import Service
@@ -98,7 +98,7 @@ class _Where(TypedDict):
 
 
 def _where(request: Request) -> _Where:
-    return _Where(instance=request.url.path, request_id=request.state.request_id)
+    return _Where(instance=instance_of(request.scope["path"]), request_id=request.state.request_id)
 
 
 async def _told(request: Request, error: Exception) -> Response:

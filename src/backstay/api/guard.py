@@ -25,6 +25,7 @@ from backstay.api.answers import answer
 from backstay.api.backing import Backing
 from backstay.api.call import Call
 from backstay.api.endpoints import Endpoint, Public
+from backstay.api.problems import instance_of
 from backstay.control.access.denied import not_allowed
 from backstay.control.access.principal import Principal
 from backstay.errors import BackstayError, Forbidden, InvalidRequest, RateLimited, Unauthorized
@@ -45,9 +46,7 @@ class Guarded(APIRoute):
         async def handle(request: Request) -> Response:
             backing: Backing = request.app.state.backing
             request_id = request.state.request_id
-            call = call_of(
-                request.scope, request.headers, backing, self.endpoint_declared, request.url.path, request_id
-            )
+            call = call_of(request.scope, request.headers, backing, self.endpoint_declared, request_id)
             request.state.call = call
             if is_admitted_inside(call.endpoint):
                 try:
@@ -76,8 +75,9 @@ class Guarded(APIRoute):
         return handle
 
 
-def call_of(scope: Scope, headers: Headers, backing: Backing, endpoint: Endpoint, path: str, request_id: str) -> Call:
+def call_of(scope: Scope, headers: Headers, backing: Backing, endpoint: Endpoint, request_id: str) -> Call:
     """What is known of a request before anybody is asked who sent it."""
+    path = instance_of(scope["path"])
     client = scope.get("client")
     certificate = scope.get("extensions", {}).get("tls", {}).get("client_certificate")
     return Call(

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backstay.api.answers import problem_answer
-from backstay.api.problems import plain_document
+from backstay.api.problems import instance_of, plain_document
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
 
@@ -111,5 +111,5 @@ class _Request:
     async def _refuse(self, status: int, cause: str = "") -> None:
         if self.began:
             return
-        document = plain_document(status, instance=self.scope["path"], request_id=self.id, cause=cause)
+        document = plain_document(status, instance=instance_of(self.scope["path"]), request_id=self.id, cause=cause)
         await problem_answer(document)(self.scope, self._receive, self._dressed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from backstay.errors import BackstayError, InvalidRequest, RateLimited
 from backstay.errors.documents import problem_document, problem_type
@@ -126,6 +127,11 @@ _PLAIN: Final[Mapping[int, tuple[str, str, str, str]]] = {
         "tell who runs this service the request_id: its log has more",
     ),
 }
+
+
+def instance_of(path: str) -> str:
+    """The path of a request as a URI reference, which `instance` is (RFC 9457, 3.1.5; RFC 3986, 3.3)."""
+    return quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def status_of(error: BackstayError) -> int:

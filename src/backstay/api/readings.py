@@ -27,7 +27,6 @@ from backstay.api.endpoints import Endpoint
 from backstay.api.guard import admitted, call_of, failed, is_admitted_inside
 from backstay.errors import BackstayError
 
-_NOT_OF_PATHS: Final = str.maketrans({"?": "%3F", "#": "%23", "\\": "%5C"})  # as the framework tells of paths
 _CHOSEN: Final = "backstay.reading"  # in the scope: the endpoint, and what it is given
 
 
@@ -103,8 +102,7 @@ class Readings:
         """Answer a request that was taken."""
         endpoint, given = scope[_CHOSEN]
         request_id = scope["state"]["request_id"]
-        path = scope["path"].translate(_NOT_OF_PATHS)
-        call = call_of(scope, Headers(scope=scope), self._backing, endpoint, path, request_id)
+        call = call_of(scope, Headers(scope=scope), self._backing, endpoint, request_id)
         response = await self._backing.quick.run(_answered, call, given)
         await response(scope, receive, send)
 
