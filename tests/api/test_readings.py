@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from backstay.api.app import ENDPOINTS
 from backstay.api.readings import Readings, reading_of
+from backstay.errors import CatalogUnavailable
 from tests.api.client import Loop
 from tests.api.world import World
 
@@ -150,6 +151,18 @@ def test_a_token_that_was_revoked_is_refused_at_the_next_request_and_that_is_wri
     assert answer.status_code == 401
     line = world.admin.ok("GET", "/api/audit?limit=1&outcome=deny")["items"][0]
     assert (line["object"], line["reason"]) == ("/api/backup/list", "revoked_token")
+
+
+def test_a_refusal_that_cannot_be_written_down_is_told_as_that(
+    world: World, framework: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise CatalogUnavailable("the catalog cannot be used", cause="the disk is full")
+
+    monkeypatch.setattr(world.app.state.backing.audit, "record", away)
+    straight = world.nobody.call("GET", "/api/backup/list")
+    assert straight.status_code == 503
+    assert told(straight) == told(framework.request("GET", "/api/backup/list"))
 
 
 def test_a_list_that_nobody_asked_for_before_is_that_of_who_asks(world: World, backup: Any) -> None:

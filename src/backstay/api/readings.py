@@ -127,9 +127,10 @@ def reading_of(endpoint: Endpoint) -> Reading | None:
 
 def _answered(call: Call, given: Mapping[str, Any]) -> Response:
     try:
-        return admitted(call, given)
-    except BaseException as error:
-        failed(call, error)
-        if isinstance(error, BackstayError):
-            return failure_answer(error, instance=call.path, request_id=call.request_id)
-        raise
+        try:
+            return admitted(call, given)
+        except BaseException as error:
+            failed(call, error)  # which may fail itself, where nothing can be written down
+            raise
+    except BackstayError as error:
+        return failure_answer(error, instance=call.path, request_id=call.request_id)
