@@ -53,7 +53,11 @@ class LmdbPlaceMap:
         self._lookups = 0
         self._answered = b""
         self._is_open = True
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self._shared.release()
+            raise
         if not self._runs:
             self._filter = ChunkFilter(0)
 
@@ -61,9 +65,10 @@ class LmdbPlaceMap:
 
     def _begin(self) -> None:
         """See the newest state, other processes' work included."""
-        self._read: Any = self._env.begin(buffers=False)
-        self._cursor: Any = self._read.cursor(db=self._places)
-        self._runs = _runs(self._read, self._meta)
+        with typed_errors(self._directory):
+            self._read: Any = self._env.begin(buffers=False)
+            self._cursor: Any = self._read.cursor(db=self._places)
+            self._runs = _runs(self._read, self._meta)
         if self._filter is not None:
             self._extend_filter()
 
