@@ -153,6 +153,28 @@ def test_what_one_map_forgets_while_another_reads_is_still_known_to_that(directo
     reading.close()
 
 
+def test_packs_that_somebody_reads_outlive_a_merge_of_others(directory: Path) -> None:
+    """As when a copy of the repository, which lacks them, is opened during a long backup."""
+    reading, writing = LmdbPlaceMap(directory), LmdbPlaceMap(directory)
+    chunk, pack = stored(0)
+    reading.add([(b"first", [pack])])
+    [number] = reading.segments()[b"first"]
+    for seed in range(1, MERGE_RUNS + 2):
+        writing.add([(b"%d" % seed, [stored(seed)[1]])])
+    writing.forget([b"first"])
+    writing.close()  # merges
+    assert b"first" not in reading.segments()
+    assert reading.pack(number).digest == pack.digest
+    assert reading.place_in(chunk, {number}) is not None
+    for seed in range(20, MERGE_RUNS + 22):
+        reading.add([(b"%d" % seed, [stored(seed)[1]])])
+    reading.close()  # merges, and is the last
+    alone = LmdbPlaceMap(directory)
+    assert alone.number(pack.digest) is None
+    assert not [*alone.places(chunk)]
+    alone.close()
+
+
 def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:
     LmdbPlaceMap(directory)
     gc.collect()

@@ -89,6 +89,13 @@ def shared(directory: Path) -> PlaceEnvironment:
         return found
 
 
+def has_readers(env: Any) -> bool:  # noqa: ANN401 - lmdb has no types
+    """Whether any map of a process that lives has the environment open; each reads all the time."""
+    env.reader_check()
+    rows = [line.split() for line in env.readers().splitlines()]
+    return any(len(row) == 3 and row[0].isdigit() and row[2].isdigit() for row in rows)
+
+
 def _key(directory: Path) -> _Key:
     """Which files lie there, if any: somebody may move or remove them while they are open, and put others there.
 
