@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from backstay.repository.repository import Environment, Repository
 from backstay.repository.wal import GapRecord
 from backstay.testing import FakeClock, LockedStorage
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
-from tests.operations.copies import SECRET, make_source
+from tests.operations.copies import SECRET, damaged, make_source
 from tests.postgres.made_wal import DAY, SIZE, SYSTEM, at, segment
 
 DAYS = 86400
@@ -109,3 +110,25 @@ def test_another_timeline_is_locked_with_its_history(store: LockedStorage, clock
         clock.advance(20 * DAYS)
         second = {wal_name(SYSTEM, wal_file(number, 2)) for number in (2, 3)}
         assert segments([1, 2]) | second | {wal_name(SYSTEM, "00000002.history")} < extended(repository, store)
+
+
+def test_where_it_cannot_be_told_what_is_needed_all_stays_locked(
+    store: LockedStorage, clock: FakeClock, source: Path
+) -> None:
+    """A damaged history must not let the locks of everything else end."""
+    warned: list[str] = []
+    with opened(store, clock) as repository:
+        store_wal(repository, [1, 2, 3])
+        make_base(repository, source, 2)
+        history = wal_name(SYSTEM, "00000002.history")
+        repository.wal.store(SYSTEM, "00000002.history", b"1\t0/280000\tpromoted\n")
+        store_wal(repository, [2, 3], timeline=2)
+        repository.wal.store(8, wal_file(1), segment(1, system=8))  # of another cluster, without a base backup
+        store.store(history, damaged(store.retrieve(history), random.Random(1)), overwrite=True)
+        clock.advance(20 * DAYS)
+        kept = repository.snapshots.live()
+        logs = needed_logs(repository, kept, events=lambda event: warned.append(str(event)))
+    second = {wal_name(SYSTEM, wal_file(number, 2)) for number in (2, 3)}
+    assert logs >= segments([1, 2, 3]) | second | {history}
+    assert wal_name(8, wal_file(1)) not in logs
+    assert any(f"all WAL of cluster {SYSTEM} is taken for needed" in text for text in warned)

@@ -361,3 +361,18 @@ def test_an_acknowledgement_goes_although_nothing_behind_its_gap_does(ours: Stor
     with open_alone(theirs, OTHER) as there:
         store_wal(there, [6])  # from elsewhere
     assert known(theirs, OTHER) == [("eve", "the disk was full")]
+
+
+def test_a_known_gap_that_begins_within_a_segment_is_known_in_a_copy(source: Path, theirs: Store) -> None:
+    """A server was lost within segment 4; segment 6, which is between gaps, does not go."""
+    ours = Store("ours")
+    with Repository.create(ours, SECRET, environment=SMALL_PACKS) as repository:
+        store_wal(repository, [3, 6, 8])
+        repository.wal.store_part(SYSTEM, wal_file(4), 0, segment(4)[: SIZE // 2])
+        make_base(repository, source, 3)
+        make_base(repository, source, 8)
+    acknowledge(ours)
+    assert known(ours, SECRET) == [("eve", "the disk was full")] * 2
+    copy(ours, theirs)
+    assert files(theirs, OTHER) == [wal_file(number) for number in (3, 4, 8)]
+    assert known(theirs, OTHER) == [("eve", "the disk was full")]

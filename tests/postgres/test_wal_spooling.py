@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from backstay.core.events import Event, ignore
+from backstay.core.events import Event, Warned, ignore
 from backstay.errors import StorageUnavailable
 from backstay.operations.wal.spooling import Spooling, replay
 from backstay.operations.wal.storing import Piece
@@ -110,3 +112,27 @@ def test_a_segment_leaves_the_spool_when_it_is_stored_whole(spool: WalSpool, spo
     assert [journal.name[:24] for journal in spool.left()] == FILES[1:]
     spooling.finish()
     assert spool.left() == []
+
+
+def test_no_room_ahead_does_not_stop_who_receives(
+    tmp_path: Path, spool: WalSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes the journal that is begun, and a part of the next one."""
+    events: list[Event] = []
+    spooling, write, left = Spooling(spool, SYSTEM, events.append), os.write, [2 * SIZE]
+
+    def scarce(descriptor: int, data: memoryview) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, data[: left[0]])
+        left[0] -= written
+        return written
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", scarce)
+        spooling.restart_at(1, 3 * SIZE, SIZE)
+    assert [event for event in events if isinstance(event, Warned) and "no room yet" in event.message]
+    assert [path.suffix for path in (tmp_path / "a" / "spool").iterdir()] == [".journal"]
+    spooling.add(3 * SIZE, STREAM[:100_000])
+    spooling.commit()
+    assert spooling.durable == 3 * SIZE + 100_000

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from backstay.codec.compression import Compressor
+from backstay.errors import StorageUnavailable
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.index import MemoryPlaceMap
 from backstay.repository.pack import PackBuilder, StoredPack
 from backstay.repository.placemap import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
+from backstay.repository.placemap_environment import MAX_READERS
 
 
 def stored(seed: int) -> tuple[bytes, StoredPack]:
@@ -22,6 +25,11 @@ def stored(seed: int) -> tuple[bytes, StoredPack]:
     builder = PackBuilder(RecordKind.DATA_PACK, repository=bytes(16), epoch=1, key=bytes(32), random=rng.randbytes)
     builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, b"data", (), Compressor()))
     return chunk, builder.finish()
+
+
+def open_files(directory: Path) -> list[str]:
+    names = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [name for name in names if str(directory) in name]
 
 
 def test_both_maps_know_every_place_of_a_chunk_in_many_packs(tmp_path: Path) -> None:
@@ -145,12 +153,70 @@ def test_what_one_map_forgets_while_another_reads_is_still_known_to_that(directo
     reading.close()
 
 
+def test_packs_that_somebody_reads_outlive_a_merge_of_others(directory: Path) -> None:
+    """As when a copy of the repository, which lacks them, is opened during a long backup."""
+    reading, writing = LmdbPlaceMap(directory), LmdbPlaceMap(directory)
+    chunk, pack = stored(0)
+    reading.add([(b"first", [pack])])
+    [number] = reading.segments()[b"first"]
+    for seed in range(1, MERGE_RUNS + 2):
+        writing.add([(b"%d" % seed, [stored(seed)[1]])])
+    writing.forget([b"first"])
+    writing.close()  # merges
+    assert b"first" not in reading.segments()
+    assert reading.pack(number).digest == pack.digest
+    assert reading.place_in(chunk, {number}) is not None
+    for seed in range(20, MERGE_RUNS + 22):
+        reading.add([(b"%d" % seed, [stored(seed)[1]])])
+    reading.close()  # merges, and is the last
+    alone = LmdbPlaceMap(directory)
+    assert alone.number(pack.digest) is None
+    assert not [*alone.places(chunk)]
+    alone.close()
+
+
 def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:
     LmdbPlaceMap(directory)
     gc.collect()
-    opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    assert not any(str(directory) in name for name in opened)
+    assert not open_files(directory)
     LmdbPlaceMap(directory).close()
+
+
+def test_a_directory_that_goes_elsewhere_while_it_is_open_is_let_go_all_the_same(directory: Path) -> None:
+    places = LmdbPlaceMap(directory)
+    moved = directory.with_name("moved")
+    directory.rename(moved)
+    directory.symlink_to(moved)
+    places.add([(b"first", [stored(0)[1]])])
+    second = LmdbPlaceMap(moved)  # the same files
+    assert set(second.segments()) == {b"first"}
+    second.close()
+    places.close()
+    assert not open_files(directory.parent)
+
+
+def test_a_map_that_is_removed_while_it_is_open_is_made_anew_by_the_next(directory: Path) -> None:
+    """As errors of the cache advise; a service may have it open for days."""
+    old = LmdbPlaceMap(directory)
+    shutil.rmtree(directory)
+    new = LmdbPlaceMap(directory)
+    new.add([(b"first", [stored(0)[1]])])
+    assert old.segments() == {}
+    old.close()
+    new.close()
+    assert not open_files(directory.parent)
+    kept = LmdbPlaceMap(directory)
+    assert set(kept.segments()) == {b"first"}
+    kept.close()
+
+
+def test_more_maps_than_there_may_be_at_once_are_refused_and_leave_nothing_open(directory: Path) -> None:
+    places = [LmdbPlaceMap(directory) for _ in range(MAX_READERS)]
+    with pytest.raises(StorageUnavailable, match="cannot be used"):
+        LmdbPlaceMap(directory)
+    for one in places:
+        one.close()
+    assert not open_files(directory.parent)
 
 
 def test_a_damaged_map_is_made_anew(directory: Path) -> None:

@@ -44,7 +44,7 @@ def retain(
     length = window_length(context, window)
     with context.open() as repository, context.watching() as events:
         kept = repository.snapshots.live()
-        logs = needed_logs(repository, kept, window=length)
+        logs = needed_logs(repository, kept, window=length, events=events)
         plan = plan_extension(repository, kept, logs=logs, share=below / 100, events=events)
         result = None if dry_run else run_extension(repository, plan, events=events)
     context.result(_document(plan, result), lambda: _show(context, plan, result))

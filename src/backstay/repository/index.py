@@ -172,6 +172,7 @@ class Index:
         self._backend = backend
         self._keyring = keyring
         self._map = places
+        self._listed: set[bytes] = set()  # a map may be shared with a copy of the repository, which has others
         self._deleted: frozenset[bytes] = frozenset()
         self._condemned: frozenset[bytes] = frozenset()
         self._live: set[int] = set()
@@ -194,6 +195,7 @@ class Index:
             names = set(self._list())
             self._map.add(self._read_all(sorted(names - known)))
             self._map.forget(known - names)
+            self._listed = names
             if not self._vanished:
                 break
         self._refresh_live()
@@ -211,7 +213,7 @@ class Index:
 
         Packs that were missed before are looked for again: they may be back, or missing still.
         """
-        named = {self._map.pack(number).digest for packs in self._map.segments().values() for number in packs}
+        named = {self._map.pack(number).digest for packs in self._segments().values() for number in packs}
         self._missing = frozenset(named - self._deleted - present)
         self._refresh_live()
         return set(self._missing)
@@ -222,10 +224,14 @@ class Index:
         self._reusable.discard(pack)
 
     def _refresh_live(self) -> None:
-        numbers = {number for packs in self._map.segments().values() for number in packs}
+        numbers = {number for packs in self._segments().values() for number in packs}
         self._live = numbers - {self._map.number(digest) for digest in self._deleted | self._missing}
         condemned = {self._map.number(digest) for digest in self._condemned}
         self._reusable = self._live - condemned - self._distrusted
+
+    def _segments(self) -> dict[bytes, list[int]]:
+        """Those of this store, with the numbers of their packs."""
+        return {name: packs for name, packs in self._map.segments().items() if name in self._listed}
 
     def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:
         for name in names:
@@ -248,8 +254,10 @@ class Index:
         with suppress(ObjectExists):  # an earlier try of this very call got through
             self._backend.store(index_name(name), data)
         self._map.add([(name, packs)])
-        self._live.update(self._map.segments()[name])
-        self._reusable.update(self._map.segments()[name])
+        self._listed.add(name)
+        numbers = self._segments().get(name, ())  # who reads a copy with the same map may have dropped it again
+        self._live.update(numbers)
+        self._reusable.update(numbers)
         return name
 
     def find(self, chunk: bytes) -> Place | None:
@@ -286,7 +294,7 @@ class Index:
 
     def segments(self) -> list[bytes]:
         """The digests of all segments that were read."""
-        return sorted(self._map.segments())
+        return sorted(self._segments())
 
     def close(self) -> None:
         self._map.close()

@@ -18,7 +18,7 @@ from backstay.repository.chunk_filter import ChunkFilter
 from backstay.repository.format import RecordKind
 from backstay.repository.index import PackInfo, Place
 from backstay.repository.pack import PackTable, StoredPack
-from backstay.repository.placemap_environment import shared, typed_errors
+from backstay.repository.placemap_environment import has_readers, shared, typed_errors
 
 MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
 FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
@@ -53,7 +53,11 @@ class LmdbPlaceMap:
         self._lookups = 0
         self._answered = b""
         self._is_open = True
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self._shared.release()
+            raise
         if not self._runs:
             self._filter = ChunkFilter(0)
 
@@ -61,9 +65,10 @@ class LmdbPlaceMap:
 
     def _begin(self) -> None:
         """See the newest state, other processes' work included."""
-        self._read: Any = self._env.begin(buffers=False)
-        self._cursor: Any = self._read.cursor(db=self._places)
-        self._runs = _runs(self._read, self._meta)
+        with typed_errors(self._directory):
+            self._read: Any = self._env.begin(buffers=False)
+            self._cursor: Any = self._read.cursor(db=self._places)
+            self._runs = _runs(self._read, self._meta)
         if self._filter is not None:
             self._extend_filter()
 
@@ -208,11 +213,15 @@ class LmdbPlaceMap:
     def _merge(self) -> None:
         """Make one run of all, and forget the packs that no segment names any more, with their places.
 
-        A pack that is known keeps its places when another segment names it: without places it must not be known.
+        A pack that is known keeps its places when another segment names it: without places it must not be known. While
+        others read the map none is forgotten: they may have segments that who opened a copy of the repository dropped.
         """
+        keeps_all = has_readers(self._env)
         with typed_errors(self._directory), self._env.begin(write=True) as txn:
             runs = _runs(txn, self._meta)
             live = {n for _, packs in txn.cursor(db=self._segments) for n in _unpack_numbers(packs)}
+            if keeps_all:
+                live.update(int(_NUMBER.unpack(number)[0]) for _, number in txn.cursor(db=self._numbers))
             cursors = [txn.cursor(db=self._places) for _ in runs]
             merged = heapq.merge(*(map(_without_run, _keys(c, run)) for c, run in zip(cursors, runs, strict=True)))
             kept = (place for place in merged if _PLACE.unpack_from(place, _KEY_BYTES)[0] in live)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -20,7 +20,10 @@ import lmdb
 from backstay.errors import InsufficientSpace, StorageUnavailable
 
 SCHEMA: Final = b"3"
+MAX_READERS: Final = 512  # maps at once, of all processes
 _MAP_SIZE: Final = 1 << 38  # address space, not disk
+
+_Key: TypeAlias = tuple[int, int, int]  # process, and device and inode of the file
 
 _opening = threading.Lock()
 
@@ -39,6 +42,7 @@ class PlaceEnvironment:
                 shutil.rmtree(directory)
                 directory.mkdir(mode=0o700)
                 self.env = _environment(directory)
+            self.key = _key(directory)
             self.places = self.env.open_db(b"places")
             self.packs = self.env.open_db(b"packs")
             self.numbers = self.env.open_db(b"numbers")
@@ -63,12 +67,12 @@ class PlaceEnvironment:
         with _opening:
             self.users -= 1
             if self.users == 0:
-                del _shared[_key(self.directory)]
+                _shared.pop(self.key, None)
                 self.env.close()
 
 
 # Weak, so that what was opened and forgotten without `release` is closed with its last user.
-_shared: WeakValueDictionary[tuple[int, str], PlaceEnvironment] = WeakValueDictionary()
+_shared: WeakValueDictionary[_Key, PlaceEnvironment] = WeakValueDictionary()
 
 
 def shared(directory: Path) -> PlaceEnvironment:
@@ -77,21 +81,37 @@ def shared(directory: Path) -> PlaceEnvironment:
     Raises InsufficientSpace, StorageUnavailable.
     """
     with _opening:
-        key = _key(directory)
-        found = _shared.get(key)
+        found = _shared.get(_key(directory))
         if found is None:
-            found = _shared[key] = PlaceEnvironment(Path(key[1]))
+            found = PlaceEnvironment(Path(os.path.realpath(directory)))
+            _shared[found.key] = found
         found.users += 1
         return found
 
 
-def _key(directory: Path) -> tuple[int, str]:
-    """A forked child has to open its own."""
-    return os.getpid(), os.path.realpath(directory)
+def has_readers(env: Any) -> bool:  # noqa: ANN401 - lmdb has no types
+    """Whether any map of a process that lives has the environment open; each reads all the time."""
+    env.reader_check()
+    rows = [line.split() for line in env.readers().splitlines()]
+    return any(len(row) == 3 and row[0].isdigit() and row[2].isdigit() for row in rows)
+
+
+def _key(directory: Path) -> _Key:
+    """Which files lie there, if any: somebody may move or remove them while they are open, and put others there.
+
+    A forked child has to open its own.
+    """
+    try:
+        found = (directory / "data.mdb").stat()
+    except OSError:
+        return os.getpid(), 0, 0
+    return os.getpid(), found.st_dev, found.st_ino
 
 
 def _environment(directory: Path) -> Any:  # noqa: ANN401 - lmdb has no types
-    return lmdb.open(str(directory), map_size=_MAP_SIZE, max_dbs=5, mode=0o600, max_readers=512, readahead=False)
+    return lmdb.open(
+        str(directory), map_size=_MAP_SIZE, max_dbs=5, mode=0o600, max_readers=MAX_READERS, readahead=False
+    )
 
 
 @contextmanager

@@ -168,12 +168,16 @@ class WalSpool:
         with self._told(), self._lock:
             if any(self._directory.glob("*.free")):
                 return
-            room = os.open(self._directory / "new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            new = self._directory / "new"
+            room = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 _fill(room, self._room)
+            except OSError:
+                new.unlink(missing_ok=True)  # others may need what little there is
+                raise
             finally:
                 os.close(room)
-            (self._directory / "new").rename(self._directory / "next.free")
+            new.rename(self._directory / "next.free")
 
     def _journals(self, file: str) -> list[Path]:
         return list(self._directory.glob(f"{file}.*.journal"))

@@ -20,18 +20,24 @@ def carry_acknowledgements(here: WalCoverage, there: WalCoverage, wanted: Collec
     `wanted` are the files that were to be sent: a gap with one of them is one that nobody has seen. A crash leaves some
     records, and the next copy makes the rest. Raises CorruptedBackup.
     """
-    starts = [segment_start(file, here.size) for file in wanted if is_segment(file)]
+    sent = [_stretch(here, file) for file in wanted if is_segment(file)]
     made = sum(map(there.wal.acknowledge_gap, here.wal.acknowledged_gaps(here.system)))
     for timeline in there.timelines:
         runs = here.runs(here.path(timeline))
         ours = here.gaps(timeline)
         for gap in there.gaps(timeline):
             within = [own for own in ours if own.from_lsn < gap.to_lsn and gap.from_lsn < own.to_lsn]
-            is_sent = any(gap.from_lsn < start + here.size and start < gap.to_lsn for start in starts)
+            is_sent = any(gap.from_lsn < end and start < gap.to_lsn for start, end in sent)
             if gap.known is None and within and not is_sent and runs[0].begin <= gap.from_lsn:
                 record = _record(here.system, gap, within)
                 made += record is not None and there.wal.acknowledge_gap(record)
     return made
+
+
+def _stretch(here: WalCoverage, file: str) -> tuple[int, int]:
+    """From where to where a segment has WAL: one that the server did not come to fill ends before the next begins."""
+    start, reach = segment_start(file, here.size), here.files[file].reach
+    return start, start + (here.size if reach is None else reach)
 
 
 def _record(system: int, gap: Gap, within: list[Gap]) -> GapRecord | None:

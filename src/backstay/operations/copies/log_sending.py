@@ -27,6 +27,7 @@ class LogSender:
     def __init__(self, source: Repository, target: Repository, *, events: EventSink) -> None:
         self._source, self._target, self._events = source, target, events
         self._damaged: set[tuple[int, str]] = set()
+        self._ended: set[tuple[int, str]] = set()  # logs of which no more goes
         self.findings = Findings(events)
         self.files = self.bytes = 0
 
@@ -50,7 +51,10 @@ class LogSender:
                 limit=READ_AHEAD,
             )
             for done, (file, data) in enumerate(zip(missing, read, strict=True), 1):
-                if data is not None and (system, log_of(file)) not in self._damaged:
+                # Only now: what is damaged further on may have been read before what lies in front of it is sent.
+                if data is None:
+                    self._ended.add((system, log_of(file)))
+                elif (system, log_of(file)) not in self._ended:
                     self._send(system, file, wanted[file], data, there.get(file, StoredFile()))
                 self._events(Progress(files=done, bytes=self.bytes, current=file))
         self._events(Finished(operation="copy WAL"))
@@ -70,7 +74,7 @@ class LogSender:
         try:
             return self._source.wal.read(system, file, stored)
         except CorruptedBackup as error:
-            self._damaged |= {(system, file), (system, log_of(file))}
+            self._damaged.add((system, file))
             self.findings.add("integrity", damaged_subject(system, file), str(error), _DAMAGED)
             return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from backstay.core.events import EventSink, Warned, ignore
+from backstay.errors import CorruptedBackup
 from backstay.operations.mysql import reachable as binlogs
 from backstay.operations.wal.bases import Base, base_of, is_base, sound
 from backstay.operations.wal.coverage import WalCoverage
@@ -17,20 +19,45 @@ from backstay.repository.snapshots import Manifest
 from backstay.repository.wal import StoredFile, object_names
 
 
-def needed_logs(repository: Repository, snapshots: Sequence[Manifest], *, window: timedelta | None = None) -> set[str]:
+def needed_logs(
+    repository: Repository,
+    snapshots: Sequence[Manifest],
+    *,
+    window: timedelta | None = None,
+    events: EventSink = ignore,
+) -> set[str]:
     """What makes base backups consistent, what recoveries within the window can read, or from any of the snapshots
-    without a window, and what says which server a name is and who knows of gaps. Raises CorruptedBackup.
+    without a window, and what says which server a name is and who knows of gaps.
+
+    All of a log where it cannot be told, since what tells it is damaged: that may be mended, what is gone may not.
+    Raises CorruptedBackup for a snapshot that says what it cannot.
     """
     found = needed_wal(repository, snapshots)
     bases = [base_of(manifest) for manifest in snapshots if is_base(manifest)]
     for system in sorted({base.system for base in bases}):
-        found.update(_of_cluster(repository, system, [base for base in bases if base.system == system], window))
+        try:
+            found.update(_of_cluster(repository, system, [base for base in bases if base.system == system], window))
+        except CorruptedBackup as error:
+            events(Warned(message=f"all WAL of cluster {system} is taken for needed: {error}"))
+            found.update(_all_of(repository, f"{WAL}{system:016x}/"))
+    try:
+        found.update(_of_dumps(repository, snapshots, window))
+    except CorruptedBackup as error:
+        events(Warned(message=f"all WAL and binary logs are taken for needed: {error}"))
+        found.update(_all_of(repository, WAL))
+    return found
+
+
+def _of_dumps(repository: Repository, snapshots: Sequence[Manifest], window: timedelta | None) -> Iterator[str]:
     now = repository.clock.now()
     for name, archive, dumps in binlogs.logged(repository.wal, snapshots):
         since = needed_from(dumps, window, now, name=lambda dump: dump.name, moment=lambda dump: dump.time)
-        found.add(repository.wal.binding_name(name))
-        found.update(_objects(archive.system, binlogs.reachable(archive, since)))
-    return found
+        yield repository.wal.binding_name(name)
+        yield from _objects(archive.system, binlogs.reachable(archive, since))
+
+
+def _all_of(repository: Repository, prefix: str) -> Iterator[str]:
+    return (name for name in repository.wal.objects() if name.startswith(prefix))
 
 
 def _of_cluster(repository: Repository, system: int, bases: Sequence[Base], window: timedelta | None) -> Iterator[str]:

@@ -7,7 +7,7 @@ they leave the spool. Whatever a crash interrupts, the next receiver stores what
 from __future__ import annotations
 
 from backstay.core.events import EventSink, Warned, ignore
-from backstay.errors import StorageUnavailable
+from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
@@ -30,7 +30,10 @@ class Spooling:
         self._timeline, self._position, self._size = timeline, lsn, size
         self.durable = 0
         self._spool.begin(segment_name(timeline, lsn, size))  # before anybody says that all is well
-        self._spool.prepare()
+        try:
+            self._spool.prepare()
+        except InsufficientSpace as error:  # that of an earlier segment may be free when it is needed
+            self._events(Warned(message=f"there is no room yet for the segment after this one ({error})"))
 
     def add(self, lsn: int, data: bytes) -> None:
         """Take what follows."""
