@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from backstay.core.events import GraphSnapshotCreated, GraphSnapshotRestored, ValidationFailed
+from backstay.core.events import GraphSnapshotCreated, ValidationFailed
 from backstay.errors import (
     CycleFound,
     HoldViolation,
@@ -17,19 +17,14 @@ from backstay.errors import (
     MissingDependency,
     NotFound,
     OutputMissing,
-    QuorumNotReached,
-    UnknownValidator,
     ValueBusy,
     ValueInUse,
 )
-from backstay.graph.inputs import Inputs
 from backstay.graph.manager import GraphBackupManager, RestoreMeans
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node, NodeMetadata
 from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.recompute import Recomputers
-from backstay.operations.copies.mirror import copy_objects
-from backstay.repository.format import attestation_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import Buffer
 from backstay.storage.memory import MemoryStorage
@@ -173,98 +168,6 @@ def test_unknown_ids_are_told_and_deleting_them_is_false(stored: Stored) -> None
         manager.restore_snapshot()
 
 
-# -- consensus
-
-
-def test_two_of_three_accept_a_snapshot(stored: Stored) -> None:
-    manager = stored.manager(stored.graph({"a": b"1"}), quorum=TWO_OF_THREE)
-    shot = manager.create_snapshot()
-    assert (shot.state, shot.validated_by, shot.missing) == ("pending", (), ("v0", "v1", "v2"))
-    for _ in range(2):
-        assert manager.attest(shot.id, V[0]).state == "pending"
-    with pytest.raises(UnknownValidator):
-        manager.attest(shot.id, Validator.generate("stranger"))
-    assert manager.attest(shot.id, V[2]).state == "accepted"
-    assert manager.get_snapshot(shot.id).validated_by == ("v0", "v2")
-    assert list(stored.topics()) == ["backup.snapshot.created", "backup.validation.failed"]
-
-
-def test_a_pending_snapshot_leaves_the_accepted_one_in_force_and_blocks_nothing(stored: Stored) -> None:
-    graph = stored.graph({"a": b"1"})
-    manager = stored.manager(graph, quorum=TWO_OF_THREE)
-    assert manager.newest_accepted() is None
-    good = manager.create_snapshot()
-    for validator in V[:2]:
-        manager.attest(good.id, validator)
-    graph.replace(made("a", stored.values.store(b"2")))
-    manager.create_snapshot()
-    in_force = manager.newest_accepted()
-    assert in_force is not None
-    assert in_force.id == good.id
-    assert manager.restore_snapshot().ok
-    restored = next(event for event in stored.events if isinstance(event, GraphSnapshotRestored))
-    assert (restored.snapshot, restored.ok, restored.reused) == (good.id, True, 1)
-
-
-def test_restoring_a_pending_snapshot_names_who_is_missing_and_can_be_insisted_on(stored: Stored) -> None:
-    manager = stored.manager(stored.graph({"a": b"1"}), quorum=TWO_OF_THREE)
-    shot = manager.create_snapshot()
-    manager.attest(shot.id, V[1])
-    for chosen in (None, shot.id):
-        with pytest.raises(QuorumNotReached, match="v0, v2") as raised:
-            manager.restore_snapshot(chosen)
-        assert raised.value.missing == ("v0", "v2")
-    assert manager.restore_snapshot(shot.id, accept_pending=True).ok
-
-
-def test_without_the_policy_a_snapshot_made_under_one_is_pending(stored: Stored) -> None:
-    graph = stored.graph({"a": b"1"})
-    manager = stored.manager(graph, quorum=TWO_OF_THREE)
-    shot = manager.create_snapshot()
-    for validator in V:
-        manager.attest(shot.id, validator)
-    careless = stored.manager(graph)
-    assert careless.get_snapshot(shot.id).state == "pending"
-    with pytest.raises(QuorumNotReached, match="policy"):
-        careless.restore_snapshot(shot.id)
-
-
-def test_a_snapshot_made_without_a_policy_has_to_be_attested_where_there_is_one(stored: Stored) -> None:
-    graph = stored.graph({"a": b"1"})
-    shot = stored.manager(graph).create_snapshot()
-    assert shot.state == "accepted"
-    assert stored.manager(graph, quorum=TWO_OF_THREE).get_snapshot(shot.id).state == "pending"
-
-
-def test_forged_attestations_count_for_nothing_and_are_told(stored: Stored) -> None:
-    manager = stored.manager(stored.graph({"a": b"1"}), quorum=TWO_OF_THREE)
-    first, second = manager.create_snapshot(), manager.create_snapshot()
-    manager.attest(first.id, V[0])
-    name = attestation_name(second.id, V[0].public.key_id)
-    stored.store.store(name, stored.store.retrieve(attestation_name(first.id, V[0].public.key_id)))
-    stored.store.store(attestation_name(second.id, V[1].public.key_id), b"{}")
-    assert manager.get_snapshot(second.id).validated_by == ()
-    stored.manager().attest(second.id, Validator.generate("stranger"))
-    found = manager.verify()
-    assert [(one.severity, name in one.subject) for one in found.findings if one.subject.startswith("att")] == [
-        ("error", True),
-        ("error", False),
-    ]
-    assert any("policy does not know" in one.message for one in found.findings if one.severity == "warning")
-
-
-def test_attestations_hold_in_a_copy_of_the_repository(stored: Stored) -> None:
-    manager = stored.manager(stored.graph({"a": b"1"}), quorum=TWO_OF_THREE)
-    shot = manager.create_snapshot()
-    for validator in V[:2]:
-        manager.attest(shot.id, validator)
-    copy = MemoryStorage()
-    copy_objects(stored.repository, copy)
-    there = GraphBackupManager(Repository.open(copy, SECRET), quorum=TWO_OF_THREE)
-    assert there.get_snapshot(shot.id).state == "accepted"
-    assert there.restore_snapshot(shot.id).ok
-
-
 # -- restoring
 
 
@@ -299,141 +202,6 @@ def test_what_cannot_be_had_is_told_by_node(stored: Stored) -> None:
     assert [event.node for event in failed] == ["a"]
     found = manager.verify(shot.id)
     assert [one.subject for one in found.findings] == [graph["a"].hash]
-
-
-def test_nodes_of_other_graphs_are_kept_and_restored_in_order(stored: Stored) -> None:
-    source = stored.graph({"raw": b"1"}, name="source")
-    source.replace(source["raw"].model_copy(update={"metadata": _capable("raw")}))
-    pinned = stored.manager(source).create_snapshot()
-    user = stored.graph({}, name="user")
-    twice_of_raw = made("twice", stored.values.store(b"11"), "graph:source#raw")
-    user.add(twice_of_raw.model_copy(update={"metadata": _capable("twice")}))
-    manager = stored.manager(user)
-    shot = manager.create_snapshot()
-    assert shot.requires == {"source": pinned.id}
-    calls = []
-    recomputers = Recomputers()
-
-    @recomputers.recomputes("raw")
-    def raw(node: Node, inputs: Inputs) -> bytes:
-        assert not inputs
-        calls.append(node.id)
-        return b"1"
-
-    @recomputers.recomputes("twice")
-    def twice(node: Node, inputs: Inputs) -> bytes:
-        calls.append(node.id)
-        return inputs["graph:source#raw"].bytes() * 2
-
-    for key in stored.values.list():
-        stored.values.delete(key, force=True)
-    assert manager.restore_snapshot(shot.id, means=RestoreMeans(recomputers=recomputers)).ok
-    assert calls == ["raw", "twice"]
-
-
-def test_values_of_other_graphs_stay_when_these_are_deleted(stored: Stored) -> None:
-    source = stored.graph({"raw": b"1", "else": b"2"}, name="source")
-    pinned = stored.manager(source).create_snapshot()
-    user = stored.graph({}, name="user")
-    user.add(made("x", stored.values.store(b"x"), "graph:source#raw"))
-    manager = stored.manager(user)
-    manager.create_snapshot()
-    assert stored.manager(source).delete_snapshot(pinned.id)
-    assert manager.garbage_collect() == [source["else"].hash]
-    assert manager.restore_snapshot().ok
-
-
-def test_nodes_of_graphs_that_were_never_stored_are_missing(stored: Stored) -> None:
-    stored.manager(stored.graph({"raw": b"1"}, name="source")).create_snapshot()
-    user = MetadataGraph("user")
-    user.add(Node(id="x", deps=("graph:source#raw", "graph:source#ghost", "graph:nowhere#n")))
-    with pytest.raises(MissingDependency) as raised:
-        stored.manager(user).create_snapshot()
-    assert set(raised.value.missing) == {"graph:source#ghost", "graph:nowhere#n"}
-
-
-def test_a_cycle_through_several_graphs_is_refused_before_it_is_stored(stored: Stored) -> None:
-    source = stored.graph({"raw": b"1"}, name="source")
-    manager = stored.manager(source)
-    manager.create_snapshot()
-    user = MetadataGraph("user")
-    user.add(made("x", stored.values.store(b"x"), "graph:source#raw"))
-    stored.manager(user).create_snapshot()
-    source.add(made("on", stored.values.store(b"on"), "graph:user#x"))
-    manager.create_snapshot()  # there and back again is no cycle
-    source.replace(source["raw"].changed(deps=("graph:user#x",)))
-    with pytest.raises(CycleFound) as raised:
-        manager.create_snapshot()
-    assert {"raw", "graph:user#x"} <= set(raised.value.cause.split(" → "))
-    assert len(manager.list_snapshots()) == 2
-
-
-def _users_and_a_newer_source_that_depends_back(stored: Stored) -> tuple[str, str, str]:
-    """Ids of a snapshot of `user`, of the deleted one of `source` that it refers to, and of one in its place.
-
-    In the first user/x is made from source/raw; in the newer one source/raw is made from user/x.
-    """
-    source = stored.graph({"raw": b"1"}, name="source")
-    before = stored.manager(source).create_snapshot()
-    user = stored.graph({"apart": b"2"}, name="user")
-    x = made("x", stored.values.store(b"x"), "graph:source#raw")
-    user.add(x.model_copy(update={"metadata": _capable("x")}))
-    pinned = stored.manager(user).create_snapshot()
-    user.replace(user["x"].changed(deps=()))
-    stored.clock.advance(1)  # of two at the same time any may be the newer one
-    stored.manager(user).create_snapshot()
-    assert stored.manager(source).delete_snapshot(before.id)
-    source.replace(source["raw"].changed(deps=("graph:user#x",)))
-    stored.clock.advance(1)
-    return pinned.id, before.id, stored.manager(source).create_snapshot().id
-
-
-def test_a_newer_snapshot_of_another_graph_may_depend_back_where_it_is_not_needed(stored: Stored) -> None:
-    pinned, _, _ = _users_and_a_newer_source_that_depends_back(stored)
-    manager = stored.manager()
-    assert manager.restore_snapshot(pinned).counts == {"reused": 2}
-    assert manager.restore_snapshot(pinned, RegenerationPolicy(strategy="selective", nodes=("apart",))).ok
-
-
-def test_a_newer_snapshot_of_another_graph_that_depends_back_is_told_where_it_is_needed(stored: Stored) -> None:
-    pinned, deleted, newer = _users_and_a_newer_source_that_depends_back(stored)
-    manager = stored.manager()
-    graph = manager.get_snapshot(pinned).graph
-    for node in graph:
-        stored.values.delete(node.hash or "", force=True)
-    recomputers = Recomputers()
-
-    @recomputers.recomputes("x")
-    def x(node: Node, inputs: Inputs) -> bytes:
-        raise AssertionError
-
-    report = manager.restore_snapshot(pinned, means=RestoreMeans(recomputers=recomputers))
-    told = {node.id: (node.action, node.reason, node.blame) for node in report.nodes}
-    action, reason, blame = told["x"]
-    assert (action, blame) == ("blocked", "graph:source#raw")
-    for named in (deleted, newer, "graph source", "graph user", "restore a newer snapshot"):
-        assert named in reason
-    assert "not at hand" not in reason
-    alone = RegenerationPolicy(strategy="selective", nodes=("apart",))
-    assert manager.restore_snapshot(pinned, alone).problems[0].id == "apart"  # nobody makes that, which is no cycle
-
-
-def test_a_third_graph_can_be_stored_whose_sources_came_to_depend_on_each_other(stored: Stored) -> None:
-    pinned, _, _ = _users_and_a_newer_source_that_depends_back(stored)
-    for shot in stored.manager(MetadataGraph("user")).list_snapshots():
-        if shot.id != pinned:
-            stored.manager().delete_snapshot(shot.id)
-    third = stored.graph({"y": b"y"}, name="third", deps=("graph:user#x",))
-    shot = stored.manager(third).create_snapshot()
-    assert shot.requires == {"user": pinned}
-    assert stored.manager(third).restore_snapshot().counts == {"reused": 1}
-
-
-def test_a_node_that_depends_on_itself_by_the_name_of_its_graph_is_refused(stored: Stored) -> None:
-    graph = MetadataGraph("own")
-    graph.add(Node(id="x", deps=("graph:own#x",)))
-    with pytest.raises(CycleFound):
-        stored.manager(graph).create_snapshot()
 
 
 # -- deleting and holding

@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import Job
 from backstay.control.jobs.execution import Execution
 from backstay.control.manager.documents import restore_document
 from backstay.control.manager.manager import BackupManager
-from backstay.control.manager.results import RestoreRun
+from backstay.control.manager.results import RestoreMode, RestoreRun
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget
 from backstay.control.service.context import ServiceContext, backups_of
 from backstay.control.service.target_places import own_places, require_apart, require_same
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest, RestoreConflict
+from backstay.operations.restore.plan import Conflict
 from backstay.sources.sqlite.database import path_of
 
 
@@ -30,8 +31,7 @@ def restore(context: ServiceContext, job: Job, execution: Execution) -> Document
     asked, backups = job.arguments, backups_of(job)
     if not backups:
         raise InvalidRequest("a restore needs a backup", cause="none is named", hint="name it by its id")
-    in_place = asked.get("mode") == "in_place"
-    targets = None if in_place else [_target(target) for target in asked.get("targets") or ()]
+    targets = None if asked.get("mode") == "in_place" else [_target(target) for target in asked.get("targets") or ()]
     manager, done = context.manager(execution), list[RestoreRun]()
     _look_again(context, asked, targets or ())
     if len(backups) > 1:  # one alone looks for itself before it writes
@@ -42,15 +42,11 @@ def restore(context: ServiceContext, job: Job, execution: Execution) -> Document
             manager.restore(
                 backup_id,
                 targets,
-                include=tuple(asked.get("include") or ()),
-                exclude=tuple(asked.get("exclude") or ()),
-                conflict=asked.get("conflict") or "fail",
-                delete=bool(asked.get("delete")),
+                **_wishes(asked),
                 validate_before=bool(asked.get("validate_before")),
                 verify=bool(asked.get("verify")),
                 parallel=asked.get("parallel"),
                 dry_run=bool(asked.get("dry_run")),
-                mode="in_place" if in_place else "beside",
                 events=execution.events,
                 checkpoint=execution.checkpoint,
                 job_id=job.id,
@@ -84,11 +80,7 @@ def _require_no_conflict(
         preview = manager.plan_restore(
             backup_id,
             targets,
-            include=tuple(asked.get("include") or ()),
-            exclude=tuple(asked.get("exclude") or ()),
-            conflict=asked.get("conflict") or "fail",
-            delete=bool(asked.get("delete")),
-            mode="in_place" if targets is None else "beside",
+            **_wishes(asked),
             events=execution.events,
         )
         found += preview.conflicts if preview.refused else ()
@@ -98,6 +90,26 @@ def _require_no_conflict(
             cause=", ".join(found[:5]),
             paths=tuple(found),
         )
+
+
+class _Wishes(TypedDict):
+    """What a restore and the look before it have in common."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    conflict: Conflict
+    delete: bool
+    mode: RestoreMode
+
+
+def _wishes(asked: Mapping[str, Any]) -> _Wishes:
+    return _Wishes(
+        include=tuple(asked.get("include") or ()),
+        exclude=tuple(asked.get("exclude") or ()),
+        conflict=asked.get("conflict") or "fail",
+        delete=bool(asked.get("delete")),
+        mode="in_place" if asked.get("mode") == "in_place" else "beside",
+    )
 
 
 def _target(asked: Mapping[str, Any]) -> RestoreTarget:
