@@ -116,20 +116,35 @@ def test_each_object_that_both_lost_is_told_or_not_needed(world: World) -> None:
 
 
 def test_each_object_that_is_damaged_in_both_is_told(world: World) -> None:
-    for name in sorted(world.objects.keys() - {"repo.json"}):
+    for seed, name in enumerate(sorted(world.objects.keys() - {"repo.json"})):
         a, b = world.pair()
         for store in (a, b):
-            store.store(name, damaged(world.objects[name], random.Random(name)), overwrite=True)
+            store.store(name, damaged(world.objects[name], random.Random(seed)), overwrite=True)
         result = world.heal(a, b)
         assert subjects(result) == [name]
         assert result.objects_healed == (), name
 
 
+@pytest.mark.parametrize("lose", [False, True], ids=["damaged in both", "lost in one"])
+def test_a_flip_of_a_bit_of_the_epoch_is_told(world: World, lose: bool) -> None:
+    """Be it another epoch that there is, one that there is not, or zero, which there cannot be."""
+    for name in (of_kind(world, "snapshots/")[0], of_kind(world, "snapshots/")[-1]):
+        for bit in range(24 * 8, 28 * 8):
+            flipped = bytearray(world.objects[name])
+            flipped[bit // 8] ^= 1 << bit % 8
+            a, b = world.pair()
+            a.store(name, bytes(flipped), overwrite=True)
+            b.store(name, bytes(flipped), overwrite=True)
+            if lose:
+                a.delete(name)
+            assert subjects(world.heal(a, b)) == [name], bit
+
+
 def test_what_one_lost_and_the_other_has_damaged_is_told(world: World) -> None:
-    for name in sorted(world.objects.keys() - {"repo.json"}):
+    for seed, name in enumerate(sorted(world.objects.keys() - {"repo.json"})):
         a, b = world.pair()
         a.delete(name)
-        b.store(name, damaged(world.objects[name], random.Random(name)), overwrite=True)
+        b.store(name, damaged(world.objects[name], random.Random(seed)), overwrite=True)
         result = world.heal(a, b)
         assert subjects(result) == [name]
         assert not a.exists(name)

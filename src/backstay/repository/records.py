@@ -73,7 +73,7 @@ def claimed_epoch(data: bytes, repository: bytes) -> int | None:
     """The epoch that an object of any kind says it was sealed in; None for what is no sealed object. It may lie."""
     if not data.startswith(MAGIC) or not names_repository(data, repository):
         return None
-    return int(_FIELDS.unpack_from(data)[6])
+    return int(_FIELDS.unpack_from(data)[6]) or None  # epochs are numbered from 1
 
 
 def open_header(data: bytes, epoch_key: bytes) -> Cipher:
