@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ ENTER: Final = 1  # a directory begins: its name and first page
 PAGE: Final = 2  # one more page of the directory begun last
 LEAVE: Final = 3  # a directory ends: its listing and what it holds itself
 MAX_FRAME: Final = 64 << 20
+_PART: Final = 1 << 20  # bytes of frames handed on at once
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decode_enter: Final = msgspec.msgpack.Decoder(tuple[bytes, list[Row]])
@@ -36,6 +37,19 @@ class Leave(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _decode_leave: Final = msgspec.msgpack.Decoder(Leave)
+
+
+class Subtree(NamedTuple):
+    """Part of the frames of a directory and all below it, and what the directories that end in it hold themselves.
+
+    `content` is the listing of the directory, told by the last part.
+    """
+
+    frames: bytes
+    files: int
+    dirs: int
+    bytes: int
+    content: Content | None
 
 
 def encode_enter(name: bytes, rows: Sequence[Row]) -> bytes:
@@ -90,6 +104,39 @@ class StatCursor:
         rows = _decoded(_decode_page, body)
         self._advance()
         return rows, body
+
+    def is_at(self, name: bytes) -> bool:
+        """Whether the directory `name` comes next, past those before it."""
+        while self._kind == ENTER:
+            found = self._peek_enter()[0]
+            if found >= name:
+                return found == name
+            self._advance()
+            self.leave()
+        return False
+
+    def subtree(self) -> Iterator[Subtree]:
+        """The directory that comes next and all below it, as they are; goes past them."""
+        frames: list[bytes] = []
+        size = files = dirs = total = depth = 0
+        while True:
+            kind, body = self._kind, self._body
+            frames.append(frame(kind, body))
+            size += len(body)
+            depth += kind == ENTER
+            if kind == LEAVE:
+                left = _decoded(_decode_leave, body)
+                files, dirs, total, depth = files + left.files, dirs + 1, total + left.bytes, depth - 1
+                if depth == 0:
+                    self._advance()
+                    yield Subtree(b"".join(frames), files, dirs, total, left.content)
+                    return
+            elif kind not in (ENTER, PAGE):
+                raise CorruptedBackup("a stat stream ends too early")
+            self._advance()
+            if size >= _PART:
+                yield Subtree(b"".join(frames), files, dirs, total, None)
+                frames, size, files, dirs, total = [], 0, 0, 0, 0
 
     def leave(self) -> Leave:
         """Go out of the current directory, past whatever is left of it."""

@@ -11,7 +11,7 @@ from backstay.codec.chunker import Chunker
 from backstay.codec.digest import ChunkIds
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
-from backstay.operations.backup.scan import Left, Page, Visit
+from backstay.operations.backup.scan import Kept, Left, Page, Visit
 from backstay.repository.blob_reader import BlobReader
 from backstay.repository.blob_writer import BlobWriter
 from backstay.repository.contents import MetaWriter, frame
@@ -109,6 +109,16 @@ class Assembler:
     def unreadable(self, entry: Stat) -> None:
         """A child directory could not be entered: it is stored as empty."""
         self._child(self._stack[-1], entry[0], EMPTY, same=False)
+
+    def kept(self, step: Kept) -> None:
+        """Part of a child directory that is as it was, with all below it."""
+        part = step.part
+        self._stats.write(part.frames)
+        self.totals.files += part.files
+        self.totals.dirs += part.dirs
+        self.totals.bytes += part.bytes
+        if part.content is not None:
+            self._child(self._stack[-1], step.entry[0], part.content, same=True)
 
     def leave(self, step: Left) -> Content:
         """The current directory is complete."""

@@ -33,11 +33,12 @@ class BackupOptions:
     time: datetime | None = None
     read_concurrency: int = DEFAULT_READERS  # files read at once
     dry_run: bool = False
+    skip_unchanged: bool = False  # make no snapshot of what is as in the one before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupResult:
-    """What a backup did; sizes in bytes. `snapshot` is None after a dry run."""
+    """What a backup did; sizes in bytes. `snapshot` is None after a dry run, and when nothing changed."""
 
     snapshot: str | None
     kind: SnapshotKind
