@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import BackupFailed, NotFound
+from backstay.operations.backup.watching import watch
+from backstay.operations.backup.watching_files import Pace
+from backstay.sources.changes import Look
 from backstay.sources.inotify import OVERFLOW, Event, Inotify
+from backstay.testing import FakeClock
 from tests.operations.watched_world import World
 
 # -- the law
@@ -294,6 +298,107 @@ def test_what_cannot_be_read_is_told_once_and_tried_each_time(root: Path) -> Non
         assert world.shown() == world.fresh()
 
 
+def test_a_link_to_a_file_where_nothing_else_happens_is_seen_there_too(world: World, root: Path) -> None:
+    os.link(root / "d04/below/file", root / "d20/link")
+    world.snapshot()
+    assert world.shown() == world.fresh()
+    (root / "d20/link").write_text("through one name")
+    world.snapshot()
+    assert world.shown() == world.fresh()
+    (root / "d20/link").unlink()
+    world.snapshot()
+    assert world.shown() == world.fresh()
+
+
+def test_what_was_moved_away_is_watched_no_longer(world: World, root: Path) -> None:
+    (root / "d04").rename(away := root.parent / "away")
+    world.snapshot()
+    (away / "below/file").write_text("elsewhere")
+    assert world.journal.stirred() is None
+    away.rename(root / "d03/back")
+    world.snapshot()
+    (root / "d03/back/below/file").write_text("back")
+    world.snapshot()
+    assert world.walked() == {".", "d03", "d03/back", "d03/back/below"}
+    assert world.shown() == world.fresh()
+
+
+def test_a_directory_that_is_in_two_places_at_once_is_looked_at_in_both(world: World, root: Path) -> None:
+    """As a file system does that is mounted twice: the kernel knows one directory, and tells of one."""
+    with world.journal._lock:
+        fd = os.open(root / "d01/below", os.O_RDONLY)
+        try:
+            for place in (b"d01/below", b"d02/below"):
+                path = bytes(root) + b"/" + place
+                world.journal.opened(fd, path, device=os.fstat(fd).st_dev, named=frozenset(), leads=False)
+        finally:
+            os.close(fd)
+        view = world.journal.begin()
+    looks = [view.look(bytes(root) + b"/" + place) for place in (b"d01", b"d01/below", b"d02", b"d03")]
+    assert looks == [Look.ALL, Look.ALL, Look.NOTHING, Look.NOTHING]
+
+
+# -- when
+
+
+def test_it_waits_until_nothing_changes_but_not_for_ever(root: Path) -> None:
+    clock = FakeClock()
+
+    def change() -> None:
+        (root / "d00/file").write_text(str(clock.monotonic()))
+        assert world.journal.stirred() is not None
+
+    def is_due() -> bool:
+        return world.watched.mark() != mark
+
+    with World([root], clock=clock, pace=Pace(every_s=10, settle_s=2, within_s=60, check_s=3600)) as world:
+        mark = world.watched.mark()
+        world.snapshot()
+        clock.sleep(1000)
+        assert not is_due()
+        change()
+        assert not is_due()
+        clock.sleep(2)
+        assert is_due()
+        mark = world.watched.mark()
+        world.snapshot()
+        change()
+        clock.sleep(9)
+        assert not is_due()  # one in ten seconds
+        clock.sleep(1)
+        assert is_due()
+        mark = world.watched.mark()
+        world.snapshot()
+        for _ in range(60):
+            change()
+            assert not is_due()
+            clock.sleep(1)
+        assert is_due()
+        mark = world.watched.mark()
+        world.snapshot()
+        clock.sleep(3600)
+        assert is_due()  # a look at everything
+
+
+def test_where_not_everything_is_told_it_looks_as_often_as_it_would_wait(root: Path) -> None:
+    clock = FakeClock()
+    with World([root], clock=clock, shared=bool) as world:
+        mark = world.watched.mark()
+        world.snapshot()
+        clock.sleep(59)
+        assert world.watched.mark() == mark
+        clock.sleep(1)
+        assert world.watched.mark() != mark
+        assert world.snapshot().snapshot is None
+
+
+def test_a_signal_ends_it_in_the_middle_of_a_backup(root: Path) -> None:
+    with World([root]) as world:
+        world.stopped = lambda: bool(world.events)
+        result = watch(world.watched, world.stopped, every_s=1, clock=world.clock, made=lambda _: None)
+        assert (result.snapshots, list(world.repository.snapshots.live())) == (0, [])
+
+
 # -- what the kernel does not tell
 
 
@@ -312,10 +417,10 @@ class Overflowing(Inotify):
 def test_after_an_overflow_everything_is_looked_at(root: Path) -> None:
     with World([root], notices=Overflowing) as world:
         world.snapshot()
-        (root / "d05").rename(root / "moved")
-        (root / "d06/below").rename(root / "d05")
         Overflowing.loses = True
         try:
+            (root / "d05").rename(root / "moved")
+            (root / "d06/below").rename(root / "d05")
             assert world.journal.stirred() is not None
         finally:
             Overflowing.loses = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from backstay.core.clock import SystemClock
+from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import Event, Warned
 from backstay.operations.backup.request import BackupOptions, BackupResult
 from backstay.operations.backup.run import run_backup
@@ -52,11 +52,12 @@ class World:
     notices: Callable[[], Notices] = Inotify
     shared: Callable[[int], bool] = never_shared
     pace: Pace = field(default_factory=Pace)
+    clock: Clock = field(default_factory=SystemClock)
     warnings: list[str] = field(default_factory=list)
-    stopped: bool = False
+    events: list[Event] = field(default_factory=list)
+    stopped: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> Self:
-        self.clock = SystemClock()
         self.repository = Repository.create(MemoryStorage(), SECRET, environment=Environment(threads=1))
         self.filters = Filters(self.patterns)
         places = [bytes(root) for root in self.roots]
@@ -70,7 +71,7 @@ class World:
             BackupOptions(host="host", name="watched"),
             self.pace,
             self.clock,
-            lambda: self.stopped,
+            self._is_stopped,
             self._sink,
         )
         return self
@@ -82,8 +83,12 @@ class World:
             pass
 
     def _sink(self, event: Event) -> None:
+        self.events.append(event)
         if isinstance(event, Warned):
             self.warnings.append(f"{event.path}: {event.message}" if event.path else event.message)
+
+    def _is_stopped(self) -> bool:
+        return self.stopped()
 
     def source(self, journal: ChangeJournal | None = None) -> FilesystemSource:
         paths = [bytes(root) for root in self.roots]

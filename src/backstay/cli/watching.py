@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EVERY: Final = "10s"
 SETTLE: Final = "2s"
-WITHIN: Final = "1m"
+WITHIN: Final = "1min"
 CHECK_EVERY: Final = "1h"
 UNREADABLE_ITEMS: Final = 3  # exit status: the last snapshot is good, but lacks some items
 

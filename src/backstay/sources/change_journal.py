@@ -226,6 +226,7 @@ class ChangeJournal:
                 self._notices = self._make()
                 self._reader = NoticeReader(self._notices, self._noticed)
             except OSError as error:
+                self._abandoned, self._notices = self._notices, None
                 why = (error.strerror or str(error)).lower()
                 self._tell(f"nothing can be watched ({why}): everything is looked at from time to time instead")
 
