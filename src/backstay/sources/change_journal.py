@@ -69,7 +69,9 @@ class ChangeJournal:
         self._since: str | None = None
         self._everything = True  # is to be looked at at the next walk
         self._dirty: set[bytes] = set()
-        self._restless: set[bytes] = set()  # directories that are looked at each time
+        # Directories that are looked at each time: those with files of several names, and those that lead.
+        self._linked: set[bytes] = set()
+        self._leading: set[bytes] = set()
         self._troubled: set[bytes] = set()
         self._stirred: Stirred | None = None
         self._untold: list[str] = []
@@ -81,6 +83,11 @@ class ChangeJournal:
     def sees_everything(self) -> bool:
         """Whether all changes are told of; else the caller looks from time to time."""
         return self._notices is not None and not any(self._devices.values())
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether, beyond that, no file seen has a name elsewhere through which it could be written to."""
+        return self.sees_everything and not self._linked
 
     def stirred(self) -> Stirred | None:
         """When something changed that a snapshot would show; None when nothing has since the last walk began."""
@@ -111,7 +118,7 @@ class ChangeJournal:
                 everything=anew or check or not self.sees_everything,
                 compares=check and self.sees_everything and not anew,
                 dirty=self._dirty,
-                always=self._restless | self._troubled,
+                always=self._linked | self._leading | self._troubled,
             )
             self._dirty, self._stirred, self._everything = set(), None, False
         return view
@@ -146,9 +153,9 @@ class ChangeJournal:
     def opened(self, fd: int, path: bytes, *, device: int, named: frozenset[bytes], leads: bool) -> None:
         """Watch a directory before it is listed."""
         with self._lock:
-            self._restless.discard(path)
+            self._linked.discard(path)
             if leads:  # others' changes touch its times, and are no reason to wake
-                self._restless.add(path)
+                self._leading.add(path)
             if self._notices is None:
                 return
             try:
@@ -163,7 +170,7 @@ class ChangeJournal:
     def has_links(self, path: bytes) -> None:
         """What is written through one name of a file is not told of the others."""
         with self._lock:
-            self._restless.add(path)
+            self._linked.add(path)
 
     def is_cache(self, path: bytes) -> None:
         """What comes and goes in a cache is no reason for a snapshot."""
@@ -220,7 +227,7 @@ class ChangeJournal:
         self._stop()
         with self._lock:
             self._tree, self._devices = WatchedTree(), {}
-            self._dirty, self._restless, self._troubled = set(), set(), set()
+            self._dirty, self._linked, self._leading, self._troubled = set(), set(), set(), set()
             try:
                 self._mounts = mounts_below(self._places)
                 self._notices = self._make()

@@ -246,6 +246,7 @@ class Service:
         until = self.clock.monotonic() + _LAST_S
         if self._background is not None:
             self._background.join(until)
+        self.ticker.close()
         self.notifier.join(until)
         if ended and self.options.queues:
             try:
