@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import BackupFailed, NotFound
+from backstay.operations.backup.request import BackupKind
 from backstay.operations.backup.watching import watch
 from backstay.operations.backup.watching_files import Pace
 from backstay.sources.changes import Look
@@ -66,7 +67,7 @@ def move(root: Path, one: int, other: int) -> None:
     thing = found[one % len(found)]
     places = [place for place in directories(root) if not place.is_relative_to(thing)]
     target = places[other % len(places)] / thing.name
-    if target != thing:
+    if not thing.is_relative_to(target):
         if target.exists() or target.is_symlink():
             remove(target)
         thing.rename(target)
@@ -336,6 +337,23 @@ def test_a_directory_that_is_in_two_places_at_once_is_looked_at_in_both(world: W
         view = world.journal.begin()
     looks = [view.look(bytes(root) + b"/" + place) for place in (b"d01", b"d01/below", b"d02", b"d03")]
     assert looks == [Look.ALL, Look.ALL, Look.NOTHING, Look.NOTHING]
+
+
+@pytest.mark.parametrize("kind", ["full", "incremental", "differential"])
+def test_each_kind_of_snapshot_holds_all_changes(root: Path, kind: BackupKind) -> None:
+    with World([root], kind=kind) as world:
+        kinds = [world.snapshot().kind]
+        for number in range(3):
+            (root / f"d0{number}/below/file").write_text(f"{number}. change")
+            kinds.append(world.snapshot().kind)
+            assert world.shown() == world.fresh()
+            with (root / "d20/below/file").open("ab"):  # a reason, but no change
+                pass
+            assert world.snapshot().snapshot is None
+        (root / "d00/below/file").write_text("as it was")
+        world.snapshot()
+        assert world.shown() == world.fresh()
+    assert kinds == ["full", *["differential" if kind == "differential" else "incremental"] * 3]
 
 
 # -- when

@@ -11,7 +11,7 @@ from typing import Self
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import Event, Warned
-from backstay.operations.backup.request import BackupOptions, BackupResult
+from backstay.operations.backup.request import BackupKind, BackupOptions, BackupResult
 from backstay.operations.backup.run import run_backup
 from backstay.operations.backup.watching_files import Pace, WatchedFiles
 from backstay.repository.nodes import Node
@@ -54,6 +54,7 @@ class World:
     pace: Pace = field(default_factory=Pace)
     clock: Clock = field(default_factory=SystemClock)
     warnings: list[str] = field(default_factory=list)
+    kind: BackupKind = "incremental"
     events: list[Event] = field(default_factory=list)
     stopped: Callable[[], bool] = lambda: False
 
@@ -68,7 +69,7 @@ class World:
             self.repository,
             self.journal,
             lambda: self.source(self.journal),
-            BackupOptions(host="host", name="watched"),
+            BackupOptions(host="host", name="watched", kind=self.kind),
             self.pace,
             self.clock,
             self._is_stopped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -33,12 +34,15 @@ class BackupOptions:
     time: datetime | None = None
     read_concurrency: int = DEFAULT_READERS  # files read at once
     dry_run: bool = False
-    skip_unchanged: bool = False  # make no snapshot of what is as in the one before
+    skip_unchanged: bool = False  # make no snapshot of what is as in the newest, unless everything was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupResult:
-    """What a backup did; sizes in bytes. `snapshot` is None after a dry run, and when nothing changed."""
+    """What a backup did; sizes in bytes. `snapshot` is None after a dry run.
+
+    It is None too when nothing has changed since the snapshot `parent`, and none was wanted then.
+    """
 
     snapshot: str | None
     kind: SnapshotKind
@@ -96,3 +100,23 @@ def kind_of(options: BackupOptions, base: Manifest | None) -> SnapshotKind:
     if base is None:
         return "full"
     return "differential" if options.kind == "differential" else "incremental"
+
+
+def result_of(manifest: Manifest, *, took_s: float, errors: Sequence[Problem]) -> BackupResult:
+    """What the run that made a manifest tells."""
+    stats = manifest.stats
+    return BackupResult(
+        snapshot=manifest.id,
+        kind=manifest.kind,
+        parent=manifest.parent,
+        files_new=stats.files_new,
+        files_changed=stats.files_changed,
+        files_unchanged=stats.files_unchanged,
+        files=stats.files,
+        dirs=stats.dirs,
+        bytes_scanned=stats.bytes,
+        bytes_read=stats.bytes_read,
+        bytes_added=stats.bytes_added,
+        duration_s=took_s,
+        errors=tuple(errors),
+    )

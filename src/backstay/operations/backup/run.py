@@ -19,7 +19,7 @@ from backstay.operations.backup.assemble import Assembler, BaseUnusable
 from backstay.operations.backup.capture import Capturing
 from backstay.operations.backup.checkpoints import Checkpoints
 from backstay.operations.backup.cut_records import chunker_info, cut_as
-from backstay.operations.backup.predecessors import earlier_snapshots, usable_base
+from backstay.operations.backup.predecessors import earlier_snapshots, source_key, usable_base
 from backstay.operations.backup.rehearsal import Rehearsal
 from backstay.operations.backup.request import (
     BackupKind,
@@ -28,6 +28,7 @@ from backstay.operations.backup.request import (
     check_name,
     check_options,
     kind_of,
+    result_of,
 )
 from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Enter, Kept, Left, Page, Resumed, Scan, Step, Take, Visit
@@ -164,10 +165,11 @@ class _Backup:
                     manifest = self._manifest(writer, assembler, base, history)
                 finally:
                     writer.close()
-            if self._is_superfluous(base, manifest):
+            if base is not None and self._is_superfluous(history[-1], manifest):
                 done = True
                 self.events(Finished(operation="backup"))
-                return replace(self._result(manifest), snapshot=None)
+                result = result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
+                return replace(result, snapshot=None, parent=history[-1].id)
             with self.session.deciding():
                 self.repository.confirm_lease()
                 self.repository.snapshots.commit(manifest)
@@ -176,13 +178,18 @@ class _Backup:
             if journal is not None:
                 journal.close(discard=done)
         self.events(Finished(operation="backup"))
-        return self._result(manifest)
+        return result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
 
-    def _is_superfluous(self, base: Manifest | None, made: Manifest) -> bool:
-        """Whether a snapshot that nobody wants would come of it. What was stored meanwhile is left to a collection."""
-        if base is None or not self.options.skip_unchanged:
-            return False
-        return is_unchanged(self.source, base.root, made.root, self.repository.reader)
+    def _is_superfluous(self, newest: Manifest, made: Manifest) -> bool:
+        """Whether a snapshot that nobody wants would come of it. What was stored meanwhile is left to a collection.
+
+        It is compared with the newest, which may be another one than the base.
+        """
+        reader = self.repository.reader
+        return self.options.skip_unchanged and is_unchanged(self.source, newest.root, made.root, reader)
+
+    def _took_s(self) -> float:
+        return self.clock.monotonic() - self.started
 
     # -- before the walk
 
@@ -397,38 +404,13 @@ class _Backup:
                 bytes_read=self.counts.bytes_read,
                 bytes_added=writer.bytes_added,
                 errors=len(self.source.problems),
-                duration_ns=round((self.clock.monotonic() - self.started) * 1e9),
+                duration_ns=round(self._took_s() * 1e9),
             ),
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),
             program=f"backstay {VERSION}",
             consistency=dict(self.source.consistency()) if isinstance(self.source, GeneratedSource) else {},
         )
-
-    def _result(self, manifest: Manifest) -> BackupResult:
-        stats = manifest.stats
-        return BackupResult(
-            snapshot=manifest.id,
-            kind=manifest.kind,
-            parent=manifest.parent,
-            files_new=stats.files_new,
-            files_changed=stats.files_changed,
-            files_unchanged=stats.files_unchanged,
-            files=stats.files,
-            dirs=stats.dirs,
-            bytes_scanned=stats.bytes,
-            bytes_read=stats.bytes_read,
-            bytes_added=stats.bytes_added,
-            duration_s=self.clock.monotonic() - self.started,
-            errors=tuple(self.source.problems),
-        )
-
-
-def source_key(source: Source, name: str | None) -> str:
-    """What makes two backups backups of the same source on a host: its name, else what it reads."""
-    if name is not None:
-        return f"{source.kind}:name={name}"
-    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
 
 
 __all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]
