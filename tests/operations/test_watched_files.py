@@ -460,11 +460,13 @@ def test_a_burst_that_fills_the_queue_of_the_kernel_is_in_the_next_snapshot(worl
 
 
 class Full(Inotify):
-    """As if this user might watch five directories."""
+    """As if this user might watch so many directories."""
+
+    allowed = 5
 
     def __init__(self) -> None:
         super().__init__()
-        self.left = 5
+        self.left = self.allowed
 
     def watch(self, directory: int) -> int:
         self.left -= 1
@@ -473,7 +475,7 @@ class Full(Inotify):
         return super().watch(directory)
 
 
-def test_too_many_directories_are_told_once_and_looked_at(root: Path) -> None:
+def test_too_many_directories_are_told_once_and_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with World([root], notices=Full) as world:
         world.snapshot()
         assert len(world.warnings) == 1
@@ -484,7 +486,15 @@ def test_too_many_directories_are_told_once_and_looked_at(root: Path) -> None:
             world.snapshot()
             assert world.shown() == world.fresh()
         assert world.snapshot().snapshot is None
+        monkeypatch.setattr(Full, "allowed", 1000)
+        world.watched._checked -= world.pace.check_s
+        world.snapshot()
+        assert world.journal.sees_everything
         assert len(world.warnings) == 1
+        (root / "d20/below/file").write_text("watched")
+        world.snapshot()
+        assert len(world.walked()) == 3
+        assert world.shown() == world.fresh()
 
 
 def test_where_nothing_can_be_watched_everything_is_looked_at(root: Path) -> None:
@@ -534,7 +544,7 @@ def test_a_look_at_everything_finds_and_tells_what_was_not_told(root: Path) -> N
         world.snapshot()
         (root / "d02/below/file").write_text("unseen")
         assert world.snapshot().snapshot is None
-        world.watched._looked -= world.pace.check_s
+        world.watched._checked -= world.pace.check_s
         assert world.snapshot().snapshot is not None
         assert [line.partition(",")[0] for line in world.warnings] == [
             f"the kernel told nothing of a change of {root}/d02/below/file"
@@ -549,7 +559,7 @@ def test_a_look_at_everything_after_known_changes_tells_nothing(world: World, ro
     world.snapshot()
     with (root / "d04/below/file").open("a") as file:
         file.write("!")
-    world.watched._looked -= world.pace.check_s
+    world.watched._checked -= world.pace.check_s
     world.snapshot()
     assert len(world.walked()) == 91
     assert world.warnings == []

@@ -108,19 +108,20 @@ class ChangeJournal:
         with self._lock:
             self._drain()
             self._look_at_mounts()
-            anew = self._everything or (check and self._notices is None)
-        if anew:
-            self._begin_anew()
+            if not self._everything and not (check and self._notices is None):
+                everything = check or not self.sees_everything
+                return self._view(since=self._since, everything=everything, compares=check and self.sees_everything)
+        self._begin_anew()
         with self._lock:
-            view = ChangeView(
-                self._tree,
-                since=None if anew else self._since,
-                everything=anew or check or not self.sees_everything,
-                compares=check and self.sees_everything and not anew,
-                dirty=self._dirty,
-                always=self._linked | self._leading | self._troubled,
-            )
-            self._dirty, self._stirred, self._everything = set(), None, False
+            return self._view(since=None, everything=True, compares=False)
+
+    def _view(self, *, since: str | None, everything: bool, compares: bool) -> ChangeView:
+        """What is known now, at one moment: all that is told from now on is for the next one."""
+        always = self._linked | self._leading | self._troubled
+        view = ChangeView(
+            self._tree, since=since, everything=everything, compares=compares, dirty=self._dirty, always=always
+        )
+        self._dirty, self._stirred, self._everything = set(), None, False
         return view
 
     def done(self, view: ChangeView, snapshot: str | None, problems: Iterable[Problem]) -> None:
@@ -193,9 +194,10 @@ class ChangeJournal:
         self._tree.put(new)
 
     def _take_out(self, directory: WatchedDirectory, *, but: int | None = None) -> None:
-        for watch in self._tree.take_out(directory):
-            if watch != but and self._notices is not None:
-                self._notices.forget(watch)
+        for gone in self._tree.take_out(directory):
+            self._linked.discard(gone.path)
+            if gone.watch != but and self._notices is not None:
+                self._notices.forget(gone.watch)
 
     def _is_shared(self, fd: int, path: bytes) -> bool:
         shared = self._is_shared_at(fd)

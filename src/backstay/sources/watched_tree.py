@@ -34,7 +34,7 @@ class WatchedDirectory:
 
 
 class WatchedTree:
-    """Changes nothing in the kernel: it tells which watches are to be ended."""
+    """Changes nothing in the kernel: whoever takes out directories ends their watches."""
 
     def __init__(self) -> None:
         self._by_path: dict[bytes, WatchedDirectory] = {}
@@ -62,17 +62,16 @@ class WatchedTree:
         if above is not None and above is not directory:
             above.below[name_of(directory.path)] = directory
 
-    def take_out(self, directory: WatchedDirectory) -> list[int]:
-        """Forget one and all below it: their watches."""
+    def take_out(self, directory: WatchedDirectory) -> list[WatchedDirectory]:
+        """Forget one and all below it, which are returned."""
         above = self._by_path.get(directory_of(directory.path))
         if above is not None and above is not directory:
             above.below.pop(name_of(directory.path), None)
-        watches = []
-        for one in _with_all_below(directory):
+        gone = list(_with_all_below(directory))
+        for one in gone:
             self._by_path.pop(one.path, None)
             self._by_watch.pop(one.watch, None)
-            watches.append(one.watch)
-        return watches
+        return gone
 
 
 def _with_all_below(directory: WatchedDirectory) -> Iterator[WatchedDirectory]:

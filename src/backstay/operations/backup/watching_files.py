@@ -53,7 +53,8 @@ class WatchedFiles:
     _mark: int = 0
     _is_due: bool = True
     _began: float | None = None
-    _looked: float = 0.0
+    _checked: float = 0.0
+    _looked: float = 0.0  # at everything; where not everything is told that happens more often
     _took: float = 0.0
     _last: str | None = None
     _told: set[tuple[bytes, str]] = field(default_factory=set)
@@ -74,12 +75,10 @@ class WatchedFiles:
         stirred = self.journal.stirred()
         if stirred is not None and (now - stirred.last >= pace.settle_s or now - stirred.first >= pace.within_s):
             return True
-        return now - self._looked >= self._until_look()
-
-    def _until_look(self) -> float:
-        if self.journal.sees_everything:
-            return self.pace.check_s
-        return min(self.pace.check_s, max(self.pace.within_s, LOOKS_PART * self._took))
+        if now - self._checked >= pace.check_s:
+            return True
+        pause = max(pace.within_s, LOOKS_PART * self._took)
+        return not self.journal.sees_everything and now - self._looked >= pause
 
     def back_up(self) -> BackupResult:
         """One snapshot, or none when everything is as before; others may write to the repository between two.
@@ -87,7 +86,7 @@ class WatchedFiles:
         The journal is asked before anything is read: what happens from then on is for the next one.
         """
         began = self._began = self.clock.monotonic()
-        checks = began - self._looked >= self.pace.check_s
+        checks = began - self._checked >= self.pace.check_s
         view = self.journal.begin(check=checks)
         try:
             source = self.source()
@@ -102,6 +101,8 @@ class WatchedFiles:
         self.journal.done(view, result.snapshot or result.parent, result.errors)
         if view.looks_at_everything:
             self._looked, self._took = began, self.clock.monotonic() - began
+        if checks or view.since is None:
+            self._checked = began
         self._tell(result)
         return result
 
