@@ -12,10 +12,10 @@ import pytest
 from backstay.codec.compression import Compressor
 from backstay.errors import StorageUnavailable
 from backstay.repository.format import BlobKind, RecordKind
-from backstay.repository.index import MemoryPlaceMap
-from backstay.repository.pack import PackBuilder, StoredPack
-from backstay.repository.placemap import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
-from backstay.repository.placemap_environment import MAX_READERS
+from backstay.repository.index.environment import MAX_READERS
+from backstay.repository.index.index import MemoryPlaceMap
+from backstay.repository.index.place_map import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
+from backstay.repository.packs.pack import PackBuilder, StoredPack
 
 
 def stored(seed: int) -> tuple[bytes, StoredPack]:

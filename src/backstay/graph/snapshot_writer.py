@@ -28,15 +28,15 @@ from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node as GraphNode
 from backstay.graph.snapshot_facts import IMPORTED, NODE_COUNT, REQUIRES, VALUE_COUNT, Required
 from backstay.graph.snapshot_files import HEAD, NODES, VALUES, FileWriter, value_lines
-from backstay.repository.blob_writer import BlobWriter
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
-from backstay.repository.trees import Totals
-from backstay.repository.value_references import GRAPH_SOURCE
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.store import ChunkerInfo, Manifest, Stats
+from backstay.repository.trees.listings import Totals
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.values.references import GRAPH_SOURCE
 from backstay.trust.quorum import QuorumPolicy
 
 _MAX_TEXT: Final = 4096  # characters of a description

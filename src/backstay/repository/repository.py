@@ -28,19 +28,19 @@ from backstay.errors import (
     WrongKey,
 )
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import PACK_TARGET, BlobWriter
-from backstay.repository.collection_log import CollectionLog, OnDamage
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import PACK_TARGET, BlobWriter
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
-from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap
-from backstay.repository.keyring import Keyring
-from backstay.repository.lease import Lease
-from backstay.repository.sessions import Process, Session
-from backstay.repository.slots import SlotStore
-from backstay.repository.snapshots import SnapshotStore
-from backstay.repository.tier_log import with_tiers
-from backstay.repository.values_log import ValuesLog
-from backstay.repository.wal import WalStore
+from backstay.repository.index.index import Index, MemoryPlaceMap, PlaceMap
+from backstay.repository.keys.keyring import Keyring
+from backstay.repository.keys.slots import SlotStore
+from backstay.repository.logs.collections import CollectionLog, OnDamage
+from backstay.repository.logs.tiers import with_tiers
+from backstay.repository.logs.values import ValuesLog
+from backstay.repository.sessions.lease import Lease
+from backstay.repository.sessions.session import Process, Session
+from backstay.repository.snapshots.store import SnapshotStore
+from backstay.repository.wal.store import WalStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.copies import retrieve_valid
@@ -217,7 +217,7 @@ class Repository:
     def _place_map(self) -> PlaceMap:
         if self.cache is None:
             return MemoryPlaceMap()
-        from backstay.repository.placemap import LmdbPlaceMap
+        from backstay.repository.index.place_map import LmdbPlaceMap
 
         return LmdbPlaceMap(self.cache / "index")
 

@@ -10,8 +10,8 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.clock import Clock, ns_from_datetime
 from backstay.core.ids import is_ulid
 from backstay.errors import InvalidRequest
-from backstay.repository.selectors import LATEST
-from backstay.repository.snapshots import Manifest, SnapshotKind
+from backstay.repository.snapshots.selectors import LATEST
+from backstay.repository.snapshots.store import Manifest, SnapshotKind
 from backstay.sources.source import Problem
 
 BackupKind: TypeAlias = Literal["full", "incremental", "differential"]

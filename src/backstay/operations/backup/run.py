@@ -32,14 +32,14 @@ from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.locks.extend import extend_after_backup
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import ContentWriter, content_of
+from backstay.repository.blobs.contents import ContentWriter, content_of
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.store import ChunkerInfo, Manifest, Stats
+from backstay.repository.trees.stat_stream import StatCursor
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 

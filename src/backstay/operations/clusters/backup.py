@@ -39,12 +39,12 @@ from backstay.operations.wal.bases import (
     source_of,
 )
 from backstay.operations.wal.needs import needed_wal
-from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
-from backstay.repository.wal import require_cluster
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.store import ChunkerInfo, Manifest, SnapshotKind, Stats
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.wal.store import require_cluster
 from backstay.sources.postgres.base_backup import (
     INCREMENTAL_FROM,
     Received,

@@ -23,7 +23,7 @@ from backstay.operations.restore.plan import existing_root
 from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subtree, walk
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure, reason

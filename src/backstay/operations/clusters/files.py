@@ -14,12 +14,12 @@ from backstay.codec.compression import Buffer
 from backstay.codec.digest import sha256
 from backstay.core.names import printable
 from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import Change, changes_of, chunk_list, content_of, patch_of
+from backstay.repository.blobs.contents import Change, changes_of, chunk_list, content_of, patch_of
+from backstay.repository.blobs.patches import PatchWriter, worthwhile
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
-from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, PREFIX, Changes, ChangesHeader
 from backstay.sources.postgres.manifest import read_manifest

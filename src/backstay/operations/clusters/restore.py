@@ -32,7 +32,7 @@ from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_read
 from backstay.operations.wal.bases import server_manifest
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node, read_listing
+from backstay.repository.trees.listings import find_node, read_listing
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.postgres.control_file import CONTROL
 from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest

@@ -39,8 +39,8 @@ from backstay.operations.wal.storing import (
     forget_superseded,
 )
 from backstay.operations.wal.streaming import DRAIN_S, Stopped
-from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
+from backstay.repository.wal.slices import slice_of
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.binlog import Position, position_at, split_name
 from backstay.sources.mysql.log_stream import GONE, TORN, LogStream, first_event
