@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from backstay.codec.compression import Buffer
 from backstay.core.pipeline import Workers
 from backstay.errors import BackupFailed, CorruptedBackup
-from backstay.operations.clusters.files import CHUNK, ClusterFiles, StoredFile
+from backstay.operations.clusters.files import ClusterFiles
+from backstay.operations.clusters.stored_files import CHUNK, StoredFile
 from backstay.repository.blobs.contents import read_content
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import BlobWriter

@@ -27,7 +27,8 @@ from backstay.errors import (
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
-from backstay.operations.clusters.files import CHUNK, DATA, ClusterFiles
+from backstay.operations.clusters.files import DATA, ClusterFiles
+from backstay.operations.clusters.stored_files import CHUNK
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.wal.bases import (

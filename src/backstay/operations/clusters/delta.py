@@ -18,7 +18,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.operations.clusters.files import CHUNK, StoredChunk, StoredFile
+from backstay.operations.clusters.stored_files import CHUNK, StoredChunk, StoredFile
 from backstay.operations.restore.plan import existing_root
 from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subtree, walk
 from backstay.repository.nodes import Node
