@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Final
 
-from backstay.codec.chunker import DUMPS, LISTINGS, CdcSizes, ContentDefinedChunker, StreamCutter
+from backstay.codec.chunker import DUMPS, LISTINGS, ContentDefinedChunker, StreamCutter
 from backstay.codec.deltas import MOST
 from backstay.core.pipeline import Workers
 from backstay.core.version import VERSION
@@ -35,7 +35,8 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import Session
-from backstay.repository.snapshots.store import VALUES_SOURCE, ChunkerInfo, Manifest, Stats
+from backstay.repository.snapshots.making import all_new, chunker_info
+from backstay.repository.snapshots.store import VALUES_SOURCE, Manifest
 from backstay.repository.trees.listings import Totals
 from backstay.repository.values.stored import StoredValue
 from backstay.repository.values.tree import ValueTreeWriter
@@ -66,7 +67,7 @@ class ValueWriter:
         self._repository, self._writer, self._lost = repository, writer, lost
         self._ids = repository.keyring.chunk_ids
         self._chunker = ContentDefinedChunker(VALUES_CHUNKS, repository.keyring.chunker_secret)
-        self._started_ns = repository.clock.monotonic()
+        self._started = repository.clock.monotonic()
         self._packs: set[bytes] = set()
         self._trusted: dict[str, bool] = {}
         self._checkpointed = self._read = 0
@@ -201,18 +202,14 @@ class ValueWriter:
             previous_digest=None,
             root=root,
             stat_stream=stat_stream,
-            chunkers={"files": _told(VALUES_CHUNKS), "listings": _told(LISTINGS)},
-            stats=Stats(
+            chunkers={"files": chunker_info(VALUES_CHUNKS), "listings": chunker_info(LISTINGS)},
+            stats=all_new(
                 files=totals.files,
                 dirs=totals.dirs,
                 bytes=totals.bytes,
-                files_new=totals.files,
-                files_changed=0,
-                files_unchanged=0,
                 bytes_read=self._read,
                 bytes_added=self._writer.bytes_added,
-                errors=0,
-                duration_ns=round((repository.clock.monotonic() - self._started_ns) * 1e9),
+                duration_s=repository.clock.monotonic() - self._started,
             ),
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),
@@ -243,7 +240,3 @@ def deciding(writer: ValueWriter) -> Iterator[None]:
         except BackstayError:
             if writer.give_up():
                 raise
-
-
-def _told(sizes: CdcSizes) -> ChunkerInfo:
-    return ChunkerInfo("fastcdc-nc2", sizes.least, sizes.average, sizes.greatest)
