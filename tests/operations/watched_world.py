@@ -16,7 +16,7 @@ from backstay.operations.backup.run import run_backup
 from backstay.operations.backup.watching_files import Pace, WatchedFiles
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.trees import find_node
+from backstay.repository.trees.listings import find_node
 from backstay.sources.change_journal import ChangeJournal
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters

@@ -9,16 +9,8 @@ from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.backup.request import BackupKind
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.stat_stream import StatCursor
-from backstay.sources.source import Source
-
-
-def source_key(source: Source, name: str | None) -> str:
-    """What makes two backups backups of the same source on a host: its name, else what it reads."""
-    if name is not None:
-        return f"{source.kind}:name={name}"
-    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.stat_stream import StatCursor
 
 
 def earlier_snapshots(repository: Repository, source: str, host: str, *, events: EventSink) -> list[Manifest]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backstay.codec.chunker import FILES, LISTINGS, Chunking
+from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
@@ -18,8 +18,7 @@ from backstay.errors import BackupFailed, CorruptedBackup, Interrupted
 from backstay.operations.backup.assemble import Assembler, BaseUnusable
 from backstay.operations.backup.capture import Capturing
 from backstay.operations.backup.checkpoints import Checkpoints
-from backstay.operations.backup.cut_records import chunker_info, cut_as
-from backstay.operations.backup.predecessors import earlier_snapshots, source_key, usable_base
+from backstay.operations.backup.predecessors import earlier_snapshots, usable_base
 from backstay.operations.backup.rehearsal import Rehearsal
 from backstay.operations.backup.request import (
     BackupKind,
@@ -29,20 +28,22 @@ from backstay.operations.backup.request import (
     check_options,
     kind_of,
     result_of,
+    source_key,
 )
 from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Enter, Kept, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.backup.unchanged import is_unchanged
 from backstay.operations.locks.extend import extend_after_backup
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import ContentWriter, content_of
+from backstay.repository.blobs.contents import ContentWriter, content_of
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import Manifest, Stats
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.making import chunker_info
+from backstay.repository.snapshots.store import Manifest, Stats
+from backstay.repository.trees.stat_stream import StatCursor
 from backstay.sources.changes import Changes
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
@@ -314,7 +315,7 @@ class _Backup:
         digest = hashlib.sha256()
         content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
         if chunking is not None:
-            self.chunkers[cut_as(chunking)] = chunker_info(chunking)
+            self.chunkers["pages" if isinstance(chunking, FixedSize) else "dumps"] = chunker_info(chunking)
         pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
         try:
             for chunk, data in pieces:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from backstay.errors import NotFound
-from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import Content, Node
-from backstay.repository.trees import find_node
+from backstay.repository.trees.listings import find_node
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.source import Source
 
