@@ -180,6 +180,19 @@ def test_only_what_changed_and_the_way_to_it_is_opened(world: World, root: Path)
     assert world.shown() == world.fresh()
 
 
+def test_what_is_kept_is_copied_in_parts(world: World, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        (root / "d01" / "below" / f"more{number}").mkdir()
+    world.snapshot()
+    monkeypatch.setattr("backstay.repository.trees.stat_stream._PART", 100)
+    (root / "d29/new").touch()
+    (root / "d02").rename(root / "d30")
+    done = world.snapshot()
+    assert (done.files, done.dirs) == (31, 130 + len(root.parts))
+    assert world.walked() == {".", "d29", "d30", "d30/below", "d30/below/deep"}
+    assert world.shown() == world.fresh()
+
+
 def test_nothing_changed_makes_no_snapshot(world: World, root: Path) -> None:
     with (root / "d03/below/file").open("ab"):
         pass
