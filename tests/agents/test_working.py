@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.agents.world import World
+from backstay.repository.repository import Repository
+from tests.agents.world import PASSWORD, World, wait_until
 
 
 def test_an_agent_backs_up_its_host_and_the_service_knows_all_of_it(world: World) -> None:
@@ -19,3 +20,85 @@ def test_an_agent_backs_up_its_host_and_the_service_knows_all_of_it(world: World
     lines = [line.message for line in world.service.jobs.lines(job.id)]
     assert "backup began" in lines
     assert agent.stop() == 0
+
+
+def test_a_job_of_an_agent_that_is_killed_is_done_when_it_returns(world: World) -> None:
+    home = world.joined("web-1")
+    first = world.agent(home, "--allow-programs")
+    job = world.ask("slow")
+    wait_until((world.root / f"began-{job}").exists, lambda: world.told(job))
+    first.kill()
+    wait_until(lambda: world.job(job).status == "queued", lambda: world.told(job))
+    assert any("not heard of" in line.message for line in world.service.jobs.lines(job))
+    second = world.agent(home, "--allow-programs")
+    (world.root / "go").touch()
+    ended = world.ended(job)
+    assert ended.status == "succeeded", world.told(job)
+    assert ended.attempts >= 2
+    assert second.stop() == 0
+    (world.root / "go").unlink()
+
+
+def test_a_job_of_an_agent_is_cancelled_while_it_runs(world: World) -> None:
+    agent = world.agent(world.joined("web-1"), "--allow-programs")
+    job = world.ask("slow")
+    wait_until((world.root / f"began-{job}").exists, lambda: world.told(job))
+    world.service.jobs.cancel(job, "ann")
+    assert world.ended(job).status == "cancelled"
+    after = world.ended(world.ask("web"))
+    assert after.status == "succeeded", world.told(after.id)
+    assert agent.stop() == 0
+
+
+def test_an_agent_that_is_asked_to_stop_gives_its_job_back_at_once(world: World) -> None:
+    agent = world.agent(world.joined("web-1"), "--allow-programs")
+    job = world.ask("slow")
+    wait_until((world.root / f"began-{job}").exists, lambda: world.told(job))
+    running = world.job(job)
+    assert agent.stop() == 0
+    given = world.job(job)
+    assert (given.status, given.worker, given.attempts) == ("queued", None, running.attempts - 1)
+    world.service.jobs.cancel(job, "ann")
+    assert world.job(job).status == "cancelled"
+
+
+def test_programs_of_a_policy_run_on_a_host_only_if_it_allows_them(world: World) -> None:
+    agent = world.agent(world.joined("web-1"))
+    job = world.ended(world.ask("slow"))
+    assert job.status == "failed"
+    assert job.error is not None
+    assert "runs no programs" in job.error["title"]
+    assert "--allow-programs" in job.error["solution"]
+    assert not (world.root / f"began-{job.id}").exists()
+    assert agent.stop() == 0
+
+
+def test_a_backup_that_is_not_in_the_repository_of_the_service_is_a_failure(world: World) -> None:
+    other = world.root / "other-repository"
+    Repository.create(str(other), password=PASSWORD).close()
+    agent = world.agent(world.joined("web-1"), repository=other)
+    job = world.ended(world.ask("web"))
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["title"] == "the backup is not in the repository of this service"
+    assert agent.stop() == 0
+
+
+def test_an_agent_waits_for_a_server_that_is_away_and_tells_it_once(world: World) -> None:
+    agent = world.agent(world.joined("web-1"))
+    port = world.port
+    world.go_away()
+    job = world.ask("web")
+    wait_until(lambda: "does not answer" in agent.said(), agent.said)
+    world.serve(port)
+    assert world.ended(job).status == "succeeded", world.told(job)
+    wait_until(lambda: "answers again" in agent.said(), agent.said)
+    assert agent.said().count("does not answer") == 1
+    assert agent.stop() == 0
+
+
+def test_a_policy_of_an_agent_is_not_run_by_anybody_else(world: World) -> None:
+    policies = str(world.root / "policies.yaml")
+    ran = world.command("--config", policies, "run", "web")
+    assert ran.returncode == 2
+    assert "is on the host of the agent web-1" in ran.stderr

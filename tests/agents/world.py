@@ -30,7 +30,7 @@ from backstay.repository.repository import Repository
 SOURCE: Final = Path(__file__).parents[2] / "src"
 PASSWORD: Final = "a long password of the tests"
 MACHINE: Final = the_machine()
-LEASE_S: Final = 6.0  # three reports of an agent
+LEASE_S: Final = 10.0  # five reports of an agent
 POLICIES: Final = """\
 backup_manager:
   storage: {{type: local, path: {root}/repository}}
@@ -215,9 +215,7 @@ def serving(root: Path) -> Iterator[World]:
     policies.write_text(POLICIES.format(root=root))
     Repository.create(str(root / "repository"), password=PASSWORD).close()
     environ: Mapping[str, str] = {"HOME": str(root), "BACKSTAY_PASSWORD": PASSWORD}
-    options = ServiceOptions(
-        data_dir=root / "data", config=policies, queues=(), agent_lease_s=LEASE_S, sweep_s=0.2
-    )
+    options = ServiceOptions(data_dir=root / "data", config=policies, queues=(), agent_lease_s=LEASE_S, sweep_s=0.2)
     with Service.open(options, environ=environ, warn=lambda _: None) as service:
         service.start()
         world = World(root=root, service=service)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fastapi import Response
+from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from backstay.api.answers import answer
@@ -55,7 +55,7 @@ def get_authority(call: Caller) -> Response:
 
 
 @section.post("/api/agents/work", needs="agent:work", does="job.take", answers={200: WorkDocument}, refuses=(501,))
-async def fetch_work(call: Caller, body: AskForWork) -> Response:
+async def fetch_work(call: Caller, body: AskForWork, request: Request) -> Response:
     """Give an agent the next job that is bound to it, or none when there was none for a while."""
     caller = _caller(call, body)
     call.recorded = True  # that there was nothing to do is no news
@@ -63,6 +63,8 @@ async def fetch_work(call: Caller, body: AskForWork) -> Response:
     handed = await run_in_threadpool(_taken, call, caller)
     while handed is None and call.backing.clock.monotonic() < until and not call.backing.closing.is_set():
         await asyncio.sleep(_LOOK_S)
+        if await request.is_disconnected():  # a job would wait for a process that is gone
+            break
         if await run_in_threadpool(call.backing.service.desk.has_work, caller.agent):
             handed = await run_in_threadpool(_taken, call, caller)
     if handed is None:
