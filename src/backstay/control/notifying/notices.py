@@ -22,6 +22,7 @@ NoticeKind: TypeAlias = Literal[
     "verification_overdue",
     "rehearsal_overdue",
     "worker_lost",
+    "agent_silent",
     "undeliverable",
     "test",
 ]
