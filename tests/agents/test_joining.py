@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -104,3 +106,11 @@ def test_one_process_of_a_host_is_an_agent_and_nobody_else_looks_into_its_direct
 def test_an_address_without_tls_or_with_more_than_a_server_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest, match="is no address of a server"):
         Server(address=address)
+
+
+def test_an_agent_needs_none_of_the_parts_that_serve() -> None:
+    modules = "backstay.cli.agent_host, backstay.cli.agents, backstay.control.agents.working, backstay.control.runs.run"
+    heavy = "{'sqlalchemy', 'fastapi', 'dbos', 'uvicorn', 'alembic', 'apprise'}"
+    code = f"import sys; import {modules}; print(sorted({heavy} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
