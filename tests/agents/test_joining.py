@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from backstay.control.agents.home import Home
-from backstay.control.agents.joining import Renewing, join
+from backstay.control.agents.joining import Renewing, join, pinned_authority
 from backstay.control.agents.server import Server
 from backstay.errors import InvalidRequest, JobConflict, NotFound, ServerUnreachable, Unauthorized
 from backstay.testing import FakeClock
@@ -38,14 +38,17 @@ def test_a_host_joins_by_the_fingerprint_that_the_administrator_was_told(world: 
 
 def test_a_server_of_another_authority_is_told_no_token(world: World) -> None:
     home, token = world.root / "wary", world.invite("new-2")
-    wrong = "00" * 32
-    words = ["agent", "join", world.address, "--authority", wrong, "--dir", str(home), "--token", "-"]
-    refused = world.command(*words, given=token)
-    assert refused.returncode == 2
-    assert "is not the server that was meant" in refused.stderr
+    with pytest.raises(InvalidRequest, match="is not the server that was meant"):
+        pinned_authority(world.address, "00" * 32)
     with pytest.raises(ServerUnreachable, match="not believed to be the server"):
         join(Home.prepare(home), world.address, token, authority=None)  # no authority of the system signed it
     join(Home.prepare(home), world.address, token, authority=world.authority)  # the token is still good
+
+
+@pytest.mark.parametrize("text", ["nothing of the kind", ""])
+def test_an_authority_that_is_none_is_told_and_the_systems_are_not_believed_instead(world: World, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="authority of the server cannot be used"):
+        Server(address=world.address, authority=text).call("GET", "/api/health/live")
 
 
 def test_a_join_token_is_good_for_one_host_which_may_ask_again(world: World) -> None:
@@ -114,3 +117,16 @@ def test_an_agent_needs_none_of_the_parts_that_serve() -> None:
     code = f"import sys; import {modules}; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_people_see_when_an_agent_was_last_seen_and_until_when_its_certificate_is_good(world: World) -> None:
+    home = world.joined("seen-1")
+    server_of(world, home).call("POST", "/api/agents/work", {**PROCESS, "wait_s": 0})
+    world.invite("awaited-1")
+    listed = world.command("--json", "agent", "list", "--data-dir", str(world.service.data_dir))
+    assert listed.returncode == 0, listed.stderr
+    found = {one["name"]: one for one in document(listed.stdout)["agents"]}
+    assert (found["seen-1"]["host"], found["seen-1"]["version"]) == ("h", "1")
+    assert found["seen-1"]["certificate_until"][:10] == home.validity()[1].date().isoformat()
+    assert found["seen-1"]["last_seen_at"] is not None
+    assert (found["awaited-1"]["last_seen_at"], found["awaited-1"]["certificate_until"]) == (None, None)

@@ -13,7 +13,7 @@ from backstay.catalog.audit import AuditFilters
 from backstay.control.agents.home import Belonging, Home
 from backstay.control.agents.server import Server
 from backstay.core.clock import SystemClock
-from backstay.errors import BackstayError, Forbidden, NotFound, Unauthorized, VersionUnsupported
+from backstay.errors import BackstayError, Forbidden, InvalidRequest, NotFound, Unauthorized, VersionUnsupported
 from backstay.trust.authority import Authority
 from backstay.trust.certificate_requests import new_request
 from tests.agents.test_joining import PROCESS, server_of
@@ -65,6 +65,22 @@ def test_a_certificate_of_another_authority_is_worth_nothing(world: World) -> No
     with pytest.raises(BackstayError) as caught:
         server_of(world, home).call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})
     assert not isinstance(caught.value, NotFound | Forbidden)
+
+
+@pytest.mark.parametrize("text", ["\0", "\x1b[2J"])
+def test_what_an_agent_says_holds_nothing_that_cannot_be_stored_or_shown(world: World, text: str) -> None:
+    server = server_of(world, world.joined("mail-1"))
+    path = "/api/agents/jobs/01jdxxxxxxxxxxxxxxxxxxxxxx/end"
+    about = PROCESS | {"attempt": 1, "status": "failed"}
+    source = {"name": "n", "type": "t", "more": [{"deep": text}]}
+    outcome = {"status": 1, "sources": [source]}
+    for said in (
+        {"result": {"duration_s": 1.0, "outcome": outcome}},
+        {"error": {"type": "t", "title": "t", "code": "C", "more": text}},
+        {"progress": {"current": text}},
+    ):
+        with pytest.raises(InvalidRequest, match="the request has mistakes"):
+            server.call("POST", path, about | said)
 
 
 def test_without_a_certificate_there_is_no_work(world: World) -> None:

@@ -17,8 +17,15 @@ def test_an_agent_backs_up_its_host_and_the_service_knows_all_of_it(world: World
     assert (backup.policy, backup.job_id, backup.files) == ("web", job.id, 5)
     assert job.result is not None
     assert job.result["outcome"]["verification"]["ok"]
+    assert [one["name"] for one in job.result["outcome"]["sources"]] == ["web", "web-shop"]
+    assert len(job.result["backups"]) == 2
     lines = [line.message for line in world.service.jobs.lines(job.id)]
     assert "backup began" in lines
+    # Programs run on a host only if it allows them.
+    refused = world.ended(world.ask("slow"))
+    assert (refused.status, (refused.error or {})["title"]) == ("failed", "this host runs no programs for the server")
+    assert "--allow-programs" in (refused.error or {})["solution"]
+    assert not (world.root / f"began-{refused.id}").exists()
     assert agent.stop() == 0
 
 
@@ -39,38 +46,20 @@ def test_a_job_of_an_agent_that_is_killed_is_done_when_it_returns(world: World) 
     (world.root / "go").unlink()
 
 
-def test_a_job_of_an_agent_is_cancelled_while_it_runs(world: World) -> None:
+def test_a_job_that_runs_is_cancelled_and_given_back_when_the_agent_is_asked_to_stop(world: World) -> None:
     agent = world.agent(world.joined("web-1"), "--allow-programs")
-    job = world.ask("slow")
-    wait_until((world.root / f"began-{job}").exists, lambda: world.told(job))
-    world.service.jobs.cancel(job, "ann")
-    assert world.ended(job).status == "cancelled"
-    after = world.ended(world.ask("web"))
-    assert after.status == "succeeded", world.told(after.id)
+    first = world.ask("slow")
+    wait_until((world.root / f"began-{first}").exists, lambda: world.told(first))
+    world.service.jobs.cancel(first, "ann")
+    assert world.ended(first).status == "cancelled"
+    second = world.ask("slow")
+    wait_until((world.root / f"began-{second}").exists, lambda: world.told(second))
+    running = world.job(second)
     assert agent.stop() == 0
-
-
-def test_an_agent_that_is_asked_to_stop_gives_its_job_back_at_once(world: World) -> None:
-    agent = world.agent(world.joined("web-1"), "--allow-programs")
-    job = world.ask("slow")
-    wait_until((world.root / f"began-{job}").exists, lambda: world.told(job))
-    running = world.job(job)
-    assert agent.stop() == 0
-    given = world.job(job)
+    given = world.job(second)
     assert (given.status, given.worker, given.attempts) == ("queued", None, running.attempts - 1)
-    world.service.jobs.cancel(job, "ann")
-    assert world.job(job).status == "cancelled"
-
-
-def test_programs_of_a_policy_run_on_a_host_only_if_it_allows_them(world: World) -> None:
-    agent = world.agent(world.joined("web-1"))
-    job = world.ended(world.ask("slow"))
-    assert job.status == "failed"
-    assert job.error is not None
-    assert "runs no programs" in job.error["title"]
-    assert "--allow-programs" in job.error["solution"]
-    assert not (world.root / f"began-{job.id}").exists()
-    assert agent.stop() == 0
+    world.service.jobs.cancel(second, "ann")
+    assert world.job(second).status == "cancelled"
 
 
 def test_a_backup_that_is_not_in_the_repository_of_the_service_is_a_failure(world: World) -> None:
@@ -95,10 +84,3 @@ def test_an_agent_waits_for_a_server_that_is_away_and_tells_it_once(world: World
     wait_until(lambda: "answers again" in agent.said(), agent.said)
     assert agent.said().count("does not answer") == 1
     assert agent.stop() == 0
-
-
-def test_a_policy_of_an_agent_is_not_run_by_anybody_else(world: World) -> None:
-    policies = str(world.root / "policies.yaml")
-    ran = world.command("--config", policies, "run", "web")
-    assert ran.returncode == 2
-    assert "is on the host of the agent web-1" in ran.stderr

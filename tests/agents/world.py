@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ policies:
     agent: web-1
     sources:
       - {{type: filesystem, paths: ["{root}/web"], exclude: ["*.tmp"]}}
+      - {{type: sqlite, name: shop, path: "{root}/shop.db"}}
     retention: {{keep_last: 2}}
     verification: {{each_run: true, checks: [completeness]}}
   slow:
@@ -211,6 +213,8 @@ def serving(root: Path) -> Iterator[World]:
     for number in range(5):
         (root / "web" / f"page-{number}.html").write_text(f"page {number} " * 50)
     (root / "web" / "left-out.tmp").write_text("no")
+    with closing(sqlite3.connect(root / "shop.db")) as shop:
+        shop.execute("CREATE TABLE orders (number INTEGER)")
     policies = root / "policies.yaml"
     policies.write_text(POLICIES.format(root=root))
     Repository.create(str(root / "repository"), password=PASSWORD).close()

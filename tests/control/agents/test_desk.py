@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,6 +17,7 @@ from backstay.control.agents.work import Work, programs_of, work_of
 from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.running import MOST_ATTEMPTS
 from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.runs.run import RunOptions, World, run_policy
 from backstay.errors import InvalidRequest, NotFound
 from backstay.testing import FakeClock
 from tests.control.jobs.scripted import ScriptedEngine
@@ -40,6 +43,15 @@ policies:
   here:
     sources: [{type: filesystem, paths: [/srv/web]}]
 """
+
+
+def never() -> NoReturn:
+    raise AssertionError("nothing is opened, and nothing is run")
+
+
+NOWHERE = World(
+    prepare=never, open=never, watching=never, clock=FakeClock(), environ={}, warn=print, scratch=Path("/nowhere")
+)
 
 
 def caller(agent: str = "web-1", instance: str = "0" * 12) -> Caller:
@@ -279,3 +291,10 @@ def test_a_password_that_comes_from_elsewhere_in_the_file_is_not_sent() -> None:
     policies = loaded(FILE.replace("  retention: {keep_daily: 7}", f"  {server}"), ENVIRON)
     with pytest.raises(InvalidRequest, match="cannot be sent to its agent"):
         work_of("web", {}, policies, agent="web-1")
+
+
+def test_a_policy_of_an_agent_is_not_run_by_anybody_else() -> None:
+    policies = loaded(FILE, ENVIRON)
+    with pytest.raises(InvalidRequest, match="is not run here") as caught:
+        run_policy(policies, "web", RunOptions(host="h"), NOWHERE)
+    assert "agent web-1" in caught.value.cause

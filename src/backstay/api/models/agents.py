@@ -6,15 +6,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints
 from typing_extensions import TypedDict
 
-from backstay.api.models.base import Asked, Line, Moment, Prose
+from backstay.api.models.base import Asked, Line, Moment, Prose, storable
 
 Instance = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12,32}$")]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 SnapshotId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{26}$")]
 MOST_LINES = 500  # in one request
+
+
+def _storable_all(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """A document all of whose texts can be stored."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(key): _storable_all(inner) for key, inner in value.items()}
+    return [_storable_all(inner) for inner in value] if isinstance(value, list) else value
+
+
+Storable = Annotated[JsonValue, AfterValidator(_storable_all)]
 
 
 class Process(Asked):
@@ -48,7 +60,7 @@ class AgentProgress(Asked):
     bytes: Number = 0
     total_files: Number | None = None
     total_bytes: Number | None = None
-    current: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    current: Prose | None = None
 
 
 class ReportOfAgent(Process):
@@ -59,10 +71,16 @@ class ReportOfAgent(Process):
     lines: Annotated[list[AgentLine], Field(default_factory=list, max_length=MOST_LINES)]
 
 
-class ProblemOfAgent(Asked):
-    """A problem document."""
+class Open(Asked):
+    """What has more keys than are looked at; they are shown as they came."""
 
     model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, Storable]
+
+
+class ProblemOfAgent(Open):
+    """A problem document."""
 
     type: Line
     title: Prose
@@ -71,14 +89,6 @@ class ProblemOfAgent(Asked):
     cause: Prose = ""
     solution: Prose = ""
     transient: bool = False
-
-
-class Open(Asked):
-    """What has more keys than are looked at; they are shown as they came."""
-
-    model_config = ConfigDict(extra="allow")
-
-    __pydantic_extra__: dict[str, JsonValue]
 
 
 class SourceOfAgent(Open):
@@ -104,7 +114,7 @@ class OutcomeOfAgent(Asked):
     sources: Annotated[list[SourceOfAgent], Field(default_factory=list, max_length=1000)]
     retention: dict[Literal["keep", "drop"], list[SnapshotId]] | None = None
     verification: VerificationOfAgent | None = None
-    hooks: Annotated[list[dict[str, JsonValue]], Field(default_factory=list)]
+    hooks: Annotated[list[dict[str, Storable]], Field(default_factory=list)]
     error: ProblemOfAgent | None = None
 
 

@@ -175,7 +175,7 @@ def _listed(
     """
     now = call.backing.clock.now
     try:
-        with call.backing.browsing.repository() as repository:
+        with call.backing.opener().open(index=False) as repository:
             for ident in result["backups"]:
                 name = repository.snapshots.get(ident).name or ""
                 if call.backing.policies is None or policies_of_snapshots(call.backing.policies).get(name) != policy:

@@ -25,7 +25,7 @@ from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import AGENTS, FINISHED, Job
 from backstay.control.agents.processes import AgentProcesses, Caller
 from backstay.control.agents.work import Work, work_of
-from backstay.control.jobs.jobs import NOT_BEFORE
+from backstay.control.jobs.jobs import NOT_BEFORE, end_waiting
 from backstay.control.jobs.rows import JobRows, Line, Tenure
 from backstay.control.jobs.running import MOST_ATTEMPTS
 from backstay.control.policies.loading import LoadedPolicies
@@ -116,7 +116,9 @@ class Desk:
         self._processes.beat(caller)
         tenure = self._tenure(caller, job_id, attempt)
         if status == "released":
-            return self._rows.release(tenure, lines=lines, counts=False)
+            given = self._rows.release(tenure, lines=lines, counts=False)
+            end_waiting(self._catalog, self._clock, job_id)  # if somebody asked for its end meanwhile
+            return given
         ours = self._rows.end(
             tenure,
             status,

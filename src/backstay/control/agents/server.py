@@ -96,7 +96,7 @@ class Server:
                     hint=_JOIN_AGAIN,
                 ) from error
             raise self._away(error) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise self._away(error) from error
         return self._told(answer.status, data)
 
@@ -123,7 +123,7 @@ class Server:
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            context = ssl.create_default_context(cadata=self.authority)
+            context = _believing(self.authority)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             if not self.trusted:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -136,3 +136,17 @@ class Server:
                     ) from error
             self._context = context
         return self._context
+
+
+def _believing(authority: str | None) -> ssl.SSLContext:
+    """What believes this authority and no other; those of the system for None. Raises InvalidRequest."""
+    try:
+        if authority == "":  # which the library takes for None
+            raise ValueError("empty")
+        return ssl.create_default_context(cadata=authority)
+    except (ValueError, ssl.SSLError) as error:
+        raise InvalidRequest(
+            "the authority of the server cannot be used",
+            cause="it is no certificate in PEM form",
+            hint="name the certificate of the authority that signed the server's",
+        ) from error

@@ -140,6 +140,7 @@ class Agent:
         about = self._about | {"attempt": job["attempt"]}
 
         def tell(told: Told) -> Told:
+            self._renewing.if_due()  # a first backup may take days
             heard: Told = self.server.call("POST", place, about | told)
             return heard
 
