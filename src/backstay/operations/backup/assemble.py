@@ -12,12 +12,12 @@ from backstay.codec.digest import ChunkIds
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.operations.backup.scan import Left, Page, Visit
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import MetaWriter, frame
+from backstay.repository.blobs.contents import MetaWriter, frame
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.nodes import EMPTY, Content, Node
-from backstay.repository.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page
-from backstay.repository.trees import Totals, encode_node, read_listing
+from backstay.repository.trees.listings import Totals, encode_node, read_listing
+from backstay.repository.trees.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page
 from backstay.sources.source import Stat
 
 _size: Final = itemgetter(2)

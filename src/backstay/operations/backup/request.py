@@ -10,9 +10,9 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.clock import Clock, ns_from_datetime
 from backstay.core.ids import is_ulid
 from backstay.errors import InvalidRequest
-from backstay.repository.selectors import LATEST
-from backstay.repository.snapshots import Manifest, SnapshotKind
-from backstay.sources.source import Problem
+from backstay.repository.snapshots.selectors import LATEST
+from backstay.repository.snapshots.store import Manifest, SnapshotKind
+from backstay.sources.source import Problem, Source
 
 BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
@@ -95,3 +95,10 @@ def kind_of(options: BackupOptions, base: Manifest | None) -> SnapshotKind:
     if base is None:
         return "full"
     return "differential" if options.kind == "differential" else "incremental"
+
+
+def source_key(source: Source, name: str | None) -> str:
+    """What makes two backups backups of the same source on a host: its name, else what it reads."""
+    if name is not None:
+        return f"{source.kind}:name={name}"
+    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))

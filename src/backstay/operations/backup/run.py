@@ -27,19 +27,21 @@ from backstay.operations.backup.request import (
     check_name,
     check_options,
     kind_of,
+    source_key,
 )
 from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.locks.extend import extend_after_backup
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import ContentWriter, content_of
+from backstay.repository.blobs.contents import ContentWriter, content_of
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.making import chunker_info
+from backstay.repository.snapshots.store import Manifest, Stats
+from backstay.repository.trees.stat_stream import StatCursor
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
@@ -111,7 +113,7 @@ class _Backup:
         self.source_key = source_key(source, options.name)
         self.journal: ResumeJournal | None = None
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
-        self.chunkers = {"files": _chunker(FILES), "listings": _chunker(LISTINGS)}
+        self.chunkers = {"files": chunker_info(FILES), "listings": chunker_info(LISTINGS)}
         self.started = self.progressed = self.clock.monotonic()
         self.checkpoints = Checkpoints(repository.index, self.clock, self.started)
 
@@ -269,7 +271,7 @@ class _Backup:
         digest = hashlib.sha256()
         content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
         if chunking is not None:
-            self.chunkers[_cut_as(chunking)] = _chunker(chunking)
+            self.chunkers[_cut_as(chunking)] = chunker_info(chunking)
         pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
         try:
             for chunk, data in pieces:
@@ -384,19 +386,6 @@ class _Backup:
             duration_s=self.clock.monotonic() - self.started,
             errors=tuple(self.source.problems),
         )
-
-
-def source_key(source: Source, name: str | None) -> str:
-    """What makes two backups backups of the same source on a host: its name, else what it reads."""
-    if name is not None:
-        return f"{source.kind}:name={name}"
-    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
-
-
-def _chunker(chunking: Chunking) -> ChunkerInfo:
-    if isinstance(chunking, FixedSize):
-        return ChunkerInfo("fixed", chunking.size, chunking.size, chunking.size)
-    return ChunkerInfo("fastcdc-nc2", chunking.least, chunking.average, chunking.greatest)
 
 
 def _cut_as(chunking: Chunking) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.repository.nodes import Node
-from backstay.repository.stat_stream import Leave, StatCursor
+from backstay.repository.trees.stat_stream import Leave, StatCursor
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
 
 
