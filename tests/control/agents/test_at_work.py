@@ -175,7 +175,7 @@ def reporting(*answers: Any, stopped: bool = False) -> tuple[Reporting, list[Tol
         answer = waiting.pop(0) if waiting else {}
         if isinstance(answer, BaseException):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     return Reporting(tell, FakeClock(), lambda: stopped), told
 
