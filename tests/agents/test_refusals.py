@@ -11,9 +11,18 @@ from backstay.api.app import ENDPOINTS
 from backstay.api.endpoints import PUBLIC
 from backstay.catalog.audit import AuditFilters
 from backstay.control.agents.home import Belonging, Home
+from backstay.control.agents.joining import Renewing
 from backstay.control.agents.server import Server
 from backstay.core.clock import SystemClock
-from backstay.errors import BackstayError, Forbidden, InvalidRequest, NotFound, Unauthorized, VersionUnsupported
+from backstay.errors import (
+    BackstayError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ServerUnreachable,
+    Unauthorized,
+    VersionUnsupported,
+)
 from backstay.trust.authority import Authority
 from backstay.trust.certificate_requests import new_request
 from tests.agents.test_joining import PROCESS, server_of
@@ -65,6 +74,18 @@ def test_a_certificate_of_another_authority_is_worth_nothing(world: World) -> No
     with pytest.raises(BackstayError) as caught:
         server_of(world, home).call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})
     assert not isinstance(caught.value, NotFound | Forbidden)
+
+
+def test_a_certificate_that_has_ended_is_taken_by_nobody(world: World) -> None:
+    home, token = Home.prepare(world.root / "ended"), world.invite("late-1")
+    key, request = new_request("x")
+    with world.service.catalog.session() as session:
+        issued = world.service.access.agents.join(session, token, request, life=timedelta(minutes=-1))
+    home.joined(key, issued.pem, Belonging(server=world.address, authority=world.authority))
+    with pytest.raises(Unauthorized, match="has ended"):
+        Renewing(home, server_of(world, home), SystemClock()).if_due()
+    with pytest.raises((Unauthorized, ServerUnreachable)):  # it depends on who closes the line first
+        server_of(world, home).call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})
 
 
 @pytest.mark.parametrize("text", ["\0", "\x1b[2J"])
