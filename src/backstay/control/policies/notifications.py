@@ -28,6 +28,7 @@ Kind: TypeAlias = Literal[
     "verification_overdue",
     "rehearsal_overdue",
     "worker_lost",
+    "agent_silent",
     "undeliverable",
 ]
 SERIOUS: Final[tuple[Severity, ...]] = ("warning", "error")
@@ -76,6 +77,7 @@ class Alerts(Limits):
     key_age: Length | None = None
     running: Length = "1d"
     waiting: Length = "1h"
+    silent: Length = "1h"
 
 
 def unknown_names(

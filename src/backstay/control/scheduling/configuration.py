@@ -52,6 +52,12 @@ class ConfigurationMarks:
         if loaded is None:
             raise NotFound(f"there is no policy {schedule.policy!r}", cause="there is no policy file")
         policy = loaded.policy(schedule.policy)
+        if policy.agent is not None:
+            raise BackupFailed(
+                f"nobody sees from here when the configuration of {schedule.policy} changes",
+                cause=f"it lies on the host of the agent {policy.agent}",
+                hint="give `configuration` a cron expression instead of on_change",
+            )
         digest = hashlib.sha256()
         for origin in policy.sources:
             name = snapshot_name(schedule.policy, origin)
