@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from backstay.control.agents.home import Home
 from backstay.control.agents.joining import Renewing, join, pinned_authority
 from backstay.control.agents.server import Server
+from backstay.core.clock import SystemClock
 from backstay.errors import InvalidRequest, JobConflict, NotFound, ServerUnreachable, Unauthorized
 from backstay.testing import FakeClock
+from backstay.trust.authority import Authority
 from tests.agents.world import World, document
 
 PROCESS = {"instance": "0" * 16, "host": "h", "version": "1", "protocol": 1}
@@ -43,6 +46,26 @@ def test_a_server_of_another_authority_is_told_no_token(world: World) -> None:
     with pytest.raises(ServerUnreachable, match="not believed to be the server"):
         join(Home.prepare(home), world.address, token, authority=None)  # no authority of the system signed it
     join(Home.prepare(home), world.address, token, authority=world.authority)  # the token is still good
+
+
+def test_only_the_authority_that_was_compared_is_pinned_and_none_that_stands_beside_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SystemClock()
+    for _ in range(6):  # what a decoder of base64 makes of the text behind a certificate depends on its length
+        meant, other = Authority.generate(clock), Authority.generate(clock)
+        told = {"certificate": meant.certificate + other.certificate}
+        monkeypatch.setattr(Server, "call", lambda *_, told=told, **__: told)
+        with suppress(InvalidRequest, ServerUnreachable):
+            assert pinned_authority(world.address, meant.fingerprint) == meant.certificate
+    monkeypatch.setattr(Server, "call", lambda *_, **__: {"certificate": meant.certificate})
+    assert pinned_authority(world.address, meant.fingerprint.upper()) == meant.certificate
+
+
+@pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "é" * 64, "xy" * 32])
+def test_a_fingerprint_that_is_none_is_told_before_anybody_is_asked(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="no fingerprint"):
+        pinned_authority("https://192.0.2.1:1", text)
 
 
 @pytest.mark.parametrize("text", ["nothing of the kind", ""])

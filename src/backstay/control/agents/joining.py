@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import ssl
 from datetime import timedelta
 from typing import Final
@@ -19,6 +20,7 @@ from backstay.errors import InvalidRequest, ServerUnreachable, Unauthorized
 from backstay.trust.certificate_requests import new_request, validity_of
 
 _REQUEST: Final = "-----BEGIN CERTIFICATE REQUEST-----"
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _LEFT: Final = 0.5  # of its life, below which a certificate is renewed
 _AGAIN: Final = timedelta(minutes=10)  # after a renewal that failed
 
@@ -26,21 +28,29 @@ _AGAIN: Final = timedelta(minutes=10)  # after a renewal that failed
 def pinned_authority(address: str, fingerprint: str) -> str:
     """The authority of a server (PEM), fetched from it and compared with its SHA-256, which an administrator told.
 
-    Raises InvalidRequest when it is another one, ServerUnreachable.
+    Only what was compared is given back: text that stands beside it may hold another authority. Raises InvalidRequest
+    when it is another one, ServerUnreachable.
     """
     wanted = fingerprint.replace(":", "").strip().lower()
+    if _FINGERPRINT.fullmatch(wanted) is None:
+        raise InvalidRequest(
+            "this is no fingerprint of an authority",
+            cause="it is not the 64 hexadecimal digits of a SHA-256",
+            hint="copy all of it from what `backstay agent invite` told",
+        )
     told = Server(address=address, trusted=False).call("GET", "/api/agents/authority").get("certificate")
     try:
-        found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(str(told))).hexdigest()
+        compared = ssl.PEM_cert_to_DER_cert(str(told))
     except ValueError as error:
         raise ServerUnreachable(f"what answers at {address} gives no certificate", cause=str(error)) from error
+    found = hashlib.sha256(compared).hexdigest()
     if not hmac.compare_digest(found, wanted):
         raise InvalidRequest(
             f"what answers at {address} is not the server that was meant",
             cause=f"its authority is {found}",
             hint="compare with what `backstay agent invite` told, and see who answers at this address",
         )
-    return str(told)
+    return ssl.DER_cert_to_PEM_cert(compared)
 
 
 def join(home: Home, address: str, token: str, *, authority: str | None) -> None:
