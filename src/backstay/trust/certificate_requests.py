@@ -10,7 +10,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from backstay.errors import InvalidRequest
@@ -85,3 +91,12 @@ def validity_of(certificate: str) -> tuple[datetime, datetime]:
     except UNREADABLE as error:
         raise InvalidRequest("this is no certificate", cause="it cannot be read as X.509 in PEM form") from error
     return found.not_valid_before_utc, found.not_valid_after_utc
+
+
+def is_for(certificate: str, key: str) -> bool:
+    """Whether a certificate is for this key, both in PEM. Raises InvalidRequest for what is neither."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode("utf-8", "replace")).public_key()
+        return found == load_pem_private_key(key.encode("utf-8", "replace"), password=None).public_key()
+    except UNREADABLE as error:
+        raise InvalidRequest("this is no certificate and its key", cause="it cannot be read as PEM") from error

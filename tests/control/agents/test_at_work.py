@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backstay.control.agents.home import Belonging, Home
+from backstay.control.agents.joining import Renewing
 from backstay.control.agents.reporting import MOST_LINES, Reporting, Told, plain_document
 from backstay.control.agents.server import Server
 from backstay.control.agents.work import Work
@@ -120,6 +121,18 @@ def test_a_server_of_another_version_is_waited_for(home: Home) -> None:
     warned, _ = worked(home, server, fine)
     assert warned[0].endswith("bring the server up to date first")
     assert server.ends()[0]["status"] == "succeeded"
+
+
+def test_a_renewal_that_fails_is_told_and_keeps_no_job_waiting(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Renewing) -> bool:
+        raise InvalidRequest("cannot write", cause="No space left on device", hint="make room on its disk")
+
+    monkeypatch.setattr(Renewing, "if_due", full)
+    server = Scripted(work=[{"job": JOB}, {"job": None}], report=[{}], end=[{"accepted": True}])
+    warned, _ = worked(home, server, fine)
+    assert server.ends()[0]["status"] == "succeeded"
+    assert "not renewed yet: cannot write: No space left on device; make room" in warned[0]
+    assert "the server answers again" not in warned
 
 
 @pytest.mark.parametrize("refusal", [Unauthorized("no"), Forbidden("no")])

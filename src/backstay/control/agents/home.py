@@ -143,7 +143,8 @@ class Home:
     def _replace(self, name: str, text: str) -> None:
         beside = self.path / f".{name}.new"
         with _usable(self.path):
-            beside.unlink(missing_ok=True)  # of a process that was killed: the lock says that it is gone
+            for left in self.path.glob(f"*.{name}.new*"):  # by processes that were killed: the lock says they are gone
+                left.unlink(missing_ok=True)
             write_secret_file(beside, text)
             beside.replace(self.path / name)
             sync_directory(self.path)

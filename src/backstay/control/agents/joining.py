@@ -10,19 +10,19 @@ import hashlib
 import hmac
 import re
 import ssl
-from datetime import timedelta
+from datetime import datetime
 from typing import Final
 
 from backstay.control.agents.home import Belonging, Home
 from backstay.control.agents.server import Server
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest, ServerUnreachable, Unauthorized
-from backstay.trust.certificate_requests import new_request, validity_of
+from backstay.trust.certificate_requests import is_for, new_request, validity_of
 
 _REQUEST: Final = "-----BEGIN CERTIFICATE REQUEST-----"
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _LEFT: Final = 0.5  # of its life, below which a certificate is renewed
-_AGAIN: Final = timedelta(minutes=10)  # after a renewal that failed
+_AGAIN_S: Final = 600.0  # after a renewal that failed; not by a clock that somebody sets
 
 
 def pinned_authority(address: str, fingerprint: str) -> str:
@@ -59,10 +59,9 @@ def join(home: Home, address: str, token: str, *, authority: str | None) -> None
     Order: the key is kept before the token is sent with it. After a crash, or an answer that got lost, the same token
     is good for that key. Raises Unauthorized for a token that is not good, InvalidRequest, ServerUnreachable.
     """
-    text = home.joining()
-    if text is None:
-        key, request = new_request("agent")
-        text = key + request
+    text = home.joining() or ""
+    if _REQUEST not in text:
+        text = "".join(new_request("agent"))
         home.begin_joining(text)
     key, request = text[: text.index(_REQUEST)], text[text.index(_REQUEST) :]
     server = Server(address=address, authority=authority)
@@ -74,7 +73,7 @@ def join(home: Home, address: str, token: str, *, authority: str | None) -> None
             cause="it is unknown, too old, or was used for another key",
             hint="let an administrator run `backstay agent invite NAME` again",
         ) from error
-    home.joined(key, _certificate_of(given, address), Belonging(server=address, authority=authority))
+    home.joined(key, _certificate_of(given, key, address), Belonging(server=address, authority=authority))
 
 
 class Renewing:
@@ -83,7 +82,7 @@ class Renewing:
     def __init__(self, home: Home, server: Server, clock: Clock) -> None:
         self._home, self._server, self._clock = home, server, clock
         self._begins, self._ends = home.validity()
-        self._not_before = clock.now()
+        self._not_before = clock.monotonic()
 
     def if_due(self) -> bool:
         """Renew when half of the certificate's life is over; whether that was done.
@@ -94,25 +93,41 @@ class Renewing:
         if now >= self._ends:
             raise Unauthorized(
                 "the certificate of this agent has ended",
-                cause=f"it was good until {self._ends:%Y-%m-%d %H:%M} UTC, and the agent was away",
-                hint="let an administrator run `backstay agent invite NAME`, and run `backstay agent join` here",
+                cause=f"it was good until {self._ends:%Y-%m-%d %H:%M} UTC, and here it is {now:%Y-%m-%d %H:%M} UTC",
+                hint="if the clock is right, let an administrator run `backstay agent invite NAME`, and run "
+                "`backstay agent join` here",
             )
-        if self._ends - now > (self._ends - self._begins) * _LEFT or now < self._not_before:
+        since = self._clock.monotonic()
+        if self._ends - now > (self._ends - self._begins) * _LEFT or since < self._not_before:
             return False
-        self._not_before = now + _AGAIN
+        self._not_before = since + _AGAIN_S
         key, request = new_request("agent")
         given = self._server.call("POST", "/api/agents/renew", {"request": request})
-        self._home.renewed(key, _certificate_of(given, self._server.address))
+        self._home.renewed(key, _certificate_of(given, key, self._server.address, until=self._ends))
         self._server.changed()
         self._begins, self._ends = self._home.validity()
         return True
 
 
-def _certificate_of(given: dict[str, object], address: str) -> str:
-    """The certificate in an answer. Raises ServerUnreachable."""
+def _certificate_of(given: dict[str, object], key: str, address: str, *, until: datetime | None = None) -> str:
+    """The certificate in an answer, if it is for this key and does not end before `until`. Raises ServerUnreachable.
+
+    What is kept takes the place of one that is good: nothing worse may.
+    """
     text = str(given.get("certificate"))
     try:
-        validity_of(text)
+        _, ends = validity_of(text)
+        fits = is_for(text, key)
     except InvalidRequest as error:
         raise ServerUnreachable(f"what answers at {address} gives no certificate", cause=str(error)) from error
+    if not fits:
+        raise ServerUnreachable(
+            f"what answers at {address} gives no certificate for this agent", cause="it is for another key"
+        )
+    if until is not None and ends < until:
+        raise ServerUnreachable(
+            f"the certificate that {address} gives ends before the one that is here",
+            cause=f"it is good until {ends:%Y-%m-%d %H:%M} UTC",
+            hint="check the clock of the server",
+        )
     return text

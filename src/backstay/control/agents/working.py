@@ -79,7 +79,7 @@ class Agent:
         """Until it is stopped. Raises Unauthorized when the server does not know it any more."""
         while not self.stopped():
             try:
-                self._renewing.if_due()
+                self._renew()
                 job = self._ask()
             except (Unauthorized, Forbidden):
                 raise
@@ -89,6 +89,15 @@ class Agent:
             self._reachable()
             if job is not None:
                 self._do(job)
+
+    def _renew(self) -> None:
+        """Renew the certificate in good time. What fails is told and tried again; the old one is good meanwhile."""
+        try:
+            self._renewing.if_due()
+        except (Unauthorized, Forbidden):
+            raise
+        except BackstayError as error:
+            self.warn(f"the certificate of this agent is not renewed yet: {error}; {error.hint or 'tried again'}")
 
     # -- asking
 
@@ -140,7 +149,7 @@ class Agent:
         about = self._about | {"attempt": job["attempt"]}
 
         def tell(told: Told) -> Told:
-            self._renewing.if_due()  # a first backup may take days
+            self._renew()  # a first backup may take days
             heard: Told = self.server.call("POST", place, about | told)
             return heard
 

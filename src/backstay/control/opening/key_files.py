@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from tempfile import mkstemp
 
 from backstay.errors import InvalidRequest
 
 
 def write_secret_file(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read, durable on return. Raises InvalidRequest when it exists."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a new file that only its owner can read, durable on return. Raises InvalidRequest when it exists.
+
+    It is written beside the place under a name that nobody else uses, and gets its own name when it is whole. A crash
+    between leaves that other file, which is in the way of nothing.
+    """
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd, beside = mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            os.write(fd, text.encode() + b"\n")
-            os.fsync(fd)
+            with os.fdopen(fd, "wb") as file:
+                file.write(text.encode() + b"\n")
+                file.flush()
+                os.fsync(fd)
+            os.link(beside, path)
         finally:
-            os.close(fd)
-        try:
-            os.link(temporary, path)
-        finally:
-            temporary.unlink()
+            Path(beside).unlink()
         sync_directory(path.parent)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot write the key file {path}", cause=error.strerror or str(error), hint="name a new file"
+            f"cannot write the key file {path}", cause=error.strerror or str(error), hint=_hint(error)
         ) from error
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on its disk"
+    return "name a new file" if error.errno == errno.EEXIST else "name a directory that this user may write to"
 
 
 def sync_directory(directory: Path) -> None:
