@@ -280,6 +280,35 @@ def test_what_an_agent_is_sent_is_the_run_and_nothing_else(bench: Bench) -> None
     assert programs_of(handed.work.policy) == ["/bin/prepare"]
 
 
+_SHOP = "{type: sqlite, path: /srv/shop.db}"
+_TRIED = "restore_test: true, queries: [{sql: VACUUM INTO '/root/.ssh/authorized_keys'}]"
+_LOADED = 'restore_test: true, server: "postgresql:///x"'
+
+
+@pytest.mark.parametrize(
+    ("verification", "word"),
+    [(_TRIED, "queries"), (_LOADED, "server"), ("restore_test: true, commands: [{command: [/bin/look]}]", "/bin/look")],
+)
+def test_what_a_verification_asks_in_sql_counts_as_a_program_and_so_does_what_it_runs(
+    verification: str, word: str
+) -> None:
+    text = f"policies: {{web: {{agent: web-1, sources: [{_SHOP}], verification: {{each_run: true, {verification}}}}}}}"
+    named = programs_of(work_of("web", {}, loaded(text, ENVIRON), agent="web-1").policy)
+    assert len(named) == 1
+    assert word in named[0]
+
+
+@pytest.mark.parametrize("when", ['schedule: "0 3 * * 0"', "each_run: true, enabled: false"])
+def test_a_verification_that_no_run_ends_with_is_not_sent_and_keeps_no_agent_from_its_job(when: str) -> None:
+    verification = f"{when}, {_LOADED.replace('//', '//me:secret@h')}, commands: [{{command: [/bin/look]}}]"
+    text = (
+        f"backup_manager: {{verification: {{{verification}}}}}\npolicies: {{web: {{agent: web-1, sources: [{_SHOP}]}}}}"
+    )
+    policy = work_of("web", {}, loaded(text, ENVIRON), agent="web-1").policy
+    assert policy.verification is None
+    assert programs_of(policy) == []
+
+
 def test_work_of_another_version_is_told_as_that() -> None:
     with pytest.raises(InvalidRequest, match="does not understand its job") as caught:
         Work.parse({"name": "x", "policy": {"sources": [], "newer": 1}, "timezone": "UTC", "kind": "full"})

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import CommandOrigin, has_password
-from backstay.control.policies.policy import BackupManagerSettings, Compression, Policy, PolicyName, Scheduling
+from backstay.control.policies.policy import BackupManagerSettings, Compression, Policy, PolicyName, Scheduling, Verification
 from backstay.control.policies.values import Model, Zone
 from backstay.errors import InvalidRequest, NotFound
 
@@ -22,7 +22,8 @@ _ELSEWHERE: Final = ("agent", "schedule", "notifications", "alerts")  # the serv
 
 
 class Work(Model):
-    """One run of a policy. `retention` and `verification` of the policy are those that hold for it in the end."""
+    """One run of a policy. `retention` and `verification` of the policy are those that hold for it in the end, the latter for
+    runs only that end with it."""
 
     name: PolicyName
     policy: Policy
@@ -72,7 +73,8 @@ def work_of(name: str, arguments: Mapping[str, Any], loaded: LoadedPolicies, *, 
         )
     settings = loaded.content.backup_manager
     holds = effective(policy, settings)
-    server = None if holds.verification is None else holds.verification.server
+    verification = _each_run(holds.verification)
+    server = None if verification is None else verification.server
     if server is not None and has_password(server):
         raise InvalidRequest(
             f"the policy {name} cannot be sent to its agent",
@@ -83,7 +85,7 @@ def work_of(name: str, arguments: Mapping[str, Any], loaded: LoadedPolicies, *, 
     return Work(
         name=name,
         policy=policy.model_copy(
-            update=dict.fromkeys(_ELSEWHERE) | {"retention": holds.retention, "verification": holds.verification}
+            update=dict.fromkeys(_ELSEWHERE) | {"retention": holds.retention, "verification": verification}
         ),
         timezone=holds.schedule.timezone or "UTC",
         compression=settings.compression,
@@ -97,10 +99,21 @@ def work_of(name: str, arguments: Mapping[str, Any], loaded: LoadedPolicies, *, 
 
 
 def programs_of(policy: Policy) -> list[str]:
-    """The programs that a policy names, by their first words."""
-    found = [origin.command for origin in policy.sources if isinstance(origin, CommandOrigin)]
+    """What a run of a policy would do at the word of who wrote it: programs, by their first words, and SQL.
+
+    SQL is among it, as that of PostgreSQL can run programs (`COPY … TO PROGRAM`), that of SQLite write files (`VACUUM
+    INTO`), and a dump that is restored into a server is SQL too.
+    """
+    found = [origin.command[0] for origin in policy.sources if isinstance(origin, CommandOrigin)]
     if (hooks := policy.hooks) is not None:
-        found += [hook.command for hook in (*hooks.before, *hooks.after, *hooks.failure, *hooks.always)]
-    if (checks := policy.verification) is not None:
-        found += [tried.command for tried in checks.commands]
-    return [command[0] for command in found]
+        found += [hook.command[0] for hook in (*hooks.before, *hooks.after, *hooks.failure, *hooks.always)]
+    if (checks := _each_run(policy.verification)) is not None:
+        found += [tried.command[0] for tried in checks.commands]
+        found += ["`queries` of its verification"] * bool(checks.queries)
+        found += ["a `server` for its verification"] * (checks.server is not None)
+    return found
+
+
+def _each_run(verification: Verification | None) -> Verification | None:
+    """What is verified at the end of a run; what has a time of its own is a job of workers."""
+    return verification if verification is not None and verification.enabled and verification.each_run else None
