@@ -19,6 +19,7 @@ from backstay.testing import FakeClock
 from backstay.trust.authority import Authority
 from tests.agents.world import World, document
 
+UNREADABLE = ("https://h:99999", "https://h:x", "https://[::1", f"https://{'a' * 80}.example", "https://h:0")
 PROCESS = {"instance": "0" * 16, "host": "h", "version": "1", "protocol": 1}
 
 
@@ -58,6 +59,7 @@ def test_only_the_authority_that_was_compared_is_pinned_and_none_that_stands_bes
         monkeypatch.setattr(Server, "call", lambda *_, told=told, **__: told)
         with suppress(InvalidRequest, ServerUnreachable):
             assert pinned_authority(world.address, meant.fingerprint) == meant.certificate
+    meant = Authority.generate(clock)
     monkeypatch.setattr(Server, "call", lambda *_, **__: {"certificate": meant.certificate})
     assert pinned_authority(world.address, meant.fingerprint.upper()) == meant.certificate
 
@@ -128,10 +130,15 @@ def test_one_process_of_a_host_is_an_agent_and_nobody_else_looks_into_its_direct
         home.checked()
 
 
-@pytest.mark.parametrize("address", ["http://h:1", "https://", "h:8377", "https://h/api", "https://u@h"])
+@pytest.mark.parametrize("address", ["http://h:1", "https://", "h:8377", "https://h/api", "https://u@h", *UNREADABLE])
 def test_an_address_without_tls_or_with_more_than_a_server_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest, match="is no address of a server"):
         Server(address=address)
+
+
+def test_an_answer_that_is_nested_beyond_measure_is_told_as_none() -> None:
+    with pytest.raises(ServerUnreachable, match="no server of Backstay"):
+        Server(address="https://h")._told(200, b'{"job":' + b"[" * 100_000)
 
 
 def test_an_agent_needs_none_of_the_parts_that_serve() -> None:

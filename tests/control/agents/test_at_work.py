@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from backstay.api.middleware import LARGEST_BODY
 from backstay.control.agents.home import Belonging, Home
 from backstay.control.agents.joining import Renewing
 from backstay.control.agents.reporting import MOST_LINES, Reporting, Told, plain_document
 from backstay.control.agents.server import Server
 from backstay.control.agents.work import Work
 from backstay.control.agents.working import Agent
-from backstay.control.runs.run import PolicyOutcome
+from backstay.control.runs.run import PolicyOutcome, SourceOutcome
 from backstay.core.events import Progress, Started, Warned
 from backstay.errors import (
     BackstayError,
@@ -27,6 +30,8 @@ from backstay.errors import (
     Unauthorized,
     VersionUnsupported,
 )
+from backstay.operations.backup.request import BackupResult
+from backstay.sources.source import Problem
 from backstay.testing import FakeClock
 from backstay.trust.authority import Authority
 from backstay.trust.certificate_requests import new_request
@@ -212,6 +217,58 @@ def test_what_did_not_arrive_is_sent_with_the_next_report_in_its_order() -> None
     found.send()
     assert told[2] == {"progress": None, "lines": []}  # a sign of life
     assert found.untold()["lines"] == []
+
+
+def test_a_report_is_never_larger_than_the_server_takes() -> None:
+    found, told = reporting()
+    for number in range(300):
+        found.log("warning", f"{number} " + "\u4e2d" * 4000)
+    for _ in range(3):
+        found.send()
+    last = found.untold()["lines"]
+    assert max(len(msgspec.json.encode(one)) for one in [*told, last]) < LARGEST_BODY / 2
+    numbers = [int(line["message"].split()[0]) for report in told for line in report["lines"]]
+    assert numbers == list(range(len(numbers)))
+    assert last[-1]["message"].startswith("299 ")
+
+
+def test_lines_that_the_server_does_not_take_are_left_out_and_the_next_report_is_a_sign_of_life() -> None:
+    found, told = reporting(InvalidRequest("the request has mistakes"))
+    found.log("warning", "odd")
+    found.send()
+    found.send()
+    assert [line["message"] for line in told[1]["lines"]] == [
+        "1 lines of this log are left out: the server did not take them: the request has mistakes"
+    ]
+    assert found.why is None
+
+
+def test_a_run_that_went_well_is_told_as_that_however_much_it_has_to_tell(home: Home) -> None:
+    def talks(reporting: Reporting) -> PolicyOutcome:
+        outcome = fine(reporting)
+        problems = tuple(Problem(b"/\xe4\xb8\xad" * 1000, "gone") for _ in range(100))
+        counts: dict[str, Any] = dict.fromkeys((one.name for one in fields(BackupResult)), 0)
+        result = BackupResult(**counts | {"snapshot": "0" * 26, "kind": "full", "errors": problems})
+        outcome.sources += [SourceOutcome(name=f"s{n}", type="filesystem", result=result) for n in range(10)]
+        return outcome
+
+    server = Scripted(work=[{"job": JOB}, {"job": None}], report=[{}], end=[{"accepted": True}])
+    worked(home, server, talks)
+    end = server.ends()[0]
+    assert end["status"] == "succeeded"
+    assert len(msgspec.json.encode(end)) < LARGEST_BODY
+    assert {source["error_count"] for source in end["result"]["outcome"]["sources"]} == {100}
+    assert "left out" in end["result"]["notices"][0]
+
+
+@pytest.mark.parametrize(
+    "job", ["x", [1], {}, {"id": "../../x", "attempt": 1}, {"id": JOB["id"]}, {"id": JOB["id"], "attempt": "1"}]
+)
+def test_what_a_server_gives_as_a_job_and_is_none_is_told_and_the_agent_asks_again(home: Home, job: Any) -> None:
+    server = Scripted(work=[{"job": job}, {"job": JOB}, {"job": None}], report=[{}], end=[{"accepted": True}])
+    warned, _ = worked(home, server, fine)
+    assert "what it gives as a job is none" in warned[0]
+    assert server.ends()[0]["status"] == "succeeded"
 
 
 def test_a_log_has_an_end() -> None:

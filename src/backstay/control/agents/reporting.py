@@ -14,11 +14,15 @@ from typing import Any, Final, Literal, TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.core.events import Event, Finished, Progress, Started, Warned
-from backstay.errors import BackstayError, Forbidden, Interrupted, NotFound, Unauthorized
+from backstay.errors import BackstayError, Forbidden, Interrupted, InvalidRequest, NotFound, Unauthorized
 
 BEAT_S: Final = 2.0
 MOST_LINES: Final = 2000  # of one attempt's log
 AT_ONCE: Final = 500  # lines of one report
+_MOST_BYTES: Final = (
+    256 << 10
+)  # of the lines of one report: the server takes no request of more than four times as many
+_BESIDE: Final = 100  # bytes of a line beside its text, about
 _LONGEST: Final = 4000  # characters of a line
 _CURRENT: Final = 4000
 
@@ -116,13 +120,16 @@ class Reporting:
     def send(self) -> None:
         """Send what was told since the last time; what does not arrive is sent with the next report."""
         with self._lock:
-            lines, self._lines = self._lines[:AT_ONCE], self._lines[AT_ONCE:]
+            count = _fitting(self._lines)
+            lines, self._lines = self._lines[:count], self._lines[count:]
             fresh, self._fresh = self._fresh, False
             progress = dict(self._progress) if fresh else None
         try:
             heard = self._tell({"progress": progress, "lines": lines})
         except (NotFound, Unauthorized, Forbidden):
             self.why = "lost"
+        except InvalidRequest as error:  # it never takes that, and would hear nothing more
+            self.log("warning", f"{len(lines)} lines of this log are left out: the server did not take them: {error}")
         except BackstayError:
             with self._lock:
                 self._lines[:0] = lines
@@ -137,7 +144,18 @@ class Reporting:
         """What was not sent yet: it goes with the end of the job, the newest lines of it."""
         with self._lock:
             lines, self._lines = self._lines, []
-            return {"progress": dict(self._progress) or None, "lines": lines[-AT_ONCE:]}
+            count = _fitting(lines[::-1])
+            return {"progress": dict(self._progress) or None, "lines": lines[len(lines) - count :]}
+
+
+def _fitting(lines: Sequence[Told]) -> int:
+    """How many of some lines, from the first on, one report holds."""
+    size = 0
+    for number, line in enumerate(lines[:AT_ONCE]):
+        size += len(line["message"].encode()) + _BESIDE
+        if size > _MOST_BYTES:
+            return number
+    return min(len(lines), AT_ONCE)
 
 
 def _line(time: datetime, level: str, message: str) -> Told:

@@ -25,11 +25,13 @@ from backstay.errors import (
 
 TIMEOUT_S: Final = 30.0
 _MOST_BYTES: Final = 16 << 20  # of an answer
+_MOST_TOLD: Final = 1000  # characters of each word of a refusal
 _KINDS: Final[dict[int, type[BackstayError]]] = {
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     409: InvalidRequest,
+    413: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,
     501: VersionUnsupported,
@@ -51,8 +53,7 @@ class Server:
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.address)
-        if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+        if not _is_address(self.address):
             raise InvalidRequest(
                 f"{self.address!r} is no address of a server",
                 cause="agents speak with it over TLS alone, and with all of it",
@@ -103,7 +104,7 @@ class Server:
     def _told(self, status: int, data: bytes) -> Any:  # noqa: ANN401
         try:
             document = msgspec.json.decode(data) if len(data) <= _MOST_BYTES else None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise ServerUnreachable(
@@ -112,7 +113,7 @@ class Server:
         if status < 300:
             return document
         kind = _KINDS.get(status, ServerUnreachable)
-        title, cause, hint = (str(document.get(key) or "") for key in ("title", "cause", "solution"))
+        title, cause, hint = (str(document.get(key) or "")[:_MOST_TOLD] for key in ("title", "cause", "solution"))
         if kind is Unauthorized:
             hint = _JOIN_AGAIN
         raise kind(title or f"the server answered with HTTP {status}", cause=cause, hint=hint)
@@ -136,6 +137,21 @@ class Server:
                     ) from error
             self._context = context
         return self._context
+
+
+def _is_address(address: str) -> bool:
+    """Whether this names a server by HTTPS, and nothing more."""
+    try:
+        parts = urlsplit(address)
+        host = (parts.hostname or "").encode("idna")
+        return bool(
+            parts.scheme == "https"
+            and host
+            and parts.port != 0  # which raises ValueError for what is none
+            and not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+        )
+    except ValueError:
+        return False
 
 
 def _believing(authority: str | None) -> ssl.SSLContext:

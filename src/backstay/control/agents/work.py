@@ -13,7 +13,14 @@ from pydantic import ValidationError
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import CommandOrigin, has_password
-from backstay.control.policies.policy import BackupManagerSettings, Compression, Policy, PolicyName, Scheduling, Verification
+from backstay.control.policies.policy import (
+    BackupManagerSettings,
+    Compression,
+    Policy,
+    PolicyName,
+    Scheduling,
+    Verification,
+)
 from backstay.control.policies.values import Model, Zone
 from backstay.errors import InvalidRequest, NotFound
 
@@ -22,8 +29,9 @@ _ELSEWHERE: Final = ("agent", "schedule", "notifications", "alerts")  # the serv
 
 
 class Work(Model):
-    """One run of a policy. `retention` and `verification` of the policy are those that hold for it in the end, the latter for
-    runs only that end with it."""
+    """One run of a policy. `retention` and `verification` of the policy are those that hold for it in the end; there is
+    no verification but what the run ends with.
+    """
 
     name: PolicyName
     policy: Policy

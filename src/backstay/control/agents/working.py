@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from backstay.control.agents.home import Home
 from backstay.control.agents.joining import Renewing
 from backstay.control.agents.reporting import Reporting, Told, plain_document
@@ -22,7 +24,7 @@ from backstay.control.jobs.failures import failure_of
 from backstay.control.manager.documents import outcome_document
 from backstay.control.runs.run import PolicyOutcome
 from backstay.core.clock import Clock, rest
-from backstay.core.ids import Random
+from backstay.core.ids import Random, is_ulid
 from backstay.core.version import VERSION
 from backstay.errors import (
     BackstayError,
@@ -31,6 +33,7 @@ from backstay.errors import (
     Interrupted,
     InvalidRequest,
     NotFound,
+    ServerUnreachable,
     Unauthorized,
 )
 from backstay.errors.documents import problem_document
@@ -39,6 +42,7 @@ WAIT_S: Final = 25.0  # that the server may wait for work to come
 _SLACK_S: Final = 15.0  # for its answer on the way
 _LOOK_S: Final = 0.1
 _LAST_S: Final = 1.0  # for an answer that is on its way when a signal comes
+_MOST_RESULT: Final = 512 << 10  # bytes of a result: the server takes requests of twice as many
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before the server is asked again that did not answer
 
 
@@ -211,10 +215,14 @@ class Agent:
 
 
 def _job_in(answer: Told | BaseException) -> Told | None:
-    """The job in an answer. Raises what was raised."""
+    """The job in an answer. Raises what was raised, ServerUnreachable for one that cannot be told about."""
     if isinstance(answer, BaseException):
         raise answer
-    job: Told | None = answer.get("job")
+    job = answer.get("job")
+    if job is None:
+        return None
+    if not isinstance(job, dict) or not is_ulid(str(job.get("id"))) or type(job.get("attempt")) is not int:
+        raise ServerUnreachable("the server does not answer as one", cause="what it gives as a job is none")
     return job
 
 
@@ -232,4 +240,9 @@ def _result(outcome: PolicyOutcome, duration_s: float, notices: list[str]) -> To
             "outcome": outcome_document(outcome),
         }
     )
+    if len(msgspec.json.encode(found)) > _MOST_RESULT:  # that the run went well must not get lost for its lists
+        found["outcome"]["retention"] = None
+        found["notices"] = [f"{len(found['notices'])} notices and all lists of paths and snapshots are left out here"]
+        for source in found["outcome"]["sources"]:
+            source.pop("errors", None)
     return found
