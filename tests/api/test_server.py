@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from backstay.api import connections
+from backstay.api import server as serving
 from backstay.api.server import run
 from backstay.api.tls import Tls
 from backstay.control.access.agents import CERTIFICATE_LIFE
@@ -206,6 +207,27 @@ def test_tls_is_1_3_and_agents_are_known_by_their_certificates(world: World, tmp
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with socket.create_connection(server.place) as link, pytest.raises(ssl.SSLError):
             old.wrap_socket(link, server_hostname="127.0.0.1")
+
+
+def test_a_certificate_that_takes_the_place_of_another_is_shown_by_the_server_that_runs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_LOOK_TICKS", 1)
+    authority = world.service.access.agents.authority
+
+    def put() -> None:
+        issued, key = authority.issue_server(["127.0.0.1"], clock=world.service.clock, life=CERTIFICATE_LIFE)
+        (tmp_path / "new").write_text(key + issued.pem)
+        (tmp_path / "new").replace(tmp_path / "cert")
+
+    put()
+    with running(world, tls=Tls(certificate=tmp_path / "cert", key=tmp_path / "cert")) as server:
+        first = ssl.get_server_certificate(server.place)
+        put()
+        until = time.monotonic() + 20
+        while ssl.get_server_certificate(server.place) == first:
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_a_certificate_that_cannot_be_used_is_told_before_anything_listens(world: World, tmp_path: Path) -> None:

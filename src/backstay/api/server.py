@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
 import sys
@@ -16,13 +17,14 @@ import uvicorn
 from backstay.api.app import create_app
 from backstay.api.backing import ApiOptions
 from backstay.api.connections import Connection
-from backstay.api.tls import Tls, address_of, listening, tls_context
+from backstay.api.tls import Shown, Tls, address_of, listening
 from backstay.control.service.service import Service
 
 GRACE_S: Final = 5  # for answers that are on their way when the end comes
 SWITCH_S: Final = (
     0.001  # threads that answer wait for each other less long: measured, a quarter off the slowest answers
 )
+_LOOK_TICKS: Final = 600  # of uvicorn, which are tenths of a second: between looks for a new certificate
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,8 +42,8 @@ def run(
 
     In the main thread this takes the signals for its time. Raises InvalidRequest, ServiceRunning.
     """
-    context = None if tls is None else tls_context(tls)
-    with listening(host, port, encrypted=context is not None) as listener:
+    shown = None if tls is None else Shown(tls, service.warn)
+    with listening(host, port, encrypted=shown is not None) as listener:
         app = create_app(service, options)
         config = uvicorn.Config(
             app,
@@ -54,14 +56,15 @@ def run(
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_S,
-            ssl_context_factory=None if context is None else lambda *_: context,
+            ssl_context_factory=None if shown is None else lambda *_: shown.context,
         )
-        address = address_of(listener, encrypted=context is not None)
+        address = address_of(listener, encrypted=shown is not None)
         server = _Server(
             config,
             closing=app.state.closing,
             ready=lambda: None if ready is None else ready(address),
             stopped=stopped or (lambda: False),
+            shown=shown,
         )
         sys.setswitchinterval(SWITCH_S)
         with _settled():
@@ -96,9 +99,11 @@ class _Server(uvicorn.Server):
         closing: threading.Event,
         ready: Callable[[], None],
         stopped: Callable[[], bool],
+        shown: Shown | None,
     ) -> None:
         super().__init__(config)
         self._closing, self._ready, self._stopped = closing, ready, stopped
+        self._shown = shown
 
     async def startup(self, sockets: Any = None) -> None:  # noqa: ANN401 - as of uvicorn
         await super().startup(sockets)
@@ -107,6 +112,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._stopped():
             self.should_exit = True
+        if self._shown is not None and counter % _LOOK_TICKS == 0:
+            await asyncio.to_thread(self._shown.look)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:  # noqa: ANN401

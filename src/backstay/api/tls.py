@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from backstay.errors import InvalidRequest, ServiceRunning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """The certificate of the service with its key, and the authority (PEM) whose clients are known by theirs."""
+    """The certificate of the service with its key, and the authority (PEM) whose clients are known by theirs.
+
+    `renew` is called again and again, and makes the files anew when it is time; it raises InvalidRequest.
+    """
 
     certificate: Path
     key: Path
     clients: str | None = None
+    renew: Callable[[], None] | None = None
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -41,6 +46,35 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context.load_verify_locations(cadata=tls.clients)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+class Shown:
+    """What a server shows to those who connect: the certificate that lies in its files now.
+
+    Certificates live for weeks, and servers longer. One that cannot be used is told of, and the old one goes on.
+    """
+
+    def __init__(self, tls: Tls, warn: Callable[[str], None]) -> None:
+        """Raises InvalidRequest for a certificate that cannot be used."""
+        self._tls, self._warn = tls, warn
+        self._seen, self._told = _stamps(tls), ""
+        self.context = tls_context(tls)
+
+    def look(self) -> None:
+        """Show a certificate that is new; connections that are there stay as they are."""
+        try:
+            if self._tls.renew is not None:
+                self._tls.renew()
+            found = _stamps(self._tls)
+            if found != self._seen:
+                tls_context(self._tls)  # which tells what is wrong before the one that is shown is touched
+                self.context.load_cert_chain(self._tls.certificate, self._tls.key, password=_no_password)
+                self._seen = found
+            self._told = ""
+        except (InvalidRequest, OSError, ssl.SSLError) as error:  # the files may change between the two looks
+            if str(error) != self._told:
+                self._told = str(error)
+                self._warn(f"the old certificate is shown on: {error}")
 
 
 def listening(host: str, port: int, *, encrypted: bool) -> socket.socket:
@@ -98,3 +132,15 @@ def _no_password() -> bytes:
 
 def _told(error: Exception) -> str:
     return getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+
+
+def _stamps(tls: Tls) -> list[tuple[int, int, int] | None]:
+    """What tells whether the files changed."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (tls.certificate, tls.key):
+        try:
+            status = path.stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found

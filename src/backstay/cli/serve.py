@@ -99,12 +99,12 @@ def _check_tls(certificate: Path | None, key: Path | None, own: list[str] | None
 def _tls(service: Service, certificate: Path | None, key: Path | None, own: list[str] | None) -> Tls | None:
     """TLS as it was asked for; agents show certificates of our own authority."""
     from backstay.api.tls import Tls
-    from backstay.control.access.server_certificate import own_certificate
+    from backstay.control.access.server_certificate import OwnCertificate
 
     authority = service.access.agents.authority
     if own:
-        made = own_certificate(authority, service.data_dir, own, clock=service.clock, random=service.random)
-        return Tls(certificate=made, key=made, clients=authority.certificate)
+        made = OwnCertificate(authority, service.data_dir, own, clock=service.clock, random=service.random)
+        return Tls(certificate=made.path, key=made.path, clients=authority.certificate, renew=made.renew)
     if certificate is None or key is None:
         return None
     return Tls(certificate=certificate, key=key, clients=authority.certificate)

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
-from backstay.api.tls import Tls, tls_context
+from backstay.api.tls import Shown, Tls, tls_context
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import AgentCertificate
 from backstay.control.access.access import Access
 from backstay.control.access.authority_file import open_authority
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.principal import the_machine
-from backstay.control.access.server_certificate import own_certificate
+from backstay.control.access.server_certificate import LIFE, OwnCertificate, own_certificate
 from backstay.core.clock import SystemClock
 from backstay.errors import Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized
 from backstay.testing import FakeClock
@@ -315,3 +316,41 @@ def test_a_server_can_have_a_certificate_of_its_own(tmp_path: Path, clock: FakeC
     tls_context(Tls(certificate=made, key=made, clients=authority.certificate))
     with pytest.raises(InvalidRequest):
         own_certificate(authority, tmp_path / "missing", ["a"], clock=clock, random=os.urandom)
+
+
+def test_a_server_that_runs_for_longer_than_its_certificate_is_valid_shows_a_new_one(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    authority, warned = open_authority(tmp_path, clock), list[str]()
+    own = OwnCertificate(authority, tmp_path, ["localhost"], clock=clock, random=os.urandom)
+    tls = Tls(certificate=own.path, key=own.path, renew=own.renew)
+    shown = Shown(tls, warned.append)
+
+    def seen() -> bytes:
+        asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+        ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = asking.wrap_bio(theirs, ours, server_hostname="localhost")
+        server = shown.context.wrap_bio(ours, theirs, server_side=True)
+        for side in (client, server, client):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        return client.getpeercert(binary_form=True) or b""
+
+    first = seen()
+    shown.look()
+    assert seen() == first
+    clock.advance(LIFE.total_seconds() / 2)
+    shown.look()
+    second = seen()
+    assert second != first
+    clock.jump(-3 * 365 * 86400)  # it was wrong, and what was made by it is not valid yet
+    shown.look()
+    assert seen() not in (first, second)
+    third = seen()
+    own.path.write_text("half of one that somebody puts there")
+    shown.look()
+    shown.look()
+    assert seen() == third
+    assert len(warned) == 1
+    assert "the old certificate is shown on" in warned[0]
