@@ -154,3 +154,11 @@ def test_prompts(account: Account) -> None:
     status, shown = converse(account, ("init",), [b"one", b"other"])
     assert status == 2
     assert b"differ" in shown
+
+
+def test_a_join_token_is_asked_for_and_ends_with_its_line(account: Account) -> None:
+    words = ("agent", "join", "https://127.0.0.1:1", "--dir", str(account.root / "agent"))
+    status, shown = converse(account, words, [b"bkj_typed"])
+    assert status == 15, shown  # nobody is there
+    assert b"join token: " in shown
+    assert b"bkj_typed" not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import sys
@@ -172,10 +173,10 @@ def _certificate(ca: Path | None) -> str | None:
 
 
 def _token(named: str | None) -> str:
-    """The token from a file or standard input: what stands on a command line everybody sees."""
+    """The token from a file or standard input, as what stands on a command line everybody sees; people are asked."""
     try:
         if named in (None, "-"):
-            text = sys.stdin.read(_MOST_BYTES)
+            text = _typed() if sys.stdin.isatty() else sys.stdin.read(_MOST_BYTES)
         else:
             text = Path(named or "").read_text("utf-8", "replace")[:_MOST_BYTES]
     except OSError as error:
@@ -185,3 +186,11 @@ def _token(named: str | None) -> str:
             "there is no join token", cause="what was read is empty", hint="give --token FILE, or write it to the input"
         )
     return text.strip()
+
+
+def _typed() -> str:
+    """What somebody types or pastes at the terminal; it is not shown."""
+    try:
+        return getpass.getpass("join token: ", stream=sys.stderr)
+    except EOFError:
+        return ""
