@@ -63,6 +63,7 @@ def test_a_certificate_that_was_revoked_ends_the_agent(world: World) -> None:
     world.revoke("gone-1")
     wait_until(lambda: agent.process.poll() is not None, agent.said)
     assert agent.process.returncode == 16
+    assert "error: the server does not know this agent" in agent.said()
     assert "invite this agent again" in agent.said()
 
 

@@ -114,8 +114,8 @@ class Server:
             return document
         kind = _KINDS.get(status, ServerUnreachable)
         title, cause, hint = (str(document.get(key) or "")[:_MOST_TOLD] for key in ("title", "cause", "solution"))
-        if kind is Unauthorized:
-            hint = _JOIN_AGAIN
+        if kind is Unauthorized:  # the server speaks of tokens too, and this came with a certificate
+            title, cause, hint = "the server does not know this agent", title, _JOIN_AGAIN
         raise kind(title or f"the server answered with HTTP {status}", cause=cause, hint=hint)
 
     def _away(self, error: Exception) -> ServerUnreachable:
