@@ -233,6 +233,16 @@ def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_at_its_next_wor
     assert bench.job(runs).status == "cancelled"
 
 
+def test_a_question_whose_line_was_lost_takes_no_job_from_the_process_that_asked_anew(bench: Bench) -> None:
+    first, second = bench.ask(), bench.ask("db")
+    assert taken(bench.take()) == (first, 1)  # the new question; the old one still waits, and looks again
+    assert bench.desk.take(caller(), asks=False) is None
+    assert bench.desk.note(caller(), first, 1, None, []) is False
+    assert bench.job(second).status == "queued"
+    assert bench.end(first, 1)
+    assert taken(bench.desk.take(caller(), asks=False)) == (second, 1)
+
+
 def test_a_job_of_a_policy_that_is_another_agents_by_now_fails_with_a_word(bench: Bench) -> None:
     job = bench.ask()
     bench.policies = loaded(FILE.replace("agent: web-1", "agent: mail-1"), ENVIRON)

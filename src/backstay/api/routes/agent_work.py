@@ -66,7 +66,7 @@ async def fetch_work(call: Caller, body: AskForWork, request: Request) -> Respon
         if await request.is_disconnected():  # a job would wait for a process that is gone
             break
         if await run_in_threadpool(call.backing.service.desk.has_work, caller.agent):
-            handed = await run_in_threadpool(_taken, call, caller)
+            handed = await run_in_threadpool(_taken, call, caller, asks=False)
     if handed is None:
         return answer(WorkDocument(job=None))
     job = HandedJob(id=handed.tenure.job_id, attempt=handed.tenure.attempt, work=handed.work.document())
@@ -133,10 +133,10 @@ def _caller(call: Call, body: Process) -> AgentCaller:
     )
 
 
-def _taken(call: Call, caller: AgentCaller) -> Handed | None:
+def _taken(call: Call, caller: AgentCaller, *, asks: bool = True) -> Handed | None:
     """A job, once the agent was looked at again: it may have been shut out while it waited."""
     call.still_allowed()
-    handed = call.backing.service.desk.take(caller)
+    handed = call.backing.service.desk.take(caller, asks=asks)
     if handed is not None:
         call.about(f"job/{handed.tenure.job_id}", policy=handed.policy, attempt=handed.tenure.attempt)
         call.write("allow")

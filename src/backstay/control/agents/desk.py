@@ -74,13 +74,16 @@ class Desk:
                 self._looked = now
             return agent in self._awaited
 
-    def take(self, caller: Caller) -> Handed | None:
+    def take(self, caller: Caller, *, asks: bool = True) -> Handed | None:
         """A job for a process that has none: what it was handed before and did not hear of, else one that waits.
+
+        Only who just `asks` is known to have none. A question that waited may be one that its line has lost, while the
+        process asked anew and works: there is nothing for it then.
 
         A job whose policy is no longer this agent's ends here, and so does one that came to no end too often.
         """
         self._processes.beat(caller)
-        while (ident := self._catalog.transact(lambda session: self._chosen(session, caller))) is not None:
+        while (ident := self._catalog.transact(lambda session: self._chosen(session, caller, asks))) is not None:
             begun = self._rows.begin(ident, caller.worker)
             if begun is None:
                 continue
@@ -136,12 +139,12 @@ class Desk:
 
     # -- choosing
 
-    def _chosen(self, session: Session, caller: Caller) -> str | None:
+    def _chosen(self, session: Session, caller: Caller, asks: bool) -> str | None:
         take(session, f"agent {caller.agent}")  # two processes of one agent never choose the same
         mine = select(Job.id).where(Job.queue == AGENTS, Job.agent == caller.agent)
         unheard = session.scalar(mine.where(Job.status == "running", Job.worker == caller.worker).limit(1))
         if unheard is not None:
-            return unheard
+            return unheard if asks else None
         now = self._clock.now()
         for job in session.scalars(_waiting(caller.agent)):
             after = (job.arguments or {}).get(NOT_BEFORE)
