@@ -18,7 +18,7 @@ from backstay.control.jobs.jobs import Jobs
 from backstay.control.jobs.running import MOST_ATTEMPTS
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.runs.run import RunOptions, World, run_policy
-from backstay.errors import InvalidRequest, NotFound
+from backstay.errors import BackstayError, InvalidRequest, NotFound
 from backstay.testing import FakeClock
 from tests.control.jobs.scripted import ScriptedEngine
 from tests.control.policies.files import loaded
@@ -306,6 +306,28 @@ def test_what_a_verification_asks_in_sql_counts_as_a_program_and_so_does_what_it
     named = programs_of(work_of("web", {}, loaded(text, ENVIRON), agent="web-1").policy)
     assert len(named) == 1
     assert word in named[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "consent"),
+    [
+        ("sslkeylogfile=/etc/passwd", True),
+        ("SSLKEY=../x:y", True),
+        ("#?ssl%6beylogfile=x", True),
+        ("sslkey=/etc/key.pem&sslmode=require", False),
+    ],
+)
+def test_an_address_that_makes_the_client_write_or_load_files_counts_as_a_program(asked: str, consent: bool) -> None:
+    source = f'{{type: postgresql, connection: "postgresql://db.example/shop?{asked}"}}'
+    text = f"policies: {{web: {{agent: web-1, sources: [{source}]}}}}"
+    assert bool(programs_of(work_of("web", {}, loaded(text, ENVIRON), agent="web-1").policy)) == consent
+
+
+@pytest.mark.parametrize("key", ["password", "sslpassword", "oauth_client_secret", "scram_client_key"])
+def test_no_secret_in_an_address_is_sent(key: str) -> None:
+    source = f'{{type: postgresql, connection: "postgresql://db.example/shop?{key}=secret"}}'
+    with pytest.raises(BackstayError, match="holds a password"):
+        loaded(f"policies: {{web: {{agent: web-1, sources: [{source}]}}}}", ENVIRON)
 
 
 @pytest.mark.parametrize("when", ['schedule: "0 3 * * 0"', "each_run: true, enabled: false"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.origins import CommandOrigin, has_password
+from backstay.control.policies.origins import CommandOrigin, PostgresqlOrigin, has_password, reaches_beyond
 from backstay.control.policies.policy import (
     BackupManagerSettings,
     Compression,
@@ -110,9 +110,11 @@ def programs_of(policy: Policy) -> list[str]:
     """What a run of a policy would do at the word of who wrote it: programs, by their first words, and SQL.
 
     SQL is among it, as that of PostgreSQL can run programs (`COPY … TO PROGRAM`), that of SQLite write files (`VACUUM
-    INTO`), and a dump that is restored into a server is SQL too.
+    INTO`), and a dump that is restored into a server is SQL too. So is an address that makes libpq write or load.
     """
     found = [origin.command[0] for origin in policy.sources if isinstance(origin, CommandOrigin)]
+    addresses = [origin.connection for origin in policy.sources if isinstance(origin, PostgresqlOrigin)]
+    found += ["`sslkeylogfile` or an engine in a `connection`"] * any(map(reaches_beyond, addresses))
     if (hooks := policy.hooks) is not None:
         found += [hook.command[0] for hook in (*hooks.before, *hooks.after, *hooks.failure, *hooks.always)]
     if (checks := _each_run(policy.verification)) is not None:

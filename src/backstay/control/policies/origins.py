@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, Discriminator, Tag
 
@@ -36,11 +37,22 @@ def has_password(address: str) -> bool:
     """Whether an address of a database holds a password; one that cannot be read may."""
     try:
         parts = urlsplit(address)
-        return parts.password is not None or "password" in {key.lower() for key, _ in parse_qsl(parts.query)}
+        return parts.password is not None or any(key.lower() in _SECRETS for key, _ in parse_qsl(parts.query))
     except ValueError:
         return True
 
 
+def reaches_beyond(address: str) -> bool:
+    """Whether an address of PostgreSQL may make libpq write a file or load a library.
+
+    `sslkeylogfile` appends to any file (libpq 18); a `sslkey` of the form ENGINE:KEY loads an engine of OpenSSL. All of
+    the text is looked at, as libpq takes it apart otherwise than we do.
+    """
+    return _BEYOND.search(unquote(address).lower()) is not None
+
+
+_BEYOND: Final = re.compile(r"sslkeylogfile|sslkey=[^&]*:")
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 NAME_MOST: Final = 80
 Name = Annotated[str, AfterValidator(_plain_name)]
 
