@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 
@@ -23,10 +24,15 @@ from backstay.errors import (
     Unauthorized,
     VersionUnsupported,
 )
+from backstay.operations.backup.request import BackupOptions
+from backstay.operations.backup.run import run_backup
+from backstay.repository.repository import Repository
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters
 from backstay.trust.authority import Authority
 from backstay.trust.certificate_requests import new_request
 from tests.agents.test_joining import PROCESS, server_of
-from tests.agents.world import World, wait_until
+from tests.agents.world import PASSWORD, World, wait_until
 
 
 def test_an_agent_may_do_nothing_but_the_work_of_agents(world: World) -> None:
@@ -129,3 +135,28 @@ def test_what_an_agent_says_of_its_backups_is_not_believed_without_a_look(world:
     said = PROCESS | {"attempt": 1, "status": "succeeded", "result": result}
     server.call("POST", f"/api/agents/jobs/{job}/end", said)
     assert world.job(job).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("mail", "succeeded"), ("mail-gone", "succeeded"), ("web", None), ("web-shop", None), ("mailbox", None)],
+)
+def test_a_backup_counts_for_the_policy_that_it_was_made_by_and_no_other(
+    world: World, name: str, status: str | None
+) -> None:
+    """Also one of a source that was taken out of the policy file while it was backed up."""
+    with Repository.open(str(world.root / "repository"), password=PASSWORD) as repository:
+        source = FilesystemSource([os.fsencode(world.root / "web")], filters=Filters([]), clock=repository.clock)
+        made = run_backup(repository, source, BackupOptions(host="h", name=name)).snapshot
+    server = server_of(world, world.joined("mail-1"))
+    job = world.ask("mail")
+    given = server.call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})["job"]
+    result = {"backups": [made], "duration_s": 1.0, "outcome": {"status": 0}}
+    said = PROCESS | {"attempt": given["attempt"], "status": "succeeded", "result": result}
+    if status is None:
+        with pytest.raises(InvalidRequest, match="none of the policy mail"):
+            server.call("POST", f"/api/agents/jobs/{job}/end", said)
+        server.call("POST", f"/api/agents/jobs/{job}/end", PROCESS | {"attempt": 1, "status": "cancelled"})
+    else:
+        server.call("POST", f"/api/agents/jobs/{job}/end", said)
+        assert world.job(job).status == status

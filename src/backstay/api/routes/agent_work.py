@@ -178,7 +178,7 @@ def _listed(
         with call.backing.opener().open(index=False) as repository:
             for ident in result["backups"]:
                 name = repository.snapshots.get(ident).name or ""
-                if call.backing.policies is None or policies_of_snapshots(call.backing.policies).get(name) != policy:
+                if not _belongs(call, name, policy):
                     raise InvalidRequest(
                         f"the backup {ident} is none of the policy {policy}", cause=f"it is one of {name!r}"
                     )
@@ -196,3 +196,10 @@ def _listed(
     except BackstayError as failed:
         lines.append(Line(time=now(), level="warning", message=f"the new backups are listed later: {failed}"))
     return status, error
+
+
+def _belongs(call: Call, name: str, policy: str) -> bool:
+    """Whether a snapshot is one of a policy, as its sources are named now or were when the run began."""
+    loaded = call.backing.policies
+    owner = None if loaded is None else policies_of_snapshots(loaded).get(name)
+    return owner == policy or (owner is None and (name == policy or name.startswith(f"{policy}-")))
