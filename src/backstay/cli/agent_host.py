@@ -105,6 +105,7 @@ def agent_run(
 
 def _runs(context: Context, show: EventSink) -> RunWork:
     """What does the work of a job, as `backstay run` does on a host of its own."""
+    from backstay.control.policies.policy import Compression
     from backstay.control.runs.run import RunOptions, World, run_this_policy
     from backstay.sources.scratch import scratch_above
 
@@ -122,8 +123,7 @@ def _runs(context: Context, show: EventSink) -> RunWork:
             yield heard, reporting.checkpoint
 
         settings = work.settings()
-        if work.compression is not None:
-            context.compressor = work.compression.compressor()
+        context.compressor = (settings.compression or Compression()).compressor()  # and not that of the last job
         world = World(
             prepare=lambda: None,  # the repository was there when the agent began
             open=lambda: context.open(grows=True),
