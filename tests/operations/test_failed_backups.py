@@ -49,7 +49,7 @@ def unsearched() -> Iterator[None]:
 @pytest.mark.usefixtures("unsearched")
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_its_buffers_are_let_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    for number in range(8):
+    for number in range(16):
         (tmp_path / f"f{number}").write_bytes(random.Random(number).randbytes(1 << 20))
     writers: list[weakref.ref[BlobWriter]] = []
     init = BlobWriter.__init__
