@@ -163,6 +163,13 @@ ROWS: Final = (
                 ],
                 about="Jobs in each queue.",
             ),
+            Panel(
+                title="Agents",
+                kind="timeseries",
+                queries=[("time() - backup_agent_last_seen_timestamp_seconds", "{{agent}}")],
+                about="How long ago each agent was heard of that a policy needs.",
+                unit="s",
+            ),
         ),
     ),
     Row(

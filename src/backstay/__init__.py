@@ -53,7 +53,7 @@ _HOMES = {
     "Interrupted": "backstay.errors",
     "InvalidRequest": "backstay.errors",
     "KeyProviderUnsupported": "backstay.errors",
-    "Manifest": "backstay.repository.snapshots",
+    "Manifest": "backstay.repository.snapshots.store",
     "Mistake": "backstay.errors",
     "NaiveTimestamp": "backstay.errors",
     "NoRepository": "backstay.errors",
@@ -292,7 +292,7 @@ if TYPE_CHECKING:
     from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
     from backstay.repository.cas import ContentAddressableStorage
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
     from backstay.sources.filesystem import FilesystemSource
     from backstay.sources.filters import Filters
     from backstay.storage.backend import StorageBackend

@@ -19,6 +19,7 @@ OPEN_TO_ALL = {
     ("GET", "/api/health/ready"),
     ("GET", "/api/openapi.json"),
     ("POST", "/api/agents/join"),
+    ("GET", "/api/agents/authority"),
 }
 ERRORS = [found for name in errors.__all__ if isinstance(found := getattr(errors, name), type)]
 

@@ -40,6 +40,8 @@ def row(may: tuple[str, ...], stranger: int, body: Any = None, **given: Any) -> 
 SCHEDULE = {"name": "x", "cron": "0 3 * * *", "policy": "files", "enabled": False}
 RESTORE = {"backup_id": "{backup}", "target": {"path": "{out}"}, "dry_run": True}
 
+PROCESS = {"instance": "0" * 16, "host": "h", "version": "1", "protocol": 1}
+
 TABLE: dict[str, Row] = {
     # jobs
     "list_jobs": row(KNOWN, 200),
@@ -131,6 +133,9 @@ TABLE: dict[str, Row] = {
     "list_agents": row((ADMIN,), 200),
     "invite_agent": row((ADMIN,), 201, {"name": "agent-{caller}"}),
     "renew_agent": row((), 403, {"request": "x"}),
+    "fetch_work": row((), 403, PROCESS | {"wait_s": 0}),
+    "report_work": row((), 403, PROCESS | {"attempt": 1}),
+    "end_work": row((), 403, PROCESS | {"attempt": 1, "status": "cancelled"}),
     "revoke_agent": row((ADMIN,), 204),  # one that may nothing is managed by all who manage anybody
     # events and metrics
     "follow_all": row(KNOWN, 200, endless=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -154,7 +153,7 @@ def test_one_that_was_killed_leaves_a_good_repository_and_database(
         ("--source", "sqlite:///x.db", "--watch", "--dry-run"),
         ("--source", "sqlite:///x.db", "--watch", "--every", "0"),
         ("--source", "sqlite:///x.db", "--watch", "--every", "5m"),
-        (os.curdir, "--watch"),
+        ("--source", "mysql://x/y", "--watch"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(account: Account, argv: tuple[str, ...]) -> None:

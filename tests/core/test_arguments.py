@@ -27,7 +27,7 @@ from backstay.graph.agents import Agent
 from backstay.graph.manager import RestoreMeans
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
-from backstay.repository.values_batch import Batch
+from backstay.repository.values.batch import Batch
 from backstay.sources.filters import Filters
 
 CHECKED = (

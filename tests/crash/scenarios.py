@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 from backstay.operations.backup import checkpoints
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
-from backstay.repository import compaction as compaction_module
-from backstay.repository import garbage as garbage_module
-from backstay.repository.reserve import set_aside
+from backstay.repository.collection import compaction as compaction_module
+from backstay.repository.collection import garbage as garbage_module
+from backstay.repository.collection.reserve import set_aside
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FaultyFilesystem
 from backstay.testing.filesystem import MUTATIONS

@@ -18,13 +18,13 @@ from backstay.errors import NoRepository, StorageMissing, WrongKey
 from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
-from backstay.repository.collection_plan import CollectionResult
-from backstay.repository.collector import Collector
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.plan import CollectionResult
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import Process
-from backstay.repository.snapshots import Manifest
+from backstay.repository.sessions.session import Process
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.source import Capture, Directory, Problem, Stat
 from backstay.storage.backend import StorageBackend
 from backstay.storage.filesystem_seam import Filesystem

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from backstay.errors import InsufficientSpace
+from backstay.repository.collection.reserve import set_aside, with_reserve
 from backstay.repository.format import RESERVE
-from backstay.repository.reserve import set_aside, with_reserve
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FaultyFilesystem
 from tests.crash.small_world import Tree, Unsynced, World, collect, content

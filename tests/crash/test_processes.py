@@ -19,7 +19,7 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from tests.crash import driver

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from backstay.repository.index import Index
-from backstay.repository.snapshots import Manifest, SnapshotStore
+from backstay.repository.index.index import Index
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import CrashPoint, FaultyFilesystem, PowerCutFilesystem
 from tests.crash.scenarios import SCENARIOS, Scenario, count_calls, prepared, sample, small_constants

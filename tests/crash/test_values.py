@@ -15,10 +15,10 @@ from unittest.mock import patch
 import pytest
 
 from backstay.errors import BackstayError
-from backstay.repository import sessions as sessions_module
-from backstay.repository import values_fold as fold_module
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
+from backstay.repository.sessions import session as sessions_module
+from backstay.repository.values import fold as fold_module
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import CrashPoint, FaultyFilesystem
 from backstay.testing.filesystem import MUTATIONS

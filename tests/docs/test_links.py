@@ -64,7 +64,7 @@ def test_commands_are_looked_for() -> None:
 
 @each_page
 def test_modules_exist(page: Path) -> None:
-    """`repository/index.py`, or `index.py` where the package is clear: some module of the product ends like this."""
+    """`index/index.py`, or `index.py` where the package is clear: some module of the product ends like this."""
     files = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
     for name in re.findall(r"`([\w/]+\.py)`", page.read_text()):
         assert any(file == name or file.endswith(f"/{name}") for file in files), name

@@ -13,9 +13,9 @@ from backstay.codec.compression import GZIP, RAW, ZSTD
 from backstay.codec.digest import sha256
 from backstay.repository import format as stored
 from backstay.repository.format import BlobKind, RecordKind
-from backstay.repository.index import IndexedPack, read_segment
+from backstay.repository.index.index import IndexedPack, read_segment
 from backstay.repository.nodes import Content
-from backstay.repository.pack import BlobInfo, PackBuilder, SealedBlob, column, numbers
+from backstay.repository.packs.pack import BlobInfo, PackBuilder, SealedBlob, column, numbers
 from tests.formats.forge import (
     HELLO,
     HUGE,

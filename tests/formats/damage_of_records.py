@@ -10,13 +10,13 @@ import msgspec
 from backstay.codec.compression import ZSTD
 from backstay.core.ids import new_ulid
 from backstay.repository import format as stored
-from backstay.repository.collection_log import CollectionRecord, VerdictRecord
 from backstay.repository.format import RecordKind
-from backstay.repository.keyring import CompromiseRecord, EpochRecord
+from backstay.repository.keys.keyring import CompromiseRecord, EpochRecord
+from backstay.repository.logs.collections import CollectionRecord, VerdictRecord
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.records import seal_record
-from backstay.repository.snapshots import DropRecord, FenceRecord, Manifest
-from backstay.repository.trees import encode_node
+from backstay.repository.snapshots.store import DropRecord, FenceRecord, Manifest
+from backstay.repository.trees.listings import encode_node
 from backstay.trust.signing import Signer
 from tests.formats.damage_without_keys import swapped
 from tests.formats.forge import (

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from backstay.repository.contents import frame
+from backstay.repository.blobs.contents import frame
 from backstay.repository.nodes import EMPTY, Content, Node
-from backstay.repository.trees import encode_node
+from backstay.repository.trees.listings import encode_node
 from tests.formats.forge import (
     DIR,
     HUGE,

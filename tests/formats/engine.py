@@ -11,9 +11,9 @@ from backstay.core.names import printable
 from backstay.errors import BackstayError
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.snapshots.walk import Item, walk
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.trust.secrets import Secret
 from tests.formats.compare import differences
 from tests.formats.forge import Objects, environment, storage_of

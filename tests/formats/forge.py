@@ -16,14 +16,14 @@ from backstay.codec.digest import sha256
 from backstay.core.ids import new_ulid
 from backstay.repository import format as stored
 from backstay.repository.format import BlobKind, RecordKind
-from backstay.repository.index import IndexedPack, SegmentRecord, read_segment
+from backstay.repository.index.index import IndexedPack, SegmentRecord, read_segment
 from backstay.repository.nodes import Content, Node
-from backstay.repository.pack import PackBuilder, SealedBlob, StoredPack
+from backstay.repository.packs.pack import PackBuilder, SealedBlob, StoredPack
 from backstay.repository.records import new_header, padded_length, seal_record
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.snapshots import SIGNED_AS, Manifest
-from backstay.repository.stat_stream import Leave, encode_enter, encode_leave
-from backstay.repository.trees import encode_node
+from backstay.repository.snapshots.store import SIGNED_AS, Manifest
+from backstay.repository.trees.listings import encode_node
+from backstay.repository.trees.stat_stream import Leave, encode_enter, encode_leave
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret

@@ -24,9 +24,9 @@ from backstay.codec.digest import sha256
 from backstay.core.ids import Random, new_ulid
 from backstay.operations.backup import run as backup
 from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import Process, Session
+from backstay.repository.sessions.session import Process, Session
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret

@@ -14,9 +14,9 @@ import zstandard
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import Random, new_ulid
-from backstay.repository import value_writing
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Environment, Repository
+from backstay.repository.values import writing as value_writing
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret

@@ -12,15 +12,15 @@ import msgspec
 import pytest
 
 from backstay.errors import BackstayError
-from backstay.repository.collection_log import CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.format import RecordKind, RepoHeader
-from backstay.repository.index import SegmentRecord
-from backstay.repository.keyring import CompromiseRecord, EpochRecord, Keyring
-from backstay.repository.pack import open_blob, open_table, read_footer_length
+from backstay.repository.index.index import SegmentRecord
+from backstay.repository.keys.keyring import CompromiseRecord, EpochRecord, Keyring
+from backstay.repository.keys.slots import SlotRemoval
+from backstay.repository.logs.collections import CollectionRecord, VerdictRecord, WaitingRecord
+from backstay.repository.packs.pack import open_blob, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header, open_record
-from backstay.repository.sessions import SessionRecord
-from backstay.repository.slots import SlotRemoval
-from backstay.repository.snapshots import DropRecord, FenceRecord, SnapshotStore
+from backstay.repository.sessions.session import SessionRecord
+from backstay.repository.snapshots.store import DropRecord, FenceRecord, SnapshotStore
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Slot, unwrap
 from tests.formats.forge import Forge, Objects, storage_of

@@ -8,12 +8,16 @@ import msgspec
 import pytest
 
 from backstay.codec.digest import sha256
-from backstay.repository import collection_log, keyring, sessions, slots, snapshots, wal
 from backstay.repository import format as stored
 from backstay.repository.format import RecordKind
+from backstay.repository.keys import keyring, slots
+from backstay.repository.logs import collections as collection_log
 from backstay.repository.nodes import Node
-from backstay.repository.pack import PackTable, open_blob, open_table, read_footer_length
+from backstay.repository.packs.pack import PackTable, open_blob, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, open_header
+from backstay.repository.sessions import session as sessions
+from backstay.repository.snapshots import store as snapshots
+from backstay.repository.wal import store as wal
 from backstay.trust.slots import Slot
 from tests.formats.vectors import DATA_KEY, HELLO, MEMBERS, parsed, vectors
 

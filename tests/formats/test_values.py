@@ -14,8 +14,8 @@ from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.format import RecordKind, values_name
+from backstay.repository.logs.value_entries import MAX_METADATA, SMALL_VALUE, Checkpoint, InlineValue, ValuesEntry
 from backstay.repository.repository import Repository
-from backstay.repository.values_records import MAX_METADATA, SMALL_VALUE, Checkpoint, InlineValue, ValuesEntry
 from backstay.trust.secrets import Secret
 from tests.formats.forge import Objects, environment, storage_of
 from tests.formats.make_golden import PASSPHRASE, stored_objects

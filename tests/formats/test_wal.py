@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from backstay.repository.format import wal_gap_name, wal_name
-from backstay.repository.log_slices import end_name, slice_name
 from backstay.repository.repository import Repository
-from backstay.repository.wal import GapRecord
+from backstay.repository.wal.slices import end_name, slice_name
+from backstay.repository.wal.store import GapRecord
 from backstay.storage.local import LocalStorage
 from backstay.storage.retention import must_stay
 from backstay.trust.secrets import Secret

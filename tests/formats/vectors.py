@@ -11,12 +11,12 @@ from backstay.codec.cipher import expand
 from backstay.codec.compression import Compressor
 from backstay.codec.digest import ChunkIds, sha256
 from backstay.repository.format import BlobKind, RecordKind, RepoHeader, wal_binding_name
+from backstay.repository.keys.slots import SlotRemoval
 from backstay.repository.nodes import Content, Node
-from backstay.repository.pack import Member, PackBuilder
+from backstay.repository.packs.pack import Member, PackBuilder
 from backstay.repository.records import new_header, padded_length, seal_record
-from backstay.repository.slots import SlotRemoval
-from backstay.repository.snapshots import SIGNED_AS
-from backstay.repository.trees import encode_node
+from backstay.repository.snapshots.store import SIGNED_AS
+from backstay.repository.trees.listings import encode_node
 from backstay.trust.secrets import Secret
 from backstay.trust.signing import Signer
 from backstay.trust.slots import Argon2Cost, wrap

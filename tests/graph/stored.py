@@ -10,7 +10,7 @@ from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import Process
+from backstay.repository.sessions.session import Process
 from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.testing.clock import FakeClock

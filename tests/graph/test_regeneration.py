@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from backstay.codec.canonical_json import canonical
 from backstay.errors import InvalidRequest, UnknownNode
 from backstay.graph.inputs import Input
 from backstay.graph.model import Node, ValidationResult
 from backstay.graph.outputs import StoredOutputs
 from backstay.graph.policy import RegenerationPolicy
-from backstay.repository.canonical_json import canonical
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
 from backstay.testing import MemoryStorage

@@ -120,7 +120,7 @@ def test_a_dead_writer_keeps_values_only_until_somebody_looks(monkeypatch: pytes
     with pytest.raises(CrashPoint):
         world.stored.manager(world.graph).create_snapshot()
     world.go_on()
-    monkeypatch.setattr("backstay.repository.values_intents.is_dead", lambda *_, **__: False)
+    monkeypatch.setattr("backstay.repository.values.intents.is_dead", lambda *_, **__: False)
     manager = world.stored.manager(MetadataGraph())
     manager.delete_snapshot(world.first)
     with pytest.raises(ValueBusy):

@@ -31,7 +31,7 @@ from backstay.operations.restore.mysql_dump import MysqlPlan, plan_mysql_restore
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.snapshots.look import open_file
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.generated import GeneratedFile, GeneratedSource
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.dump import mysql_source

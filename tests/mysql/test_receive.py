@@ -23,8 +23,8 @@ from backstay.operations.mysql.binlog_archive import BinlogArchive
 from backstay.operations.mysql.binlog_cutting import GrowingLog
 from backstay.operations.mysql.receive import BinlogReceiveOptions, run_binlog_receive
 from backstay.operations.wal.storing import Piece
-from backstay.repository.log_slices import slice_name, slice_of
 from backstay.repository.repository import Repository
+from backstay.repository.wal.slices import slice_name, slice_of
 from tests.mysql.receivers import ENVIRON, NAME, Receiver, contents, dump, end, process, stored, until_stored
 from tests.mysql.servers import Server
 from tests.postgres.receivers import Archive, until

@@ -28,7 +28,7 @@ from backstay.operations.mysql.windows import binlog_windows
 from backstay.repository.format import wal_name
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.mysql.binlog import parse_position
 from tests.mysql.histories import STATE, History, at, planned, recovered
 from tests.mysql.receivers import ENVIRON, NAME, Receiver, dump, stored, until_stored

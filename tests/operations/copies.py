@@ -9,7 +9,7 @@ from pathlib import Path
 from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.restore.run import RestoreOptions, run_restore
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters

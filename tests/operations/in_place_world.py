@@ -15,7 +15,7 @@ from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.restore.in_place import InPlaceResult, restore_in_place
 from backstay.operations.restore.run import RestoreOptions
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
 from backstay.sources.switch_calls import SwitchCalls

@@ -7,11 +7,11 @@ import msgspec
 from backstay.codec.digest import sha256
 from backstay.core.pipeline import Workers
 from backstay.operations.snapshots.rewrite import Damage, SnapshotRewriter
-from backstay.repository.contents import Change, PlainStream
+from backstay.repository.blobs.contents import Change, PlainStream
+from backstay.repository.blobs.patches import PatchWriter, worthwhile
 from backstay.repository.nodes import Content, Node
-from backstay.repository.patches import PatchWriter, worthwhile
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 PIECE = 32 << 10
 

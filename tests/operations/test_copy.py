@@ -14,7 +14,7 @@ from backstay.operations.copies.result import CopyResult
 from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient

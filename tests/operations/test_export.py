@@ -13,7 +13,7 @@ from backstay.operations.copies.export import ExportResult, export_snapshots, im
 from backstay.operations.copies.mirror import can_be_mirror, copy_objects
 from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage

@@ -15,7 +15,7 @@ from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.locks.extend import ExtensionResult, plan_extension, run_extension
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.tiers.moving import plan_move, run_move, set_tier
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters

@@ -12,7 +12,7 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.errors import SnapshotFenced
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.mirrored import Mirrored

@@ -12,8 +12,8 @@ from backstay.errors import InvalidRequest, NotFound
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.repair.result import RepairResult
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
-from backstay.repository.genuine import Genuine
+from backstay.repository.checking.genuine import Genuine
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.crash_order import is_transient
 from backstay.storage.mirrored import Mirrored

@@ -13,7 +13,7 @@ from backstay.operations.retention.holds import clear_hold, set_hold
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.format import drop_name, hold_name, wal_name
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage

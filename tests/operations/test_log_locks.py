@@ -13,7 +13,7 @@ from backstay.operations.locks.extend import plan_extension, run_extension
 from backstay.operations.retention.logs import needed_logs
 from backstay.repository.format import wal_gap_name, wal_name
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.wal import GapRecord
+from backstay.repository.wal.store import GapRecord
 from backstay.testing import FakeClock, LockedStorage
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
 from tests.operations.copies import SECRET, damaged, make_source

@@ -10,8 +10,8 @@ import pytest
 from backstay.core.events import ignore
 from backstay.operations.copies.log_sending import LogSender
 from backstay.repository.format import wal_name
-from backstay.repository.log_slices import SLICE, end_name, slice_name
 from backstay.repository.repository import Repository
+from backstay.repository.wal.slices import SLICE, end_name, slice_name
 from backstay.trust.secrets import Secret
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, damaged
 

@@ -15,7 +15,7 @@ from backstay.errors import StorageUnavailable
 from backstay.operations.verify import packs as pack_checks
 from backstay.operations.verify.check_process import CheckProcess
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
-from backstay.repository.check import Expected
+from backstay.repository.checking.packs import Expected
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.local import LocalStorage

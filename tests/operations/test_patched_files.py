@@ -9,7 +9,7 @@ import pytest
 from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.snapshots.look import open_file
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, back_up, contents, make_source, open_alone, restored

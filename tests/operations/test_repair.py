@@ -12,15 +12,15 @@ from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.repair.packs import PackRepair
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.operations.repair.snapshots import SnapshotRepair
-from backstay.repository.collection_log import CollectionRecord
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.format import RecordKind
-from backstay.repository.index import IndexedPack, read_segment
+from backstay.repository.index.index import IndexedPack, read_segment
+from backstay.repository.logs.collections import CollectionRecord
 from backstay.repository.nodes import Content
-from backstay.repository.pack import PackTable
+from backstay.repository.packs.pack import PackTable
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Process
-from backstay.repository.trees import find_node
+from backstay.repository.sessions.session import Process
+from backstay.repository.trees.listings import find_node
 from tests.crash.small_world import MemorySource, World, collect, content, read_back, small_tree, verified
 
 NOBODY = Process("", "", "", 0, "")  # cannot tell whether other processes are dead

@@ -18,8 +18,8 @@ from backstay.errors import CorruptedBackup, InsufficientSpace
 from backstay.operations.restore import large_file as restore_large_file
 from backstay.operations.restore.large_file import LargeFile, LargePart
 from backstay.operations.restore.tally import Tally
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.index import Place
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.index.index import Place
 from backstay.repository.nodes import Node
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.pending_file import PendingFile

@@ -23,11 +23,11 @@ from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore import writers as restore_writers
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore.write_process import Piece, SmallFile, WriteProcess
-from backstay.repository import blob_writer
-from backstay.repository.blob_reader import BlobReader
+from backstay.repository.blobs import writer as blob_writer
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import Node
+from backstay.repository.packs.blobs import BlobKeys, StoredBlob
 from backstay.repository.repository import Repository
-from backstay.repository.stored_blobs import BlobKeys, StoredBlob
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters

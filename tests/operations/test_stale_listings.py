@@ -13,7 +13,7 @@ import pytest
 
 from backstay.errors import BackstayError, CorruptedBackup, StorageUnavailable
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.mirrored import Mirrored

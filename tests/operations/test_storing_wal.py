@@ -13,7 +13,7 @@ from backstay.operations.wal.spooling import Spooling
 from backstay.operations.wal.storing import Assembler, Storing
 from backstay.operations.wal.streaming import FEW, Streaming
 from backstay.repository.repository import Repository
-from backstay.repository.wal_spool import WalSpool
+from backstay.repository.wal.spool import WalSpool
 from backstay.sources.postgres.receiver import Data, Message
 from backstay.storage.memory import MemoryStorage
 from tests.operations.copies import SECRET

@@ -19,7 +19,7 @@ from backstay.operations.verify.rehearsal import rehearse_snapshot
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
 from backstay.operations.verify.trial import Cell, Question, Rehearsed, Rows, Trial, TriedCommand
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
 from backstay.sources.source import Source

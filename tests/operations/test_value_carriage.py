@@ -19,7 +19,7 @@ from backstay.operations.retention.prune import plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.local import LocalStorage
 from backstay.testing import MemoryStorage

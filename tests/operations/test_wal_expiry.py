@@ -12,10 +12,10 @@ from backstay.operations.retention.holds import set_hold
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.wal.expire import expire_wal, plan_abandonment, plan_expiry
-from backstay.repository.log_slices import slice_name
 from backstay.repository.readers import announced, running_readers
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import LEASE, Process
+from backstay.repository.sessions.session import LEASE, Process
+from backstay.repository.wal.slices import slice_name
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock, Fault, FaultyBackend
 from backstay.trust.secrets import Secret

@@ -11,8 +11,8 @@ from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.format import wal_name
-from backstay.repository.log_slices import SLICE, end_name, slice_name
 from backstay.repository.repository import Repository
+from backstay.repository.wal.slices import SLICE, end_name, slice_name
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, damaged, make_source, open_alone, open_mirrored
 from tests.postgres.made_wal import SYSTEM as MADE

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backstay.operations.archiving.problems import archives_here, archiving_problems
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.archiving import Archiving, read_archiving, says_yes
 from backstay.sources.postgres.connection import Connection
 from tests.postgres.conftest import StartServer

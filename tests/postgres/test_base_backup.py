@@ -28,11 +28,11 @@ from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.wal.bases import base_backups
-from backstay.repository.contents import chunk_list
+from backstay.repository.blobs.contents import chunk_list
+from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind, pack_name
-from backstay.repository.index_segments import indexed_packs
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node
+from backstay.repository.trees.listings import find_node
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
 from tests.ports import free_port

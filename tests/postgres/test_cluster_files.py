@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from backstay.codec.compression import Buffer
 from backstay.core.pipeline import Workers
 from backstay.errors import BackupFailed, CorruptedBackup
-from backstay.operations.clusters.files import CHUNK, ClusterFiles, StoredFile
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import read_content
+from backstay.operations.clusters.files import ClusterFiles
+from backstay.operations.clusters.stored_files import CHUNK, StoredFile
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.increments import BLOCK, ChangesHeader

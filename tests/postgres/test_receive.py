@@ -12,7 +12,7 @@ import pytest
 from backstay.errors import IdentityMismatch, SlotInUse, SourceUnreachable, StorageUnavailable, WalConflict
 from backstay.operations.clusters.receive import slot_name
 from backstay.operations.wal.coverage import WalCoverage
-from backstay.repository.wal import WalStore
+from backstay.repository.wal.store import WalStore
 from backstay.sources.postgres.wal_records import Commit, events
 from tests.ports import free_port
 from tests.postgres.conftest import StartServer

@@ -14,8 +14,8 @@ from backstay.errors import StorageUnavailable
 from backstay.operations.wal.spooling import Spooling, replay
 from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
-from backstay.repository.wal import WalStore
-from backstay.repository.wal_spool import WalSpool
+from backstay.repository.wal.spool import WalSpool
+from backstay.repository.wal.store import WalStore
 from backstay.sources.postgres.lsn import segment_name
 from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment
 

@@ -14,7 +14,7 @@ from backstay.operations.wal.bases import Base
 from backstay.operations.wal.coverage import Gap, WalCoverage, run_with
 from backstay.operations.wal.windows import Window, windows
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import segment_name
 from backstay.sources.postgres.timelines import Stretch, path_of
 from backstay.sources.postgres.wal_records import Commit, RestorePoint

@@ -17,13 +17,13 @@ from unittest.mock import patch
 
 from backstay.core.pipeline import Workers
 from backstay.errors import StorageUnavailable
-from backstay.repository import blob_writer
-from backstay.repository import compaction as compaction_module
-from backstay.repository import garbage as garbage_module
 from backstay.repository import records as records_module
-from backstay.repository import rewriting as rewriting_module
+from backstay.repository.blobs import writer as blob_writer
+from backstay.repository.collection import compaction as compaction_module
+from backstay.repository.collection import garbage as garbage_module
+from backstay.repository.collection import rewriting as rewriting_module
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import Process
+from backstay.repository.sessions.session import Process
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock, Interleaving

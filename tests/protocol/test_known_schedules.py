@@ -10,13 +10,13 @@ from unittest.mock import patch
 import pytest
 
 from backstay.errors import BackstayError, CollectionBusy, ObjectExists, StorageUnavailable
-from backstay.repository import blob_writer
-from backstay.repository import compaction as compaction_module
-from backstay.repository.collector import Collector
+from backstay.repository.blobs import writer as blob_writer
+from backstay.repository.collection import compaction as compaction_module
+from backstay.repository.collection.collector import Collector
 from backstay.repository.format import RecordKind, index_name
-from backstay.repository.index import Index, MemoryPlaceMap
+from backstay.repository.index.index import Index, MemoryPlaceMap
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE
+from backstay.repository.sessions.session import LEASE
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
 from tests.protocol.scheduling import SECRET

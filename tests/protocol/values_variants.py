@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_tree import ValueTrees
-from backstay.repository.values_fold import _Fold
-from backstay.repository.values_log import LogView, ValuesLog
-from backstay.repository.values_records import Checkpoint, ValuesEntry
-from backstay.repository.values_removal import Removal
-from backstay.repository.values_state import ValuesState
+from backstay.repository.logs.value_entries import Checkpoint, ValuesEntry
+from backstay.repository.logs.values import LogView, ValuesLog
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.values.fold import _Fold
+from backstay.repository.values.removal import Removal
+from backstay.repository.values.state import ValuesState
+from backstay.repository.values.tree import ValueTrees
 from tests.protocol.values_world import ORDINARY, SLOW
 from tests.protocol.variants import Variant
 

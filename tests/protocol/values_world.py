@@ -16,18 +16,18 @@ import msgspec
 
 from backstay.codec.chunker import CdcSizes
 from backstay.errors import BackstayError, CorruptedBackup, NotFound
-from backstay.repository import value_writing as writing_module
-from backstay.repository import values_batch as batch_module
-from backstay.repository import values_fold as fold_module
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.collector import Collector
-from backstay.repository.node_tree import NodeTree
+from backstay.repository.collection.collector import Collector
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE, Session
-from backstay.repository.snapshots import Manifest, is_values
-from backstay.repository.value_references import named_values, refers_to_values
-from backstay.repository.value_writing import COVERS, writing_values
+from backstay.repository.sessions.session import LEASE, Session
+from backstay.repository.snapshots.store import Manifest, is_values
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.values import batch as batch_module
+from backstay.repository.values import fold as fold_module
+from backstay.repository.values import writing as writing_module
+from backstay.repository.values.references import named_values, refers_to_values
+from backstay.repository.values.writing import COVERS, writing_values
 from backstay.storage.backend import StorageBackend
 from backstay.testing import Interleaving
 from tests.protocol.scheduling import SECRET, InlineWorkers, Profile, ScheduledWorld, Unreliable, in_small

@@ -7,21 +7,21 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from backstay.core.clock import Clock
-from backstay.repository.collection_log import (
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.compaction import SEGMENT_TARGET, batched_by_size, segments_to_replace, surviving
+from backstay.repository.collection.garbage import Garbage
+from backstay.repository.collection.plan import CollectionPlan
+from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
+from backstay.repository.index.index import Index
+from backstay.repository.logs.collections import (
     CollectionLog,
     CollectionRecord,
     VerdictRecord,
     WaitingRecord,
 )
-from backstay.repository.collection_plan import CollectionPlan
-from backstay.repository.collector import Collector
-from backstay.repository.compaction import SEGMENT_TARGET, batched_by_size, segments_to_replace, surviving
-from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
-from backstay.repository.garbage import Garbage
-from backstay.repository.index import Index
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session, running_sessions
-from backstay.repository.snapshots import Manifest, SnapshotStore
+from backstay.repository.sessions.session import Session, running_sessions
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.storage.backend import Buffer, StorageBackend
 from tests.protocol.scheduling import CROWD, PATIENT, SLOW, Profile
 

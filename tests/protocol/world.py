@@ -19,16 +19,16 @@ from backstay.errors import BackstayError, NotFound, SnapshotFenced
 from backstay.operations.backup import checkpoints
 from backstay.operations.backup import run as backup_module
 from backstay.operations.backup.run import BackupKind, BackupOptions, run_backup
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.chunk_filter import ChunkFilter
-from backstay.repository.collector import Collector
-from backstay.repository.contents import read_content
-from backstay.repository.marking import mark
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.marking import mark
+from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE, Session
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import read_listing
+from backstay.repository.sessions.session import LEASE, Session
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import read_listing
 from backstay.sources.source import Capture, Directory, Problem, Stat
 from backstay.storage.backend import StorageBackend
 from backstay.testing import Interleaving, Outcome

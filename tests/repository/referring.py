@@ -7,11 +7,11 @@ from hashlib import sha256
 import msgspec
 
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_writing import writing_values
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.values.writing import writing_values
 
 
 def refer(repository: Repository, values: list[bytes], *, graph: str = "test") -> Manifest:

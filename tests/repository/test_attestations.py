@@ -11,7 +11,7 @@ from backstay.operations.copies.export import export_snapshots
 from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.verify.run import run_verify
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.format import attestation_name, graph_deletion_name, snapshot_name
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage

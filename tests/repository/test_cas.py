@@ -14,11 +14,11 @@ import pytest
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.repair.run import repair_index
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository import values_fold
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
+from backstay.repository.logs.value_entries import MAX_METADATA, SMALL_VALUE
 from backstay.repository.repository import Repository
-from backstay.repository.values_records import MAX_METADATA, SMALL_VALUE
+from backstay.repository.values import fold as values_fold
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
 

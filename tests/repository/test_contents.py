@@ -7,7 +7,7 @@ import os
 import pytest
 
 from backstay.core.pipeline import Workers
-from backstay.repository.contents import MAX_IDS, ContentWriter, chunk_list, content_of
+from backstay.repository.blobs.contents import MAX_IDS, ContentWriter, chunk_list, content_of
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret

@@ -11,10 +11,10 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.errors import RepositoryBusy
-from backstay.repository.keyring import Keyring
-from backstay.repository.lease import Lease
+from backstay.repository.keys.keyring import Keyring
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import LEASE, Process
+from backstay.repository.sessions.lease import Lease
+from backstay.repository.sessions.session import LEASE, Process
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo
 from backstay.storage.memory import MemoryStorage
 from backstay.testing.clock import FakeClock

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from backstay.codec.deltas import delta
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import (
+from backstay.repository.blobs.contents import (
     CHANGE,
     PATCH,
     Change,
@@ -26,9 +25,10 @@ from backstay.repository.contents import (
     frame,
     read_content,
 )
+from backstay.repository.blobs.patches import WORTH, PatchWriter, worthwhile
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, PATCHED, Content
-from backstay.repository.patches import WORTH, PatchWriter, worthwhile
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret

@@ -12,9 +12,9 @@ from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository import reserve
-from backstay.repository.collection_plan import CollectionResult
-from backstay.repository.collector import Collector
+from backstay.repository.collection import reserve
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.plan import CollectionResult
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import Buffer

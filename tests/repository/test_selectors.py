@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.repository.selectors import TOLERANCE, is_to_come, shortest_prefixes, split_target
-from backstay.repository.selectors import choose as choose_at
+from backstay.repository.snapshots.selectors import TOLERANCE, is_to_come, shortest_prefixes, split_target
+from backstay.repository.snapshots.selectors import choose as choose_at
 
 NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

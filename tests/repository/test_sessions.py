@@ -15,7 +15,7 @@ import pytest
 from backstay.errors import CorruptedBackup, StorageUnavailable
 from backstay.repository.format import session_name
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.sessions import (
+from backstay.repository.sessions.session import (
     Process,
     Session,
     SessionRecord,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.repository.nodes import PATCHED, Content
-from backstay.repository.stored_value import StoredValue
-from backstay.repository.value_shard import ValueShard
+from backstay.repository.values.shard import ValueShard
+from backstay.repository.values.stored import StoredValue
 
 _DIGESTS = st.tuples(st.sampled_from([bytes(8), b"\1" * 8]), st.binary(min_size=1, max_size=1)).map(
     lambda parts: parts[0] + parts[1] + bytes(23)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, ObjectNotFound, WalConflict
 from backstay.repository.format import wal_name
-from backstay.repository.log_slices import end_name, slice_name, slice_of
 from backstay.repository.repository import Repository
-from backstay.repository.wal import MAX_FILE, StoredFile, WalStore, check_file, whole_of
+from backstay.repository.wal.slices import end_name, slice_name, slice_of
+from backstay.repository.wal.store import MAX_FILE, StoredFile, WalStore, check_file, whole_of
 from backstay.storage.names import check_name
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET

@@ -9,7 +9,7 @@ import pytest
 
 from backstay.errors import SlotInUse, StorageUnavailable
 from backstay.repository.repository import Repository
-from backstay.repository.wal_spool import WalSpool
+from backstay.repository.wal.spool import WalSpool
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
 

@@ -26,7 +26,7 @@ from backstay.operations.backup.run import BackupOptions, BackupResult, run_back
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore.sqlite import restore_sqlite
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.sqlite.database import path_of
 from backstay.sources.sqlite.source import sqlite_source
 from backstay.storage.memory import MemoryStorage

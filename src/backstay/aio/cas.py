@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
+from backstay.codec.canonical_json import Json
 from backstay.core.arguments import checks_arguments
-from backstay.repository.canonical_json import Json
 from backstay.repository.cas import ContentAddressableStorage, ValueInfo
 from backstay.repository.repository import Repository
-from backstay.repository.value_content import ValueContent
+from backstay.repository.values.content import ValueContent
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ from typing import Final
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InvalidRequest, NotFound, RateLimited
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 MOST: Final = 4
 WAIT_S: Final = 20.0

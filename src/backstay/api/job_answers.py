@@ -57,6 +57,7 @@ def job_document(job: Job) -> JobDocument:
         duration_s=_duration(job.started_at, job.finished_at),
         attempts=job.attempts,
         worker=job.worker,
+        agent=job.agent,
         cancel_asked=job.cancel_asked,
         progress=job.progress,
         result=job.result,

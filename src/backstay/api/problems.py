@@ -64,6 +64,7 @@ STATUS: Final[Mapping[str, int]] = {
     "PreconditionFailed": 412,
     "JobConflict": 409,
     "JobLost": 500,
+    "ServerUnreachable": 503,
     "NotificationFailed": 502,
     "SourceUnreachable": 503,
     "SourceRefused": 502,

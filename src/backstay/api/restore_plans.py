@@ -20,7 +20,7 @@ from backstay.core.ids import new_ulid
 from backstay.core.quantities import plural
 from backstay.errors import NotFound, RestoreConflict
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 _CONFLICTS = 1000
 

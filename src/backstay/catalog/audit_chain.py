@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
+from backstay.codec.canonical_json import canonical
 from backstay.codec.digest import sha256
-from backstay.repository.canonical_json import canonical
 
 FIRST: Final = "0" * 64  # stands for the entry before the first one
 FIELDS: Final = ("seq", "time", "actor", "actor_details", "action", "object", "outcome", "reason", "details")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.models import Backup
 from backstay.core.clock import datetime_from_ns
 from backstay.core.names import printable
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 _ID_TIME_CHARACTERS: Final = 10  # of a ULID: milliseconds since 1970, five bits each
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -17,7 +17,7 @@ from backstay.catalog.models import Backup
 from backstay.catalog.pages import Order, Page
 from backstay.catalog.records import Listing, Records
 from backstay.errors import NotFound
-from backstay.repository.selectors import LATEST, MINIMUM_PREFIX, TOLERANCE, choose
+from backstay.repository.snapshots.selectors import LATEST, MINIMUM_PREFIX, TOLERANCE, choose
 
 _ORDER: Final = Order(name="backups", keys=(Backup.time, Backup.id))
 _CANDIDATES: Final = 20  # that an error may tell

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.locking import take
 from backstay.catalog.models import AuditCheckpoint, AuditEntry
+from backstay.codec.canonical_json import canonical
 from backstay.core.ids import Random, is_digest
 from backstay.errors import CatalogUnavailable, InvalidRequest
-from backstay.repository.canonical_json import canonical
 from backstay.trust.signing import PUBLIC_BYTES, SEED_BYTES, SIGNATURE_BYTES, Signer, is_signed
 
 SIGNED_AS: Final = b"application/vnd.backstay.audit-checkpoint.v1+json"

@@ -23,7 +23,7 @@ from backstay.catalog.pages import Page
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, CorruptedBackup, UnsupportedFormat
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import FenceRecord, Manifest, is_values
+from backstay.repository.snapshots.store import FenceRecord, Manifest, is_values
 
 _AT_ONCE: Final = 500  # rows in one statement: SQLite takes so many parameters
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,6 +52,45 @@ def agent_invite(
         "authority_fingerprint": fingerprint,
     }
     context.result(document, show)
+    return 0
+
+
+def agent_list(ctx: typer.Context, data_dir: DataDir = None, database: Database = None) -> int:
+    """List the agents: when each was last seen, its version, and until when its certificate is good."""
+    context = context_of(ctx)
+    with people(context, data_dir, database, command="agent list") as found, found.catalog.reading() as session:
+        from backstay.control.access.agents import valid_until
+        from backstay.control.agents.processes import last_seen
+
+        seen, shown = last_seen(session), list[dict[str, Any]]()
+        for user in found.access.users.all(session):
+            if user.kind == "agent":
+                given = found.access.agents.certificates(session, by=found.by, name=user.name)
+                last = seen.get(user.name)
+                shown.append(
+                    {
+                        "name": user.name,
+                        "last_seen_at": None if last is None else last.at,
+                        "host": None if last is None else last.host,
+                        "version": None if last is None else last.version,
+                        "certificate_until": valid_until(given),
+                    }
+                )
+
+    def show() -> None:
+        rows = [
+            (
+                one["name"],
+                local_time(one["last_seen_at"]) if one["last_seen_at"] else "never",
+                one["host"] or "",
+                one["version"] or "",
+                local_time(one["certificate_until"]) if one["certificate_until"] else "none",
+            )
+            for one in shown
+        ]
+        print_table(("Agent", "Seen", "Host", "Version", "Certificate"), rows, context.environ)
+
+    context.result({"agents": shown}, show)
     return 0
 
 

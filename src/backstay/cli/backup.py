@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backstay.operations.backup.request import BackupOptions, BackupResult
     from backstay.repository.repository import Repository
     from backstay.sources.filesystem import FilesystemSource
+    from backstay.sources.filters import Filters
     from backstay.sources.source import Source
 
 UNREADABLE_ITEMS = 3  # exit status: the snapshot is good, but lacks some items
@@ -83,9 +84,26 @@ def backup(
         int | None, option("N", "Files read at once; 1 or 2 if not given, by the processors.", min=1, max=64)
     ] = None,
     watch: Annotated[
-        bool, flag("Of a SQLite database make a snapshot each time that it has changed, until stopped.", "--watch")
+        bool, flag("Make a snapshot each time that files or a SQLite database have changed, until stopped.", "--watch")
     ] = False,
-    every: Annotated[str | None, option("DUR", f"With --watch: look so often; {watching.EVERY} if not given.")] = None,
+    every: Annotated[
+        str | None, option("DUR", f"With --watch: one snapshot in this time; {watching.EVERY} if not given.")
+    ] = None,
+    settle: Annotated[
+        str | None,
+        option("DUR", f"With --watch, of files: wait until nothing changed so long; {watching.SETTLE} if not given."),
+    ] = None,
+    within: Annotated[
+        str | None,
+        option("DUR", f"With --watch, of files: but not longer, if changes go on; {watching.WITHIN} if not given."),
+    ] = None,
+    check_every: Annotated[
+        str | None,
+        option("DUR", f"With --watch, of files: look at everything so often; {watching.CHECK_EVERY} if not given."),
+    ] = None,
+    skip_if_unchanged: Annotated[
+        bool, flag("Make no snapshot of what is as in the one before.", "--skip-if-unchanged")
+    ] = False,
     dry_run: Annotated[bool, flag("Only tell what would be read.", "--dry-run", "-n")] = False,
 ) -> int:
     """Back up files and directories, or a database, into a new snapshot."""
@@ -102,15 +120,23 @@ def backup(
         time=_claimed(context, time),
         read_concurrency=read_concurrency or DEFAULT_READERS,
         dry_run=dry_run,
+        skip_unchanged=skip_if_unchanged,
     )
     patterns = _patterns(exclude or [], exclude_from or [])
     asked = database.asked(source, schema or [], beside=[*(paths or []), *patterns])
     places = _places(paths or [], source) if asked is None else []
-    every_s = watching.interval(every, asked, options, is_watching=watch)
+    as_asked = watching.Asked(watch=watch, every=every, settle=settle, within=within, check_every=check_every)
+    pace = watching.pace_of(as_asked, asked, options)
     if not dry_run:
         default_repository.ensure_default(context, context.location())
-    if asked is not None and every_s is not None:
-        return watching.run(context, asked, options, every_s)
+    if pace is not None and asked is not None:
+        return watching.run(context, asked, options, pace.every_s)
+    if pace is not None:
+
+        def filters_of(repository: Repository) -> Filters:
+            return _filters(repository, places, patterns, one_file_system=one_file_system)
+
+        return watching.run_files(context, places, filters_of, options, pace)
     with context.open(grows=True) as repository:
         found: Source = (
             _source(context, repository, places, patterns, one_file_system=one_file_system)
@@ -118,7 +144,7 @@ def backup(
             else database.source(context, repository, asked)
         )
         result = _run(context, repository, found, options)
-    context.result(backup_document(result), lambda: show_backup(context, result))
+    context.result(backup_document(result), lambda: show_backup(context, result, skipped=not dry_run))
     return UNREADABLE_ITEMS if result.errors else 0
 
 
@@ -165,12 +191,17 @@ def _patterns(exclude: list[str], files: list[Path]) -> list[bytes]:
 def _source(
     context: Context, repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool
 ) -> FilesystemSource:
-    from backstay.operations.backup.itself import patterns_without
     from backstay.sources.filesystem import FilesystemSource
+
+    filters = _filters(repository, places, patterns, one_file_system=one_file_system)
+    return FilesystemSource(places, filters=filters, clock=context.clock)
+
+
+def _filters(repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool) -> Filters:
+    from backstay.operations.backup.itself import patterns_without
     from backstay.sources.filters import Filters
 
-    filters = Filters([*patterns, *patterns_without(repository.backend, places)], one_file_system=one_file_system)
-    return FilesystemSource(places, filters=filters, clock=context.clock)
+    return Filters([*patterns, *patterns_without(repository.backend, places)], one_file_system=one_file_system)
 
 
 def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:
@@ -198,7 +229,7 @@ def backup_document(result: BackupResult) -> dict[str, object]:
     }
 
 
-def show_backup(context: Context, result: BackupResult) -> None:
+def show_backup(context: Context, result: BackupResult, *, skipped: bool = False) -> None:
     counts = (
         plural(result.files_new, "new file"),
         f"{format_count(result.files_changed)} changed",
@@ -206,7 +237,9 @@ def show_backup(context: Context, result: BackupResult) -> None:
         plural(result.dirs, "directory", "directories"),
     )
     context.say(", ".join(counts))
-    if result.snapshot is None:
+    if result.snapshot is None and result.parent is not None and skipped:
+        context.say(f"nothing has changed since snapshot {result.parent}: none was made")
+    elif result.snapshot is None:
         context.say(
             f"{format_size(result.bytes_read)} of {format_size(result.bytes_scanned)} would be read; nothing was stored"
         )

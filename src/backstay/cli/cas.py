@@ -38,7 +38,7 @@ def store(
     base: Annotated[str | None, option("ID", "A value that they are new versions of.")] = None,
 ) -> int:
     """Store files as values, all together; their ids are printed, in the order of the files."""
-    from backstay.repository.canonical_json import parse_given
+    from backstay.codec.canonical_json import parse_given
 
     context = context_of(ctx)
     beside = None if metadata is None else parse_given(os.fsencode(metadata), what="the metadata")
@@ -62,7 +62,7 @@ def store(
 
 
 def _read(file: Path) -> bytes:
-    from backstay.repository.value_content import pieces_of
+    from backstay.repository.values.content import pieces_of
 
     return b"".join(pieces_of(file)[0])
 

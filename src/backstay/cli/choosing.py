@@ -15,7 +15,7 @@ from backstay.errors import BackstayError, CorruptedBackup
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
 
 _MEND_HINT = "put the objects back from a copy; what there is no copy of, `backstay repair snapshots` gives up"
 
@@ -36,7 +36,7 @@ def one(
     context: Context, repository: Repository, text: str, *, at: datetime | None = None, path: bytes | None = None
 ) -> Manifest:
     """The snapshot that `text` means, when `path` is wanted of it. Raises NotFound, InvalidRequest, CorruptedBackup."""
-    from backstay.repository.selectors import choose
+    from backstay.repository.snapshots.selectors import choose
 
     known, damaged = readable(context, repository)
     if damaged and not known:
@@ -57,7 +57,7 @@ def one(
 
 def warn_of_future(context: Context, known: Sequence[Manifest]) -> None:
     """Tell of snapshots that claim a time to come, which `latest` does not mean as long as there is another."""
-    from backstay.repository.selectors import is_to_come
+    from backstay.repository.snapshots.selectors import is_to_come
 
     now = context.clock.now()
     if later := [manifest for manifest in known if is_to_come(manifest, now)]:

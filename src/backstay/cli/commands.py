@@ -156,9 +156,12 @@ GROUPS: Final[dict[str, dict[str, tuple[str, dict[str, str]]]]] = {
             {"create": "tokens:token_create", "list": "tokens:token_list", "revoke": "tokens:token_revoke"},
         ),
         "agent": (
-            "Programs on other hosts that show a certificate instead of a token.",
+            "Programs on other hosts that back these up for the service.",
             {
                 "invite": "agents:agent_invite",
+                "join": "agent_host:agent_join",
+                "run": "agent_host:agent_run",
+                "list": "agents:agent_list",
                 "certificates": "agents:agent_certificates",
                 "revoke": "agents:agent_revoke",
             },

@@ -65,7 +65,7 @@ def copy(
 
 def _becomes_mirror(repository: Repository, target: StorageBackend, snapshots: list[str]) -> bool:
     from backstay.operations.copies.mirror import can_be_mirror
-    from backstay.repository.genuine import header_of
+    from backstay.repository.checking.genuine import header_of
 
     mirror = can_be_mirror(repository, target)
     if mirror and snapshots:

@@ -51,7 +51,7 @@ def managing(
 
 def one_snapshot(context: Context, manager: GraphBackupManager, text: str) -> GraphSnapshot:
     """The snapshot that `text` means. Raises NotFound, InvalidRequest."""
-    from backstay.repository.selectors import choose
+    from backstay.repository.snapshots.selectors import choose
 
     known = manager.list_manifests()
     if not known:

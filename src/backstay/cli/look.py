@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backstay.operations.snapshots.look import Difference, Found, RepositoryStats
     from backstay.repository.nodes import Node
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
     from backstay.sources.filters import Selection
 
 SnapshotId = Annotated[str, argument("ID", SNAPSHOT_HELP)]
@@ -72,7 +72,7 @@ def summary(manifest: Manifest) -> dict[str, object]:
 
 
 def _show_list(context: Context, known: Sequence[Manifest], wanted: Sequence[Manifest]) -> None:
-    from backstay.repository.selectors import shortest_prefixes
+    from backstay.repository.snapshots.selectors import shortest_prefixes
 
     if not wanted:
         context.say("there is no snapshot yet: make one with `backstay backup PATH`" if not known else "none matches")
@@ -180,7 +180,7 @@ def ls(
 ) -> int:
     """List what a snapshot holds."""
     from backstay.operations.snapshots.look import list_entries
-    from backstay.repository.selectors import split_target
+    from backstay.repository.snapshots.selectors import split_target
 
     context = context_of(ctx)
     ident, inside = split_target(snapshot)
@@ -295,7 +295,7 @@ def _version_document(version: _Version) -> dict[str, object]:
 
 
 def _show_versions(context: Context, known: Sequence[Manifest], versions: Sequence[_Version]) -> None:
-    from backstay.repository.selectors import shortest_prefixes
+    from backstay.repository.snapshots.selectors import shortest_prefixes
 
     if not versions:
         context.say("nothing matches in any snapshot")

@@ -26,9 +26,9 @@ def zoned_moment(context: Context, text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def parse_every(text: str) -> float:
-    """The seconds of --every. Raises InvalidRequest."""
+def parse_every(text: str, option: str = "--every") -> float:
+    """The seconds of an option such as --every. Raises InvalidRequest."""
     seconds = parse_length(text).total_seconds()
     if seconds <= 0:
-        raise InvalidRequest("--every must be longer than nothing", cause="it was given as 0", hint="write 5s")
+        raise InvalidRequest(f"{option} must be longer than nothing", cause="it was given as 0", hint="write 5s")
     return seconds

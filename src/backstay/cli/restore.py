@@ -23,7 +23,7 @@ from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, Res
 if TYPE_CHECKING:
     from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
 
 SHOWN = 20
 _DAMAGE = {CorruptedBackup.code, ObjectNotFound.code}  # the repository is to blame, not the target
@@ -88,7 +88,7 @@ def restore(
     from backstay.operations.restore.postgres_dump import DumpPart
     from backstay.operations.restore.run import RestoreOptions
     from backstay.operations.snapshots.walk import EVERYTHING
-    from backstay.repository.selectors import split_target
+    from backstay.repository.snapshots.selectors import split_target
     from backstay.sources.filters import Selection
 
     context = context_of(ctx)
@@ -274,7 +274,7 @@ def cat(
 ) -> int:
     """Write one file of a snapshot to standard output."""
     from backstay.operations.snapshots.look import open_file
-    from backstay.repository.selectors import split_target
+    from backstay.repository.snapshots.selectors import split_target
 
     context = context_of(ctx)
     if context.json:

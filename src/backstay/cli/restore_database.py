@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan
     from backstay.operations.restore.run import RestoreOptions
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
 
 _SHOWN = 20
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backstay.operations.restore.in_place_recovery import Recovery
     from backstay.operations.restore.run import RestoreOptions
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
     from backstay.sources.source import Problem
 
 SHOWN = 20

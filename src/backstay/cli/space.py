@@ -16,9 +16,9 @@ from backstay.errors import HoldViolation
 
 if TYPE_CHECKING:
     from backstay.operations.retention.prune import PrunePlan, PruneResult
-    from backstay.repository.collection_plan import CollectionPlan, CollectionResult
+    from backstay.repository.collection.plan import CollectionPlan, CollectionResult
     from backstay.repository.repository import Repository
-    from backstay.repository.snapshots import Manifest
+    from backstay.repository.snapshots.store import Manifest
 
 
 def delete(
@@ -26,7 +26,7 @@ def delete(
     snapshots: Annotated[list[str], argument("ID", "Snapshots to delete.")],
 ) -> int:
     """Delete snapshots; `gc` frees their space."""
-    from backstay.repository.reserve import with_reserve
+    from backstay.repository.collection.reserve import with_reserve
 
     context = context_of(ctx)
     with context.open(index=False) as repository:
@@ -120,7 +120,7 @@ def _prune_document(plan: PrunePlan, result: PruneResult | None) -> dict[str, ob
 
 def _show_decisions(context: Context, plan: PrunePlan) -> None:
     from backstay.cli.look import source_title
-    from backstay.repository.selectors import shortest_prefixes
+    from backstay.repository.snapshots.selectors import shortest_prefixes
 
     prefixes = shortest_prefixes(decision.candidate.id for decision in plan.decisions)
     groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
@@ -152,8 +152,8 @@ def gc(
     allow_empty: Annotated[bool, flag("Also when no snapshot is left: everything goes.", "--allow-empty")] = False,
 ) -> int:
     """Free the space that no snapshot needs; backups may run meanwhile."""
-    from backstay.repository.collector import Collector
-    from backstay.repository.reserve import set_aside
+    from backstay.repository.collection.collector import Collector
+    from backstay.repository.collection.reserve import set_aside
 
     context = context_of(ctx)
     with context.open() as repository, context.watching() as events:
@@ -173,7 +173,7 @@ def gc(
 
 def _first_writers(repository: Repository) -> list[str]:
     """The running backups of a repository that never had a snapshot: its packs are theirs."""
-    from backstay.repository.sessions import running_sessions
+    from backstay.repository.sessions.session import running_sessions
 
     if repository.snapshots.taken() or repository.snapshots.dropped():
         return []

@@ -1,25 +1,38 @@
-"""`backup --watch`: a snapshot of a SQLite database each time that it has changed."""
+"""`backup --watch`: a snapshot of files or of a SQLite database each time that they have changed."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from backstay.cli import database, jsonout
 from backstay.cli.context import Context
 from backstay.cli.moments import parse_every
 from backstay.cli.render import local_time
+from backstay.core.clock import LOOK_S
 from backstay.core.quantities import format_size, plural
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.core.events import EventSink
     from backstay.operations.backup.request import BackupOptions, BackupResult
+    from backstay.operations.backup.watching import WatchResult
+    from backstay.operations.backup.watching_files import Pace
     from backstay.repository.repository import Repository
+    from backstay.sources.filters import Filters
     from backstay.sources.sqlite.changes import Mark
 
-EVERY = "10s"
+EVERY: Final = "10s"
+SETTLE: Final = "2s"
+WITHIN: Final = "1min"
+CHECK_EVERY: Final = "1h"
+UNREADABLE_ITEMS: Final = 3  # exit status: the last snapshot is good, but lacks some items
+
+Patterns: TypeAlias = "Callable[[Repository], Filters]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +67,55 @@ class _Database:
             self.repository.release()
 
 
-def interval(
-    every: str | None, asked: database.Database | None, options: BackupOptions, *, is_watching: bool
-) -> float | None:
-    """Seconds between two looks; None if nothing is to be watched. Raises InvalidRequest for what goes not with it."""
-    if not is_watching:
-        if every is not None:
-            raise InvalidRequest("--every goes with --watch", cause="nothing is watched", hint="add --watch")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The options of a watch, as they were written."""
+
+    watch: bool
+    every: str | None
+    settle: str | None
+    within: str | None
+    check_every: str | None
+
+
+def pace_of(asked: Asked, found: database.Database | None, options: BackupOptions) -> Pace | None:
+    """How fast to watch; None if nothing is to be watched. Raises InvalidRequest for what goes not with it."""
+    of_files = {"--settle": asked.settle, "--within": asked.within, "--check-every": asked.check_every}
+    given = [name for name, value in {"--every": asked.every, **of_files}.items() if value is not None]
+    if not asked.watch:
+        if given:
+            raise InvalidRequest(f"{given[0]} goes with --watch", cause="nothing is watched", hint="add --watch")
         return None
-    if asked is None or not asked.is_sqlite:
+    if found is not None and not found.is_sqlite:
         raise InvalidRequest(
-            "only SQLite databases can be watched",
-            cause="--watch goes with a sqlite:/// source",
+            "only files and SQLite databases can be watched",
+            cause="--watch goes with paths, or with a sqlite:/// source",
             hint="call `backstay backup` from a timer; clusters of PostgreSQL have `backstay pg receive`",
+        )
+    if found is not None and (wrong := [name for name in given if name in of_files]):
+        raise InvalidRequest(
+            f"{wrong[0]} goes with files", cause="a database is watched, which is looked at", hint="leave it out"
         )
     if options.dry_run or options.time is not None:
         raise InvalidRequest(
             "a watch makes snapshots of the present", cause="--dry-run or --time is given", hint="leave it out"
         )
-    return parse_every(EVERY if every is None else every)
+    return _pace(asked)
+
+
+def _pace(asked: Asked) -> Pace:
+    from backstay.operations.backup.watching_files import Pace
+
+    return Pace(
+        every_s=parse_every(asked.every or EVERY),
+        settle_s=parse_every(asked.settle or SETTLE, "--settle"),
+        within_s=parse_every(asked.within or WITHIN, "--within"),
+        check_s=parse_every(asked.check_every or CHECK_EVERY, "--check-every"),
+    )
 
 
 def run(context: Context, asked: database.Database, options: BackupOptions, every_s: float) -> int:
-    """Watch until a signal comes, which ends it gently."""
+    """Watch a database until a signal comes, which ends it gently."""
     from backstay.operations.backup.watching import watch
     from backstay.sources.sqlite.changes import uses_log
 
@@ -95,8 +134,45 @@ def run(context: Context, asked: database.Database, options: BackupOptions, ever
             made=lambda made: _tell(context, made),
             events=events,
         )
-    context.result(jsonout.plain(result), lambda: context.say(f"stopped after {plural(result.snapshots, 'snapshot')}"))
+    _tell_end(context, result)
     return 0
+
+
+def run_files(context: Context, places: list[bytes], patterns: Patterns, options: BackupOptions, pace: Pace) -> int:
+    """Watch files until a signal comes, which ends it gently: 3 if the last snapshot lacks something, else 0."""
+    from backstay.operations.backup.watching import watch
+    from backstay.operations.backup.watching_files import WatchedFiles
+    from backstay.sources.change_journal import ChangeJournal
+    from backstay.sources.filesystem import FilesystemSource
+
+    with context.open(grows=True) as repository, context.until_stopped() as (events, stopped):
+        filters = patterns(repository)
+        real = [os.path.realpath(place) for place in places]
+        with closing(ChangeJournal(real, filters=filters, clock=context.clock)) as journal:
+            source = WatchedFiles(
+                repository,
+                journal,
+                lambda: FilesystemSource(places, filters=filters, clock=context.clock, observer=journal),
+                options,
+                pace,
+                context.clock,
+                stopped,
+                events,
+            )
+            result = watch(
+                source,
+                stopped,
+                every_s=LOOK_S,
+                clock=context.clock,
+                made=lambda made: _tell(context, made),
+                events=events,
+            )
+    _tell_end(context, result)
+    return UNREADABLE_ITEMS if source.errors else 0
+
+
+def _tell_end(context: Context, result: WatchResult) -> None:
+    context.result(jsonout.plain(result), lambda: context.say(f"stopped after {plural(result.snapshots, 'snapshot')}"))
 
 
 def _tell(context: Context, made: BackupResult) -> None:

@@ -51,6 +51,7 @@ BackstayError
 ├── PreconditionFailed        exit 1   what should be changed was changed in between
 ├── JobConflict               exit 11  a job is in a state in which this cannot be done
 ├── JobLost                   exit 1   a job was begun again and again and never ended
+├── ServerUnreachable         exit 15  the server does not answer, or is none of Backstay (transient by nature)
 ├── NotificationFailed        exit 1   a message was not taken by its target
 ├── SourceUnreachable         exit 15  a database does not answer (transient by nature)
 ├── SourceRefused             exit 1   a database answered, and said no
@@ -179,6 +180,7 @@ from backstay.errors.services import (
     PreconditionFailed,
     RateLimited,
     ServerExtraMissing,
+    ServerUnreachable,
     Unauthorized,
 )
 from backstay.errors.stores import (
@@ -263,6 +265,7 @@ __all__ = [
     "RestoreConflict",
     "RestoreFailed",
     "ServerExtraMissing",
+    "ServerUnreachable",
     "ServiceRunning",
     "SlotInUse",
     "SlotLost",

@@ -79,6 +79,14 @@ class JobLost(BackstayError):
     default_hint = "see its log and the log of the worker, mend the cause and start it again"
 
 
+class ServerUnreachable(BackstayError):
+    """The server does not answer, or what answers is no server of Backstay."""
+
+    exit_status = 15
+    transient = True
+    default_hint = "check the address and the network, and that `backstay serve` runs there with TLS"
+
+
 class NotificationFailed(BackstayError):
     """A message was not taken by its target."""
 

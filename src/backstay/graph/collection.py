@@ -22,10 +22,10 @@ from backstay.graph.snapshots import GraphSnapshots, recorded
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import find_node
-from backstay.repository.value_ids import value_id
-from backstay.repository.value_references import VALUES_FILE, named_values
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import find_node
+from backstay.repository.values.ids import value_id
+from backstay.repository.values.references import VALUES_FILE, named_values
 
 _COLLECTED: Final = "its graph was collected"
 _MAX_DAYS: Final = 1_000_000

@@ -12,7 +12,7 @@ from backstay.graph.scope import Scope
 from backstay.graph.snapshot_facts import Required, required_snapshots
 from backstay.graph.snapshots import GraphSnapshots
 from backstay.graph.standins import Standin
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 
 @dataclass(frozen=True, slots=True)

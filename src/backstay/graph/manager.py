@@ -39,7 +39,7 @@ from backstay.graph.validation import Validators
 from backstay.graph.verification import GraphVerification, GraphVerifier, damaged_marks
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.trust.quorum import QuorumPolicy
 from backstay.trust.validators import Validator
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
+from backstay.codec.canonical_json import canonical
 from backstay.errors import InvalidRequest, RecomputeFailed, RecomputeTimeout
 from backstay.graph.stopping import Stopper
-from backstay.repository.canonical_json import canonical
 
 SMALL: Final = 256 << 10  # bytes of a result that may stay in memory
 PIECE: Final = 1 << 20  # bytes read at once

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_references import GRAPH_SOURCE
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.values.references import GRAPH_SOURCE
 
 # In `consistency`:
 NODE_COUNT: Final = "graph_nodes"

@@ -10,13 +10,13 @@ from backstay.codec.chunker import StreamCutter
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.graph.documents import MAX_HEAD, read_graph
 from backstay.graph.metadata_graph import MetadataGraph
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import all_chunk_ids, content_of, read_content
+from backstay.repository.blobs.contents import all_chunk_ids, content_of, read_content
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node
+from backstay.repository.trees.listings import find_node
 
 HEAD: Final = b"graph.json"
 NODES: Final = b"nodes.jsonl"

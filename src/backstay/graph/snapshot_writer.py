@@ -28,15 +28,16 @@ from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node as GraphNode
 from backstay.graph.snapshot_facts import IMPORTED, NODE_COUNT, REQUIRES, VALUE_COUNT, Required
 from backstay.graph.snapshot_files import HEAD, NODES, VALUES, FileWriter, value_lines
-from backstay.repository.blob_writer import BlobWriter
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.cas import ContentAddressableStorage
-from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
-from backstay.repository.trees import Totals
-from backstay.repository.value_references import GRAPH_SOURCE
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.making import all_new, chunker_info
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import Totals
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.values.references import GRAPH_SOURCE
 from backstay.trust.quorum import QuorumPolicy
 
 _MAX_TEXT: Final = 4096  # characters of a description
@@ -184,7 +185,7 @@ class _Snapshot:
         source, host = f"{GRAPH_SOURCE}{wanted.graph.name}", repository.process.host.partition("/")[0]
         chain = [found for found in repository.snapshots.live() if (found.source, found.host) == (source, host)]
         previous = chain[-1] if chain else None
-        chunker = ChunkerInfo("fastcdc-nc2", LISTINGS.least, LISTINGS.average, LISTINGS.greatest)
+        chunker = chunker_info(LISTINGS)
         return Manifest(
             id=self.session.id,
             kind="full",
@@ -202,17 +203,13 @@ class _Snapshot:
             root=root,
             stat_stream=stat_stream,
             chunkers={"files": chunker, "listings": chunker},
-            stats=Stats(
+            stats=all_new(
                 files=totals.files,
                 dirs=totals.dirs,
                 bytes=totals.bytes,
-                files_new=totals.files,
-                files_changed=0,
-                files_unchanged=0,
                 bytes_read=self.files.bytes_read,
                 bytes_added=self.writer.bytes_added,
-                errors=0,
-                duration_ns=round((repository.clock.monotonic() - self.started) * 1e9),
+                duration_s=repository.clock.monotonic() - self.started,
             ),
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),

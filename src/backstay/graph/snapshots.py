@@ -15,7 +15,7 @@ from backstay.graph.snapshot_facts import NODE_COUNT, VALUE_COUNT, graph_of, req
 from backstay.graph.snapshot_files import read_stored_graph
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.trust.quorum import QuorumPolicy, Standing
 
 State: TypeAlias = Literal["pending", "accepted"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
+from backstay.codec.canonical_json import check_members
 from backstay.errors import InvalidDocument
-from backstay.repository.canonical_json import check_members
 
 
 def check_json(document: bytes | str, what: str) -> None:

@@ -13,9 +13,9 @@ from backstay.graph.snapshots import GraphSnapshots
 from backstay.graph.values import checked
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_ids import value_id
-from backstay.repository.value_references import named_values
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.values.ids import value_id
+from backstay.repository.values.references import named_values
 from backstay.trust.quorum import QuorumPolicy
 
 

@@ -10,25 +10,25 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Final, TypeVar
 
+from backstay.codec.canonical_json import Json, parse_json, parse_stored
 from backstay.codec.compression import Buffer
 from backstay.core.arguments import checks_arguments
 from backstay.core.clock import datetime_from_ns
 from backstay.errors import CorruptedBackup, NotFound
-from backstay.repository.canonical_json import Json, parse_json, parse_stored
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.logs.value_entries import IS_JSON, SMALL_VALUE
+from backstay.repository.logs.values import Draft, LogView
 from backstay.repository.repository import Repository
-from backstay.repository.stored_value import StoredValue
-from backstay.repository.value_content import ValueContent, encoded_metadata
-from backstay.repository.value_ids import parse_value_id, value_id
-from backstay.repository.value_presence import ValuePresence
-from backstay.repository.value_references import ValueReferences
-from backstay.repository.value_tree import ValueTrees
-from backstay.repository.values_batch import Batch, is_as_given
-from backstay.repository.values_fold import FoldResult, fold, is_due
-from backstay.repository.values_log import Draft, LogView
-from backstay.repository.values_records import IS_JSON, SMALL_VALUE
-from backstay.repository.values_removal import Removal
-from backstay.repository.values_state import ValuesState, absent
+from backstay.repository.values.batch import Batch, is_as_given
+from backstay.repository.values.content import ValueContent, encoded_metadata
+from backstay.repository.values.fold import FoldResult, fold, is_due
+from backstay.repository.values.ids import parse_value_id, value_id
+from backstay.repository.values.presence import ValuePresence
+from backstay.repository.values.references import ValueReferences
+from backstay.repository.values.removal import Removal
+from backstay.repository.values.state import ValuesState, absent
+from backstay.repository.values.stored import StoredValue
+from backstay.repository.values.tree import ValueTrees
 
 FOLD_AGAIN: Final = 32  # entries after which a fold that could do nothing is tried again
 Found = TypeVar("Found")

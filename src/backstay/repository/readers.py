@@ -15,7 +15,14 @@ from datetime import timedelta
 from backstay.errors import BackstayError, Interrupted
 from backstay.repository.format import READERS
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import LEASE, RunningSession, Session, is_dead_here, running_sessions, store_time
+from backstay.repository.sessions.session import (
+    LEASE,
+    RunningSession,
+    Session,
+    is_dead_here,
+    running_sessions,
+    store_time,
+)
 
 
 @contextmanager

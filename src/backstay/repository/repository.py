@@ -18,38 +18,36 @@ from backstay.core.ids import Random, is_digest, parse_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import (
     BackstayError,
-    CorruptedBackup,
     InvalidRequest,
     NoRepository,
     ObjectExists,
     ObjectNotFound,
     RepositoryExists,
     StorageMissing,
-    WrongKey,
 )
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import PACK_TARGET, BlobWriter
-from backstay.repository.collection_log import CollectionLog, OnDamage
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import PACK_TARGET, BlobWriter
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
-from backstay.repository.index import Index, MemoryPlaceMap, PlaceMap
-from backstay.repository.keyring import Keyring
-from backstay.repository.lease import Lease
-from backstay.repository.sessions import Process, Session
-from backstay.repository.slots import SlotStore
-from backstay.repository.snapshots import SnapshotStore
-from backstay.repository.tier_log import with_tiers
-from backstay.repository.values_log import ValuesLog
-from backstay.repository.wal import WalStore
+from backstay.repository.index.index import Index, MemoryPlaceMap, PlaceMap
+from backstay.repository.keys.keyring import Keyring
+from backstay.repository.keys.slots import SlotStore
+from backstay.repository.keys.unlocking import has_header, read_header
+from backstay.repository.logs.collections import CollectionLog, OnDamage
+from backstay.repository.logs.tiers import with_tiers
+from backstay.repository.logs.values import ValuesLog
+from backstay.repository.sessions.lease import Lease
+from backstay.repository.sessions.session import Process, Session
+from backstay.repository.snapshots.store import SnapshotStore
+from backstay.repository.wal.store import WalStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
-from backstay.storage.copies import retrieve_valid
 from backstay.storage.fitness import require_fit
 from backstay.storage.local import LocalStorage
 from backstay.storage.registry import open_backend
 from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
-from backstay.trust.slots import Argon2Cost, unwrap
+from backstay.trust.slots import Argon2Cost
 
 DEFAULT_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
@@ -121,7 +119,7 @@ class Repository:
         environment = environment or Environment()
         secret = _secret(secret, password)
         backend = _backend(backend, create=True)
-        if _has_header(backend):
+        if has_header(backend):
             raise _exists(backend)
         require_fit(backend)
         header = RepoHeader(
@@ -168,7 +166,7 @@ class Repository:
         environment = environment or Environment()
         secret = _secret(secret, password)
         backend = _backend(backend, create=False)
-        header, root = _read_header(backend, secret)
+        header, root = read_header(backend, secret)
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
         keyring.load()
         return cls(
@@ -217,7 +215,7 @@ class Repository:
     def _place_map(self) -> PlaceMap:
         if self.cache is None:
             return MemoryPlaceMap()
-        from backstay.repository.placemap import LmdbPlaceMap
+        from backstay.repository.index.place_map import LmdbPlaceMap
 
         return LmdbPlaceMap(self.cache / "index")
 
@@ -362,52 +360,3 @@ def _exists(backend: StorageBackend) -> RepositoryExists:
         cause=f"{REPO} exists",
         hint="use it, or choose another place",
     )
-
-
-def _has_header(backend: StorageBackend) -> bool:
-    try:
-        return backend.exists(REPO)
-    except StorageMissing:
-        return False  # `create` makes the place with its first object
-
-
-def _read_header(backend: StorageBackend, secret: Secret) -> tuple[RepoHeader, bytes]:
-    """(repo.json, root key), from the first copy of repo.json that a key slot was made for."""
-    try:
-        return retrieve_valid(backend, REPO, lambda encoded: _open_header(backend, secret, encoded))
-    except (ObjectNotFound, StorageMissing) as error:
-        raise NoRepository(f"there is no repository at {backend.url}", cause=str(error)) from error
-
-
-def _open_header(backend: StorageBackend, secret: Secret, encoded: bytes) -> tuple[RepoHeader, bytes]:
-    return RepoHeader.decode(encoded), _unlock(backend, secret, sha256(encoded))
-
-
-def _unlock(backend: StorageBackend, secret: Secret, header: bytes) -> bytes:
-    """The root key, from whichever slot the secret opens."""
-    damaged: BackstayError | None = None
-    tried = 0
-    for name, slot in SlotStore.read_all(backend):
-        tried += 1
-        if isinstance(slot, BackstayError):
-            damaged = slot
-            continue
-        try:
-            opened = unwrap(slot, secret)
-        except CorruptedBackup as error:  # another slot may still open
-            damaged = error
-            continue
-        if opened is not None and opened[1] == header:
-            return opened[0]
-        if opened is not None:
-            damaged = CorruptedBackup("repo.json was changed", cause=f"it is not the one that {name} was made for")
-    if damaged is not None:
-        raise damaged
-    raise WrongKey(
-        f"the {_told(secret)} does not open the repository at {backend.url}",
-        cause=f"{tried} secrets open it, and this is none of them" if tried > 1 else "another secret opens it",
-    )
-
-
-def _told(secret: Secret) -> str:
-    return {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}[secret.kind]

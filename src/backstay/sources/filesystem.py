@@ -14,6 +14,7 @@ from typing import Final
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
+from backstay.sources.changes import Observer
 from backstay.sources.entry_reader import NOT_WHAT_IT_WAS, OPEN_FILE, EntryChanged, EntryReader, open_quietly, row_of
 from backstay.sources.filters import Filters
 from backstay.sources.kernel import CLOSED, raise_descriptor_limit
@@ -39,14 +40,19 @@ class FilesystemSource:
 
     kind = "filesystem"
 
-    def __init__(self, paths: Sequence[bytes], *, filters: Filters, clock: Clock) -> None:
+    def __init__(
+        self, paths: Sequence[bytes], *, filters: Filters, clock: Clock, observer: Observer | None = None
+    ) -> None:
         self.problems: list[Problem] = []
         self.paths: Sequence[bytes] = tuple(dict.fromkeys(map(_absolute, paths)))
         self.filters = filters
         self.clock = clock
+        self.observer = observer
         self.owners = Owners()
         self._volumes: dict[int, Volume] = {}
-        self._named = NamedPaths.of(filter(None, map(self._real_place, self.paths)))
+        # Where they really lie, as the snapshot shows them.
+        self.places: Sequence[bytes] = tuple(place for path in self.paths if (place := self._real_place(path)))
+        self._named = NamedPaths.of(self.places)
         if self._named is NOTHING_NAMED:
             raise _nothing_to_back_up(self.problems)
         raise_descriptor_limit()
@@ -120,6 +126,9 @@ class OpenDirectory:
         inside = home is not None and (home == device or not source.filters.one_file_system)
         self._home = device if named.whole else home if inside else None
         self._only = None if self._home is not None else sorted(named.below)
+        if source.observer is not None:
+            leads = self._only is not None
+            source.observer.opened(fd, path, device=device, named=frozenset(named.below), leads=leads)
 
     def pages(self) -> Iterator[Sequence[Stat]]:
         """The entries that pass the filters, sorted by raw name; raises OSError when the listing is incomplete."""
@@ -185,6 +194,7 @@ class OpenDirectory:
         """Stat every entry: the innermost loop of an unchanged backup."""
         rows: list[Stat] = []
         add = rows.append
+        linked = False
         for entry in entries:
             try:
                 info = entry.stat(follow_symlinks=False)
@@ -192,6 +202,8 @@ class OpenDirectory:
                 self._not_examined(_name(entry), error)
                 continue
             mode = info.st_mode
+            if info.st_nlink > 1 and mode & 0o170000 != 0o040000:
+                linked = True
             add(
                 (
                     entry.name.encode(_ENCODING, _ON_ERROR),
@@ -203,17 +215,29 @@ class OpenDirectory:
                 )
             )
         rows.sort()
+        if linked:
+            self._tell_of_links()
         return rows
 
     def _examined_pages(self, names: Sequence[bytes]) -> Iterator[list[Stat]]:
         for start in range(0, len(names), PAGE_ENTRIES):
             rows: list[Stat] = []
+            linked = False
             for name in names[start : start + PAGE_ENTRIES]:
                 try:
-                    rows.append(row_of(name, os.stat(name, dir_fd=self._fd, follow_symlinks=False)))
+                    info = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
                 except OSError as error:
                     self._not_examined(name, error)
+                    continue
+                linked = linked or (info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode))
+                rows.append(row_of(name, info))
+            if linked:
+                self._tell_of_links()
             yield rows
+
+    def _tell_of_links(self) -> None:
+        if self._source.observer is not None:
+            self._source.observer.has_links(self.path)
 
     def _not_examined(self, name: bytes, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError) or name in self.named.below:
@@ -240,9 +264,12 @@ class OpenDirectory:
         except OSError:
             return False  # a tag that cannot be read marks nothing: rather back up too much
         try:
-            return stat.S_ISREG(os.fstat(fd).st_mode) and os.read(fd, len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
+            is_cache = stat.S_ISREG(os.fstat(fd).st_mode) and os.read(fd, len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
         finally:
             os.close(fd)
+        if is_cache and self._source.observer is not None:
+            self._source.observer.is_cache(self.path)
+        return is_cache
 
 
 def _name(entry: os.DirEntry[str]) -> bytes:

@@ -34,7 +34,7 @@ def descriptor_limit() -> int:
 def filesystem_type(fd: int) -> int:
     """The magic number (statfs f_type) of the file system that an open file lies on."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    _call("fstatfs", ctypes.c_int(fd), buffer)
+    call("fstatfs", ctypes.c_int(fd), buffer)
     # f_type comes first; its low 32 bits hold the number on every word size (big-endian machines declare 32 bits).
     return ctypes.c_uint32.from_buffer(buffer).value
 
@@ -47,7 +47,7 @@ def rename_noreplace(fd: int, old: bytes, new: bytes) -> None:
 def move_noreplace(from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
     """Rename from one directory into another; FileExistsError instead of replacing anything."""
     try:
-        _call("renameat2", from_fd, old, to_fd, new, _RENAME_NOREPLACE)
+        call("renameat2", from_fd, old, to_fd, new, _RENAME_NOREPLACE)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EINVAL):
             raise
@@ -66,7 +66,7 @@ def _move_carefully(from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
 
 def exchange(one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
     """Let two names change places in one step; OSError ENOSYS or EINVAL where the system or file system cannot."""
-    _call("renameat2", one_fd, one, other_fd, other, _RENAME_EXCHANGE)
+    call("renameat2", one_fd, one, other_fd, other, _RENAME_EXCHANGE)
 
 
 def mount_id(fd: int) -> int:
@@ -81,19 +81,20 @@ def reserve(fd: int, size: int) -> None:
     posix_fallocate would write to every block where the file system cannot, which costs more than it helps.
     """
     try:
-        _call("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+        call("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
 
 
-def _call(name: str, *arguments: object) -> None:
-    """Call libc, and raise OSError when it says -1."""
+def call(name: str, *arguments: object) -> int:
+    """Call libc: what it answers. Raises OSError when it says -1."""
     wide = name + "64"  # on 32-bit glibc only this one takes 64-bit sizes
     function = getattr(_libc, wide if hasattr(_libc, wide) else name, None)
     if function is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    while function(*arguments) == -1:
+    while (answer := int(function(*arguments))) == -1:
         code = ctypes.get_errno()
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))
+    return answer

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from backstay.codec.chunker import Chunking
 from backstay.repository.nodes import Node
-from backstay.repository.stat_stream import NEVER_SAME as NEVER_SAME
-from backstay.repository.stat_stream import PAGE_ENTRIES as PAGE_ENTRIES
+from backstay.repository.trees.stat_stream import NEVER_SAME as NEVER_SAME
+from backstay.repository.trees.stat_stream import PAGE_ENTRIES as PAGE_ENTRIES
 
 # (name, st_mode, size, mtime_ns, ctime_ns, inode): enough to tell whether an item changed. A plain tuple, because
 # a directory is compared with its previous state as one list, in C. Directories have size 0. NEVER_SAME as ctime

@@ -12,7 +12,7 @@ def require_fit(backend: StorageBackend) -> Capabilities:
 
     Snapshots are committed, and writers fenced, by creating a name that only one of several can create. Where a kind of
     store has no such thing, only one program may write at a time, and the repository sees to that
-    (`repository/lease.py`). A server that should have it and overwrites instead is not trusted at all.
+    (`repository/sessions/lease.py`). A server that should have it and overwrites instead is not trusted at all.
     """
     declared = backend.capabilities
     found = declared if declared.proven else probe_capabilities(backend)

@@ -24,25 +24,16 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, StorageBackend
+from backstay.storage.durable_files import DurableFiles
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 _Temporary: Final = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-[0-9a-f]+\Z")
 
-_DIRECTORY_MODE: Final = 0o700
-_FILE_MODE: Final = 0o600
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the place of an object keeps nobody waiting
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-
-# From this size on the page cache is in the way: its pages cost more than the writing, and nobody reads them soon.
-_BYPASS_FROM: Final = 1 << 20
-_BYPASS_UNIT: Final = 4096  # what addresses and lengths must be multiples of, on any common disk
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_NO_NOREPLACE: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 _MOUNT_AGAIN: Final = "mount it again, then repeat the command"
 _HINTS: Final = {
@@ -76,6 +67,7 @@ class LocalStorage(StorageBackend):
         self._root = Path(path).absolute()
         self._create = create
         self._filesystem = filesystem or Filesystem()
+        self._disk = DurableFiles(self._filesystem)
         self._device: int | None = None  # st_dev of the directory when it was first seen
         self._durable: set[str] = set()  # directories whose own entries are known to be on disk
         self._making = threading.Lock()
@@ -94,19 +86,19 @@ class LocalStorage(StorageBackend):
         with self._told(f"cannot store {name}"):
             self._make_directory_of(name)  # a crash here leaves empty directories
             try:
-                self._write(temporary, data)  # a crash here leaves a temporary file, which no listing shows
-                self._publish(temporary, final, name, overwrite=overwrite)  # here: the whole object, or as before
+                self._disk.write(temporary, data)  # a crash here leaves a temporary file, which no listing shows
+                self._disk.publish(temporary, final, name, overwrite=overwrite)  # here: the whole object, or as before
             except ObjectExists:
-                self._discard(temporary)
+                self._disk.discard(temporary)
                 # Its writer may not have come to the next line yet, and who is told "exists" relies on it.
-                self._sync_directory(directory)
+                self._disk.sync_directory(directory)
                 raise
             except BaseException:
-                self._discard(temporary)
+                self._disk.discard(temporary)
                 raise
             # A crash or an error here leaves the whole object, acknowledged to nobody; it is not taken back,
             # because another writer may have been told that it exists.
-            self._sync_directory(directory)
+            self._disk.sync_directory(directory)
 
     def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
@@ -158,7 +150,7 @@ class LocalStorage(StorageBackend):
             # not have come to this line yet.
             for directory in dict.fromkeys(self._path(name).rpartition("/")[0] for name in names):
                 with suppress(FileNotFoundError, NotADirectoryError):  # no directory, no object, if the disk is there
-                    self._sync_directory(directory)
+                    self._disk.sync_directory(directory)
             self._check_root()
 
     def list(self, prefix: str = "") -> _Infos:
@@ -191,87 +183,6 @@ class LocalStorage(StorageBackend):
 
     # --- writing ---
 
-    def _write(self, temporary: str, data: Buffer) -> None:
-        """A file whose bytes are on disk. A failed fsync is final: the kernel may have dropped the pages."""
-        filesystem = self._filesystem
-        rest = _flat(data)
-        descriptor = filesystem.open(temporary, _CREATE, _FILE_MODE)
-        try:
-            if len(rest) >= _BYPASS_FROM:
-                rest = self._write_past_cache(descriptor, rest)
-            self._write_all(descriptor, rest)
-            filesystem.fsync(descriptor)  # before the name exists: a name never leads to missing bytes
-        finally:
-            filesystem.close(descriptor)
-
-    def _write_past_cache(self, descriptor: int, data: memoryview) -> memoryview:
-        """Write what can go straight from memory to disk; what is left of `data`."""
-        whole = len(data) - len(data) % _BYPASS_UNIT
-        rest = data
-        try:
-            self._filesystem.bypass_cache(descriptor, True)
-            try:
-                while (part := whole - (len(data) - len(rest))) > 0:
-                    rest = rest[self._write_some(descriptor, rest[:part]) :]
-            finally:
-                self._filesystem.bypass_cache(descriptor, False)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # that one: not here, not from this address, or not after a short write
-                raise
-        return rest
-
-    def _write_all(self, descriptor: int, data: memoryview) -> None:
-        while data:
-            data = data[self._write_some(descriptor, data) :]
-
-    def _write_some(self, descriptor: int, data: memoryview) -> int:
-        taken = self._filesystem.write(descriptor, data)
-        if not taken:
-            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
-        return taken
-
-    def _publish(self, temporary: str, final: str, name: str, *, overwrite: bool) -> None:
-        """Give the finished file its name, in one step."""
-        if overwrite:
-            self._filesystem.rename(temporary, final)
-            return
-        try:
-            self._link(temporary, final, name)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            self._rename_noreplace(temporary, final, name)
-
-    def _link(self, temporary: str, final: str, name: str) -> None:
-        try:
-            self._filesystem.link(temporary, final)
-        except FileExistsError:
-            # NFS repeats a request whose answer was lost, and then finds its own link.
-            if self._filesystem.lstat(temporary).st_nlink < 2:
-                raise ObjectExists(name) from None
-        # A crash here leaves the object under both names; the sweep removes the second one.
-        self._discard(temporary)
-
-    def _rename_noreplace(self, temporary: str, final: str, name: str) -> None:
-        """For file systems without hard links (exFAT, many SMB servers)."""
-        try:
-            self._filesystem.rename_noreplace(temporary, final)
-        except FileExistsError:
-            raise ObjectExists(name) from None
-        except OSError as error:
-            if error.errno not in _NO_NOREPLACE:
-                raise
-            raise StorageUnavailable(
-                f"cannot store {name}",
-                cause="the file system has neither hard links nor a rename that refuses to replace",
-                hint="keep the repository on another file system, or reach this one by another protocol",
-            ) from error
-
-    def _discard(self, temporary: str) -> None:
-        """Remove a temporary file; one that stays is found by the sweep."""
-        with suppress(OSError):
-            self._filesystem.unlink(temporary)
-
     def _make_directory_of(self, name: str) -> None:
         """Make the directories above an object, durably.
 
@@ -284,7 +195,7 @@ class LocalStorage(StorageBackend):
             for part in name.split("/")[:-1]:
                 directory = f"{parent}/{part}"
                 if directory not in self._durable:
-                    self._make_directory(directory, parent)
+                    self._disk.make_directory(directory, parent)
                     self._durable.add(directory)
                 parent = directory
 
@@ -292,24 +203,8 @@ class LocalStorage(StorageBackend):
         if self._create and self._device is None:
             missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
             for path in reversed(missing):
-                self._make_directory(str(path), str(path.parent))
+                self._disk.make_directory(str(path), str(path.parent))
         self._check_root()
-
-    def _make_directory(self, directory: str, parent: str) -> None:
-        with suppress(FileExistsError):
-            self._filesystem.mkdir(directory, _DIRECTORY_MODE)
-        self._sync_directory(parent)
-
-    def _sync_directory(self, directory: str) -> None:
-        descriptor = self._filesystem.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._filesystem.fsync(descriptor)
-        except OSError as error:
-            # SMB and some FUSE file systems have no such call: their server keeps entries by itself.
-            if error.errno not in _NO_DIRECTORY_SYNC:
-                raise
-        finally:
-            self._filesystem.close(descriptor)
 
     # --- reading ---
 
@@ -426,11 +321,6 @@ class LocalStorage(StorageBackend):
 
 def _cause(error: OSError) -> str:
     return error.strerror or str(error)
-
-
-def _flat(data: Buffer) -> memoryview:
-    view = memoryview(data)
-    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
 def _short(name: str, start: int, length: int | None, size: int) -> StorageUnavailable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
@@ -31,23 +30,18 @@ from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.sftp_connections import Lent, SftpConnections
 from backstay.storage.sftp_files import (
     ABSENT,
-    EXISTS,
     PRIVATE_DIRECTORY,
-    UNSUPPORTED,
-    claimed,
     discard,
     info_of,
     is_directory,
     kind_of,
-    lstat,
     modified_ns,
-    rename_if_absent,
     replace,
     sync_directory,
     tell_full,
-    touch,
     write,
 )
+from backstay.storage.sftp_publishing import SftpPublishing
 from backstay.storage.transfer import flat, span, temporary_name, too_short
 
 T = TypeVar("T")
@@ -55,7 +49,6 @@ _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the metho
 _Found: TypeAlias = list[tuple[str, SFTPAttrs]]
 _Entries: TypeAlias = list[tuple[str, int, SFTPAttrs]]
 
-_TURNS: Final = 64
 _PARALLEL_LISTINGS: Final = 8
 
 _FULL: Final = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
@@ -75,10 +68,8 @@ class SftpStorage(StorageBackend):
         self._loop = LoopThread("sftp")
         self._connections: SftpConnections | None = None
         self._password = password
-        self._turns = [asyncio.Lock() for _ in range(_TURNS)]
+        self._publishing = SftpPublishing()
         self._seen = False  # whether the directory has been there
-        self._links: bool | None = None  # whether the server makes hard links; None: not tried yet
-        self._claims: bool | None = None  # whether it refuses to create a file twice
 
     @property
     def url(self) -> str:
@@ -137,7 +128,7 @@ class SftpStorage(StorageBackend):
                 if overwrite:
                     await replace(sftp, temporary, final)
                 else:
-                    await self._publish(sftp, temporary, final, name)
+                    await self._publishing.publish(sftp, temporary, final, name)
             except BaseException as error:
                 await discard(sftp, temporary)
                 if isinstance(error, ObjectExists):  # its writer may not have come to the next line yet
@@ -173,64 +164,9 @@ class SftpStorage(StorageBackend):
             await sync_directory(sftp, path.rpartition("/")[0])
         self._seen = True
 
-    async def _publish(self, sftp: SFTPClient, temporary: str, final: str, name: str) -> None:
-        """Give the finished file its name unless that is taken, by the strongest means that the server has."""
-        if self._links is not False and await self._link(sftp, temporary, final, name):
-            return
-        if not await self._refuses_twice(sftp, final.rpartition("/")[0]):
-            async with self._turns[zlib.crc32(name.encode()) % _TURNS]:  # this process, at least, is one writer
-                await rename_if_absent(sftp, temporary, final, name)
-            return
-        async with claimed(sftp, final, name):
-            await rename_if_absent(sftp, temporary, final, name)
-
-    async def _link(self, sftp: SFTPClient, temporary: str, final: str, name: str) -> bool:
-        """Whether the server made the second name; False if it has no hard links."""
-        try:
-            await sftp.link(temporary, final)
-        except EXISTS:
-            raise ObjectExists(name) from None
-        except UNSUPPORTED:
-            self._links = False
-            return False
-        except asyncssh.SFTPFailure:  # what version 3 says of most things
-            if await lstat(sftp, final) is not None:
-                raise ObjectExists(name) from None
-            if self._links:  # links were made before: this is another failure
-                raise
-            self._links = False  # a file system without them, below a server that knows the word
-            return False
-        self._links = True
-        return True
-
     async def _creates_atomically(self) -> bool:
         async with self._client() as sftp:
-            if self._links is None:
-                try:  # nothing of this name exists; only a server that knows the request looks for it
-                    await sftp.link(f"{self._root}/{temporary_name()}", f"{self._root}/{temporary_name()}")
-                except ABSENT:
-                    return True
-                except (UNSUPPORTED, asyncssh.SFTPFailure):
-                    self._links = False
-            if self._links:
-                return True
-            await self._make_directory(sftp, self._root)
-            return await self._refuses_twice(sftp, self._root)
-
-    async def _refuses_twice(self, sftp: SFTPClient, directory: str) -> bool:
-        """Whether exclusive creation is what it says; some servers ignore the word."""
-        if self._claims is None:
-            path = f"{directory}/{temporary_name()}"
-            await touch(sftp, path)
-            try:
-                await touch(sftp, path)
-            except _SFTPError:
-                self._claims = True
-            else:
-                self._claims = False
-            finally:
-                await discard(sftp, path)
-        return self._claims
+            return await self._publishing.creates_atomically(sftp, self._root, self._make_directory)
 
     # --- reading ---
 

@@ -38,7 +38,7 @@ _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the metho
 
 MOVABLE: Final = "packs/"
 NOTES: Final = "cold/"
-RULES: Final = "tiers/"  # where the cold tier is; `backstay.repository.tier_log` reads it
+RULES: Final = "tiers/"  # where the cold tier is; `backstay.repository.logs.tiers` reads it
 OWN: Final = (NOTES, RULES)  # means something only in this store, so that nobody sees it through this class
 _NOTE: Final = re.compile(r"cold/([0-9a-f]{2}/[0-9a-f]{64})\.([0-9]{1,19})")
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Final, TypeAlias
-from urllib.parse import quote
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import (
@@ -17,47 +14,39 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
-    StorageMissing,
     StorageUnavailable,
 )
 from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
-from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range
 from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
-from backstay.storage.webdav_listing import QUESTION, Resource, read_listing
+from backstay.storage.webdav_listing import Resource
 from backstay.storage.webdav_locks import WebdavLocks
+from backstay.storage.webdav_tree import ABSENT, MULTI, UPLOADS, WebdavTree, quoted
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
-_Found: TypeAlias = list[tuple[str, Resource]]
 
 _OK: Final = 200
 _CREATED: Final = 201
 _NO_CONTENT: Final = 204
 _PARTIAL: Final = 206
-_MULTI: Final = 207
 _FORBIDDEN_BY_SOME: Final = 403  # what some servers say of an upload into a collection that is not there
 _NOT_FOUND: Final = 404
 _THERE_ALREADY: Final = 405
 _CONFLICT: Final = 409
-_GONE: Final = 410
 _FAILED: Final = 412
 _NO_SUCH_RANGE: Final = 416
 _LOCKED: Final = 423
 _DONE: Final = frozenset({_OK, _CREATED, _NO_CONTENT})
-_ABSENT: Final = frozenset({_NOT_FOUND, _GONE})
 _NO_PARENT: Final = frozenset({_FORBIDDEN_BY_SOME, _NOT_FOUND, _CONFLICT})
 
 _LOCK_STEPS: Final = 100
 _LOCK_STEP_S: Final = 0.05
-# Where objects are until they are whole, and what is locked in their place. Not beside the objects: servers break off a
-# listing when one of its entries goes away meanwhile.
-_UPLOADS: Final = f"{TEMPORARY}uploads"
 _CLAIM: Final = f"{TEMPORARY}claim-"
 _CLAIMS: Final = 64
-_PARALLEL_LISTINGS: Final = 8
 _SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -79,7 +68,7 @@ class WebdavStorage(StorageBackend):
         self._origin = origin
         self._http = HttpClient(origin, login, clock=clock, patience=patience)
         self._turns = Turns()
-        self._seen = False  # whether the collection has been there
+        self._tree = WebdavTree(self._http, self._root, str(address))
         self._locks = WebdavLocks(self._http, clock)
         self._excludes: bool | None = None  # whether its locks are some; None: not tried
 
@@ -99,14 +88,14 @@ class WebdavStorage(StorageBackend):
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         check_name(name)
         title = f"cannot store {name}"
-        temporary = f"{_UPLOADS}/{temporary_name()}"
+        temporary = f"{UPLOADS}/{temporary_name()}"
         try:
             self._upload(temporary, flat(data), title)  # here: a temporary name that no listing shows
             if overwrite:
                 self._move(temporary, name, title, overwrite=True)
             else:
                 self._publish(temporary, name, title)
-            self._seen = True
+            self._tree.seen = True
         except BaseException:
             self._discard(temporary)
             raise
@@ -119,16 +108,16 @@ class WebdavStorage(StorageBackend):
         last = "" if length is None else start + length - 1
         answer = self._http.request(
             "GET",
-            self._target(name),
+            self._tree.target(name),
             headers={"Range": f"bytes={start}-{last}"} if start or length is not None else {},
             most=None if length is None else start + length,  # enough of those that do not know ranges
         )
-        if answer.status in _ABSENT:
-            raise self._not_found(name)
+        if answer.status in ABSENT:
+            raise self._tree.not_found(name)
         if answer.status == _NO_SUCH_RANGE:
             return self._nothing(name, start, length)
         self._check_kind(name, answer)
-        self._seen = True
+        self._tree.seen = True
         data = self._part(name, answer, start)
         if len(data) < (length or 0):
             raise too_short(name, start, length, start + len(data))
@@ -137,22 +126,22 @@ class WebdavStorage(StorageBackend):
     def delete(self, name: str) -> None:
         check_name(name)
         title = f"cannot delete {name}"
-        if self._look(name, title) is None:  # looked at first: DELETE takes a collection with all that is in it
+        if self._tree.look(name, title) is None:  # looked at first: DELETE takes a collection with all that is in it
             return
-        answer = self._patient("DELETE", self._target(name))
-        if answer.status not in (*_DONE, *_ABSENT):
+        answer = self._patient("DELETE", self._tree.target(name))
+        if answer.status not in (*_DONE, *ABSENT):
             raise self._http.failure(title, answer)
 
     def list(self, prefix: str = "") -> _Infos:
         check_prefix(prefix)
         base, _, stem = prefix.rpartition("/")
         title = f"cannot list {self.url}/{prefix}"
-        return (_info(name, resource, title) for name, resource in self._files(base, stem, title))
+        return (_info(name, resource, title) for name, resource in self._tree.files(base, stem, title))
 
     def stat(self, name: str) -> ObjectInfo:
         check_name(name)
         title = f"cannot examine {name}"
-        resource = self._look(name, title)
+        resource = self._tree.look(name, title)
         if resource is None:
             raise ObjectNotFound(name)
         return _info(name, resource, title)
@@ -161,9 +150,9 @@ class WebdavStorage(StorageBackend):
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
         newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
-        for name, resource in self._files(_UPLOADS, "", f"cannot clean up {self.url}"):
-            if not name.startswith(f"{_UPLOADS}/{_CLAIM}") and 0 < resource.modified_ns <= newest_ns:
-                removed += self._patient("DELETE", self._target(name)).status in _DONE
+        for name, resource in self._tree.files(UPLOADS, "", f"cannot clean up {self.url}"):
+            if not name.startswith(f"{UPLOADS}/{_CLAIM}") and 0 < resource.modified_ns <= newest_ns:
+                removed += self._patient("DELETE", self._tree.target(name)).status in _DONE
         return removed
 
     def close(self) -> None:
@@ -178,11 +167,13 @@ class WebdavStorage(StorageBackend):
             answer = self._put(temporary, data)
         if answer.status not in _DONE:
             raise self._http.failure(title, answer)
-        check_stored(temporary, len(data), self._http.request("HEAD", self._target(temporary)).number("Content-Length"))
+        check_stored(
+            temporary, len(data), self._http.request("HEAD", self._tree.target(temporary)).number("Content-Length")
+        )
 
     def _put(self, temporary: str, data: bytes) -> Answer:
         headers = {"Content-Type": "application/octet-stream"}
-        return self._http.request("PUT", self._target(temporary), headers=headers, body=data)
+        return self._http.request("PUT", self._tree.target(temporary), headers=headers, body=data)
 
     def _publish(self, temporary: str, name: str, title: str) -> None:
         """Give the whole file its name unless that is taken: two steps, made one by a lock where there are locks."""
@@ -190,23 +181,23 @@ class WebdavStorage(StorageBackend):
             with self._turns.of(name):
                 self._move_if_absent(temporary, name, title)
             return
-        claim = f"{_UPLOADS}/{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
-        with self._locks.held(self._target(claim), title) as check:
+        claim = f"{UPLOADS}/{_CLAIM}{hashlib.sha256(name.encode()).digest()[0] % _CLAIMS:02x}"
+        with self._locks.held(self._tree.target(claim), title) as check:
             self._move_if_absent(temporary, name, title, check)
 
     def _move_if_absent(self, temporary: str, name: str, title: str, check: Callable[[], None] | None = None) -> None:
-        if self._look(name, title) is not None:  # asked for those that do not heed `Overwrite: F`
+        if self._tree.look(name, title) is not None:  # asked for those that do not heed `Overwrite: F`
             raise ObjectExists(name)
         if check is not None:
             check()
         self._move(temporary, name, title, overwrite=False)
 
     def _move(self, temporary: str, name: str, title: str, *, overwrite: bool) -> None:
-        headers = {"Destination": self._origin + self._target(name), "Overwrite": "T" if overwrite else "F"}
-        answer = self._patient("MOVE", self._target(temporary), headers)
+        headers = {"Destination": self._origin + self._tree.target(name), "Overwrite": "T" if overwrite else "F"}
+        answer = self._patient("MOVE", self._tree.target(temporary), headers)
         if answer.status in _NO_PARENT:
             self._make_collection(name.rpartition("/")[0], title)
-            answer = self._patient("MOVE", self._target(temporary), headers)
+            answer = self._patient("MOVE", self._tree.target(temporary), headers)
         if answer.status == _FAILED and not overwrite:
             raise ObjectExists(name)
         if answer.status not in _DONE:
@@ -214,15 +205,15 @@ class WebdavStorage(StorageBackend):
 
     def _has_locks(self, title: str) -> bool:
         if self._excludes is None:
-            self._make_collection(_UPLOADS, title)
-            self._excludes = self._locks.work(self._target(f"{_UPLOADS}/{temporary_name()}"))
+            self._make_collection(UPLOADS, title)
+            self._excludes = self._locks.work(self._tree.target(f"{UPLOADS}/{temporary_name()}"))
         return self._excludes
 
     def _make_collection(self, name: str, title: str) -> None:
         """Make it and what is missing above it; never the root again that was there before."""
-        if self._seen:
-            self._check_root()
-        path = self._path(name)
+        if self._tree.seen:
+            self._tree.check_root()
+        path = self._tree.path(name)
         missing: list[str] = []
         while path and not self._made(path, title, absent_above=True):
             missing.append(path)
@@ -232,19 +223,19 @@ class WebdavStorage(StorageBackend):
 
     def _made(self, path: str, title: str, *, absent_above: bool) -> bool:
         """Whether the collection is there now; False if what is above it is missing."""
-        answer = self._patient("MKCOL", _quoted(path) + "/")
+        answer = self._patient("MKCOL", quoted(path) + "/")
         if answer.status in (_CREATED, _THERE_ALREADY):
             return True
-        if absent_above and answer.status in (*_ABSENT, _CONFLICT):
+        if absent_above and answer.status in (*ABSENT, _CONFLICT):
             return False
-        if self._ask(_quoted(path) + "/", "0").status == _MULTI:  # somebody else made it at the same time
+        if self._tree.ask(quoted(path) + "/", "0").status == MULTI:  # somebody else made it at the same time
             return True
         raise self._http.failure(title, answer)
 
     def _discard(self, temporary: str) -> None:
         """Remove a temporary file; one that stays is found by the sweep."""
         with suppress(BackstayError):
-            self._http.request("DELETE", self._target(temporary))
+            self._http.request("DELETE", self._tree.target(temporary))
 
     def _patient(self, method: str, target: str, headers: dict[str, str] | None = None) -> Answer:
         """Some servers lock what they work on, and turn away who comes meanwhile; nothing was done then."""
@@ -269,7 +260,7 @@ class WebdavStorage(StorageBackend):
         """Only an object's bytes pass: no errors, no pages that show a collection or an error with a good status."""
         good = answer.status in (_OK, _PARTIAL)
         if not good or answer.headers.get("Content-Type", "").startswith("text/html"):
-            if self._look(name, f"cannot read {name}") is None:
+            if self._tree.look(name, f"cannot read {name}") is None:
                 raise ObjectNotFound(name)
             if not good:
                 raise self._http.failure(f"cannot read {name}", answer)
@@ -288,112 +279,11 @@ class WebdavStorage(StorageBackend):
             raise too_short(name, start, None, len(answer.body))
         return answer.body[start:]
 
-    def _look(self, name: str, title: str) -> Resource | None:
-        """The file of this name; None on proof that there is none."""
-        answer = self._ask(self._target(name), "0")
-        if answer.status in _ABSENT:
-            self._check_root()
-            return None
-        if answer.status != _MULTI:
-            raise self._http.failure(title, answer)
-        for resource in read_listing(answer.body):
-            if resource.path == self._path(name):
-                return None if resource.collection else resource
-        raise _foreign(title)
-
-    def _files(self, base: str, stem: str, title: str) -> _Found:
-        """All files below `base` that begin with `stem` there; a collection that vanishes is an error."""
-        found: _Found = []
-        collections = [(base, stem)]
-        first = True
-        with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
-            while collections:
-                names, stems = zip(*collections, strict=True)
-                read = partial(self._children, title=title, may_be_absent=first)
-                entries = [entry for level in pool.map(read, names, stems) for entry in level]
-                collections = [(name, "") for name, resource in entries if resource.collection]
-                found += [(name, resource) for name, resource in entries if not resource.collection]
-                first = False
-        return found
-
-    def _children(self, name: str, stem: str, *, title: str, may_be_absent: bool) -> _Found:
-        answer = self._ask(self._target(name) + "/", "1")
-        if answer.status in _ABSENT and may_be_absent:
-            self._check_root()
-            return []
-        if answer.status != _MULTI:
-            raise self._http.failure(title, answer)
-        own = self._path(name) or "/"
-        entries: _Found = []
-        whole = False
-        for resource in read_listing(answer.body):
-            parent, _, leaf = resource.path.rpartition("/")
-            if resource.path == own:
-                if not resource.collection:
-                    return self._no_collection(name, title)
-                whole = True
-            elif (parent or "/") != own:
-                raise _foreign(title)
-            elif leaf.startswith(stem) and (is_component(leaf) or name == _UPLOADS):
-                entries.append((f"{name}/{leaf}" if name else leaf, resource))
-        if not whole:
-            raise _foreign(title)
-        return entries
-
-    def _no_collection(self, name: str, title: str) -> _Found:
-        if not name:
-            raise StorageMissing(title, cause="it is a file", hint="check the address")
-        return []
-
-    def _ask(self, target: str, depth: str) -> Answer:
-        headers = {"Depth": depth, "Content-Type": "application/xml"}
-        return self._http.request("PROPFIND", target, headers=headers, body=QUESTION)
-
-    # --- absent or unknown ---
-
-    def _not_found(self, name: str) -> BackstayError:
-        """The proof that an object is absent: its store is there."""
-        self._check_root()
-        return ObjectNotFound(name)
-
-    def _check_root(self) -> None:
-        answer = self._ask(_quoted(self._root) + "/", "0")
-        title = f"no collection {self.url}"
-        if answer.status in _ABSENT:
-            raise StorageMissing(
-                title, cause=f"the server answered with HTTP {answer.status}", hint="check the address"
-            )
-        if answer.status != _MULTI:
-            raise self._http.failure(title, answer)
-        if not any(
-            resource.path == (self._root or "/") and resource.collection for resource in read_listing(answer.body)
-        ):
-            raise StorageMissing(title, cause="something else is there", hint="check the address")
-        self._seen = True
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}" if name else self._root
-
-    def _target(self, name: str) -> str:
-        return _quoted(self._path(name))
-
-
-def _quoted(path: str) -> str:
-    return quote(path, safe="/~")
-
 
 def _info(name: str, resource: Resource, title: str) -> ObjectInfo:
     if resource.size is None:
         raise StorageUnavailable(title, cause=f"the server does not tell the size of {name}")
     return ObjectInfo(name=name, size=resource.size, modified_ns=resource.modified_ns)
-
-
-def _foreign(title: str) -> BackstayError:
-    return StorageUnavailable(
-        title,
-        cause="the server answered for another place than it was asked about",
-        hint="check the address, and the paths that a proxy before the server rewrites",
-    )
 
 
 def open_webdav(url: str) -> WebdavStorage:

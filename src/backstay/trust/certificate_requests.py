@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from hashlib import sha256
 from typing import Final, TypeAlias
 
@@ -75,3 +76,12 @@ def key_digest(key: PublicKey) -> str:
 def named(name: str) -> x509.Name:
     """A name as certificates write it."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def validity_of(certificate: str) -> tuple[datetime, datetime]:
+    """From when until when a certificate (PEM, which other PEM may stand before) is valid. Raises InvalidRequest."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode("utf-8", "replace"))
+    except UNREADABLE as error:
+        raise InvalidRequest("this is no certificate", cause="it cannot be read as X.509 in PEM form") from error
+    return found.not_valid_before_utc, found.not_valid_after_utc

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.control.access.permissions import (
+    OF_AGENTS,
     PERMISSIONS,
     ROLES,
     Permission,
@@ -97,7 +98,8 @@ def test_a_malformed_scope_is_never_allowed() -> None:
 
 def test_the_roles_are_what_their_page_says() -> None:
     assert set(ROLES) == set(get_args(Role))
-    assert ROLES["admin"] == PERMISSIONS
+    assert ROLES["admin"] == PERMISSIONS - OF_AGENTS
+    assert not any(OF_AGENTS & may for may in ROLES.values())
     assert ROLES["viewer"] < ROLES["operator"]
     assert ROLES["viewer"] < ROLES["restorer"]
     assert {"backup:create", "restore:execute"} <= ROLES["operator"]

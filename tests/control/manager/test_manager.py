@@ -33,7 +33,7 @@ from backstay.errors import (
     WrongKey,
 )
 from backstay.operations.snapshots.walk import subtree
-from backstay.repository.collection_plan import CollectionResult
+from backstay.repository.collection.plan import CollectionResult
 from backstay.testing import FakeClock
 from tests.control.manager.conftest import PASSWORD
 

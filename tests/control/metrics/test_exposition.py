@@ -23,7 +23,7 @@ from backstay.errors import ObjectNotFound
 from backstay.storage.metered import Metered
 from backstay.testing import MemoryStorage
 from backstay.testing.clock import FakeClock
-from tests.control.notifying.rows import REPOSITORY, Mailbox, backup, job, sample, schedule
+from tests.control.notifying.rows import REPOSITORY, Mailbox, add_agent_process, backup, job, sample, schedule
 from tests.promtool import promtool
 
 # As the study of the service lists them; a user's dashboards depend on these names.
@@ -50,11 +50,14 @@ PROMISED = [
     "backup_storage_request_duration_seconds",
     "backup_auth_denied_total",
     "backup_schedules_missed_total",
+    "backup_agent_last_seen_timestamp_seconds",
     "backup_key_age_seconds",
     "backup_hold_count",
     "backup_build_info",
 ]
-SHOP = Expectations(policies={"shop": PolicyExpectation(sources=("shop", "shop-db"), rpo=timedelta(hours=26))})
+SHOP = Expectations(
+    policies={"shop": PolicyExpectation(sources=("shop", "shop-db"), rpo=timedelta(hours=26))}, agents=("web-1",)
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -98,6 +101,8 @@ def full(catalog: Catalog, clock: FakeClock) -> None:
         sample(now, 70, tier="cold"),
     )
     with catalog.session() as session:
+        add_agent_process(session, now)
+        add_agent_process(session, now, name="of-no-policy")
         count(session, "backup_auth_denied_total", {"reason": "forbidden"})
         count(session, "backup_schedules_missed_total", {"policy": "shop"})
         store = Metered(MemoryStorage(), clock=clock)
@@ -142,6 +147,8 @@ def test_the_values_are_those_of_the_catalog(new_catalog: Catalog, clock: FakeCl
         ("backup_job_duration_seconds_sum", (("kind", "backup"),)): 7,
         ("backup_jobs_running", (("queue", "backup"),)): 1,
         ("backup_jobs_queued", (("queue", "restore"),)): 0,
+        ("backup_jobs_queued", (("queue", "agents"),)): 0,
+        ("backup_agent_last_seen_timestamp_seconds", (("agent", "web-1"),)): now,
         ("backup_last_success_timestamp_seconds", shop): now,
         ("backup_rpo_seconds", shop): 26 * 3600,
         ("backup_last_verify_timestamp_seconds", shop): now,

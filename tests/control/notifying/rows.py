@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from backstay.catalog.models import Backup, Job, RepositorySample, ScheduleRecord, Worker
+from sqlalchemy.orm import Session
+
+from backstay.catalog.models import AgentProcess, Backup, Job, RepositorySample, ScheduleRecord, User, Worker
 from backstay.control.notifying.messages import Message
 from backstay.errors import NotificationFailed
 
@@ -44,6 +46,15 @@ def job(
         else None,
     }
     return Job(**{**values, **more})
+
+
+def add_agent_process(session: Session, now: datetime, *, name: str = "web-1") -> None:
+    """An agent and its process, which was heard of now."""
+    user = User(id=new_id(), name=name, kind="agent", disabled=False, created_at=now)
+    session.add(user)
+    session.flush()  # no process without its user
+    worker = f"agent:{name}/0"
+    session.add(AgentProcess(worker=worker, user_id=user.id, host="web", version="1", started_at=now, seen_at=now))
 
 
 def backup(time: datetime, *, source: str = "shop", policy: str | None = "shop", **more: Any) -> Backup:

@@ -12,7 +12,17 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
-from backstay.catalog.models import AlertState, AuditEntry, Backup, Base, Job, OutboxMessage, Target, Worker
+from backstay.catalog.models import (
+    AgentProcess,
+    AlertState,
+    AuditEntry,
+    Backup,
+    Base,
+    Job,
+    OutboxMessage,
+    Target,
+    Worker,
+)
 from backstay.control.metrics.expectations import Expectations, PolicyExpectation
 from backstay.control.notifying.alerts import Alerts
 from backstay.control.notifying.conditions import Condition
@@ -20,7 +30,7 @@ from backstay.control.notifying.conditions.workers import lost_worker
 from backstay.control.notifying.notifier import Notifier
 from backstay.testing.clock import FakeClock
 from tests.control.notifying.conftest import Expected
-from tests.control.notifying.rows import Mailbox, backup, job, sample, schedule, worker
+from tests.control.notifying.rows import Mailbox, add_agent_process, backup, job, sample, schedule, worker
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -209,6 +219,28 @@ CASES = {
         told="warning: a worker on node1 was lost",
         end=replaced,
         told_end="resolved: a worker on node1 is back, or none is awaited any more",
+    ),
+    "agent": Case(
+        before=lambda session, clock: add_agent_process(session, clock.now()),
+        expected=Expectations(agents=("web-1",)),
+        begin=later(HOUR + timedelta(minutes=2)),
+        told="warning: the agent web-1 was not seen for 62 minutes",
+        end=changed(AgentProcess, seen_at=now),
+        told_end="resolved: the agent web-1 is back",
+    ),
+    "agent that never came": Case(
+        expected=Expectations(agents=("web-1",)),
+        begin=later(2 * HOUR),
+        told="warning: the agent web-1 was never seen",
+        end=lambda session, clock: add_agent_process(session, clock.now()),
+        told_end="resolved: the agent web-1 is back",
+    ),
+    "job that waits for an agent": Case(
+        before=added(lambda at: job(at, status="queued", queue="agents", agent="web-1")),
+        begin=later(2 * HOUR),
+        told="warning: backup of shop waits for 2 hours",
+        end=changed(Job, status="running", started_at=now),
+        told_end="resolved: backup of shop goes on",
     ),
 }
 

@@ -28,6 +28,13 @@ ALL_KINDS = ", ".join(get_args(Kind)[:-1]) + f" or {get_args(Kind)[-1]}"
 ORDINARY = "it takes 0 to 59, *, lists, ranges and steps such as */15"
 
 TABLE = {
+    POLICY % "agent: Web 1": "policies.p.agent: 'Web 1' is no name of an agent "
+    "(names have up to 64 of a-z, 0-9, `.`, `_`, `@`, `+` and `-`)",
+    POLICY % "agent: a, schedule: {configuration: on_change}": "policies.p: nobody sees from here when files of an "
+    "agent change (give `configuration` a cron expression)",
+    "policies: {p: {agent: a, sources: [{type: mysql, connection: 'mysql://u:x@h/d'}]}}": "policies.p: "
+    "sources[0].connection holds a password, and no secrets are sent to agents "
+    "(leave it out, and keep it on the agent's host: in ~/.pgpass, ~/.my.cnf or a variable)",
     "polices: {}": "polices: there is no such key (did you mean policies?)",
     "zzz: {}": "zzz: there is no such key (there are backup_manager or policies)",
     "policies: []": "policies: must be a table of keys, not a list",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import AuditEntry, Job, ScheduleRecord
 from backstay.catalog.models.jobs import JobKind
+from backstay.control.scheduling import configuration
 from backstay.control.scheduling.configuration import ConfigurationMarks
 from backstay.control.scheduling.kinds import job_id
 from backstay.control.scheduling.schedules import Schedules
@@ -25,6 +27,7 @@ from backstay.control.scheduling.specs import ScheduleSpec
 from backstay.control.scheduling.ticker import Ticked, Ticker
 from backstay.core.ids import is_ulid
 from backstay.errors import CatalogUnavailable, InvalidRequest
+from backstay.sources.source import Directory
 from backstay.testing.clock import FakeClock
 from tests.control.scheduling.policy_files import SHOP, loaded
 
@@ -335,14 +338,17 @@ def config(tmp_path: Path) -> Path:
     return place
 
 
-def watched(small: World, config: Path, tmp_path: Path) -> Ticker:
+@pytest.fixture
+def ticker(small: World, config: Path, tmp_path: Path) -> Iterator[Ticker]:
+    """One that watches the configuration."""
     file = loaded(tmp_path, config=str(config))
     small.schedules.sync_from_policies(file)
-    return small.new(ConfigurationMarks(lambda: file, small.clock, {}))
+    ticker = small.new(ConfigurationMarks(lambda: file, small.clock, {}))
+    yield ticker
+    ticker.close()
 
 
-def test_a_configuration_is_backed_up_when_it_has_changed(small: World, config: Path, tmp_path: Path) -> None:
-    ticker = watched(small, config, tmp_path)
+def test_a_configuration_is_backed_up_when_it_has_changed(small: World, ticker: Ticker, config: Path) -> None:
 
     def minute() -> int:
         small.clock.advance(60)
@@ -367,8 +373,7 @@ def test_a_configuration_is_backed_up_when_it_has_changed(small: World, config: 
     assert small.missed == []
 
 
-def test_a_change_during_a_backup_is_backed_up_after_it(small: World, config: Path, tmp_path: Path) -> None:
-    ticker = watched(small, config, tmp_path)
+def test_a_change_during_a_backup_is_backed_up_after_it(small: World, ticker: Ticker, config: Path) -> None:
     small.clock.advance(60)
     ticker.watch()
     (config / "app.yaml").write_text("a: 22")
@@ -379,8 +384,7 @@ def test_a_change_during_a_backup_is_backed_up_after_it(small: World, config: Pa
     assert len(ticker.watch().jobs) == 1
 
 
-def test_a_backup_of_a_change_that_failed_is_tried_again_later(small: World, config: Path, tmp_path: Path) -> None:
-    ticker = watched(small, config, tmp_path)
+def test_a_backup_of_a_change_that_failed_is_tried_again_later(small: World, ticker: Ticker) -> None:
     small.clock.advance(60)
     ticker.watch()
     small.jobs.end("failed")
@@ -391,11 +395,8 @@ def test_a_backup_of_a_change_that_failed_is_tried_again_later(small: World, con
     assert found == [0] * 9 + [1, 0, 0]
 
 
-def test_too_much_to_look_at_is_said_once(
-    small: World, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_much_to_look_at_is_said_once(small: World, ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backstay.control.scheduling.configuration.MOST_FILES", 3)
-    ticker = watched(small, config, tmp_path)
     for _ in range(3):
         small.clock.advance(60)
         assert ticker.watch().jobs == []
@@ -403,8 +404,38 @@ def test_too_much_to_look_at_is_said_once(
     assert "more than 3 files" in why
 
 
-def test_ordinary_ticks_look_at_no_configuration(small: World, config: Path, tmp_path: Path) -> None:
-    watched(small, config, tmp_path)
+@pytest.mark.usefixtures("ticker")
+def test_ordinary_ticks_look_at_no_configuration(small: World) -> None:
     small.clock.advance(60)
     assert small.ticker.tick().jobs == []
     assert small.ticker.watch().jobs == []  # this host has no files of policies
+
+
+def test_a_configuration_that_nothing_happens_to_is_not_looked_at(
+    small: World, ticker: Ticker, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bytes] = []
+    walk = configuration._walk
+
+    def counted(directory: Directory) -> Iterator[bytes]:
+        looked.append(directory.path)
+        return walk(directory)
+
+    monkeypatch.setattr(configuration, "_walk", counted)
+
+    def looks(minutes: int) -> int:
+        looked.clear()
+        for _ in range(minutes):
+            small.clock.advance(60)
+            ticker.watch()
+            small.jobs.end()
+        return looked.count(b"/")
+
+    assert looks(5) == 1
+    (config / "inner" / "b.conf").write_text("another")
+    assert looks(5) == 1
+    (config / "inner" / "b.conf").write_text("another")  # equal, but for the time
+    assert looks(5) == 1
+    assert looks(60) == 1  # once an hour in any case
+    os.link(config / "app.yaml", config / "other name.yaml")
+    assert looks(5) == 5  # what is written through a name elsewhere would not be told

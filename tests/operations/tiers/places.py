@@ -18,7 +18,7 @@ from backstay.operations.tiers.moving import (
     set_tier,
 )
 from backstay.operations.verify.run import VerifyOptions
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend
 from backstay.testing import FakeClock, MemoryStorage

@@ -23,7 +23,7 @@ from backstay.operations.tiers.moving import (
     tier_status,
 )
 from backstay.operations.verify.run import run_verify
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
 from backstay.storage.tiered import NOTES
 from backstay.testing import CrashPoint, Fault, FaultyBackend, MemoryStorage
 from tests.operations.copies import contents

@@ -125,7 +125,7 @@ def test_set_aside_where_the_kernel_cannot_promise(
     def missing(*_: object) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(kernel, "_call", missing)
+    monkeypatch.setattr(kernel, "call", missing)
     for expected in (b"f.backstay-old", b"f.backstay-old-2"):
         (out / "f").touch()
         assert root.set_aside(b"f") == expected

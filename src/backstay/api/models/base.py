@@ -16,7 +16,7 @@ DEFAULT_LIMIT: Final = 100
 MAXIMUM_LIMIT: Final = 1000
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """A text without control characters and halves of characters, which databases refuse or terminals obey."""
     for character in text:
         if (
@@ -46,9 +46,9 @@ def _moment(value: Any) -> Any:  # noqa: ANN401 - whatever came
     return found
 
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_storable)]
-Prose = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_storable)]
-PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_storable)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(storable)]
+Prose = Annotated[str, StringConstraints(max_length=4000), AfterValidator(storable)]
+PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(storable)]
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=datetime), Field(strict=False)]
 
 Ident = Annotated[str, Path(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]

@@ -38,7 +38,9 @@ class LogQuery(Paged):
 
 
 class JobDocument(TypedDict):
-    """A job. `error` is a problem document; `backup_id` what it made, restores or checks; `result` what it came to."""
+    """A job. `error` is a problem document; `backup_id` what it made, restores or checks; `result` what it came to.
+    `agent` is the only one that may run it.
+    """
 
     id: str
     kind: str
@@ -57,6 +59,7 @@ class JobDocument(TypedDict):
     duration_s: float | None
     attempts: int
     worker: str | None
+    agent: str | None
     cancel_asked: bool
     progress: dict[str, Any] | None
     result: dict[str, Any] | None

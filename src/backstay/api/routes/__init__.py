@@ -6,6 +6,7 @@ from typing import Final
 
 from backstay.api.endpoints import Section
 from backstay.api.routes import (
+    agent_work,
     agents,
     audit,
     backups,
@@ -40,6 +41,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     audit.section,
     users.section,
     tokens.section,
+    agent_work.section,
     agents.section,
     events.section,
 )

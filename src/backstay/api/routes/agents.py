@@ -15,6 +15,8 @@ from backstay.api.endpoints import PUBLIC, Section
 from backstay.api.models.base import Asked, Ident, PageOf, PageQuery
 from backstay.api.models.people import UserName
 from backstay.api.paging import part_of
+from backstay.control.access.agents import valid_until
+from backstay.control.agents.processes import last_seen
 from backstay.errors import NotFound
 
 section = Section("agents")
@@ -67,18 +69,25 @@ class GivenCertificate(TypedDict):
 
 
 class AgentDocument(TypedDict):
-    """An agent and the certificates that it was given."""
+    """An agent: when it last asked for work and what it said of itself, until when it has a certificate that counts,
+    and all that it was given.
+    """
 
     name: str
     disabled: bool
+    last_seen_at: datetime | None
+    host: str | None
+    version: str | None
+    certificate_until: datetime | None
     certificates: list[GivenCertificate]
 
 
 @section.get("/api/agents", needs="user:admin", answers=PageOf[AgentDocument])
 def list_agents(call: Caller, asked: PageQuery) -> Response:
-    """List the agents that the caller manages, with their certificates."""
+    """List the agents that the caller manages: when each was last seen, its version, and its certificates."""
     access, found = call.backing.access, []
     with call.backing.catalog.reading() as session:
+        seen = last_seen(session)
         for user in access.users.all(session):
             if user.kind == "agent" and call.manages(user.roles):
                 given = access.agents.certificates(session, by=call.principal, name=user.name)
@@ -89,6 +98,10 @@ def list_agents(call: Caller, asked: PageQuery) -> Response:
             AgentDocument(
                 name=user.name,
                 disabled=user.disabled,
+                last_seen_at=seen[user.name].at if user.name in seen else None,
+                host=seen[user.name].host if user.name in seen else None,
+                version=seen[user.name].version if user.name in seen else None,
+                certificate_until=valid_until(given),
                 certificates=[
                     GivenCertificate(
                         serial=one.serial,
@@ -144,7 +157,7 @@ def join_agents(call: Caller, body: JoinAgent) -> Response:
     )
 
 
-@section.post("/api/agents/renew", needs="token:self", does="agent.renew", answers={200: CertificateDocument})
+@section.post("/api/agents/renew", needs="agent:work", does="agent.renew", answers={200: CertificateDocument})
 def renew_agent(call: Caller, body: RenewAgent) -> Response:
     """Get a further certificate, with one that is still valid."""
     access = call.backing.access

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backstay.catalog.models.access import AgentCertificate, Binding, JoinToken, Token, User
+from backstay.catalog.models.access import AgentCertificate, AgentProcess, Binding, JoinToken, Token, User
 from backstay.catalog.models.audit import AuditCheckpoint, AuditEntry
 from backstay.catalog.models.backups import Backup, Evidence, PassedOver, RestorePlanRecord
 from backstay.catalog.models.base import Base
@@ -13,6 +13,7 @@ from backstay.catalog.models.schedules import ScheduleRecord
 
 __all__ = [
     "AgentCertificate",
+    "AgentProcess",
     "AlertState",
     "AuditCheckpoint",
     "AuditEntry",

@@ -76,6 +76,22 @@ class JoinToken(Base):
     used_for: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the public key
 
 
+class AgentProcess(Base):
+    """A process of an agent, and when it was last heard of. `worker` is what rows of jobs call it.
+
+    The newest of each agent stays when it is gone: it says since when the agent is silent.
+    """
+
+    __tablename__ = "agent_processes"
+
+    worker: Mapped[str] = mapped_column(String(255), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    host: Mapped[str] = mapped_column(String(255))
+    version: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime] = mapped_column(Moment)
+    seen_at: Mapped[datetime] = mapped_column(Moment)
+
+
 class AgentCertificate(Base):
     """A client certificate that an agent was given. One without a row here is not believed, whoever signed it."""
 

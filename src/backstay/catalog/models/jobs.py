@@ -15,6 +15,7 @@ JobKind: TypeAlias = Literal[
 ]
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 DIRECT: Final = "direct"  # the queue of runs that no engine started: who runs them writes their end
+AGENTS: Final = "agents"  # the queue of jobs that agents fetch: no engine knows of them
 FINISHED: Final[frozenset[JobStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -23,7 +24,8 @@ class Job(Base):
 
     `error` is a problem document. `backup_id` is the first snapshot that a backup made, or the one that is restored or
     verified; all that were made stand in `result["backups"]`. `scope` is what permissions are asked of. `settled_at` is
-    when its end was counted and told of: once, whoever wrote the end.
+    when its end was counted and told of: once, whoever wrote the end. `agent` names the only one who may run
+    it.
     """
 
     __tablename__ = "jobs"
@@ -61,6 +63,7 @@ class Job(Base):
     settled_at: Mapped[datetime | None] = mapped_column(Moment)
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(255))
+    agent: Mapped[str | None] = mapped_column(String(64))
     cancel_asked: Mapped[bool] = mapped_column(default=False)
 
 

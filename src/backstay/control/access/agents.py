@@ -6,6 +6,7 @@ and gets a certificate of a short life, which it renews with itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,8 +17,10 @@ from sqlalchemy.orm import Session
 from backstay.catalog.models import AgentCertificate, JoinToken, User
 from backstay.control.access import authority as power
 from backstay.control.access.denied import unrecognised
-from backstay.control.access.principal import Principal
+from backstay.control.access.permissions import OF_AGENTS
+from backstay.control.access.principal import Grant, Principal
 from backstay.control.access.recognition import principal_of
+from backstay.control.access.scopes import EVERYTHING
 from backstay.control.access.token_text import JOIN_PREFIX, LONGEST, digest_of, new_token
 from backstay.control.access.users import Users, roles_of
 from backstay.core.clock import Clock
@@ -28,6 +31,7 @@ from backstay.trust.certificate_requests import request_key_digest
 
 CERTIFICATE_LIFE: Final = timedelta(days=7)
 JOIN_LIFE: Final = timedelta(hours=1)
+_OWN: Final = (Grant(scope=EVERYTHING, permissions=OF_AGENTS),)  # by its certificate, whatever its roles are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +52,11 @@ class CertificateView:
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+
+
+def valid_until(given: Iterable[CertificateView]) -> datetime | None:
+    """When the last of some certificates ends that was not revoked; it may have ended already."""
+    return max((one.expires_at for one in given if one.revoked_at is None), default=None)
 
 
 class Agents:
@@ -144,7 +153,7 @@ class Agents:
             raise unrecognised("bad_certificate")
         if row.fingerprint != found.fingerprint or agent.name != found.name or row.revoked_at is not None:
             raise unrecognised("bad_certificate")
-        return principal_of(session, agent, address=address)
+        return principal_of(session, agent, address=address, more=_OWN)
 
     def revoke(self, session: Session, *, by: Principal, name: str) -> int:
         """Make all certificates and join tokens of an agent worthless from now on; how many certificates it had.

@@ -35,10 +35,12 @@ Permission: TypeAlias = Literal[
     "user:admin",
     "token:self",
     "settings:write",
+    "agent:work",  # of agents alone: no role has it
 ]
 Role: TypeAlias = Literal["viewer", "operator", "restorer", "auditor", "admin"]
 
 PERMISSIONS: Final[frozenset[Permission]] = frozenset(get_args(Permission))
+OF_AGENTS: Final[frozenset[Permission]] = frozenset({"agent:work"})
 
 _VIEWER: Final[frozenset[Permission]] = frozenset(
     {"backup:read", "schedule:read", "policy:read", "repo:read", "token:self"}
@@ -52,7 +54,7 @@ ROLES: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
         "operator": _VIEWER | _RESTORES | {"backup:create", "backup:cancel", "schedule:write", "hold:set"},
         "restorer": _VIEWER | _RESTORES | {"restore:in_place"},
         "auditor": _VIEWER | {"audit:read", "key:read"},
-        "admin": PERMISSIONS,
+        "admin": PERMISSIONS - OF_AGENTS,
     }
 )
 

@@ -15,7 +15,7 @@ from backstay.operations.findings import Finding
 from backstay.operations.verify.run import VerifyOptions, VerifyReport
 from backstay.operations.verify.trial import Outcome, Rehearsed
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 Document: TypeAlias = dict[str, Any]  # of JSON
 Kind: TypeAlias = Literal["verification", "rehearsal"]

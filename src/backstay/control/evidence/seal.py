@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backstay.codec.canonical_json import canonical
 from backstay.control.evidence.report import FORMAT, Document
 from backstay.core.ids import is_digest
 from backstay.errors import CorruptedBackup, InvalidRequest
-from backstay.repository.canonical_json import canonical
 from backstay.trust.signing import SIGNATURE_BYTES, Signer, is_signed
 
 SIGNED_AS: Final = b"application/vnd.backstay.evidence+json"

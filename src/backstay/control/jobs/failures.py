@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backstay.catalog.models.base import Document
 from backstay.errors import BackstayError, InsufficientSpace, InternalError
+
+if TYPE_CHECKING:  # agents do without the catalog
+    from backstay.catalog.models.base import Document
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models.base import Document
-from backstay.catalog.models.jobs import DIRECT, FINISHED, Job, JobKind, JobLine
+from backstay.catalog.models.jobs import AGENTS, DIRECT, FINISHED, Job, JobKind, JobLine
 from backstay.catalog.pages import Page
 from backstay.control.jobs.listing import LISTING
 from backstay.control.jobs.listing import JobFilters as JobFilters
@@ -28,16 +28,31 @@ from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import CatalogUnavailable, JobConflict, NotFound
 
 NOT_BEFORE: Final = "not_before"  # in the arguments: when a job may begin that has to wait
+AgentOf: TypeAlias = Callable[[str], str | None]
 _LOOK_S: Final = 0.25
 _MOST_LINES: Final = 1000
+
+
+def nobody(policy: str) -> None:
+    """The agent of every policy, where there are none."""
+    del policy
 
 
 class Jobs:
     """All jobs. Each method is a transaction of its own, and raises CatalogUnavailable."""
 
-    def __init__(self, catalog: Catalog, engine: JobEngine, clock: Clock, *, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: JobEngine,
+        clock: Clock,
+        *,
+        random: Random | None = None,
+        agent_of: AgentOf = nobody,
+    ) -> None:
+        """`agent_of` names the agent that runs the backups of a policy, None for our own workers."""
         self._catalog, self._engine, self._clock = catalog, engine, clock
-        self._random = random
+        self._random, self._agent_of = random, agent_of
 
     def create(
         self,
@@ -64,11 +79,13 @@ class Jobs:
         """
         if not_before is not None:
             arguments = arguments | {NOT_BEFORE: not_before.isoformat()}
+        agent = self._agent_of(policy) if kind == "backup" and policy is not None else None
         job = Job(
             id=job_id or self._new_id(),
             kind=kind,
             status="queued",
-            queue=queue or QUEUE_OF[kind],
+            queue=AGENTS if agent is not None else queue or QUEUE_OF[kind],
+            agent=agent,
             priority=priority,
             policy=policy,
             scope=scope,
@@ -93,6 +110,8 @@ class Jobs:
             return self.get(job.id)
         if known is not None:
             return known
+        if agent is not None:  # which looks for it by itself
+            return job
         try:
             submit(self._engine, job, partition=partition)
         except CatalogUnavailable:  # the sweeper does it as soon as the engine can be reached
@@ -140,6 +159,9 @@ class Jobs:
                 session.add(JobLine(job_id=job_id, time=self._clock.now(), level="info", message=line))
                 if within is not None:
                     within(session)
+        if job.queue == AGENTS:
+            end_waiting(self._catalog, self._clock, job_id)
+            return self.get(job_id)
         try:
             self._engine.cancel(job_id)
             if self._engine.state(job_id) != "running":

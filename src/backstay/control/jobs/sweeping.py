@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from backstay.catalog.database import Catalog
-from backstay.catalog.models.jobs import DIRECT, Job
+from backstay.catalog.models.jobs import AGENTS, DIRECT, Job
 from backstay.control.jobs.jobs import end_waiting, submit
 from backstay.control.jobs.port import EngineState, JobEngine
 from backstay.control.jobs.rows import ACTIVE, changed
@@ -62,7 +62,7 @@ class Sweeper:
         return tuple(sorted(silent - {self._engine.worker}))
 
     def _rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        active = select(Job).where(Job.status.in_(ACTIVE), Job.queue != DIRECT)
+        active = select(Job).where(Job.status.in_(ACTIVE), Job.queue.not_in((DIRECT, AGENTS)))
         with self._catalog.reading() as session:
             jobs = session.scalars(active.order_by(Job.created_at)).all()
         states = self._engine.states([job.id for job in jobs])

@@ -12,8 +12,8 @@ from backstay.core.clock import datetime_from_ns
 from backstay.core.ids import is_ulid
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NaiveTimestamp, NotFound
-from backstay.repository.selectors import LATEST, choose, is_to_come
-from backstay.repository.snapshots import Manifest, SnapshotKind
+from backstay.repository.snapshots.selectors import LATEST, choose, is_to_come
+from backstay.repository.snapshots.store import Manifest, SnapshotKind
 
 _DATED: Final = re.compile(r"(?P<name>.+)-(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})", re.ASCII)
 

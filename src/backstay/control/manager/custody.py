@@ -16,8 +16,8 @@ from backstay.control.policies.effective import effective
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
-from backstay.repository.collection_plan import CollectionPlan, CollectionResult
-from backstay.repository.snapshots import Manifest
+from backstay.repository.collection.plan import CollectionPlan, CollectionResult
+from backstay.repository.snapshots.store import Manifest
 
 
 class Custody(Ground):

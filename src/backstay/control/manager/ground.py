@@ -16,7 +16,7 @@ from backstay.control.manager.setup import Opening, Setup
 from backstay.control.policies.policy import Policy
 from backstay.errors import InvalidRequest, NotFound
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, is_values
+from backstay.repository.snapshots.store import Manifest, is_values
 
 if TYPE_CHECKING:
     from backstay.catalog.database import Catalog

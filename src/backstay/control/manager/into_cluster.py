@@ -12,7 +12,7 @@ from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import programs_of, start_recovered
 from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
 from backstay.repository.readers import announced
-from backstay.repository.selectors import LATEST
+from backstay.repository.snapshots.selectors import LATEST
 
 
 def preview(around: Surroundings, target: ClusterTarget) -> PlannedPart:

@@ -16,7 +16,7 @@ from backstay.operations.restore.mysql_dump import MysqlPlan, plan_mysql_restore
 from backstay.operations.restore.plan import Conflict, RestoreOptions
 from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan, is_dump, plan_dump_restore, run_dump_restore
 from backstay.operations.restore.sqlite import restore_sqlite
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.present import CREATED
 from backstay.sources.sqlite.database import path_of
 

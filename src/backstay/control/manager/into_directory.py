@@ -14,7 +14,7 @@ from backstay.operations.restore.in_place import original_place as place_of
 from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.run import plan_restore, run_restore
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 ON_NO_DISK = ("postgresql", "mysql", "command")
 

@@ -28,7 +28,7 @@ from backstay.core.ids import Random, new_ulid
 from backstay.errors import Interrupted, JobLost, NotFound
 from backstay.errors.documents import problem_document
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Process, process_start
+from backstay.repository.sessions.session import Process, process_start
 
 _RATES: Final = 10  # restores that an estimate looks at
 _LEAST: Final = 1 << 20  # bytes of a restore that says something about speed

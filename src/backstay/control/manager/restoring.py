@@ -19,8 +19,8 @@ from backstay.control.manager.targets import (
 )
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.selectors import LATEST, choose
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.selectors import LATEST, choose
+from backstay.repository.snapshots.store import Manifest
 
 __all__ = ["RestoreRequest", "Restoring", "Step", "original_place"]
 

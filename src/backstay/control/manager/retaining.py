@@ -14,10 +14,10 @@ from backstay.core.times import Span
 from backstay.errors import HoldViolation, InvalidRequest
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
-from backstay.repository.collection_plan import CollectionPlan, CollectionResult
-from backstay.repository.collector import Collector
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.plan import CollectionPlan, CollectionResult
+from backstay.repository.collection.reserve import with_reserve
 from backstay.repository.repository import Repository
-from backstay.repository.reserve import with_reserve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,3 +34,5 @@ class Expectations:
     key_age: timedelta = 90 * DAY
     running: timedelta = DAY  # a job that runs longer is stuck
     waiting: timedelta = timedelta(hours=1)  # a job that waits longer
+    agents: tuple[str, ...] = ()  # that policies need
+    silent: timedelta = timedelta(hours=1)  # one of them that was not seen for longer

@@ -37,6 +37,8 @@ def expectations_of(loaded: LoadedPolicies | None) -> Expectations:
         key_age=_optional(alerts.key_age) or timedelta(days=rotation or _KEY_DAYS),
         running=_length(alerts.running),
         waiting=_length(alerts.waiting),
+        agents=tuple(sorted({one.agent for one in loaded.content.policies.values() if one.agent is not None})),
+        silent=_length(alerts.silent),
     )
 
 

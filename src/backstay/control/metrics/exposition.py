@@ -20,7 +20,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
-from backstay.catalog.models import Job
+from backstay.catalog.models import AgentProcess, Job, User
+from backstay.catalog.models.jobs import AGENTS
 from backstay.control.access.denied import REASONS
 from backstay.control.metrics import names
 from backstay.control.metrics.counters import counted
@@ -41,7 +42,7 @@ Values: TypeAlias = dict[Labels, float]
 _ENDS: Final = ("succeeded", "failed", "cancelled")
 _OF_POLICIES: Final = ("backup", "verification", "rehearsal")
 _OF_NONE: Final = ("restore", "prune", "gc", "copy", "delete", "recovery")
-QUEUES: Final = ("backup", "restore", "maintenance", "verify", "notify")
+QUEUES: Final = ("backup", "restore", "maintenance", "verify", "notify", AGENTS)
 
 
 def exposition(catalog: Catalog, clock: Clock, *, expected: Expectations | None = None) -> bytes:
@@ -114,6 +115,7 @@ def _gauges(session: Session, now: datetime, expected: Expectations) -> defaultd
     found: defaultdict[str, Values] = defaultdict(dict)
     found["backup_build_info"][VERSION,] = 1
     _of_jobs(session, found)
+    _of_agents(session, expected, found)
     _of_sources(session, now, expected, found)
     _of_repositories(session, now, found)
     return found
@@ -129,6 +131,12 @@ def _of_jobs(session: Session, found: defaultdict[str, Values]) -> None:
     )
     for status, queue, number in rows:
         found[f"backup_jobs_{status}"][queue,] = number
+
+
+def _of_agents(session: Session, expected: Expectations, found: defaultdict[str, Values]) -> None:
+    seen = select(User.name, func.max(AgentProcess.seen_at)).join(User, User.id == AgentProcess.user_id)
+    for name, at in session.execute(seen.where(User.name.in_(expected.agents)).group_by(User.name)):
+        found["backup_agent_last_seen_timestamp_seconds"][name,] = _unix(at)
 
 
 def _of_sources(session: Session, now: datetime, expected: Expectations, found: defaultdict[str, Values]) -> None:

@@ -70,6 +70,12 @@ METRICS: Final = (
     Metric(REQUEST_DURATION, "summary", "How long requests to the store took.", ("backend", "op")),
     Metric(DENIED, "counter", "Requests that were refused.", ("reason",)),
     Metric(MISSED, "counter", "Times of schedules that did not run, or were made up for.", ("policy",)),
+    Metric(
+        "backup_agent_last_seen_timestamp_seconds",
+        "gauge",
+        "When an agent that policies need was last heard of.",
+        ("agent",),
+    ),
     Metric("backup_key_age_seconds", "gauge", "Age of the key that new data is encrypted with.", ("key",)),
     # A summary, because of its name: `promtool` wants no other type to have a `_count`.
     Metric(HOLD, "summary", "Backups that a hold keeps from being deleted, and their bytes."),

@@ -21,8 +21,9 @@ from backstay.control.metrics.expectations import Expectations
 from backstay.control.metrics.sources import SourceFacts, facts_of_sources
 from backstay.control.notifying.conditions import LOOKS, Condition, Look
 from backstay.control.notifying.conditions.workers import lost_worker
-from backstay.control.notifying.notices import Notice, NoticeKind, Severity
+from backstay.control.notifying.notices import Notice, NoticeKind
 from backstay.control.notifying.notifier import Notifier
+from backstay.control.policies.notifications import Severity
 from backstay.core.clock import Clock
 
 _LOCK: Final = 0x6261_636B_616C  # of PostgreSQL, for as long as the transaction: "backal"

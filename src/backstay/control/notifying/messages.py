@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from backstay.control.notifying.notices import Notice, NoticeKind, Severity
+from backstay.control.notifying.notices import Notice, NoticeKind
+from backstay.control.policies.notifications import Severity
 
 _MOST = 4000  # characters of a body; some services cut what is longer, or refuse it
 

@@ -5,26 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-Severity: TypeAlias = Literal["info", "warning", "error"]
-SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error")
+from backstay.control.policies.notifications import Kind, Severity
 
-NoticeKind: TypeAlias = Literal[
-    "backup_succeeded",
-    "backup_failed",
-    "job_succeeded",  # of the other kinds
-    "job_failed",
-    "job_stuck",
-    "rpo_at_risk",
-    "capacity",
-    "corruption",
-    "access_violation",
-    "key_age",
-    "verification_overdue",
-    "rehearsal_overdue",
-    "worker_lost",
-    "undeliverable",
-    "test",
-]
+SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
+
+NoticeKind: TypeAlias = Literal[Kind, "test"]  # a test goes to whom it is for: no rule of a policy names it
 KINDS: Final[tuple[NoticeKind, ...]] = get_args(NoticeKind)
 
 

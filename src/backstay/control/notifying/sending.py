@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from backstay.control.notifying.addresses import PING, is_ping, quiet, scheme_of
 from backstay.control.notifying.messages import Message
-from backstay.control.notifying.notices import Severity
+from backstay.control.policies.notifications import Severity
 from backstay.core.version import VERSION
 from backstay.errors import NotificationFailed
 

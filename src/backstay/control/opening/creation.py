@@ -175,8 +175,8 @@ def _write_key_file(path: Path) -> Secret:
 
 
 def _new(around: Around, location: Location, secret: Secret, *, note: str) -> Repository:
+    from backstay.repository.collection.reserve import set_aside
     from backstay.repository.repository import Repository
-    from backstay.repository.reserve import set_aside
 
     backend = around.backend(location.address, mirrors=around.copies, create=True)
     made = Repository.create(backend, secret, note=note, compressor=around.compressor)

@@ -12,8 +12,8 @@ from backstay.control.opening.creation import has_repository
 from backstay.control.opening.secrets import WAYS, given_secret, secret_of
 from backstay.core.clock import Clock
 from backstay.errors import WrongKey
+from backstay.repository.collection.reserve import set_aside
 from backstay.repository.repository import Environment, Repository
-from backstay.repository.reserve import set_aside
 from backstay.storage.backend import StorageBackend
 from backstay.storage.retrying import Retrying
 from backstay.trust.secrets import Secret

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,11 +13,11 @@ from backstay.control.policies.targets import AnyTarget, WebAddress
 from backstay.control.policies.values import HIDDEN_ADDRESS, Count, Length, Model, Ratio, Text, several
 from backstay.errors import Mistake
 
-Severity = Literal["info", "warning", "error"]
-Kind = Literal[
+Severity: TypeAlias = Literal["info", "warning", "error"]
+Kind: TypeAlias = Literal[
     "backup_succeeded",
     "backup_failed",
-    "job_succeeded",
+    "job_succeeded",  # of the other kinds of jobs
     "job_failed",
     "job_stuck",
     "rpo_at_risk",
@@ -28,6 +28,7 @@ Kind = Literal[
     "verification_overdue",
     "rehearsal_overdue",
     "worker_lost",
+    "agent_silent",
     "undeliverable",
 ]
 SERIOUS: Final[tuple[Severity, ...]] = ("warning", "error")
@@ -76,6 +77,7 @@ class Alerts(Limits):
     key_age: Length | None = None
     running: Length = "1d"
     waiting: Length = "1h"
+    silent: Length = "1h"
 
 
 def unknown_names(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Discriminator, Tag
 
@@ -29,6 +30,15 @@ def _mysql(address: str) -> str:
     if not address.startswith(("mysql://", "mariadb://")):
         raise Wrong("this is no address of MySQL or MariaDB", "write mysql://USER@HOST:PORT/DB")
     return address
+
+
+def has_password(address: str) -> bool:
+    """Whether an address of a database holds a password; one that cannot be read may."""
+    try:
+        parts = urlsplit(address)
+        return parts.password is not None or "password" in {key.lower() for key, _ in parse_qsl(parts.query)}
+    except ValueError:
+        return True
 
 
 NAME_MOST: Final = 80

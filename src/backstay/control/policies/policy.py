@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -10,7 +11,14 @@ from backstay.codec.compression import Compressor
 from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.cron import Cron
 from backstay.control.policies.notifications import Alerts, Limits, Notifications, PolicyNotifications
-from backstay.control.policies.origins import AnyOrigin, Name, distinct
+from backstay.control.policies.origins import (
+    AnyOrigin,
+    MysqlOrigin,
+    Name,
+    PostgresqlOrigin,
+    distinct,
+    has_password,
+)
 from backstay.control.policies.places import AnyStorage
 from backstay.control.policies.rehearsals import Query, ScratchServer, TriedProgram
 from backstay.control.policies.service import ServiceSettings
@@ -32,6 +40,7 @@ from backstay.errors import InvalidRequest
 from backstay.operations.backup.request import check_name
 from backstay.operations.retention.rules import RetentionRules
 
+AGENT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")  # as users have, whom agents are among
 Checks = Literal["integrity", "completeness", "size", "signature"]
 
 
@@ -177,9 +186,22 @@ class Hooks(Model):
     always: tuple[Hook, ...] = ()
 
 
-class Policy(Model):
-    """What is backed up, when, and how long it is kept."""
+def _agent_name(name: str) -> str:
+    """A name that an agent can have. Raises Wrong."""
+    if AGENT_NAME.fullmatch(name) is None:
+        raise Wrong(
+            f"{name[:80]!r} is no name of an agent", "names have up to 64 of a-z, 0-9, `.`, `_`, `@`, `+` and `-`"
+        )
+    return name
 
+
+class Policy(Model):
+    """What is backed up, when, and how long it is kept.
+
+    With `agent` the whole of a run happens on the host of that agent: hooks, backups, retention, verification.
+    """
+
+    agent: Annotated[str, AfterValidator(_agent_name)] | None = None
     description: str = ""
     tags: tuple[Text, ...] = ()
     sources: Annotated[tuple[AnyOrigin, ...], several(1), AfterValidator(distinct)]
@@ -189,6 +211,26 @@ class Policy(Model):
     hooks: Hooks | None = None
     notifications: PolicyNotifications | None = None
     alerts: Limits | None = None
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        """What an agent is told holds no secrets, and nobody looks at its files from here."""
+        if self.agent is None:
+            return self
+        for number, origin in enumerate(self.sources):
+            if isinstance(origin, PostgresqlOrigin | MysqlOrigin) and has_password(origin.connection):
+                raise Wrong(
+                    f"sources[{number}].connection holds a password, and no secrets are sent to agents",
+                    "leave it out, and keep it on the agent's host: in ~/.pgpass, ~/.my.cnf or a variable",
+                )
+        if self.verification is not None and has_password(self.verification.server or ""):
+            raise Wrong(
+                "verification.server holds a password, and no secrets are sent to agents",
+                "leave it out, and keep it on the agent's host in ~/.pgpass",
+            )
+        if self.schedule is not None and self.schedule.configuration == "on_change":
+            raise Wrong("nobody sees from here when files of an agent change", "give `configuration` a cron expression")
+        return self
 
 
 class BackupManagerSettings(Model):

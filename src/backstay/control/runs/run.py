@@ -24,7 +24,7 @@ from backstay.control.runs.verifying import verify_options
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink
 from backstay.core.times import Span
-from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, NotFound
+from backstay.errors import BackstayError, BackupFailed, CorruptedBackup, Interrupted, InvalidRequest, NotFound
 from backstay.operations.backup.request import BackupKind, BackupOptions, BackupResult
 from backstay.operations.backup.run import run_backup
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
@@ -137,7 +137,13 @@ def run_policy(loaded: LoadedPolicies, name: str, options: RunOptions, world: Wo
 def run_this_policy(
     policy: Policy, name: str, settings: BackupManagerSettings, options: RunOptions, world: World
 ) -> PolicyOutcome:
-    """Run a policy that need not stand in a file; as `run_policy`."""
+    """Run a policy that need not stand in a file; as `run_policy`. Raises InvalidRequest for one of an agent."""
+    if policy.agent is not None:
+        raise InvalidRequest(
+            f"the policy {name} is not run here",
+            cause=f"what it backs up is on the host of the agent {policy.agent}",
+            hint="let its schedule or `POST /api/backup/create` ask for it: the agent fetches the job",
+        )
     run = _Run(
         policy=policy,
         chosen=chosen_origins(policy, name, options.sources),

@@ -1,6 +1,7 @@
 """`configuration: on_change`: what of a policy is configuration, and whether it has changed since it was last seen.
 
-A look costs one `lstat` for each file. What it finds is kept as a digest, so that nothing is read that did not change.
+A look costs one `lstat` for each file, and nothing where the kernel tells that nothing has changed. What it finds is
+kept as a digest, so that nothing is read that did not change.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.policy import Policy
 from backstay.control.policies.values import expanded
 from backstay.control.runs.capturing import snapshot_name
+from backstay.control.scheduling.remembered_looks import Place, RememberedLooks
 from backstay.core.clock import Clock
 from backstay.errors import BackupFailed, NotFound
 from backstay.sources.filesystem import FilesystemSource
-from backstay.sources.filters import Filters, read_patterns
+from backstay.sources.filters import read_patterns
 from backstay.sources.source import Directory
 
 MOST_FILES: Final = 20_000  # that are looked at each minute
@@ -38,7 +40,8 @@ class ConfigurationMarks:
     """Looks at the configuration of policies on this host."""
 
     def __init__(self, policies: Callable[[], LoadedPolicies | None], clock: Clock, environ: Mapping[str, str]) -> None:
-        self._policies, self._clock, self._environ = policies, clock, environ
+        self._policies, self._environ = policies, environ
+        self._looks = RememberedLooks(clock)
 
     def mark(self, schedule: ScheduleRecord) -> str:
         """A digest of what a schedule watches: another one as soon as a file comes, goes or changes.
@@ -49,25 +52,34 @@ class ConfigurationMarks:
         if loaded is None:
             raise NotFound(f"there is no policy {schedule.policy!r}", cause="there is no policy file")
         policy = loaded.policy(schedule.policy)
+        if policy.agent is not None:
+            raise BackupFailed(
+                f"nobody sees from here when the configuration of {schedule.policy} changes",
+                cause=f"it lies on the host of the agent {policy.agent}",
+                hint="give `configuration` a cron expression instead of on_change",
+            )
         digest = hashlib.sha256()
-        left = MOST_FILES
         for origin in policy.sources:
             name = snapshot_name(schedule.policy, origin)
             if not isinstance(origin, FilesystemOrigin) or (schedule.sources and name not in schedule.sources):
                 continue
             paths = watched_sources(schedule.policy, policy).get(name, ())
-            for line in self._lines(origin, paths):
-                left -= line.endswith(b"\n")
-                if left < 0:
-                    raise BackupFailed(
-                        f"the configuration of {schedule.policy} is not looked at each minute",
-                        cause=f"{name} has more than {MOST_FILES} files",
-                        hint="give `configuration` a cron expression instead of on_change",
-                    )
-                digest.update(line)
+            try:
+                digest.update(self._found(origin, paths))
+            except _TooMany as error:
+                raise BackupFailed(
+                    f"the configuration of {schedule.policy} is not looked at each minute",
+                    cause=f"{name} has more than {MOST_FILES} files",
+                    hint="give `configuration` a cron expression instead of on_change",
+                ) from error
         return digest.hexdigest()
 
-    def _lines(self, origin: FilesystemOrigin, paths: tuple[str, ...]) -> Iterator[bytes]:
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._looks.close()
+
+    def _found(self, origin: FilesystemOrigin, paths: tuple[str, ...]) -> bytes:
+        """What one source looks like, in few bytes."""
         environ = self._environ
         places = [os.fsencode(expanded(path, environ)) for path in paths]
         patterns = [os.fsencode(pattern) for pattern in origin.exclude]
@@ -75,14 +87,31 @@ class ConfigurationMarks:
             for file in origin.exclude_from:
                 patterns += read_patterns(Path(expanded(file, environ)))
             there = [place for place in places if os.path.lexists(place)]
-            yield b"%d of %d\n" % (len(there), len(places))
+            found = b"%d of %d\n" % (len(there), len(places))
             if there:
-                filters = Filters(patterns, one_file_system=origin.one_file_system)
-                yield from _walk(FilesystemSource(there, filters=filters, clock=self._clock).root())
+                real = tuple(map(os.path.realpath, there))
+                found += self._looks.look(Place(tuple(there), real, tuple(patterns), origin.one_file_system), _digest)
+            return found
         except OSError as error:
             raise BackupFailed(
                 "the configuration cannot be looked at", cause=f"{error.filename or ''}: {error.strerror}"
             ) from error
+
+
+class _TooMany(Exception):
+    """There are more files than are looked at."""
+
+
+def _digest(source: FilesystemSource) -> bytes:
+    """Raises _TooMany, and OSError for what cannot be looked at."""
+    digest = hashlib.sha256()
+    left = MOST_FILES
+    for line in _walk(source.root()):
+        left -= line.endswith(b"\n")
+        if left < 0:
+            raise _TooMany
+        digest.update(line)
+    return digest.digest()
 
 
 def _walk(directory: Directory) -> Iterator[bytes]:

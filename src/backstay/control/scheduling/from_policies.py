@@ -106,7 +106,7 @@ def _of_policy(name: str, policy: Policy, holds: Effective) -> Iterator[FileSche
 
 def _of_configuration(name: str, policy: Policy, cron: str, zone: str) -> Iterator[FileSchedule]:
     watched = watched_sources(name, policy)
-    if not watched:
+    if not watched or (cron == ON_CHANGE and policy.agent is not None):  # an agent's files are not seen from here
         return
     kind = "configuration"
     if cron == ON_CHANGE:

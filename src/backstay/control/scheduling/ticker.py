@@ -112,6 +112,11 @@ class Ticker:
             pass
         return ticked
 
+    def close(self) -> None:
+        """Watch no files any more."""
+        if self._marks is not None:
+            self._marks.close()
+
     def _some(self, ticked: Ticked, which: ColumnElement[bool], deciding: Decides) -> bool:
         """Decide and carry out what is due of some schedules; whether there may be more."""
         now = self._clock.now()

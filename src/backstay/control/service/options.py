@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from backstay.control.agents.processes import LEASE_S as AGENT_LEASE_S
 from backstay.control.jobs.queues import QUEUES
 from backstay.control.jobs.workers import BEAT_S, LEASE_S
 
@@ -23,6 +24,7 @@ class ServiceOptions:
     queues: tuple[str, ...] = tuple(QUEUES)
     own_schedules: bool = True
     lease_s: float = LEASE_S
+    agent_lease_s: float = AGENT_LEASE_S
     beat_s: float = BEAT_S
     sweep_s: float = 5.0
     poll_s: float | None = None

@@ -44,6 +44,12 @@ class Policies:
         found = None if (loaded := self.loaded) is None else loaded.content.backup_manager.service
         return found or ServiceSettings()
 
+    def agent_of(self, policy: str) -> str | None:
+        """The agent that runs a policy, None for our own workers, who also tell what is wrong with an unknown one."""
+        loaded = self.loaded
+        found = None if loaded is None else loaded.content.policies.get(policy)
+        return None if found is None else found.agent
+
     def required(self) -> LoadedPolicies:
         """Raises NotFound when there is no policy file."""
         if (loaded := self.loaded) is None:

@@ -25,6 +25,9 @@ from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import ScheduleRecord
 from backstay.control.access.access import Access
 from backstay.control.access.authority_file import open_authority
+from backstay.control.agents.desk import Desk
+from backstay.control.agents.processes import AgentProcesses
+from backstay.control.agents.sweeping import AgentSweeper
 from backstay.control.jobs.clearing import clear_jobs
 from backstay.control.jobs.dbos_engine import POLL_S, DbosEngine
 from backstay.control.jobs.jobs import Jobs
@@ -94,10 +97,15 @@ class Service:
     handlers: Mapping[str, Handler]
     _opened: ExitStack
     _background: Background | None = None
+    desk: Desk = field(init=False)
     _sweeper: Sweeper = field(init=False)
+    _agent_sweeper: AgentSweeper = field(init=False)
     _upkeep: Upkeep = field(init=False)
 
     def __post_init__(self) -> None:
+        processes = AgentProcesses(self.catalog, self.clock, lease_s=self.options.agent_lease_s)
+        self.desk = Desk(self.catalog, self.clock, processes, lambda: self.policies.loaded)
+        self._agent_sweeper = AgentSweeper(self.catalog, self.clock, processes)
         self._sweeper = Sweeper(self.catalog, self.engine, self.workers, self.clock)
         self._upkeep = Upkeep(
             access=self.access,
@@ -149,7 +157,7 @@ class Service:
             opened.callback(engine.close)
             access = Access(catalog, clock, random=random, authority=open_authority(directory, clock))
             access.use(policies.access)
-            jobs = Jobs(catalog, engine, clock, random=random)
+            jobs = Jobs(catalog, engine, clock, random=random, agent_of=policies.agent_of)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
             marks = ConfigurationMarks(lambda: policies.loaded, clock, environ) if "backup" in options.queues else None
             notifier = Notifier(catalog, clock, random=random)
@@ -229,6 +237,7 @@ class Service:
 
     def _sweep(self) -> None:
         self.alerts.workers_lost(self._sweeper.sweep().workers)
+        self._agent_sweeper.sweep()
 
     def reload(self) -> bool:
         """Take over what has changed in the policy file. Raises PolicyInvalid, and keeps what held before."""
@@ -246,6 +255,7 @@ class Service:
         until = self.clock.monotonic() + _LAST_S
         if self._background is not None:
             self._background.join(until)
+        self.ticker.close()
         self.notifier.join(until)
         if ended and self.options.queues:
             try:

@@ -15,7 +15,7 @@ from typing import Final
 from backstay.control.jobs.kinds import PlaceArguments
 from backstay.control.opening.opener import Opener
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.repository.sessions import Process
+from backstay.repository.sessions.session import Process
 from backstay.storage.registry import local_path
 
 _HINT: Final = "look at what lies there, and ask for the restore again"

@@ -28,7 +28,7 @@ from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.verify.bad_objects import bad_objects
 from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, VerifyReport, run_verify
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 
 def verification(context: ServiceContext, job: Job, execution: Execution) -> Document:

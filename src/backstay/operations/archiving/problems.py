@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from backstay.core.quantities import format_duration, plural
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.archiving import Archiving
 
 PATIENCE_S: Final = 300.0  # for a file to be archived: a server whose archiver dies again and again counts no failures

@@ -14,7 +14,7 @@ from backstay.errors import BackstayError, InvalidRequest, WalConflict, WalWrong
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.names import bind_name
 from backstay.repository.repository import Repository
-from backstay.repository.wal import MAX_FILE, check_file, require_cluster
+from backstay.repository.wal.store import MAX_FILE, check_file, require_cluster
 from backstay.sources.postgres.lsn import is_segment
 from backstay.sources.postgres.wal_records import EventReader, segment_header
 from backstay.storage.fitness import require_fit

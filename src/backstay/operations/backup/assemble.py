@@ -11,13 +11,13 @@ from backstay.codec.chunker import Chunker
 from backstay.codec.digest import ChunkIds
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
-from backstay.operations.backup.scan import Left, Page, Visit
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import MetaWriter, frame
+from backstay.operations.backup.scan import Kept, Left, Page, Visit
+from backstay.repository.blobs.contents import MetaWriter, frame
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.nodes import EMPTY, Content, Node
-from backstay.repository.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page
-from backstay.repository.trees import Totals, encode_node, read_listing
+from backstay.repository.trees.listings import Totals, encode_node, read_listing
+from backstay.repository.trees.stat_stream import ENTER, PAGE, Leave, encode_enter, encode_leave, encode_page
 from backstay.sources.source import Stat
 
 _size: Final = itemgetter(2)
@@ -109,6 +109,16 @@ class Assembler:
     def unreadable(self, entry: Stat) -> None:
         """A child directory could not be entered: it is stored as empty."""
         self._child(self._stack[-1], entry[0], EMPTY, same=False)
+
+    def kept(self, step: Kept) -> None:
+        """Part of a child directory that is as it was, with all below it."""
+        part = step.part
+        self._stats.write(part.frames)
+        self.totals.files += part.files
+        self.totals.dirs += part.dirs
+        self.totals.bytes += part.bytes
+        if part.content is not None:
+            self._child(self._stack[-1], step.entry[0], part.content, same=True)
 
     def leave(self, step: Left) -> Content:
         """The current directory is complete."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstay.operations.backup.scan import Page, Step, Take
+from backstay.operations.backup.scan import Kept, Page, Step, Take
 
 WHOLE: Final = 4 << 20  # files up to this many bytes are read and cut by one reader in one go
 BATCH_FILES: Final = 128  # captures in one batch
@@ -27,6 +27,8 @@ class Batch:
         self.steps.append(step)
         if isinstance(step, Page):
             self.rows += len(step.rows)
+        if isinstance(step, Kept):
+            self.bytes += len(step.part.frames)
         if isinstance(step, Take):
             self.takes.append(step)
             self.bytes += min(step.entry[2], WHOLE)

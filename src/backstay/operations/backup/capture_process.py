@@ -17,6 +17,7 @@ from backstay.core.clock import SystemClock
 from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
 from backstay.operations.backup.cutting import Chunks, cut_whole
 from backstay.repository.nodes import Node
+from backstay.sources.disk_reads import DiskReads, read_soon
 from backstay.sources.entry_reader import EntryReader
 from backstay.sources.metadata import Owners, Volume
 from backstay.sources.source import Directory, Lent, Stat
@@ -130,11 +131,22 @@ class _Answering:
         self._volumes: dict[int, Volume] = {}
         self._requests = msgspec.msgpack.Decoder(list[Wanted])
         self._problems: list[tuple[bytes, str]] = []
+        self._ahead, self._here = DiskReads(), DiskReads()  # by the thread that prepares, and the one that answers
 
-    def prepare(self, request: memoryview, files: list[int]) -> list[Wanted]:  # noqa: ARG002 - read in their turn
-        return self._requests.decode(request)
+    def prepare(self, request: memoryview, files: list[int]) -> list[Wanted]:
+        """Lets the disk read meanwhile what will be asked of it, for as long as it is asked for anything."""
+        wanted = self._requests.decode(request)
+        if self._ahead.were_seen or self._here.were_seen:
+            with self._ahead.watched():
+                for directory, fd in zip(wanted, files, strict=True):
+                    read_soon(fd, directory.entries)
+        return wanted
 
     def answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
+        with self._here.watched():
+            return self._answer(wanted, files, room)
+
+    def _answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
         self._problems = []
         entries: list[Captured] = []
         used = 0

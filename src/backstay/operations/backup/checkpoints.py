@@ -7,8 +7,8 @@ from typing import Final, TypeAlias, cast
 from backstay.core.clock import Clock
 from backstay.operations.backup.resume import ResumeJournal
 from backstay.operations.backup.scan import Visit
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.index import Index
+from backstay.repository.blobs.writer import BlobWriter
+from backstay.repository.index.index import Index
 from backstay.repository.nodes import Node
 from backstay.sources.source import Stat
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from backstay.codec.chunker import Chunker
 from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds, sha256
-from backstay.repository.blob_writer import SMALL
+from backstay.repository.blobs.writer import SMALL
 
 Chunks: TypeAlias = list[tuple[bytes, Buffer]]  # (id, bytes) in order
 

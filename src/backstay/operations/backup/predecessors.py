@@ -9,8 +9,8 @@ from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.backup.request import BackupKind
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.stat_stream import StatCursor
 
 
 def earlier_snapshots(repository: Repository, source: str, host: str, *, events: EventSink) -> list[Manifest]:

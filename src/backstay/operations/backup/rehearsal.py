@@ -8,8 +8,8 @@ from collections.abc import Callable
 from backstay.core.clock import Clock
 from backstay.operations.backup.request import BackupOptions, BackupResult, kind_of
 from backstay.operations.backup.scan import Left, Page, Scan, Step, Take
-from backstay.repository.snapshots import Manifest
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.stat_stream import StatCursor
 from backstay.sources.source import Source
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -10,9 +11,9 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.clock import Clock, ns_from_datetime
 from backstay.core.ids import is_ulid
 from backstay.errors import InvalidRequest
-from backstay.repository.selectors import LATEST
-from backstay.repository.snapshots import Manifest, SnapshotKind
-from backstay.sources.source import Problem
+from backstay.repository.snapshots.selectors import LATEST
+from backstay.repository.snapshots.store import Manifest, SnapshotKind
+from backstay.sources.source import Problem, Source
 
 BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
@@ -33,11 +34,15 @@ class BackupOptions:
     time: datetime | None = None
     read_concurrency: int = DEFAULT_READERS  # files read at once
     dry_run: bool = False
+    skip_unchanged: bool = False  # make no snapshot of what is as in the newest, unless everything was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupResult:
-    """What a backup did; sizes in bytes. `snapshot` is None after a dry run."""
+    """What a backup did; sizes in bytes. `snapshot` is None after a dry run.
+
+    It is None too when nothing has changed since the snapshot `parent`, and none was wanted then.
+    """
 
     snapshot: str | None
     kind: SnapshotKind
@@ -95,3 +100,30 @@ def kind_of(options: BackupOptions, base: Manifest | None) -> SnapshotKind:
     if base is None:
         return "full"
     return "differential" if options.kind == "differential" else "incremental"
+
+
+def result_of(manifest: Manifest, *, took_s: float, errors: Sequence[Problem]) -> BackupResult:
+    """What the run that made a manifest tells."""
+    stats = manifest.stats
+    return BackupResult(
+        snapshot=manifest.id,
+        kind=manifest.kind,
+        parent=manifest.parent,
+        files_new=stats.files_new,
+        files_changed=stats.files_changed,
+        files_unchanged=stats.files_unchanged,
+        files=stats.files,
+        dirs=stats.dirs,
+        bytes_scanned=stats.bytes,
+        bytes_read=stats.bytes_read,
+        bytes_added=stats.bytes_added,
+        duration_s=took_s,
+        errors=tuple(errors),
+    )
+
+
+def source_key(source: Source, name: str | None) -> str:
+    """What makes two backups backups of the same source on a host: its name, else what it reads."""
+    if name is not None:
+        return f"{source.kind}:name={name}"
+    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))

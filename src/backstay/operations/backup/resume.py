@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from backstay.operations.backup.scan import Visit
-from backstay.repository.contents import split_ids
+from backstay.repository.blobs.contents import split_ids
 from backstay.repository.nodes import Node
 from backstay.sources.source import NEVER_SAME, Stat
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
@@ -27,19 +27,24 @@ from backstay.operations.backup.request import (
     check_name,
     check_options,
     kind_of,
+    result_of,
+    source_key,
 )
 from backstay.operations.backup.resume import ResumeJournal
-from backstay.operations.backup.scan import Enter, Left, Page, Resumed, Scan, Step, Take, Visit
+from backstay.operations.backup.scan import Enter, Kept, Left, Page, Resumed, Scan, Step, Take, Visit
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
+from backstay.operations.backup.unchanged import is_unchanged
 from backstay.operations.locks.extend import extend_after_backup
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import ContentWriter, content_of
+from backstay.repository.blobs.contents import ContentWriter, content_of
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, Stats
-from backstay.repository.stat_stream import StatCursor
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.making import chunker_info
+from backstay.repository.snapshots.store import Manifest, Stats
+from backstay.repository.trees.stat_stream import StatCursor
+from backstay.sources.changes import Changes
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
@@ -58,20 +63,28 @@ class _Counts:
 
 
 def run_backup(
-    repository: Repository, source: Source, options: BackupOptions, *, events: EventSink = ignore
+    repository: Repository,
+    source: Source,
+    options: BackupOptions,
+    *,
+    events: EventSink = ignore,
+    changes: Changes | None = None,
 ) -> BackupResult:
     """Make one snapshot of a source. Raises BackupFailed, SnapshotFenced, InsufficientSpace and others.
+
+    What `changes` say nothing of is taken from the snapshot that they begin with, if that is what the run builds upon.
 
     Order: session, packs, index segments, snapshot; each is durable before the next. A crash leaves packs and
     segments that no snapshot needs: the next run reuses them, or a collection removes them.
     """
     check_options(options, repository.clock)
     if options.dry_run:
-        return _Backup(repository, source, options, None, events).run(use_base=True)
+        return _Backup(repository, source, options, None, events, changes).run(use_base=True)
     with repository.begin_session() as session:
         session.start_heartbeat()
-        result = _run(repository, source, options, session, events)
-    assert result.snapshot is not None
+        result = _run(repository, source, options, session, events, changes)
+    if result.snapshot is None:  # nothing had changed
+        return result
     # After the session: locks keep nothing from a collection that verdicts do not keep from it.
     extend_after_backup(repository, result.snapshot, events=events)
     warn_of_scarce_room(repository.backend, events)
@@ -79,23 +92,35 @@ def run_backup(
 
 
 def _run(
-    repository: Repository, source: Source, options: BackupOptions, session: Session, events: EventSink
+    repository: Repository,
+    source: Source,
+    options: BackupOptions,
+    session: Session,
+    events: EventSink,
+    changes: Changes | None,
 ) -> BackupResult:
-    backup = _Backup(repository, source, options, session, events)
+    backup = _Backup(repository, source, options, session, events, changes)
     try:
         return backup.run(use_base=True)
     except BaseUnusable as error:
         events(Warned(message=f"the previous snapshot cannot be used, everything is read again: {error}"))
     source.problems.clear()
-    return _Backup(repository, source, options, session, events).run(use_base=False)
+    return _Backup(repository, source, options, session, events, None).run(use_base=False)
 
 
 class _Backup:
     """One run; its methods are the stages in order."""
 
     def __init__(
-        self, repository: Repository, source: Source, options: BackupOptions, session: Session | None, events: EventSink
+        self,
+        repository: Repository,
+        source: Source,
+        options: BackupOptions,
+        session: Session | None,
+        events: EventSink,
+        changes: Changes | None,
     ) -> None:
+        self.changes = changes
         self.repository, self.source, self.options = repository, source, options
         self.session, self.events = session, events
         self.clock = repository.clock
@@ -111,7 +136,7 @@ class _Backup:
         self.source_key = source_key(source, options.name)
         self.journal: ResumeJournal | None = None
         self.linked: dict[bytes, tuple[Content, bytes]] = {}
-        self.chunkers = {"files": _chunker(FILES), "listings": _chunker(LISTINGS)}
+        self.chunkers = {"files": chunker_info(FILES), "listings": chunker_info(LISTINGS)}
         self.started = self.progressed = self.clock.monotonic()
         self.checkpoints = Checkpoints(repository.index, self.clock, self.started)
 
@@ -141,6 +166,11 @@ class _Backup:
                     manifest = self._manifest(writer, assembler, base, history)
                 finally:
                     writer.close()
+            if base is not None and self._is_superfluous(history[-1], manifest):
+                done = True
+                self.events(Finished(operation="backup"))
+                result = result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
+                return replace(result, snapshot=None, parent=history[-1].id)
             with self.session.deciding():
                 self.repository.confirm_lease()
                 self.repository.snapshots.commit(manifest)
@@ -149,7 +179,18 @@ class _Backup:
             if journal is not None:
                 journal.close(discard=done)
         self.events(Finished(operation="backup"))
-        return self._result(manifest)
+        return result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
+
+    def _is_superfluous(self, newest: Manifest, made: Manifest) -> bool:
+        """Whether a snapshot that nobody wants would come of it. What was stored meanwhile is left to a collection.
+
+        It is compared with the newest, which may be another one than the base.
+        """
+        reader = self.repository.reader
+        return self.options.skip_unchanged and is_unchanged(self.source, newest.root, made.root, reader)
+
+    def _took_s(self) -> float:
+        return self.clock.monotonic() - self.started
 
     # -- before the walk
 
@@ -177,7 +218,9 @@ class _Backup:
         )
         resume = journal if journal is not None and not journal.empty else None
         try:
-            for batch in self.capturing.run(Scan(self.source, cursor, resume).steps()):
+            since = self.changes.since if self.changes is not None else None
+            changes = self.changes if base is not None and base.id == since else None
+            for batch in self.capturing.run(Scan(self.source, cursor, resume, changes).steps()):
                 for step in batch.steps:
                     self._consume(step, writer, assembler)
                 self.checkpoints.make_if_due(writer, journal)
@@ -208,6 +251,9 @@ class _Backup:
         elif isinstance(step, Left):
             assembler.leave(step)
             step.visit.directory.close()
+        elif isinstance(step, Kept):
+            assembler.kept(step)
+            self.counts.seen_files += step.part.files
         elif isinstance(step, Resumed):
             self._resumed(step, writer, assembler)
         else:
@@ -269,7 +315,7 @@ class _Backup:
         digest = hashlib.sha256()
         content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
         if chunking is not None:
-            self.chunkers[_cut_as(chunking)] = _chunker(chunking)
+            self.chunkers["pages" if isinstance(chunking, FixedSize) else "dumps"] = chunker_info(chunking)
         pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
         try:
             for chunk, data in pieces:
@@ -359,49 +405,13 @@ class _Backup:
                 bytes_read=self.counts.bytes_read,
                 bytes_added=writer.bytes_added,
                 errors=len(self.source.problems),
-                duration_ns=round((self.clock.monotonic() - self.started) * 1e9),
+                duration_ns=round(self._took_s() * 1e9),
             ),
             packs=tuple(sorted(packs)),
             slots=repository.slots.digests(),
             program=f"backstay {VERSION}",
             consistency=dict(self.source.consistency()) if isinstance(self.source, GeneratedSource) else {},
         )
-
-    def _result(self, manifest: Manifest) -> BackupResult:
-        stats = manifest.stats
-        return BackupResult(
-            snapshot=manifest.id,
-            kind=manifest.kind,
-            parent=manifest.parent,
-            files_new=stats.files_new,
-            files_changed=stats.files_changed,
-            files_unchanged=stats.files_unchanged,
-            files=stats.files,
-            dirs=stats.dirs,
-            bytes_scanned=stats.bytes,
-            bytes_read=stats.bytes_read,
-            bytes_added=stats.bytes_added,
-            duration_s=self.clock.monotonic() - self.started,
-            errors=tuple(self.source.problems),
-        )
-
-
-def source_key(source: Source, name: str | None) -> str:
-    """What makes two backups backups of the same source on a host: its name, else what it reads."""
-    if name is not None:
-        return f"{source.kind}:name={name}"
-    return f"{source.kind}:" + ":".join(sorted(path.decode("utf-8", "backslashreplace") for path in source.paths))
-
-
-def _chunker(chunking: Chunking) -> ChunkerInfo:
-    if isinstance(chunking, FixedSize):
-        return ChunkerInfo("fixed", chunking.size, chunking.size, chunking.size)
-    return ChunkerInfo("fastcdc-nc2", chunking.least, chunking.average, chunking.greatest)
-
-
-def _cut_as(chunking: Chunking) -> str:
-    """The word of the manifest for what is cut in this way."""
-    return "pages" if isinstance(chunking, FixedSize) else "dumps"
 
 
 __all__ = ["BackupKind", "BackupOptions", "BackupResult", "check_name", "run_backup", "source_key"]

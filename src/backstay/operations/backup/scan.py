@@ -9,7 +9,8 @@ from typing import Protocol, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.repository.nodes import Node
-from backstay.repository.stat_stream import Leave, StatCursor
+from backstay.repository.trees.stat_stream import Leave, StatCursor, Subtree
+from backstay.sources.changes import Changes, Look
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
 
 
@@ -30,6 +31,7 @@ class Visit:
     parent: Visit | None
     has_base: bool
     subdirs: list[Stat] = field(default_factory=list)
+    replaced: set[bytes] = field(default_factory=set)  # subdirectories that are others than before
 
     def path_of(self, name: bytes) -> bytes:
         path = self.directory.path
@@ -93,14 +95,27 @@ class Left:
     base: Leave | None
 
 
-Step: TypeAlias = Enter | Take | Resumed | Page | Unreadable | Left
+@dataclass(slots=True, eq=False)
+class Kept:
+    """Part of a child directory, with all below it, that is as it was; the last part tells its listing."""
+
+    visit: Visit
+    entry: Stat
+    part: Subtree
+
+
+Step: TypeAlias = Enter | Take | Resumed | Page | Unreadable | Left | Kept
 
 
 class Scan:
     """One walk. Directories stay open until the consumer of the steps closes them at `Left`."""
 
-    def __init__(self, source: Source, base: StatCursor | None, resume: Resume | None) -> None:
+    def __init__(
+        self, source: Source, base: StatCursor | None, resume: Resume | None, changes: Changes | None = None
+    ) -> None:
+        """`changes` are those since the snapshot of `base`."""
         self._source, self._cursor, self._resume = source, base, resume
+        self._changes = changes if base is not None else None
 
     def steps(self) -> Iterator[Step]:
         """Depth first, names in order; all entries of a directory come before what lies in its children."""
@@ -114,12 +129,23 @@ class Scan:
                 stack.pop()
                 yield Left(visit, self._cursor.leave() if visit.has_base and self._cursor else None)
                 continue
+            look = self._look(visit, entry)
+            if look is Look.NOTHING and self._cursor is not None and self._cursor.is_at(entry[0]):
+                for part in self._cursor.subtree():
+                    yield Kept(visit, entry, part)
+                continue
             child = self._enter(visit, entry)
             if child is None:
                 yield Unreadable(visit, entry)
                 continue
-            yield from self._begin(child, inside_base=visit.has_base)
+            yield from self._begin(child, inside_base=visit.has_base, look=look)
             stack.append((child, iter(child.subdirs)))
+
+    def _look(self, parent: Visit, entry: Stat) -> Look:
+        """What to look at in a child. One that is another directory than before is not the one that is known."""
+        if self._changes is None or not parent.has_base or entry[0] in parent.replaced:
+            return Look.ALL
+        return self._changes.look(parent.path_of(entry[0]))
 
     def _enter(self, parent: Visit, entry: Stat) -> Visit | None:
         try:
@@ -131,10 +157,13 @@ class Scan:
     def _report(self, path: bytes, error: OSError) -> None:
         self._source.problems.append(Problem(path, (error.strerror or str(error)).lower()))
 
-    def _begin(self, visit: Visit, *, inside_base: bool) -> Iterator[Step]:
+    def _begin(self, visit: Visit, *, inside_base: bool, look: Look = Look.ALL) -> Iterator[Step]:
         base = self._cursor.enter(visit.name) if inside_base and self._cursor is not None else None
         visit.has_base = base is not None
         yield Enter(visit)
+        if base is not None and look is not Look.ALL:
+            yield from self._as_before(visit, base)
+            return
         merge = _BasePages(self._cursor, base) if base is not None and self._cursor is not None else None
         first = True
         try:
@@ -148,6 +177,16 @@ class Scan:
         if merge is not None and merge.has_more():
             yield Page(visit, [], False, None)  # entries at the end are gone: this directory is not as before
 
+    def _as_before(self, visit: Visit, base: tuple[list[Stat], bytes]) -> Iterator[Step]:
+        """The pages that the directory had: nothing in it has changed."""
+        assert self._cursor is not None
+        page: tuple[list[Stat], bytes] | None = base
+        while page is not None:
+            rows, body = page
+            visit.subdirs += [row for row in rows if row[1] & 0o170000 == 0o040000]
+            yield Page(visit, rows, page is base, body)
+            page = self._cursor.page()
+
     def _page(self, visit: Visit, rows: Sequence[Stat], merge: _BasePages | None, *, first: bool) -> Iterator[Step]:
         visit.subdirs += [row for row in rows if row[1] & 0o170000 == 0o040000]
         unchanged = merge.take_whole(rows, first=first) if merge is not None else None
@@ -155,8 +194,17 @@ class Scan:
             for row in rows:
                 old = merge.find(row[0]) if merge is not None else None
                 if old != row:
+                    self._note(visit, old, row)
                     yield self._changed(visit, row, is_new=old is None)
         yield Page(visit, rows, first, unchanged)
+
+    def _note(self, visit: Visit, old: Stat | None, row: Stat) -> None:
+        if self._changes is None:
+            return
+        if visit.has_base:
+            self._changes.differs(visit.directory.path, old, row)
+        if old is None or old[5] != row[5]:
+            visit.replaced.add(row[0])
 
     def _changed(self, visit: Visit, row: Stat, *, is_new: bool) -> Step:
         if self._resume is not None and stat.S_ISREG(row[1]):

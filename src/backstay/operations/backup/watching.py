@@ -16,6 +16,7 @@ from backstay.errors import (
     BackstayError,
     BackupFailed,
     InsufficientSpace,
+    Interrupted,
     NotFound,
     RepositoryBusy,
     SnapshotFenced,
@@ -93,6 +94,10 @@ class _Watch:
         while not self.stopped():
             try:
                 self._look()
+            except Interrupted:
+                if not self.stopped():
+                    raise
+                break
             except StorageUnfit:  # no store becomes another one
                 raise
             except _PASSING as error:
@@ -108,8 +113,10 @@ class _Watch:
         mark = self.source.mark()
         if mark != self.last:
             result = self.source.back_up()
-            self.last, self.count, self.snapshot = mark, self.count + 1, result.snapshot
-            self.made(result)
+            self.last = mark
+            if result.snapshot is not None:  # else nothing had changed after all
+                self.count, self.snapshot = self.count + 1, result.snapshot
+                self.made(result)
         if self.told:
             self.events(Warned(message="it works again"))
             self.told = ""

@@ -8,7 +8,7 @@ from backstay.errors import NotFound
 from backstay.operations.clusters.status import known_system
 from backstay.operations.wal.coverage import Gap, WalCoverage
 from backstay.repository.repository import Repository
-from backstay.repository.wal import GapRecord
+from backstay.repository.wal.store import GapRecord
 
 
 def acknowledge_gaps(repository: Repository, name: str, *, who: str, reason: str) -> list[Gap]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from backstay.codec.chunker import LISTINGS
+from backstay.codec.chunker import LISTINGS, FixedSize
 from backstay.core.clock import ns_from_datetime
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.pipeline import Workers
@@ -27,7 +27,8 @@ from backstay.errors import (
 from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
-from backstay.operations.clusters.files import CHUNK, DATA, ClusterFiles
+from backstay.operations.clusters.files import DATA, ClusterFiles
+from backstay.operations.clusters.stored_files import CHUNK
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.wal.bases import (
@@ -39,12 +40,13 @@ from backstay.operations.wal.bases import (
     source_of,
 )
 from backstay.operations.wal.needs import needed_wal
-from backstay.repository.node_tree import NodeTree
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.sessions import Session
-from backstay.repository.snapshots import ChunkerInfo, Manifest, SnapshotKind, Stats
-from backstay.repository.wal import require_cluster
+from backstay.repository.sessions.session import Session
+from backstay.repository.snapshots.making import all_new, chunker_info
+from backstay.repository.snapshots.store import Manifest, SnapshotKind
+from backstay.repository.trees.node_tree import NodeTree
+from backstay.repository.wal.store import require_cluster
 from backstay.sources.postgres.base_backup import (
     INCREMENTAL_FROM,
     Received,
@@ -62,7 +64,7 @@ _NO_SETTINGS: Final = (
     "the server's postgresql.conf does not lie in its data directory and is not part of the backup: "
     "back up its directory as files, because a restored server needs it"
 )
-_CHUNKER: Final = ChunkerInfo("fixed", CHUNK, CHUNK, CHUNK)
+_CHUNKER: Final = chunker_info(FixedSize(CHUNK))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,19 +209,15 @@ class _ClusterBackup:
             stat_stream=stat_stream,
             chunkers={
                 "files": _CHUNKER,
-                "listings": ChunkerInfo("fastcdc-nc2", LISTINGS.least, LISTINGS.average, LISTINGS.greatest),
+                "listings": chunker_info(LISTINGS),
             },
-            stats=Stats(
+            stats=all_new(
                 files=totals.files,
                 dirs=totals.dirs,
                 bytes=totals.bytes,
-                files_new=totals.files,
-                files_changed=0,
-                files_unchanged=0,
                 bytes_read=files.bytes_read,
                 bytes_added=added,
-                errors=0,
-                duration_ns=round(duration * 1e9),
+                duration_s=duration,
             ),
             packs=tuple(sorted(packs)),
             slots=self.repository.slots.digests(),

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from backstay.errors import SourceUnreachable
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.base_backup import Position
 from backstay.sources.postgres.lsn import format_lsn, segment_name
 from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream

@@ -18,12 +18,12 @@ from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
-from backstay.operations.clusters.files import CHUNK, StoredChunk, StoredFile
+from backstay.operations.clusters.stored_files import CHUNK, StoredChunk, StoredFile
 from backstay.operations.restore.plan import existing_root
 from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subtree, walk
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure, reason

@@ -20,9 +20,9 @@ from backstay.errors import (
 from backstay.operations.wal.bases import Base, require_bases, sound
 from backstay.operations.wal.coverage import Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
-from backstay.repository.selectors import LATEST, choose
-from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import StoredFile
+from backstay.repository.snapshots.selectors import LATEST, choose
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.timelines import Path, history_file
 from backstay.sources.postgres.wal_records import Commit, Event, EventReader, RestorePoint, TablespaceMade, events

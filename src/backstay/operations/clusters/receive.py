@@ -38,8 +38,8 @@ from backstay.operations.wal.storing import Assembler, Piece, Storing, as_warnin
 from backstay.operations.wal.streaming import STATUS_S, Stopped, Streaming
 from backstay.operations.wal.windows import open_gap
 from backstay.repository.repository import Repository
-from backstay.repository.wal import require_cluster
-from backstay.repository.wal_spool import WalSpool
+from backstay.repository.wal.spool import WalSpool
+from backstay.repository.wal.store import require_cluster
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.receiver import (

@@ -6,46 +6,35 @@ that was cut short is never taken for a whole one. In an older data directory it
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from backstay.core.events import EventSink, Finished, ignore
 from backstay.core.names import printable
-from backstay.core.pipeline import Workers
 from backstay.core.syncfs import sync_filesystem
-from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest, NotFound, RestoreFailed
+from backstay.errors import InvalidRequest, RestoreFailed
 from backstay.operations.clusters.configuration import Configuration
 from backstay.operations.clusters.delta import apply_delta
 from backstay.operations.clusters.directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
 from backstay.operations.clusters.files import DATA, TABLESPACES
 from backstay.operations.clusters.plan import RecoveryPlan
 from backstay.operations.clusters.staging import bring_later, stage_all
+from backstay.operations.clusters.written_manifest import LINKS, MAP, WrittenManifest
 from backstay.operations.restore.plan import refuse_repository
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
-from backstay.operations.snapshots.walk import Item, subtree, walk
+from backstay.operations.snapshots.walk import subtree
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.operations.wal.bases import server_manifest
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import EMPTY
 from backstay.repository.repository import Repository
-from backstay.repository.trees import find_node, read_listing
+from backstay.repository.trees.listings import read_listing
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.postgres.control_file import CONTROL
-from backstay.sources.postgres.manifest import Checksum, ManifestFile, Sent, read_manifest, write_manifest
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
 from backstay.sources.restore_errors import told
-
-MANIFEST: Final = "backup_manifest"
-_LINKS: Final = b"pg_tblspc"
-_MAP: Final = b"tablespace_map"
-_READ: Final = 1 << 20
-_DIGESTED: Final = 64  # files at once
-
 
 WalWay: TypeAlias = Literal["staged", "stream"]
 
@@ -184,12 +173,20 @@ class _ClusterRestore:
         self.owned = OwnedFiles(target)
         self.root = b"/" + DATA
         self.problems: list[str] = []
-        self.sent: dict[bytes, Sent] = {}
+        self.manifest = WrittenManifest(
+            repository,
+            plan,
+            self.owned,
+            target,
+            places,
+            configuration=options.configuration,
+            threads=options.parallel,
+        )
         self.files = self.bytes = self.bytes_kept = self.removed = 0
 
     def run(self) -> ClusterRestoreResult:
-        links = {self.root + b"/" + _LINKS + b"/" + oid for oid in self.places}
-        left = {self.root + b"/" + name for name in (CONTROL.encode(), _MAP)} | {
+        links = {self.root + b"/" + LINKS + b"/" + oid for oid in self.places}
+        left = {self.root + b"/" + name for name in (CONTROL.encode(), MAP)} | {
             self._path(STANDBY),
             self._path(SIGNAL),
         }
@@ -208,7 +205,7 @@ class _ClusterRestore:
         told(self._write_configuration, "write the configuration")
         told(self._write_wal, "stage the WAL")
         told(self._write_settings, "write the settings")
-        told(self._write_manifest, "write the manifest")
+        told(self.manifest.write, "write the manifest")
         told(self._sync, "make it durable")
         self._write_files(self.root, self.target, _Chooser(frozenset({self._path(CONTROL)}), only=True))
         told(partial(end, self.target), "end the restore")
@@ -233,7 +230,7 @@ class _ClusterRestore:
         """Have what lies in the cold tier at hand before anything is removed: a delta shows late what it needs."""
         cold = ColdPacks(self.repository)
         if cold:
-            for _, node in self._nodes():
+            for _, node in self.manifest.files():
                 cold.need_file(node)
             need = cold.needed()
             make_readable(self.repository, need, days=THAW_DAYS, wait=True, events=self.events)
@@ -297,7 +294,7 @@ class _ClusterRestore:
             self.owned.make(place)
 
     def _link(self, oid: bytes, place: Path) -> None:
-        link = self.target / _LINKS.decode() / oid.decode()
+        link = self.target / LINKS.decode() / oid.decode()
         if link.is_symlink():
             before = link.parent / link.readlink()
             if before == place:
@@ -324,69 +321,6 @@ class _ClusterRestore:
         self.owned.write(place, there + lines.encode())
         self.owned.write(self.target / SIGNAL, b"")
 
-    # -- the manifest
-
-    def _write_manifest(self) -> None:
-        """What pg_verifybackup compares with: checksums of the server, or of what was written where it sent none."""
-        base = self.plan.base
-        self.sent = self._sent()
-        data = write_manifest(
-            [*self._manifest_files(), *self._own_manifest_files()],
-            version=int(base.version.partition(".")[0]),
-            system=base.system,
-            timeline=base.timeline,
-            start=base.start_lsn,
-            stop=base.stop_lsn,
-        )
-        self.owned.write(self.target / MANIFEST, data)
-
-    def _sent(self) -> dict[bytes, Sent]:
-        """The files that came whole with this very backup, as the server read them."""
-        try:
-            return read_manifest(server_manifest(self.plan.manifest, self.repository.reader))
-        except (NotFound, CorruptedBackup, BackupFailed):
-            return {}  # the files themselves are whole: they only are hashed here then
-
-    def _manifest_files(self) -> Iterator[ManifestFile]:
-        files = (found for found in self._nodes() if found[1].is_file)
-        with Workers(self.options.parallel or self.repository.environment.threads, "digest") as workers:
-            yield from workers.ordered(
-                self._manifest_file,
-                files,
-                weigh=lambda _: 1,
-                limit=_DIGESTED,
-                inline=lambda found: self._checksum(*found) is not None,
-            )
-
-    def _own_manifest_files(self) -> Iterator[ManifestFile]:
-        """Those that are not in the backup, and are no files that a server always has."""
-        for name in self.options.configuration.files if self.options.configuration is not None else ():
-            info = (self.target / name).stat()
-            checksum = _sha256(os.fsencode(self.target / name))
-            yield ManifestFile(os.fsencode(name), info.st_size, info.st_mtime, checksum)
-
-    def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
-        path, node = found
-        checksum = self._checksum(path, node) or _sha256(os.fsencode(self.target) + b"/" + path)
-        return ManifestFile(path, node.size, node.mtime_ns / 1e9, checksum)
-
-    def _checksum(self, path: bytes, node: Node) -> Checksum | None:
-        if node.sha256 is not None:
-            return Checksum("SHA256", node.sha256)
-        sent = self.sent.get(path)
-        return sent.checksum if sent is not None and sent.size == node.size else None
-
-    def _nodes(self) -> Iterator[tuple[bytes, Node]]:
-        """The files by their paths below the data directory, with those of tablespaces where their links lead."""
-        reader, places = self.repository.reader, {DATA: b""}
-        places |= {TABLESPACES + b"/" + oid: _LINKS + b"/" + oid + b"/" for oid in self.places}
-        for within, prefix in places.items():
-            top = find_node(self.plan.manifest.root, b"/" + within, reader)
-            for visit in walk(top.content, reader) if top is not None and top.content is not None else ():
-                path = prefix + visit.path.lstrip(b"/")
-                if isinstance(visit, Item) and path not in (_MAP, STANDBY.encode(), SIGNAL.encode()):
-                    yield path, visit.node
-
     def _sync(self) -> None:
         for place in (self.target, *self.places.values()):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
@@ -394,11 +328,3 @@ class _ClusterRestore:
                 sync_filesystem(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _sha256(path: bytes) -> Checksum:
-    digest = hashlib.sha256()
-    with Path(os.fsdecode(path)).open("rb") as file:
-        while data := file.read(_READ):
-            digest.update(data)
-    return Checksum("SHA256", digest.digest())

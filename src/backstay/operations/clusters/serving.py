@@ -27,7 +27,7 @@ from backstay.errors import NotFound, RecoveryFailed, WalGap
 from backstay.operations.clusters.plan import WalFile
 from backstay.operations.clusters.staging import read_segment
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.control_file import read_control
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import ENDED, PLANNED, STAGED, WISHES

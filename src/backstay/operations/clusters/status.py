@@ -14,7 +14,7 @@ from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage
 from backstay.operations.wal.windows import Window, open_gap, windows
 from backstay.repository.repository import Repository
-from backstay.repository.wal import require_cluster
+from backstay.repository.wal.store import require_cluster
 from backstay.sources.postgres.archiving import Archiving, read_archiving
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from backstay.operations.wal.coverage import Gap, WalCoverage
-from backstay.repository.wal import GapRecord
+from backstay.repository.wal.store import GapRecord
 from backstay.sources.postgres.lsn import is_segment, segment_start
 
 

@@ -40,14 +40,14 @@ from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_read
 from backstay.operations.wal.bases import base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.reachable import reachable
+from backstay.repository.checking.genuine import Genuine, header_of
+from backstay.repository.collection.marking import mark
 from backstay.repository.format import ATTESTATIONS, REPO, drop_name, pack_name, snapshot_name
-from backstay.repository.genuine import Genuine, header_of
-from backstay.repository.index import PackInfo, read_segment, stored_pack
-from backstay.repository.marking import mark
-from backstay.repository.pack import StoredPack
+from backstay.repository.index.index import PackInfo, read_segment, stored_pack
+from backstay.repository.packs.pack import StoredPack
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, is_values
-from backstay.repository.wal import object_names, owner_of, whole_of
+from backstay.repository.snapshots.store import Manifest, is_values
+from backstay.repository.wal.store import object_names, owner_of, whole_of
 from backstay.storage.backend import StorageBackend
 
 READ_AHEAD: Final = 48 << 20  # bytes of packs that are read before they are sent

@@ -13,9 +13,9 @@ from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, WalConflict
 from backstay.operations.repair.result import Findings
 from backstay.repository.format import wal_name
-from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.slices import slice_of
+from backstay.repository.wal.store import StoredFile
 
 READ_AHEAD: Final = 64 << 20  # bytes of files that are read before they are sent
 _DAMAGED: Final = "mend it with `backstay repair packs --from-copy`, then copy again"

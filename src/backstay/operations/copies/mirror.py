@@ -18,11 +18,11 @@ from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, make_packs_readable
+from backstay.repository.checking.genuine import Genuine, Gone, header_of
 from backstay.repository.format import REPO, snapshot_name
-from backstay.repository.genuine import Genuine, Gone, header_of
+from backstay.repository.logs.value_entries import values_number
+from backstay.repository.logs.values import LogView
 from backstay.repository.repository import Repository
-from backstay.repository.values_log import LogView
-from backstay.repository.values_records import values_number
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import in_crash_order, is_transient
 from backstay.storage.mirror_log import MirrorLog, unmark_as_first

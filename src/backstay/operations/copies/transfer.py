@@ -22,14 +22,14 @@ from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.operations.snapshots.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import PlainStream, all_chunk_ids, changes_of, chunk_ids, content_of, patch_of
+from backstay.repository.blobs.contents import PlainStream, all_chunk_ids, changes_of, chunk_ids, content_of, patch_of
+from backstay.repository.blobs.patches import PatchWriter
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import EMPTY, Content, Node
-from backstay.repository.patches import PatchWriter
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, is_values
-from backstay.repository.trees import listing_key, read_listing
+from backstay.repository.snapshots.store import Manifest, is_values
+from backstay.repository.trees.listings import listing_key, read_listing
 
 COPIED_FROM: Final = "copied_from"  # in `consistency`: uuid of a repository / id of the snapshot there
 CHECKPOINT: Final = 256 << 20  # bytes read between two index segments: what an interrupted run need not send again

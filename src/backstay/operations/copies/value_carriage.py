@@ -8,9 +8,9 @@ from backstay.core.events import EventSink, Finished, Started, Warned
 from backstay.core.quantities import plural
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_ids import value_id
-from backstay.repository.value_references import named_values, refers_to_values
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.values.ids import value_id
+from backstay.repository.values.references import named_values, refers_to_values
 
 
 def carry_values(

@@ -20,10 +20,10 @@ from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
 from backstay.operations.wal.reachable import reachable
-from backstay.repository.log_slices import SLICE, slice_of
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.slices import SLICE, slice_of
 from backstay.sources.postgres.lsn import is_segment, timeline_of
 
 

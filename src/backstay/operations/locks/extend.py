@@ -16,10 +16,10 @@ from backstay.core.events import EventSink, Finished, Progress, Started, Warned,
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, Interrupted, InvalidRequest, ObjectNotFound
 from backstay.operations.locks.memory import LockMemory
+from backstay.repository.collection.needs import PACKS, SHARED, needed_objects
 from backstay.repository.format import WAL
-from backstay.repository.needs import PACKS, SHARED, needed_objects
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.storage.backend import StorageBackend
 from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, lock_states, locking_places
 from backstay.storage.retention import Retention, locked_until, must_stay

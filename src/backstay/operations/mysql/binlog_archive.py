@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backstay.errors import CorruptedBackup, CorruptedSource
-from backstay.repository.log_slices import SLICE, end_name, slice_name, slice_of
-from backstay.repository.wal import StoredFile, WalStore
+from backstay.repository.wal.slices import SLICE, end_name, slice_name, slice_of
+from backstay.repository.wal.store import StoredFile, WalStore
 from backstay.sources.mysql.binlog import Event, EventReader, Position, position_at
 
 _START: Final = 4  # where the first event of a file begins

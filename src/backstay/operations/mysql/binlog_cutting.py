@@ -13,7 +13,7 @@ from typing import Final
 from backstay.errors import CorruptedSource, IdentityMismatch, WalConflict
 from backstay.operations.mysql.binlog_archive import BinlogArchive
 from backstay.operations.wal.storing import Piece
-from backstay.repository.log_slices import SLICE, end_name, slice_name
+from backstay.repository.wal.slices import SLICE, end_name, slice_name
 from backstay.sources.mysql.binlog import EventReader
 
 _READ: Final = 4 << 20  # bytes at once

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from backstay.errors import CorruptedBackup, InvalidRequest
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, OnDamage
+from backstay.repository.snapshots.store import Manifest, OnDamage
 from backstay.sources.mysql.binlog import Position, position_at
 from backstay.sources.mysql.dump import KIND
 

@@ -17,10 +17,10 @@ from backstay.operations.mysql.dumps import mysql_dumps
 from backstay.operations.mysql.windows import require_archive
 from backstay.operations.wal.expire import ExpiryResult
 from backstay.operations.wal.since_window import needed_from
-from backstay.repository.log_slices import end_name, slice_name
 from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.slices import end_name, slice_name
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.mysql.binlog import Position
 
 

@@ -25,7 +25,7 @@ from backstay.operations.mysql.binlog_archive import BinlogArchive, StoredLog
 from backstay.operations.mysql.dumps import MysqlDump, mysql_dumps
 from backstay.operations.mysql.windows import moment_of, reach, require_archive
 from backstay.repository.repository import Repository
-from backstay.repository.selectors import LATEST, choose
+from backstay.repository.snapshots.selectors import LATEST, choose
 from backstay.sources.mysql.binlog import Position, Transaction, Transactions
 
 _WINDOWS: Final = "`backstay mysql windows` shows what can be reached"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from backstay.operations.mysql.binlog_archive import BinlogArchive
 from backstay.operations.mysql.dumps import MysqlDump, dumps_among
-from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import StoredFile, WalStore
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.store import StoredFile, WalStore
 
 
 def reachable(archive: BinlogArchive, dumps: Iterable[MysqlDump]) -> dict[str, StoredFile]:

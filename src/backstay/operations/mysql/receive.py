@@ -8,18 +8,15 @@ receiver begins with the last file that is stored, and compares.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backstay.codec.digest import sha256
 from backstay.core.clock import LOOK_S, rest
 from backstay.core.events import EventSink, Started, Warned, ignore
 from backstay.errors import (
     BackstayError,
-    IdentityMismatch,
     InsufficientSpace,
     SourceRefused,
     SourceUnreachable,
@@ -30,7 +27,7 @@ from backstay.errors import (
 from backstay.operations.mysql.binlog_archive import BinlogArchive, StoredLog
 from backstay.operations.mysql.binlog_cutting import GrowingLog
 from backstay.operations.mysql.dumps import mysql_dumps
-from backstay.operations.wal.bases import base_backups
+from backstay.operations.mysql.log_origin import bind, logging_server, scratch
 from backstay.operations.wal.storing import (
     LONGEST_PAUSE_S,
     Piece,
@@ -39,13 +36,11 @@ from backstay.operations.wal.storing import (
     forget_superseded,
 )
 from backstay.operations.wal.streaming import DRAIN_S, Stopped
-from backstay.repository.log_slices import slice_of
 from backstay.repository.repository import Repository
-from backstay.sources.mysql.address import parse_address
+from backstay.repository.wal.slices import slice_of
 from backstay.sources.mysql.binlog import Position, position_at, split_name
-from backstay.sources.mysql.log_stream import GONE, TORN, LogStream, first_event
+from backstay.sources.mysql.log_stream import GONE, TORN, LogStream
 from backstay.sources.mysql.server import Server
-from backstay.sources.scratch import Scratch, scratch_above
 from backstay.storage.fitness import require_fit
 
 _AHEAD: Final = 1 << 30  # bytes that may wait on the local disk while the store is slow
@@ -87,8 +82,8 @@ def run_binlog_receive(
     CorruptedSource, VersionUnsupported, StorageUnfit.
     """
     require_fit(repository.backend)
-    server = _logging_server(options.url, environ)
-    system = _bind(repository, options.name, server)
+    server = logging_server(options.url, environ)
+    system = bind(repository, options.name, server)
     receiver = _Receiver(repository, options, system, environ, stopped, events)
     events(Started(operation="receive the binary log"))
     try:
@@ -96,91 +91,6 @@ def run_binlog_receive(
     finally:
         receiver.storing.close()
     return BinlogReceiveResult(name=options.name, system=system, bytes=receiver.storing.bytes, durable=receiver.durable)
-
-
-@contextmanager
-def scratch(repository: Repository) -> Iterator[Path]:
-    """An empty directory for files of a log, gone afterwards. Raises InsufficientSpace when none can be made."""
-    above = scratch_above(repository.cache)
-    try:
-        made = Scratch(above, "backstay-binlog")
-    except OSError as error:
-        raise InsufficientSpace(
-            f"no directory can be made in {above}",
-            cause=error.strerror or str(error),
-            hint="set BACKSTAY_CACHE_DIR, or TMPDIR where there is no cache, to a place that you may write to",
-        ) from error
-    with made:
-        yield made.path
-
-
-def is_origin(repository: Repository, system: int, server: Server) -> bool:
-    """Whether a server is the one whose log is stored: it has the last of these files, with the same beginning.
-
-    Raises SourceRefused when it does not let its log be read, SourceUnreachable, CorruptedBackup.
-    """
-    if not server.logs:
-        return False
-    if (own := server.facts.get("server_uuid")) is not None:
-        return _identity(own.encode()) == system
-    archive = BinlogArchive.load(repository.wal, system)
-    newest = archive.newest
-    if newest is None or not newest.is_begun or newest.file not in server.binary_logs():
-        return False
-    known = archive.read_slice(newest, 0)[newest.start.offset :]
-    return known.startswith(_origin(repository, server, newest.file))
-
-
-def _logging_server(url: str, environ: Mapping[str, str]) -> Server:
-    server = Server(parse_address(url), environ)
-    if not server.logs:
-        raise SourceRefused(
-            f"{server.place} writes no binary log",
-            cause="log_bin is off",
-            hint="set log_bin, server_id and binlog_format = ROW in its option file, and restart it",
-        )
-    return server
-
-
-def _bind(repository: Repository, name: str, server: Server) -> int:
-    """The number under which the log of a server is stored. Raises IdentityMismatch.
-
-    MySQL has a UUID. What MariaDB calls its uid is that of the machine and the port, and another server gets the same:
-    so the first event of the first file that is there tells it, with its server id, version and the second. Whether
-    a server goes on being the same is seen by comparing what it sends with what is stored.
-    """
-    uuid = server.facts.get("server_uuid")
-    bound = repository.wal.bound(name)
-    if uuid is not None:
-        system = _identity(uuid.encode())
-    elif bound is not None:
-        _require_no_cluster(repository, name, bound)
-        return bound
-    else:
-        first = next(iter(server.binary_logs()))
-        system = _identity(first.encode() + b"\0" + _origin(repository, server, first))
-    repository.wal.bind(name, system, repository.clock)
-    return system
-
-
-def _require_no_cluster(repository: Repository, name: str, bound: int) -> None:
-    """See that a name is not that of a PostgreSQL cluster. Raises IdentityMismatch, CorruptedBackup."""
-    has_wal = any(slice_of(file) is None for file in repository.wal.files(bound))
-    if has_wal or base_backups(repository, name):
-        raise IdentityMismatch(
-            f"{name} is the name of a PostgreSQL cluster",
-            cause="its base backups or its WAL are stored under it",
-            hint="choose another --name",
-        )
-
-
-def _identity(seed: bytes) -> int:
-    return int.from_bytes(sha256(b"backstay/v1/binlog" + seed)[:8], "big")
-
-
-def _origin(repository: Repository, server: Server, file: str) -> bytes:
-    with scratch(repository) as place:
-        return first_event(server, file, place)
 
 
 @dataclass(slots=True)
@@ -250,8 +160,8 @@ class _Receiver:
 
     def _session(self) -> None:
         """Find out where to begin, and follow the log from there."""
-        server = _logging_server(self.options.url, self.environ)
-        _bind(self.repository, self.options.name, server)
+        server = logging_server(self.options.url, self.environ)
+        bind(self.repository, self.options.name, server)
         archive = BinlogArchive.load(self.repository.wal, self.system)
         first = self._first(server.binary_logs(), archive)
         ident = _REPLICAS + int.from_bytes(self.repository.environment.random(4), "big") % _REPLICAS

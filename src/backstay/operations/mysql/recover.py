@@ -15,8 +15,8 @@ from typing import Final
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
 from backstay.core.quantities import plural
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
+from backstay.operations.mysql.log_origin import is_origin, scratch
 from backstay.operations.mysql.plan import LogPart, ReplayPlan
-from backstay.operations.mysql.receive import is_origin, scratch
 from backstay.operations.restore.mysql_dump import plan_mysql_restore, run_mysql_restore
 from backstay.operations.restore.plan import RestoreOptions
 from backstay.repository.repository import Repository

@@ -13,7 +13,7 @@ from backstay.errors import NotFound
 from backstay.operations.mysql.binlog_archive import BinlogArchive, LogGap, StoredLog
 from backstay.operations.mysql.dumps import MysqlDump, mysql_dumps
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import OnDamage
+from backstay.repository.snapshots.store import OnDamage
 from backstay.sources.mysql.binlog import Position, Transactions
 
 

@@ -39,9 +39,9 @@ from backstay.operations.repair.known_loss import (
 from backstay.operations.repair.result import Findings, LostPath, RepairResult
 from backstay.operations.repair.splice import spliced
 from backstay.operations.snapshots.rewrite import DamageSurvey
+from backstay.repository.checking.genuine import Genuine, Gone, digest_of
 from backstay.repository.format import pack_name
-from backstay.repository.genuine import Genuine, Gone, digest_of
-from backstay.repository.index import IndexedPack, read_segment
+from backstay.repository.index.index import IndexedPack, read_segment
 from backstay.repository.repository import Repository
 from backstay.storage.addressing import is_addressed
 from backstay.storage.backend import StorageBackend

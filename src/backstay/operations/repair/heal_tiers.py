@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from backstay.repository.logs.tiers import TierLog, cold_store
 from backstay.repository.repository import Repository
-from backstay.repository.tier_log import TierLog, cold_store
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.cold_store import ColdStore
 from backstay.storage.mirror_log import is_marked_as_first

@@ -11,11 +11,11 @@ from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
-from backstay.repository.collector import Collector
-from backstay.repository.compaction import SEGMENT_TARGET, batched_by_size
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.compaction import SEGMENT_TARGET, batched_by_size
 from backstay.repository.format import RecordKind, index_name, pack_name
-from backstay.repository.index import read_segment
-from backstay.repository.pack import TRAILER_BYTES, StoredPack, open_table, read_footer_length
+from backstay.repository.index.index import read_segment
+from backstay.repository.packs.pack import TRAILER_BYTES, StoredPack, open_table, read_footer_length
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
 

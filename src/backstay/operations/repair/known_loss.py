@@ -25,8 +25,7 @@ from typing import Final
 from backstay.core.ids import is_digest
 from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
-from backstay.repository.collection_log import CollectionRecord
-from backstay.repository.contents import all_chunk_ids
+from backstay.repository.blobs.contents import all_chunk_ids
 from backstay.repository.format import (
     RecordKind,
     collection_name,
@@ -39,10 +38,11 @@ from backstay.repository.format import (
     verdict_name,
     waiting_name,
 )
+from backstay.repository.logs.collections import CollectionRecord
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import read_listing
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import read_listing
 
 OTHER_COPY: Final = "put it back from another copy, if there is one"
 INDEX_HINT: Final = "run `backstay repair index`: the packs themselves say what it said; then repeat this command"

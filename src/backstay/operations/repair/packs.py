@@ -11,12 +11,12 @@ from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectNot
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.collection_plan import CollectionPlan
-from backstay.repository.collector import Collector
+from backstay.repository.blobs.writer import BlobWriter
+from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.plan import CollectionPlan
 from backstay.repository.format import RecordKind, pack_name
-from backstay.repository.index import IndexedPack, read_segment
-from backstay.repository.pack import BlobInfo, open_blob
+from backstay.repository.index.index import IndexedPack, read_segment
+from backstay.repository.packs.pack import BlobInfo, open_blob
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.repository.repository import Repository
 

@@ -14,8 +14,8 @@ from backstay.operations.snapshots.rewrite import LOST_SHOWN, Damage, DamageSurv
 from backstay.repository.format import RecordKind, snapshot_name
 from backstay.repository.records import header_epoch
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import REPAIRED_FROM, Manifest, is_values
-from backstay.repository.values_fold import fold
+from backstay.repository.snapshots.store import REPAIRED_FROM, Manifest, is_values
+from backstay.repository.values.fold import fold
 
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
 

@@ -14,10 +14,10 @@ from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore.plan import RestoreOptions, existing_child, existing_root, wanted
 from backstay.operations.restore.tally import FailedItem
 from backstay.operations.snapshots.walk import Enter, Item, Leave
-from backstay.repository.contents import sha256_of
+from backstay.repository.blobs.contents import sha256_of
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory

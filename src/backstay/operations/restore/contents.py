@@ -17,12 +17,12 @@ from backstay.operations.restore.large_file import LargeFile, LargePart, spans
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import SmallFile
 from backstay.operations.restore.writers import Errands, Portion, Writers
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import SMALL
-from backstay.repository.contents import read_content
-from backstay.repository.index import Place
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import SMALL
+from backstay.repository.index.index import Place
 from backstay.repository.nodes import Node
-from backstay.repository.stored_blobs import BlobKeys
+from backstay.repository.packs.blobs import BlobKeys
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import descriptor_limit
 from backstay.sources.pending_file import PendingFile

@@ -12,10 +12,10 @@ from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.plan import RestoreOptions
 from backstay.operations.tiers.cold_packs import ColdPacks, make_readable
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 _NAMED: Final = 5  # in a message
 

@@ -36,7 +36,7 @@ from backstay.operations.restore.switching import ChangedMeanwhile, Switching
 from backstay.operations.restore.tally import FailedItem
 from backstay.operations.snapshots.walk import subtree
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.restore_errors import failure
 from backstay.sources.source import Problem

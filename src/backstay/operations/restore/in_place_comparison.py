@@ -19,7 +19,7 @@ from backstay.operations.restore.sqlite import is_sqlite
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
 from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import Piece
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.index import Place
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.index.index import Place
 from backstay.repository.nodes import Node
 from backstay.sources.pending_file import PendingFile
 

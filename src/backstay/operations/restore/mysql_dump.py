@@ -16,8 +16,8 @@ from backstay.operations.restore.dumps import content, require_kind, restoring, 
 from backstay.operations.restore.plan import RestoreOptions
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import find_node
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import find_node
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.dump import ALL, FACTS, KIND, ONE, STATEMENT
 from backstay.sources.mysql.restoring import renamed, run_client

@@ -14,7 +14,7 @@ from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreCo
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory

@@ -11,8 +11,8 @@ from backstay.operations.restore.dumps import content, few, require_kind, restor
 from backstay.operations.restore.plan import RestoreOptions
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import find_node
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import find_node
 from backstay.sources.postgres.archive import Entry, read_contents
 from backstay.sources.postgres.choice import Choice, DumpPart, choose
 from backstay.sources.postgres.connection import Connection

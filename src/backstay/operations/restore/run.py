@@ -27,10 +27,10 @@ from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore.tally import FailedItem, Tally
 from backstay.operations.snapshots.walk import Enter, Item
 from backstay.operations.tiers.cold_packs import make_readable
-from backstay.repository.contents import chunk_list
+from backstay.repository.blobs.contents import chunk_list
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.source import Problem

@@ -12,11 +12,11 @@ from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.plan import Conflict, RestoreOptions, wanted
 from backstay.operations.snapshots.walk import Enter, Item
 from backstay.operations.tiers.cold_packs import ColdPacks, make_readable
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
 from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import find_node
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import find_node
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.sqlite.database import KIND

@@ -19,7 +19,7 @@ from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, Helpe
 from backstay.core.past_cache import Bytes, PastCacheReader
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NotFound, RestoreConflict, RestoreFailed
 from backstay.repository.nodes import Node
-from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
+from backstay.repository.packs.blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget, new_run
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure

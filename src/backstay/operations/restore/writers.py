@@ -18,9 +18,9 @@ from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.restore.large_file import LargeFile, LargePart
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import Failed, SmallFile, WriteProcess
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.index import Place
-from backstay.repository.stored_blobs import BlobKeys, BlobOpener, StoredBlob
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.index.index import Place
+from backstay.repository.packs.blobs import BlobKeys, BlobOpener, StoredBlob
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.twins import Twins
 

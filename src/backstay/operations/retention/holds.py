@@ -10,10 +10,10 @@ from backstay.core.pipeline import Workers
 from backstay.errors import ObjectNotFound
 from backstay.operations.locks.extend import present
 from backstay.operations.wal.needs import needed_wal
+from backstay.repository.collection.needs import needed_objects
 from backstay.repository.format import snapshot_name
-from backstay.repository.needs import needed_objects
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, locking_places
 
 

@@ -15,8 +15,8 @@ from backstay.operations.wal.reachable import reachable
 from backstay.operations.wal.since_window import needed_from
 from backstay.repository.format import WAL
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import StoredFile, object_names
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.store import StoredFile, object_names
 
 
 def needed_logs(

@@ -11,9 +11,9 @@ from backstay.core.events import EventSink, ignore
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
 from backstay.operations.wal.bases import damage_of, is_base
 from backstay.operations.wal.expire import ExpiryResult, WalExpiry, expire_wal, plan_expiries
+from backstay.repository.collection.reserve import with_reserve
 from backstay.repository.repository import Repository
-from backstay.repository.reserve import with_reserve
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 
 @dataclass(frozen=True, slots=True)

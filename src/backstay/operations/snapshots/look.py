@@ -15,12 +15,12 @@ from backstay.core.names import printable
 from backstay.errors import InvalidRequest
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Leave, subtree, walk
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.trees import listing_key, read_listing
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import listing_key, read_listing
 
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
 Change: TypeAlias = Literal["added", "removed", "changed", "metadata", "type"]

@@ -12,13 +12,14 @@ import msgspec
 
 from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, ObjectNotFound
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.blob_writer import BlobWriter
-from backstay.repository.contents import MetaWriter, all_chunk_ids, read_frames
+from backstay.repository.blobs.contents import MetaWriter, all_chunk_ids, read_frames
+from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest, Stats
-from backstay.repository.stat_stream import (
+from backstay.repository.snapshots.store import Manifest, Stats
+from backstay.repository.trees.listings import encode_node, read_listing
+from backstay.repository.trees.stat_stream import (
     MAX_FRAME,
     Leave,
     Row,
@@ -27,7 +28,6 @@ from backstay.repository.stat_stream import (
     encode_leave,
     encode_page,
 )
-from backstay.repository.trees import encode_node, read_listing
 
 LOST_SHOWN: Final = 20  # lost paths that a description names
 # No file has this name: a directory with this row differs from every real one, so that all in it is read again.

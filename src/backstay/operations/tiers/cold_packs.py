@@ -12,7 +12,7 @@ from backstay.core.events import EventSink, Finished, Progress, Started
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
 from backstay.errors import ObjectNotFound, ThawPending
-from backstay.repository.contents import all_chunk_ids
+from backstay.repository.blobs.contents import all_chunk_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository

@@ -13,8 +13,8 @@ from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, Obje
 from backstay.operations.findings import Finding
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPlace
 from backstay.repository.format import pack_name
+from backstay.repository.logs.tiers import TierLog, TierRule, cold_store, refuse_password
 from backstay.repository.repository import Repository
-from backstay.repository.tier_log import TierLog, TierRule, cold_store, refuse_password
 from backstay.storage.backend import StorageBackend
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.tiered import MOVABLE, Tiered

@@ -13,9 +13,9 @@ from backstay.codec.digest import ChunkIds
 from backstay.core.helper_process import BODY, Handler, HelperProcess
 from backstay.core.past_cache import Bytes, PastCacheReader
 from backstay.errors import CorruptedBackup
-from backstay.repository.check import Expected, check_pack
+from backstay.repository.checking.packs import Expected, check_pack
 from backstay.repository.format import MAX_PACK
-from backstay.repository.stored_blobs import BlobKeys
+from backstay.repository.packs.blobs import BlobKeys
 
 _PLACE: Final = "backstay.operations.verify.check_process:checking"
 _WHOLE: Final = b"whole"

@@ -16,8 +16,8 @@ from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage, run_with
 from backstay.operations.wal.needs import needed_wal
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import owner_of
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.store import owner_of
 from backstay.sources.postgres.timelines import path_of
 
 Sample: TypeAlias = Callable[[dict[str, int]], dict[str, int]]  # chooses which of some objects are read

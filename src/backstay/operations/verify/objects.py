@@ -9,9 +9,9 @@ from typing import Final
 from backstay.core.ids import is_digest
 from backstay.core.quantities import format_size, plural
 from backstay.operations.verify.notes import Notes
-from backstay.repository import reserve
+from backstay.repository.collection import reserve
 from backstay.repository.format import RESERVE, index_name, pack_name
-from backstay.repository.index import PackInfo, read_segment
+from backstay.repository.index.index import PackInfo, read_segment
 from backstay.repository.repository import Repository
 
 PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"

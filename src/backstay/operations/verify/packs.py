@@ -14,8 +14,8 @@ from backstay.core.helper_process import HelperGone
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.operations.verify.check_process import CheckProcess, Settings
-from backstay.repository.check import Expected, check_pack
-from backstay.repository.index import PackInfo
+from backstay.repository.checking.packs import Expected, check_pack
+from backstay.repository.index.index import PackInfo
 from backstay.repository.repository import Repository
 
 MANY: Final = 8  # packs from which on processes are worth their start

@@ -13,7 +13,7 @@ from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import PACK_HINT
 from backstay.operations.verify.packs import Checked, PackChecks
 from backstay.repository.format import pack_name
-from backstay.repository.index import PackInfo
+from backstay.repository.index.index import PackInfo
 from backstay.repository.repository import Repository
 
 _Key = TypeVar("_Key")

@@ -28,7 +28,7 @@ from backstay.operations.verify.scratch_dump import restored_dump
 from backstay.operations.verify.trial import Outcome, Question, Rehearsed, Status, Trial, TriedCommand
 from backstay.operations.wal.bases import is_base
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
 from backstay.sources.sqlite.database import opened

@@ -20,9 +20,9 @@ from backstay.operations.verify.signatures import Signatures
 from backstay.operations.verify.trial import Rehearsed, Trial
 from backstay.operations.verify.values import ValuesChecks
 from backstay.operations.verify.walking import Walking
-from backstay.repository.index import PackInfo
+from backstay.repository.index.index import PackInfo
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
 

@@ -10,7 +10,7 @@ from backstay.core.events import EventSink
 from backstay.operations.restore.plan import RestoreOptions
 from backstay.operations.restore.postgres_dump import DumpPart, run_dump_restore
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.connection import Connection
 
 PREFIX = "backstay_rehearsal_"

@@ -11,9 +11,9 @@ from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup
 from backstay.operations.verify.notes import Notes
 from backstay.repository.format import epoch_name
+from backstay.repository.keys.slots import SlotStore
 from backstay.repository.repository import Repository
-from backstay.repository.slots import SlotStore
-from backstay.repository.snapshots import Manifest
+from backstay.repository.snapshots.store import Manifest
 
 _HOLD_HINT: Final = "the snapshot counts as held; `backstay hold set` or `hold clear` says anew what holds"
 _EPOCH_HINT: Final = "put this object back from a copy: its packs need it"

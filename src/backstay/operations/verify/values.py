@@ -10,13 +10,13 @@ from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
 from backstay.operations.verify.notes import Notes
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.format import VALUES, values_name
+from backstay.repository.logs.values import LogView
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.value_ids import value_id
-from backstay.repository.value_references import named_values, refers_to_values
-from backstay.repository.value_tree import ValueTrees
-from backstay.repository.values_log import LogView
-from backstay.repository.values_state import ValuesState
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.values.ids import value_id
+from backstay.repository.values.references import named_values, refers_to_values
+from backstay.repository.values.state import ValuesState
+from backstay.repository.values.tree import ValueTrees
 
 _FOREIGN_HINT = "find out what put it there, and remove it"
 _LOST_HINT = "store it again, or restore the graph, which computes it anew"

@@ -14,13 +14,13 @@ from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, Object
 from backstay.operations.snapshots.walk import directory_content
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
-from backstay.repository.contents import all_chunk_ids, read_content, split_ids
+from backstay.repository.blobs.contents import all_chunk_ids, read_content, split_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.stat_stream import StatCursor
-from backstay.repository.trees import MEND_HINT, read_listing
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import MEND_HINT, read_listing
+from backstay.repository.trees.stat_stream import StatCursor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Final
 
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
-from backstay.repository.blob_reader import BlobReader
-from backstay.repository.contents import read_content
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import REPAIRED_FROM, Manifest, OnDamage
-from backstay.repository.trees import find_node
+from backstay.repository.snapshots.store import REPAIRED_FROM, Manifest, OnDamage
+from backstay.repository.trees.listings import find_node
 from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
 SERVER_MANIFEST: Final = b"backup_manifest"  # of a snapshot, as the server sent it

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from backstay.errors import CorruptedBackup
-from backstay.repository.wal import GapRecord, StoredFile, WalStore
+from backstay.repository.wal.store import GapRecord, StoredFile, WalStore
 from backstay.sources.postgres.lsn import SEGMENT, is_segment, segment_name, segment_start, timeline_of
 from backstay.sources.postgres.timelines import Path, history_file, path_of
 from backstay.sources.postgres.wal_records import Event, EventReader, last_commit, segment_header

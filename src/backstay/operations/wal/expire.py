@@ -21,7 +21,7 @@ from backstay.operations.wal.bases import Base, base_backups, require_bases, sou
 from backstay.operations.wal.since_window import needed_from
 from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import format_lsn, is_segment, segment_start, timeline_of
 
 

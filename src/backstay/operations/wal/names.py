@@ -6,7 +6,7 @@ from backstay.core.events import EventSink, Warned, ignore
 from backstay.errors import BackstayError
 from backstay.operations.wal.bases import base_backups
 from backstay.repository.repository import Repository
-from backstay.repository.wal import require_cluster
+from backstay.repository.wal.store import require_cluster
 
 
 def bind_name(repository: Repository, name: str, system: int, *, events: EventSink = ignore) -> None:

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import Manifest
-from backstay.repository.wal import StoredFile, object_names
+from backstay.repository.snapshots.store import Manifest
+from backstay.repository.wal.store import StoredFile, object_names
 
 
 def needed_wal(repository: Repository, snapshots: Iterable[Manifest]) -> set[str]:

@@ -11,8 +11,8 @@ from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
-from backstay.repository.wal_spool import Spooled, WalSpool
+from backstay.repository.wal.spool import Spooled, WalSpool
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import PAGE, segment_name
 
 

@@ -14,7 +14,7 @@ from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Progress, Warned
 from backstay.errors import BackstayError, InsufficientSpace, SourceRefused, StorageUnavailable, WalConflict
 from backstay.repository.repository import Repository
-from backstay.repository.wal import StoredFile
+from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import PAGE, format_lsn, segment_name
 from backstay.sources.postgres.wal_records import Commit, last_commit
 

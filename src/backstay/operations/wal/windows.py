@@ -10,7 +10,7 @@ from backstay.errors import NotFound
 from backstay.operations.wal.bases import Base, base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage, run_with
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots import OnDamage
+from backstay.repository.snapshots.store import OnDamage
 from backstay.sources.postgres.timelines import Path
 
 

@@ -145,6 +145,7 @@ def upgrade() -> None:
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=255), nullable=True),
+        sa.Column("agent", sa.String(length=64), nullable=True),
         sa.Column("cancel_asked", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
@@ -314,6 +315,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("fingerprint", name=op.f("uq_agent_certificates_fingerprint")),
     )
     op.create_index(op.f("ix_agent_certificates_user_id"), "agent_certificates", ["user_id"], unique=False)
+    op.create_table(
+        "agent_processes",
+        sa.Column("worker", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=26), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("version", sa.String(length=64), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_agent_processes_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("worker", name=op.f("pk_agent_processes")),
+    )
+    op.create_index(op.f("ix_agent_processes_user_id"), "agent_processes", ["user_id"], unique=False)
     op.create_table(
         "bindings",
         sa.Column("id", sa.String(length=26), nullable=False),

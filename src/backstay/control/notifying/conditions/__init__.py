@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backstay.control.notifying.conditions.access import refused_often
+from backstay.control.notifying.conditions.agents import silent_agents
 from backstay.control.notifying.conditions.capacity import almost_full
 from backstay.control.notifying.conditions.condition import Condition, Look, Looking
 from backstay.control.notifying.conditions.corruption import damaged
@@ -25,6 +26,7 @@ LOOKS: Final[dict[NoticeKind, Looking]] = {
     "key_age": old_keys,
     "job_stuck": stuck,
     "worker_lost": lost_workers,
+    "agent_silent": silent_agents,
     "undeliverable": undeliverable,
 }
 

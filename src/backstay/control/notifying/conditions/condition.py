@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from backstay.control.metrics.expectations import Expectations
 from backstay.control.metrics.sources import SourceFacts
-from backstay.control.notifying.notices import NoticeKind, Severity
+from backstay.control.notifying.notices import NoticeKind
+from backstay.control.policies.notifications import Severity
 
 _LONGEST: Final = 255  # of a fingerprint in the catalog
 

@@ -32,7 +32,7 @@ def stuck(look: Look) -> Iterator[Condition]:
         verb, cause, solution = (
             ("runs", f"on {job.worker or 'a worker'}", "look at its progress and log; cancel it if it stands still")
             if job.status == "running"
-            else ("waits", f"in the queue {job.queue}", "see that workers for this queue run and are not all busy")
+            else ("waits", *_waits(job))
         )
         yield Condition(
             kind="job_stuck",
@@ -45,6 +45,16 @@ def stuck(look: Look) -> Iterator[Condition]:
             policy=job.policy,
             details={"job": job.id},
         )
+
+
+def _waits(job: Job) -> tuple[str, str]:
+    """Where a job waits, and what to do about it."""
+    if job.agent is not None:
+        return (
+            f"for the agent {job.agent}",
+            "see that `backstay agent run` runs there; see `backstay agent list`",
+        )
+    return f"in the queue {job.queue}", "see that workers for this queue run and are not all busy"
 
 
 def _may_wait(job: Job, waiting: datetime) -> bool:

@@ -1,0 +1,1 @@
+"""Agents: what the service hands to programs on other hosts, and those programs themselves."""

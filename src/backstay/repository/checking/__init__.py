@@ -1,0 +1,1 @@
+"""Whether what is stored is what it should be: packs, and objects of any kind."""

@@ -1,0 +1,68 @@
+"""Check one stored pack from its name to the last chunk in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from backstay.codec.cipher import Cipher
+from backstay.codec.compression import Buffer
+from backstay.codec.digest import ChunkIds, sha256
+from backstay.errors import CorruptedBackup
+from backstay.repository.format import BlobKind, RecordKind, pack_name
+from backstay.repository.index.index import PackInfo
+from backstay.repository.packs.pack import NO_ID, TRAILER_BYTES, PackTable, open_blob, open_table, read_footer_length
+from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
+
+
+class Expected(msgspec.Struct, array_like=True, frozen=True):
+    """What the index says of a pack: which blobs it holds, by columns."""
+
+    kind: RecordKind
+    digest: bytes
+    size: int
+    columns: tuple[bytes, bytes, bytes, bytes]
+
+    @classmethod
+    def of(cls, info: PackInfo) -> Expected:
+        return cls(info.kind, info.digest, info.size, _columns(info.table))
+
+    @property
+    def name(self) -> str:
+        return pack_name(self.kind, self.digest)
+
+
+def check_pack(
+    data: Buffer, expected: Expected, repository: bytes, ids: ChunkIds, epoch_key: Callable[[int], bytes]
+) -> None:
+    """The name, the table, every blob and every chunk of a pack's bytes. Raises CorruptedBackup."""
+    if sha256(data) != expected.digest:
+        raise CorruptedBackup(f"{expected.name} was changed", cause="its bytes do not match its name")
+    view = memoryview(data)
+    header = bytes(view[:HEADER_BYTES])
+    key = epoch_key(header_epoch(header, expected.kind, repository))
+    footer = read_footer_length(bytes(view[-TRAILER_BYTES:]), len(data))
+    table = open_table(header, bytes(view[-TRAILER_BYTES - footer : -TRAILER_BYTES]), len(data), key)
+    if _columns(table) != expected.columns:
+        raise CorruptedBackup(f"{expected.name} holds other blobs than the index says")
+    _check_blobs(view, header, open_header(header, key), ids, table)
+
+
+def _columns(table: PackTable) -> tuple[bytes, bytes, bytes, bytes]:
+    return table.kinds, table.ids, table.stored, table.raw
+
+
+def _check_blobs(view: memoryview, header: bytes, cipher: Cipher, ids: ChunkIds, table: PackTable) -> None:
+    """Decode every blob and compare every id. Raises CorruptedBackup."""
+    chunks = iter(table.chunks())
+    following = next(chunks, None)
+    for blob in table.blobs():
+        raw = memoryview(open_blob(cipher, header, blob, view[blob.offset : blob.offset + blob.stored]))
+        if blob.id != (NO_ID if blob.kind == BlobKind.PADDING else ids.of(raw)):
+            raise CorruptedBackup(f"blob {blob.ordinal} holds other bytes than its id says")
+        while following is not None and following[1] == blob.ordinal:
+            chunk, _, offset, length = following
+            if blob.kind == BlobKind.BUNDLE and ids.of(raw[offset : offset + length]) != chunk:
+                raise CorruptedBackup(f"blob {blob.ordinal} holds other bytes than its member's id says")
+            following = next(chunks, None)

@@ -1,0 +1,1 @@
+"""Garbage: finding it, removing it without locks, and the index after it."""

@@ -1,0 +1,188 @@
+"""The key slots of a repository as objects: list, add, remove, and notice a lost one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from backstay.codec.digest import sha256
+from backstay.core.clock import Clock
+from backstay.core.ids import Random, is_digest
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    InvalidRequest,
+    NotFound,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedFormat,
+)
+from backstay.repository.format import RecordKind, slot_name, slot_removal_name
+from backstay.repository.keys.keyring import Keyring
+from backstay.storage.backend import StorageBackend
+from backstay.storage.copies import retrieve_valid
+from backstay.trust.secrets import Secret
+from backstay.trust.slots import Argon2Cost, Slot, open_note, unwrap, wrap
+
+
+class SlotRemoval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """keys/removed/<sha256>: this slot was removed on purpose."""
+
+    slot: bytes
+    removed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInfo:
+    """One slot for people: its name, kind, creation time and note."""
+
+    id: str
+    kind: str
+    created: str
+    note: str
+
+
+class SlotStore:
+    """Adds and removes wrapped copies of the root key; data is never rewritten."""
+
+    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+
+    @staticmethod
+    def read_all(backend: StorageBackend) -> Iterator[tuple[str, Slot | BackstayError]]:
+        """Every slot object, or what is wrong with it; needs no key."""
+        for info in sorted(backend.list("keys/slots/"), key=lambda found: found.name):
+            try:
+                data = backend.retrieve(info.name)
+                if not info.name.endswith(sha256(data).hex()):
+                    raise CorruptedBackup(f"{info.name} was changed", cause="its bytes do not match its name")
+                yield info.name, Slot.decode(data)
+            except (CorruptedBackup, UnsupportedFormat) as error:
+                yield info.name, error
+            except ObjectNotFound:
+                continue  # removed since the listing
+
+    def add(
+        self,
+        secret: Secret,
+        header: bytes,
+        *,
+        note: str,
+        created: str,
+        cost: Argon2Cost | None = None,
+        random: Random = os.urandom,
+    ) -> str:
+        """Let one more secret open the repository; the slot's id. `header` is the SHA-256 of repo.json.
+
+        Raises InvalidRequest for one that opens it already: whoever removes one of two equal slots would believe
+        that the secret is worth nothing any more.
+        """
+        if (known := self._opened_by(secret)) is not None:
+            raise InvalidRequest(
+                "this password or key opens the repository already",
+                cause=f"it is that of key slot {known[:8]}",
+                hint="choose another one; `backstay key list` shows what there is",
+            )
+        return self.add_first(secret, header, note=note, created=created, cost=cost, random=random)
+
+    def add_first(
+        self,
+        secret: Secret,
+        header: bytes,
+        *,
+        note: str,
+        created: str,
+        cost: Argon2Cost | None = None,
+        random: Random = os.urandom,
+    ) -> str:
+        """The same for a repository that is being created: no other slot is its own, and its place may not exist."""
+        slot = wrap(secret, self._keyring.root, header, created=created, note=note, cost=cost, random=random)
+        data = slot.encode()
+        digest = sha256(data)
+        self._backend.store(slot_name(digest), data)
+        return digest.hex()
+
+    def _opened_by(self, secret: Secret) -> str | None:
+        """The id of the slot of this repository that a secret opens, if there is one."""
+        for name, slot in self.read_all(self._backend):
+            if isinstance(slot, BackstayError):
+                continue
+            try:
+                opened = unwrap(slot, secret)
+            except CorruptedBackup:  # it opens nothing any more, and `verify` tells of it
+                continue
+            if opened is not None and opened[0] == self._keyring.root:
+                return name.rpartition("/")[2]
+        return None
+
+    def list(self) -> Sequence[SlotInfo]:
+        """All slots; a damaged one is shown as such."""
+        return [self._info(name, slot) for name, slot in self.read_all(self._backend)]
+
+    def _info(self, name: str, slot: Slot | BackstayError) -> SlotInfo:
+        ident = name.rpartition("/")[2]
+        if isinstance(slot, BackstayError):
+            return SlotInfo(ident, "damaged", "", str(slot))
+        try:
+            note = open_note(self._keyring.root, slot)
+        except CorruptedBackup:
+            note = "(not a slot of this repository)"
+        return SlotInfo(ident, slot.kind, slot.created, note)
+
+    def digests(self) -> tuple[bytes, ...]:
+        """The slots that exist, as snapshots record them."""
+        names = (info.name.rpartition("/")[2] for info in self._backend.list("keys/slots/"))
+        return tuple(sorted(bytes.fromhex(name) for name in names if is_digest(name)))
+
+    def remove(self, ident: str, clock: Clock) -> None:
+        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for the last or an unclear one.
+
+        Order: the removal is recorded, then the slot goes; a crash between leaves a slot that can be removed again.
+        """
+        slots = self.list()
+        found = [slot for slot in slots if slot.id.startswith(ident)]
+        if not found:
+            raise NotFound(
+                f"there is no key slot {ident}",
+                cause=f"none of the {len(slots)} ids begins so",
+                hint="`backstay key list` shows the slots there are",
+            )
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
+            )
+        if len(slots) == 1:
+            raise InvalidRequest(
+                "this is the only key slot", cause="nobody could open the repository any more", hint="add another first"
+            )
+        digest = bytes.fromhex(found[0].id)
+        self._record_removal(digest, clock)
+        self._backend.delete(slot_name(digest))
+
+    def _record_removal(self, digest: bytes, clock: Clock) -> None:
+        data = self._keyring.seal(RecordKind.SLOT_REMOVAL, SlotRemoval(digest, clock.now_ns()))
+        try:
+            self._backend.store(slot_removal_name(digest), data)
+        except ObjectExists:
+            return
+
+    def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
+        """Slots that a snapshot recorded and that are gone without a removal record."""
+        present = set(self.digests())
+        return [digest for digest in expected if digest not in present and not self.was_removed(digest)]
+
+    def was_removed(self, digest: bytes) -> bool:
+        """Whether a genuine record says so."""
+        try:
+            retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))
+        except (ObjectNotFound, CorruptedBackup):
+            return False
+        return True
+
+    def check_removal(self, digest: bytes, data: bytes) -> None:
+        """Raises CorruptedBackup unless this is a genuine record that the slot was removed."""
+        if self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot != digest:
+            raise CorruptedBackup("it says that another slot was removed")

@@ -1,0 +1,1 @@
+"""Running writers, and the right to be the only one."""

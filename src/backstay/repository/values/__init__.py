@@ -1,0 +1,1 @@
+"""Content-addressed values: what they are, which there are, storing, folding and removing them."""

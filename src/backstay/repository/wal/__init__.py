@@ -1,0 +1,1 @@
+"""What databases log: objects in the repository, and files that wait for it on this machine."""

@@ -1,0 +1,1 @@
+"""Agents with real parts: a server with TLS, and agents as processes."""
