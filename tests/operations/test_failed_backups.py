@@ -13,7 +13,7 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.errors import StorageUnavailable
 from backstay.operations.backup.run import BackupOptions, run_backup
-from backstay.repository.blob_writer import BlobWriter
+from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.repository import Environment, Repository
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
