@@ -1,12 +1,17 @@
-"""What holds for all tests: where it counts, none is left out in silence."""
+"""What holds for all tests: where it counts, none is left out in silence; and what one leaves behind is taken away."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
+
+from backstay.core.memory import collector_at_rest, tune_for_large_buffers
 
 # What some machines cannot do, whoever administers them. A test that gives another reason fails where CI is set.
 _INCAPABLE: Final = {
@@ -34,3 +39,40 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped, but this is where it must run: {reason}"
     return report
+
+
+_LARGE: Final = 700 << 20  # bytes of a process that has room to give back
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What comes to be by now stays to the end: to search it for garbage again and again would take a third longer."""
+    seldom = gc.get_threshold()
+    with collector_at_rest():
+        found = yield
+    tune_for_large_buffers()  # as the first command would
+    gc.set_threshold(*seldom)
+    _leave_out_what_stays()
+    return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Behind the last test of a module: errors hold frames, and frames hold large buffers until cycles are searched."""
+    found = yield
+    if nextitem is None or nextitem.path != item.path:
+        if not gc.get_freeze_count():  # a server of the tests has ended, and has let it all be searched again
+            _leave_out_what_stays()
+        if _resident() > _LARGE:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
+    return found
+
+
+def _leave_out_what_stays() -> None:
+    gc.collect()
+    gc.freeze()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -159,6 +159,14 @@ NODE = [
 ]
 
 
+def _exact_base64(text: str) -> bytes:
+    """RFC 4648, section 4, without bits that stand for nothing (section 25)."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("bits are set that stand for nothing")
+    return data
+
+
 class DamageError(Exception):
     """Something is not as the document says."""
 
@@ -566,12 +574,12 @@ class Repository:
         try:
             envelope = json.loads(data) if len(data) <= 16 << 10 else {}
             (signature,) = envelope["signatures"]
-            payload = base64.b64decode(envelope["payload"], validate=True)
+            payload = _exact_base64(envelope["payload"])
             said = json.loads(payload)
             public = bytes.fromhex(said["public_key"])
             kind = envelope["payloadType"].encode()
             signed = b"DSSEv1 %d %s %d " % (len(kind), kind, len(payload)) + payload
-            sealed = base64.b64decode(signature["sig"], validate=True)
+            sealed = _exact_base64(signature["sig"])
             Ed25519PublicKey.from_public_bytes(public).verify(sealed, signed)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidSignature) as error:
             raise DamageError(f"it is no attestation: {error!r}") from error

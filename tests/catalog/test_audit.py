@@ -147,7 +147,7 @@ def test_writers_that_hold_other_rows_wait_for_nobody_who_waits_for_them(
         def rename(name: str) -> None:
             with catalog.session() as session:
                 AuditLog(catalog, clock).record(session, actor=name, action="user.rename", object=name)
-                met.wait(20)  # both have recorded and have changed nothing yet
+                met.wait(60)  # both have recorded and have changed nothing yet
                 session.get_one(User, "a" * 26, with_for_update=True).version += 1
 
         with ThreadPoolExecutor(2) as threads:

@@ -175,7 +175,7 @@ def test_work_is_done_again_where_postgresql_ends_a_deadlock(new_url: Callable[[
                 session.get_one(Counter, (first, "{}"), with_for_update=True).value += 1
                 session.flush()
                 if not alone:
-                    met.wait(20)
+                    met.wait(60)
                 session.get_one(Counter, (second, "{}"), with_for_update=True).value += 1
 
             catalog.transact(work)

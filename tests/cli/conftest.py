@@ -76,6 +76,17 @@ class Account:
         )
 
 
+def shown_on(terminal: int) -> bytes:
+    """All that programs write to a terminal until the last of them leaves it; then it is closed."""
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # how Linux says that nobody has the other end open any more
+            os.close(terminal)
+            return shown
+
+
 @pytest.fixture
 def account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Account:
     """An account with a few documents and nothing else."""

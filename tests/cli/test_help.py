@@ -141,5 +141,5 @@ def test_completion_scripts(account: Account, shell: str) -> None:
 
 def test_completion_completes(account: Account) -> None:
     env = {"_BACKSTAY_COMPLETE": "complete_bash", "COMP_WORDS": "backstay re", "COMP_CWORD": "1"}
-    out, _ = account.program(env=env).communicate(timeout=10)
+    out, _ = account.program(env=env).communicate(timeout=60)
     assert out.split() == [b"restore", b"retain", b"recover", b"repair"]

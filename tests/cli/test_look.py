@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.cli import render
-from tests.cli.conftest import Account
+from tests.cli.conftest import Account, shown_on
 
 EVIL = "evil\x1b[31m\nname\u202e"
 
@@ -117,9 +117,8 @@ def test_colours_only_on_a_terminal(saved: Account) -> None:
         terminal, inner = os.openpty()
         run = saved.program("list", stdout=inner, env={"TERM": "xterm", **env})
         os.close(inner)
-        run.communicate(timeout=30)
-        shown[name] = os.read(terminal, 65536)
-        os.close(terminal)
+        shown[name] = shown_on(terminal)
+        run.communicate(timeout=60)
     assert b"\x1b" not in shown["plain"] + shown["dumb"]
     assert b"\x1b[1m" in shown["colour"]
 

@@ -12,7 +12,7 @@ from backstay.cli import progress
 from backstay.cli.live import LiveLine
 from backstay.core.events import Finished, Progress, Started, Warned
 from backstay.storage.local import LocalStorage
-from tests.cli.conftest import Account
+from tests.cli.conftest import Account, shown_on
 
 
 def test_json_lines(saved: Account) -> None:
@@ -79,9 +79,8 @@ def test_on_a_terminal_the_line_goes_away(saved: Account) -> None:
     terminal, inner = os.openpty()
     run = saved.program("verify", stderr=inner, env={"TERM": "xterm"})
     os.close(inner)
-    out, _ = run.communicate(timeout=30)
-    shown = os.read(terminal, 65536)
-    os.close(terminal)
+    shown = shown_on(terminal)
+    out, _ = run.communicate(timeout=60)
     assert run.returncode == 0
     assert b"check snapshots" in shown
     assert shown.index(b"\x1b[?25l") < shown.index(b"\x1b[?25h")

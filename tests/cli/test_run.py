@@ -255,11 +255,11 @@ def test_hooks_at_the_end_run_when_the_repository_cannot_be_opened(machine: Acco
 def test_a_hook_that_does_not_end_is_killed_with_what_it_started(machine: Account) -> None:
     pid = machine.root / "pid"
     script = f"sleep 60 & echo $! > {pid}; wait"
-    hooks = {"before": [shell(script, timeout="1s")]}
+    hooks = {"before": [shell(script, timeout="2s")]}
     write(machine, {"p": {"sources": [files(machine)], "hooks": hooks}})
     document = machine.json("run", "p", status=1)
     assert document["hooks"][0]["error"]["title"] == "the hook sh does not end"
-    until = time.monotonic() + 10  # a signal takes its time
+    until = time.monotonic() + 40  # a signal takes its time
     while (runs := is_running(int(pid.read_text()))) and time.monotonic() < until:
         time.sleep(0.02)
     assert not runs
@@ -273,14 +273,14 @@ def test_a_hook_that_cannot_be_started(machine: Account) -> None:
 @pytest.mark.crash
 def test_hooks_at_the_end_run_after_ctrl_c(machine: Account) -> None:
     waiting = machine.root / "waiting"
-    hooks = hooks_of(machine, before=f"touch {waiting}; sleep 30", after=":", failure=":", always=":")
+    hooks = hooks_of(machine, before=f"touch {waiting}; sleep 100", after=":", failure=":", always=":")
     write(machine, {"p": {"sources": [files(machine)], "hooks": hooks}})
     process = machine.program("run", "p")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not waiting.exists() and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert told(machine) == ["before p 0 none", "failure p 130 none", "always p 130 none"]
 

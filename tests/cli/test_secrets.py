@@ -134,7 +134,7 @@ def converse(account: Account, argv: tuple[str, ...], answers: list[bytes]) -> t
         except OSError:  # how Linux says that nobody has the other end open any more
             break
         shown += part
-        if answers and part.endswith(b": "):
+        if answers and shown.endswith(b": "):
             os.write(terminal, answers.pop(0) + b"\n")
     os.close(terminal)
     return run.wait(30), shown

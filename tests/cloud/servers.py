@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -17,6 +15,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.ports import free_port
+
 KEY, SECRET = "AKIDBACKSTAY", "not-a-real-secret"
 BUCKET = "backstay-tests"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -27,25 +27,6 @@ _STARTS_WITHIN_S = 60.0
 def script(name: str) -> str:
     """A program that a package of the environment has brought."""
     return str(Path(sysconfig.get_path("scripts")) / name)
-
-
-def free_ports(count: int, *, companion: int = 0) -> list[int]:
-    """Ports that nobody listens on; with `companion` also those so far above."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(11_000, 32_000)
-        if port not in found and _is_free(port) and (not companion or _is_free(port + companion)):
-            found.append(port)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager
@@ -131,7 +112,7 @@ def seaweedfs_argv(place: Path, ports: Sequence[int]) -> list[str]:
 def seaweedfs(place: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A real S3 server: its endpoint, and its process. It keeps what an earlier one left in the same place."""
     (data := place / "data").mkdir(parents=True, exist_ok=True)
-    ports = free_ports(5, companion=_GRPC)
+    ports = [free_port(companion=_GRPC) for _ in range(5)]
     endpoint = f"http://127.0.0.1:{ports[0]}"
     environ = {**CREDENTIALS, "GOMEMLIMIT": "300MiB"}
     with running(seaweedfs_argv(data, ports), place / "log", _takes_objects(endpoint), environ) as process:
@@ -142,7 +123,7 @@ def seaweedfs(place: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def rclone_s3(place: Path) -> Iterator[str]:
     """A server that speaks S3 and keeps few of its promises: it overwrites, and answers ranges with whole objects."""
     (place / "data").mkdir(parents=True)
-    [port] = free_ports(1)
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     argv = [script("rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
     argv += ["--config", str(place / "no.conf"), "--vfs-cache-mode", "off", str(place / "data")]

@@ -104,5 +104,5 @@ def test_a_reader_waits_for_a_buffer_and_loses_none_by_an_error(tmp_path: Path, 
     assert waiting.is_alive()
     assert bytes(first.view) == DATA[:10]
     first.release()
-    waiting.join(10)
+    waiting.join(60)
     assert second == [DATA[4096:4106]]

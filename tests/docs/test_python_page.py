@@ -17,9 +17,10 @@ import pytest
 
 from backstay.core.clock import SystemClock, ns_from_datetime
 from tests.control.manager.conftest import PASSWORD
+from tests.ports import free_port
 from tests.postgres.dumps import new_database
 from tests.postgres.servers import running_server
-from tests.storage.remote.processes import ServerProcess, free_port
+from tests.storage.remote.processes import ServerProcess
 
 PAGE = Path(__file__).parents[2] / "docs/python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

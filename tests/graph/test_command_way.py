@@ -92,15 +92,15 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
     place = tmp_path / "pid"
     world = world_of("sh", "-c", f"sleep 60 & echo $! > {place}; wait")
     begun = time.monotonic()
-    report = world.restore(run_commands=True, deadline=0.5)
-    assert time.monotonic() - begun < 10
+    report = world.restore(run_commands=True, deadline=2)  # time enough to start
+    assert time.monotonic() - begun < 50
     assert "its process was killed" in result(report, "c").reason
     assert_gone(int(place.read_text()))
 
 
 def assert_gone(pid: int) -> None:
     """The process is dead, or will be in a moment."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 50
     while time.monotonic() < until:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -60,13 +60,13 @@ def test_a_function_that_hangs_is_given_up_and_keeps_nobody() -> None:
     release = threading.Event()
     failing(world, "left", lambda: release.wait(60) and None)
     begun = time.monotonic()
-    report = world.restore(deadline=0.2, executor=ThreadExecutor(1))
-    assert time.monotonic() - begun < 10
+    report = world.restore(deadline=1, executor=ThreadExecutor(1))
+    assert time.monotonic() - begun < 50
     release.set()
     assert actions(report)["left"] == "failed"
     assert actions(report)["right"] == "recomputed"
     reason = result(report, "left").reason
-    assert "took longer than 0.2 s" in reason
+    assert "took longer than 1.0 s" in reason
     assert "cannot be stopped" in reason
 
 
@@ -84,7 +84,7 @@ def test_an_output_without_end_is_not_taken_on_once_its_node_was_given_up() -> N
     report = world.restore(deadline=0.1)
     assert "took longer" in result(report, "a").reason
     for late in [thread for thread in threading.enumerate() if thread.name == "recompute a"]:
-        late.join(10)
+        late.join(60)
         assert not late.is_alive()
 
 
@@ -119,7 +119,7 @@ def test_a_late_result_of_a_function_that_was_given_up_counts_for_nothing() -> N
     report = world.restore(deadline=0.1)
     (late,) = [thread for thread in threading.enumerate() if thread.name == "recompute a"]
     release.set()
-    late.join(10)
+    late.join(60)
     assert not report.ok
     assert not checked
     assert world.values.missing([world.key("a")])

@@ -218,7 +218,7 @@ def test_a_worker_ends_when_its_asker_does() -> None:
     send(worker.stdin, "task", node=node, capability="tests.join", function=None)
     time.sleep(0.1)
     worker.stdin.close()
-    assert worker.wait(10) == 1
+    assert worker.wait(50) == 1
     worker.stdout.close()
 
 

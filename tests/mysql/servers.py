@@ -16,7 +16,8 @@ from typing import Final
 
 import pytest
 
-from tests.postgres.servers import AS_ROOT, as_nobody, free_port
+from tests.ports import free_port
+from tests.postgres.servers import AS_ROOT, as_nobody
 
 _NEEDED: Final = ("mariadbd", "mariadb-install-db", "mariadb", "mariadb-dump", "mariadb-binlog")
 _PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"

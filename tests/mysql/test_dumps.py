@@ -38,7 +38,7 @@ from backstay.sources.mysql.dump import mysql_source
 from backstay.sources.mysql.restoring import renamed, run_client
 from backstay.sources.mysql.server import Server as MysqlServer
 from tests.mysql.servers import Server
-from tests.postgres.servers import free_port
+from tests.ports import free_port
 
 SHOP = """
     CREATE DATABASE shop CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;

@@ -36,7 +36,7 @@ from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 
 SECRET = Secret.new_keyfile()
-DIRECTORIES, FILES_EACH = 30, 40
+DIRECTORIES, FILES_EACH = 20, 26
 
 
 @pytest.fixture

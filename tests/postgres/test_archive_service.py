@@ -99,7 +99,7 @@ class ThreadedService:
             events=self._noted,
             ready=self._ready.set,
         )
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def _noted(self, event: Event) -> None:
@@ -189,7 +189,7 @@ def test_kills_under_load_acknowledge_nothing_that_is_not_stored(
     compare(archive, server, files)
     assert archive.json("pg", "status", "--name", NAME, status=1)["gaps"] == []
     service.send_signal(signal.SIGTERM)
-    assert service.wait(20) == 0, archive.log()
+    assert service.wait(60) == 0, archive.log()
     assert "stopped: " in archive.log()
     assert not place_of_socket.exists()
     server.sql(LOAD)
@@ -371,7 +371,7 @@ def test_one_that_hangs_is_not_waited_for(client: Path, data: Path, listening: s
     done = call(client, put_segment(data, 3), "0.2")
     assert done.returncode == 1
     assert "no answer" in done.stderr
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25
 
 
 def test_one_that_ends_before_it_answers_has_said_no(client: Path, data: Path, listening: socket.socket) -> None:

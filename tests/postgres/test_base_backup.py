@@ -35,10 +35,11 @@ from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
+from tests.ports import free_port
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive
 from tests.postgres.recovering import back_up, recovered, restored
-from tests.postgres.servers import Server, free_port
+from tests.postgres.servers import Server
 
 OPTIONS = ClusterBackupOptions(name="main", host="here")
 

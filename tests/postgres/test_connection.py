@@ -6,7 +6,8 @@ import pytest
 
 from backstay.errors import InvalidRequest, ReplicationDenied, SourceRefused, SourceUnreachable
 from backstay.sources.postgres.connection import Connection
-from tests.postgres.servers import Server, free_port
+from tests.ports import free_port
+from tests.postgres.servers import Server
 
 
 def test_queries_and_the_replication_protocol_work(server: Server) -> None:

@@ -17,9 +17,10 @@ from backstay.repository.repository import Repository
 from backstay.sources.postgres import programs
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
+from tests.ports import free_port
 from tests.postgres.conftest import StartServer
 from tests.postgres.dumps import SHOP, children, dump, new_database, restore, state
-from tests.postgres.servers import Server, free_port, installation, running_server
+from tests.postgres.servers import Server, installation, running_server
 
 SECRET = "never-to-be-seen"
 

@@ -14,6 +14,7 @@ from backstay.operations.clusters.receive import slot_name
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.repository.wal.store import WalStore
 from backstay.sources.postgres.wal_records import Commit, events
+from tests.ports import free_port
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import (
     Archive,
@@ -25,7 +26,7 @@ from tests.postgres.receivers import (
     until,
     until_stored,
 )
-from tests.postgres.servers import Server, free_port
+from tests.postgres.servers import Server
 
 FILL = "create table if not exists t(i int, v text); insert into t select i, md5(i::text) from generate_series(1, {}) i"
 SLOT = f"select active from pg_replication_slots where slot_name = '{slot_name('main')}'"
@@ -70,7 +71,7 @@ def test_kills_under_load_leave_no_hole(start_server: StartServer, archive: Arch
         writer.join()
     until_stored(archive, server, 60)
     receiver.send_signal(signal.SIGTERM)
-    assert receiver.wait(20) == 0, archive.log()
+    assert receiver.wait(60) == 0, archive.log()
     assert compare_with_server(archive, server) >= 3
     with archive.open() as repository:
         coverage = WalCoverage.load(repository.wal, system_of(server))
@@ -85,14 +86,15 @@ def test_kills_under_load_leave_no_hole(start_server: StartServer, archive: Arch
 
 @pytest.mark.parametrize("version", [16, 18])
 def test_a_receiver_that_is_stopped_has_stored_all_that_came(
-    start_server: StartServer, archive: Archive, version: int
+    start_server: StartServer, archive: Archive, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("backstay.operations.clusters.receive.STATUS_S", 0.2)  # it tells often how far it is
     server = start_server(version=version)
     with ThreadedReceiver(archive, server, every=600) as receiver:
         until(lambda: server.sql(SLOT) == "t", "the receiver streams")
         server.sql(FILL.format(1000))
         end = position(server)
-        time.sleep(0.5)
+        until_taken(server, end)
     assert receiver.result is not None
     assert receiver.result.durable >= end
     assert stored_end(archive, system_of(server)) >= end
@@ -203,19 +205,26 @@ def test_a_new_timeline_is_followed(server: Server, archive: Archive) -> None:
     assert found[1]["end_time"] > found[0]["end_time"]
 
 
+def until_taken(server: Server, end: int) -> None:
+    """Until the receiver says that it has all up to there, be it stored or not."""
+    taken = f"select bool_and(write_lsn >= '{end >> 32:X}/{end & 0xFFFFFFFF:X}') from pg_stat_replication"
+    until(lambda: server.sql(taken) == "t", f"WAL up to {end:X} taken")
+
+
 def system_of_files(archive: Archive) -> int:
     with archive.open() as repository:
         (system,) = repository.wal.systems()
         return system
 
 
-def test_a_restart_of_the_server_is_survived(server: Server, archive: Archive) -> None:
+def test_a_restart_of_the_server_is_survived(server: Server, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backstay.operations.clusters.receive.STATUS_S", 0.2)  # it tells often how far it is
     with ThreadedReceiver(archive, server, every=600) as receiver:
         until(lambda: server.sql(SLOT) == "t", "the receiver streams")
         server.sql(FILL.format(1000))
         began = time.monotonic()
         server.stop("fast")  # waits until the receiver has all
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 45  # it would wait for a minute
         time.sleep(1.2)
         server.start()
         server.sql(FILL.format(1000))
@@ -223,7 +232,7 @@ def test_a_restart_of_the_server_is_survived(server: Server, archive: Archive) -
         server.start()
         until(lambda: server.sql(SLOT) == "t", "the receiver streams again")
         server.sql(FILL.format(1000))
-        time.sleep(0.3)
+        until_taken(server, position(server))
         receiver.stop()
         assert stored_end(archive, system_of(server)) >= position(server) - 8192
     assert sum("tried again" in word for word in receiver.warnings) <= 2
@@ -282,7 +291,7 @@ def test_quiet_times_get_a_commit_from_a_role_that_may_only_replicate(server: Se
 def test_a_store_that_is_away_loses_nothing(
     start_server: StartServer, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = start_server(wal_sender_timeout="1500ms")
+    server = start_server(wal_sender_timeout="4s")
     away = threading.Event()
     store, store_part = WalStore.store, WalStore.store_part
 
@@ -306,7 +315,7 @@ def test_a_store_that_is_away_loses_nothing(
             server.sql("select pg_logical_emit_message(true, 'x', repeat('x', 2000000)); select pg_switch_wal()")
         sender = "select pid from pg_stat_replication"
         before = server.sql(sender)
-        time.sleep(2.5)
+        time.sleep(5)
         assert server.sql(sender) == before != ""  # the server hears from the receiver all the time
         kept = server.sql("select restart_lsn from pg_replication_slots").split("/")[1]
         assert int(kept, 16) <= durable  # nothing is acknowledged that is not durable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.postgres.servers import Server, free_port, installation
+from tests.ports import free_port
+from tests.postgres.servers import Server, installation
 from tests.tutorials import blocks_of, run_script
 
 

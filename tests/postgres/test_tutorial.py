@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.postgres.servers import AS_ROOT, Server, free_port, installation
+from tests.ports import free_port
+from tests.postgres.servers import AS_ROOT, Server, installation
 from tests.tutorials import blocks_of, run_script
 
 # What `sudo -u postgres` is to the reader: another user, if these tests run as root.

@@ -123,9 +123,9 @@ def test_no_patterns_cost_nothing() -> None:
 @pytest.mark.parametrize("path", [b"/" + b"a" * 255, b"/a" * 1500])
 def test_no_pattern_takes_long(pattern: bytes, path: bytes) -> None:
     filters = Filters([pattern, b"!x" + pattern])
-    started = time.monotonic()
+    started = time.thread_time()
     filters.excludes(path, False)
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_exclude_files(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_program_that_says_nothing_is_ended_with_all_that_it_has_started(tmp_p
     with pytest.raises(Interrupted):
         reader.read(100)
     reader.abandon()
-    child, until = Path("/proc") / (tmp_path / "child").read_text().strip(), time.monotonic() + 5
+    child, until = Path("/proc") / (tmp_path / "child").read_text().strip(), time.monotonic() + 45
     while child.exists() and "\nState:\tZ" not in (child / "status").read_text():
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -115,7 +115,7 @@ def test_a_thread_that_is_stopped_stops_nobody_who_waits_for_the_same_piece(
         def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
             if not fetching.is_set():
                 fetching.set()
-                assert waiting.wait(20)
+                assert waiting.wait(60)
                 raise KeyboardInterrupt
             return super().retrieve(name, start=start, length=length)
 
@@ -125,7 +125,7 @@ def test_a_thread_that_is_stopped_stops_nobody_who_waits_for_the_same_piece(
     near = ReadAhead(stopped)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(near.retrieve, PACK, start=10, length=10)
-        assert fetching.wait(20)
+        assert fetching.wait(60)
         second = pool.submit(near.retrieve, PACK, start=20, length=10)
         assert second.result(20) == bytes(10)
         assert isinstance(first.exception(20), KeyboardInterrupt)

@@ -377,14 +377,14 @@ def test_a_listing_is_not_one_moment() -> None:
 
 
 def test_schedules_are_quick() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     steps = 0
     for seed in range(100):
         interleaving = Interleaving(seed, MemoryStorage())
         interleaving.run({"one": _writer(0), "two": _writer(1)})
         steps += len(interleaving.schedule)
     assert steps > 4000
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 # --- the conformance suite finds what is broken ---

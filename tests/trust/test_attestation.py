@@ -49,15 +49,14 @@ def test_it_is_an_envelope_that_any_reader_of_dsse_can_check() -> None:
     assert signature["keyid"] == ANNA.public.key_id
 
 
-@given(at=st.integers(0, 8 * len(envelope()) - 1))
-def test_a_changed_bit_is_refused_or_changes_nothing_that_is_said(at: int) -> None:
-    data = bytearray(envelope())
-    data[at // 8] ^= 1 << at % 8
-    try:
-        statement = open_statement(bytes(data))
-    except BadAttestation:
-        return
-    assert statement == open_statement(envelope())
+def test_each_changed_bit_is_refused() -> None:
+    """Those too that base64 does not use, as in the last sign of a signature."""
+    whole = envelope()
+    for at in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        with pytest.raises(BadAttestation):
+            open_statement(bytes(data))
 
 
 @given(length=st.integers(0, len(envelope()) - 1))

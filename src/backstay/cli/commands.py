@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 
@@ -182,7 +182,7 @@ def load(place: str) -> Any:  # noqa: ANN401 - a function, or a class of parsers
     return getattr(import_module(f"backstay.cli.{module}"), name)
 
 
-def called(argv: Sequence[str]) -> Collection[str] | None:
+def called(argv: Sequence[str]) -> frozenset[str] | None:
     """The commands and groups that a command line may mean, None for all.
 
     Building the parsers of all commands takes longer than many a command does. A name behind an option may be its
@@ -201,6 +201,6 @@ def called(argv: Sequence[str]) -> Collection[str] | None:
         elif not behind_option:
             return None
         if not behind_option:
-            return found
+            return frozenset(found)
         behind_option = False
-    return found or None
+    return frozenset(found) or None

@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -168,8 +169,12 @@ def _add(app: typer.Typer, name: str, place: str, **options: Any) -> None:  # no
     app.command(name, **special, **options)(load(place))
 
 
-def _command(names: Collection[str] | None) -> Any:  # noqa: ANN401
-    """The tree; every command takes the global options too, so that they may stand anywhere."""
+@cache
+def _command(names: frozenset[str] | None) -> Any:  # noqa: ANN401
+    """The tree; every command takes the global options too, so that they may stand anywhere.
+
+    Kept for whoever runs several command lines in a process: to build it takes longer than many a command does.
+    """
     root = get_command(_tree(names))
     shared = list(_shared(root))
     for command in _leaves(root):

@@ -6,6 +6,7 @@ import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 # The parameters of mallopt, as malloc.h numbers them.
@@ -14,11 +15,13 @@ _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 
 
+@cache
 def tune_for_large_buffers() -> None:
     """Keep buffers of up to 32 MiB on few heaps; without this each of them is mapped and cleared anew.
 
-    Also collects cycles less often: long lists of small tuples would be searched over and over. Does nothing with a
-    C library that has no mallopt.
+    Also collects cycles less often: long lists of small tuples would be searched over and over. Of mallopt nothing is
+    asked where the C library has none. Once in a process: a second time would keep for ever what lives just then, also
+    when it becomes garbage.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

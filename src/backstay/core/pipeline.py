@@ -56,9 +56,8 @@ class Workers:
                     total += weight
                     pending.append(_Pending(self._pool.submit(work, item), weight))
                 while pending and (total > limit or _is_done(pending[0].result)):
-                    first = pending.popleft()
-                    total -= first.weight
-                    yield _value(first.result)
+                    total -= pending[0].weight
+                    yield _value(pending.popleft().result)
             while pending:
                 yield _value(pending.popleft().result)
         finally:
@@ -84,7 +83,10 @@ def _is_done(result: Result | Future[Result]) -> bool:
 
 
 def _value(result: Result | Future[Result]) -> Result:
-    return result.result() if isinstance(result, Future) else result
+    try:
+        return result.result() if isinstance(result, Future) else result
+    finally:
+        del result  # an error that comes out of it knows this frame, which must not know it in turn
 
 
 _END: Final = object()
@@ -123,7 +125,7 @@ def read_ahead(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
         while (item := ready.get()) is not _END:
             yield item  # type: ignore[misc]
         if failure:
-            raise failure[0]
+            raise failure.pop()  # which knows this frame, and is not known by it
     finally:
         stop.set()
         thread.join()

@@ -33,11 +33,12 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
 
 def test_an_old_sqlite_learns_the_function_that_it_lacks(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path}/x.db", sqlite_version=(3, 40, 1))
+    before = int(time.time())
     with engine.connect() as connection:
         whole, parts = connection.execute(text("select unixepoch(), unixepoch('subsec')")).one()
         typed = connection.execute(text("select typeof(unixepoch()), typeof(unixepoch('subsec'))")).one()
     engine.dispose()
-    assert abs(whole - time.time()) < 2
+    assert before <= whole <= time.time()
     assert whole <= parts < whole + 2
     assert tuple(typed) == ("integer", "real")
 
@@ -96,7 +97,7 @@ def test_the_library_prints_nothing_and_opens_no_port(
     engine.submit("a", queue="backup")
     eventually(lambda: engine.state("a") == "done")
     assert listening() == before
-    engine.stop(timeout_s=5)
+    engine.stop(timeout_s=30)
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
     assert not logging.getLogger("dbos").isEnabledFor(logging.ERROR)

@@ -126,7 +126,7 @@ def test_a_worker_that_is_asked_to_end_gives_its_jobs_back_at_once(host: Host) -
     (job,) = ask(jobs, 1, steps=40)
     eventually(lambda: jobs.get(job.id).status == "running")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(8) == 0
+    assert worker.wait(60) == 0
     assert (jobs.get(job.id).status, jobs.get(job.id).attempts) == ("queued", 0)
     host.start()
     (row,) = all_ended(jobs)

@@ -36,12 +36,12 @@ def test_a_cancelled_task_leaves_nothing_running(backups: SyncManager, documents
 
     def sink(event: Event) -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     async def use() -> None:
         manager = BackupManager.of(backups)
         task = asyncio.ensure_future(manager.create_backup(documents, events=sink))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 60)
         task.cancel()
         await asyncio.sleep(0)
         go_on.set()

@@ -24,7 +24,7 @@ from backstay.control.notifying.sending import NetworkSender, redacted
 from backstay.errors import NotificationFailed
 from tests.control.notifying.sink import Sink
 from tests.control.policies.files import loaded
-from tests.postgres.servers import free_port
+from tests.ports import free_port
 
 BODY = "the backup of <shop> failed\nCause: no & room *at all*, <!channel>\n\nMessage: m1"
 MESSAGE = Message(

@@ -118,7 +118,7 @@ class Meeting(Place):
     """Packs are stored by two threads at once or not at all."""
 
     parallel = 4
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=60)
 
     def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         if name.startswith("packs/"):

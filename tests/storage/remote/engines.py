@@ -26,10 +26,11 @@ from backstay.storage.patience import Patience
 from backstay.storage.sftp import SftpStorage
 from backstay.storage.webdav import WebdavStorage
 from tests.cloud import azurite_server, google_server, servers
+from tests.ports import free_port
 from tests.storage.fault_proxy import FaultProxy
 from tests.storage.remote.conftest import Keys
 from tests.storage.remote.kubo_stub import KuboStub
-from tests.storage.remote.processes import ServerProcess, free_port, script
+from tests.storage.remote.processes import ServerProcess, script
 from tests.storage.remote.sftp_server import USER, SftpServer
 
 PASSWORD: Final = "open-sesame"

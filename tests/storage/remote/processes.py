@@ -12,14 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def script(name: str) -> str:
     """A program that came with a package of the dev group."""
     return str(Path(sysconfig.get_path("scripts")) / name)
@@ -33,7 +25,7 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Look again and again; an AssertionError when it does not come true."""
     end = time.monotonic() + seconds
     while not true():

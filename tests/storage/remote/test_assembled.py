@@ -15,8 +15,8 @@ from backstay.storage.assembly import StorageSettings, assemble
 from backstay.storage.backend import StorageBackend
 from backstay.testing import FakeClock
 from tests.operations.copies import SECRET, SMALL_PACKS, back_up, contents, make_source, open_alone, restored
+from tests.ports import free_port
 from tests.storage.remote.conftest import Keys, write_netrc
-from tests.storage.remote.processes import free_port
 from tests.storage.remote.sftp_server import SftpServer
 from tests.storage.remote.test_sftp import address, trust
 from tests.storage.remote.test_webdav import PASSWORD, USER, rclone_server

@@ -27,10 +27,11 @@ from backstay.storage.patience import Patience
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
 from backstay.testing import FakeClock, StorageConformance
+from tests.ports import free_port
 from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc
 from tests.storage.remote.ftp_stub import ENTRY, FtpStub, ftp_stub
-from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
+from tests.storage.remote.processes import ServerProcess, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
 

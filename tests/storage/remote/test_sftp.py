@@ -30,8 +30,9 @@ from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
 from backstay.storage.sftp import SftpStorage, open_sftp
 from backstay.testing import FakeClock, StorageConformance
+from tests.ports import free_port
 from tests.storage.remote.conftest import Keys
-from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
+from tests.storage.remote.processes import ServerProcess, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
 from tests.storage.remote.sftp_server import PASSWORD, USER, SftpServer

@@ -28,10 +28,11 @@ from backstay.storage.registry import open_backend
 from backstay.storage.webdav import WebdavStorage, open_webdav
 from backstay.storage.webdav_listing import read_listing
 from backstay.testing import FakeClock, StorageConformance
+from tests.ports import free_port
 from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc
 from tests.storage.remote.http_stub import HttpStub, Reply
-from tests.storage.remote.processes import ServerProcess, free_port, script, wait_until
+from tests.storage.remote.processes import ServerProcess, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
 
@@ -175,7 +176,7 @@ def test_a_root_that_is_not_there_is_missing(tmp_path: Path) -> None:
 
 def _wait_until_forgotten(store: StorageBackend) -> None:
     """rclone keeps what it saw of directories for a moment."""
-    for _ in range(200):
+    for _ in range(3000):
         try:
             list(store.list())
         except StorageMissing:

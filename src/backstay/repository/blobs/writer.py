@@ -199,6 +199,10 @@ class BlobWriter:
         for sealing in self._sealing:
             sealing.result.cancel()
         self._upload.close()
+        # An error of any of them knows this writer, with all its buffers, which must not know it in turn: nobody would
+        # let go of them before cycles are searched. So nothing here gives a name to what an error may come out of.
+        self._sealing.clear()
+        self._uploads.clear()
 
     def _close_bundle(self, kind: PackClass) -> None:
         bundle = self._bundles.pop(kind)
@@ -250,10 +254,10 @@ class BlobWriter:
         )
 
     def _append_next(self) -> None:
-        sealing = self._sealing.popleft()
-        pack, raw, sealed = sealing.pack, sealing.raw, sealing.result.result()
-        if sealing.bundle is not None:
-            self._spare_bundles.append(sealing.bundle.release())
+        pack, raw, bundle = self._sealing[0].pack, self._sealing[0].raw, self._sealing[0].bundle
+        sealed = self._sealing.popleft().result.result()
+        if bundle is not None:
+            self._spare_bundles.append(bundle.release())
         self._in_flight -= raw
         pack.builder.append(sealed)
         pack.waiting_raw -= raw
@@ -283,8 +287,8 @@ class BlobWriter:
     def _collect_uploads(self, *, wait_for: int) -> None:
         """Take note of uploads that are done, the first ones at any rate; an upload's error is raised here."""
         while self._uploads and (wait_for > 0 or self._uploads[0][0].done()):
-            future, pack, size = self._uploads.popleft()
-            stored = future.result()
+            pack, size = self._uploads[0][1:]
+            stored = self._uploads.popleft()[0].result()
             self._upload_bytes -= size
             self._spare[stored.kind].append(pack.builder.release())
             self.bytes_added += stored.size
