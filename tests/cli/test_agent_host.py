@@ -13,6 +13,7 @@ from backstay.cli import agent_host
 from backstay.control.agents.reporting import Reporting
 from backstay.control.agents.work import Work
 from backstay.control.runs import run as running
+from backstay.errors import InvalidRequest
 from backstay.testing import FakeClock
 
 
@@ -31,3 +32,14 @@ def test_each_job_is_compressed_as_its_own_policy_file_says(tmp_path: Path, monk
         }
         does(Work.parse(document), Reporting(lambda _: {}, context.clock, lambda: False), "", [])
     assert used == ["gzip", "zstd", "none"]
+
+
+def test_a_file_of_authorities_that_is_none_is_told_before_a_token_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
+    for path, word in (
+        (tmp_path / "large", "too large"),
+        (tmp_path / "none", "cannot read"),
+        (tmp_path, "cannot read"),
+    ):
+        with pytest.raises(InvalidRequest, match=word):
+            agent_host._certificate(path)

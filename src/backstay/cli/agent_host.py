@@ -30,6 +30,7 @@ Dir = Annotated[
     Path | None, option("DIR", "Where this agent keeps its key; ~/.local/share/backstay/agent if not given.", "--dir")
 ]
 _MOST_BYTES = 4096  # of a token, or a fingerprint
+_MOST_OF_CA = 1 << 20  # bytes
 
 
 def agent_join(
@@ -167,9 +168,13 @@ def _certificate(ca: Path | None) -> str | None:
     if ca is None:
         return None
     try:
-        return ca.read_text("utf-8", "replace")
+        with ca.open("rb") as file:
+            found = file.read(_MOST_OF_CA + 1)
     except OSError as error:
         raise InvalidRequest(f"cannot read {ca}", cause=error.strerror or str(error)) from error
+    if len(found) > _MOST_OF_CA:
+        raise InvalidRequest(f"{ca} is too large", cause=f"it has more than {_MOST_OF_CA} bytes")
+    return found.decode("utf-8", "replace")
 
 
 def _token(named: str | None) -> str:

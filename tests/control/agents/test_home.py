@@ -114,3 +114,9 @@ def test_a_key_of_a_join_that_is_damaged_is_made_anew(home: Home, server: Signin
     join(home, server.address, "token", authority=None)
     assert home.belonging() == Belonging(server=server.address)
     assert home.joining() is None
+
+
+def test_as_many_authorities_as_systems_have_are_kept(home: Home, server: Signing) -> None:
+    authority = server.signs.certificate * 1000  # some 600 KiB
+    join(home, server.address, "token", authority=authority)
+    assert home.belonging() == Belonging(server=server.address, authority=authority)

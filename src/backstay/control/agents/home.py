@@ -26,7 +26,7 @@ from backstay.trust.certificate_requests import validity_of
 IDENTITY: Final = "agent.pem"
 SERVER: Final = "server.json"
 JOINING: Final = "joining.pem"
-_MOST_BYTES: Final = 256 << 10
+_MOST_BYTES: Final = 4 << 20  # some systems have half a million bytes of authorities in one file
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
 
