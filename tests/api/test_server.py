@@ -176,6 +176,23 @@ def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
         assert link.recv(100) == b""
 
 
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for_and_an_answer_is(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_S", 0.2)
+    head = b"POST /api/agents/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+    with socket.create_connection(server.place, timeout=10) as link:
+        link.sendall(head + b'{"token')
+        assert link.recv(100) == b""
+    with socket.create_connection(server.place, timeout=10) as link:
+        link.sendall(head + b"x" * 20)
+        assert link.recv(100).startswith(b"HTTP/1.1 422")
+        time.sleep(0.3)
+        link.sendall(head + b"x" * 20)  # the line is still there
+        link.settimeout(5)
+        assert b"HTTP/1.1 422" in link.recv(10_000) + link.recv(10_000)
+
+
 def test_tls_is_1_3_and_agents_are_known_by_their_certificates(world: World, tmp_path: Path) -> None:
     authority = world.service.access.agents.authority
     issued, key = authority.issue_server(["127.0.0.1", "localhost"], clock=world.service.clock, life=CERTIFICATE_LIFE)

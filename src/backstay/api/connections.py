@@ -1,7 +1,8 @@
 """Connections: bounded before anything is known of them, and with the certificate that a client showed.
 
-uvicorn's own protocol with what it leaves out: how long and how large the head of a request may be, and which
-certificate the client has proved to have. It stands in the scope as `extensions["tls"]["client_certificate"]`, in DER.
+uvicorn's own protocol with what it leaves out: how long and how large the head of a request may be, how long its
+body, and which certificate the client has proved to have. It stands in the scope as
+`extensions["tls"]["client_certificate"]`, in DER.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from backstay.api.problems import MEDIA_TYPE, plain_document
 
 MOST_HEAD_BYTES: Final = 64 << 10
 HEAD_S: Final = 20.0  # from the first byte of a connection, or the end of the request before, to the end of a head
+BODY_S: Final = 60.0  # from there to the end of its body: a mebibyte, by 18 kB a second
 
 
 class Connection(HttpToolsProtocol):
@@ -55,7 +57,12 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        self._patience = self.loop.call_later(BODY_S, self._too_slow)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._stop_waiting()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         document = plain_document(400, instance="", request_id="", cause=msg.rstrip("."))
