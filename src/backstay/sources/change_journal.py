@@ -71,6 +71,7 @@ class ChangeJournal:
         self._dirty: set[bytes] = set()
         # Directories that are looked at each time: those with files of several names, and those that lead.
         self._linked: set[bytes] = set()
+        self._known_links: frozenset[bytes] | None = None  # before the walk; None when it looks at everything
         self._leading: set[bytes] = set()
         self._troubled: set[bytes] = set()
         self._stirred: Stirred | None = None
@@ -122,6 +123,7 @@ class ChangeJournal:
             self._tree, since=since, everything=everything, compares=compares, dirty=self._dirty, always=always
         )
         self._dirty, self._stirred, self._everything = set(), None, False
+        self._known_links = None if everything else frozenset(self._linked)
         return view
 
     def done(self, view: ChangeView, snapshot: str | None, problems: Iterable[Problem]) -> None:
@@ -169,9 +171,15 @@ class ChangeJournal:
             self._place(WatchedDirectory(path, watch, named, leads))
 
     def has_links(self, path: bytes) -> None:
-        """What is written through one name of a file is not told of the others."""
+        """What is written through one name of a file is not told of the others.
+
+        Names that came in a new directory were told of by nothing: where the others are, only a look at everything
+        shows.
+        """
         with self._lock:
             self._linked.add(path)
+            if self._known_links is not None and path not in self._known_links:
+                self._lose_track()
 
     def is_cache(self, path: bytes) -> None:
         """What comes and goes in a cache is no reason for a snapshot."""

@@ -1,0 +1,53 @@
+"""Watched files of which the kernel tells under another name, or not at all: the snapshot after it has the change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.operations.watched_world import World
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for name in ("one", "other"):
+        (root / name / "below").mkdir(parents=True)
+        (root / name / "below" / "file").write_text("as it was")
+    return root
+
+
+@pytest.fixture
+def world(root: Path) -> Iterator[World]:
+    with World([root]) as world:
+        world.snapshot()
+        yield world
+
+
+def until_quiet(world: World) -> int:
+    """All snapshots that the watch has a reason for: how many."""
+    for number in range(5):
+        if world.journal.stirred() is None:
+            return number
+        world.snapshot()
+    pytest.fail("it finds a reason each time")
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["made there", "moved there"])
+def test_a_link_that_came_with_a_new_directory_is_seen_where_the_file_has_its_other_name(
+    world: World, root: Path, *, is_moved: bool
+) -> None:
+    new = root / "other/new"
+    made = root.parent / "new" if is_moved else new
+    made.mkdir()
+    os.link(root / "one/below/file", made / "link")
+    if is_moved:
+        made.rename(new)
+    assert until_quiet(world) == 2  # the second looks for the other name
+    assert world.shown() == world.fresh()
+    (new / "link").write_text("through one name")
+    assert until_quiet(world) == 1
+    assert world.shown() == world.fresh()
