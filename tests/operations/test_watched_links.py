@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from backstay.sources.kernel import call
 from tests.operations.watched_world import World
+
+AT_FDCWD = -100
+AT_SYMLINK_FOLLOW = 0x400
 
 
 @pytest.fixture
@@ -51,3 +55,31 @@ def test_a_link_that_came_with_a_new_directory_is_seen_where_the_file_has_its_ot
     (new / "link").write_text("through one name")
     assert until_quiet(world) == 1
     assert world.shown() == world.fresh()
+
+
+def test_what_is_written_to_a_file_that_lost_the_name_it_was_opened_by_is_seen(world: World, root: Path) -> None:
+    place = root / "one/below"
+    with (place / "first").open("wb", buffering=0) as file:
+        file.write(b"begun")
+        os.link(place / "first", place / "second")
+        (place / "first").unlink()
+        until_quiet(world)
+        file.write(b", and more")
+        assert until_quiet(world) == 1
+        assert world.shown() == world.fresh()
+
+
+def test_what_is_written_to_a_file_that_got_its_name_later_is_seen(world: World, root: Path) -> None:
+    place = root / "one/below"
+    try:
+        fd = os.open(place, os.O_TMPFILE | os.O_WRONLY)
+    except OSError:
+        pytest.skip("not supported here")
+    try:
+        call("linkat", AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, bytes(place / "named"), AT_SYMLINK_FOLLOW)
+        until_quiet(world)
+        os.write(fd, b"written afterwards")
+        assert until_quiet(world) == 1
+        assert world.shown() == world.fresh()
+    finally:
+        os.close(fd)
