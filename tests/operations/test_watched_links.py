@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,44 @@ def test_what_is_written_to_a_file_that_got_its_name_later_is_seen(world: World,
         assert world.shown() == world.fresh()
     finally:
         os.close(fd)
+
+
+@contextmanager
+def mounted(place: Path, *how: str | Path) -> Iterator[None]:
+    if subprocess.run(["mount", *how, place], check=False).returncode != 0:
+        pytest.skip("cannot mount here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_file_that_is_mounted_onto_another_is_looked_at_each_time(root: Path, tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").write_text("as it was")
+    with mounted(root / "one/below/file", "--bind", outside), World([root]) as world:
+        world.snapshot()
+        assert not world.journal.tells_all
+        (root / "one/below/file").write_text("through the mount")
+        (root / "other/new").touch()
+        assert until_quiet(world) == 1
+        assert world.shown() == world.fresh()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_an_excluded_file_may_be_mounted(root: Path, tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").write_text("as it was")
+    with mounted(root / "one/below/file", "--bind", outside), World([root], patterns=(b"below/file",)) as world:
+        world.snapshot()
+        assert world.journal.tells_all
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_what_happens_to_the_root_of_another_file_system_is_in_the_next_snapshot(root: Path) -> None:
+    place = root / "one/below"
+    with mounted(place, "-t", "tmpfs", "none"), World([root], one_file_system=True) as world:
+        world.snapshot()
+        place.chmod(0o700)
+        (root / "other/new").touch()
+        assert until_quiet(world) == 1
+        assert world.shown() == world.fresh()
