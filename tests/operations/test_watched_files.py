@@ -266,6 +266,18 @@ def test_what_is_excluded_is_no_reason_and_is_not_watched(root: Path) -> None:
         assert world.shown() == world.fresh()
 
 
+def test_a_tag_that_goes_while_it_is_read_marks_nothing(root: Path) -> None:
+    (tag := root / "d00/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    with World([root]) as world:
+        world.snapshot()
+        tag.unlink()
+        assert world.journal.stirred() is not None
+        world.journal.is_cache(bytes(tag.parent))  # by a walk that read it a moment before
+        world.snapshot()
+        (tag.parent / "new").touch()
+        assert world.journal.stirred() is not None
+
+
 def test_what_others_do_in_the_directories_above_is_no_reason(world: World, root: Path) -> None:
     (root.parent / "other").mkdir()
     assert world.journal.stirred() is None

@@ -198,7 +198,7 @@ class ChangeJournal:
     def _place(self, new: WatchedDirectory) -> None:
         before = self._tree.of(new.watch)
         if before is not None and before.path == new.path:
-            before.named, before.leads = new.named, new.leads
+            before.named, before.leads, before.is_cache = new.named, new.leads, False
             return
         if before is not None:  # it came here from elsewhere, which is told later, or has two places at once
             self._dirty.add(directory_of(before.path))
