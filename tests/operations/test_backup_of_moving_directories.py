@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def test_a_directory_that_cannot_be_captured_is_left_out_and_tried_again(
     def capture(self: OpenDirectory, entry: Stat, *, small: int) -> Capture:
         if entry[0] != b"moving":
             return captured(self, entry, small=small)
-        os.rename(root / "moving", root.parent / "away")
+        (root / "moving").rename(root.parent / "away")
         try:
             return captured(self, entry, small=small)
         finally:

@@ -7,7 +7,8 @@ import stat
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise, starmap
+from operator import eq
 from pathlib import Path
 from typing import Final
 
@@ -144,6 +145,8 @@ class OpenDirectory:
             names = [_name(entry) for entry in self._passing(chain(first, entries))]
         del first
         names.sort()
+        if any(starmap(eq, pairwise(names))):
+            names = list(dict.fromkeys(names))
         yield from self._examined_pages(self._without_cached_names(names))
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
@@ -217,7 +220,8 @@ class OpenDirectory:
         rows.sort()
         if linked:
             self._tell_of_links()
-        return rows
+        names = {row[0]: row for row in rows}  # some file systems list twice what is renamed meanwhile
+        return rows if len(names) == len(rows) else list(names.values())
 
     def _examined_pages(self, names: Sequence[bytes]) -> Iterator[list[Stat]]:
         for start in range(0, len(names), PAGE_ENTRIES):

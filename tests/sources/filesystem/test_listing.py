@@ -426,3 +426,28 @@ def test_different_names_never_look_the_same() -> None:
     for _ in range(3000):
         name = bytes(generator.choices(b"\\nx0\xff\n\x1b\xc3\xa9u", k=4))
         assert seen.setdefault(printable(name), name) == name
+
+
+class ListsTwice:
+    """As some file systems list what is renamed meanwhile: under its name, and later once more."""
+
+    def __init__(self, fd: int) -> None:
+        with scandir(fd) as entries:
+            self._entries = list(entries)
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return iter([*self._entries, *self._entries[:2]])
+
+    def __exit__(self, *error: object) -> None:
+        del error
+
+
+scandir = os.scandir
+
+
+@pytest.mark.parametrize("page", [PAGE_ENTRIES, 3])
+def test_what_is_listed_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    tree(tmp_path, "a", "b", "c", "d/e")
+    monkeypatch.setattr(filesystem, "PAGE_ENTRIES", page)
+    monkeypatch.setattr(os, "scandir", ListsTwice)
+    assert names(descend(source(tmp_path).root(), tmp_path)) == [b"a", b"b", b"c", b"d"]
