@@ -324,6 +324,24 @@ def test_what_cannot_be_read_is_told_once_and_tried_each_time(root: Path) -> Non
         assert world.shown() == world.fresh()
 
 
+def test_a_file_that_could_not_be_read_is_in_the_first_snapshot_after_it_can_be(root: Path) -> None:
+    (root / "d00/closed").write_text("not yet")
+    with World([root]) as world:
+        opened = os.open
+
+        def refuse(path: object, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == b"closed":
+                raise PermissionError(13, "Permission denied")
+            return opened(path, flags, mode, dir_fd=dir_fd)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            assert len(world.snapshot().errors) == 1
+        (root / "d29/last").touch()
+        assert world.snapshot().errors == ()
+        assert world.shown() == world.fresh()
+
+
 def test_a_link_to_a_file_where_nothing_else_happens_is_seen_there_too(world: World, root: Path) -> None:
     os.link(root / "d04/below/file", root / "d20/link")
     world.snapshot()
