@@ -518,6 +518,34 @@ class Full(Inotify):
         return super().watch(directory)
 
 
+class Closed(Inotify):
+    """As for a user who may pass through the directory above the tests' own, but not list it."""
+
+    place = Path("/")
+
+    def watch(self, directory: int) -> int:
+        if self.place.samefile(f"/proc/self/fd/{directory}"):
+            raise PermissionError(13, "Permission denied")
+        return super().watch(directory)
+
+
+def test_a_directory_above_that_cannot_be_watched_is_no_reason_to_watch_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Closed, "place", root.parent)
+    with World([root], notices=Closed) as world:
+        world.snapshot()
+        (root / "d20/below/file").write_text("another")
+        assert world.journal.stirred() is not None
+        world.snapshot()
+        assert len(world.walked()) == 3
+        assert world.warnings == []
+        root.rename(root.parent / "away")
+        (root / "anew").mkdir(parents=True)
+        world.snapshot()
+        assert world.shown() == world.fresh()
+
+
 def test_too_many_directories_are_told_once_and_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with World([root], notices=Full) as world:
         world.snapshot()

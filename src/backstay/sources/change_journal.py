@@ -169,7 +169,8 @@ class ChangeJournal:
                     self._devices[device] = self._is_shared(fd, path)
                 watch = self._notices.watch(fd)
             except OSError as error:
-                self._give_up(path, error)
+                if not (leads and error.errno == errno.EACCES):  # who may pass there, but not look, looks each time
+                    self._give_up(path, error)
                 return
             self._place(WatchedDirectory(path, watch, named, leads))
 
