@@ -382,6 +382,42 @@ def test_a_directory_that_is_in_two_places_at_once_is_looked_at_in_both(world: W
     assert looks == [Look.ALL, Look.ALL, Look.NOTHING, Look.NOTHING]
 
 
+def test_a_directory_that_goes_where_nothing_is_watched_is_not_known_any_more(world: World, root: Path) -> None:
+    """As one does that a walk had just opened when the directory above it was moved away."""
+    (gone := root.parent / "aside").mkdir()
+    path = bytes(root) + b"/d01/moved/aside"
+    fd = os.open(gone, os.O_RDONLY)
+    world.journal.opened(fd, path, device=os.fstat(fd).st_dev, named=frozenset(), leads=False)
+    os.close(fd)
+    assert world.journal.begin().look(path) is Look.NOTHING
+    gone.rmdir()
+    assert world.journal.begin().look(path) is Look.ALL
+
+
+def test_of_two_directories_at_one_path_the_one_seen_last_is_watched(world: World, root: Path) -> None:
+    path = bytes(root) + b"/d01/moved"
+    for name in ("first", "last"):
+        (root.parent / name).mkdir()
+        fd = os.open(root.parent / name, os.O_RDONLY)
+        world.journal.opened(fd, path, device=os.fstat(fd).st_dev, named=frozenset(), leads=False)
+        os.close(fd)
+    (root.parent / "first/file").touch()
+    assert world.journal.stirred() is None
+    (root.parent / "last/file").touch()
+    assert world.journal.stirred() is not None
+
+
+def test_where_a_directory_with_links_was_is_not_looked_at_any_more(world: World, root: Path) -> None:
+    os.link(root / "d04/below/file", root / "d04/below/link")
+    world.snapshot()
+    (root / "d04/below").rename(root.parent / "away")
+    world.snapshot()
+    assert world.journal.tells_all
+    (root / "d20/new").touch()
+    world.snapshot()
+    assert world.walked() == {".", "d20"}
+
+
 @pytest.mark.parametrize("kind", ["full", "incremental", "differential"])
 def test_each_kind_of_snapshot_holds_all_changes(root: Path, kind: BackupKind) -> None:
     with World([root], kind=kind) as world:
