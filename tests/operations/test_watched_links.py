@@ -59,6 +59,17 @@ def test_a_link_that_came_with_a_new_directory_is_seen_where_the_file_has_its_ot
     assert world.shown() == world.fresh()
 
 
+def test_a_link_that_was_moved_to_other_links_is_seen_where_the_file_has_its_other_name(
+    world: World, root: Path
+) -> None:
+    os.link(root / "other/below/file", root / "other/below/again")
+    until_quiet(world)
+    os.link(root / "one/below/file", root.parent / "link")
+    (root.parent / "link").rename(root / "other/below/link")
+    assert until_quiet(world) == 1
+    assert world.shown() == world.fresh()
+
+
 def test_what_is_written_to_a_file_that_lost_the_name_it_was_opened_by_is_seen(world: World, root: Path) -> None:
     place = root / "one/below"
     with (place / "first").open("wb", buffering=0) as file:
