@@ -489,6 +489,27 @@ def test_where_not_everything_is_told_it_looks_as_often_as_it_would_wait(root: P
         assert world.snapshot().snapshot is None
 
 
+def test_a_path_that_is_not_there_is_looked_for_as_often_as_it_would_wait(root: Path, tmp_path: Path) -> None:
+    clock = FakeClock()
+    (other := tmp_path / "other").mkdir()
+    with World([root, other], clock=clock) as world:
+        world.snapshot()
+        other.rmdir()
+        assert world.snapshot().snapshot is not None
+        for _ in range(2):
+            mark = world.watched.mark()
+            clock.sleep(59)
+            assert world.watched.mark() == mark
+            clock.sleep(1)
+            assert world.watched.mark() != mark
+            assert world.snapshot().snapshot is None
+        (other / "back").mkdir(parents=True)
+        clock.sleep(60)
+        world.watched.mark()
+        assert world.snapshot().snapshot is not None
+        assert world.shown() == world.fresh()
+
+
 def test_a_signal_ends_it_in_the_middle_of_a_backup(root: Path) -> None:
     with World([root]) as world:
         world.stopped = lambda: bool(world.events)
