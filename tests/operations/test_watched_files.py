@@ -188,7 +188,7 @@ def test_what_is_kept_is_copied_in_parts(world: World, root: Path, monkeypatch: 
     (root / "d29/new").touch()
     (root / "d02").rename(root / "d30")
     done = world.snapshot()
-    assert (done.files, done.dirs) == (31, 130 + len(root.parts))
+    assert (done.files, done.dirs, done.bytes_scanned) == (31, 130 + len(root.parts), 30 * len("as it was"))
     assert world.walked() == {".", "d29", "d30", "d30/below", "d30/below/deep"}
     assert world.shown() == world.fresh()
 
