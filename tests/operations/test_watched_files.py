@@ -188,7 +188,7 @@ def test_what_is_kept_is_copied_in_parts(world: World, root: Path, monkeypatch: 
     (root / "d29/new").touch()
     (root / "d02").rename(root / "d30")
     done = world.snapshot()
-    assert (done.files, done.dirs) == (31, 130 + len(root.parts))
+    assert (done.files, done.dirs, done.bytes_scanned) == (31, 130 + len(root.parts), 30 * len("as it was"))
     assert world.walked() == {".", "d29", "d30", "d30/below", "d30/below/deep"}
     assert world.shown() == world.fresh()
 
@@ -266,6 +266,18 @@ def test_what_is_excluded_is_no_reason_and_is_not_watched(root: Path) -> None:
         assert world.shown() == world.fresh()
 
 
+def test_a_tag_that_goes_while_it_is_read_marks_nothing(root: Path) -> None:
+    (tag := root / "d00/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    with World([root]) as world:
+        world.snapshot()
+        tag.unlink()
+        assert world.journal.stirred() is not None
+        world.journal.is_cache(bytes(tag.parent))  # by a walk that read it a moment before
+        world.snapshot()
+        (tag.parent / "new").touch()
+        assert world.journal.stirred() is not None
+
+
 def test_what_others_do_in_the_directories_above_is_no_reason(world: World, root: Path) -> None:
     (root.parent / "other").mkdir()
     assert world.journal.stirred() is None
@@ -312,6 +324,24 @@ def test_what_cannot_be_read_is_told_once_and_tried_each_time(root: Path) -> Non
         assert world.shown() == world.fresh()
 
 
+def test_a_file_that_could_not_be_read_is_in_the_first_snapshot_after_it_can_be(root: Path) -> None:
+    (root / "d00/closed").write_text("not yet")
+    with World([root]) as world:
+        opened = os.open
+
+        def refuse(path: object, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == b"closed":
+                raise PermissionError(13, "Permission denied")
+            return opened(path, flags, mode, dir_fd=dir_fd)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            assert len(world.snapshot().errors) == 1
+        (root / "d29/last").touch()
+        assert world.snapshot().errors == ()
+        assert world.shown() == world.fresh()
+
+
 def test_a_link_to_a_file_where_nothing_else_happens_is_seen_there_too(world: World, root: Path) -> None:
     os.link(root / "d04/below/file", root / "d20/link")
     world.snapshot()
@@ -350,6 +380,42 @@ def test_a_directory_that_is_in_two_places_at_once_is_looked_at_in_both(world: W
         view = world.journal.begin()
     looks = [view.look(bytes(root) + b"/" + place) for place in (b"d01", b"d01/below", b"d02", b"d03")]
     assert looks == [Look.ALL, Look.ALL, Look.NOTHING, Look.NOTHING]
+
+
+def test_a_directory_that_goes_where_nothing_is_watched_is_not_known_any_more(world: World, root: Path) -> None:
+    """As one does that a walk had just opened when the directory above it was moved away."""
+    (gone := root.parent / "aside").mkdir()
+    path = bytes(root) + b"/d01/moved/aside"
+    fd = os.open(gone, os.O_RDONLY)
+    world.journal.opened(fd, path, device=os.fstat(fd).st_dev, named=frozenset(), leads=False)
+    os.close(fd)
+    assert world.journal.begin().look(path) is Look.NOTHING
+    gone.rmdir()
+    assert world.journal.begin().look(path) is Look.ALL
+
+
+def test_of_two_directories_at_one_path_the_one_seen_last_is_watched(world: World, root: Path) -> None:
+    path = bytes(root) + b"/d01/moved"
+    for name in ("first", "last"):
+        (root.parent / name).mkdir()
+        fd = os.open(root.parent / name, os.O_RDONLY)
+        world.journal.opened(fd, path, device=os.fstat(fd).st_dev, named=frozenset(), leads=False)
+        os.close(fd)
+    (root.parent / "first/file").touch()
+    assert world.journal.stirred() is None
+    (root.parent / "last/file").touch()
+    assert world.journal.stirred() is not None
+
+
+def test_where_a_directory_with_links_was_is_not_looked_at_any_more(world: World, root: Path) -> None:
+    os.link(root / "d04/below/file", root / "d04/below/link")
+    world.snapshot()
+    (root / "d04/below").rename(root.parent / "away")
+    world.snapshot()
+    assert world.journal.tells_all
+    (root / "d20/new").touch()
+    world.snapshot()
+    assert world.walked() == {".", "d20"}
 
 
 @pytest.mark.parametrize("kind", ["full", "incremental", "differential"])
@@ -423,6 +489,27 @@ def test_where_not_everything_is_told_it_looks_as_often_as_it_would_wait(root: P
         assert world.snapshot().snapshot is None
 
 
+def test_a_path_that_is_not_there_is_looked_for_as_often_as_it_would_wait(root: Path, tmp_path: Path) -> None:
+    clock = FakeClock()
+    (other := tmp_path / "other").mkdir()
+    with World([root, other], clock=clock) as world:
+        world.snapshot()
+        other.rmdir()
+        assert world.snapshot().snapshot is not None
+        for _ in range(2):
+            mark = world.watched.mark()
+            clock.sleep(59)
+            assert world.watched.mark() == mark
+            clock.sleep(1)
+            assert world.watched.mark() != mark
+            assert world.snapshot().snapshot is None
+        (other / "back").mkdir(parents=True)
+        clock.sleep(60)
+        world.watched.mark()
+        assert world.snapshot().snapshot is not None
+        assert world.shown() == world.fresh()
+
+
 def test_a_signal_ends_it_in_the_middle_of_a_backup(root: Path) -> None:
     with World([root]) as world:
         world.stopped = lambda: bool(world.events)
@@ -486,6 +573,34 @@ class Full(Inotify):
         if self.left < 0:
             raise OSError(28, "No space left on device")
         return super().watch(directory)
+
+
+class Closed(Inotify):
+    """As for a user who may pass through the directory above the tests' own, but not list it."""
+
+    place = Path("/")
+
+    def watch(self, directory: int) -> int:
+        if self.place.samefile(f"/proc/self/fd/{directory}"):
+            raise PermissionError(13, "Permission denied")
+        return super().watch(directory)
+
+
+def test_a_directory_above_that_cannot_be_watched_is_no_reason_to_watch_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Closed, "place", root.parent)
+    with World([root], notices=Closed) as world:
+        world.snapshot()
+        (root / "d20/below/file").write_text("another")
+        assert world.journal.stirred() is not None
+        world.snapshot()
+        assert len(world.walked()) == 3
+        assert world.warnings == []
+        root.rename(root.parent / "away")
+        (root / "anew").mkdir(parents=True)
+        world.snapshot()
+        assert world.shown() == world.fresh()
 
 
 def test_too_many_directories_are_told_once_and_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.sources.mount_points import is_shared, mounts_below
+from backstay.sources.mount_points import is_shared, mounted_in, mounts_below
 
 LINES = {
     b"/": b"22 1 8:1 / / rw - ext4 /dev/sda1 rw",
@@ -33,10 +33,20 @@ def test_mounts_at_below_and_above_a_place_count(tmp_path: Path, place: bytes, s
     assert mounts_below((place,), file) == tuple(LINES[one] for one in seen)
 
 
+def test_places_of_mounts_are_known_by_the_directories_that_they_lie_in() -> None:
+    assert mounted_in(tuple(LINES.values())) == {
+        b"/": [b"/"],
+        b"/srv": [b"/srv/www", b"/srv/two words", b"/srv/www2"],
+    }
+
+
 def test_this_machine_has_mounts() -> None:
     assert mounts_below((b"/",))
 
 
-@pytest.mark.parametrize(("magic", "shared"), [(0x6969, True), (0x65735546, True), (0xEF53, False), (0x4D44, False)])
+@pytest.mark.parametrize(
+    ("magic", "shared"),
+    [(0x6969, True), (0x65735546, True), (0x6B414653, True), (0x786F4256, True), (0xEF53, False), (0x4D44, False)],
+)
 def test_file_systems_that_others_change_are_known(magic: int, *, shared: bool) -> None:
     assert is_shared(3, kind=lambda _: magic) is shared

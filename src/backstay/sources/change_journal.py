@@ -6,8 +6,8 @@ looked at: after an overflow, a mount or a failed walk that is everything.
 
 The kernel does not tell of writes through a memory map before it is closed, of those through another name of a file
 that lies elsewhere, nor of what other machines do on a shared file system. Directories that hold files with several
-names are looked at each time, and on shared file systems everything is. The rest is found by a look at everything from
-time to time, which is the caller's to ask for.
+names, or on which others are mounted, are looked at each time, and on shared file systems everything is. The rest is
+found by a look at everything from time to time, which is the caller's to ask for.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from backstay.sources.change_view import ChangeView
 from backstay.sources.filesystem import CACHE_TAG
 from backstay.sources.filters import Filters
 from backstay.sources.inotify import Event, Inotify, Notices
-from backstay.sources.mount_points import is_shared, mounts_below
+from backstay.sources.mount_points import is_shared, mounted_in, mounts_below
 from backstay.sources.notice_reader import NoticeReader
 from backstay.sources.source import Problem
-from backstay.sources.watched_tree import WatchedDirectory, WatchedTree, directory_of, path_in
+from backstay.sources.watched_tree import WatchedDirectory, WatchedTree, directory_of, name_of, path_in
 
 _MOST_READS: Final = 64  # at a time, which is more than any queue holds; somebody may write as fast as we read
 _LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -65,12 +65,14 @@ class ChangeJournal:
         self._reader: NoticeReader | None = None
         self._tree = WatchedTree()
         self._mounts: tuple[bytes, ...] = ()
+        self._mounted: dict[bytes, list[bytes]] = {}
         self._devices: dict[int, bool] = {}
         self._since: str | None = None
         self._everything = True  # is to be looked at at the next walk
         self._dirty: set[bytes] = set()
-        # Directories that are looked at each time: those with files of several names, and those that lead.
+        # Directories that are looked at each time: those with files that have names elsewhere, and those that lead.
         self._linked: set[bytes] = set()
+        self._known_links: frozenset[bytes] | None = None  # before the walk; None when it looks at everything
         self._leading: set[bytes] = set()
         self._troubled: set[bytes] = set()
         self._stirred: Stirred | None = None
@@ -122,6 +124,7 @@ class ChangeJournal:
             self._tree, since=since, everything=everything, compares=compares, dirty=self._dirty, always=always
         )
         self._dirty, self._stirred, self._everything = set(), None, False
+        self._known_links = None if everything else frozenset(self._linked)
         return view
 
     def done(self, view: ChangeView, snapshot: str | None, problems: Iterable[Problem]) -> None:
@@ -155,8 +158,10 @@ class ChangeJournal:
         """Watch a directory before it is listed."""
         with self._lock:
             self._linked.discard(path)
-            if leads:  # others' changes touch its times, and are no reason to wake
-                self._leading.add(path)
+            if leads:  # others' changes touch its times, which stand in the one above, and are no reason to wake
+                self._leading |= {path, directory_of(path)}
+            if any(self._is_mounted_file(place, named) for place in self._mounted.get(path, ())):
+                self._linked.add(path)
             if self._notices is None:
                 return
             try:
@@ -164,14 +169,21 @@ class ChangeJournal:
                     self._devices[device] = self._is_shared(fd, path)
                 watch = self._notices.watch(fd)
             except OSError as error:
-                self._give_up(path, error)
+                if not (leads and error.errno == errno.EACCES):  # who may pass there, but not look, looks each time
+                    self._give_up(path, error)
                 return
             self._place(WatchedDirectory(path, watch, named, leads))
 
     def has_links(self, path: bytes) -> None:
-        """What is written through one name of a file is not told of the others."""
+        """What is written through one name of a file is not told of the others.
+
+        Names that came in a new directory were told of by nothing: where the others are, only a look at everything
+        shows.
+        """
         with self._lock:
             self._linked.add(path)
+            if self._known_links is not None and path not in self._known_links:
+                self._lose_track()
 
     def is_cache(self, path: bytes) -> None:
         """What comes and goes in a cache is no reason for a snapshot."""
@@ -180,10 +192,14 @@ class ChangeJournal:
             if directory is not None:
                 directory.is_cache = True
 
+    def _is_mounted_file(self, place: bytes, named: frozenset[bytes]) -> bool:
+        """Whether a file is mounted there that is backed up: what is written to it is told where its own name is."""
+        return (name_of(place) in named or not self._filters.excludes(place, False)) and _is_file(place)
+
     def _place(self, new: WatchedDirectory) -> None:
         before = self._tree.of(new.watch)
         if before is not None and before.path == new.path:
-            before.named, before.leads = new.named, new.leads
+            before.named, before.leads, before.is_cache = new.named, new.leads, False
             return
         if before is not None:  # it came here from elsewhere, which is told later, or has two places at once
             self._dirty.add(directory_of(before.path))
@@ -232,6 +248,7 @@ class ChangeJournal:
             self._dirty, self._linked, self._leading, self._troubled = set(), set(), set(), set()
             try:
                 self._mounts = mounts_below(self._places)
+                self._mounted = mounted_in(self._mounts)
                 self._notices = self._make()
                 self._reader = NoticeReader(self._notices, self._noticed)
             except OSError as error:
@@ -334,6 +351,13 @@ def _has_links(path: bytes) -> bool:
     except OSError:
         return False
     return info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode)
+
+
+def _is_file(path: bytes) -> bool:
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _limit() -> int:

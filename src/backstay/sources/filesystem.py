@@ -7,7 +7,8 @@ import stat
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise, starmap
+from operator import eq
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ CACHE_SIGNATURE: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
 _ENCODING: Final = sys.getfilesystemencoding()
 _ON_ERROR: Final = sys.getfilesystemencodeerrors()
 _OPEN_DIRECTORY: Final = OPEN_FILE | os.O_DIRECTORY
+_PASS_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FilesystemSource:
@@ -144,6 +146,8 @@ class OpenDirectory:
             names = [_name(entry) for entry in self._passing(chain(first, entries))]
         del first
         names.sort()
+        if any(starmap(eq, pairwise(names))):
+            names = list(dict.fromkeys(names))
         yield from self._examined_pages(self._without_cached_names(names))
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
@@ -158,14 +162,23 @@ class OpenDirectory:
         """Open a child directory. Raises OSError."""
         name = entry[0]
         path = self._prefix + name
+        named = self.named.below.get(name, NOTHING_NAMED) if self.named.below else NOTHING_NAMED
         try:
-            fd = open_quietly(name, _OPEN_DIRECTORY, self._fd)
+            fd = self._opened(name, leads=self._home is None and not named.whole)
         except OSError as error:
             if error.errno in NOT_WHAT_IT_WAS:
                 raise EntryChanged(path, entry[1]) from error
             raise
-        named = self.named.below.get(name, NOTHING_NAMED) if self.named.below else NOTHING_NAMED
         return OpenDirectory(self._source, fd, path, named, self._home)
+
+    def _opened(self, name: bytes, *, leads: bool) -> int:
+        """Who may only pass through a directory can back up what lies below: one that leads is not listed."""
+        try:
+            return open_quietly(name, _OPEN_DIRECTORY, self._fd)
+        except PermissionError:
+            if not leads:
+                raise
+        return os.open(name, _PASS_DIRECTORY, dir_fd=self._fd)
 
     def close(self) -> None:
         """Let go of it; children that are open stay usable. May be called more than once."""
@@ -217,7 +230,8 @@ class OpenDirectory:
         rows.sort()
         if linked:
             self._tell_of_links()
-        return rows
+        names = {row[0]: row for row in rows}  # some file systems list twice what is renamed meanwhile
+        return rows if len(names) == len(rows) else list(names.values())
 
     def _examined_pages(self, names: Sequence[bytes]) -> Iterator[list[Stat]]:
         for start in range(0, len(names), PAGE_ENTRIES):

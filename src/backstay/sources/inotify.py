@@ -21,7 +21,6 @@ OVERFLOW: Final = 0x4000
 IGNORED: Final = 0x8000
 ISDIR: Final = 0x4000_0000
 _ONLYDIR: Final = 0x100_0000
-_EXCL_UNLINK: Final = 0x400_0000  # what happens to files that have no name any more changes no directory
 
 NAMES: Final = CREATE | DELETE | MOVED_FROM | MOVED_TO
 # CLOSE_WRITE, because writes through a memory map, and those of io_uring before Linux 6.1, are not told until then.
@@ -65,8 +64,9 @@ class Inotify:
 
     def watch(self, directory: int) -> int:
         """Watch an open directory: a number, the same for the same directory. OSError ENOSPC: there are too many."""
-        # By descriptor, so that no name on the way is looked up again.
-        return call("inotify_add_watch", self._fd, b"/proc/self/fd/%d" % directory, _CHANGES | _ONLYDIR | _EXCL_UNLINK)
+        # By descriptor, so that no name on the way is looked up again. Without IN_EXCL_UNLINK: a file that lost the
+        # name by which it is being written to may have another one, as those have that were made with O_TMPFILE.
+        return call("inotify_add_watch", self._fd, b"/proc/self/fd/%d" % directory, _CHANGES | _ONLYDIR)
 
     def forget(self, watch: int) -> None:
         """End a watch; the kernel may have done so before."""

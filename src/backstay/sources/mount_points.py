@@ -13,7 +13,8 @@ MOUNTS: Final = Path("/proc/self/mountinfo")
 _PLACE: Final = 4  # field of a line: where it is mounted
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
-# Others can change what lies there without this kernel's knowing.
+# Others can change what lies there without this kernel's knowing. Numbers: linux/magic.h, the sources of the file
+# systems, and for those outside of Linux the table of coreutils' stat(1).
 _SHARED: Final = frozenset(
     {
         0x6969,  # NFS
@@ -24,7 +25,15 @@ _SHARED: Final = frozenset(
         0x01021997,  # 9P
         0x00C36400,  # Ceph
         0x5346414F,  # AFS
-        0x7461636F,  # Coda
+        0x6B414653,  # AFS of the kernel
+        0x73757245,  # Coda
+        0x7461636F,  # OCFS2
+        0x19830326,  # BeeGFS
+        0x20030528,  # OrangeFS
+        0xAAD7AAEA,  # PanFS
+        0x786F4256,  # VirtualBox
+        0xBACBACBC,  # VMware
+        0x7C7C6673,  # Parallels
         0x47504653,  # GPFS
         0x0BD00BD0,  # Lustre
         0x01161970,  # GFS2
@@ -41,6 +50,14 @@ def mounts_below(places: tuple[bytes, ...], mounts: Path = MOUNTS) -> tuple[byte
     """The mounts at, below and above some absolute places, as lines of the kernel. Raises OSError."""
     lines = mounts.read_bytes().splitlines()
     return tuple(line for line in lines if any(_touch(_place(line), place) for place in places))
+
+
+def mounted_in(mounts: tuple[bytes, ...]) -> dict[bytes, list[bytes]]:
+    """The places at which these lines tell of mounts, by the directories that they lie in."""
+    found: dict[bytes, list[bytes]] = {}
+    for place in map(_place, mounts):
+        found.setdefault(place.rpartition(b"/")[0] or b"/", []).append(place)
+    return found
 
 
 def _place(line: bytes) -> bytes:

@@ -378,23 +378,39 @@ for page in directory.pages():
 """
 
 
+def seen_by_nobody(place: Path) -> tuple[list[str], str]:
+    """What a user without rights gets of a directory, and what was wrong."""
+    packages = os.pathsep.join([str(Path(filesystem.__file__).parents[2]), *filter(None, sys.path)])
+    run = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY, place],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": packages},
+    )
+    return run.stdout.splitlines(), run.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 def test_without_rights(memory_directory: Path) -> None:
     memory_directory.chmod(0o755)
     tree(memory_directory, "open", "closed", "shut/x")
     (memory_directory / "closed").chmod(0)
     (memory_directory / "shut").chmod(0)
-    packages = os.pathsep.join([str(Path(filesystem.__file__).parents[2]), *filter(None, sys.path)])
-    run = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY, memory_directory],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": packages},
-    )
-    assert run.stdout.splitlines() == ["closed PermissionError", "open b'open'", "shut None", "shut PermissionError"], (
-        run.stderr
-    )
+    lines, err = seen_by_nobody(memory_directory)
+    assert lines == ["closed PermissionError", "open b'open'", "shut None", "shut PermissionError"], err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_who_may_only_pass_through_a_directory_above_can_back_up_what_is_below(memory_directory: Path) -> None:
+    memory_directory.chmod(0o711)
+    tree(memory_directory, "home/open")
+    lines, err = seen_by_nobody(memory_directory / "home")
+    assert lines == ["open b'home/open'"], err
+    (memory_directory / "home").chmod(0o711)
+    lines, err = seen_by_nobody(memory_directory / "home")
+    assert lines == []
+    assert "PermissionError" in err
 
 
 def test_an_unchanged_directory_lists_the_same(tmp_path: Path) -> None:
@@ -426,3 +442,28 @@ def test_different_names_never_look_the_same() -> None:
     for _ in range(3000):
         name = bytes(generator.choices(b"\\nx0\xff\n\x1b\xc3\xa9u", k=4))
         assert seen.setdefault(printable(name), name) == name
+
+
+class ListsTwice:
+    """As some file systems list what is renamed meanwhile: under its name, and later once more."""
+
+    def __init__(self, fd: int) -> None:
+        with scandir(fd) as entries:
+            self._entries = list(entries)
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return iter([*self._entries, *self._entries[:2]])
+
+    def __exit__(self, *error: object) -> None:
+        del error
+
+
+scandir = os.scandir
+
+
+@pytest.mark.parametrize("page", [PAGE_ENTRIES, 3])
+def test_what_is_listed_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    tree(tmp_path, "a", "b", "c", "d/e")
+    monkeypatch.setattr(filesystem, "PAGE_ENTRIES", page)
+    monkeypatch.setattr(os, "scandir", ListsTwice)
+    assert names(descend(source(tmp_path).root(), tmp_path)) == [b"a", b"b", b"c", b"d"]

@@ -33,10 +33,14 @@ class _Open:
 
     As long as it is as in the earlier snapshot, nothing is written: `kept_files` and `kept_dirs` are the last names
     seen. At the first difference the earlier listing is copied up to there, and from then on merged.
+
+    One that is `left_out` could not be captured in the directory above, or lies in such a one: it was renamed or
+    removed meanwhile, and what a walk finds under its name after all is recorded nowhere.
     """
 
     visit: Visit
     parent: _Open | None
+    left_out: bool = False
     files: int = 0
     size: int = 0
     fresh: dict[bytes, tuple[Stat, Node]] = field(default_factory=dict)
@@ -67,7 +71,16 @@ class Assembler:
 
     def enter(self, visit: Visit) -> None:
         """A directory begins."""
-        self._stack.append(_Open(visit, self._stack[-1] if self._stack else None))
+        parent = self._stack[-1] if self._stack else None
+        self._stack.append(_Open(visit, parent, left_out=parent is not None and self._leaves_out(parent, visit.name)))
+
+    @staticmethod
+    def _leaves_out(parent: _Open, name: bytes) -> bool:
+        return parent.left_out or name in parent.failed
+
+    def _record(self, top: _Open, frames: bytes) -> None:
+        if not top.left_out:
+            self._stats.write(frames)
 
     def fresh(self, entry: Stat, node: Node) -> None:
         """An entry of the current directory was captured."""
@@ -82,19 +95,18 @@ class Assembler:
         top = self._stack[-1]
         rows = step.rows
         if step.unchanged is not None:
-            self._stats.write(frame(ENTER if step.first else PAGE, step.unchanged))
+            self._record(top, frame(ENTER if step.first else PAGE, step.unchanged))
             if top.listing is None and step.rows:
                 top.kept_files = step.rows[-1][0]
         else:
             self._diverge(top)
             rows = [top.fresh[r[0]][0] if r[0] in top.fresh else r for r in step.rows if r[0] not in top.failed]
-            self._stats.write(encode_enter(top.visit.name, rows) if step.first else encode_page(rows))
+            self._record(top, encode_enter(top.visit.name, rows) if step.first else encode_page(rows))
         dirs = sum(1 for row in rows if row[1] & 0o170000 == 0o040000)
         top.files += len(rows) - dirs
         top.size += sum(map(_size, rows))  # as captured: the size of some is known only then
         if top.listing is not None:
             self._write_files(top, step)
-        top.failed.clear()
 
     def _write_files(self, top: _Open, step: Page) -> None:
         assert top.listing is not None
@@ -107,12 +119,16 @@ class Assembler:
             top.listing.write(encode_node(node))
 
     def unreadable(self, entry: Stat) -> None:
-        """A child directory could not be entered: it is stored as empty."""
+        """A child directory could not be entered: it is stored as empty, if anything is known of it."""
+        if self._leaves_out(self._stack[-1], entry[0]):
+            return
         self._child(self._stack[-1], entry[0], EMPTY, same=False)
 
     def kept(self, step: Kept) -> None:
         """Part of a child directory that is as it was, with all below it."""
         part = step.part
+        if self._leaves_out(self._stack[-1], step.entry[0]):
+            return
         self._stats.write(part.frames)
         self.totals.files += part.files
         self.totals.dirs += part.dirs
@@ -130,6 +146,8 @@ class Assembler:
             assert top.listing is not None
             content = top.listing.finish()
         same = step.base is not None and content == step.base.content
+        if top.left_out:
+            return content
         self._stats.write(encode_leave(Leave(content, top.files, top.size)))
         self.totals.files += top.files
         self.totals.bytes += top.size
@@ -147,8 +165,6 @@ class Assembler:
             return
         self._diverge(parent)
         assert parent.listing is not None
-        if name in parent.failed:
-            return
         node = fresh[1] if fresh is not None else self._old_node(parent, (True, name))
         node.content = content
         parent.listing.write(encode_node(node))

@@ -23,7 +23,8 @@ def is_unchanged(source: Source, before: Content, now: Content, reader: BlobRead
     """
     if before == now:
         return True
-    places: Sequence[bytes] = source.places if isinstance(source, FilesystemSource) else (_ROOT,)
+    # Those that are not there any more have no real place, and are looked for where they were asked for.
+    places: Sequence[bytes] = (*source.places, *source.paths) if isinstance(source, FilesystemSource) else (_ROOT,)
     return all(_shown(before, place, reader) == _shown(now, place, reader) for place in places)
 
 

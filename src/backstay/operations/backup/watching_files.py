@@ -56,6 +56,7 @@ class WatchedFiles:
     _checked: float = 0.0
     _looked: float = 0.0  # at everything; where not everything is told that happens more often
     _took: float = 0.0
+    _lacks: bool = False  # a path that was asked for is not there: what comes there is told by nothing
     _last: str | None = None
     _told: set[tuple[bytes, str]] = field(default_factory=set)
 
@@ -78,7 +79,7 @@ class WatchedFiles:
         if now - self._checked >= pace.check_s:
             return True
         pause = max(pace.within_s, LOOKS_PART * self._took)
-        return not self.journal.sees_everything and now - self._looked >= pause
+        return (self._lacks or not self.journal.sees_everything) and now - self._looked >= pause
 
     def back_up(self) -> BackupResult:
         """One snapshot, or none when everything is as before; others may write to the repository between two.
@@ -97,9 +98,10 @@ class WatchedFiles:
         finally:
             self.repository.release()
         self._is_due = False
+        self._lacks = len(source.places) < len(source.paths)
         self._last = result.snapshot or self._last or result.parent
         self.journal.done(view, result.snapshot or result.parent, result.errors)
-        if view.looks_at_everything:
+        if view.looks_at_everything or self._lacks:
             self._looked, self._took = began, self.clock.monotonic() - began
         if checks or view.since is None:
             self._checked = began
