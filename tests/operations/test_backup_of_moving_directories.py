@@ -9,7 +9,7 @@ import pytest
 
 from backstay.sources.filesystem import OpenDirectory
 from backstay.sources.source import Capture, Stat
-from tests.operations.watched_world import World
+from tests.operations.watched.world import World
 
 
 @pytest.fixture

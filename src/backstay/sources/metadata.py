@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final, TypeAlias
 
 from backstay.sources.kernel import filesystem_type
+from backstay.sources.mount_points import SHARED
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -20,21 +21,7 @@ _SECOND: Final = 1_000_000_000
 FINE: Final = 50_000_000  # ns: kernels stamp files with the time of their last tick, at most 10 ms old
 COARSE: Final = 2 * _SECOND  # FAT counts in steps of 2 s; servers have clocks and caches of their own
 
-_COARSE_TYPES: Final = frozenset(
-    {
-        0x4D44,  # FAT
-        0x2011BAB0,  # exFAT
-        0x6969,  # NFS
-        0x517B,  # SMB
-        0xFE534D42,  # SMB 2
-        0xFF534D42,  # CIFS
-        0x65735546,  # FUSE
-        0x01021997,  # 9P
-        0x00C36400,  # Ceph
-        0x5346414F,  # AFS
-        0x7461636F,  # Coda
-    }
-)
+_COARSE_TYPES: Final = SHARED | {0x4D44, 0x2011BAB0}  # and FAT, exFAT
 _NO_XATTRS: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 
 

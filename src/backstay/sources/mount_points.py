@@ -15,7 +15,7 @@ _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 # Others can change what lies there without this kernel's knowing. Numbers: linux/magic.h, the sources of the file
 # systems, and for those outside of Linux the table of coreutils' stat(1).
-_SHARED: Final = frozenset(
+SHARED: Final = frozenset(
     {
         0x6969,  # NFS
         0x517B,  # SMB
@@ -43,7 +43,7 @@ _SHARED: Final = frozenset(
 
 def is_shared(fd: int, *, kind: Callable[[int], int] = filesystem_type) -> bool:
     """Whether an open directory lies on a file system that others can change unseen. Raises OSError."""
-    return kind(fd) in _SHARED
+    return kind(fd) in SHARED
 
 
 def mounts_below(places: tuple[bytes, ...], mounts: Path = MOUNTS) -> tuple[bytes, ...]:

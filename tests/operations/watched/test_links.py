@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backstay.sources.kernel import call
-from tests.operations.watched_world import World
+from tests.operations.watched.world import World
 
 AT_FDCWD = -100
 AT_SYMLINK_FOLLOW = 0x400
