@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -67,6 +69,21 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
     return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """A service ends with the tests of its directory: what it logs and opens by itself is not for others to see."""
+    found = yield
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        until = time.monotonic() + _ENDING_S
+        while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("backstay-")]:
+            assert time.monotonic() < until, f"threads of a service go on behind the tests of a directory: {left}"
+            time.sleep(0.02)
+    return found
+
+
+_ENDING_S: Final = 30
 
 
 def _leave_out_what_stays() -> None:

@@ -1,4 +1,4 @@
-"""One service for all tests of a process: opening one takes longer than most of them."""
+"""One service for the tests of this directory: opening one takes longer than most of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.agents.world import World, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with serving(tmp_path_factory.mktemp("agents")) as world:
         yield world

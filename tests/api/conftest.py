@@ -1,4 +1,4 @@
-"""One service for all tests of a process: opening one takes longer than most of them."""
+"""One service for the tests of this directory: opening one takes longer than most of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from tests.api.world import World, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with serving(tmp_path_factory.mktemp("api")) as world:
         yield world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def backup(world: World) -> Any:
     """A backup of the first source of `files`."""
     job = world.backup(sources=["files"], tags=["first"], description="the first one")

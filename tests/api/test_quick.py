@@ -76,12 +76,16 @@ def test_a_loop_that_has_ended_ends_no_thread(threads: QuickThreads) -> None:
 
 
 def test_they_begin_when_they_are_needed_and_end_with_what_they_were_asked() -> None:
-    before = set(threading.enumerate())
+    before = quick()
     threads = QuickThreads()
     threads.close()
-    assert set(threading.enumerate()) == before
+    assert quick() == before
     asyncio.run(threads.run(int, "7"))
-    own = set(threading.enumerate()) - before
+    own = quick() - before
     assert len(own) == QUICK_THREADS
     threads.close()
-    assert not own & set(threading.enumerate())
+    assert not own & quick()
+
+
+def quick() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("backstay-quick-")}

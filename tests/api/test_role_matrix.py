@@ -145,7 +145,7 @@ TABLE: dict[str, Row] = {
 BY_OBJECT = {"revoke_token": 404, "renew_agent": 403}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def names(world: World, backup: Any) -> dict[str, str]:
     """What the placeholders of paths and bodies stand for: all of it belongs to the policy `files`, or to nobody."""
     admin = world.admin
