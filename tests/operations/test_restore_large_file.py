@@ -41,7 +41,8 @@ class Chunks:
         before = self.ids[number - number % 7 : number]
         return Place(0, number // 7, sum(len(self._parts[other]) for other in before), len(self._parts[chunk]))
 
-    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place) -> bytes:
+    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place, *, lying: None) -> bytes:
+        assert lying is None
         joined = b"".join(self.chunk(chunk) for chunk, _ in chunks)
         assert len(joined) == place.length
         return joined

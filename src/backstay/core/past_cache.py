@@ -28,7 +28,7 @@ class Bytes:
 
 
 class PastCacheReader:
-    """Reads with a fixed number of buffers. `read` may be called on one thread, `Bytes.release` on any."""
+    """Reads with a fixed number of buffers. Any thread may call it."""
 
     def __init__(self, buffers: int) -> None:
         self._spare: SimpleQueue[mmap.mmap | None] = SimpleQueue()

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
@@ -17,6 +17,7 @@ from backstay.operations.restore.large_file import LargeFile, LargePart, spans
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import SmallFile
 from backstay.operations.restore.writers import Errands, Portion, Writers
+from backstay.repository.blobs.ahead import Ahead, BlobsAhead
 from backstay.repository.blobs.contents import read_content
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import SMALL
@@ -96,6 +97,7 @@ class FileWriter:
     def __init__(self, reader: BlobReader, keys: BlobKeys, target: FilesTarget, tally: Tally, workers: Workers) -> None:
         self._reader, self._tally, self._workers = reader, tally, workers
         self._writers = Writers(target, tally, keys, reader, self._fetch_again)
+        self._ahead = BlobsAhead(reader)
         self._nothing = ChunkIds(keys.ids).of(b"")
         self._is_here: bool | None = None  # whether packs are files of this machine, once that is known
         self._decoding = _Running(Window())
@@ -113,14 +115,18 @@ class FileWriter:
         """Wait for everything."""
         self._turn(_Running(Window()))
         self._turn(_Running(Window()))
-        self._writers.close()
+        self._close()
 
     def abandon(self) -> None:
         """Remove what several workers wrote and is not complete by now."""
-        self._writers.close()
+        self._close()
         for large in self._large:
             large.abandon()
         self._large.clear()
+
+    def _close(self) -> None:
+        self._writers.close()
+        self._ahead.close()
 
     def _turn(self, following: _Running) -> None:
         for prepared, group in self._decoding.portions:
@@ -265,36 +271,48 @@ class FileWriter:
         self._large.append(large)
         running.large.append(large)
         portions = self._workers.ordered(
-            self._part, self._parts(large), weigh=_part_size, limit=WINDOW_BYTES, inline=self._needs_no_thread
+            self._part, self._parts(large), weigh=_size, limit=WINDOW_BYTES, inline=self._needs_no_thread
         )
         for portion in portions:
             if portion is not None:
                 self._writers.write(portion, running.errands)
 
-    def _parts(self, large: LargeFile) -> Iterator[tuple[LargeFile, LargePart, bool]]:
-        """Each part of a file, and whether a process may write it."""
-        return ((large, part, large.size <= ONE_PROCESS and self._writers.decode) for part in large.parts())
+    def _parts(self, large: LargeFile) -> Iterator[_Work]:
+        """Each part of a file; the blobs of those that threads of this process write are read from now on."""
+        in_process = large.size <= ONE_PROCESS and self._writers.decode
+        for part in large.parts():
+            here = self._lies_here(part.place)
+            yield _Work(large, part, in_process, self._ahead.ask(part.place) if here and not in_process else None)
 
-    def _needs_no_thread(self, item: tuple[LargeFile, LargePart, bool]) -> bool:
-        _, part, in_process = item
-        return in_process and self._lies_here(part.place)
+    def _needs_no_thread(self, work: _Work) -> bool:
+        return work.in_process and self._lies_here(work.part.place)
 
-    def _part(self, item: tuple[LargeFile, LargePart, bool]) -> Portion | None:
+    def _part(self, work: _Work) -> Portion | None:
         """One part for a process to write; None when it was written here."""
-        large, part, in_process = item
-        if in_process and self._is_here:
-            return Portion(piece=(large, part), lying=part.place)
-        if in_process:
+        piece = (work.large, work.part)
+        if work.in_process and self._is_here:
+            return Portion(piece=piece, lying=work.part.place)
+        if work.in_process:
             try:
-                return Portion(piece=(large, part), stored=self._reader.fetch_blob(part.place))
+                return Portion(piece=piece, stored=self._reader.fetch_blob(work.part.place))
             except (CorruptedBackup, NotFound):
                 pass  # another place may have it, or else it is told
-        large.write(part)
+        with self._ahead.taken(work.ahead) as lying:
+            work.large.write(work.part, lying=lying)
         return None
 
 
-def _part_size(item: tuple[LargeFile, LargePart, bool]) -> int:
-    return item[1].place.length
+class _Work(NamedTuple):
+    """One part of a larger file, whether a process may write it, and else its blob, which is being read."""
+
+    large: LargeFile
+    part: LargePart
+    in_process: bool
+    ahead: Ahead | None
+
+
+def _size(work: _Work) -> int:
+    return work.part.place.length
 
 
 def _small(file: File, at: Place, twin: bytes = b"") -> SmallFile:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from backstay.errors import BackstayError, CorruptedBackup
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import Piece
-from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.reader import BlobReader, Lying
 from backstay.repository.index.index import Place
 from backstay.repository.nodes import Node
 from backstay.sources.pending_file import PendingFile
@@ -88,14 +88,14 @@ class LargeFile:
                 return
             yield chunk, place
 
-    def write(self, part: LargePart) -> None:
-        """Have a part written, from any place that has it.
+    def write(self, part: LargePart, *, lying: Lying | None = None) -> None:
+        """Have a part written, from any place that has it; `lying` is its blob, if that was read already.
 
         A file system lets one write into a file at a time, and whoever waits for that burns a processor. So a worker
         that finds another one writing leaves its bytes to that one, and goes on.
         """
         data: list[memoryview | None] = []
-        self._tally.guard(self._path, lambda: data.append(self._read(part)))
+        self._tally.guard(self._path, lambda: data.append(self._read(part, lying)))
         with self._turns:
             while self._waiting_bytes > AHEAD and self._is_writing:
                 self._turns.wait()
@@ -121,11 +121,11 @@ class LargeFile:
         """Remove what is not complete; nothing happens to a file that is."""
         self._pending.abandon()
 
-    def _read(self, part: LargePart) -> memoryview | None:
+    def _read(self, part: LargePart, lying: Lying | None) -> memoryview | None:
         """The bytes of a part; None for a file that has failed already."""
         if not self._failed:
             try:
-                data = memoryview(self._reader.run(part.chunks, part.place))
+                data = memoryview(self._reader.run(part.chunks, part.place, lying=lying))
                 if len(data) != part.place.length:
                     raise CorruptedBackup("a chunk has another length than its index says")
                 return data

@@ -27,7 +27,7 @@ from backstay.sources.target_directory import TargetDirectory
 from backstay.sources.twins import Twins
 
 ROOM: Final = 3 << 20  # bytes of a stored blob in one request
-REQUESTS: Final = 8  # under way; with fewer a process waits while the next window is planned
+REQUESTS: Final = 20  # under way; with fewer a process waits while the next window is planned
 KEPT: Final = 3  # decoded blobs: the files of one may come in two requests
 _PLACE: Final = "backstay.operations.restore.write_process:writing"
 _KINDS: Final[dict[str, type[BackstayError]]] = {

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.errors import (
@@ -27,6 +27,8 @@ from backstay.storage.copies import from_any_copy
 
 DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 HEADERS: Final = 4096  # of packs, that a reader keeps
+
+Lying: TypeAlias = tuple[StoredBlob, Buffer]  # and its bytes, as they lie in the pack
 
 
 class BlobReader:
@@ -95,13 +97,14 @@ class BlobReader:
     def _is(self, chunk: bytes, data: Buffer) -> bool:
         return self._keyring.chunk_ids.of(data) == chunk
 
-    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place) -> Buffer:
+    def run(self, chunks: Sequence[tuple[bytes, int]], place: Place, *, lying: Lying | None = None) -> Buffer:
         """The joined bytes of chunks, given with their lengths, that follow each other in one blob; each is checked.
 
-        Where one is not as it should be, all come from any pack that still has them. Raises CorruptedBackup.
+        `lying` is that blob, if it was read already. Where a chunk is not as it should be, all come from any pack that
+        still has them. Raises CorruptedBackup.
         """
         try:
-            blob, at = memoryview(self.blob(place)), place.offset
+            blob, at = memoryview(self.blob(place, lying=lying)), place.offset
             for chunk, length in chunks:
                 self.slice(blob, place._replace(offset=at, length=length), chunk)
                 at += length
@@ -109,14 +112,19 @@ class BlobReader:
         except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
             return b"".join(self.chunk(chunk) for chunk, _ in chunks)
 
-    def blob(self, place: Place) -> Buffer:
-        """The whole decoded blob at a place. Raises CorruptedBackup, ObjectNotFound."""
+    def has_decoded(self, place: Place) -> bool:
+        """Whether the blob at a place is one of those decoded last."""
+        return (place.pack, place.ordinal) in self._decoded
+
+    def blob(self, place: Place, *, lying: Lying | None = None) -> Buffer:
+        """The whole decoded blob at a place; `lying` is it, if it was read. Raises CorruptedBackup, ObjectNotFound."""
         key = (place.pack, place.ordinal)
         with self._lock:
             if key in self._decoded:
                 self._decoded.move_to_end(key)
                 return self._decoded[key]
-        blob = self.read_blob(place.pack, place.ordinal)
+        opened = self._opened(lying)
+        blob = opened if opened is not None else self.read_blob(place.pack, place.ordinal)
         with self._lock:
             if key not in self._decoded:
                 self._decoded[key] = blob
@@ -124,6 +132,18 @@ class BlobReader:
             while self._decoded_bytes > DECODED_CACHE and len(self._decoded) > 1:
                 self._decoded_bytes -= len(self._decoded.popitem(last=False)[1])
         return blob
+
+    def _opened(self, lying: Lying | None) -> Buffer | None:
+        """What was read, if it is whole; what is wrong with it shows again when it is read from all copies."""
+        if lying is None:
+            return None
+        try:
+            return self._opener(lying[0].epoch).open(*lying)
+        except CorruptedBackup:
+            return None
+
+    def _opener(self, epoch: int) -> BlobOpener:
+        return BlobOpener({epoch: self._keyring.key(epoch)})
 
     def read_blob(self, pack: int, ordinal: int) -> Buffer:
         """Fetch and decode one blob, past the cache, from any copy. Raises CorruptedBackup, ObjectNotFound."""
@@ -172,7 +192,7 @@ class BlobReader:
     def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
         fetched, stored = self._fetch_blob(store, pack, info, blob)
         try:
-            return BlobOpener({info.epoch: self._keyring.key(info.epoch)}).open(fetched, stored)
+            return self._opener(info.epoch).open(fetched, stored)
         except CorruptedBackup as error:
             with self._lock:
                 self._headers.pop(pack, None)  # it may be what is damaged, and another copy's is asked for then

@@ -1,0 +1,170 @@
+"""Blobs of large files are read ahead of time past the page cache, and what is wrong with them comes out as ever."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import CorruptedBackup
+from backstay.operations.restore import contents as restore_contents
+from backstay.repository.blobs.ahead import BUFFERS, BlobsAhead
+from backstay.repository.format import RecordKind, pack_name
+from backstay.repository.index.index import Place
+from backstay.repository.repository import Repository
+from backstay.storage.backend import StorageBackend
+from backstay.storage.local import LocalStorage
+from backstay.testing import MemoryStorage
+from tests.descriptors import open_files
+from tests.operations.copies import SECRET, SMALL_PACKS, back_up, contents, restored
+
+SIZE = 12 << 20
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(restore_contents, "WHOLE", 1 << 20)  # bytes above which a file is large
+    place = tmp_path / "src"
+    place.mkdir()
+    (place / "large").write_bytes(random.Random(1).randbytes(SIZE))
+    (place / "small").write_bytes(b"small")
+    return place
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each blob that was asked for could be read ahead of time."""
+    done: list[bool] = []
+    read = BlobsAhead._read
+
+    def noted(self: BlobsAhead, place: Place) -> object:
+        found = read(self, place)
+        done.append(found is not None)
+        return found
+
+    monkeypatch.setattr(BlobsAhead, "_read", noted)
+    return done
+
+
+def packs(place: Path) -> list[Path]:
+    """Those with data of the large file."""
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.stat().st_size > 100_000)
+
+
+def repository_of(store: StorageBackend, source: Path) -> tuple[Repository, str]:
+    repository = Repository.create(store, SECRET, environment=SMALL_PACKS)
+    return repository, back_up(repository, source)
+
+
+@pytest.fixture
+def local(tmp_path: Path, source: Path) -> Iterator[tuple[Repository, str]]:
+    repository, snapshot = repository_of(LocalStorage(tmp_path / "r"), source)
+    with repository:
+        yield repository, snapshot
+
+
+def test_all_that_lies_on_this_machine_is_read_ahead_and_nothing_stays_open(
+    local: tuple[Repository, str], source: Path, tmp_path: Path, asked: list[bool]
+) -> None:
+    before = open_files()
+    found, errors = restored(*local, tmp_path / "out", source)
+    assert (found, errors) == (contents(source), [])
+    assert len(asked) >= len(packs(tmp_path / "r")) > 3
+    assert all(asked)
+    assert {what for what in open_files() - before if str(tmp_path) in what[1]} == set()
+
+
+def test_what_lies_elsewhere_is_not_asked_for(source: Path, tmp_path: Path, asked: list[bool]) -> None:
+    repository, snapshot = repository_of(MemoryStorage(), source)
+    with repository:
+        assert restored(repository, snapshot, tmp_path / "out", source) == (contents(source), [])
+    assert asked == []
+
+
+def change(pack: Path) -> None:
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm", [change, Path.unlink, lambda pack: os.truncate(pack, 4096), lambda pack: os.truncate(pack, 0)]
+)
+def test_damage_is_told_of_the_file_that_it_concerns(
+    local: tuple[Repository, str], source: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(packs(tmp_path / "r")[2])
+    found, errors = restored(*local, tmp_path / "out", source)
+    assert "large" not in found
+    assert str(source / "large") in errors
+
+
+def test_a_blob_that_cannot_be_read_ahead_is_read_in_the_ordinary_way(
+    local: tuple[Repository, str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr("backstay.core.past_cache.PastCacheReader.read", broken)
+    assert restored(*local, tmp_path / "out", source) == (contents(source), [])
+
+
+def test_bytes_that_came_wrong_from_the_disk_once_are_read_again(
+    local: tuple[Repository, str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = BlobsAhead._read
+
+    def wrong(self: BlobsAhead, place: Place) -> object:
+        found = read(self, place)
+        if found is not None:
+            found[1].view[len(found[1].view) // 2] ^= 1
+        return found
+
+    monkeypatch.setattr(BlobsAhead, "_read", wrong)
+    assert restored(*local, tmp_path / "out", source) == (contents(source), [])
+
+
+def places(repository: Repository) -> list[Place]:
+    """One in each blob of data."""
+    return [
+        Place(number, ordinal, 0, 0)
+        for number, info in repository.index.packs()
+        if info.kind is RecordKind.DATA_PACK
+        for ordinal in range(len(info.blobs))
+    ]
+
+
+def test_who_asks_for_more_than_there_is_room_for_is_told_at_once(local: tuple[Repository, str]) -> None:
+    repository, _ = local
+    blobs = BlobsAhead(repository.reader)
+    some = places(repository)[: BUFFERS + 2]
+    assert len(some) == BUFFERS + 2
+    waiting = [blobs.ask(place) for place in some]
+    assert [isinstance(each, Future) for each in waiting] == [True] * BUFFERS + [False] * 2
+    for place, each in zip(some[:BUFFERS], waiting, strict=False):
+        with blobs.taken(each) as lying:
+            assert lying is not None
+            assert repository.reader.blob(place, lying=lying) == repository.reader.read_blob(place.pack, place.ordinal)
+    with blobs.taken(waiting[-1]) as lying:
+        assert lying is None
+    assert blobs.ask(some[-1]) is not None  # there is room again
+    assert blobs.ask(some[BUFFERS - 1]) is None  # decoded a moment ago
+    blobs.close()  # with one that nobody takes
+
+
+def test_damage_leaves_the_ordinary_error(local: tuple[Repository, str], tmp_path: Path) -> None:
+    repository, _ = local
+    place = places(repository)[0]
+    info = repository.index.pack(place.pack)
+    pack = tmp_path / "r" / pack_name(info.kind, info.digest)
+    data = bytearray(pack.read_bytes())
+    data[info.blobs[place.ordinal].offset + 100] ^= 1
+    pack.write_bytes(data)
+    blobs = BlobsAhead(repository.reader)
+    with blobs.taken(blobs.ask(place)) as lying, pytest.raises(CorruptedBackup, match="is damaged at blob"):
+        repository.reader.blob(place, lying=lying)
+    blobs.close()
