@@ -16,8 +16,8 @@ from backstay.repository.blobs.reader import BlobReader, Lying
 from backstay.repository.index.index import Place
 from backstay.repository.packs.blobs import StoredBlob
 
-AT_ONCE: Final = 2  # reads under way: with one the disk is idle while the next is asked for
-BUFFERS: Final = 10  # blobs that are read and not taken yet
+AT_ONCE: Final = 4  # reads under way: one that is done waits for its turn on the processors, and the disk must not
+BUFFERS: Final = 16  # blobs that are read and not taken yet
 
 _Read: TypeAlias = tuple[StoredBlob, Bytes]
 Ahead: TypeAlias = Future[_Read | None]
