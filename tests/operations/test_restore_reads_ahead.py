@@ -22,7 +22,7 @@ from backstay.testing import MemoryStorage
 from tests.descriptors import open_files
 from tests.operations.copies import SECRET, SMALL_PACKS, back_up, contents, restored
 
-SIZE = 12 << 20
+SIZE = 24 << 20
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_all_that_lies_on_this_machine_is_read_ahead_and_nothing_stays_open(
     before = open_files()
     found, errors = restored(*local, tmp_path / "out", source)
     assert (found, errors) == (contents(source), [])
-    assert len(asked) >= len(packs(tmp_path / "r")) > 3
+    assert len(asked) > 3  # all that there was room for
     assert all(asked)
     assert {what for what in open_files() - before if str(tmp_path) in what[1]} == set()
 
