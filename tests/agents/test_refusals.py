@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from datetime import timedelta
 
 import pytest
@@ -67,7 +68,9 @@ def test_a_certificate_that_was_revoked_ends_the_agent(world: World) -> None:
     home = world.joined("gone-1")
     agent = world.agent(home)
     world.revoke("gone-1")
+    begun = time.monotonic()
     wait_until(lambda: agent.process.poll() is not None, agent.said)
+    assert time.monotonic() - begun < 20  # its question for work would wait 25 s
     assert agent.process.returncode == 16
     assert "error: the server does not know this agent" in agent.said()
     assert "invite this agent again" in agent.said()

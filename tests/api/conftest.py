@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import World, serving
+from tests.api.world import World, first_backup, serving
 
 
 @pytest.fixture(scope="package")
@@ -18,6 +18,4 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="package")
 def backup(world: World) -> Any:
-    """A backup of the first source of `files`."""
-    job = world.backup(sources=["files"], tags=["first"], description="the first one")
-    return world.admin.ok("GET", f"/api/backup/{job['backup_id']}")
+    return first_backup(world)

@@ -143,6 +143,12 @@ def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True
             service.stop()
 
 
+def first_backup(world: World) -> Any:
+    """A backup of the first source of `files`."""
+    job = world.backup(sources=["files"], tags=["first"], description="the first one")
+    return world.admin.ok("GET", f"/api/backup/{job['backup_id']}")
+
+
 def _unheard(text: str) -> None:
     """Tests look at what is answered."""
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from backstay.api.app import ENDPOINTS
 from backstay.api.endpoints import PUBLIC
-from tests.api.conftest import backup, world
-from tests.api.world import World
-
-__all__ = ["backup", "world"]  # fixtures
+from tests.api.world import World, first_backup, serving
 
 PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
 COMMANDS = re.findall(r"^(curl .*?[^\\])$", PAGE, re.MULTILINE | re.DOTALL)
@@ -28,7 +25,14 @@ def test_the_list_of_endpoints_is_that_of_the_program() -> None:
 
 
 @pytest.fixture(scope="module")
-def variables(world: World, backup: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with serving(tmp_path_factory.mktemp("api")) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def variables(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    backup = first_backup(world)
     planned, restored = (  # not the same: what is planned would conflict with what was restored meanwhile
         {"backup_id": backup["id"], "target": {"path": str(tmp_path_factory.mktemp("api-page") / "out")}}
         for _ in range(2)

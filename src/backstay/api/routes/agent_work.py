@@ -39,6 +39,7 @@ from backstay.errors.documents import problem_document
 
 section = Section("agents")
 _LOOK_S: Final = 0.5
+_ALLOWED_LOOKS: Final = 6  # after so many an agent that only waits is looked at, whether it still may
 
 
 @section.get("/api/agents/authority", needs=PUBLIC, answers=AuthorityDocument)
@@ -61,10 +62,14 @@ async def fetch_work(call: Caller, body: AskForWork, request: Request) -> Respon
     call.recorded = True  # that there was nothing to do is no news
     until = call.backing.clock.monotonic() + body.wait_s
     handed = await run_in_threadpool(_taken, call, caller)
+    looks = 0
     while handed is None and call.backing.clock.monotonic() < until and not call.backing.closing.is_set():
         await asyncio.sleep(_LOOK_S)
+        looks += 1
         if await request.is_disconnected():  # a job would wait for a process that is gone
             break
+        if looks % _ALLOWED_LOOKS == 0:
+            await run_in_threadpool(call.still_allowed)
         if await run_in_threadpool(call.backing.service.desk.has_work, caller.agent):
             handed = await run_in_threadpool(_taken, call, caller, asks=False)
     if handed is None:
