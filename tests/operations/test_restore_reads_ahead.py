@@ -168,3 +168,20 @@ def test_damage_leaves_the_ordinary_error(local: tuple[Repository, str], tmp_pat
     with blobs.taken(blobs.ask(place)) as lying, pytest.raises(CorruptedBackup, match="is damaged at blob"):
         repository.reader.blob(place, lying=lying)
     blobs.close()
+
+
+def test_a_small_part_that_waits_to_be_written_does_not_keep_its_blob_in_memory(tmp_path: Path, source: Path) -> None:
+    for number in range(20):
+        (source / f"part-{number}").write_bytes(random.Random(number).randbytes(50_000))
+    repository, _ = repository_of(LocalStorage(tmp_path / "r"), source)
+    with repository:
+        reader = repository.reader
+        data = random.Random(3).randbytes(50_000)
+        chunk = repository.keyring.chunk_ids.of(data)
+        place = reader.place(chunk)
+        assert len(reader.blob(place)) > 10 * len(data)
+        part = memoryview(reader.run([(chunk, len(data))], place))
+        assert part == data
+        kept = part.obj
+        assert isinstance(kept, bytes)
+        assert len(kept) <= 2 * len(data)

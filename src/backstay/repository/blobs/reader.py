@@ -101,14 +101,15 @@ class BlobReader:
         """The joined bytes of chunks, given with their lengths, that follow each other in one blob; each is checked.
 
         `lying` is that blob, if it was read already. Where a chunk is not as it should be, all come from any pack that
-        still has them. Raises CorruptedBackup.
+        still has them. Who keeps the bytes keeps at most twice as many in memory. Raises CorruptedBackup.
         """
         try:
             blob, at = memoryview(self.blob(place, lying=lying)), place.offset
             for chunk, length in chunks:
                 self.slice(blob, place._replace(offset=at, length=length), chunk)
                 at += length
-            return blob[place.offset : at]
+            found = blob[place.offset : at]
+            return found if 2 * len(found) >= len(blob) else bytes(found)  # parts of a view keep all of it
         except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
             return b"".join(self.chunk(chunk) for chunk, _ in chunks)
 
