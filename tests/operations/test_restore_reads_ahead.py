@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from backstay.codec.compression import Buffer
 from backstay.errors import CorruptedBackup
 from backstay.operations.restore import contents as restore_contents
+from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.blobs.ahead import BUFFERS, BlobsAhead
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.index.index import Place
 from backstay.repository.repository import Repository
@@ -185,3 +189,35 @@ def test_a_small_part_that_waits_to_be_written_does_not_keep_its_blob_in_memory(
         kept = part.obj
         assert isinstance(kept, bytes)
         assert len(kept) <= 2 * len(data)
+
+
+class Kept(bytearray):
+    """Bytes of which one can tell whether they are still in memory."""
+
+
+def test_a_file_that_is_put_together_in_memory_does_not_keep_the_blobs_of_its_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "file").write_bytes(random.Random(1).randbytes(7 << 20))
+    read = BlobReader.chunk
+    given: list[weakref.ref[Kept]] = []
+    most = [0]
+
+    def noted(self: BlobReader, chunk: bytes) -> Buffer:
+        data = read(self, chunk)
+        if len(data) < 100_000:
+            return data  # of a listing
+        kept = Kept(data)
+        given.append(weakref.ref(kept))
+        most.append(sum(each() is not None for each in given))
+        return memoryview(kept)
+
+    repository, snapshot = repository_of(LocalStorage(tmp_path / "r"), source)
+    with repository:
+        monkeypatch.setattr(BlobReader, "chunk", noted)
+        run_restore(repository, repository.snapshots.get(snapshot), tmp_path / "out", RestoreOptions())
+    assert contents(tmp_path / "out" / str(source).lstrip("/")) == contents(source)
+    assert len(given) > 4
+    assert max(most) <= 2

@@ -233,10 +233,17 @@ class FileWriter:
         """Write one file, chunk after chunk."""
 
         def write() -> None:
-            parts = [self._reader.chunk(chunk) for chunk in file.chunks]
-            self._write_small(file, parts[0] if len(parts) == 1 else b"".join(parts))
+            self._write_small(file, self._whole(file.chunks))
 
         self._tally.guard(file.path, write)
+
+    def _whole(self, chunks: Sequence[bytes]) -> Buffer:
+        if len(chunks) == 1:
+            return self._reader.chunk(chunks[0])
+        joined = bytearray()
+        for chunk in chunks:  # not at the end: each keeps in memory the blob that it is a small part of
+            joined += self._reader.chunk(chunk)
+        return joined
 
     def _write_patched(self, file: File) -> None:
         """Write a file that is another one with changes, from its beginning to its end."""
