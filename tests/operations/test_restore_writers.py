@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -439,3 +441,32 @@ def test_a_process_closes_what_it_was_lent(tmp_path: Path, started: list[WritePr
     process.close()
     root.close()
     assert started
+
+
+@pytest.mark.parametrize(("refused", "gone"), [(3, 0), (1 << 30, 2)])
+def test_open_files_that_the_kernel_has_no_room_for_are_sent_a_moment_later(
+    repository: Repository,
+    tree: Path,
+    tmp_path: Path,
+    started: list[WriteProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+    gone: int,
+) -> None:
+    """A process that does not take them for long counts as gone."""
+    send, refusals = socket.send_fds, [0]
+
+    def crowded(to: socket.socket, message: list[bytes], files: list[int]) -> int:
+        if files and refusals[0] < refused:
+            refusals[0] += 1
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return send(to, message, files)
+
+    monkeypatch.setattr(helper_process, "_CROWDED_S", 0.05 if gone else 60)
+    monkeypatch.setattr(socket, "send_fds", crowded)
+    told: list[Event] = []
+    assert restored(repository, tmp_path / "out", told).errors == ()
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+    assert len(warnings(told)) == gone
+    assert len(started) == 2
+    assert refusals[0] >= 3

@@ -6,6 +6,7 @@ and carries open files. The helper ends when the socket does, however that came 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import signal
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from backstay.core.clock import SystemClock
 from backstay.core.pipeline import read_ahead
 
 Prepared = TypeVar("Prepared")
@@ -43,6 +45,8 @@ MAX_FILES: Final = 250  # open files that come with a request; the kernel takes 
 _MESSAGE: Final = struct.Struct("=II")  # slot, bytes of the request or answer
 _START: Final = "import sys; sys.path[:] = sys.argv[6:]; from backstay.core.helper_process import main; main()"
 _SETTINGS: Final = 64 << 10  # bytes at most
+_CLOCK: Final = SystemClock()
+_CROWDED_S: Final = 10.0  # for open files that are under way to arrive
 
 
 class HelperGone(Exception):
@@ -167,10 +171,16 @@ class HelperProcess:
             self._memory.close()
 
     def _send(self, message: bytes, files: Sequence[int] = ()) -> None:
-        try:
-            socket.send_fds(self._socket, [message], files)
-        except OSError as error:
-            raise HelperGone(str(error)) from error
+        until = _CLOCK.monotonic() + _CROWDED_S
+        while True:
+            try:
+                socket.send_fds(self._socket, [message], files)
+                return
+            except OSError as error:
+                # A user may have no more open files under way than one process may have open (unix(7)).
+                if error.errno != errno.ETOOMANYREFS or _CLOCK.monotonic() > until:
+                    raise HelperGone(str(error)) from error
+            _CLOCK.sleep(0.001)  # it takes some of them off the socket, whether or not its answers are taken
 
 
 def _spawn(place: str, its: socket.socket, memory: int, slot: int, slots: int) -> subprocess.Popen[bytes]:
