@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backstay.codec.compression import Buffer
-from backstay.errors import CorruptedBackup
+from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace
 from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.blobs.ahead import BUFFERS, BlobsAhead
@@ -20,6 +20,7 @@ from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.index.index import Place
 from backstay.repository.repository import Repository
+from backstay.sources.pending_file import PendingFile
 from backstay.storage.backend import StorageBackend
 from backstay.storage.local import LocalStorage
 from backstay.testing import MemoryStorage
@@ -40,14 +41,14 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each blob that was asked for could be read ahead of time."""
-    done: list[bool] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Place, bool]]:
+    """Each blob that was asked for, and whether it could be read ahead of time."""
+    done: list[tuple[Place, bool]] = []
     read = BlobsAhead._read
 
     def noted(self: BlobsAhead, place: Place) -> object:
         found = read(self, place)
-        done.append(found is not None)
+        done.append((place, found is not None))
         return found
 
     monkeypatch.setattr(BlobsAhead, "_read", noted)
@@ -71,22 +72,72 @@ def local(tmp_path: Path, source: Path) -> Iterator[tuple[Repository, str]]:
         yield repository, snapshot
 
 
+@pytest.fixture
+def ordinary(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(pack, ordinal) of each blob that was read in the ordinary way."""
+    done: list[tuple[int, int]] = []
+    read = BlobReader.read_blob
+
+    def noted(self: BlobReader, pack: int, ordinal: int) -> Buffer:
+        done.append((pack, ordinal))
+        return read(self, pack, ordinal)
+
+    monkeypatch.setattr(BlobReader, "read_blob", noted)
+    return done
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[BlobsAhead]:
+    """What has ended its threads."""
+    done: list[BlobsAhead] = []
+    close = BlobsAhead.close
+
+    def noted(self: BlobsAhead) -> None:
+        close(self)
+        done.append(self)
+
+    monkeypatch.setattr(BlobsAhead, "close", noted)
+    return done
+
+
 def test_all_that_lies_on_this_machine_is_read_ahead_and_nothing_stays_open(
-    local: tuple[Repository, str], source: Path, tmp_path: Path, asked: list[bool]
+    local: tuple[Repository, str],
+    source: Path,
+    tmp_path: Path,
+    asked: list[tuple[Place, bool]],
+    ordinary: list[tuple[int, int]],
+    closed: list[BlobsAhead],
 ) -> None:
     before = open_files()
     found, errors = restored(*local, tmp_path / "out", source)
     assert (found, errors) == (contents(source), [])
     assert len(asked) > 3  # all that there was room for
-    assert all(asked)
+    assert all(was_read for _, was_read in asked)
+    assert not {(place.pack, place.ordinal) for place, _ in asked} & {*ordinary}  # none is read twice
+    assert len(closed) == 1
     assert {what for what in open_files() - before if str(tmp_path) in what[1]} == set()
 
 
-def test_what_lies_elsewhere_is_not_asked_for(source: Path, tmp_path: Path, asked: list[bool]) -> None:
+def test_what_lies_elsewhere_is_not_asked_for(source: Path, tmp_path: Path, asked: list[tuple[Place, bool]]) -> None:
     repository, snapshot = repository_of(MemoryStorage(), source)
     with repository:
         assert restored(repository, snapshot, tmp_path / "out", source) == (contents(source), [])
     assert asked == []
+
+
+def test_a_full_target_ends_the_reads_that_are_under_way(
+    local: tuple[Repository, str], tmp_path: Path, closed: list[BlobsAhead], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise InsufficientSpace("the disk is full")
+
+    monkeypatch.setattr(PendingFile, "write_at", full)
+    repository, snapshot = local
+    before = open_files()
+    with pytest.raises(InsufficientSpace):
+        run_restore(repository, repository.snapshots.get(snapshot), tmp_path / "out", RestoreOptions())
+    assert len(closed) == 1
+    assert {what for what in open_files() - before if str(tmp_path / "r") in what[1]} == set()
 
 
 def change(pack: Path) -> None:
@@ -160,6 +211,43 @@ def test_who_asks_for_more_than_there_is_room_for_is_told_at_once(local: tuple[R
     blobs.close()  # with one that nobody takes
 
 
+def test_room_is_given_back_once_for_each_that_is_taken(local: tuple[Repository, str]) -> None:
+    blobs, some = BlobsAhead(local[0].reader), places(local[0])[: BUFFERS + 2]
+    for _ in range(3):
+        waiting = [blobs.ask(place) for place in some]
+        assert [each is not None for each in waiting] == [True] * BUFFERS + [False] * 2
+        for each in waiting[:BUFFERS]:
+            assert each is not None
+            assert each.result(timeout=20) is not None  # a buffer that is not given back is waited for in vain
+            with blobs.taken(each):
+                pass
+    blobs.close()
+
+
+def test_a_blob_stays_as_it_is_while_it_is_taken(local: tuple[Repository, str]) -> None:
+    blobs, some = BlobsAhead(local[0].reader), places(local[0])[: BUFFERS + 2]
+    with blobs.taken(blobs.ask(some[0])) as lying:
+        assert lying is not None
+        before = bytes(lying[1])
+        for place in some[1:] * 2:
+            with blobs.taken(blobs.ask(place)) as other:
+                assert other is not None
+        assert lying[1] == before
+    blobs.close()
+
+
+def test_a_pack_whose_header_is_damaged_is_closed_again(local: tuple[Repository, str], tmp_path: Path) -> None:
+    repository, _ = local
+    place = places(repository)[0]
+    info = repository.index.pack(place.pack)
+    pack = tmp_path / "r" / pack_name(info.kind, info.digest)
+    pack.write_bytes(bytes(64) + pack.read_bytes()[64:])
+    before = open_files()
+    with pytest.raises(BackstayError):
+        repository.reader.lying_blob(place)
+    assert {what for what in open_files() - before if str(tmp_path) in what[1]} == set()
+
+
 def test_damage_leaves_the_ordinary_error(local: tuple[Repository, str], tmp_path: Path) -> None:
     repository, _ = local
     place = places(repository)[0]
@@ -186,6 +274,8 @@ def test_a_small_part_that_waits_to_be_written_does_not_keep_its_blob_in_memory(
         assert len(reader.blob(place)) > 10 * len(data)
         part = memoryview(reader.run([(chunk, len(data))], place))
         assert part == data
+        other = repository.keyring.chunk_ids.of(random.Random(4).randbytes(50_000))
+        assert reader.run([(chunk, len(data))], reader.place(other)) == data  # as if the index were wrong
         kept = part.obj
         assert isinstance(kept, bytes)
         assert len(kept) <= 2 * len(data)
