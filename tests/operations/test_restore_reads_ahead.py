@@ -17,9 +17,8 @@ from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.blobs.ahead import BUFFERS, BlobsAhead
 from backstay.repository.blobs.reader import BlobReader
-from backstay.repository.format import RecordKind, pack_name
+from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index.index import Place
-from backstay.repository.packs.pack import BlobKind
 from backstay.repository.repository import Repository
 from backstay.sources.pending_file import PendingFile
 from backstay.storage.backend import StorageBackend
@@ -189,7 +188,7 @@ def test_bytes_that_came_wrong_from_the_disk_once_are_read_again(
 
 def is_chunk(repository: Repository, pack: int, ordinal: int) -> bool:
     """Whether a blob is one chunk."""
-    return repository.index.pack(pack).blobs[ordinal].kind is BlobKind.CHUNK
+    return repository.index.pack(pack).blobs[ordinal].kind == BlobKind.CHUNK
 
 
 def places(repository: Repository) -> list[Place]:
