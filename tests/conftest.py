@@ -83,7 +83,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return found
 
 
-_ENDING_S: Final = 30
+_ENDING_S: Final = 60  # a machine may be busy; what goes on for ever is found all the same
 
 
 def _leave_out_what_stays() -> None:
