@@ -16,6 +16,7 @@ from backstay.repository.index.environment import MAX_READERS
 from backstay.repository.index.index import MemoryPlaceMap
 from backstay.repository.index.place_map import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
 from backstay.repository.packs.pack import PackBuilder, StoredPack
+from tests.descriptors import open_files
 
 
 def stored(seed: int) -> tuple[bytes, StoredPack]:
@@ -27,9 +28,8 @@ def stored(seed: int) -> tuple[bytes, StoredPack]:
     return chunk, builder.finish()
 
 
-def open_files(directory: Path) -> list[str]:
-    names = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return [name for name in names if str(directory) in name]
+def open_in(directory: Path) -> list[str]:
+    return [name for _, name in open_files() if str(directory) in name]
 
 
 def test_both_maps_know_every_place_of_a_chunk_in_many_packs(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_packs_that_somebody_reads_outlive_a_merge_of_others(directory: Path) ->
 def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:
     LmdbPlaceMap(directory)
     gc.collect()
-    assert not open_files(directory)
+    assert not open_in(directory)
     LmdbPlaceMap(directory).close()
 
 
@@ -192,7 +192,7 @@ def test_a_directory_that_goes_elsewhere_while_it_is_open_is_let_go_all_the_same
     assert set(second.segments()) == {b"first"}
     second.close()
     places.close()
-    assert not open_files(directory.parent)
+    assert not open_in(directory.parent)
 
 
 def test_a_map_that_is_removed_while_it_is_open_is_made_anew_by_the_next(directory: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_map_that_is_removed_while_it_is_open_is_made_anew_by_the_next(directo
     assert old.segments() == {}
     old.close()
     new.close()
-    assert not open_files(directory.parent)
+    assert not open_in(directory.parent)
     kept = LmdbPlaceMap(directory)
     assert set(kept.segments()) == {b"first"}
     kept.close()
@@ -216,7 +216,7 @@ def test_more_maps_than_there_may_be_at_once_are_refused_and_leave_nothing_open(
         LmdbPlaceMap(directory)
     for one in places:
         one.close()
-    assert not open_files(directory.parent)
+    assert not open_in(directory.parent)
 
 
 def test_a_damaged_map_is_made_anew(directory: Path) -> None:
