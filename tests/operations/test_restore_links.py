@@ -11,7 +11,7 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, run_backup
-from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.repository.repository import Repository
 from backstay.sources import kernel

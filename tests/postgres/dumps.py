@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, BackupResult, run_backup
-from backstay.operations.restore.plan import Conflict
 from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan, run_dump_restore
+from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.dump import dump_source

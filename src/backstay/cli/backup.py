@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNREADABLE_ITEMS = 3  # exit status: the snapshot is good, but lacks some items
 SHOWN_ERRORS = 20
+_NEEDED = ("backstay.operations.backup.run", "backstay.sources.filesystem")
 
 
 def init(
@@ -137,7 +138,7 @@ def backup(
             return _filters(repository, places, patterns, one_file_system=one_file_system)
 
         return watching.run_files(context, places, filters_of, options, pace)
-    with context.open(grows=True) as repository:
+    with context.open(grows=True, then=_NEEDED) as repository:
         found: Source = (
             _source(context, repository, places, patterns, one_file_system=one_file_system)
             if asked is None

@@ -77,15 +77,15 @@ def verify(
     ] = None,
 ) -> int:
     """Check that snapshots are whole, genuine and restorable."""
-    from backstay.operations.copies.medium import is_medium
-    from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, run_verify
-
     context = context_of(ctx)
     trial = proofs.trial_of(context, sql=sql or (), commands=command or (), server=server, rehearse=rehearse)
     signer = proofs.signer_of(evidence_key, evidence or ())
     part = _part(read_data) if read_data is not None else 0.0
     least = parse_size(min_bytes) if min_bytes is not None else None
-    with context.open() as repository, context.watching() as events:
+    with context.open(then=["backstay.operations.verify.run"]) as repository, context.watching() as events:
+        from backstay.operations.copies.medium import is_medium
+        from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, run_verify
+
         wanted = None if snapshot is None else [choosing.one(context, repository, snapshot).id]
         options = VerifyOptions(
             checks=tuple(word.value for word in check) if check else ALL_CHECKS,

@@ -21,6 +21,7 @@ from backstay.control.opening.location import Location
 from backstay.core import environment
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink
+from backstay.core.loading import loading
 from backstay.core.memory import tune_for_large_buffers
 from backstay.core.sizes import parse_size
 from backstay.errors import (
@@ -194,17 +195,20 @@ class Context:
         return secrets.secret_of(self.password) if given is None and self.password is not None else given
 
     @contextmanager
-    def open(self, *, index: bool = True, cached: bool = False, grows: bool = False) -> Iterator[Repository]:
+    def open(
+        self, *, index: bool = True, cached: bool = False, grows: bool = False, then: Sequence[str] = ()
+    ) -> Iterator[Repository]:
         """The repository, opened. Without `index` only snapshots and keys are needed, and no cache.
 
         With `cached` it has one all the same, for an index that may be needed later.
         What `grows` a repository is subject to its size limit; what frees space is not.
+        The modules of `then` are loaded while the key is derived.
         """
         address = self.location().address
         if self.quorum is not None and not self.mirror:
             raise InvalidRequest("a quorum needs copies", hint="name them with --mirror")
         backend = self.backend(address, mirrors=self.mirror or (), grows=grows)
-        with self._opened(backend, index=index, cached=index or cached) as repository:
+        with self._opened(backend, index=index, cached=index or cached, then=then) as repository:
             yield repository
 
     @contextmanager
@@ -251,8 +255,8 @@ class Context:
             upload=_size(self.limit_upload), download=_size(self.limit_download), requests=self.limit_requests
         )
 
-    def _opened(self, backend: StorageBackend, *, index: bool, cached: bool) -> Repository:
-        from backstay.repository.repository import Repository
+    def _opened(self, backend: StorageBackend, *, index: bool, cached: bool, then: Sequence[str] = ()) -> Repository:
+        from backstay.repository.keys.unlocking import read_header
 
         location = self.location()
         secret = secrets.find_secret(
@@ -262,12 +266,16 @@ class Context:
             ready=lambda: self._require(backend, location),
         )
         try:
-            cache = self.cache() if cached else None
-            repository = Repository.open(
-                backend, secret, cache=cache, environment=self.world(), compressor=self.compressor
-            )
+            with loading("backstay.repository.repository", *then):
+                unlocked = read_header(backend, secret)
         except NoRepository as error:
             raise absent(location, error.cause) from error
+        from backstay.repository.repository import Repository
+
+        cache = self.cache() if cached else None
+        repository = Repository.unlocked(
+            backend, unlocked, cache=cache, environment=self.world(), compressor=self.compressor
+        )
         return self._with_index(repository, secret) if index and repository.cache is not None else repository
 
     def _with_index(self, repository: Repository, secret: Secret) -> Repository:

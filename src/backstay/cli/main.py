@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from backstay import __version__
 from backstay.cli import assist, jsonout
+from backstay.cli.as_typed import take_as_typed
 from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, called, load
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
@@ -177,20 +178,25 @@ def _command(names: frozenset[str] | None) -> Any:  # noqa: ANN401
     """
     root = get_command(_tree(names))
     shared = list(_shared(root))
-    for command in _leaves(root):
-        for param in shared:
-            again = copy.copy(param)
-            again.expose_value, again.callback = False, _take
-            command.params.append(again)
+    for command in _all(root):
+        if not hasattr(command, "commands"):
+            command.params += [_hidden(param) for param in shared]
+        take_as_typed(command)
     return root
 
 
-def _leaves(group: Any) -> Iterator[Any]:  # noqa: ANN401
-    for command in group.commands.values():
-        if hasattr(command, "commands"):
-            yield from _leaves(command)
-        else:
-            yield command
+def _hidden(param: Any) -> Any:  # noqa: ANN401
+    """A global option as one of a command's own, whose function does not see it."""
+    again = copy.copy(param)
+    again.expose_value, again.callback = False, _take
+    return again
+
+
+def _all(command: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A command, and those below it."""
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from _all(below)
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], *, clock: Clock | None = None) -> int:

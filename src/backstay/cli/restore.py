@@ -22,6 +22,7 @@ from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, Res
 
 if TYPE_CHECKING:
     from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult
+    from backstay.operations.snapshots.walk import Chooser
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots.store import Manifest
 
@@ -84,12 +85,7 @@ def restore(
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
 ) -> int:
     """Restore a snapshot, or a part of it."""
-    from backstay.operations.restore.in_place import original_place
-    from backstay.operations.restore.postgres_dump import DumpPart
-    from backstay.operations.restore.run import RestoreOptions
-    from backstay.operations.snapshots.walk import EVERYTHING
     from backstay.repository.snapshots.selectors import split_target
-    from backstay.sources.filters import Selection
 
     context = context_of(ctx)
     if resume is not None or rollback is not None:
@@ -102,39 +98,48 @@ def restore(
     _refuse_unclear_target(to, in_place=in_place)
     ident, path = split_target(snapshot)
     moment = choosing.moment(context, at) if at is not None else None
-    selection = Selection(_patterns(include), _patterns(exclude)) if include or exclude else EVERYTHING
-    options = RestoreOptions(
-        path=path,
-        chooser=selection,
-        conflict=conflict,
-        delete=delete,
-        verify=verify,
-        in_place=in_place,
-        keep_old=keep_old,
-        parallel=parallel,
-        thaw_days=thaw_days,
-        wait=not no_wait,
-    )
-    part = DumpPart(schemas=tuple(schema or ()), tables=tuple(table or ()), owners=not no_owner)
     into_database = to is not None and database.is_address(to)
     if into_database:
-        into.refuse_what_files_have(options)
-    elif part != DumpPart():
+        into.refuse_what_files_have(
+            path=path, chosen=bool(include or exclude), delete=delete, verify=verify, conflict=conflict
+        )
+    elif schema or table or no_owner:
         raise InvalidRequest(
             "--schema, --table and --no-owner go with a database",
             cause="they choose what is restored of a dump",
             hint="name the database with --to postgresql://USER@HOST:PORT/DB",
         )
-    with context.open() as repository:
+    with context.open(then=["backstay.operations.restore.run"]) as repository:
+        from backstay.operations.restore.request import RestoreOptions
+
+        options = RestoreOptions(
+            path=path,
+            chooser=_chooser(include, exclude),
+            conflict=conflict,
+            delete=delete,
+            verify=verify,
+            in_place=in_place,
+            keep_old=keep_old,
+            parallel=parallel,
+            thaw_days=thaw_days,
+            wait=not no_wait,
+        )
         manifest = choosing.one(context, repository, ident, at=moment, path=path)
         if to is not None and into_database:
+            part = into.part_of(schema, table, no_owner=no_owner)
             return into.restore(context, repository, manifest, to, part, options, dry_run=dry_run)
-        target = Path(to) if to is not None else original_place(repository, manifest, path)
+        target = Path(to) if to is not None else _original(repository, manifest, path)
         if dry_run:
             return _rehearse(context, repository, manifest, target, options)
         if in_place and not direct:
             return in_places.restore(context, repository, manifest, options)
         return _restore(context, repository, manifest, target, options)
+
+
+def _original(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:
+    from backstay.operations.restore.in_place import original_place
+
+    return original_place(repository, manifest, path)
 
 
 def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
@@ -154,6 +159,13 @@ def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
         raise InvalidRequest(
             "--to and --in-place exclude each other", cause="both name a target", hint="give one of them"
         )
+
+
+def _chooser(include: list[str] | None, exclude: list[str] | None) -> Chooser:
+    from backstay.operations.snapshots.walk import EVERYTHING
+    from backstay.sources.filters import Selection
+
+    return Selection(_patterns(include), _patterns(exclude)) if include or exclude else EVERYTHING
 
 
 def _patterns(texts: list[str] | None) -> list[bytes]:

@@ -13,6 +13,8 @@ from backstay.core.quantities import format_size, plural
 from backstay.errors import InvalidRequest, RestoreConflict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backstay.operations.restore.mysql_dump import MysqlPlan
     from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan
     from backstay.operations.restore.run import RestoreOptions
@@ -22,16 +24,14 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def refuse_what_files_have(options: RestoreOptions) -> None:
+def refuse_what_files_have(*, path: bytes | None, chosen: bool, delete: bool, verify: bool, conflict: str) -> None:
     """Raises InvalidRequest for options that only a restore of files has."""
-    from backstay.operations.snapshots.walk import EVERYTHING
-
     given = {
-        "ID:PATH": options.path is not None,
-        "--include and --exclude": options.chooser is not EVERYTHING,
-        "--delete": options.delete,
-        "--verify": options.verify,
-        f"--conflict {options.conflict}": options.conflict not in ("fail", "overwrite"),
+        "ID:PATH": path is not None,
+        "--include and --exclude": chosen,
+        "--delete": delete,
+        "--verify": verify,
+        f"--conflict {conflict}": conflict not in ("fail", "overwrite"),
     }
     for name, is_given in given.items():
         if is_given:
@@ -40,6 +40,13 @@ def refuse_what_files_have(options: RestoreOptions) -> None:
                 cause="it chooses among files or compares them",
                 hint="leave it out; --schema and --table choose what is restored of a dump",
             )
+
+
+def part_of(schemas: Sequence[str] | None, tables: Sequence[str] | None, *, no_owner: bool) -> DumpPart:
+    """What is wanted of a dump, as the options of the command name it."""
+    from backstay.operations.restore.postgres_dump import DumpPart
+
+    return DumpPart(schemas=tuple(schemas or ()), tables=tuple(tables or ()), owners=not no_owner)
 
 
 def restore(

@@ -163,10 +163,24 @@ class Repository:
 
         Raises NoRepository, UnsupportedFormat, WrongKey, CorruptedBackup, InvalidRequest.
         """
-        environment = environment or Environment()
         secret = _secret(secret, password)
         backend = _backend(backend, create=False)
-        header, root = read_header(backend, secret)
+        unlocked = read_header(backend, secret)
+        return cls.unlocked(backend, unlocked, cache=cache, environment=environment, compressor=compressor)
+
+    @classmethod
+    def unlocked(
+        cls,
+        backend: StorageBackend,
+        unlocked: tuple[RepoHeader, bytes],
+        *,
+        cache: Path | None = None,
+        environment: Environment | None = None,
+        compressor: Compressor | None = None,
+    ) -> Self:
+        """The repository whose repo.json and root key were read already. Raises UnsupportedFormat, CorruptedBackup."""
+        environment = environment or Environment()
+        header, root = unlocked
         keyring = Keyring(backend, root, bytes.fromhex(header.uuid), random=environment.random)
         keyring.load()
         return cls(

@@ -13,8 +13,8 @@ from backstay.control.manager.targets import DatabaseTarget, told_target
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, RestoreFailed
 from backstay.operations.restore.mysql_dump import MysqlPlan, plan_mysql_restore, run_mysql_restore
-from backstay.operations.restore.plan import Conflict, RestoreOptions
 from backstay.operations.restore.postgres_dump import DumpPart, DumpPlan, is_dump, plan_dump_restore, run_dump_restore
+from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import restore_sqlite
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.present import CREATED

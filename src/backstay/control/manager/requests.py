@@ -10,7 +10,7 @@ from pathlib import Path
 from backstay.control.manager.results import RestoreMode
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, ignore
-from backstay.operations.restore.plan import Conflict, RestoreOptions
+from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.snapshots.walk import EVERYTHING
 from backstay.repository.repository import Repository
 from backstay.sources.filters import Selection

@@ -18,7 +18,7 @@ from backstay.control.manager.revisiting import RestoreCheck, revisit
 from backstay.control.manager.targets import ClusterTarget, DirectoryTarget, RestoreTarget, target_of, told_target
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.request import Conflict
 from backstay.repository.repository import Repository
 
 Place: TypeAlias = str | Path | RestoreTarget

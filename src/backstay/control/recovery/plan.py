@@ -12,7 +12,7 @@ from backstay.control.manager.sources import is_database
 from backstay.control.policies.origins import Name
 from backstay.control.policies.values import Count, Flag, Length, Model, Port, Size, Text, WholePath, Wrong, several
 from backstay.operations.findings import Check
-from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.request import Conflict
 
 
 def _place(text: str) -> str:

@@ -24,7 +24,7 @@ from backstay.errors import RestoreConflict, StepFailed
 from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.manager import GraphBackupManager, RestoreMeans
 from backstay.graph.policy import RegenerationPolicy
-from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.request import Conflict
 
 _PID: str = "postmaster.pid"
 

@@ -22,7 +22,7 @@ from backstay.control.service.context import ServiceContext, backups_of
 from backstay.control.service.target_places import own_places, require_apart, require_same
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.operations.restore.plan import Conflict
+from backstay.operations.restore.request import Conflict
 from backstay.sources.sqlite.database import path_of
 
 

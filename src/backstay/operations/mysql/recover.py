@@ -18,7 +18,7 @@ from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
 from backstay.operations.mysql.log_origin import is_origin, scratch
 from backstay.operations.mysql.plan import LogPart, ReplayPlan
 from backstay.operations.restore.mysql_dump import plan_mysql_restore, run_mysql_restore
-from backstay.operations.restore.plan import RestoreOptions
+from backstay.operations.restore.request import RestoreOptions
 from backstay.repository.repository import Repository
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.programs import log_reader

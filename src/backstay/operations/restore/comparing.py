@@ -11,7 +11,8 @@ import msgspec
 from backstay.core.events import EventSink, Finished, Progress, Started, ignore
 from backstay.core.names import printable
 from backstay.errors import RestoreConflict, RestoreFailed
-from backstay.operations.restore.plan import RestoreOptions, existing_child, existing_root, wanted
+from backstay.operations.restore.plan import existing_child, existing_root, wanted
+from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.tally import FailedItem
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.blobs.contents import sha256_of

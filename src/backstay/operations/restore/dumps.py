@@ -10,7 +10,7 @@ from backstay.codec.compression import Buffer
 from backstay.core.events import EventSink, Finished, Progress, Started, Warned
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.operations.restore.plan import RestoreOptions
+from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.tiers.cold_packs import ColdPacks, make_readable
 from backstay.repository.blobs.contents import read_content
 from backstay.repository.nodes import EMPTY, Node

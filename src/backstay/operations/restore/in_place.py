@@ -29,7 +29,8 @@ from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
 from backstay.operations.restore.in_place_recovery import Recovered, recover, removed, told, undo
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal, Switch
-from backstay.operations.restore.plan import RestoreOptions, refuse_repository
+from backstay.operations.restore.plan import refuse_repository
+from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore.switching import ChangedMeanwhile, Switching

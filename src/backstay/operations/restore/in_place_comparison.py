@@ -14,7 +14,8 @@ from backstay.errors import NotFound, RestoreFailed
 from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
 from backstay.operations.restore.journal import ITEMS, PREFIX, Dress, leftovers
-from backstay.operations.restore.plan import RestoreOptions, may_delete_in, strangers, wanted
+from backstay.operations.restore.plan import may_delete_in, strangers, wanted
+from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node

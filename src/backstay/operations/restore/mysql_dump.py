@@ -13,7 +13,7 @@ from backstay.core.events import EventSink, ignore
 from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.restore.dumps import content, require_kind, restoring, thaw
-from backstay.operations.restore.plan import RestoreOptions
+from backstay.operations.restore.request import RestoreOptions
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest

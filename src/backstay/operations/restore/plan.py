@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
-from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdNeed, ColdPacks
+from backstay.operations.tiers.cold_packs import ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
@@ -21,25 +22,7 @@ from backstay.sources.target_directory import TargetDirectory
 from backstay.storage.local import LocalStorage
 from backstay.storage.wrapper import Wrapper
 
-Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
-
 SHOWN: Final = 1000  # conflicts and deletions that a plan names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreOptions:
-    """What to restore, and what to do about things that are in the way."""
-
-    path: bytes | None = None  # only this subtree, put itself into the target
-    chooser: Chooser = EVERYTHING
-    conflict: Conflict = "fail"
-    delete: bool = False
-    verify: bool = False
-    in_place: bool = False
-    keep_old: bool = False  # of a restore in place: what was replaced stays in the directory that is told
-    parallel: int | None = None
-    thaw_days: int = THAW_DAYS
-    wait: bool = True  # for what is frozen; else ThawPending
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, NotFound
 from backstay.operations.restore.dumps import content, few, require_kind, restoring, thaw
-from backstay.operations.restore.plan import RestoreOptions
+from backstay.operations.restore.request import RestoreOptions
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest

@@ -14,15 +14,8 @@ from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
-from backstay.operations.restore.plan import (
-    Conflict,
-    Planner,
-    RestoreOptions,
-    RestorePlan,
-    may_delete_in,
-    strangers,
-    wanted,
-)
+from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, strangers, wanted
+from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore.tally import FailedItem, Tally
 from backstay.operations.snapshots.walk import Enter, Item

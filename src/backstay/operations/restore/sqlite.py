@@ -9,7 +9,8 @@ from pathlib import Path
 from backstay.core.events import EventSink, Finished, Started, ignore
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.operations.restore.plan import Conflict, RestoreOptions, wanted
+from backstay.operations.restore.plan import wanted
+from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.snapshots.walk import Enter, Item
 from backstay.operations.tiers.cold_packs import ColdPacks, make_readable
 from backstay.repository.blobs.contents import read_content

@@ -15,7 +15,6 @@ from backstay.operations.verify.logs import WalChecks
 from backstay.operations.verify.notes import CheckResult, Notes
 from backstay.operations.verify.objects import StoredObjects
 from backstay.operations.verify.reading import Reading
-from backstay.operations.verify.rehearsal import rehearse
 from backstay.operations.verify.signatures import Signatures
 from backstay.operations.verify.trial import Rehearsed, Trial
 from backstay.operations.verify.values import ValuesChecks
@@ -109,6 +108,8 @@ class _Verify:
             self._sizes(manifests, self.options.min_bytes)
         rehearsals: tuple[Rehearsed, ...] = ()
         if self.options.rehearse is not None:
+            from backstay.operations.verify.rehearsal import rehearse  # with all that can restore: most need none of it
+
             place, trial = self.options.rehearse, self.options.trial
             rehearsals = rehearse(self.repository, manifests, place, self.notes, self.events, trial)
         self.events(Finished(operation="verify"))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from backstay.core.events import EventSink
-from backstay.operations.restore.plan import RestoreOptions
 from backstay.operations.restore.postgres_dump import DumpPart, run_dump_restore
+from backstay.operations.restore.request import RestoreOptions
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.connection import Connection

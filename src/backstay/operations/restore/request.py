@@ -1,0 +1,27 @@
+"""What is asked of a restore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from backstay.operations.snapshots.walk import EVERYTHING, Chooser
+from backstay.operations.tiers.cold_packs import THAW_DAYS
+
+Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """What to restore, and what to do about things that are in the way."""
+
+    path: bytes | None = None  # only this subtree, put itself into the target
+    chooser: Chooser = EVERYTHING
+    conflict: Conflict = "fail"
+    delete: bool = False
+    verify: bool = False
+    in_place: bool = False
+    keep_old: bool = False  # of a restore in place: what was replaced stays in the directory that is told
+    parallel: int | None = None
+    thaw_days: int = THAW_DAYS
+    wait: bool = True  # for what is frozen; else ThawPending
