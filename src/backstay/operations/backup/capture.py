@@ -144,19 +144,17 @@ class Capturing:
 
     def stream(
         self, stream: Stream, digest: Callable[[bytes], None], chunking: Chunking | None = None
-    ) -> Iterator[tuple[bytes, memoryview]]:
-        """Read, hash and cut on this thread, with the SHA-256 beside it on another."""
+    ) -> Iterator[list[tuple[bytes, memoryview]]]:
+        """Read, hash and cut on this thread, block by block, with the SHA-256 beside it on another."""
         cutter = StreamCutter(chunker_of(chunking, self._chunker.secret) if chunking is not None else self._chunker)
         hashed: Future[None] | None = None
         with Workers(1, "sha256") as hashing:
             while block := stream.read(WHOLE):
                 before, hashed = hashed, hashing.submit(digest, block)
-                for piece in cutter.feed(block):
-                    yield self._ids.of(piece), piece
+                yield [(self._ids.of(piece), piece) for piece in cutter.feed(block)]
                 if before is not None:  # at most one block behind: what waits to be hashed takes memory
                     before.result()
-            for piece in cutter.finish():
-                yield self._ids.of(piece), piece
+            yield [(self._ids.of(piece), piece) for piece in cutter.finish()]
             if hashed is not None:
                 hashed.result()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
@@ -50,6 +51,7 @@ from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
 PROGRESS_EVERY_S: Final = 0.1
 QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
+BLOCKS_AHEAD: Final = 3  # of a large file, read and cut: packs are stored in bursts, between which it goes on
 _DATA: Final = RecordKind.DATA_PACK
 
 
@@ -316,16 +318,16 @@ class _Backup:
         content = ContentWriter(writer, self.ids, self.repository.listing_chunker)
         if chunking is not None:
             self.chunkers["pages" if isinstance(chunking, FixedSize) else "dumps"] = chunker_info(chunking)
-        pieces = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=3)
+        blocks = read_ahead(self.capturing.stream(stream, digest.update, chunking), depth=BLOCKS_AHEAD)
         try:
-            for chunk, data in pieces:
+            for chunk, data in chain.from_iterable(blocks):
                 writer.put(_DATA, chunk, data, quick=quick)
                 content.add(chunk)
                 self.counts.bytes_read += len(data)
                 if self._report_progress(()):  # from time to time: a long stream that breaks off was not in vain
                     self.checkpoints.make_if_due(writer, self.journal)
         finally:
-            pieces.close()  # type: ignore[attr-defined]
+            blocks.close()  # type: ignore[attr-defined]
         return content.finish(), digest.digest()
 
     def _content(self, chunks: list[bytes], writer: BlobWriter) -> Content:
