@@ -11,7 +11,10 @@ import os
 from queue import SimpleQueue
 from typing import Final
 
+from backstay.core.memory import disk_buffer
+
 _UNIT: Final = mmap.PAGESIZE  # what addresses, offsets and lengths must be multiples of, on any common disk
+_ROUND: Final = 2 << 20  # a buffer that is too small is made larger, but not for each few bytes
 _DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 
 
@@ -20,7 +23,7 @@ class Bytes:
 
     __slots__ = ("_memory", "_owner", "view")
 
-    def __init__(self, owner: PastCacheReader, memory: mmap.mmap, view: memoryview) -> None:
+    def __init__(self, owner: PastCacheReader, memory: memoryview, view: memoryview) -> None:
         self._owner, self._memory, self.view = owner, memory, view
 
     def release(self) -> None:
@@ -31,7 +34,7 @@ class PastCacheReader:
     """Reads with a fixed number of buffers. Any thread may call it."""
 
     def __init__(self, buffers: int) -> None:
-        self._spare: SimpleQueue[mmap.mmap | None] = SimpleQueue()
+        self._spare: SimpleQueue[memoryview | None] = SimpleQueue()
         for _ in range(buffers):
             self._spare.put(None)
 
@@ -42,18 +45,17 @@ class PastCacheReader:
         memory = self._spare.get()
         try:
             if memory is None or len(memory) < span:
-                memory = mmap.mmap(-1, max(span, _UNIT), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            view = memoryview(memory)
-            end = _read_direct(file, view[:span], first)
+                memory = disk_buffer(-(-span // _ROUND) * _ROUND)
+            end = _read_direct(file, memory[:span], first)
             # The rest at the end of the file, and everything where there is no way past the cache.
-            while end < offset - first + length and (count := os.preadv(file, [view[end:span]], first + end)):
+            while end < offset - first + length and (count := os.preadv(file, [memory[end:span]], first + end)):
                 end += count
         except BaseException:
             self._spare.put(memory)
             raise
-        return Bytes(self, memory, view[offset - first : min(end, offset - first + length)])
+        return Bytes(self, memory, memory[offset - first : min(end, offset - first + length)])
 
-    def take_back(self, memory: mmap.mmap) -> None:
+    def take_back(self, memory: memoryview) -> None:
         self._spare.put(memory)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer, Compressor
 from backstay.core.ids import Random
+from backstay.core.memory import disk_buffer
 from backstay.core.pipeline import Workers
 from backstay.errors import (
     ObjectExists,
@@ -20,7 +20,7 @@ from backstay.errors import (
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index.index import Index
 from backstay.repository.keys.keyring import Keyring
-from backstay.repository.packs.pack import Member, PackBuilder, SealedBlob, StoredPack, new_buffer
+from backstay.repository.packs.pack import Member, PackBuilder, SealedBlob, StoredPack
 from backstay.storage.backend import StorageBackend
 
 PACK_TARGET: Final = 14 << 20  # bytes; a pack that reaches it is closed
@@ -124,7 +124,7 @@ class BlobWriter:
         self._spare_bundles: list[bytearray] = []
         self._in_flight = 0
         # One list per kind: meta packs stay small, and so should their buffers.
-        self._spare: dict[PackClass, list[mmap.mmap]] = {}
+        self._spare: dict[PackClass, list[memoryview]] = {}
         self._raw = self._stored = 1
         self.reused: set[int] = set()  # numbers of packs that hold chunks found by `has`
         self.bytes_added = self.chunks_added = 0
@@ -250,7 +250,7 @@ class BlobWriter:
             epoch=epoch.number,
             key=epoch.key,
             random=self._random,
-            buffer=spare.pop() if spare else new_buffer(self._pack_target + self._pack_target // 4),
+            buffer=spare.pop() if spare else disk_buffer(self._pack_target + self._pack_target // 4),
         )
 
     def _append_next(self) -> None:

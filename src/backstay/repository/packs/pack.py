@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import sys
@@ -18,6 +17,7 @@ from backstay.codec.cipher import TAG_BYTES, Cipher
 from backstay.codec.compression import Buffer, Compressor, decompress
 from backstay.codec.digest import ID_BYTES, sha256
 from backstay.core.ids import Random
+from backstay.core.memory import disk_buffer
 from backstay.errors import CorruptedBackup
 from backstay.repository.format import MAX_BLOB, MAX_BLOBS, MAX_MEMBERS, MAX_PACK, BlobKind, RecordKind
 from backstay.repository.records import (
@@ -36,6 +36,7 @@ TRAILER_BYTES: Final = _TRAILER.size
 _END_MAGIC: Final = b"BKSE"
 _BOUND: Final = struct.Struct(">BBI32s")  # kind, codec, raw length, id
 NO_ID: Final = bytes(ID_BYTES)
+_FIRST: Final = 4096  # bytes of a buffer that grows
 
 
 class Member(NamedTuple):
@@ -148,12 +149,6 @@ class StoredPack:
     table: PackTable
 
 
-def new_buffer(capacity: int) -> mmap.mmap:
-    """Memory for a pack; it takes no room until it is written, and more is added when it must be."""
-    # Private, because pages that a shared mapping gains by growing cannot be touched (SIGBUS).
-    return mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
 @dataclass(frozen=True, slots=True)
 class SealedBlob:
     """A blob ready to be appended to the pack that it was sealed for."""
@@ -188,7 +183,7 @@ class PackBuilder:
         epoch: int,
         key: bytes,
         random: Random = os.urandom,
-        buffer: mmap.mmap | None = None,
+        buffer: memoryview | None = None,
     ) -> None:
         self.kind = kind
         self.epoch = epoch
@@ -197,22 +192,24 @@ class PackBuilder:
         self.reserved = 0
         self._rows: list[_Row] = []
         # A buffer that was used before needs no new pages from the system, which cost more than the copying.
-        self._buffer = buffer if buffer is not None else new_buffer(mmap.PAGESIZE)
+        self._buffer = buffer if buffer is not None else disk_buffer(_FIRST)
         self._write(self.header)
 
     @property
     def data(self) -> memoryview:
         """What is written so far; not to be kept beyond `release`."""
-        return memoryview(self._buffer)[: self.size]
+        return self._buffer[: self.size]
 
     def _write(self, data: Buffer) -> None:
         end = self.size + len(data)
         if end > len(self._buffer):
-            self._buffer.resize(max(end, 2 * len(self._buffer)))
+            larger = disk_buffer(max(end, 2 * len(self._buffer)))
+            larger[: self.size] = self._buffer[: self.size]
+            self._buffer = larger
         self._buffer[self.size : end] = data
         self.size = end
 
-    def release(self) -> mmap.mmap:
+    def release(self) -> memoryview:
         """Give up the buffer, for the next pack."""
         self.size = 0
         return self._buffer
