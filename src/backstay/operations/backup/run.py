@@ -51,7 +51,7 @@ from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
 PROGRESS_EVERY_S: Final = 0.1
 QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
-BLOCKS_AHEAD: Final = 3  # of a large file, read and cut: packs are stored in bursts, between which it goes on
+BLOCKS_AHEAD: Final = 2  # of a large file, read and cut: packs are stored in bursts, between which it goes on
 _DATA: Final = RecordKind.DATA_PACK
 
 
