@@ -60,6 +60,15 @@ def test_include_and_exclude(saved: Account) -> None:
     assert names == ["letter-0.txt", "letter-1.txt", "letter-2.txt", "letter-4.txt"]
 
 
+@pytest.mark.parametrize("option", ["--include", "--exclude"])
+def test_a_bad_pattern_is_told_before_anything_is_opened(account: Account, option: str) -> None:
+    wrong = {"BACKSTAY_PASSWORD": "wrong"}
+    done = account.run("restore", "latest", "--to", "x", option, "a[", status=2, env=wrong)  # there is no repository
+    assert "bad pattern a[" in done.err
+    account.run("backup", account.documents)
+    assert account.run("restore", "latest", "--to", "x", option, "a[", status=2, env=wrong).err == done.err
+
+
 def test_in_place(saved: Account) -> None:
     (saved.documents / "note").unlink()
     (saved.documents / "letters/letter-1.txt").write_text("changed\n")

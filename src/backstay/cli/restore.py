@@ -22,9 +22,9 @@ from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, Res
 
 if TYPE_CHECKING:
     from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult
-    from backstay.operations.snapshots.walk import Chooser
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots.store import Manifest
+    from backstay.sources.filters import Selection
 
 SHOWN = 20
 _DAMAGE = {CorruptedBackup.code, ObjectNotFound.code}  # the repository is to blame, not the target
@@ -98,10 +98,11 @@ def restore(
     _refuse_unclear_target(to, in_place=in_place)
     ident, path = split_target(snapshot)
     moment = choosing.moment(context, at) if at is not None else None
+    selection = _selection(include, exclude)
     into_database = to is not None and database.is_address(to)
     if into_database:
         into.refuse_what_files_have(
-            path=path, chosen=bool(include or exclude), delete=delete, verify=verify, conflict=conflict
+            path=path, chosen=selection is not None, delete=delete, verify=verify, conflict=conflict
         )
     elif schema or table or no_owner:
         raise InvalidRequest(
@@ -111,10 +112,11 @@ def restore(
         )
     with context.open(then=["backstay.operations.restore.run"]) as repository:
         from backstay.operations.restore.request import RestoreOptions
+        from backstay.operations.snapshots.walk import EVERYTHING
 
         options = RestoreOptions(
             path=path,
-            chooser=_chooser(include, exclude),
+            chooser=EVERYTHING if selection is None else selection,
             conflict=conflict,
             delete=delete,
             verify=verify,
@@ -161,11 +163,13 @@ def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
         )
 
 
-def _chooser(include: list[str] | None, exclude: list[str] | None) -> Chooser:
-    from backstay.operations.snapshots.walk import EVERYTHING
+def _selection(include: list[str] | None, exclude: list[str] | None) -> Selection | None:
+    """What the patterns take, if there are any. Raises InvalidRequest for a bad one, before anything is opened."""
+    if not include and not exclude:
+        return None
     from backstay.sources.filters import Selection
 
-    return Selection(_patterns(include), _patterns(exclude)) if include or exclude else EVERYTHING
+    return Selection(_patterns(include), _patterns(exclude))
 
 
 def _patterns(texts: list[str] | None) -> list[bytes]:
