@@ -37,7 +37,7 @@ def _context() -> Context:
     return Context({}, clock, Interrupts(clock))
 
 
-def _values(param: Any) -> Iterator[object]:  # noqa: ANN401 - typer's own
+def _values(param: Any) -> Iterator[object]:
     yield from VALUES
     yield param.default
     for choice in param.type_descriptor.choices or ():

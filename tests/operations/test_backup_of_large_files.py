@@ -1,0 +1,175 @@
+"""A large file that changes, fails or is left in the middle is stored as it was read, or told; nothing stays behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from backstay.core.clock import SystemClock
+from backstay.core.events import Event, EventSink, Progress, ignore
+from backstay.errors import Interrupted
+from backstay.operations.backup import run as backing_up
+from backstay.operations.backup.batches import WHOLE
+from backstay.operations.backup.request import BackupResult
+from backstay.operations.backup.run import BLOCKS_AHEAD, BackupOptions, run_backup
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.repository.blobs.writer import BlobWriter
+from backstay.repository.repository import Repository
+from backstay.sources.file_stream import FileStream
+from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filters import Filters
+from backstay.storage.local import LocalStorage
+from backstay.trust.secrets import Secret
+
+DATA = random.Random(5).randbytes(4 * WHOLE + 1234)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "tree/large"
+    path.parent.mkdir()
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Repository.create(LocalStorage(tmp_path / "repository"), Secret.new_keyfile()) as repository:
+        yield repository
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """No thread that reads or hashes, and no descriptor."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read-ahead", "sha256"))]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def at_block(number: int, happens: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something happens just before a block is read."""
+    read, seen = FileStream.read, iter(range(1000))
+
+    def reading(stream: FileStream, size: int) -> bytes:
+        if next(seen) == number:
+            happens()
+        return read(stream, size)
+
+    monkeypatch.setattr(FileStream, "read", reading)
+
+
+def backup(repository: Repository, tree: Path, events: EventSink = ignore) -> BackupResult:
+    source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
+    return run_backup(repository, source, BackupOptions(host="host"), events=events)
+
+
+def restored(repository: Repository, large: Path, out: Path) -> Path:
+    newest = repository.snapshots.live()[-1]
+    run_restore(repository, newest, out, RestoreOptions(path=bytes(large.parent), verify=True))
+    return out / large.name
+
+
+@pytest.mark.parametrize("size", [WHOLE + 1, 2 * WHOLE - 1, 2 * WHOLE, 3 * WHOLE + 1, len(DATA)])
+def test_any_number_of_blocks_comes_back(repository: Repository, large: Path, tmp_path: Path, size: int) -> None:
+    os.truncate(large, size)
+    backup(repository, large.parent)
+    assert sha256(restored(repository, large, tmp_path / "out").read_bytes()).digest() == sha256(DATA[:size]).digest()
+
+
+@pytest.mark.parametrize("block", [0, 1, 3])
+@pytest.mark.parametrize("left", [0, 1, WHOLE + 5, 2 * WHOLE])
+def test_one_that_is_shortened_is_stored_as_it_was_read(
+    repository: Repository, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, left: int
+) -> None:
+    at_block(block, lambda: os.truncate(large, left), monkeypatch)
+    backup(repository, large.parent)
+    read = max(left, block * WHOLE)
+    assert restored(repository, large, tmp_path / "out").read_bytes() == DATA[:read]
+    monkeypatch.undo()
+    backup(repository, large.parent)  # looks again at what changed meanwhile
+    assert restored(repository, large, tmp_path / "again").read_bytes() == DATA[:left]
+
+
+def test_one_that_grows_is_stored_as_long_as_it_was(
+    repository: Repository, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_block(2, lambda: os.truncate(large, len(DATA) + WHOLE), monkeypatch)
+    backup(repository, large.parent)
+    assert restored(repository, large, tmp_path / "out").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("block", [0, 2, 4, 5])  # the last one asks for what is behind the end
+def test_one_that_cannot_be_read_to_its_end_is_told_and_left_out(
+    repository: Repository, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (large.parent / "other").write_bytes(b"other")
+    at_block(block, fail, monkeypatch)
+    result = backup(repository, large.parent)
+    assert [(problem.path, problem.message) for problem in result.errors] == [(bytes(large), "input/output error")]
+    assert not restored(repository, large, tmp_path / "out").exists()
+    assert (tmp_path / "out/other").read_bytes() == b"other"
+
+
+def test_holes_between_blocks_stay_holes(repository: Repository, large: Path, tmp_path: Path) -> None:
+    with large.open("r+b") as file:
+        os.truncate(large, 0)
+        for at in (0, 5 * WHOLE, 5 * WHOLE + (1 << 20), 20 * WHOLE):
+            os.pwrite(file.fileno(), DATA[: WHOLE // 2 + at % 7], at)
+    backup(repository, large.parent)
+    found = restored(repository, large, tmp_path / "out")
+    assert found.read_bytes() == large.read_bytes()
+    assert found.stat().st_blocks <= large.stat().st_blocks
+
+
+def test_a_backup_that_is_stopped_within_one_leaves_no_thread_and_goes_on_later(
+    repository: Repository, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.bytes > WHOLE:
+            raise Interrupted("interrupted", cause="asked to stop")
+
+    monkeypatch.setattr(backing_up, "PROGRESS_EVERY_S", 0.0)
+    with pytest.raises(Interrupted):
+        backup(repository, large.parent, events=stop)
+    result = backup(repository, large.parent)
+    assert result.bytes_added < len(DATA) - WHOLE // 2
+    assert restored(repository, large, tmp_path / "out").read_bytes() == DATA
+
+
+def test_a_slow_store_is_not_read_ahead_of_by_more_than_a_few_blocks(
+    repository: Repository, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = most = stored = 0
+    read, put = FileStream.read, BlobWriter.put
+
+    def reading(stream: FileStream, size: int) -> bytes:
+        nonlocal blocks
+        blocks += 1
+        return read(stream, size)
+
+    def putting(writer: BlobWriter, kind: object, chunk: bytes, data: memoryview, *, quick: bool = False) -> None:
+        nonlocal most, stored
+        if stored == 0:
+            threading.Event().wait(0.3)  # all that may be read meanwhile is read
+        most = max(most, blocks - stored // WHOLE)
+        stored += len(data)
+        put(writer, kind, chunk, data, quick=quick)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileStream, "read", reading)
+    monkeypatch.setattr(BlobWriter, "put", putting)
+    with large.open("ab") as file:
+        file.write(random.Random(6).randbytes(8 * WHOLE))
+    backup(repository, large.parent)
+    assert stored >= len(DATA) + 8 * WHOLE
+    assert 2 <= most <= BLOCKS_AHEAD + 2  # with the one that is taken apart, and the one that waits for room
