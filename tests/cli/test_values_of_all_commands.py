@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
+from backstay.cli.as_typed import take_as_typed
 from backstay.cli.context import Context
 from backstay.cli.main import _all, _command
 from backstay.cli.signals import Interrupts
@@ -64,3 +65,30 @@ def test_every_parameter_takes_and_refuses_the_same() -> None:
             assert short == long, (context.command.name, param.name, value)
     assert tried > 1000
     assert spared > 30
+
+
+def test_a_tree_that_is_kept_asks_each_converter_through_one_short_cut_however_often_it_is_used() -> None:
+    command = _command(None)
+    context = command.context_class(command, info_name="x", obj=_context())
+    before = [vars(param).get("process_value") for param in command.get_params(context)]
+    assert None not in before
+    assert [param.process_value for param in command.get_params(context)] == before
+
+
+def test_parameters_that_do_not_say_what_they_convert_to_are_left_alone() -> None:
+    class Plain:
+        def process_value(self, context: object, value: object) -> object:
+            return context, value
+
+    class Command:
+        params: ClassVar = [Plain()]
+
+        def get_params(self, context: object) -> list[Plain]:
+            assert context
+            return self.params
+
+    command = Command()
+    take_as_typed(command)
+    (plain,) = command.get_params("context")
+    assert plain.process_value("context", None) == ("context", None)
+    assert vars(plain) == {}

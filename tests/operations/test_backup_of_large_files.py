@@ -9,14 +9,18 @@ import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from backstay.codec.chunker import FILES, ContentDefinedChunker
+from backstay.codec.digest import ChunkIds
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, EventSink, Progress, ignore
 from backstay.errors import Interrupted
 from backstay.operations.backup import run as backing_up
 from backstay.operations.backup.batches import WHOLE
+from backstay.operations.backup.capture import Capturing
 from backstay.operations.backup.request import BackupResult
 from backstay.operations.backup.run import BLOCKS_AHEAD, BackupOptions, run_backup
 from backstay.operations.restore.run import RestoreOptions, run_restore
@@ -28,6 +32,7 @@ from backstay.sources.filters import Filters
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 
+IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DATA = random.Random(5).randbytes(4 * WHOLE + 1234)
 
 
@@ -46,12 +51,22 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
+def nothing_stays(large: Path) -> Iterator[None]:
     """No thread that reads or hashes, and no descriptor."""
-    before = len(os.listdir("/proc/self/fd"))
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read-ahead", "sha256"))]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not busy()
+    assert not is_open(large)
+
+
+def is_open(path: Path) -> bool:
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return str(path) in [os.readlink(link) for link in links if os.path.lexists(link)]
+
+
+def busy() -> list[str]:
+    """Threads of a large file."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("read-ahead", "sha256"))]
 
 
 def at_block(number: int, happens: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +155,11 @@ def test_a_backup_that_is_stopped_within_one_leaves_no_thread_and_goes_on_later(
             raise Interrupted("interrupted", cause="asked to stop")
 
     monkeypatch.setattr(backing_up, "PROGRESS_EVERY_S", 0.0)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted) as raised:
         backup(repository, large.parent, events=stop)
+    assert raised.traceback  # which keeps all frames of the backup, and so whatever these forgot to end
+    assert not busy()
+    assert not is_open(large)
     result = backup(repository, large.parent)
     assert result.bytes_added < len(DATA) - WHOLE // 2
     assert restored(repository, large, tmp_path / "out").read_bytes() == DATA
@@ -172,4 +190,32 @@ def test_a_slow_store_is_not_read_ahead_of_by_more_than_a_few_blocks(
         file.write(random.Random(6).randbytes(8 * WHOLE))
     backup(repository, large.parent)
     assert stored >= len(DATA) + 8 * WHOLE
-    assert 2 <= most <= BLOCKS_AHEAD + 2  # with the one that is taken apart, and the one that waits for room
+    # With the one that is taken apart, and the one that waits for room.
+    assert 2 <= most <= BLOCKS_AHEAD + 2
+    assert most * WHOLE <= 16 << 20
+    assert not repository.snapshots.live()[-1].stats.errors
+
+
+def _not_described(*_: object) -> NoReturn:
+    raise AssertionError
+
+
+def test_all_of_a_file_is_hashed_at_most_a_block_behind(large: Path) -> None:
+    digest, hashed, behind = sha256(), 0, 0
+
+    def hash_slowly(block: bytes) -> None:
+        nonlocal hashed
+        threading.Event().wait(0.05)
+        digest.update(block)
+        hashed += len(block)
+
+    capturing = Capturing(IDS, CHUNKER, readers=1, problem=lambda *_: None, warn=lambda _: None)
+    with large.open("rb") as file:
+        stream = FileStream(os.dup(file.fileno()), os.fstat(file.fileno()), _not_described)
+        cut = b""
+        for pieces in capturing.stream(stream, hash_slowly):
+            cut += b"".join(piece for _, piece in pieces)
+            behind = max(behind, stream._offset - hashed)
+        stream.abandon()
+    assert (cut == DATA, digest.digest()) == (True, sha256(DATA).digest())
+    assert behind <= 2 * WHOLE
