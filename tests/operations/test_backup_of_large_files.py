@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
@@ -59,8 +60,7 @@ def nothing_stays(large: Path) -> Iterator[None]:
 
 
 def is_open(path: Path) -> bool:
-    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
-    return str(path) in [os.readlink(link) for link in links if os.path.lexists(link)]
+    return path in [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
 
 
 def busy() -> list[str]:
@@ -152,6 +152,7 @@ def test_a_backup_that_is_stopped_within_one_leaves_no_thread_and_goes_on_later(
 ) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.bytes > WHOLE:
+            threading.Event().wait(0.3)  # the reader has read what it may, and waits for room
             raise Interrupted("interrupted", cause="asked to stop")
 
     monkeypatch.setattr(backing_up, "PROGRESS_EVERY_S", 0.0)
@@ -196,10 +197,6 @@ def test_a_slow_store_is_not_read_ahead_of_by_more_than_a_few_blocks(
     assert not repository.snapshots.live()[-1].stats.errors
 
 
-def _not_described(*_: object) -> NoReturn:
-    raise AssertionError
-
-
 def test_all_of_a_file_is_hashed_at_most_a_block_behind(large: Path) -> None:
     digest, hashed, behind = sha256(), 0, 0
 
@@ -209,13 +206,38 @@ def test_all_of_a_file_is_hashed_at_most_a_block_behind(large: Path) -> None:
         digest.update(block)
         hashed += len(block)
 
+    cut = b""
+    with streamed(large, hash_slowly) as (stream, blocks):
+        for pieces in blocks:
+            cut += b"".join(piece for _, piece in pieces)
+            behind = max(behind, stream._offset - hashed)
+    assert (cut == DATA, digest.digest()) == (True, sha256(DATA).digest())
+    assert behind <= 2 * WHOLE
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_what_goes_wrong_with_the_hashing_of_any_block_is_raised(large: Path, number: int) -> None:
+    seen = iter(range(1000))
+
+    def fail(block: bytes) -> None:
+        del block
+        if next(seen) == number:
+            raise MemoryError
+
+    with streamed(large, fail) as (_, blocks), pytest.raises(MemoryError):
+        list(blocks)
+
+
+@contextmanager
+def streamed(
+    large: Path, digest: Callable[[bytes], None]
+) -> Iterator[tuple[FileStream, Iterator[list[tuple[bytes, memoryview]]]]]:
     capturing = Capturing(IDS, CHUNKER, readers=1, problem=lambda *_: None, warn=lambda _: None)
     with large.open("rb") as file:
         stream = FileStream(os.dup(file.fileno()), os.fstat(file.fileno()), _not_described)
-        cut = b""
-        for pieces in capturing.stream(stream, hash_slowly):
-            cut += b"".join(piece for _, piece in pieces)
-            behind = max(behind, stream._offset - hashed)
+        yield stream, capturing.stream(stream, digest)
         stream.abandon()
-    assert (cut == DATA, digest.digest()) == (True, sha256(DATA).digest())
-    assert behind <= 2 * WHOLE
+
+
+def _not_described(*_: object) -> NoReturn:
+    raise AssertionError
