@@ -12,14 +12,17 @@ from importlib import import_module
 def loading(*modules: str) -> Iterator[None]:
     """Load modules on a thread of its own while the body runs; they are there when it ends.
 
-    It helps a body that leaves the interpreter, as the derivation of a key does.
+    It helps a body that leaves the interpreter, as the derivation of a key does. Where no thread is to be had, nothing
+    is loaded ahead: most of what reads a repository needs none.
     """
     thread = threading.Thread(target=_load, args=(modules,), name="backstay-loading")
-    thread.start()
+    with suppress(RuntimeError):  # as many run as this user or container may have
+        thread.start()
     try:
         yield
     finally:
-        thread.join()
+        if thread.ident is not None:  # it was started
+            thread.join()
 
 
 def _load(modules: tuple[str, ...]) -> None:
