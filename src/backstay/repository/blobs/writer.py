@@ -30,6 +30,7 @@ OPEN_PACKS: Final = 2  # per kind; which one a blob goes to is random
 IN_FLIGHT: Final = 12 << 20  # raw bytes being compressed at any time
 UPLOAD_AHEAD: Final = 16 << 20  # bytes of packs that wait for their upload, for each upload at once
 UPLOADS_AHEAD: Final = 64 << 20  # and for all of them
+SPARE_PACKS: Final = 1  # buffers per kind that wait for their next pack; more of them would lie there most of the time
 
 
 PackClass: TypeAlias = RecordKind  # DATA_PACK or META_PACK
@@ -274,7 +275,7 @@ class BlobWriter:
         """Upload a pack that takes no more blobs and waits for none; durable before any index names it."""
         if not pack.builder.reserved:  # opened for a choice that fell on the other one
             pack.generation.begun -= 1
-            self._spare[pack.builder.kind].append(pack.builder.release())
+            self._put_by(pack)
             return
         if pack.builder.appended < pack.builder.reserved:
             return
@@ -290,10 +291,17 @@ class BlobWriter:
             pack, size = self._uploads[0][1:]
             stored = self._uploads.popleft()[0].result()
             self._upload_bytes -= size
-            self._spare[stored.kind].append(pack.builder.release())
+            self._put_by(pack)
             self.bytes_added += stored.size
             pack.generation.packs.append(stored)
             wait_for -= 1
+
+    def _put_by(self, pack: _OpenPack) -> None:
+        """Keep the buffer of a pack that is done for the next, if that is not there already."""
+        spare = self._spare[pack.builder.kind]
+        buffer = pack.builder.release()
+        if len(spare) < SPARE_PACKS:
+            spare.append(buffer)
 
     def _store(self, pack: _OpenPack) -> StoredPack:
         stored = pack.builder.finish()
