@@ -184,7 +184,7 @@ def test_work_is_done_again_where_postgresql_ends_a_deadlock(new_url: Callable[[
             list(threads.map(both, "ab", "ba"))
         with catalog.reading() as session:
             assert sorted(session.scalars(select(Counter.value))) == [2, 2]
-        assert len(tries) == 3  # one of them twice
+        assert len(tries) in (3, 4)  # one of them twice; or both, where each finds the deadlock in the same moment
 
 
 def test_times_and_documents_come_back_as_they_were(catalog: Catalog) -> None:
