@@ -36,6 +36,7 @@ from backstay.errors import (
 if TYPE_CHECKING:
     from backstay.codec.compression import Compressor
     from backstay.control.policies.loading import LoadedPolicies
+    from backstay.repository.format import RepoHeader
     from backstay.repository.repository import Environment, Repository
     from backstay.storage.backend import StorageBackend
     from backstay.storage.limits import LimitPolicy
@@ -276,18 +277,18 @@ class Context:
         repository = Repository.unlocked(
             backend, unlocked, cache=cache, environment=self.world(), compressor=self.compressor
         )
-        return self._with_index(repository, secret) if index and repository.cache is not None else repository
+        return self._with_index(repository, unlocked) if index and repository.cache is not None else repository
 
-    def _with_index(self, repository: Repository, secret: Secret) -> Repository:
+    def _with_index(self, repository: Repository, unlocked: tuple[RepoHeader, bytes]) -> Repository:
         """The same repository with its index loaded, without a cache if that cannot be used."""
         try:
             with suppress(CorruptedBackup):  # whoever needs the index meets it again, and some can do without
                 repository.reload_index()
         except (StorageUnavailable, InsufficientSpace) as error:
             self.warn(f"working without a cache: {error}")
-            return type(repository).open(
+            return type(repository).unlocked(
                 repository.backend,
-                secret,
+                unlocked,
                 cache=None,
                 environment=repository.environment,
                 compressor=repository.compressor,

@@ -47,12 +47,17 @@ def tune_for_large_buffers() -> None:
     when it becomes garbage.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    collect_less_often()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 2)
         mallopt(_MMAP_THRESHOLD, 32 << 20)
         mallopt(_TRIM_THRESHOLD, 256 << 20)
+
+
+def collect_less_often() -> None:
+    """Look for cycles only when many objects have come to be: of those that are loaded or listed none is garbage."""
+    gc.set_threshold(50_000, 20, 50)
 
 
 @contextmanager

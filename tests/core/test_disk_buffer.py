@@ -53,3 +53,34 @@ def test_a_part_keeps_all_of_it_and_nothing_keeps_more() -> None:
 
 def _mapped() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+
+SIZES = [0, 1, 4095, 4096, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 5 << 20]
+
+
+def _address(memory: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_buffer_for_a_disk_is_all_that_was_asked_for_and_begins_with_a_page(size: int) -> None:
+    memory = disk_buffer(size)
+    assert memory == bytes(size)
+    if size:
+        memory[-1] = 7
+        assert _address(memory) % (2 << 20 if size >= 2 << 20 else mmap.PAGESIZE) == 0
+
+
+def test_two_buffers_share_nothing() -> None:
+    first, second = disk_buffer(3 << 20), disk_buffer(3 << 20)
+    first[:] = b"1" * len(first)
+    assert second == bytes(len(second))
+
+
+def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("backstay.core.memory.mmap.mmap", Refusing)
+    assert disk_buffer(3 << 20) == bytes(3 << 20)
