@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from backstay.cli import graph as cli_graph
+from backstay.graph.snapshots import GraphSnapshot
 from tests.cli.conftest import Account
 
 
@@ -190,3 +193,16 @@ def test_a_description_that_is_no_text_is_refused(account: Account) -> None:
     told = account.run("graph", "snapshot", pipeline.document, "--files", pipeline.files, "-d", "caf\udce9", status=2)
     assert "not valid UTF-8" in told.err
     assert account.json("graph", "list") == []
+
+
+def test_an_interrupt_after_the_commit_is_too_late(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = cli_graph.summary_of
+
+    def interrupted(made: GraphSnapshot) -> dict[str, object]:
+        signal.raise_signal(signal.SIGINT)
+        return told(made)
+
+    monkeypatch.setattr(cli_graph, "summary_of", interrupted)
+    made = pipeline.snapshot()
+    monkeypatch.undo()
+    assert [each["id"] for each in pipeline.account.json("graph", "list")] == [made["id"]]

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from backstay.cli import backup as cli_backup
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import SystemClock
 from backstay.errors import Interrupted
+from backstay.repository.repository import Repository
+from backstay.repository.snapshots.store import SnapshotStore
 from tests.cli.conftest import SOURCE, Account
 
 
@@ -62,6 +65,30 @@ def test_interrupt(busy: Account, number: signal.Signals) -> None:
         busy.run("verify", "--read-data")
     busy.run("backup", busy.documents)
     busy.run("verify", "--read-data")
+
+
+@pytest.mark.parametrize("when", ["is committed", "is done", "is told"])
+def test_an_interrupt_after_the_commit_is_too_late(
+    account: Account, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The snapshot is there: a program that heard of an interruption would take it for missing."""
+    place, name = {
+        "is committed": (SnapshotStore, "commit"),
+        "is done": (Repository, "close"),
+        "is told": (cli_backup, "backup_document"),
+    }[when]
+    step = getattr(place, name)
+
+    def interrupted(*arguments: object) -> object:
+        done = step(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return done
+
+    account.run("init")
+    monkeypatch.setattr(place, name, interrupted)
+    told = account.json("backup", account.documents)
+    monkeypatch.undo()
+    assert [each["id"] for each in account.json("list")] == [told["snapshot"]]
 
 
 def test_the_second_interrupt_stops_at_once(busy: Account) -> None:

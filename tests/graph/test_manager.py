@@ -9,10 +9,11 @@ from random import Random
 
 import pytest
 
-from backstay.core.events import GraphSnapshotCreated, ValidationFailed
+from backstay.core.events import Event, GraphSnapshotCreated, ValidationFailed
 from backstay.errors import (
     CycleFound,
     HoldViolation,
+    Interrupted,
     InvalidRequest,
     MissingDependency,
     NotFound,
@@ -333,6 +334,15 @@ def test_a_layout_whose_texts_cannot_be_kept_leaves_nothing(stored: Stored, tmp_
         GraphBackupManager.import_layout(other.repository, tmp_path / "backups")
     assert {info.name for info in other.store.list()} == before
     assert list(other.values.list()) == []
+
+
+def test_who_asks_to_stop_when_the_snapshot_is_made_gets_it(stored: Stored) -> None:
+    def stop(event: Event) -> None:
+        raise Interrupted("interrupted", cause="asked to stop")
+
+    manager = GraphBackupManager(stored.repository, stored.graph({"a": b"1"}), events=stop)
+    made = manager.create_snapshot()
+    assert [found.id for found in manager.list_snapshots()] == [made.id]
 
 
 def test_events_have_their_facts(stored: Stored) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.core.events import Event, Warned, ignore
-from backstay.errors import InvalidRequest, StorageRefused
+from backstay.core.events import Event, EventSink, Warned, ignore
+from backstay.errors import Interrupted, InvalidRequest, StorageRefused
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.locks.extend import ExtensionResult, plan_extension, run_extension
 from backstay.operations.restore.run import RestoreOptions, run_restore
@@ -53,13 +53,12 @@ class Place:
     def open(self) -> Repository:
         return Repository.open(self.backend, SECRET, cache=self.root / "cache", environment=self.environment)
 
-    def back_up(self, warned: list[Event] | None = None) -> str:
+    def back_up(self, events: EventSink = ignore) -> str:
         self.clock.advance(1)  # ids sort by time
         self.store.extended.clear()
         self.store.asked.clear()
         with self.open() as repository:
             source = FilesystemSource([bytes(self.source)], filters=Filters([]), clock=SystemClock())
-            events = ignore if warned is None else warned.append
             made = run_backup(repository, source, BackupOptions(host="host"), events=events).snapshot
         assert made is not None
         return made
@@ -236,9 +235,25 @@ def test_a_backup_tells_when_it_could_not_extend(place: Place, monkeypatch: pyte
 
     monkeypatch.setattr(type(place.store.retention()), "extend", refuse)
     events: list[Event] = []
-    assert place.back_up(events)
+    assert place.back_up(events.append)
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert any("AccessDenied" in text and "backstay retain" in text for text in warnings)
+
+
+def test_a_wish_to_stop_while_locks_are_extended_is_told_with_the_snapshot(place: Place) -> None:
+    place.back_up()
+    place.clock.advance(20 * DAY)
+    events: list[Event] = []
+
+    def stop(event: Event) -> None:
+        events.append(event)
+        if "extend" in getattr(event, "operation", "") or any(isinstance(told, Warned) for told in events):
+            raise Interrupted("interrupted", cause="a signal asked it to stop")
+
+    assert place.back_up(stop)
+    assert place.store.extended == []
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert any("a signal asked it to stop" in text and "backstay retain" in text for text in warnings)
 
 
 def test_each_copy_is_extended_by_itself(place: Place) -> None:
@@ -317,6 +332,6 @@ def test_a_cold_tier_without_locks_may_be_away(place: Place, monkeypatch: pytest
     monkeypatch.setattr(Place, "environment", Environment(pack_target=256 << 10, clock=place.clock, open_cold=away))
     place.clock.advance(20 * DAY)
     warned: list[Event] = []
-    place.back_up(warned)
+    place.back_up(warned.append)
     assert [event for event in warned if isinstance(event, Warned)] == []
     assert place.store.extended

@@ -209,7 +209,9 @@ def _run(context: Context, repository: Repository, source: Source, options: Back
     from backstay.operations.backup.run import run_backup
 
     with context.watching() as events:
-        return run_backup(repository, source, options, events=events)
+        result = run_backup(repository, source, options, events=events)
+        context.interrupts.too_late()
+    return result
 
 
 def backup_document(result: BackupResult) -> dict[str, object]:

@@ -40,6 +40,7 @@ def pg_backup(
     default_repository.ensure_default(context, context.location())
     with context.open(grows=True) as repository, context.watching() as events:
         result = back_up_cluster(repository, url, options, events=events)
+        context.interrupts.too_late()
 
     def show() -> None:
         sent = "all files were sent" if result.parent is None else "what changed was sent"

@@ -73,6 +73,10 @@ class Interrupts:
         finally:
             self._patient = False
 
+    def too_late(self) -> None:
+        """From here on a first signal changes nothing: what was asked for is done, and is yet to be told."""
+        self._patient = True
+
     def _raise_if_asked(self) -> None:
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
             self._deferred = False

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, TypeAlias
+
+from backstay.errors import Interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,16 @@ EventSink: TypeAlias = Callable[[Event], None]
 def name_of(event: Event) -> str:
     """How programs tell events apart: the topic of those that have one, else what happened, as `started`."""
     return getattr(type(event), "topic", type(event).__name__.lower())
+
+
+def too_late_to_stop(events: EventSink) -> EventSink:
+    """The same sink for what comes after a commit: if it asks to stop, the work is done all the same, and is told."""
+
+    def tell(event: Event) -> None:
+        with suppress(Interrupted):
+            events(event)
+
+    return tell
 
 
 def ignore(event: Event) -> None:

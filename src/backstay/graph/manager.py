@@ -15,6 +15,7 @@ from backstay.core.events import (
     GraphSnapshotRestored,
     ValidationFailed,
     ignore,
+    too_late_to_stop,
 )
 from backstay.core.subscribers import Subscribers
 from backstay.errors import GraphError, InvalidRequest, NotFound, QuorumNotReached, UnknownValidator
@@ -107,7 +108,7 @@ class GraphBackupManager:
             required = required_by(wanted.graph, self._snapshots)
             self._last = store_graph(self.repository, self.values, wanted, required, self._last, quorum=self.quorum)
         made = self._snapshots.told(self._last.manifest)
-        self.events(
+        too_late_to_stop(self.events)(
             GraphSnapshotCreated(
                 time=made.time,
                 snapshot=made.id,

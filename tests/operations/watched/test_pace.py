@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backstay.operations.backup.request import BackupResult
 from backstay.operations.backup.watching import watch
 from backstay.operations.backup.watching_files import Pace
 from backstay.testing import FakeClock
@@ -87,3 +88,12 @@ def test_a_signal_ends_it_in_the_middle_of_a_backup(root: Path) -> None:
         world.stopped = lambda: bool(world.events)
         result = watch(world.watched, world.stopped, every_s=1, clock=world.clock, made=lambda _: None)
         assert (result.snapshots, list(world.repository.snapshots.live())) == (0, [])
+
+
+def test_a_signal_that_finds_the_snapshot_made_lets_it_be_told(root: Path) -> None:
+    with World([root]) as world:
+        world.stopped = lambda: bool(list(world.repository.snapshots.live()))
+        told: list[BackupResult] = []
+        result = watch(world.watched, world.stopped, every_s=1, clock=world.clock, made=told.append)
+        assert result.snapshots == 1
+        assert [each.snapshot for each in told] == [each.id for each in world.repository.snapshots.live()]

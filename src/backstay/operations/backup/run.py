@@ -11,7 +11,7 @@ from typing import Final
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
 from backstay.core.version import VERSION
@@ -89,7 +89,7 @@ def run_backup(
         return result
     # After the session: locks keep nothing from a collection that verdicts do not keep from it.
     extend_after_backup(repository, result.snapshot, events=events)
-    warn_of_scarce_room(repository.backend, events)
+    warn_of_scarce_room(repository.backend, too_late_to_stop(events))
     return result
 
 
@@ -180,7 +180,7 @@ class _Backup:
         finally:
             if journal is not None:
                 journal.close(discard=done)
-        self.events(Finished(operation="backup"))
+        too_late_to_stop(self.events)(Finished(operation="backup"))
         return result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
 
     def _is_superfluous(self, newest: Manifest, made: Manifest) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from backstay.codec.chunker import LISTINGS, FixedSize
 from backstay.core.clock import ns_from_datetime
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
 from backstay.core.pipeline import Workers
 from backstay.core.version import VERSION
 from backstay.errors import (
@@ -120,8 +120,9 @@ def back_up_cluster(
             repository.confirm_lease()
             repository.snapshots.commit(manifest)
     extend_after_backup(repository, manifest.id, logs=lambda made: needed_wal(repository, [made]), events=events)
-    warn_of_scarce_room(repository.backend, events)
-    events(Finished(operation="backup"))
+    tell = too_late_to_stop(events)
+    warn_of_scarce_room(repository.backend, tell)
+    tell(Finished(operation="backup"))
     if DAMAGED in manifest.consistency:
         raise ChecksumFailure(
             f"{connection.place} has damaged pages: snapshot {manifest.id} has them as they are, and is marked",

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backstay.core.clock import datetime_from_ns
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, Interrupted, InvalidRequest, ObjectNotFound
+from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound
 from backstay.operations.locks.memory import LockMemory
 from backstay.repository.collection.needs import PACKS, SHARED, needed_objects
 from backstay.repository.format import WAL
@@ -115,7 +115,8 @@ def extend_after_backup(
 ) -> None:
     """Extend what a new snapshot needs, with the objects of logs that `logs` tells, and what is about to be unlocked.
 
-    The snapshot is there whatever comes of this, so that a failure is told and does not make the backup fail.
+    The snapshot is there whatever comes of this, so that a failure, or a wish to stop, is told and does not make the
+    backup fail.
     """
     try:
         places = locking_places(repository.backend)
@@ -126,11 +127,9 @@ def extend_after_backup(
         plan = ExtensionPlan(places=tuple(_remember(repository, place, manifest, also) for place in places))
         if plan.due:
             run_extension(repository, plan, events=events)
-    except Interrupted:
-        raise
     except BackstayError as error:
         told = f"what the snapshot needs is not locked for long enough: {error}"
-        events(Warned(message=f"{told}; `backstay retain` tries it again"))
+        too_late_to_stop(events)(Warned(message=f"{told}; `backstay retain` tries it again"))
 
 
 def _ask(
