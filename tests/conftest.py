@@ -58,6 +58,12 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     return found
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is long begins first: at the end all other processes would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Behind the last test of a module: errors hold frames, and frames hold large buffers until cycles are searched."""

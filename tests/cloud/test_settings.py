@@ -142,6 +142,7 @@ def test_locked_objects_cannot_be_removed_for_good(weed: str, keys: dict[str, st
     assert kept["Body"].read() == b"kept"
 
 
+@pytest.mark.long
 def test_what_tries_out_a_store_can_be_removed_for_good(weed: str, keys: dict[str, str]) -> None:
     client = control(weed)
     client.create_bucket(Bucket="tried-bucket", ObjectLockEnabledForBucket=True)

@@ -39,6 +39,7 @@ def test_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(found), target
 
 
+@cache
 def commands() -> dict[str, set[str]]:
     """Every command, with its own commands."""
     return {name: set(getattr(found, "commands", ())) for name, found in _command(None).commands.items()}
@@ -62,10 +63,19 @@ def test_commands_are_looked_for() -> None:
     assert {"backup", "restore", "verify", "key", "gc"} <= set(found)
 
 
+@cache
+def modules() -> set[str]:
+    """All that is written in Python here, from the root."""
+    inside = [
+        path for name in ("src", "tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py")
+    ]
+    return {str(path.relative_to(ROOT)) for path in inside}
+
+
 @each_page
 def test_modules_exist(page: Path) -> None:
     """`index/index.py`, or `index.py` where the package is clear: some module of the product ends like this."""
-    files = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    files = modules()
     for name in re.findall(r"`([\w/]+\.py)`", page.read_text()):
         assert any(file == name or file.endswith(f"/{name}") for file in files), name
     for name in re.findall(r"`(?:src/)?((?:\w+/)+)`", page.read_text()):

@@ -95,6 +95,7 @@ def test_every_kind_of_target_is_met_exactly(
         copy.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + 20 * TARGETS)
 def test_random_targets_meet_what_was_there(
     repository: Repository, start_server: StartServer, stopping: list[Server]
@@ -149,6 +150,7 @@ def test_targets_that_cannot_be_met_are_refused_before_anything_is_written(
         plan_recovery(repository, NAME, "01zzzzzz", LATEST)
 
 
+@pytest.mark.long
 def test_wal_that_is_missing_or_damaged_is_told_whichever_it_is(
     repository: Repository, start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.ports import free_port
 from tests.postgres.servers import Server, installation
 from tests.tutorials import blocks_of, run_script
 
 
+@pytest.mark.long  # it waits for the minute in which a schedule is due
 def test_every_command_of_the_tutorial_works(server: Server, tmp_path: Path) -> None:
     blocks = blocks_of("docs/tutorial-service.md")
     assert len(blocks) > 10

@@ -148,4 +148,5 @@ Backups.TestCase.settings = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestBackups = pytest.mark.timeout(1800)(Backups.TestCase)  # minutes on a machine that has much else to do
+# Minutes on a machine that has much else to do.
+TestBackups = pytest.mark.long(pytest.mark.timeout(1800)(Backups.TestCase))
