@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
@@ -57,7 +57,6 @@ class BlobReader:
 
     def chunk(self, chunk: bytes) -> Buffer:
         """The raw bytes of a chunk, checked against its id, from any pack that still has it. Raises CorruptedBackup."""
-        self.place(chunk)
         try:
             return self._from_any_place(chunk)
         except ObjectNotFound:  # a collector moved it meanwhile
@@ -69,7 +68,7 @@ class BlobReader:
 
     def _from_any_place(self, chunk: bytes) -> Buffer:
         error: CorruptedBackup | ObjectNotFound | StorageUnavailable | None = None
-        for place in self._index.find_all(chunk):
+        for place in self._places(chunk):
             try:
                 return self.slice(self.blob(place), place, chunk)
             # Tell the first failure if no other place helps.
@@ -78,6 +77,12 @@ class BlobReader:
                 if isinstance(failed, CorruptedBackup):
                     self._index.distrust(place.pack)
         raise error or ObjectNotFound(f"chunk {chunk.hex()[:16]}")
+
+    def _places(self, chunk: bytes) -> Iterator[Place]:
+        """Where a chunk is, and then, by a search of the whole index, wherever else. Raises CorruptedBackup."""
+        first = self.place(chunk)
+        yield first
+        yield from (place for place in self._index.find_all(chunk) if place != first)
 
     def slice(self, blob: Buffer, place: Place, chunk: bytes) -> Buffer:
         """The chunk's own bytes of a decoded blob. Raises CorruptedBackup when they are not what the id says."""
