@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.source import Problem
 from tests.cli.conftest import Account
@@ -283,6 +284,31 @@ def test_hooks_at_the_end_run_after_ctrl_c(machine: Account) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert told(machine) == ["before p 0 none", "failure p 130 none", "always p 130 none"]
+
+
+@pytest.mark.parametrize("rest", ["another source", "retention", "verification", "nothing"])
+def test_a_signal_that_finds_a_snapshot_made_ends_what_follows(
+    machine: Account, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    commit, made = SnapshotStore.commit, list[str]()
+
+    def interrupted(store: SnapshotStore, manifest: Manifest) -> None:
+        commit(store, manifest)
+        made.append(manifest.id)
+        signal.raise_signal(signal.SIGINT)
+
+    policy: dict[str, Any] = {"sources": [files(machine)]}
+    if rest == "another source":
+        policy["sources"] += [files(machine, name="b")]
+    more = {"retention": {"keep_last": 1}, "verification": {"each_run": True}}
+    policy |= {what: settings for what, settings in more.items() if what == rest}
+    write(machine, {"p": policy})
+    first = [each["snapshot"] for each in machine.json("run", "p")["backups"]]
+    monkeypatch.setattr(SnapshotStore, "commit", interrupted)
+    machine.run("run", "p", status=0 if rest == "nothing" else 130)
+    monkeypatch.undo()
+    assert len(made) == 1
+    assert sorted(each["id"] for each in machine.json("list")) == sorted(first + made)
 
 
 def test_a_policy_that_there_is_not_creates_nothing(machine: Account) -> None:

@@ -58,6 +58,7 @@ def run_policy(
     )
     options = RunOptions(kind=kind, host=socket.gethostname(), dry_run=dry_run)
     outcome = work(loaded, policy, options, world)
+    context.interrupts.too_late()
     if outcome.error is not None and not outcome.sources:
         raise outcome.error
     context.result(_document(outcome), lambda: _show(context, outcome))

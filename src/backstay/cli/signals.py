@@ -78,8 +78,8 @@ class Interrupts:
         self._patient = True
 
     def _raise_if_asked(self) -> None:
+        """Each time, not only the first: that one may have come too late for a snapshot, but not for what follows."""
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
-            self._deferred = False
             raise Interrupted("interrupted", cause=ASKED_TO_STOP)
 
     def _take(self, number: int, frame: FrameType | None) -> None:

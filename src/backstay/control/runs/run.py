@@ -194,8 +194,9 @@ class _Run:
             for origin in self.chosen:
                 stop_if_asked()
                 self.outcome.sources.append(self._source(repository, origin, events, stop_if_asked))
-            self._retention(repository, events)
-            self._verification(repository, events)
+            # A wish that came too late for the last snapshot ends what follows, if anything does.
+            self._retention(repository, events, stop_if_asked)
+            self._verification(repository, events, stop_if_asked)
 
     # -- backups
 
@@ -239,11 +240,12 @@ class _Run:
 
     # -- afterwards
 
-    def _retention(self, repository: Repository, events: EventSink) -> None:
+    def _retention(self, repository: Repository, events: EventSink, stop_if_asked: Callable[[], None]) -> None:
         """Drop what no rule keeps, of the sources that were just backed up: a failure makes nothing older go."""
         rules = self._rules()
         if rules is None:
             return
+        stop_if_asked()
         done = {source.name for source in self.outcome.sources if source.result is not None}
         live = repository.snapshots.live()
         ours = {one.id for one in live if one.name in done and one.host == self.options.host}
@@ -269,11 +271,12 @@ class _Run:
         within = max(rules.keep_within or days, days, key=lambda span: span.length_before(now))
         return replace(rules, keep_within=within)
 
-    def _verification(self, repository: Repository, events: EventSink) -> None:
+    def _verification(self, repository: Repository, events: EventSink, stop_if_asked: Callable[[], None]) -> None:
         wanted = self.holds.verification
         made = [snapshot for snapshot in self.outcome.snapshots if snapshot not in self.outcome.dropped]
         if wanted is None or not (wanted.enabled and wanted.each_run and made):
             return
+        stop_if_asked()
         world = self.world
         options = verify_options(wanted, self.outcome.policy, self.policy, environ=world.environ, scratch=world.scratch)
         self.outcome.verification = run_verify(repository, made, options, events=events)
