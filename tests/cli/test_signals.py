@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from backstay.cli import backup as cli_backup
+from backstay.cli import signals as cli_signals
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import SystemClock
 from backstay.errors import Interrupted
+from backstay.operations.backup import run as run_backup
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots.store import SnapshotStore
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from tests.cli.conftest import SOURCE, Account
 
 
@@ -89,6 +91,26 @@ def test_an_interrupt_after_the_commit_is_too_late(
     told = account.json("backup", account.documents)
     monkeypatch.undo()
     assert [each["id"] for each in account.json("list")] == [told["snapshot"]]
+
+
+def test_what_comes_after_the_commit_may_take_long(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may need long to end a session: the signal that fell into the commit does not cut that off."""
+    commit, left = SnapshotStore.commit, list[int]()
+
+    def interrupted(store: SnapshotStore, manifest: Manifest) -> None:
+        commit(store, manifest)
+        signal.raise_signal(signal.SIGINT)
+
+    def slowly(*_: object) -> None:
+        time.sleep(0.3)
+
+    account.run("init")
+    monkeypatch.setattr(cli_signals, "GRACE_S", 0.1)
+    monkeypatch.setattr(cli_signals, "_leave", lambda number, _: left.append(number))
+    monkeypatch.setattr(SnapshotStore, "commit", interrupted)
+    monkeypatch.setattr(run_backup, "warn_of_scarce_room", slowly)
+    account.run("backup", account.documents)
+    assert left == []
 
 
 def test_the_second_interrupt_stops_at_once(busy: Account) -> None:

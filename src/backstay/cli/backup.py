@@ -208,10 +208,8 @@ def _filters(repository: Repository, places: list[bytes], patterns: list[bytes],
 def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:
     from backstay.operations.backup.run import run_backup
 
-    with context.watching() as events:
-        result = run_backup(repository, source, options, events=events)
-        context.interrupts.too_late()
-    return result
+    with context.committing("backup") as events:
+        return run_backup(repository, source, options, events=events)
 
 
 def backup_document(result: BackupResult) -> dict[str, object]:

@@ -20,7 +20,7 @@ from backstay.control.opening.creation import absent
 from backstay.control.opening.location import Location
 from backstay.core import environment
 from backstay.core.clock import Clock
-from backstay.core.events import Event, EventSink
+from backstay.core.events import Event, EventSink, Finished, name_of
 from backstay.core.loading import loading
 from backstay.core.memory import tune_for_large_buffers
 from backstay.core.sizes import parse_size
@@ -97,6 +97,18 @@ class Context:
         """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
         with self.interruptible() as (sink, _):
             yield sink
+
+    @contextmanager
+    def committing(self, last: str) -> Iterator[EventSink]:
+        """As `watching`, of what commits: signals are too late once an operation or event of this name is told."""
+        with self.watching() as sink:
+
+            def heard(event: Event) -> None:
+                if last == (event.operation if isinstance(event, Finished) else name_of(event)):
+                    self.interrupts.too_late()
+                sink(event)
+
+            yield heard
 
     @contextmanager
     def interruptible(self) -> Iterator[tuple[EventSink, Callable[[], None]]]:

@@ -34,7 +34,7 @@ def graph_snapshot(
     policy: PolicyFile = None,
 ) -> int:
     """Store a graph: its nodes, and the values that they made."""
-    from backstay.core.events import too_late_to_stop
+    from backstay.core.events import GraphSnapshotCreated, too_late_to_stop
     from backstay.graph.documents import read_document
     from backstay.graph.output_files import store_files
     from backstay.operations.backup.scarce_room import warn_of_scarce_room
@@ -42,13 +42,15 @@ def graph_snapshot(
 
     context = context_of(ctx)
     graph = read_document(_read(document), clock=context.clock)
-    with context.watching() as events, managing(context, policy, events=events, grows=True) as manager:
+    with (
+        context.committing(GraphSnapshotCreated.topic) as events,
+        managing(context, policy, events=events, grows=True) as manager,
+    ):
         manager.graph = graph
         stored = store_files(graph, files, manager.values) if files is not None else 0
         made = manager.create_snapshot(description, tag or [])
         extend_after_backup(manager.repository, made.id, events=events)
         warn_of_scarce_room(manager.repository.backend, too_late_to_stop(events))
-        context.interrupts.too_late()
 
     def show() -> None:
         if stored:

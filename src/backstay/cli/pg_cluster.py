@@ -38,9 +38,8 @@ def pg_backup(
         description=description,
     )
     default_repository.ensure_default(context, context.location())
-    with context.open(grows=True) as repository, context.watching() as events:
+    with context.open(grows=True) as repository, context.committing("backup") as events:
         result = back_up_cluster(repository, url, options, events=events)
-        context.interrupts.too_late()
 
     def show() -> None:
         sent = "all files were sent" if result.parent is None else "what changed was sent"

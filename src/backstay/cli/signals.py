@@ -74,8 +74,12 @@ class Interrupts:
             self._patient = False
 
     def too_late(self) -> None:
-        """From here on a first signal changes nothing: what was asked for is done, and is yet to be told."""
+        """From here on a first signal changes nothing: what was asked for is done, and is yet to be told.
+
+        One that came before, during the last step, does not end the program either, however long the rest takes.
+        """
         self._patient = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _raise_if_asked(self) -> None:
         """Each time, not only the first: that one may have come too late for a snapshot, but not for what follows."""
