@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from backstay.cli import graph as cli_graph
+from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.snapshots import GraphSnapshot
 from tests.cli.conftest import Account
 
@@ -206,3 +207,18 @@ def test_an_interrupt_after_the_commit_is_too_late(pipeline: Pipeline, monkeypat
     made = pipeline.snapshot()
     monkeypatch.undo()
     assert [each["id"] for each in pipeline.account.json("graph", "list")] == [made["id"]]
+
+
+def test_a_signal_that_finds_the_files_in_place_is_too_late(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pipeline.snapshot()
+    commit = FileOutputs.commit
+
+    def interrupted(outputs: FileOutputs) -> None:
+        commit(outputs)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(FileOutputs, "commit", interrupted)
+    told = pipeline.account.json("graph", "restore", "--to", tmp_path / "out")
+    assert told["ok"]

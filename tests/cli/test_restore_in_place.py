@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from backstay.cli import restore_in_place as in_places
 from backstay.operations.restore import in_place
+from backstay.operations.restore.switching import Switching
 from backstay.sources.switch_calls import SwitchCalls
 from backstay.testing import CrashPoint
 from tests.cli.conftest import Account
@@ -35,6 +37,25 @@ def test_what_is_kept_is_told_with_the_way_back(saved: Account) -> None:
     done = saved.run("restore", "latest", "--in-place", "--conflict", "overwrite", "--keep-old")
     assert "restore --rollback" in done.out
     assert "1 replaced" in done.out
+
+
+@pytest.mark.parametrize("when", ["is switched", "is told"])
+def test_a_signal_that_finds_it_switched_is_too_late(
+    saved: Account, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    place, name = {"is switched": (Switching, "forward"), "is told": (in_places, "_document")}[when]
+    step = getattr(place, name)
+
+    def interrupted(*arguments: object) -> object:
+        done = step(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return done
+
+    note(saved).write_text("mine\n")
+    monkeypatch.setattr(place, name, interrupted)
+    done = saved.json("restore", "latest", "--in-place", "--conflict", "overwrite", "--keep-old")
+    assert (done["replaced"], len(done["kept"])) == (1, 1)
+    assert note(saved).read_text() == "a note\n"
 
 
 class StopsAtTheThird(SwitchCalls):

@@ -66,7 +66,7 @@ def graph_restore(
         validate_before_restore=not unchecked, preserve_history=not no_history,
     )  # fmt: skip
     _load(import_ or [], path or [])
-    with context.watching() as events, managing(context, policy, events=events) as manager:
+    with context.committing("graph restore") as events, managing(context, policy, events=events) as manager:
         from backstay.graph.file_outputs import FileOutputs
         from backstay.graph.manager import RestoreMeans
 

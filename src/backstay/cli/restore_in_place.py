@@ -64,7 +64,7 @@ def restore(context: Context, repository: Repository, manifest: Manifest, option
     """The exit status."""
     from backstay.operations.restore.in_place import restore_in_place
 
-    with context.watching() as events:
+    with context.committing("switch") as events:
         result = restore_in_place(repository, manifest, options, events=events)
     if result.error is not None:
         _warn_of(context, result.problems)

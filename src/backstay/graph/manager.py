@@ -251,13 +251,13 @@ class GraphBackupManager:
         )
 
     def _tell_restored(self, manifest: Manifest, report: RestoreReport) -> None:
-        now, name = self.repository.clock.now(), manifest.name or ""
+        now, name, tell = self.repository.clock.now(), manifest.name or "", too_late_to_stop(self.events)
         for node in report.problems:
-            self.events(ValidationFailed(time=now, snapshot=manifest.id, graph=name, node=node.id, reason=node.reason))
+            tell(ValidationFailed(time=now, snapshot=manifest.id, graph=name, node=node.id, reason=node.reason))
         counts = {
             outcome: report.counts[outcome] for outcome in ("reused", "restored", "recomputed", "failed", "blocked")
         }
-        self.events(GraphSnapshotRestored(time=now, snapshot=manifest.id, graph=name, ok=report.ok, **counts))
+        tell(GraphSnapshotRestored(time=now, snapshot=manifest.id, graph=name, ok=report.ok, **counts))
 
     # -- removing
 
