@@ -14,6 +14,8 @@ import pytest
 from backstay.cli import graph as cli_graph
 from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.snapshots import GraphSnapshot
+from backstay.operations.backup import scarce_room
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from tests.cli.conftest import Account
 
 
@@ -194,6 +196,22 @@ def test_a_description_that_is_no_text_is_refused(account: Account) -> None:
     told = account.run("graph", "snapshot", pipeline.document, "--files", pipeline.files, "-d", "caf\udce9", status=2)
     assert "not valid UTF-8" in told.err
     assert account.json("graph", "list") == []
+
+
+def test_an_interrupt_in_the_commit_is_too_late_also_where_room_is_scarce(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = SnapshotStore.commit
+
+    def interrupted(store: SnapshotStore, manifest: Manifest) -> None:
+        commit(store, manifest)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(SnapshotStore, "commit", interrupted)
+    monkeypatch.setattr(scarce_room, "is_scarce", lambda _: True)
+    made = pipeline.snapshot()
+    monkeypatch.undo()
+    assert [each["id"] for each in pipeline.account.json("graph", "list")] == [made["id"]]
 
 
 def test_an_interrupt_after_the_commit_is_too_late(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from backstay.cli import run as cli_run
+from backstay.operations.backup.request import BackupResult
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.source import Problem
@@ -309,6 +311,22 @@ def test_a_signal_that_finds_a_snapshot_made_ends_what_follows(
     monkeypatch.undo()
     assert len(made) == 1
     assert sorted(each["id"] for each in machine.json("list")) == sorted(first + made)
+
+
+def test_a_signal_that_comes_when_the_run_is_done_is_too_late(
+    machine: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = cli_run.backup_document
+
+    def interrupted(result: BackupResult) -> dict[str, object]:
+        signal.raise_signal(signal.SIGINT)
+        return told(result)
+
+    write(machine, {"p": {"sources": [files(machine)]}})
+    monkeypatch.setattr(cli_run, "backup_document", interrupted)
+    (made,) = machine.json("run", "p")["backups"]
+    monkeypatch.undo()
+    assert [each["id"] for each in machine.json("list")] == [made["snapshot"]]
 
 
 def test_a_policy_that_there_is_not_creates_nothing(machine: Account) -> None:

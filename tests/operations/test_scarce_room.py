@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.core.events import Event, Warned
+from backstay.errors import Interrupted
 from backstay.operations.backup.request import BackupOptions
 from backstay.operations.backup.run import run_backup
 from backstay.operations.backup.scarce_room import is_scarce, warn_of_scarce_room
@@ -115,3 +116,17 @@ def test_a_backup_tells_it_at_its_end_unless_it_stores_nothing(tmp_path: Path, d
     assert [message.partition(":")[0] for message in found] == (
         [] if dry_run else [f"the file system of {tmp_path / 'store'} is 98 % full, 512 MiB of 40.0 GiB are free"]
     )
+
+
+def test_who_asks_to_stop_when_it_is_told_gets_the_snapshot(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Warned):
+            raise Interrupted("interrupted")
+
+    (tmp_path / "documents").mkdir()
+    store = LocalStorage(tmp_path / "store", filesystem=Disk(40 * GIB, GIB // 2))
+    with Repository.create(store, Secret.new_keyfile()) as repository:
+        documents = [os.fsencode(tmp_path / "documents")]
+        source = FilesystemSource(documents, filters=Filters([]), clock=repository.clock)
+        made = run_backup(repository, source, BackupOptions(host="here"), events=stop)
+        assert [one.id for one in repository.snapshots.live()] == [made.snapshot]

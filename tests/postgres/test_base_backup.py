@@ -14,6 +14,7 @@ from backstay.errors import (
     BackstayError,
     ChecksumFailure,
     IdentityMismatch,
+    Interrupted,
     ReplicationDenied,
     RestoreConflict,
     SourceUnreachable,
@@ -153,6 +154,15 @@ def test_a_server_that_lost_its_summaries_sends_everything(repository: Repositor
     result = back_up_cluster(repository, server.url, OPTIONS, events=sink)
     assert (result.kind == "full") == bool(warnings)
     assert plan_recovery(repository, "main", result.snapshot, RecoveryTarget()).segments
+
+
+def test_who_asks_to_stop_when_the_base_backup_is_made_gets_it(repository: Repository, server: Server) -> None:
+    def stop(event: Event) -> None:
+        if repository.snapshots.live():
+            raise Interrupted("interrupted")
+
+    result = back_up_cluster(repository, server.url, OPTIONS, events=stop)
+    assert [one.id for one in repository.snapshots.live()] == [result.snapshot]
 
 
 def test_a_lost_parent_makes_a_full_one(repository: Repository, server: Server) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectFrozen, TierNotAttached
-from backstay.repository.format import pack_name
+from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.index.index import Place
-from backstay.repository.format import RecordKind
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
