@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backstay.cli import run as cli_run
+from backstay.cli.backup import backup_document
 from backstay.operations.backup.request import BackupResult
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.sources.filesystem import FilesystemSource
@@ -316,14 +316,14 @@ def test_a_signal_that_finds_a_snapshot_made_ends_what_follows(
 def test_a_signal_that_comes_when_the_run_is_done_is_too_late(
     machine: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = cli_run.backup_document
+    told = backup_document
 
     def interrupted(result: BackupResult) -> dict[str, object]:
         signal.raise_signal(signal.SIGINT)
         return told(result)
 
     write(machine, {"p": {"sources": [files(machine)]}})
-    monkeypatch.setattr(cli_run, "backup_document", interrupted)
+    monkeypatch.setattr("backstay.cli.run.backup_document", interrupted)
     (made,) = machine.json("run", "p")["backups"]
     monkeypatch.undo()
     assert [each["id"] for each in machine.json("list")] == [made["snapshot"]]

@@ -25,6 +25,7 @@ from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore import writers as restore_writers
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore.write_process import Piece, SmallFile, WriteProcess
+from backstay.operations.restore.writers import Portion, Writers
 from backstay.repository.blobs import writer as blob_writer
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import Node
@@ -142,6 +143,26 @@ def test_processes_restore_everything(
     assert result.problems == ()
     assert result.files == DIRECTORIES * FILES_EACH + 6
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+
+
+@pytest.mark.usefixtures("packs", "started")
+def test_small_files_in_many_directories_are_all_written_by_processes(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in one blob, and a request takes no more than 250 descriptors."""
+    place = tmp_path / "many"
+    for number in range(300):
+        inside = place / f"d{number:03}"
+        inside.mkdir(parents=True)
+        for name in ("a", "b", "c", "d"):
+            (inside / name).write_bytes(b"%d %s" % (number, name.encode()))
+    source = FilesystemSource([bytes(place)], filters=Filters([]), clock=SystemClock())
+    run_backup(repository, source, BackupOptions(host="host"))
+    here: list[Portion] = []
+    monkeypatch.setattr(Writers, "_write_here", lambda _, portion: here.append(portion))
+    restored(repository, tmp_path / "out")
+    assert here == []
+    assert facts(tmp_path / "out" / place.relative_to("/")) == facts(place)
 
 
 def test_few_files_need_no_process(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
-from backstay.core.helper_process import HelperGone
+from backstay.core.helper_process import MAX_FILES, HelperGone
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.restore.large_file import LargeFile, LargePart
 from backstay.operations.restore.tally import Tally
@@ -26,6 +26,8 @@ from backstay.sources.twins import Twins
 
 MANY: Final = 2000  # files from which on processes are worth their start
 PROCESSES: Final = min(2, os.cpu_count() or 1)  # besides this one
+FILES: Final = 1000  # in one request: what is told of each of them takes 250 bytes, more or less
+DIRECTORIES: Final = MAX_FILES - 1  # and so many at most, each with its descriptor; one is that of the pack
 PATIENCE_S: Final = 5.0  # for a process to finish what it is at, so that nothing half-written stays
 
 FetchAgain: TypeAlias = Callable[[SmallFile], None]
@@ -98,8 +100,9 @@ class Writers:
 
     def write(self, portion: Portion, errands: Errands) -> None:
         """Write whole files, or have them written until `wait_for` returns."""
-        if not self._is_handed_over(portion, errands):
-            self._write_here(portion)
+        for part in _parts(portion):
+            if not self._is_handed_over(part, errands):
+                self._write_here(part)
 
     def wait_for(self, errands: Errands) -> None:
         """Until everything for one window is written."""
@@ -242,6 +245,23 @@ class Writers:
             sent = writer.sent.popleft()
             sent.errands.open -= 1
             self._write_here(sent.portion)
+
+
+def _parts(portion: Portion) -> Iterator[Portion]:
+    """The same in portions that a request has room for."""
+    if len(portion.files) <= DIRECTORIES:
+        yield portion
+        return
+    part: list[SmallFile] = []
+    directories, last = 0, None
+    for file in portion.files:
+        directories += file.directory is not last
+        if len(part) == FILES or directories > DIRECTORIES:
+            yield replace(portion, files=part)
+            part, directories = [], 1
+        part.append(file)
+        last = file.directory
+    yield replace(portion, files=part)
 
 
 def _raise(error: Exception) -> None:
