@@ -34,7 +34,7 @@ def graph_snapshot(
     policy: PolicyFile = None,
 ) -> int:
     """Store a graph: its nodes, and the values that they made."""
-    from backstay.core.events import GraphSnapshotCreated, too_late_to_stop
+    from backstay.core.events import GraphSnapshotCreated
     from backstay.graph.documents import read_document
     from backstay.graph.output_files import store_files
     from backstay.operations.backup.scarce_room import warn_of_scarce_room
@@ -50,7 +50,7 @@ def graph_snapshot(
         stored = store_files(graph, files, manager.values) if files is not None else 0
         made = manager.create_snapshot(description, tag or [])
         extend_after_backup(manager.repository, made.id, events=events)
-        warn_of_scarce_room(manager.repository.backend, too_late_to_stop(events))
+        warn_of_scarce_room(manager.repository.backend, events)
 
     def show() -> None:
         if stored:

@@ -89,7 +89,7 @@ def run_backup(
         return result
     # After the session: locks keep nothing from a collection that verdicts do not keep from it.
     extend_after_backup(repository, result.snapshot, events=events)
-    warn_of_scarce_room(repository.backend, too_late_to_stop(events))
+    warn_of_scarce_room(repository.backend, events)
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backstay.core.events import EventSink, Warned
+from backstay.core.events import EventSink, Warned, too_late_to_stop
 from backstay.core.quantities import format_size
 from backstay.storage.assembly import engines
 from backstay.storage.backend import Room, StorageBackend
@@ -14,13 +14,17 @@ LEAST: Final = 1 << 30  # bytes
 
 
 def warn_of_scarce_room(backend: StorageBackend, events: EventSink) -> None:
-    """Tell which places of a store are nearly full, one line for each; those that do not say are passed over."""
+    """After a commit, tell which places of a store are nearly full, one line for each.
+
+    Those that do not say are passed over.
+    """
+    tell = too_late_to_stop(events)
     for place in engines(backend):
         room = place.room()
         if room is not None and is_scarce(room):
             # Rounded down: what has a byte left is not full.
             percent = 100 * (room.total - room.free) // room.total if room.total else 100
-            events(
+            tell(
                 Warned(
                     message=f"the file system of {place.url} is {percent} % full, {format_size(room.free)} of "
                     f"{format_size(room.total)} are free: `backstay prune` and `backstay gc` make room"

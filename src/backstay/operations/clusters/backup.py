@@ -119,10 +119,9 @@ def back_up_cluster(
         with session.deciding():
             repository.confirm_lease()
             repository.snapshots.commit(manifest)
-    tell = too_late_to_stop(events)
-    tell(Finished(operation="backup"))
+    too_late_to_stop(events)(Finished(operation="backup"))
     extend_after_backup(repository, manifest.id, logs=lambda made: needed_wal(repository, [made]), events=events)
-    warn_of_scarce_room(repository.backend, tell)
+    warn_of_scarce_room(repository.backend, events)
     if DAMAGED in manifest.consistency:
         raise ChecksumFailure(
             f"{connection.place} has damaged pages: snapshot {manifest.id} has them as they are, and is marked",
