@@ -16,32 +16,38 @@ BATCH_ROWS: Final = 8192  # entries of directories, which take more memory than 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Steps in order, with the captures among them."""
+    """Steps in order, with the captures among them: those of large files, and all others."""
 
     steps: list[Step] = field(default_factory=list)
-    takes: list[Take] = field(default_factory=list)
+    small: list[Take] = field(default_factory=list)
+    large: list[Take] = field(default_factory=list)
     bytes: int = 0
     rows: int = 0
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
-        if isinstance(step, Page):
+        if isinstance(step, Take):  # nearly all, when there is much to do
+            size = step.entry[2]
+            (self.small if size <= WHOLE else self.large).append(step)
+            self.bytes += min(size, WHOLE)
+        elif isinstance(step, Page):
             self.rows += len(step.rows)
-        if isinstance(step, Kept):
+        elif isinstance(step, Kept):
             self.bytes += len(step.part.frames)
-        if isinstance(step, Take):
-            self.takes.append(step)
-            self.bytes += min(step.entry[2], WHOLE)
+
+    @property
+    def captures(self) -> int:
+        return len(self.small) + len(self.large)
 
     def is_full(self) -> bool:
-        enough = len(self.takes) >= BATCH_FILES or self.bytes >= BATCH_BYTES
+        enough = self.bytes >= BATCH_BYTES or self.captures >= BATCH_FILES
         return enough or self.rows >= BATCH_ROWS or len(self.steps) >= 4 * BATCH_FILES
 
     def weight(self) -> int:
         return self.bytes + (64 << 10)  # so that very many empty files do not run far ahead
 
     def is_empty(self) -> bool:
-        return not self.takes
+        return not self.captures
 
 
 def batched(steps: Iterable[Step]) -> Iterator[Batch]:

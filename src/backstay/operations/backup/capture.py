@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import Final
 
 from backstay.codec.chunker import Chunking, ContentDefinedChunker, StreamCutter, chunker_of
@@ -16,8 +15,8 @@ from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
 from backstay.core.pipeline import Workers
 from backstay.operations.backup.batches import BATCH_BYTES, WHOLE, Batch, batched
-from backstay.operations.backup.capture_process import Captured, CaptureProcess, Entry, Settings
-from backstay.operations.backup.cutting import cut_whole
+from backstay.operations.backup.capture_process import LEFT, Captured, CaptureProcess, Settings
+from backstay.operations.backup.cutting import FileCutter
 from backstay.operations.backup.scan import Step, Take
 from backstay.sources.source import Capture, Stream
 
@@ -50,6 +49,7 @@ class Capturing:
         warn: Callable[[str], None],
     ) -> None:
         self._ids, self._chunker, self._readers = ids, chunker, readers
+        self._cutter = FileCutter(ids, chunker)
         self._problem, self._warn = problem, warn
 
     def run(self, steps: Iterator[Step]) -> Iterator[Batch]:
@@ -86,7 +86,7 @@ class Capturing:
                 asked.append(_Asked(batch))
                 while not readers[0].has_room:
                     yield from self._oldest(asked)
-                if readers[0].request(list(map(_entry, filter(_fits, batch.takes)))):
+                if readers[0].request(batch.small):
                     asked[-1].reader = readers[0]
                     readers.rotate(-1)
                 while asked and asked[0].reader is None:
@@ -112,24 +112,25 @@ class Capturing:
             return
         with reader.captured() as (answer, data):
             asked.popleft()
-            self._fill(batch, iter(answer.entries), data)
+            self._fill(batch, answer.entries, data)
             for path, message in answer.problems:
                 self._problem(path, message)
             yield batch
 
-    def _fill(self, batch: Batch, answers: Iterator[Captured], data: memoryview) -> None:
-        for take in batch.takes:
-            answer = next(answers, None) if _fits(take) else None
-            if answer is None or answer.is_left:
-                self._read(take)
-            elif answer.node is None or answer.stat is None:
+    def _fill(self, batch: Batch, answers: Sequence[Captured], data: memoryview) -> None:
+        for take, answer in zip(batch.small, chain(answers, repeat(LEFT)), strict=False):
+            if answer.node is not None:
+                take.capture = Capture(answer.stat or take.entry, answer.node)
+                take.chunks = answer.pieces(data)
+            elif answer.errno:
                 take.error = OSError(answer.errno, answer.message)
             else:
-                take.capture = Capture(answer.stat, answer.node)
-                take.chunks = answer.pieces(data)
+                self._read(take)
+        for take in batch.large:
+            self._read(take)
 
     def _read_batch(self, batch: Batch) -> Batch:
-        for take in batch.takes:
+        for take in chain(batch.small, batch.large):
             self._read(take)
         return batch
 
@@ -140,7 +141,7 @@ class Capturing:
             take.error = error
             return
         if take.capture.data is not None:
-            take.capture.node.sha256, take.chunks = cut_whole(take.capture.data, self._ids, self._chunker)
+            take.capture.node.sha256, take.chunks = self._cutter.cut(take.capture.data)
 
     def stream(
         self, stream: Stream, digest: Callable[[bytes], None], chunking: Chunking | None = None
@@ -159,12 +160,12 @@ class Capturing:
                 hashed.result()
 
 
-def _first(batches: Iterator[Batch], takes: int) -> Iterator[Batch]:
+def _first(batches: Iterator[Batch], captures: int) -> Iterator[Batch]:
     """As many batches as it takes to hold so many captures."""
     for batch in batches:
         yield batch
-        takes -= len(batch.takes)
-        if takes <= 0:
+        captures -= batch.captures
+        if captures <= 0:
             return
 
 
@@ -175,12 +176,3 @@ def _until(batches: Iterator[Batch], is_time: Callable[[], bool]) -> Iterator[Ba
         if batch is None:
             return
         yield batch
-
-
-def _fits(take: Take) -> bool:
-    """Whether a process can hand the entry over: all but large files."""
-    return take.entry[2] <= WHOLE or not stat.S_ISREG(take.entry[1])
-
-
-def _entry(take: Take) -> Entry:
-    return Entry(take.visit.directory, take.entry)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EIO
 from itertools import accumulate, groupby
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
@@ -15,13 +16,15 @@ from backstay.codec.chunker import CdcSizes, ContentDefinedChunker
 from backstay.codec.digest import ChunkIds
 from backstay.core.clock import SystemClock
 from backstay.core.helper_process import ANSWER, BODY, MAX_FILES, Handler, HelperGone, HelperProcess
-from backstay.operations.backup.cutting import Chunks, cut_whole
+from backstay.operations.backup.cutting import Chunks, FileCutter
+from backstay.operations.backup.scan import Take
 from backstay.repository.nodes import Node
 from backstay.sources.disk_reads import DiskReads, read_soon
 from backstay.sources.entry_reader import EntryReader
 from backstay.sources.metadata import Owners, Volume
-from backstay.sources.source import Directory, Lent, Stat
+from backstay.sources.source import Lent, Stat
 
+_visit: Final = attrgetter("visit")
 _PLACE: Final = "backstay.operations.backup.capture_process:answering"
 
 
@@ -42,26 +45,28 @@ class Wanted(msgspec.Struct, array_like=True):
     entries: list[Stat]
 
 
-class Captured(msgspec.Struct, array_like=True):
+class Captured(msgspec.Struct, array_like=True, gc=False):
     """One entry; with `node` None it could not be read (`errno`), or (0) is left to the asker."""
 
-    stat: Stat | None = None
+    stat: Stat | None = None  # None when it is as it was asked for
     node: Node | None = None
     chunks: list[tuple[bytes, int]] | None = None  # (id, length) in order; None for what has no data
     start: int = 0  # of the data, from the start of the room for it
     errno: int = 0
     message: str = ""
 
-    @property
-    def is_left(self) -> bool:
-        return self.node is None and not self.errno
-
     def pieces(self, data: memoryview) -> Chunks | None:
         """The chunks, as parts of the room for data."""
         if self.chunks is None:
             return None
+        if len(self.chunks) == 1:  # nearly all files
+            chunk, length = self.chunks[0]
+            return [(chunk, data[self.start : self.start + length])]
         ends = accumulate((length for _, length in self.chunks), initial=self.start)
         return [(chunk, data[at : at + length]) for (chunk, length), at in zip(self.chunks, ends, strict=False)]
+
+
+LEFT: Final = Captured()
 
 
 class Answer(msgspec.Struct, array_like=True):
@@ -71,13 +76,6 @@ class Answer(msgspec.Struct, array_like=True):
     problems: list[tuple[bytes, str]]
 
 
-class Entry(NamedTuple):
-    """What is to be captured."""
-
-    directory: Directory
-    stat: Stat
-
-
 class CaptureProcess(HelperProcess):
     """The asking side."""
 
@@ -85,16 +83,16 @@ class CaptureProcess(HelperProcess):
         super().__init__(_PLACE, msgspec.msgpack.encode(settings), room=settings.room)
         self._answers = msgspec.msgpack.Decoder(Answer)
 
-    def request(self, entries: Sequence[Entry]) -> bool:
+    def request(self, takes: Sequence[Take]) -> bool:
         """Ask for entries; false if this is nothing that a process can do. Raises HelperGone."""
         files: list[int] = []
         wanted: list[Wanted] = []
-        for directory, group in groupby(entries, key=lambda entry: entry.directory):
-            lent = directory.lend()
+        for visit, group in groupby(takes, key=_visit):
+            lent = visit.directory.lend()
             if lent is None or len(files) == MAX_FILES:
                 return False
             files.append(lent.fd)
-            wanted.append(Wanted(lent.path, [entry.stat for entry in group]))
+            wanted.append(Wanted(lent.path, [take.entry for take in group]))
         body = msgspec.msgpack.encode(wanted)
         if len(body) > BODY:
             return False
@@ -125,8 +123,8 @@ class _Answering:
 
     def __init__(self, settings: Settings) -> None:
         self._small = settings.small
-        self._ids = ChunkIds(settings.id_key)
-        self._chunker = ContentDefinedChunker(settings.sizes, settings.chunker_secret)
+        chunker = ContentDefinedChunker(settings.sizes, settings.chunker_secret)
+        self._cutter = FileCutter(ChunkIds(settings.id_key), chunker)
         self._owners, self._clock = Owners(), SystemClock()
         self._volumes: dict[int, Volume] = {}
         self._requests = msgspec.msgpack.Decoder(list[Wanted])
@@ -183,13 +181,14 @@ class _Answering:
         data = capture.data
         if capture.stream is not None:
             capture.stream.abandon()
-            return Captured(), 0
+            return LEFT, 0
+        row = None if capture.stat == stat else capture.stat
         if data is None:
-            return Captured(capture.stat, capture.node), 0
+            return Captured(row, capture.node), 0
         end = used + len(data)
         if end > len(room):
-            return Captured(), 0
+            return LEFT, 0
         room[used:end] = data
-        capture.node.sha256, chunks = cut_whole(data, self._ids, self._chunker)
+        capture.node.sha256, chunks = self._cutter.cut(data)
         cuts = [(chunk, len(piece)) for chunk, piece in chunks]
-        return Captured(capture.stat, capture.node, cuts, used), len(data)
+        return Captured(row, capture.node, cuts, used), len(data)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
 from backstay.core.clock import Clock
-from backstay.operations.backup.resume import ResumeJournal
+from backstay.operations.backup.resume import ResumeJournal, journal_entry
 from backstay.operations.backup.scan import Visit
 from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.index.index import Index
 from backstay.repository.nodes import Node
 from backstay.sources.source import Stat
-
-_Captured: TypeAlias = tuple[Visit, Stat, Node]
 
 LEAST_S: Final = 2.0
 PART: Final = 0.1  # of the run so far: at most so much work is lost by a crash
@@ -26,12 +24,15 @@ class Checkpoints:
     def __init__(self, index: Index, clock: Clock, started: float) -> None:
         self._index, self._clock, self._started = index, clock, started
         self._last = started
-        self._unindexed: list[_Captured] = []
+        self._unindexed: list[bytes] = []  # of files, as the journal will have them
         self.packs: set[bytes] = set()
 
     def captured(self, visit: Visit, entry: Stat, node: Node) -> None:
-        """A file is stored, whose chunks nobody can find yet."""
-        self._unindexed.append((visit, entry, node))
+        """A file is stored, whose chunks nobody can find yet.
+
+        It is encoded here: all of them at once would keep the threads that wait for chunks without work.
+        """
+        self._unindexed.append(journal_entry(visit.path_of(node.name), entry, node))
 
     def make_if_due(self, writer: BlobWriter, journal: ResumeJournal | None) -> None:
         """End a generation when the last one ended a while ago, and index those that are durable by now."""
@@ -59,4 +60,4 @@ class Checkpoints:
                 self.packs.update(pack.digest for pack in packs)
                 self._index.write(packs)
             if journal is not None:
-                journal.record(cast("list[_Captured]", files))
+                journal.record(cast("list[bytes]", files))

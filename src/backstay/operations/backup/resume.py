@@ -9,13 +9,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from backstay.operations.backup.scan import Visit
 from backstay.repository.blobs.contents import split_ids
 from backstay.repository.nodes import Node
 from backstay.sources.source import NEVER_SAME, Stat
 
 _LENGTH: Final = 4
 _Entry: TypeAlias = tuple[bytes, Stat, Node]
+_encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, Stat, Node])
 
 
@@ -61,12 +61,9 @@ class ResumeJournal:
                 break
             at += _LENGTH + len(body)
 
-    def record(self, files: Iterable[tuple[Visit, Stat, Node]]) -> None:
+    def record(self, entries: Iterable[bytes]) -> None:
         """Note files whose chunks are durable and indexed: only then may this be called."""
-        for visit, entry, node in files:
-            if entry[4] != NEVER_SAME:
-                body = msgspec.msgpack.encode((visit.path_of(node.name), entry, node))
-                self._file.write(len(body).to_bytes(_LENGTH, "little") + body)
+        self._file.writelines(entries)
         self._file.flush()
 
     def close(self, *, discard: bool) -> None:
@@ -74,6 +71,14 @@ class ResumeJournal:
         self._file.close()
         if discard:
             self._path.unlink(missing_ok=True)
+
+
+def journal_entry(path: bytes, entry: Stat, node: Node) -> bytes:
+    """What a journal records of one file; nothing of one that is to be read again anyway."""
+    if entry[4] == NEVER_SAME:
+        return b""
+    body = _encoder.encode((path, entry, node))
+    return len(body).to_bytes(_LENGTH, "little") + body
 
 
 def _hash(path: bytes) -> int:

@@ -62,8 +62,8 @@ class _Bundle:
 
     __slots__ = ("_buffer", "members", "size")
 
-    def __init__(self, buffer: bytearray) -> None:
-        self._buffer = buffer
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer  # of a bytearray, which itself would copy what it is given before it takes it
         self.members: list[Member] = []
         self.size = 0
 
@@ -75,9 +75,9 @@ class _Bundle:
 
     @property
     def data(self) -> memoryview:
-        return memoryview(self._buffer)[: self.size]
+        return self._buffer[: self.size]
 
-    def release(self) -> bytearray:
+    def release(self) -> memoryview:
         """Give up the buffer, for the next bundle."""
         return self._buffer
 
@@ -122,7 +122,7 @@ class BlobWriter:
         self._open: dict[PackClass, list[_OpenPack]] = {}
         self._bundles: dict[PackClass, _Bundle] = {}
         self._sealing: deque[_Sealing] = deque()
-        self._spare_bundles: list[bytearray] = []
+        self._spare_bundles: list[memoryview] = []
         self._in_flight = 0
         # One list per kind: meta packs stay small, and so should their buffers.
         self._spare: dict[PackClass, list[memoryview]] = {}
@@ -155,11 +155,13 @@ class BlobWriter:
             return
         bundle = self._bundles.get(kind)
         if bundle is None:
-            spare = self._spare_bundles
-            bundle = self._bundles[kind] = _Bundle(spare.pop() if spare else bytearray(BUNDLE_TARGET + SMALL))
+            bundle = self._bundles[kind] = _Bundle(self._bundle_buffer())
         bundle.add(chunk, data)
         if bundle.size >= BUNDLE_TARGET:
             self._close_bundle(kind)
+
+    def _bundle_buffer(self) -> memoryview:
+        return self._spare_bundles.pop() if self._spare_bundles else memoryview(bytearray(BUNDLE_TARGET + SMALL))
 
     def turn(self, note: object = None) -> None:
         """End a generation without waiting for it."""
