@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,8 @@ from backstay.codec.compression import Buffer
 from backstay.errors import CorruptedBackup
 from backstay.repository.packs.pack import BlobInfo, open_blob
 from backstay.repository.records import open_header
+
+_CIPHERS: Final = 4  # twice as many as packs of one kind are written at a time
 
 
 class BlobKeys(msgspec.Struct, array_like=True, frozen=True):
@@ -29,17 +32,28 @@ class StoredBlob(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class BlobOpener:
-    """Opens blobs by the keys of epochs; keeps the cipher of the pack that it met last, since neighbours follow."""
+    """Opens blobs by the keys of epochs, for one thread.
+
+    It keeps the ciphers of the packs that it met lately: blobs of one time lie in several packs, by chance.
+    """
 
     def __init__(self, epochs: Mapping[int, bytes]) -> None:
         self._epochs = epochs
-        self._last: tuple[bytes, Cipher] | None = None
+        self._ciphers: dict[bytes, Cipher] = {}  # by the pack's header, the oldest first
 
     def open(self, blob: StoredBlob, stored: Buffer) -> Buffer:
         """The raw bytes; the caller checks the ids of the chunks in it. Raises CorruptedBackup."""
-        if self._last is None or self._last[0] != blob.header:
-            key = self._epochs.get(blob.epoch)
-            if key is None:
-                raise CorruptedBackup(f"there is no key for epoch {blob.epoch}")
-            self._last = blob.header, open_header(blob.header, key)
-        return open_blob(self._last[1], blob.header, blob.info, stored)
+        cipher = self._ciphers.get(blob.header)
+        if cipher is None:
+            cipher = self._new_cipher(blob)
+        return open_blob(cipher, blob.header, blob.info, stored)
+
+    def _new_cipher(self, blob: StoredBlob) -> Cipher:
+        key = self._epochs.get(blob.epoch)
+        if key is None:
+            raise CorruptedBackup(f"there is no key for epoch {blob.epoch}")
+        cipher = open_header(blob.header, key)
+        if len(self._ciphers) == _CIPHERS:
+            del self._ciphers[next(iter(self._ciphers))]
+        self._ciphers[blob.header] = cipher
+        return cipher
