@@ -27,6 +27,7 @@ from backstay.operations.backup.scan import Left, Scan, Step, Take
 from backstay.repository.nodes import Node
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
+from backstay.sources.source import NEVER_SAME, Stat
 
 IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DIRECTORIES, FILES_EACH = 40, 30
@@ -35,11 +36,17 @@ SHORT = (
     "import sys; sys.path[:] = sys.argv[6:]; import backstay.operations.backup.capture_process as capture; "
     "capture.ANSWER = 2000; from backstay.core.helper_process import main; main()"
 )
+# A process to which every file is too young.
+YOUNG = (
+    "import sys; sys.path[:] = sys.argv[6:]; import backstay.sources.metadata as metadata; "
+    "metadata.FINE = metadata.COARSE = 10**18; from backstay.core.helper_process import main; main()"
+)
 
 
 class Found(NamedTuple):
     """What was captured of one entry."""
 
+    stat: Stat | None
     node: Node | None
     chunks: list[tuple[bytes, bytes]] | None
     is_stream: bool
@@ -117,11 +124,13 @@ def capture(
 def _found(take: Take) -> Found:
     captured = take.capture
     if captured is None:
-        return Found(None, None, False, str(take.error))
+        return Found(None, None, None, False, str(take.error))
     if captured.stream is not None:
         captured.stream.abandon()
     chunks = None if take.chunks is None else [(chunk, bytes(data)) for chunk, data in take.chunks]
-    return Found(captured.node, chunks, captured.stream is not None, None)
+    # Whether a file is too young for its times to be trusted depends on when it is read.
+    stat = (*captured.stat[:4], NEVER_SAME, captured.stat[5])
+    return Found(stat, captured.node, chunks, captured.stream is not None, None)
 
 
 @pytest.fixture
@@ -216,6 +225,46 @@ def test_what_vanished_is_told_as_by_threads(tree: Path, started: list[CapturePr
     assert {path.rpartition(b"/")[2] for path in gone} == {b"f2", *(b"f2%d" % n for n in range(10))}
     assert all("No such file" in str(error) for error in gone.values())
     assert started
+
+
+def test_what_changed_after_it_was_listed_is_told_as_it_was_read(tree: Path, started: list[CaptureProcess]) -> None:
+    path = bytes(tree) + b"/d39/f7"
+    listed: list[Stat] = []
+    read: list[Stat] = []
+
+    def grow(_: int, take: Take) -> None:
+        if take.visit.path_of(take.entry[0]) == path:
+            listed.append(take.entry)
+            with open(path, "ab") as file:  # noqa: PTH123 - a path of bytes
+                file.write(b"more")
+
+    def note(_: int, take: Take) -> None:
+        if take.capture is not None and take.visit.path_of(take.entry[0]) == path:
+            read.append(take.capture.stat)
+
+    found = capture(tree, listed=grow, during=note).found[path]
+    now = os.stat(path)  # noqa: PTH116
+    assert started
+    assert found.node is not None
+    assert found.node.size == read[-1][2] == now.st_size == listed[0][2] + 4
+    assert read[-1][3] == found.node.mtime_ns == now.st_mtime_ns
+    assert read[-1][4] in (NEVER_SAME, now.st_ctime_ns)  # never that of the listing
+
+
+def test_what_is_too_young_for_its_times_to_be_trusted_is_marked(
+    tree: Path, started: list[CaptureProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper_process, "_START", YOUNG)
+    marked: dict[bytes, bool] = {}
+
+    def note(_: int, take: Take) -> None:
+        if take.capture is not None and take.visit.directory.path.startswith(bytes(tree)):
+            marked[take.visit.path_of(take.entry[0])] = take.capture.stat[4] == NEVER_SAME
+
+    capture(tree, during=note)
+    assert started
+    assert marked[bytes(tree) + b"/d39/f7"]
+    assert sum(marked.values()) > len(marked) // 3  # the first ones are read by threads here
 
 
 def test_answers_that_are_too_long_are_done_without(

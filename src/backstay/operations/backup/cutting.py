@@ -12,14 +12,14 @@ from backstay.repository.blobs.writer import SMALL
 Chunks: TypeAlias = list[tuple[bytes, Buffer]]  # (id, bytes) in order
 
 _WORTH: Final = 4 << 10  # bytes of a file from which on remembering its digest costs less than making it again
-_REMEMBERED: Final = 32_768  # digests in each of two generations, 250 bytes each
+_REMEMBERED: Final = 32_768  # digests in each of two generations, 200 bytes each
 
 
 class FileCutter:
     """Makes chunks of whole files, and their SHA-256; any thread may call it.
 
     Trees hold many files more than once. Files that are one chunk have the same bytes when that has the same id, so
-    the SHA-256, which costs three times as much as the id, is made of each of them once.
+    the SHA-256, which costs three times as much as the id, is not made again of those that came lately.
     """
 
     def __init__(self, ids: ChunkIds, chunker: Chunker) -> None:
