@@ -30,7 +30,7 @@ class Checkpoints:
     def captured(self, visit: Visit, entry: Stat, node: Node) -> None:
         """A file is stored, whose chunks nobody can find yet.
 
-        It is encoded here: all of them at once would keep the threads that wait for chunks without work.
+        It is encoded here: until the checkpoint, bytes take a fraction of the memory that nodes do.
         """
         self._unindexed.append(journal_entry(visit.path_of(node.name), entry, node))
 
