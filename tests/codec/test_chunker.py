@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,14 @@ def test_the_same_chunks_however_the_data_arrives(chunker: Chunker, size: int, p
     assert b"".join(chunks) == data
     assert chunks == [bytes(chunk) for chunk in chunker.cut(data, last=True)]
     assert all(chunks)
+
+
+@pytest.mark.parametrize("chunker", [ContentDefinedChunker(SIZES), FixedChunker(4096)])
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 2])
+def test_a_piece_may_end_beside_the_end_of_a_chunk(chunker: Chunker, beyond: int) -> None:
+    chunks = [bytes(chunk) for chunk in chunker.cut(DATA, last=True)]
+    for end in accumulate(map(len, chunks[:20])):
+        assert cut(chunker, DATA, [end + beyond, 60_000]) == chunks
 
 
 def test_fixed_chunks_have_one_length_but_for_the_last() -> None:

@@ -40,7 +40,7 @@ class Chunker(Protocol):
 
     window: int  # bytes worth reading at a time
 
-    def cut(self, data: bytes, *, last: bool) -> Iterator[memoryview]:
+    def cut(self, data: bytes | memoryview, *, last: bool) -> Iterator[memoryview]:
         """The chunks of `data` whose ends are certain; with `last` all of it. The rest goes before the next data."""
         ...
 
@@ -62,7 +62,7 @@ class ContentDefinedChunker:
             seed=secret,
         )
 
-    def cut(self, data: bytes, *, last: bool) -> Iterator[memoryview]:
+    def cut(self, data: bytes | memoryview, *, last: bool) -> Iterator[memoryview]:
         view = memoryview(data)
         if last and len(data) <= self.sizes.least:  # no cut is possible; spares listings a call each
             if data:
@@ -83,7 +83,7 @@ class FixedChunker:
         self.size = size
         self.window = max(size, 8 * MIB // size * size)
 
-    def cut(self, data: bytes, *, last: bool) -> Iterator[memoryview]:
+    def cut(self, data: bytes | memoryview, *, last: bool) -> Iterator[memoryview]:
         view = memoryview(data)
         end = len(data) if last else len(data) // self.size * self.size
         for at in range(0, end, self.size):
@@ -96,23 +96,35 @@ def chunker_of(chunking: Chunking, secret: int) -> Chunker:
 
 
 class StreamCutter:
-    """Cuts a stream that arrives in pieces."""
+    """Cuts a stream that arrives in pieces. Chunks are parts of these, or of copies: they stay as they are."""
 
     def __init__(self, chunker: Chunker) -> None:
         self._chunker = chunker
         self._rest = b""
+        self._soon = chunker.window // 8  # bytes of a piece within which the chunk before it mostly ends
 
     def feed(self, data: bytes) -> Iterator[memoryview]:
         """The chunks that are certain after `data`."""
-        return self._cut(self._rest + data if self._rest else data, last=False)
+        first = self._across(data) if self._rest and len(data) > self._soon else None
+        if first is None:
+            yield from self._cut(self._rest + data if self._rest else data, last=False)
+            return
+        yield first
+        yield from self._cut(memoryview(data)[len(first) - len(self._rest) :], last=False)
 
     def finish(self) -> Iterator[memoryview]:
         """The chunks that are left."""
         return self._cut(self._rest, last=True)
 
-    def _cut(self, data: bytes, *, last: bool) -> Iterator[memoryview]:
+    def _across(self, data: bytes) -> memoryview | None:
+        """The chunk that begins with what was left over, if it ends soon in `data`, which then is not copied whole."""
+        joined = self._rest + data[: self._soon]
+        first = next(self._chunker.cut(joined, last=False), None)
+        return first if first is not None and len(first) >= len(self._rest) else None
+
+    def _cut(self, data: bytes | memoryview, *, last: bool) -> Iterator[memoryview]:
         done = 0
         for chunk in self._chunker.cut(data, last=last):
             done += len(chunk)
             yield chunk
-        self._rest = data[done:]
+        self._rest = bytes(data[done:])
