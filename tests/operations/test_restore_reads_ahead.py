@@ -270,8 +270,10 @@ def test_damage_leaves_the_ordinary_error(local: tuple[Repository, str], tmp_pat
     blobs.close()
 
 
-def test_a_small_part_that_waits_to_be_written_does_not_keep_its_blob_in_memory(tmp_path: Path, source: Path) -> None:
-    for number in range(20):
+def test_a_small_part_that_waits_to_be_written_does_not_keep_its_blob_in_memory(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    for number in range(20):  # which fit into one bundle, as long as no part of another file is in it
         (source / f"part-{number}").write_bytes(random.Random(number).randbytes(50_000))
     repository, _ = repository_of(LocalStorage(tmp_path / "r"), source)
     with repository:
