@@ -37,6 +37,7 @@ from backstay.sources.filters import Filters
 from backstay.sources.twins import Twins
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
+from tests.sources.files_target.nodes import needs_root
 
 SECRET = Secret.new_keyfile()
 DIRECTORIES, FILES_EACH = 20, 26
@@ -142,6 +143,18 @@ def test_processes_restore_everything(
     assert result.errors == ()
     assert result.problems == ()
     assert result.files == DIRECTORIES * FILES_EACH + 6
+    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+
+
+@needs_root
+@pytest.mark.usefixtures("packs", "started")
+def test_files_get_their_groups_in_directories_that_hand_down_another(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    os.chown(tmp_path / "out", -1, 4321)
+    (tmp_path / "out").chmod(0o2755)
+    restored(repository, tmp_path / "out")
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
 
 

@@ -25,20 +25,23 @@ class Attributes:
     def __init__(self, *, owners: bool, numeric_ids: bool) -> None:
         self.owners = owners
         self.numeric_ids = numeric_ids
-        self._self = (os.geteuid(), os.getegid())
+        self.own = (os.geteuid(), os.getegid())
         self._uid = cache(_uid_of)
         self._gid = cache(_gid_of)
 
-    def apply(self, item: int | bytes, node: Node, report: ReportFailure) -> None:
+    def apply(self, item: int | bytes, node: Node, report: ReportFailure, *, is_own: bool = False) -> None:
         """To an open file or directory, or to the path of something that is no symlink.
+
+        `is_own` says that it belongs to this process's user and group, as what a process makes mostly does.
 
         The order is what keeps special rights: a change of owner clears set-id bits and file capabilities, and a
         mode without write permission would forbid its owner to set attributes.
         """
         wanted = self.ids(node)
-        if self.owners and not node.xattrs and _set_at_once(item, wanted, node):
+        owner = None if is_own and wanted == self.own else wanted
+        if self.owners and not node.xattrs and _set_at_once(item, owner, node):
             return
-        owned = _done(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self._self
+        owned = _done(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self.own
         for name, value in node.xattrs or ():
             _done(report, f"extended attribute {printable(name)}", os.setxattr, item, name, value)
         mode = stat.S_IMODE(node.mode)
@@ -67,10 +70,11 @@ class Attributes:
         return node.uid if uid is None else uid, node.gid if gid is None else gid
 
 
-def _set_at_once(item: int | bytes, owner: tuple[int, int], node: Node) -> bool:
+def _set_at_once(item: int | bytes, owner: tuple[int, int] | None, node: Node) -> bool:
     """The usual case with nothing between the calls; after False all is tried again, one by one, to say what failed."""
     try:
-        os.chown(item, *owner)
+        if owner is not None:
+            os.chown(item, *owner)
         os.chmod(item, stat.S_IMODE(node.mode))  # noqa: PTH101 - Path knows no descriptors
         os.utime(item, ns=(node.mtime_ns, node.mtime_ns))
     except (OSError, OverflowError):

@@ -23,18 +23,24 @@ def open_path(parent: int, name: bytes, *, create: bool) -> int:
     return os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=parent)
 
 
-def make_directory(parent: int, name: bytes) -> None:
+def make_directory(parent: int, name: bytes) -> bool:
+    """Whether it was not there yet."""
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
-        return
+        return False
+    return True
 
 
-def let_owner_write(fd: int) -> None:
-    """A directory of ours that forbids its owner to write must allow it while it is filled; `finish` sets its mode."""
+def let_owner_write(fd: int) -> tuple[int, int]:
+    """A directory of ours that forbids its owner to write must allow it while it is filled; `finish` sets its mode.
+
+    Returns its owner and group.
+    """
     info = os.fstat(fd)
     if info.st_mode & 0o700 != 0o700 and info.st_uid == os.geteuid() != 0:
         os.fchmod(fd, stat.S_IMODE(info.st_mode) | 0o700)
+    return info.st_uid, info.st_gid
 
 
 def open_directory(parent: int, name: bytes, *, insist: bool) -> int:

@@ -63,23 +63,29 @@ class TargetDirectory:
     """One open directory below the root (or the root); usable by several threads.
 
     `path` is relative to the root, for messages. Everything raises BackstayError only.
+
+    `is_own` says that what is made in it belongs to this process's user and group: so does the directory itself,
+    which this process has made just now, and a file gets the group of its maker or of its directory (open(2)).
     """
 
-    __slots__ = ("fd", "path", "target")
+    __slots__ = ("fd", "is_own", "path", "target")
 
-    def __init__(self, target: Target, fd: int, path: bytes, *, writing: bool = False) -> None:
+    def __init__(
+        self, target: Target, fd: int, path: bytes, *, writing: bool = False, is_new: bool = False, is_own: bool = False
+    ) -> None:
         self.fd = fd
         self.target = target
         self.path = path
+        self.is_own = is_own
         if writing:
-            let_owner_write(fd)
+            self.is_own = let_owner_write(fd) == target.attributes.own and is_new
 
     def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
         """A directory in this one; anything else in its place, symlinks too, is a conflict or is replaced."""
-        path = self._at(name)
+        path, is_new = self._at(name), False
         try:
             if create:
-                make_directory(self.fd, name)
+                is_new = make_directory(self.fd, name)
             fd = open_directory(self.fd, name, insist=create)
         except FileNotFoundError as error:
             if create:
@@ -92,7 +98,7 @@ class TargetDirectory:
                 raise conflict(path, "something that is not a directory is in its place") from error
             self.remove(name)
             return self.child(name, create=True)
-        return TargetDirectory(self.target, fd, path, writing=create)
+        return TargetDirectory(self.target, fd, path, writing=create, is_new=is_new)
 
     def lstat(self, name: bytes) -> os.stat_result | None:
         """What is there under this name; None when nothing is."""
@@ -140,7 +146,7 @@ class TargetDirectory:
             try:
                 if data and os.write(fd, data) != len(data):
                     write_all(fd, data, 0)
-                self.target.attributes.apply(fd, node, partial(self._report, path))
+                self.target.attributes.apply(fd, node, partial(self._report, path), is_own=self.is_own)
                 if self.target.before_naming is not None:
                     self.target.before_naming(fd, self.fd, name)
             finally:
@@ -296,7 +302,7 @@ class TargetDirectory:
 
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
-        self.target.attributes.apply(self.fd, node, partial(self._report, self.path))
+        self.target.attributes.apply(self.fd, node, partial(self._report, self.path), is_own=self.is_own)
 
     def close(self) -> None:
         """Let go of it; may be called more than once."""

@@ -51,6 +51,35 @@ def test_owners_go_by_name_unless_told_otherwise(tmp_path: Path, monkeypatch: py
         assert (info.st_uid, info.st_gid) == expected
 
 
+@needs_root
+@pytest.mark.parametrize("above", [0o700, 0o2755])
+def test_an_owner_is_set_where_it_would_be_another(
+    root: TargetDirectory, out: Path, monkeypatch: pytest.MonkeyPatch, above: int
+) -> None:
+    """A directory hands down its group when its mode says so; then nothing made in it is its maker's alone."""
+    own, other = (os.geteuid(), os.getegid()), (1234, 4321)
+    (out / "there").mkdir()
+    os.chown(out, -1, 999)
+    out.chmod(above)
+    set_to: list[tuple[int, int]] = []
+    chown = os.chown
+
+    def noted(item: int, uid: int, gid: int) -> None:
+        set_to.append((uid, gid))
+        chown(item, uid, gid)
+
+    monkeypatch.setattr(os, "chown", noted)
+    for name in (b"new", b"there"):
+        directory = root.child(name, create=True)
+        for file, (uid, gid) in ((b"own", own), (b"other", other)):
+            directory.write_small(file, b"", file_node(b"", uid=uid, gid=gid))
+        directory.finish(node(mode=stat.S_IFDIR | 0o755))
+        owners = [(info.st_uid, info.st_gid) for info in map(Path.stat, sorted((out / name.decode()).iterdir()))]
+        assert owners == [other, own]
+    needed = 2 if above == 0o700 else 0  # in the new directory, for the file and itself, when the maker's is right
+    assert len(set_to) == 6 - needed
+
+
 def test_special_rights_do_not_pass_to_another_owner(tmp_path: Path) -> None:
     root = FilesTarget(tmp_path / "out", owners=False).open_root(create=True)
     root.write_small(b"foreign", b"", file_node(b"", mode=stat.S_IFREG | 0o6755, uid=os.getuid() + 1))
