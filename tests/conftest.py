@@ -14,6 +14,9 @@ from typing import Final
 import pytest
 
 from backstay.core.memory import collector_at_rest, tune_for_large_buffers
+from tests.measuring import Measuring
+
+_MEASURING: Final = pytest.StashKey[Measuring]()
 
 # What some machines cannot do, whoever administers them. A test that gives another reason fails where CI is set.
 _INCAPABLE: Final = {
@@ -67,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Behind the last test of a module: errors hold frames, and frames hold large buffers until cycles are searched."""
+    item.session.stash.setdefault(_MEASURING, Measuring()).begin(item.path)
     found = yield
     if nextitem is None or nextitem.path != item.path:
         if not gc.get_freeze_count():  # a server of the tests has ended, and has let it all be searched again
