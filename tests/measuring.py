@@ -18,19 +18,17 @@ class Measuring:
     """Traces the tests of those rooms; nothing happens in a run that is not measured."""
 
     def __init__(self) -> None:
-        self._coverage = Coverage.current()
-        self._is_on = True
+        self._paused: list[Coverage] = []  # one of them goes on when another one stops
 
     def begin(self, test: Path) -> None:
         """A test of this file comes next."""
-        wanted = is_measured(test)
-        if self._coverage is None or wanted is self._is_on:
+        if is_measured(test):
+            while self._paused:
+                self._paused.pop().start()
             return
-        if wanted:
-            self._coverage.start()
-        else:
-            self._coverage.stop()
-        self._is_on = wanted
+        while (running := Coverage.current()) is not None:
+            running.stop()
+            self._paused.append(running)
 
 
 def is_measured(test: Path) -> bool:
