@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 from backstay.api import connections
 from backstay.api import server as serving
 from backstay.api.server import run
-from backstay.api.tls import Tls
+from backstay.api.tls import Shown, Tls
 from backstay.control.access.agents import CERTIFICATE_LIFE
 from backstay.errors import InvalidRequest, ServiceRunning
 from backstay.trust.certificate_requests import new_request
@@ -249,6 +249,52 @@ def test_a_certificate_that_takes_the_place_of_another_is_shown_by_the_server_th
         while ssl.get_server_certificate(server.place) == first:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_nobody_is_turned_away_while_a_certificate_takes_the_place_of_another(world: World, tmp_path: Path) -> None:
+    authority, clock = world.service.access.agents.authority, world.service.clock
+    made = [authority.issue_server(["127.0.0.1"], clock=clock, life=CERTIFICATE_LIFE) for _ in range(2)]
+    place, warned = tmp_path / "cert", list[str]()
+
+    def put(turn: int) -> None:
+        issued, key = made[turn % 2]
+        (tmp_path / "new").write_text(key + issued.pem)
+        (tmp_path / "new").replace(place)
+
+    put(0)
+    shown = Shown(Tls(certificate=place, key=place), warned.append)
+    over = threading.Event()
+
+    def change() -> None:
+        for turn in range(300):
+            put(turn)
+            shown.look()
+        over.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    seen = set()
+    try:
+        while not over.is_set():
+            seen.add(handshake(shown.context))
+    finally:
+        thread.join()
+    assert warned == []
+    assert seen == {ssl.PEM_cert_to_DER_cert(issued.pem) for issued, _ in made}
+
+
+def handshake(context: ssl.SSLContext) -> bytes | None:
+    """The certificate that a client is shown."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    unbelieving = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unbelieving.check_hostname, unbelieving.verify_mode = False, ssl.CERT_NONE
+    client = unbelieving.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    server.do_handshake()
+    return client.getpeercert(binary_form=True)
 
 
 def test_a_certificate_that_cannot_be_used_is_told_before_anything_listens(world: World, tmp_path: Path) -> None:

@@ -51,14 +51,17 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 class Shown:
     """What a server shows to those who connect: the certificate that lies in its files now.
 
-    Certificates live for weeks, and servers longer. One that cannot be used is told of, and the old one goes on.
+    Certificates live for weeks, and servers longer. One that cannot be used is told of, and the old one goes on. Who
+    connects gets either whole: a context that serves connections is never changed, because it would show a new
+    certificate before it has its key.
     """
 
     def __init__(self, tls: Tls, warn: Callable[[str], None]) -> None:
         """Raises InvalidRequest for a certificate that cannot be used."""
         self._tls, self._warn = tls, warn
         self._seen, self._told = _stamps(tls), ""
-        self.context = tls_context(tls)
+        self.context = self._newest = tls_context(tls)
+        self.context.sni_callback = self._show
 
     def look(self) -> None:
         """Show a certificate that is new; connections that are there stay as they are."""
@@ -67,14 +70,18 @@ class Shown:
                 self._tls.renew()
             found = _stamps(self._tls)
             if found != self._seen:
-                tls_context(self._tls)  # which tells what is wrong before the one that is shown is touched
-                self.context.load_cert_chain(self._tls.certificate, self._tls.key, password=_no_password)
+                self._newest = tls_context(self._tls)
                 self._seen = found
             self._told = ""
-        except (InvalidRequest, OSError, ssl.SSLError) as error:  # the files may change between the two looks
+        except (InvalidRequest, OSError) as error:
             if str(error) != self._told:
                 self._told = str(error)
                 self._warn(f"the old certificate is shown on: {error}")
+
+    def _show(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Called for each connection, whether or not it asks for a name, before a certificate is chosen."""
+        del name, context
+        connection.context = self._newest
 
 
 def listening(host: str, port: int, *, encrypted: bool) -> socket.socket:
