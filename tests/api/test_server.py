@@ -196,12 +196,21 @@ def test_a_body_that_does_not_come_to_its_end_is_not_waited_for_and_an_answer_is
             assert piece, "the line was ended"
 
 
-def test_tls_is_1_3_and_agents_are_known_by_their_certificates(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("renewed", [False, True])
+def test_tls_is_1_3_and_agents_are_known_by_their_certificates(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: bool
+) -> None:
+    monkeypatch.setattr(serving, "_LOOK_TICKS", 1)
     authority = world.service.access.agents.authority
-    issued, key = authority.issue_server(["127.0.0.1", "localhost"], clock=world.service.clock, life=CERTIFICATE_LIFE)
-    files = {"cert": issued.pem, "key": key, "ca": authority.certificate}
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+
+    def put() -> str:
+        made = authority.issue_server(["127.0.0.1", "localhost"], clock=world.service.clock, life=CERTIFICATE_LIFE)
+        (tmp_path / "cert").write_text(made[0].pem)
+        (tmp_path / "key").write_text(made[1])
+        return made[0].pem
+
+    put()
+    (tmp_path / "ca").write_text(authority.certificate)
     invited = world.admin.ok("POST", "/api/agents", {"name": "host-1"})
     own_key, request = new_request("host-1")
     joined = world.nobody.ok("POST", "/api/agents/join", {"token": invited["token"], "request": request})
@@ -213,6 +222,8 @@ def test_tls_is_1_3_and_agents_are_known_by_their_certificates(world: World, tmp
     tls = Tls(certificate=tmp_path / "cert", key=tmp_path / "key", clients=authority.certificate)
     with running(world, tls=tls) as server:
         assert server.address.startswith("https://")
+        if renewed:
+            wait_for_certificate(server, put())
         trusting = ssl.create_default_context(cafile=str(tmp_path / "ca"))
         with httpx.Client(base_url=server.address, verify=trusting) as plain:
             answer = plain.get("/api/whoami", headers=bearer(world))
@@ -236,19 +247,22 @@ def test_a_certificate_that_takes_the_place_of_another_is_shown_by_the_server_th
     monkeypatch.setattr(serving, "_LOOK_TICKS", 1)
     authority = world.service.access.agents.authority
 
-    def put() -> None:
+    def put() -> str:
         issued, key = authority.issue_server(["127.0.0.1"], clock=world.service.clock, life=CERTIFICATE_LIFE)
         (tmp_path / "new").write_text(key + issued.pem)
         (tmp_path / "new").replace(tmp_path / "cert")
+        return issued.pem
 
     put()
     with running(world, tls=Tls(certificate=tmp_path / "cert", key=tmp_path / "cert")) as server:
-        first = ssl.get_server_certificate(server.place)
-        put()
-        until = time.monotonic() + 20
-        while ssl.get_server_certificate(server.place) == first:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        wait_for_certificate(server, put())
+
+
+def wait_for_certificate(server: Running, pem: str) -> None:
+    until = time.monotonic() + 20
+    while ssl.get_server_certificate(server.place).strip() != pem.strip():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_nobody_is_turned_away_while_a_certificate_takes_the_place_of_another(world: World, tmp_path: Path) -> None:
