@@ -280,10 +280,12 @@ def test_nobody_is_turned_away_while_a_certificate_takes_the_place_of_another(wo
     over = threading.Event()
 
     def change() -> None:
-        for turn in range(300):
-            put(turn)
-            shown.look()
-        over.set()
+        try:
+            for turn in range(300):
+                put(turn)
+                shown.look()
+        finally:
+            over.set()
 
     thread = threading.Thread(target=change)
     thread.start()

@@ -37,7 +37,7 @@ from backstay.sources.filters import Filters
 from backstay.sources.twins import Twins
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
-from tests.sources.files_target.nodes import needs_root
+from tests.sources.files_target.nodes import give, needs_root
 
 SECRET = Secret.new_keyfile()
 DIRECTORIES, FILES_EACH = 20, 26
@@ -144,6 +144,19 @@ def test_processes_restore_everything(
     assert result.problems == ()
     assert result.files == DIRECTORIES * FILES_EACH + 6
     assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
+
+
+@pytest.mark.usefixtures("packs", "started")
+def test_files_get_no_access_list_that_directories_hand_down(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    there = out / tree.relative_to("/") / "d7"
+    there.mkdir(parents=True)
+    for place in (out, there):
+        give(place, "default")
+    restored(repository, out)
+    assert facts(out / tree.relative_to("/")) == facts(tree)
 
 
 @needs_root

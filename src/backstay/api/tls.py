@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backstay.errors import InvalidRequest, ServiceRunning
 
@@ -48,6 +49,18 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+class _Newest(ssl.SSLContext):
+    """Stands for the context that was shown last, which each new connection is made of, and keeps."""
+
+    _shown: ssl.SSLContext
+
+    def show(self, context: ssl.SSLContext) -> None:
+        self._shown = context
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - as of ssl
+        return self._shown.wrap_bio(*arguments, **options)
+
+
 class Shown:
     """What a server shows to those who connect: the certificate that lies in its files now.
 
@@ -60,8 +73,8 @@ class Shown:
         """Raises InvalidRequest for a certificate that cannot be used."""
         self._tls, self._warn = tls, warn
         self._seen, self._told = _stamps(tls), ""
-        self.context = self._newest = tls_context(tls)
-        self.context.sni_callback = self._show
+        self.context = _Newest(ssl.PROTOCOL_TLS_SERVER)
+        self.context.show(tls_context(tls))
 
     def look(self) -> None:
         """Show a certificate that is new; connections that are there stay as they are."""
@@ -70,18 +83,13 @@ class Shown:
                 self._tls.renew()
             found = _stamps(self._tls)
             if found != self._seen:
-                self._newest = tls_context(self._tls)
+                self.context.show(tls_context(self._tls))
                 self._seen = found
             self._told = ""
         except (InvalidRequest, OSError) as error:
             if str(error) != self._told:
                 self._told = str(error)
                 self._warn(f"the old certificate is shown on: {error}")
-
-    def _show(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Called for each connection, whether or not it asks for a name, before a certificate is chosen."""
-        del name, context
-        connection.context = self._newest
 
 
 def listening(host: str, port: int, *, encrypted: bool) -> socket.socket:

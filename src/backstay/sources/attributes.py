@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from backstay.core.names import printable
 from backstay.repository.nodes import Node
+from backstay.sources import access_lists
 
 Refusal: TypeAlias = OSError | OverflowError | ValueError  # the last two for values that no system call can take
 ReportFailure: TypeAlias = Callable[[str, Refusal], None]  # (what was tried, why it failed)
@@ -29,14 +30,27 @@ class Attributes:
         self._uid = cache(_uid_of)
         self._gid = cache(_gid_of)
 
-    def apply(self, item: int | bytes, node: Node, report: ReportFailure, *, is_own: bool = False) -> None:
+    def apply(
+        self,
+        item: int | bytes,
+        node: Node,
+        report: ReportFailure,
+        *,
+        is_own: bool = False,
+        may_have_lists: bool = False,
+    ) -> None:
         """To an open file or directory, or to the path of something that is no symlink.
 
-        `is_own` says that it belongs to this process's user and group, as what a process makes mostly does.
+        `is_own` says that it belongs to this process's user and group, as what a process makes mostly does. An item
+        that `may_have_lists` loses access lists that the node does not hold.
 
-        The order is what keeps special rights: a change of owner clears set-id bits and file capabilities, and a
-        mode without write permission would forbid its owner to set attributes.
+        The order is what keeps special rights: a mode gives its group's rights to all that an access list names; a
+        change of owner clears set-id bits and file capabilities, and a mode without write permission would forbid its
+        owner to set attributes.
         """
+        if may_have_lists:
+            held = {name for name, _ in node.xattrs or ()}
+            _done(report, "access list", access_lists.drop, item, is_dir=node.is_dir, keep=held)
         wanted = self.ids(node)
         owner = None if is_own and wanted == self.own else wanted
         if self.owners and not node.xattrs and _set_at_once(item, owner, node):

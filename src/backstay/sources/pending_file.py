@@ -25,7 +25,18 @@ _RESERVE_FROM: Final = 1 << 20  # smaller files find out soon enough that the di
 class PendingFile:
     """Owns an open temporary file in the directory of the final name; `write_at` is safe from several threads."""
 
-    __slots__ = ("_attributes", "_before_naming", "_dir_fd", "_fd", "_name", "_path", "_report", "_size", "_temporary")
+    __slots__ = (
+        "_attributes",
+        "_before_naming",
+        "_dir_fd",
+        "_fd",
+        "_may_have_lists",
+        "_name",
+        "_path",
+        "_report",
+        "_size",
+        "_temporary",
+    )
 
     def __init__(
         self,
@@ -35,9 +46,15 @@ class PendingFile:
         attributes: Attributes,
         report: ReportFailure,
         before_naming: BeforeNaming | None = None,
+        *,
+        may_have_lists: bool = False,
     ) -> None:
-        """`temporary` is (name, descriptor), `final` is (directory's descriptor, name, path for messages)."""
+        """`temporary` is (name, descriptor), `final` is (directory's descriptor, name, path for messages).
+
+        `may_have_lists` is as for `Attributes.apply`.
+        """
         self._before_naming = before_naming
+        self._may_have_lists = may_have_lists
         self._temporary, self._fd = temporary
         self._dir_fd, self._name, self._path = final
         self._size = size
@@ -72,7 +89,7 @@ class PendingFile:
     def commit(self, node: Node) -> None:
         """Give it its attributes and then its name, replacing what is there."""
         try:
-            self._attributes.apply(self._fd, node, self._report)
+            self._attributes.apply(self._fd, node, self._report, may_have_lists=self._may_have_lists)
             if self._before_naming is not None:
                 self._before_naming(self._fd, self._dir_fd, self._name)
             os.rename(self._temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)

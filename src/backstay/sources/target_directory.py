@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.nodes import Node
+from backstay.sources import access_lists
 from backstay.sources.attributes import Attributes, Refusal
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
@@ -66,19 +67,30 @@ class TargetDirectory:
 
     `is_own` says that what is made in it belongs to this process's user and group: so does the directory itself,
     which this process has made just now, and a file gets the group of its maker or of its directory (open(2)).
+
+    `hands_down` says that what is made in it gets an access list from it. One that this process has made does not.
     """
 
-    __slots__ = ("fd", "is_own", "path", "target")
+    __slots__ = ("fd", "hands_down", "is_new", "is_own", "path", "target")
 
     def __init__(
-        self, target: Target, fd: int, path: bytes, *, writing: bool = False, is_new: bool = False, is_own: bool = False
+        self,
+        target: Target,
+        fd: int,
+        path: bytes,
+        *,
+        writing: bool = False,
+        is_new: bool = False,
+        is_own: bool = False,
+        hands_down: bool = False,
     ) -> None:
         self.fd = fd
         self.target = target
         self.path = path
-        self.is_own = is_own
+        self.is_new, self.is_own, self.hands_down = is_new, is_own, hands_down
         if writing:
             self.is_own = let_owner_write(fd) == target.attributes.own and is_new
+            self.hands_down = not is_new and access_lists.hands_down(fd)
 
     def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
         """A directory in this one; anything else in its place, symlinks too, is a conflict or is replaced."""
@@ -98,7 +110,17 @@ class TargetDirectory:
                 raise conflict(path, "something that is not a directory is in its place") from error
             self.remove(name)
             return self.child(name, create=True)
-        return TargetDirectory(self.target, fd, path, writing=create, is_new=is_new)
+        directory = TargetDirectory(self.target, fd, path, writing=create, is_new=is_new)
+        if is_new and self.hands_down:
+            directory.drop_lists()
+        return directory
+
+    def drop_lists(self) -> None:
+        """Take its access lists from it, which it has from the directory above."""
+        try:
+            access_lists.drop(self.fd, is_dir=True)
+        except OSError as error:
+            self._report(self.path, "access list", error)
 
     def lstat(self, name: bytes) -> os.stat_result | None:
         """What is there under this name; None when nothing is."""
@@ -129,6 +151,7 @@ class TargetDirectory:
             self.target.attributes,
             partial(self._report, path),
             self.target.before_naming,
+            may_have_lists=self.hands_down,
         )
         pending.allocate(data_extents)
         return pending
@@ -146,7 +169,9 @@ class TargetDirectory:
             try:
                 if data and os.write(fd, data) != len(data):
                     write_all(fd, data, 0)
-                self.target.attributes.apply(fd, node, partial(self._report, path), is_own=self.is_own)
+                self.target.attributes.apply(
+                    fd, node, partial(self._report, path), is_own=self.is_own, may_have_lists=self.hands_down
+                )
                 if self.target.before_naming is not None:
                     self.target.before_naming(fd, self.fd, name)
             finally:
@@ -211,7 +236,8 @@ class TargetDirectory:
         try:
             if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(node.mode):
                 raise OSError(errno.ESTALE, "it was replaced while it was restored")
-            self.target.attributes.apply(b"/proc/self/fd/%d" % fd, node, partial(self._report, path))
+            item = b"/proc/self/fd/%d" % fd
+            self.target.attributes.apply(item, node, partial(self._report, path), may_have_lists=True)
         finally:
             os.close(fd)
 
@@ -302,7 +328,9 @@ class TargetDirectory:
 
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
-        self.target.attributes.apply(self.fd, node, partial(self._report, self.path), is_own=self.is_own)
+        self.target.attributes.apply(
+            self.fd, node, partial(self._report, self.path), is_own=self.is_own, may_have_lists=not self.is_new
+        )
 
     def close(self) -> None:
         """Let go of it; may be called more than once."""

@@ -17,7 +17,7 @@ from backstay.sources import attributes, files_target
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
-from tests.sources.files_target.nodes import file_node, needs_root, node
+from tests.sources.files_target.nodes import FOR_1001, file_node, give, needs_root, node
 
 # Attributes
 
@@ -134,6 +134,41 @@ def test_capabilities_and_access_lists(root: TargetDirectory, out: Path, target:
     assert (out / "f").stat().st_mode == mode
     assert {os.fsencode(key): os.getxattr(out / "f", key) for key in os.listxattr(out / "f")} == dict(xattrs)
     assert not target.problems
+
+
+def test_nobody_gets_in_by_an_access_list_that_a_directory_hands_down(tmp_path: Path, target: FilesTarget) -> None:
+    out = tmp_path / "out"
+    (out / "there").mkdir(parents=True)
+    for place in (out, out / "there"):
+        give(place, "default")
+    held = ((b"system.posix_acl_access", FOR_1001),)
+    root = target.open_root(create=True)
+    there = root.child(b"there", create=True)
+    for directory in (root, root.child(b"new", create=True), there):
+        directory.write_small(b"file", b"x", file_node(b"x", mode=stat.S_IFREG | 0o660))
+        directory.write_small(b"kept", b"x", file_node(b"x", mode=stat.S_IFREG | 0o670, xattrs=held))
+        with directory.begin_file(b"large", 1, None) as pending:
+            pending.write_at(0, b"x")
+            pending.commit(file_node(b"x", mode=stat.S_IFREG | 0o660))
+        directory.make_special(b"fifo", node(mode=stat.S_IFIFO | 0o660))
+        directory.child(b"below", create=True).finish(node(mode=stat.S_IFDIR | 0o770))
+        place = out / os.fsdecode(directory.path)
+        lists = {name: os.listxattr(place / name) for name in ("file", "large", "fifo", "below", "kept")}
+        assert lists.pop("kept") == ["system.posix_acl_access"]
+        assert lists == {name: [] for name in lists}
+        modes = [stat.S_IMODE((place / name).stat().st_mode) for name in ("file", "kept", "large", "fifo", "below")]
+        assert modes == [0o660, 0o670, 0o660, 0o660, 0o770]
+    there.finish(node(mode=stat.S_IFDIR | 0o750))
+    assert os.listxattr(out / "there") == []
+    assert not target.problems
+
+
+def test_what_is_there_loses_access_lists_that_the_snapshot_does_not_hold(root: TargetDirectory, out: Path) -> None:
+    (out / "f").write_bytes(b"x")
+    give(out / "f", "access")
+    root.apply(b"f", file_node(b"x", mode=stat.S_IFREG | 0o660))
+    assert os.listxattr(out / "f") == []
+    assert stat.S_IMODE((out / "f").stat().st_mode) == 0o660
 
 
 # What is there already

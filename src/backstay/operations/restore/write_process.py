@@ -48,12 +48,13 @@ class Settings(msgspec.Struct, array_like=True):
 class Into(msgspec.Struct, array_like=True):
     """Files for the directory whose descriptor comes in the same place: what they are, and their chunks.
 
-    A chunk is (id, start in the decoded blob, length, path of a twin that has the bytes, or empty). `is_own` is what
-    the asker knows of the directory.
+    A chunk is (id, start in the decoded blob, length, path of a twin that has the bytes, or empty). `is_own` and
+    `hands_down` are what the asker knows of the directory.
     """
 
     path: bytes
     is_own: bool
+    hands_down: bool
     nodes: list[Node]
     chunks: list[tuple[bytes, int, int, bytes]]
 
@@ -162,7 +163,8 @@ class WriteProcess(HelperProcess):
             here = list(group)
             descriptors.append(directory.fd)
             chunks = [(file.chunk, file.start, file.length, file.twin) for file in here]
-            into.append(Into(directory.path, directory.is_own, [file.node for file in here], chunks))
+            known = directory.is_own, directory.hands_down
+            into.append(Into(directory.path, *known, [file.node for file in here], chunks))
         descriptors += [piece.fd for piece in pieces]
         if pack is not None:
             descriptors.append(pack)
@@ -229,7 +231,9 @@ class _Writing:
         failed: list[Failed] = []
         at = 0
         for into in wanted.into:
-            directory = TargetDirectory(self._target, files.pop(0), into.path, is_own=into.is_own)  # closes it
+            directory = TargetDirectory(  # closes its descriptor
+                self._target, files.pop(0), into.path, is_own=into.is_own, hands_down=into.hands_down
+            )
             for node, (chunk, start, length, twin) in zip(into.nodes, into.chunks, strict=True):
                 data = self._twins.read(twin, length) if twin else blob[start : start + length]
                 write = partial(directory.write_small, node.name, node=node)
