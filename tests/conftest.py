@@ -69,7 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Behind the last test of a module: errors hold frames, and frames hold large buffers until cycles are searched."""
+    """Before a test it is settled whether that is traced, and behind the last one of a module garbage is searched.
+
+    Errors hold frames, and frames hold large buffers until cycles are searched.
+    """
     item.session.stash.setdefault(_MEASURING, Measuring()).begin(item.path)
     found = yield
     if nextitem is None or nextitem.path != item.path:

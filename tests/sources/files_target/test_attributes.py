@@ -163,6 +163,21 @@ def test_nobody_gets_in_by_an_access_list_that_a_directory_hands_down(tmp_path: 
     assert not target.problems
 
 
+def test_a_directory_that_does_not_tell_may_hand_down_an_access_list(
+    target: FilesTarget, root: TargetDirectory, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(out, "default")
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getxattr", broken)
+        target.open_root(create=True).write_small(b"f", b"x", file_node(b"x", mode=stat.S_IFREG | 0o660))
+    assert os.listxattr(out / "f") == []
+    assert not target.problems
+
+
 def test_what_is_there_loses_access_lists_that_the_snapshot_does_not_hold(root: TargetDirectory, out: Path) -> None:
     (out / "f").write_bytes(b"x")
     give(out / "f", "access")
