@@ -6,18 +6,24 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from enum import IntEnum
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from backstay.core.names import printable
 from backstay.repository.nodes import Node
-from backstay.sources import access_lists
-
-Refusal: TypeAlias = OSError | OverflowError | ValueError  # the last two for values that no system call can take
-ReportFailure: TypeAlias = Callable[[str, Refusal], None]  # (what was tried, why it failed)
+from backstay.sources import access_lists, xattr_changes
+from backstay.sources.metadata import Xattrs, read_xattrs
+from backstay.sources.refusals import ReportFailure, tried
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+class Beside(IntEnum):
+    """Which extended attributes an item may have beside those that it is given."""
+
+    NOTHING = 0
+    LISTS = 1  # it was made in a directory that hands down access lists
+    ANYTHING = 2  # it was there before
 
 
 class Attributes:
@@ -37,43 +43,43 @@ class Attributes:
         report: ReportFailure,
         *,
         is_own: bool = False,
-        may_have_lists: bool = False,
+        beside: Beside = Beside.NOTHING,
     ) -> None:
         """To an open file or directory, or to the path of something that is no symlink.
 
-        `is_own` says that it belongs to this process's user and group, as what a process makes mostly does. An item
-        that `may_have_lists` loses access lists that the node does not hold.
+        `is_own` says that it belongs to this process's user and group, as what a process makes mostly does. What it
+        has `beside` what the node holds is taken from it.
 
         The order is what keeps special rights: a mode gives its group's rights to all that an access list names; a
         change of owner clears set-id bits and file capabilities, and a mode without write permission would forbid its
         owner to set attributes.
         """
-        if may_have_lists:
+        if beside:
             held = {name for name, _ in node.xattrs or ()}
-            _done(report, "access list", access_lists.drop, item, is_dir=node.is_dir, keep=held)
+            tried(report, "access list", access_lists.drop, item, is_dir=node.is_dir, keep=held)
         wanted = self.ids(node)
         owner = None if is_own and wanted == self.own else wanted
-        if self.owners and not node.xattrs and _set_at_once(item, owner, node):
+        if self.owners and not node.xattrs and beside < Beside.ANYTHING and _set_at_once(item, owner, node):
             return
-        owned = _done(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self.own
-        for name, value in node.xattrs or ():
-            _done(report, f"extended attribute {printable(name)}", os.setxattr, item, name, value)
+        owned = tried(report, "owner", os.chown, item, *wanted) if self.owners else wanted == self.own
+        if beside is Beside.ANYTHING:
+            tried(report, "extended attributes", _change_xattrs, item, node.xattrs, report)
+        else:
+            xattr_changes.make(item, node.xattrs or (), report)
         mode = stat.S_IMODE(node.mode)
         if mode & _SET_ID and not owned and not node.is_dir:
             mode &= ~_SET_ID  # the rights were meant for another user's file
-        _done(report, "mode", os.chmod, item, mode)
-        _done(report, "time", os.utime, item, ns=(node.mtime_ns, node.mtime_ns))
+        tried(report, "mode", os.chmod, item, mode)
+        tried(report, "time", os.utime, item, ns=(node.mtime_ns, node.mtime_ns))
 
     def apply_to_symlink(self, name: bytes, dir_fd: int, node: Node, report: ReportFailure) -> None:
         """The same for a symlink itself, which has no mode of its own."""
         if self.owners:
-            _done(report, "owner", os.chown, name, *self.ids(node), dir_fd=dir_fd, follow_symlinks=False)
+            tried(report, "owner", os.chown, name, *self.ids(node), dir_fd=dir_fd, follow_symlinks=False)
         path = b"/proc/self/fd/%d/%s" % (dir_fd, name)
-        for key, value in node.xattrs or ():
-            what = f"extended attribute {printable(key)}"
-            _done(report, what, os.setxattr, path, key, value, follow_symlinks=False)
+        xattr_changes.make(path, node.xattrs or (), report, follow=False)
         times = (node.mtime_ns, node.mtime_ns)
-        _done(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
+        tried(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
 
     def ids(self, node: Node) -> tuple[int, int]:
         """User and group that the node's item gets on this machine."""
@@ -96,14 +102,13 @@ def _set_at_once(item: int | bytes, owner: tuple[int, int] | None, node: Node) -
     return True
 
 
-def _done(report: ReportFailure, what: str, call: Callable[..., None], *arguments: Any, **options: Any) -> bool:  # noqa: ANN401
-    """Whether the call succeeded; if not, that is reported."""
-    try:
-        call(*arguments, **options)
-    except (OSError, OverflowError, ValueError) as error:
-        report(what, error)
-        return False
-    return True
+def _change_xattrs(item: int | bytes, wanted: Xattrs | None, report: ReportFailure) -> None:
+    """Of an item that was there. Raises OSError when it does not tell what it has."""
+    pending = list(xattr_changes.changes(wanted, read_xattrs(item, follow=True)))
+    mode = stat.S_IMODE(os.stat(item).st_mode)  # noqa: PTH116 - Path knows no descriptors
+    if pending and not mode & stat.S_IWUSR:
+        tried(report, "mode", os.chmod, item, mode | stat.S_IWUSR)  # or its owner may not set them
+    xattr_changes.make(item, pending, report)
 
 
 def _uid_of(name: str) -> int | None:

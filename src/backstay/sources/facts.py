@@ -9,12 +9,13 @@ from typing import Final
 import msgspec
 
 from backstay.repository.nodes import Node
-from backstay.sources.attributes import Attributes, ReportFailure
+from backstay.sources import xattr_changes
+from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import PATH_ONLY
 from backstay.sources.metadata import Xattrs, read_xattrs
+from backstay.sources.refusals import ReportFailure, tried
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
-_SYSTEMS_OWN: Final = (b"security.", b"trusted.")  # labels that a snapshot may lack because it could not read them
 _ANYBODY: Final = -1
 
 
@@ -56,7 +57,7 @@ class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
             same_owner
             and same_mode
             and self.mtime_ns == found.mtime_ns
-            and not self._changes_of_xattrs(found.xattrs, all_of_them=False)
+            and not any(xattr_changes.changes(self.xattrs, found.xattrs))
         )
 
     def put(self, dir_fd: int, name: bytes, report: ReportFailure, *, all_of_them: bool) -> None:
@@ -69,30 +70,21 @@ class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
             return  # another program put something else there, which keeps its own
         owned = (found.uid, found.gid) == (self.uid, self.gid)
         if self.uid != _ANYBODY and not owned:
-            _tried(report, "owner", lambda: os.chown(name, self.uid, self.gid, dir_fd=dir_fd, follow_symlinks=False))
-        self._put_xattrs(dir_fd, name, found.xattrs, report, all_of_them=all_of_them)
+            tried(report, "owner", os.chown, name, self.uid, self.gid, dir_fd=dir_fd, follow_symlinks=False)
+            found = Facts.of(dir_fd, name)  # a program lost its capabilities
+        self._put_xattrs(dir_fd, name, found, report, all_of_them=all_of_them)
         if not self.is_symlink:
-            _tried(report, "mode", lambda: set_mode(dir_fd, name, stat.S_IMODE(self.mode)))
+            tried(report, "mode", set_mode, dir_fd, name, stat.S_IMODE(self.mode))
         times = (self.mtime_ns, self.mtime_ns)
-        _tried(report, "time", lambda: os.utime(name, ns=times, dir_fd=dir_fd, follow_symlinks=False))
+        tried(report, "time", os.utime, name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
 
-    def _put_xattrs(
-        self, dir_fd: int, name: bytes, found: Xattrs | None, report: ReportFailure, *, all_of_them: bool
-    ) -> None:
+    def _put_xattrs(self, dir_fd: int, name: bytes, found: Facts, report: ReportFailure, *, all_of_them: bool) -> None:
+        pending = list(xattr_changes.changes(self.xattrs, found.xattrs, all_of_them=all_of_them))
+        if pending and not self.is_symlink:
+            # Or its owner may not set them.
+            tried(report, "mode", set_mode, dir_fd, name, stat.S_IMODE(found.mode) | stat.S_IWUSR)
         path = b"/proc/self/fd/%d/%s" % (dir_fd, name)
-        for key, value in self._changes_of_xattrs(found, all_of_them=all_of_them).items():
-            shown = f"extended attribute {key.decode(errors='replace')}"
-            if value is None:
-                _tried(report, shown, lambda key=key: os.removexattr(path, key, follow_symlinks=False))
-            else:
-                _tried(report, shown, lambda key=key, value=value: os.setxattr(path, key, value, follow_symlinks=False))
-
-    def _changes_of_xattrs(self, found: Xattrs | None, *, all_of_them: bool) -> dict[bytes, bytes | None]:
-        """What to set, and with None what to remove."""
-        wanted, there = dict(self.xattrs or ()), dict(found or ())
-        changes: dict[bytes, bytes | None] = {k: v for k, v in wanted.items() if there.get(k) != v}
-        gone = (k for k in there if k not in wanted and (all_of_them or not k.startswith(_SYSTEMS_OWN)))
-        return changes | dict.fromkeys(gone)
+        xattr_changes.make(path, pending, report, follow=False)
 
 
 def set_mode(dir_fd: int, name: bytes, mode: int) -> None:
@@ -103,11 +95,3 @@ def set_mode(dir_fd: int, name: bytes, mode: int) -> None:
             os.chmod(b"/proc/self/fd/%d" % fd, mode)  # noqa: PTH101 - a path descriptor takes no fchmod
     finally:
         os.close(fd)
-
-
-def _tried(report: ReportFailure, what: str, call: object) -> None:
-    assert callable(call)
-    try:
-        call()
-    except (OSError, OverflowError, ValueError) as error:
-        report(what, error)

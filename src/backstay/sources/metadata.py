@@ -79,9 +79,12 @@ def _group_name(gid: int) -> str:
         return ""
 
 
-def read_xattrs(item: int | str | bytes) -> Xattrs | None:
-    """All extended attributes of an open file or a path (a symlink itself), sorted; None when there are none."""
-    follow = isinstance(item, int)
+def read_xattrs(item: int | str | bytes, *, follow: bool = False) -> Xattrs | None:
+    """All extended attributes of an open file or a path, sorted; None when there are none.
+
+    Those of a symlink itself unless told to `follow` it. Raises OSError.
+    """
+    follow = follow or isinstance(item, int)
     try:
         names = os.listxattr(item, follow_symlinks=follow)
     except OSError as error:

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from backstay.repository.nodes import Node
-from backstay.sources.attributes import Attributes, ReportFailure
+from backstay.sources.attributes import Attributes, Beside
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import filesystem_type, reserve
+from backstay.sources.refusals import ReportFailure
 from backstay.sources.restore_errors import corrupted, failure
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -28,9 +29,9 @@ class PendingFile:
     __slots__ = (
         "_attributes",
         "_before_naming",
+        "_beside",
         "_dir_fd",
         "_fd",
-        "_may_have_lists",
         "_name",
         "_path",
         "_report",
@@ -47,14 +48,14 @@ class PendingFile:
         report: ReportFailure,
         before_naming: BeforeNaming | None = None,
         *,
-        may_have_lists: bool = False,
+        beside: Beside = Beside.NOTHING,
     ) -> None:
         """`temporary` is (name, descriptor), `final` is (directory's descriptor, name, path for messages).
 
-        `may_have_lists` is as for `Attributes.apply`.
+        `beside` is as for `Attributes.apply`.
         """
         self._before_naming = before_naming
-        self._may_have_lists = may_have_lists
+        self._beside = beside
         self._temporary, self._fd = temporary
         self._dir_fd, self._name, self._path = final
         self._size = size
@@ -89,7 +90,7 @@ class PendingFile:
     def commit(self, node: Node) -> None:
         """Give it its attributes and then its name, replacing what is there."""
         try:
-            self._attributes.apply(self._fd, node, self._report, may_have_lists=self._may_have_lists)
+            self._attributes.apply(self._fd, node, self._report, beside=self._beside)
             if self._before_naming is not None:
                 self._before_naming(self._fd, self._dir_fd, self._name)
             os.rename(self._temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)

@@ -21,7 +21,7 @@ from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.nodes import Node
 from backstay.sources import access_lists
-from backstay.sources.attributes import Attributes, Refusal
+from backstay.sources.attributes import Attributes, Beside
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
     let_owner_write,
@@ -32,6 +32,7 @@ from backstay.sources.directory_descriptors import (
 from backstay.sources.extents import Extents
 from backstay.sources.kernel import CLOSED, rename_noreplace
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
+from backstay.sources.refusals import Refusal
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 
 MAX_NAME: Final = 255
@@ -151,7 +152,7 @@ class TargetDirectory:
             self.target.attributes,
             partial(self._report, path),
             self.target.before_naming,
-            may_have_lists=self.hands_down,
+            beside=self._beside,
         )
         pending.allocate(data_extents)
         return pending
@@ -170,7 +171,7 @@ class TargetDirectory:
                 if data and os.write(fd, data) != len(data):
                     write_all(fd, data, 0)
                 self.target.attributes.apply(
-                    fd, node, partial(self._report, path), is_own=self.is_own, may_have_lists=self.hands_down
+                    fd, node, partial(self._report, path), is_own=self.is_own, beside=self._beside
                 )
                 if self.target.before_naming is not None:
                     self.target.before_naming(fd, self.fd, name)
@@ -220,7 +221,7 @@ class TargetDirectory:
         temporary = self.target.temporary_name()
         try:
             os.mknod(temporary, stat.S_IFMT(node.mode) | 0o600, node.device or 0, dir_fd=self.fd)
-            self._apply_unopened(temporary, node, path)
+            self._apply_unopened(temporary, node, path, self._beside)
             self._publish(temporary, name)
         except (OSError, OverflowError) as error:
             discard(temporary, self.fd, partial(self._report, path))
@@ -230,14 +231,14 @@ class TargetDirectory:
             raise failure(error, path, "create") from error
         return True
 
-    def _apply_unopened(self, name: bytes, node: Node, path: bytes) -> None:
+    def _apply_unopened(self, name: bytes, node: Node, path: bytes, beside: Beside) -> None:
         """Attributes for what must not be opened: a path descriptor names the inode, whatever the name means by now."""
         fd = os.open(name, PATH_ONLY, dir_fd=self.fd)
         try:
             if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(node.mode):
                 raise OSError(errno.ESTALE, "it was replaced while it was restored")
             item = b"/proc/self/fd/%d" % fd
-            self.target.attributes.apply(item, node, partial(self._report, path), may_have_lists=True)
+            self.target.attributes.apply(item, node, partial(self._report, path), beside=beside)
         finally:
             os.close(fd)
 
@@ -248,7 +249,7 @@ class TargetDirectory:
             if node.is_symlink:
                 self.target.attributes.apply_to_symlink(name, self.fd, node, partial(self._report, path))
             else:
-                self._apply_unopened(name, node, path)
+                self._apply_unopened(name, node, path, Beside.ANYTHING)
         except OSError as error:
             raise failure(error, path, "set attributes of") from error
 
@@ -328,9 +329,13 @@ class TargetDirectory:
 
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
-        self.target.attributes.apply(
-            self.fd, node, partial(self._report, self.path), is_own=self.is_own, may_have_lists=not self.is_new
-        )
+        beside = Beside.NOTHING if self.is_new else Beside.ANYTHING
+        self.target.attributes.apply(self.fd, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
+
+    @property
+    def _beside(self) -> Beside:
+        """What an item has that was made in it just now."""
+        return Beside.LISTS if self.hands_down else Beside.NOTHING
 
     def close(self) -> None:
         """Let go of it; may be called more than once."""

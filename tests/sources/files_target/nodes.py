@@ -42,7 +42,12 @@ FOR_1001 = access_list((1, 7, NOBODYS), (2, 7, 1001), (4, 7, NOBODYS), (16, 7, N
 
 def give(place: Path, kind: str) -> None:
     """Add an access list, the default one or that for access."""
+    set_or_skip(place, f"system.posix_acl_{kind}", FOR_1001)
+
+
+def set_or_skip(place: Path, name: str, value: bytes) -> None:
+    """Set an extended attribute, where the file system of the tests knows such."""
     try:
-        os.setxattr(place, f"system.posix_acl_{kind}", FOR_1001)
+        os.setxattr(place, name, value)
     except OSError:
         pytest.skip("not supported here")

@@ -15,9 +15,12 @@ import pytest
 
 from backstay.sources import attributes, files_target
 from backstay.sources.existing import existing_equals
+from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
-from tests.sources.files_target.nodes import FOR_1001, file_node, give, needs_root, node
+from tests.sources.files_target.nodes import FOR_1001, MTIME, ROOT, file_node, give, needs_root, node, set_or_skip
+
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw, permitted
 
 # Attributes
 
@@ -119,17 +122,16 @@ def test_extended_attributes(target: FilesTarget, root: TargetDirectory, out: Pa
 
 @needs_root
 def test_capabilities_and_access_lists(root: TargetDirectory, out: Path, target: FilesTarget) -> None:
-    capability = bytes.fromhex("0100000200200000000000000000000000000000")
     entries = ("01000600ffffffff", "02000400d2040000", "04000400ffffffff", "10000400ffffffff", "20000000ffffffff")
     acl = bytes.fromhex("02000000" + "".join(entries))
     (out / "probe").touch()
     try:
-        os.setxattr(out / "probe", "security.capability", capability)
+        os.setxattr(out / "probe", "security.capability", CAPABILITY)
         os.setxattr(out / "probe", "system.posix_acl_access", acl)
     except OSError:
         pytest.skip("not supported here")
     mode = stat.S_IFREG | 0o4640
-    xattrs = ((b"security.capability", capability), (b"system.posix_acl_access", acl))
+    xattrs = ((b"security.capability", CAPABILITY), (b"system.posix_acl_access", acl))
     root.write_small(b"f", b"x", file_node(b"x", uid=77, gid=88, mode=mode, xattrs=xattrs))
     assert (out / "f").stat().st_mode == mode
     assert {os.fsencode(key): os.getxattr(out / "f", key) for key in os.listxattr(out / "f")} == dict(xattrs)
@@ -186,6 +188,70 @@ def test_what_is_there_loses_access_lists_that_the_snapshot_does_not_hold(root: 
     assert stat.S_IMODE((out / "f").stat().st_mode) == 0o660
 
 
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_there_loses_attributes_that_the_snapshot_does_not_hold(
+    target: FilesTarget, root: TargetDirectory, out: Path, kind: str
+) -> None:
+    item = out / "item"
+    item.write_bytes(b"x") if kind == "file" else item.mkdir()
+    there = {"user.gone": b"1", "user.kept": b"2", "user.changed": b"3"}
+    if ROOT:
+        there |= {"trusted.label": b"4", "security.label": b"5"}
+        there |= {"security.capability": CAPABILITY} if kind == "file" else {}
+    for name, value in there.items():
+        set_or_skip(item, name, value)
+    item.chmod(0o444 if kind == "file" else 0o555)
+    held = ((b"user.changed", b"0"), (b"user.kept", b"2"), (b"user.new", b"\0"))
+    if kind == "file":
+        root.apply(b"item", file_node(b"x", mode=stat.S_IFREG | 0o440, xattrs=held))
+    else:
+        root.child(b"item", create=True).finish(node(mode=stat.S_IFDIR | 0o550, xattrs=held))
+    labels = {(os.fsencode(name), value) for name, value in there.items() if name.endswith(".label")}
+    assert {(os.fsencode(name), os.getxattr(item, name)) for name in os.listxattr(item)} == {*held, *labels}
+    assert stat.S_IMODE(item.stat().st_mode) in (0o440, 0o550)
+    assert item.stat().st_mtime_ns == MTIME
+    assert not target.problems
+
+
+@needs_root
+def test_a_program_that_is_there_keeps_its_capabilities_when_its_owner_changes(
+    root: TargetDirectory, out: Path, target: FilesTarget
+) -> None:
+    held = ((b"security.capability", CAPABILITY),)
+    wanted = file_node(b"x", uid=1234, xattrs=held)
+    for way in ("apply", "facts"):
+        (out / way).write_bytes(b"x")
+        set_or_skip(out / way, "security.capability", CAPABILITY)
+        if way == "apply":
+            root.apply(b"apply", wanted)
+        else:
+            facts = Facts.wanted(wanted, target.attributes)
+            facts.put(root.fd, b"facts", refuse, all_of_them=False)
+        assert (out / way).stat().st_uid == 1234
+        assert os.getxattr(out / way, "security.capability") == CAPABILITY
+
+
+@needs_root
+def test_capabilities_that_the_snapshot_does_not_hold_go_without_a_change_of_owner(tmp_path: Path) -> None:
+    target = FilesTarget(tmp_path / "out", owners=False)
+    program = tmp_path / "out/program"
+    root = target.open_root(create=True)
+    wanted = file_node(b"x")
+    for way in ("apply", "facts"):
+        program.write_bytes(b"x")
+        set_or_skip(program, "security.capability", CAPABILITY)
+        if way == "apply":
+            root.apply(b"program", wanted)
+        else:
+            Facts.wanted(wanted, target.attributes).put(root.fd, b"program", refuse, all_of_them=False)
+        assert os.listxattr(program) == []
+    assert not target.problems
+
+
+def refuse(what: str, error: Exception) -> None:
+    pytest.fail(f"{what}: {error}")
+
+
 # What is there already
 
 
@@ -214,6 +280,7 @@ import os, stat, sys
 from pathlib import Path
 from backstay.errors import BackstayError
 from backstay.repository.nodes import Node
+from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget
 os.setgroups([])
 os.setgid(65534)
@@ -240,6 +307,13 @@ try:
     root.child(b"d", create=False)
 except BackstayError as error:
     print(error.code)
+root.write_small(b"f", b"", made(stat.S_IFREG | 0o400))
+noted = made(stat.S_IFREG | 0o400, xattrs=((b"user.note", b"1"),))
+root.apply(b"f", noted)
+Facts.wanted(made(stat.S_IFREG | 0o400), target.attributes).put(root.fd, b"f", target.report, all_of_them=False)
+root.apply(b"f", noted)
+print(os.getxattr(place / "mine/out/f", "user.note"), oct((place / "mine/out/f").stat().st_mode))
+root.remove(b"f")
 root.remove(b"d")
 print(root.names(), [p.message for p in target.problems])
 """
@@ -252,6 +326,7 @@ def test_without_rights() -> None:
     try:
         (place / "closed").mkdir(mode=0o755)
         (place / "mine").mkdir()
+        set_or_skip(place / "mine", "user.note", b"")
         os.chown(place / "mine", 65534, 65534)
         packages = os.pathsep.join([str(Path(files_target.__file__).parents[2]), *filter(None, sys.path)])
         run = subprocess.run(
@@ -268,6 +343,7 @@ def test_without_rights() -> None:
             "False",
             "True",
             "RestoreFailed",
+            "b'1' 0o100400",
             "[b'fifo'] ['device nodes are restored by root only']",
         ], run.stderr
     finally:

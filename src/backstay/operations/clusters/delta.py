@@ -24,6 +24,7 @@ from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subt
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
+from backstay.sources.attributes import Beside
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.pending_file import write_all
 from backstay.sources.restore_errors import failure, reason
@@ -213,7 +214,10 @@ class _DeltaRun:
             if os.fstat(file.fd).st_size != file.node.size:
                 os.ftruncate(file.fd, file.node.size)
             self._target.attributes.apply(
-                file.fd, file.node, lambda what, error: self._target.report(file.path, f"{what}: {reason(error)}")
+                file.fd,
+                file.node,
+                lambda what, error: self._target.report(file.path, f"{what}: {reason(error)}"),
+                beside=Beside.ANYTHING,
             )
         except OSError as error:
             raise failure(error, file.path, "write") from error
