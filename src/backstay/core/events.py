@@ -119,6 +119,11 @@ def too_late_to_stop(events: EventSink) -> EventSink:
     return tell
 
 
+def finished(events: EventSink, operation: str) -> None:
+    """Tell that an operation came to its end; a sink that asks to stop at that comes too late for it."""
+    too_late_to_stop(events)(Finished(operation=operation))
+
+
 def ignore(event: Event) -> None:
     """The sink of callers that do not watch."""
     del event

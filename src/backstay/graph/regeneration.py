@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backstay.core.clock import Clock, SystemClock
-from backstay.core.events import EventSink, Finished, Started, ignore, too_late_to_stop
+from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.graph import recompute, validation
 from backstay.graph.executor_names import executor_of
 from backstay.graph.executors import Executor, ThreadExecutor
@@ -86,7 +86,7 @@ def regenerate(graph: MetadataGraph, outputs: Outputs, options: RegenerationOpti
             outputs.commit()
         else:
             outputs.rollback()
-        too_late_to_stop(options.events)(Finished(operation="graph restore"))
+        finished(options.events, "graph restore")
         return report
 
 

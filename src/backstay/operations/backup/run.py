@@ -11,7 +11,7 @@ from typing import Final
 from backstay.codec.chunker import FILES, LISTINGS, Chunking, FixedSize
 from backstay.codec.compression import Buffer
 from backstay.core.clock import ns_from_datetime
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers, read_ahead
 from backstay.core.version import VERSION
@@ -170,7 +170,7 @@ class _Backup:
                     writer.close()
             if base is not None and self._is_superfluous(history[-1], manifest):
                 done = True
-                self.events(Finished(operation="backup"))
+                finished(self.events, "backup")
                 result = result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
                 return replace(result, snapshot=None, parent=history[-1].id)
             with self.session.deciding():
@@ -180,7 +180,7 @@ class _Backup:
         finally:
             if journal is not None:
                 journal.close(discard=done)
-        too_late_to_stop(self.events)(Finished(operation="backup"))
+        finished(self.events, "backup")
         return result_of(manifest, took_s=self._took_s(), errors=self.source.problems)
 
     def _is_superfluous(self, newest: Manifest, made: Manifest) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from backstay.codec.chunker import LISTINGS, FixedSize
 from backstay.core.clock import ns_from_datetime
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.core.version import VERSION
 from backstay.errors import (
@@ -119,7 +119,7 @@ def back_up_cluster(
         with session.deciding():
             repository.confirm_lease()
             repository.snapshots.commit(manifest)
-    too_late_to_stop(events)(Finished(operation="backup"))
+    finished(events, "backup")
     extend_after_backup(repository, manifest.id, logs=lambda made: needed_wal(repository, [made]), events=events)
     warn_of_scarce_room(repository.backend, events)
     if DAMAGED in manifest.consistency:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
@@ -78,7 +78,7 @@ def apply_delta(
             delta.bytes_written += compared.written
             delta.bytes_kept += compared.size - compared.written
             events(Progress(files=len(delta.settled), bytes=delta.bytes_kept + delta.bytes_written))
-    events(Finished(operation="compare"))
+    finished(events, "compare")
     delta.problems += [f"{printable(problem.path)}: {problem.message}" for problem in target.problems]
     return delta
 

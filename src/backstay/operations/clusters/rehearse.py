@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Finished, Started, ignore
+from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.errors import BackstayError, SourceRefused
 from backstay.operations.clusters.configuration import Configuration
 from backstay.operations.clusters.directory import require_empty
@@ -167,7 +167,7 @@ class _Rehearsal:
             assertions = tuple(self._assert(server, sql) for sql in self.options.assertions)
             if self.options.look is not None:
                 self.options.look(server)
-        self.events(Finished(operation="recover"))
+        finished(self.events, "recover")
         last = self.plan.last_commit
         return ClusterRehearsal(
             snapshot=self.plan.base.snapshot,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from backstay.core.events import EventSink, Finished, ignore
+from backstay.core.events import EventSink, finished, ignore
 from backstay.core.names import printable
 from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, RestoreFailed
@@ -209,7 +209,7 @@ class _ClusterRestore:
         told(self._sync, "make it durable")
         self._write_files(self.root, self.target, _Chooser(frozenset({self._path(CONTROL)}), only=True))
         told(partial(end, self.target), "end the restore")
-        self.events(Finished(operation="restore"))
+        finished(self.events, "restore")
         return ClusterRestoreResult(
             files=self.files,
             bytes=self.bytes,

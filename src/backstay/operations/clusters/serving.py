@@ -21,7 +21,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import NotFound, RecoveryFailed, WalGap
 from backstay.operations.clusters.plan import WalFile
@@ -135,7 +135,7 @@ class WalService:
         except BaseException as error:
             self._end(f"{error}; mend that, then {self._go_on}")
             raise
-        self.events(Finished(operation="serve WAL"))
+        finished(self.events, "serve WAL")
         return True
 
     def _has_recovered(self) -> bool:

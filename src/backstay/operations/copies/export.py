@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import (
     CorruptedBackup,
@@ -175,7 +175,7 @@ class _Export:
         carry_values(self.repository, there, missing, self.events, intent=None)
         for manifest in missing:
             self._send_snapshot(there, manifest)
-        self.events(Finished(operation="export"))
+        finished(self.events, "export")
         return ExportResult(
             exported=tuple(manifest.id for manifest in missing),
             already=tuple(manifest.id for manifest in snapshots if manifest.id in known),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started
+from backstay.core.events import EventSink, Progress, Started, finished
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, WalConflict
 from backstay.operations.repair.result import Findings
@@ -57,7 +57,7 @@ class LogSender:
                 elif (system, log_of(file)) not in self._ended:
                     self._send(system, file, wanted[file], data, there.get(file, StoredFile()))
                 self._events(Progress(files=done, bytes=self.bytes, current=file))
-        self._events(Finished(operation="copy WAL"))
+        finished(self._events, "copy WAL")
 
     def _compare(self, system: int, file: str, here: StoredFile, there: StoredFile) -> None:
         data = self._read(system, file, here)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.operations.copies.medium import refuse_medium
@@ -106,7 +106,7 @@ class _MirrorCopy:
         for name in sorted(self.damaged):
             hint = "mend it with `backstay repair packs`, from a copy if there is one; then copy again"
             findings.add("integrity", name, "this object is damaged and was not copied", hint)
-        self.events(Finished(operation="copy"))
+        finished(self.events, "copy")
         return CopyResult(
             kind="mirror",
             objects=self.objects,

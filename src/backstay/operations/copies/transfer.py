@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound
 from backstay.operations.copies.result import CopyResult
@@ -85,7 +85,7 @@ class _Transfer:
                 continue
             there[manifest.id] = self._copy(manifest, there)
             copied.append((manifest.id, there[manifest.id].id))
-        self.events(Finished(operation="copy"))
+        finished(self.events, "copy")
         if copied:
             carriage.carry(snapshots)
         return CopyResult(

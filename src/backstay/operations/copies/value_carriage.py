@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backstay.core.events import EventSink, Finished, Started, Warned
+from backstay.core.events import EventSink, Started, Warned, finished
 from backstay.core.quantities import plural
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
@@ -36,5 +36,5 @@ def carry_values(
         if lost := there.missing(keys):
             told = plural(len(lost), "value")
             events(Warned(message=f"{told} of snapshot {manifest.id} are not there, such as {lost[0]}"))
-        events(Finished(operation="copy values"))
+        finished(events, "copy values")
     return carried

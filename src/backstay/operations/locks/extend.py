@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backstay.core.clock import datetime_from_ns
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore, too_late_to_stop
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore, too_late_to_stop
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound
 from backstay.operations.locks.memory import LockMemory
@@ -102,7 +102,7 @@ def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventS
                 events(Progress(files=extended + gone, bytes=0, current=name))
         finally:
             memory.save(repository.clock.now())
-    events(Finished(operation="extend"))
+    finished(events, "extend")
     return ExtensionResult(extended=extended, gone=gone)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.errors import NotFound
 from backstay.operations.mysql.binlog_archive import BinlogArchive
 from backstay.operations.mysql.dumps import mysql_dumps
@@ -79,7 +79,7 @@ def expire_binlog(repository: Repository, plan: BinlogExpiry, *, events: EventSi
             for number, stored in log.slices.items():
                 repository.wal.remove(plan.system, slice_name(file, number), stored)
         events(Progress(files=done + 1, bytes=0, current=file))
-    events(Finished(operation="expire the binary log"))
+    finished(events, "expire the binary log")
     return ExpiryResult(removed=len(plan.expired))
 
 

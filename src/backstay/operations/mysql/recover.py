@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
 from backstay.core.quantities import plural
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
 from backstay.operations.mysql.log_origin import is_origin, scratch
@@ -101,7 +101,7 @@ def recover(
             progress=lambda _given: None,
             left_over=_AGAIN,
         )
-    events(Finished(operation="replay the binary log"))
+    finished(events, "replay the binary log")
 
 
 def _statements(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned, ignore
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_size, plural
@@ -127,7 +127,7 @@ class _Healing:
         losses = self._known_losses(names) if wanted is None else None
         self._tell(losses.losses if losses is not None else [])
         lost = self._lost_files(losses)
-        self.events(Finished(operation="heal"))
+        finished(self.events, "heal")
         return RepairResult(objects_healed=tuple(self.healed), lost=tuple(lost), findings=tuple(self.findings.found))
 
     def _make_place(self) -> None:

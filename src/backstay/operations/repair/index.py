@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from backstay.core.events import EventSink, Finished, Progress, Started
+from backstay.core.events import EventSink, Progress, Started, finished
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
@@ -53,7 +53,7 @@ class IndexRepair:
             self.backend.delete(index_name(segment))
         self._forget(missing)
         self.repository.reload_index()
-        self.events(Finished(operation="repair index"))
+        finished(self.events, "repair index")
         return RepairResult(
             packs_indexed=self.indexed,
             segments_removed=len(self.damaged),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backstay.codec.digest import sha256
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned
+from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectNotFound, UnsupportedFormat
 from backstay.operations.repair.result import Findings, RepairResult
@@ -58,7 +58,7 @@ class PackRepair:
         self._finish(collector, number)
         collector.sweep()
         repository.reload_index()
-        self.events(Finished(operation="repair packs"))
+        finished(self.events, "repair packs")
         return self._result()
 
     def _result(self) -> RepairResult:

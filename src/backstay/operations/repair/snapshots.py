@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned
+from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, UnsupportedFormat
@@ -55,7 +55,7 @@ class SnapshotRepair:
             self.events(Progress(files=done, bytes=0, current=manifest.id))
         if damaged_values:  # their log names them: only a fold can do without what is lost
             fold(self.repository, accept_loss=True)
-        self.events(Finished(operation="repair snapshots"))
+        finished(self.events, "repair snapshots")
         return RepairResult(
             packs_indexed=index.packs_indexed,
             segments_removed=index.segments_removed,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore.plan import existing_child, existing_root, wanted
@@ -45,7 +45,7 @@ def compare_with_target(
         repository, manifest, FilesTarget(target, allow_root=options.in_place), options, events=events
     )
     found = comparing.run()
-    events(Finished(operation="compare"))
+    finished(events, "compare")
     return found
 
 

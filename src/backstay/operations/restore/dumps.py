@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from backstay.codec.compression import Buffer
-from backstay.core.events import EventSink, Finished, Progress, Started, Warned
+from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.request import RestoreOptions
@@ -78,7 +78,7 @@ def restoring(
         events(Warned(message=warning))
     events(Started(operation="restore", total_bytes=plan.bytes))
     yield lambda done: events(Progress(files=0, bytes=done, current=plan.database))
-    events(Finished(operation="restore"))
+    finished(events, "restore")
 
 
 def few(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Started, ignore, too_late_to_stop
+from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.core.ids import new_ulid
 from backstay.core.names import printable
 from backstay.errors import (
@@ -250,7 +250,7 @@ class _InPlace:
             raise
         kept = self.options.keep_old
         problems = tuple(switching.problems) + (() if kept else removed(journal))
-        too_late_to_stop(self.events)(Finished(operation="switch"))
+        finished(self.events, "switch")
         return replace(
             result,
             problems=result.problems + problems,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backstay.core.events import EventSink, Finished, Started, ignore
+from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
@@ -137,7 +137,7 @@ class _Restore:
         self.target.sync()
         if self.options.verify:
             self._verify()
-        self.events(Finished(operation="restore"))
+        finished(self.events, "restore")
         return RestoreResult(
             **self.tally.counts,
             verified=self.verified,

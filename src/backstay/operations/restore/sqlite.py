@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from backstay.core.events import EventSink, Finished, Started, ignore
+from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.plan import wanted
@@ -116,7 +116,7 @@ def restore_sqlite(
         target.sync()
     finally:
         place.close()
-    events(Finished(operation="restore"))
+    finished(events, "restore")
     return node
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import ObjectNotFound
 from backstay.operations.locks.extend import present
@@ -88,5 +88,5 @@ def _flag(place: LockingPlace, names: Iterable[str], *, on: bool, events: EventS
         for name, flagged in zip(wanted, answers, strict=True):
             done += flagged
             events(Progress(files=done, bytes=0, current=name))
-    events(Finished(operation="hold"))
+    finished(events, "hold")
     return done

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Finished, Progress, Started
+from backstay.core.events import EventSink, Progress, Started, finished
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_duration, format_size
 from backstay.errors import ObjectNotFound, ThawPending
@@ -201,7 +201,7 @@ def _wait(archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock
         pause = min(pause * 1.5, LONGEST_POLL_S)
         _look_again(archive, left)
     events(Progress(files=total, bytes=total_bytes))
-    events(Finished(operation="thaw"))
+    finished(events, "thaw")
 
 
 def _look_again(archive: Archive, left: deque[str]) -> None:

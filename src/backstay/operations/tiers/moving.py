@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, ObjectNotFound
@@ -213,7 +213,7 @@ class _Transport:
             for moved in workers.ordered(one, packs, weigh=lambda pack: pack[1], limit=IN_FLIGHT):
                 done, size = done + (moved > 0), size + moved
                 self.events(Progress(files=done, bytes=size))
-        self.events(Finished(operation=self.title))
+        finished(self.events, self.title)
         return MoveResult(packs=done, bytes=size, findings=tuple(self.findings))
 
     def _find(self, name: str, error: BackstayError) -> None:

@@ -17,7 +17,7 @@ from backstay.codec.cipher import KEY_BYTES, Cipher
 from backstay.codec.compression import Compressor
 from backstay.codec.digest import ChunkIds, sha256
 from backstay.core.clock import Clock, SystemClock
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.quantities import format_size
 from backstay.errors import BackupFailed, InsufficientSpace, InvalidRequest
 from backstay.operations.backup.run import BackupOptions, run_backup
@@ -138,7 +138,7 @@ class _Benchmark:
             runs = tuple(self._runs(repository))
             stored = sum(info.size for info in repository.backend.list())
             threads = repository.environment.threads
-        self.events(Finished(operation="benchmark"))
+        finished(self.events, "benchmark")
         return BenchmarkResult(
             stages=stages,
             runs=runs,

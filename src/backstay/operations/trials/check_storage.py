@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final, Literal, TypeAlias
 
 from backstay.core.clock import Clock, SystemClock
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.quantities import format_duration
 from backstay.errors import BackstayError, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage import promises
@@ -110,7 +110,7 @@ def check_storage(
         if report.verdict != "unusable":
             figures = _measure(scratch, f"{place}/speed", size, clock, events)
             report = StorageReport(address=backend.url, points=report.points, figures=figures)
-    events(Finished(operation="check-storage"))
+    finished(events, "check-storage")
     return report
 
 

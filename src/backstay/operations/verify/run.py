@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backstay.core.events import EventSink, Finished, ignore
+from backstay.core.events import EventSink, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
 from backstay.operations.findings import Check, Finding
@@ -112,7 +112,7 @@ class _Verify:
 
             place, trial = self.options.rehearse, self.options.trial
             rehearsals = rehearse(self.repository, manifests, place, self.notes, self.events, trial)
-        self.events(Finished(operation="verify"))
+        finished(self.events, "verify")
         return VerifyReport(
             results=self.notes.results(),
             findings=tuple(self.notes.findings),

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from backstay.core.events import EventSink, Finished, Progress, Started, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.errors import InvalidRequest, NotFound
 from backstay.operations.wal.bases import Base, base_backups, require_bases, sound
 from backstay.operations.wal.since_window import needed_from
@@ -111,7 +111,7 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
     for done, file in enumerate(plan.expired):
         repository.wal.remove(plan.system, file, files.get(file, StoredFile()))
         events(Progress(files=done + 1, bytes=0, current=file))
-    events(Finished(operation="expire WAL"))
+    finished(events, "expire WAL")
     return ExpiryResult(removed=len(plan.expired))
 
 
