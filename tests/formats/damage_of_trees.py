@@ -132,7 +132,6 @@ def _trees() -> list[Damage]:
         ),
         Damage("node: symlink to nowhere at all", _nodes(lambda f: [_symlink(f, b"l", None)]), says="target"),
         Damage("node: symlink with a zero byte", _nodes(lambda f: [_symlink(f, b"l", b"a\0b")]), says="target"),
-        Damage("node: time beyond all times", _raw_node(_with(7, (1 << 64) - 1)), says="impossible"),
         Damage("node: owner beyond all numbers", _raw_node(_with(2, 1 << 60)), says="impossible"),
         Damage("node: owner below zero", _raw_node(_with(2, -1)), says="impossible"),
         Damage("node: group beyond all numbers", _raw_node(_with(3, 1 << 32)), says="impossible"),

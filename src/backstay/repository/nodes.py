@@ -11,6 +11,8 @@ from backstay.errors import CorruptedBackup
 
 MAX_NAME: Final = 4096  # bytes; Linux allows 255, other systems more
 MAX_NODE: Final = 64 << 20  # bytes of one encoded node, content ids and xattrs included
+EARLIEST: Final = -(1 << 63)  # times, in ns since 1970: September of 1677
+LATEST: Final = (1 << 64) - 1  # and July of 2554; between them lies what msgpack takes for an integer
 
 
 PATCHED: Final = 16  # added to the depth of a content that is a patch
@@ -39,6 +41,11 @@ class Content(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 EMPTY: Final = Content(0, b"")
+
+
+def storable_time(ns: int) -> int:
+    """The nearest time that a node can hold. Some file systems hold others, which anybody may give to a file."""
+    return min(max(ns, EARLIEST), LATEST)
 
 
 class Node(msgspec.Struct, array_like=True, gc=False):
@@ -74,8 +81,8 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             raise CorruptedBackup("a listing holds an impossible name", cause=repr(name[:80]))
         if not (0 <= self.size < 1 << 63 and 0 <= self.mode < 1 << 32 and 0 <= self.uid < 1 << 32):
             raise CorruptedBackup("a listing holds an impossible size, mode or owner", cause=repr(name[:80]))
-        if not (0 <= self.gid < 1 << 32 and -(1 << 63) <= self.mtime_ns < 1 << 63):
-            raise CorruptedBackup("a listing holds an impossible group or time", cause=repr(name[:80]))
+        if not 0 <= self.gid < 1 << 32:
+            raise CorruptedBackup("a listing holds an impossible group", cause=repr(name[:80]))
         if (self.sha256 is not None and len(self.sha256) != 32) or (self.links is not None and len(self.links) != 16):
             raise CorruptedBackup("a listing holds a malformed digest", cause=repr(name[:80]))
         if self.extents is not None:

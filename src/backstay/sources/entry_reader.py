@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from backstay.core.clock import Clock
-from backstay.repository.nodes import Node
+from backstay.core.clock import Clock, datetime_from_ns
+from backstay.repository.nodes import Node, storable_time
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.file_stream import FileStream, may_have_holes
 from backstay.sources.metadata import Owners, Volume, Xattrs, read_xattrs
@@ -112,7 +112,7 @@ class EntryReader:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise EntryChanged(self._prefix + entry[0], entry[1])
-        node = self._node(entry[0], info, info.st_size, None)
+        node = self._node(entry[0], info, info.st_size, None, tell=False)  # which `_streamed` does
         stream = FileStream(fd, info, partial(self._streamed, fd, entry[0], now))
         node.extents = stream.extents
         return Capture(self._stat(entry[0], info, now), node, stream=stream)
@@ -148,12 +148,21 @@ class EntryReader:
                 raise EntryChanged(self._prefix + entry[0], entry[1]) from error
             raise
 
-    def _node(self, name: bytes, info: os.stat_result, size: int, xattrs: Xattrs | None) -> Node:
-        mode, uid, gid, owners = info.st_mode, info.st_uid, info.st_gid, self._owners
-        node = Node(name, mode, uid, gid, owners.user(uid), owners.group(gid), size, info.st_mtime_ns, xattrs=xattrs)
+    def _node(self, name: bytes, info: os.stat_result, size: int, xattrs: Xattrs | None, *, tell: bool = True) -> Node:
+        mode, uid, gid, owners, mtime = info.st_mode, info.st_uid, info.st_gid, self._owners, info.st_mtime_ns
+        if mtime >> 63:  # nearly none
+            mtime = self._storable_time(name, mtime, tell=tell)
+        node = Node(name, mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime, xattrs=xattrs)
         if info.st_nlink > 1 and not stat.S_ISDIR(mode):
             node.links = self._volume.link_group(info)
         return node
+
+    def _storable_time(self, name: bytes, mtime: int, *, tell: bool) -> int:
+        near = storable_time(mtime)
+        if near != mtime and tell:
+            message = f"its time is out of range, and stored as {datetime_from_ns(near):%Y-%m-%d}"
+            self._problem(self._prefix + name, message)
+        return near
 
     def _xattrs(self, item: int | bytes, name: bytes) -> Xattrs | None:
         try:
@@ -192,4 +201,7 @@ def _read_small(fd: int, size: int) -> bytes:
 def row_of(name: bytes, info: os.stat_result) -> Stat:
     mode = info.st_mode
     size = 0 if stat.S_ISDIR(mode) else info.st_size
-    return name, mode, size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+    mtime, ctime = info.st_mtime_ns, info.st_ctime_ns
+    if (mtime | ctime) >> 63:
+        mtime, ctime = storable_time(mtime), storable_time(ctime)
+    return name, mode, size, mtime, ctime, info.st_ino

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from backstay.repository.nodes import Node
+from backstay.repository.nodes import Node, storable_time
 from backstay.sources import xattr_changes
 from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import PATH_ONLY
@@ -37,7 +37,7 @@ class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Those of an item (`.` for the directory itself). Raises OSError."""
         info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         xattrs = read_xattrs(b"/proc/self/fd/%d/%s" % (dir_fd, name))
-        return cls(info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns, xattrs)
+        return cls(info.st_mode, info.st_uid, info.st_gid, storable_time(info.st_mtime_ns), xattrs)
 
     @classmethod
     def wanted(cls, node: Node, attributes: Attributes) -> Facts:

@@ -15,6 +15,7 @@ from typing import Final
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, NotFound
+from backstay.repository.nodes import storable_time
 from backstay.sources.changes import Observer
 from backstay.sources.entry_reader import NOT_WHAT_IT_WAS, OPEN_FILE, EntryChanged, EntryReader, open_quietly, row_of
 from backstay.sources.filters import Filters
@@ -214,7 +215,9 @@ class OpenDirectory:
             except OSError as error:
                 self._not_examined(_name(entry), error)
                 continue
-            mode = info.st_mode
+            mode, mtime, ctime = info.st_mode, info.st_mtime_ns, info.st_ctime_ns
+            if (mtime | ctime) >> 63:
+                mtime, ctime = storable_time(mtime), storable_time(ctime)
             if info.st_nlink > 1 and mode & 0o170000 != 0o040000:
                 linked = True
             add(
@@ -222,8 +225,8 @@ class OpenDirectory:
                     entry.name.encode(_ENCODING, _ON_ERROR),
                     mode,
                     0 if mode & 0o170000 == 0o040000 else info.st_size,
-                    info.st_mtime_ns,
-                    info.st_ctime_ns,
+                    mtime,
+                    ctime,
                     info.st_ino,
                 )
             )

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from backstay.codec.chunker import Chunking
-from backstay.repository.nodes import Node
+from backstay.repository.nodes import Node, storable_time
 from backstay.sources.metadata import Owners, read_xattrs
 from backstay.sources.source import NEVER_SAME, PAGE_ENTRIES, Capture, Problem, Stat
 
@@ -51,7 +51,9 @@ class GeneratedFile:
 def made_node(path: bytes, mode: int, mtime_ns: int, *, size: int = 0) -> Node:
     """A node of something that this process makes, and owns."""
     uid, gid, owners = os.geteuid(), os.getegid(), Owners()
-    return Node(path.rpartition(b"/")[2], mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime_ns)
+    return Node(
+        path.rpartition(b"/")[2], mode, uid, gid, owners.user(uid), owners.group(gid), size, storable_time(mtime_ns)
+    )
 
 
 def path_component(text: str) -> bytes:
@@ -65,7 +67,8 @@ def node_of(path: bytes) -> Node:
     info, owners = os.lstat(path), Owners()
     size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
     user, group = owners.user(info.st_uid), owners.group(info.st_gid)
-    node = Node(path.rpartition(b"/")[2], info.st_mode, info.st_uid, info.st_gid, user, group, size, info.st_mtime_ns)
+    name, mtime = path.rpartition(b"/")[2], storable_time(info.st_mtime_ns)
+    node = Node(name, info.st_mode, info.st_uid, info.st_gid, user, group, size, mtime)
     node.xattrs = read_xattrs(path)
     return node
 

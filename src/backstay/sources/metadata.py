@@ -17,6 +17,7 @@ from backstay.sources.mount_points import SHARED
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
+MAX_XATTRS: Final = 16 << 20  # bytes, names and values, of one item: a listing must be readable in little memory
 _SECOND: Final = 1_000_000_000
 FINE: Final = 50_000_000  # ns: kernels stamp files with the time of their last tick, at most 10 ms old
 COARSE: Final = 2 * _SECOND  # FAT counts in steps of 2 s; servers have clocks and caches of their own
@@ -67,22 +68,27 @@ class Owners:
 
 def _user_name(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return _text(pwd.getpwuid(uid).pw_name)
     except KeyError:
         return ""
 
 
 def _group_name(gid: int) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
+        return _text(grp.getgrgid(gid).gr_name)
     except KeyError:
         return ""
+
+
+def _text(name: str) -> str:
+    """Empty for a name that is no UTF-8: the number tells it then."""
+    return "" if any("\udc80" <= char <= "\udcff" for char in name) else name
 
 
 def read_xattrs(item: int | str | bytes, *, follow: bool = False) -> Xattrs | None:
     """All extended attributes of an open file or a path, sorted; None when there are none.
 
-    Those of a symlink itself unless told to `follow` it. Raises OSError.
+    Those of a symlink itself unless told to `follow` it. Raises OSError, also for more than MAX_XATTRS bytes of them.
     """
     follow = follow or isinstance(item, int)
     try:
@@ -93,8 +99,16 @@ def read_xattrs(item: int | str | bytes, *, follow: bool = False) -> Xattrs | No
         raise
     if not names:
         return None
-    found = (_read_xattr(item, name, follow=follow) for name in names)
-    return tuple(sorted(pair for pair in found if pair is not None)) or None
+    found: list[tuple[bytes, bytes]] = []
+    size = 0
+    for pair in (_read_xattr(item, name, follow=follow) for name in names):
+        if pair is None:
+            continue
+        size += len(pair[0]) + len(pair[1])
+        if size > MAX_XATTRS:
+            raise OSError(errno.E2BIG, f"they have more than {MAX_XATTRS >> 20} MiB")
+        found.append(pair)
+    return tuple(sorted(found)) or None
 
 
 def _read_xattr(item: int | str | bytes, name: str, *, follow: bool) -> tuple[bytes, bytes] | None:

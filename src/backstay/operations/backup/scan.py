@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from backstay.codec.compression import Buffer
 from backstay.repository.nodes import Node
+from backstay.repository.trees.listings import MAX_DEPTH
 from backstay.repository.trees.stat_stream import Leave, StatCursor, Subtree
 from backstay.sources.changes import Changes, Look
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
@@ -134,7 +136,7 @@ class Scan:
                 for part in self._cursor.subtree():
                     yield Kept(visit, entry, part)
                 continue
-            child = self._enter(visit, entry)
+            child = self._enter(visit, entry, len(stack))
             if child is None:
                 yield Unreadable(visit, entry)
                 continue
@@ -147,8 +149,10 @@ class Scan:
             return Look.ALL
         return self._changes.look(parent.path_of(entry[0]))
 
-    def _enter(self, parent: Visit, entry: Stat) -> Visit | None:
+    def _enter(self, parent: Visit, entry: Stat, depth: int) -> Visit | None:
         try:
+            if depth >= MAX_DEPTH:  # its listing names it all the same, empty
+                raise OSError(errno.ENAMETOOLONG, f"{MAX_DEPTH} directories lie below each other, this is the last")
             return Visit(parent.directory.enter(entry), entry[0], parent, has_base=False)
         except OSError as error:
             self._report(parent.path_of(entry[0]), error)

@@ -10,9 +10,7 @@ from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import Content, Node
-from backstay.repository.trees.listings import MEND_HINT, find_node, read_listing
-
-MAX_DEPTH = 8192  # directories below each other; Linux has no such limit, but no sane tree comes near
+from backstay.repository.trees.listings import MAX_DEPTH, MEND_HINT, find_node, read_listing
 
 
 class Chooser(Protocol):

@@ -19,7 +19,7 @@ from backstay.repository.format import pack_name
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
-from backstay.repository.trees.listings import MEND_HINT, read_listing
+from backstay.repository.trees.listings import MAX_DEPTH, MEND_HINT, read_listing
 from backstay.repository.trees.stat_stream import StatCursor
 
 
@@ -82,9 +82,11 @@ class Walking:
 
     def _walk_listing(self, root: Content, used: set[int], seen: set[bytes], subject: str) -> Iterator[int]:
         """Every listing not seen in an earlier snapshot; the number of files in each."""
-        waiting = [(b"/", root)]
+        waiting = [(b"/", root, 0)]
         while waiting:
-            path, content = waiting.pop()
+            path, content, depth = waiting.pop()
+            if depth > MAX_DEPTH:
+                raise CorruptedBackup("its directories are nested too deeply", cause=f"more than {MAX_DEPTH}")
             key = blake2b(content.ids, digest_size=16).digest()
             if key in seen:
                 continue
@@ -94,7 +96,7 @@ class Walking:
             for node in read_listing(content, self.repository.reader):
                 below = path.rstrip(b"/") + b"/" + node.name
                 if node.is_dir:
-                    waiting.append((below, directory_content(node, below)))
+                    waiting.append((below, directory_content(node, below), depth + 1))
                 else:
                     files += 1
                     self._need_file(node, below, used, subject)

@@ -15,6 +15,7 @@ from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import MAX_NODE, Content, Node
 
 NODE_FRAME: Final = 0
+MAX_DEPTH: Final = 8192  # directories below each other; Linux has no such limit, but no sane tree comes near
 MEND_HINT: Final = (
     "run `backstay repair index`, then `backstay repair packs`; `backstay repair snapshots` leaves out what stays lost"
 )
@@ -43,8 +44,11 @@ def listing_key(node: Node) -> tuple[bool, bytes]:
 
 
 def encode_node(node: Node) -> bytes:
-    """One framed node."""
-    return frame(NODE_FRAME, _encoder.encode(node))
+    """One framed node. Raises ValueError for one that no reader takes: sources keep to the limits."""
+    body = _encoder.encode(node)
+    if len(body) > MAX_NODE:
+        raise ValueError(f"the node of {printable(node.name)} has {len(body)} bytes")
+    return frame(NODE_FRAME, body)
 
 
 def decode_node(body: bytes) -> Node:
