@@ -32,6 +32,7 @@ from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
+from tests.sources.filesystem.reading import LateClock
 
 IDS, CHUNKER = ChunkIds(b"k" * 32), ContentDefinedChunker(FILES, 7)
 DATA = random.Random(5).randbytes(4 * WHOLE + 1234)
@@ -119,6 +120,38 @@ def test_one_that_grows_is_stored_as_long_as_it_was(
     at_block(2, lambda: os.truncate(large, len(DATA) + WHOLE), monkeypatch)
     backup(repository, large.parent)
     assert restored(repository, large, tmp_path / "out").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_another_name_of_one_that_changes_while_it_is_read_is_read_itself(
+    repository: Repository, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
+    other = large.parent / "other"
+    other.hardlink_to(large)
+    late = random.Random(7).randbytes(WHOLE)
+
+    def write() -> None:
+        with large.open("ab" if grows else "r+b") as file:
+            file.write(late)
+
+    at_block(2, write, monkeypatch)
+    backup(repository, large.parent)
+    monkeypatch.undo()
+    for out in ("out", "again"):
+        newest = repository.snapshots.live()[-1]
+        run_restore(repository, newest, tmp_path / out, RestoreOptions(path=bytes(other), verify=True))
+        found = (tmp_path / out / "other").read_bytes()
+        assert found == large.read_bytes()[: len(DATA) if grows and out == "out" else None]
+        backup(repository, large.parent)
+    assert restored(repository, large, tmp_path / "both").read_bytes() == large.read_bytes()
+
+
+def test_another_name_of_one_that_stands_still_is_not_read(repository: Repository, large: Path, tmp_path: Path) -> None:
+    (large.parent / "other").hardlink_to(large)
+    source = FilesystemSource([bytes(large.parent)], filters=Filters([]), clock=LateClock())
+    result = run_backup(repository, source, BackupOptions(host="host"))
+    assert result.bytes_read == len(DATA)
+    assert restored(repository, large, tmp_path / "out").samefile(tmp_path / "out/other")
 
 
 @pytest.mark.parametrize("block", [0, 2, 4, 5])  # the last one asks for what is behind the end

@@ -95,7 +95,7 @@ class EntryReader:
             size, mtime, ctime = info.st_size, info.st_mtime_ns, info.st_ctime_ns
             asked = small  # its size may be no promise, as in /proc
         if info is None or len(data) > small:
-            return self._open_stream(fd, entry)
+            return self._open_stream(fd, entry, to_end=size <= small)
         node = self._node(name, info, len(data), self._xattrs(fd, name))
         return Capture((name, info.st_mode, len(data), mtime, NEVER_SAME, info.st_ino), node, data)
 
@@ -107,13 +107,13 @@ class EntryReader:
                 data = b"".join(data[start : start + length] for start, length in node.extents)
         return Capture(self._stat(name, info, now), node, data)
 
-    def _open_stream(self, fd: int, entry: Stat) -> Capture:
+    def _open_stream(self, fd: int, entry: Stat, *, to_end: bool = False) -> Capture:
         now = self._clock.now_ns()
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise EntryChanged(self._prefix + entry[0], entry[1])
         node = self._node(entry[0], info, info.st_size, None, tell=False)  # which `_streamed` does
-        stream = FileStream(fd, info, partial(self._streamed, fd, entry[0], now))
+        stream = FileStream(fd, info, partial(self._streamed, fd, entry[0], now), to_end=to_end)
         node.extents = stream.extents
         return Capture(self._stat(entry[0], info, now), node, stream=stream)
 
@@ -122,7 +122,9 @@ class EntryReader:
     ) -> tuple[Stat, Node]:
         node = self._node(name, info, size, self._xattrs(fd, name))
         node.extents = extents
-        return (self._stat(name, info, now) if steady else (*row_of(name, info)[:4], NEVER_SAME, info.st_ino)), node
+        if steady:
+            return self._stat(name, info, now), node
+        return (name, info.st_mode, size, node.mtime_ns, NEVER_SAME, info.st_ino), node
 
     def _capture_other(self, entry: Stat) -> Capture:
         name = entry[0]

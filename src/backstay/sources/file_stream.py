@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from backstay.repository.nodes import Node
 from backstay.sources.extents import Extents, data_extents
@@ -14,22 +14,29 @@ from backstay.sources.source import Stat
 Describe: TypeAlias = Callable[[os.stat_result, int, Extents | None, bool], tuple[Stat, Node]]
 
 
+_ENDLESS: Final = (1 << 63) - 1
+
+
 def may_have_holes(info: os.stat_result) -> bool:
     """Whether fewer blocks are allocated than the length needs; only then holes are worth looking for."""
     return info.st_blocks * 512 < info.st_size
 
 
 class FileStream:
-    """The data of an open file up to the size it had when it was opened; owns the descriptor once constructed."""
+    """The data of an open file up to the size it had when it was opened; owns the descriptor once constructed.
 
-    def __init__(self, fd: int, info: os.stat_result, describe: Describe) -> None:
+    With `to_end` whatever comes: some files of the kernel and of servers hold more than their size says.
+    """
+
+    def __init__(self, fd: int, info: os.stat_result, describe: Describe, *, to_end: bool = False) -> None:
         self._fd = fd
         self._before = info
         self._describe = describe
         self._closed: tuple[Stat, Node] | None = None
         self._ended_at: int | None = None  # set when the file turned out shorter than it was
-        self.extents = data_extents(fd, info.st_size) if may_have_holes(info) else None
-        self._spans: Extents = ((0, info.st_size),) if self.extents is None else self.extents
+        self.extents = data_extents(fd, info.st_size) if may_have_holes(info) and not to_end else None
+        length = _ENDLESS if to_end else info.st_size
+        self._spans: Extents = ((0, length),) if self.extents is None else self.extents
         self._span = 0
         self._offset = 0  # within the span
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)

@@ -48,6 +48,32 @@ def test_a_small_file(tmp_path: Path) -> None:
         assert (node.user, node.group) == ("root", "root")
 
 
+@pytest.mark.parametrize("size", [SMALL, SMALL + 1, 3 * SMALL])
+def test_a_file_that_holds_more_than_its_size_says_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """As files of /proc do."""
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(data)
+    directory = opened(tmp_path)
+    entry = row(directory, b"file")
+    fstat = os.fstat
+
+    def claiming_nothing(fd: int) -> os.stat_result:
+        info = fstat(fd)
+        facts = {name: getattr(info, name) for name in dir(info) if name.startswith("st_")}
+        return os.stat_result((*info[:6], 0, *info[7:]), facts)
+
+    monkeypatch.setattr(os, "fstat", claiming_nothing)
+    got = directory.capture((*entry[:2], 0, *entry[3:]), small=SMALL)
+    if got.stream is None:
+        assert (got.data, got.node.size) == (data, size)
+        return
+    assert read_all(got) == data
+    stat_row, node = got.stream.close()
+    assert (node.size, stat_row[2], stat_row[4]) == (size, size, NEVER_SAME)
+
+
 @pytest.mark.parametrize("ns", [-(10**18), -1, 0, 1, 4_102_444_800_123_456_789])
 def test_times_long_ago_and_far_ahead(tmp_path: Path, ns: int) -> None:
     (tmp_path / "file").touch()

@@ -44,7 +44,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import Session
 from backstay.repository.snapshots.making import chunker_info
 from backstay.repository.snapshots.store import Manifest, Stats
-from backstay.repository.trees.stat_stream import StatCursor
+from backstay.repository.trees.stat_stream import NEVER_SAME, StatCursor
 from backstay.sources.changes import Changes
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
@@ -137,7 +137,7 @@ class _Backup:
         )
         self.source_key = source_key(source, options.name)
         self.journal: ResumeJournal | None = None
-        self.linked: dict[bytes, tuple[Content, bytes]] = {}
+        self.linked: dict[tuple[bytes | None, int], tuple[Content, bytes]] = {}  # by group and ctime of what was read
         self.chunkers = {"files": chunker_info(FILES), "listings": chunker_info(LISTINGS)}
         self.started = self.progressed = self.clock.monotonic()
         self.checkpoints = Checkpoints(repository.index, self.clock, self.started)
@@ -295,7 +295,7 @@ class _Backup:
     ) -> tuple[Stat, Node] | None:
         """Store a large file while it is read; None when it cannot be read to its end."""
         node = capture.node
-        known = self.linked.get(node.links) if node.links is not None else None
+        known = self.linked.get((node.links, capture.stat[4]))  # of another name of this inode, in this very state
         try:
             if known is None:
                 known = self._store_stream(stream, capture.chunking, writer, quick=node.size >= QUICK_FROM)
@@ -307,8 +307,8 @@ class _Backup:
         finally:
             stream.abandon()
         node.content, node.sha256 = known
-        if node.links is not None:
-            self.linked[node.links] = known  # the other names of this inode need not be read
+        if node.links is not None and entry[4] != NEVER_SAME:
+            self.linked[node.links, entry[4]] = known
         return entry, node
 
     def _store_stream(
