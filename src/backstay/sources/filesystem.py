@@ -67,7 +67,7 @@ class FilesystemSource:
     def volume(self, fd: int, device: int) -> Volume:
         """The file system that an open directory lies on."""
         if device not in self._volumes:
-            self._volumes[device] = Volume.of(fd, device)
+            self._volumes[device] = Volume.of(fd)
         return self._volumes[device]
 
     def report(self, path: bytes, error: OSError) -> None:

@@ -34,11 +34,9 @@ class Volume:
     coarse: bool
 
     @classmethod
-    def of(cls, fd: int, device: int) -> Volume:
-        # The device number of a btrfs subvolume or a network mount changes when it is mounted again; f_fsid does
-        # not, where the file system has one.
-        fsid = os.fstatvfs(fd).f_fsid
-        return cls(str(fsid or device).encode(), filesystem_type(fd) in _COARSE_TYPES)
+    def of(cls, fd: int) -> Volume:
+        # Device numbers may be another file system's after the next start; f_fsid may not, where there is one.
+        return cls(str(os.fstatvfs(fd).f_fsid).encode(), filesystem_type(fd) in _COARSE_TYPES)
 
     def may_change_unseen(self, mtime_ns: int, ctime_ns: int, now_ns: int) -> bool:
         """Whether a write that follows a reading at `now_ns` could leave both timestamps as they are.
@@ -54,7 +52,8 @@ class Volume:
         """What all names of one inode have in common; None when it has a single name."""
         if info.st_nlink < 2:
             return None
-        facts = b"%s %d %d %d" % (self.identity, info.st_ino, info.st_size, info.st_mtime_ns)
+        # The device as well: a copy of a file system, such as a snapshot of its volume, has the same identity.
+        facts = b"%s %d %d %d %d" % (self.identity, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
         return hashlib.sha256(facts).digest()[:16]
 
 

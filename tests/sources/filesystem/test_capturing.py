@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backstay.sources import extents
+from backstay.sources.metadata import Volume
 from backstay.sources.source import NEVER_SAME
 from tests.sources.filesystem.reading import SMALL, capture, descend, opened, read_all, row, source, tree
 
@@ -265,3 +266,13 @@ def test_file_systems_that_do_not_tell_of_holes(tmp_path: Path, monkeypatch: pyt
         else:
             with pytest.raises(outcome):
                 capture(path)
+
+
+def test_names_on_a_copy_of_a_file_system_are_no_names_of_the_same_file(tmp_path: Path) -> None:
+    """It has the same f_fsid, the same inodes and times, and only another device number."""
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    volume, info = Volume(b"the same", coarse=False), (tmp_path / "a").stat()
+    copy = os.stat_result((*info[:2], info.st_dev + 1, *info[3:]), {"st_mtime_ns": info.st_mtime_ns})
+    assert volume.link_group((tmp_path / "b").stat()) == volume.link_group(info)
+    assert volume.link_group(copy) != volume.link_group(info)

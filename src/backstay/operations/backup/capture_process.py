@@ -162,7 +162,7 @@ class _Answering:
     def _reader(self, lent: Lent) -> EntryReader:
         device = os.fstat(lent.fd).st_dev
         if device not in self._volumes:
-            self._volumes[device] = Volume.of(lent.fd, device)
+            self._volumes[device] = Volume.of(lent.fd)
         return EntryReader(
             lent.fd,
             lent.path,
