@@ -37,8 +37,9 @@ class FilesystemSource:
     """What lies under some paths of this machine.
 
     Paths are made absolute and symlinks on the way to them are resolved, so that the snapshot holds real places
-    and restores into them; a path that is itself a symlink is stored as one. Paths that were named are backed up
-    whatever the filters say; filters choose among what lies below.
+    and restores into them; a path that is itself a symlink is stored as one, unless a slash at its end says that its
+    directory is meant. Paths that were named are backed up whatever the filters say; filters choose among what lies
+    below.
     """
 
     kind = "filesystem"
@@ -47,14 +48,17 @@ class FilesystemSource:
         self, paths: Sequence[bytes], *, filters: Filters, clock: Clock, observer: Observer | None = None
     ) -> None:
         self.problems: list[Problem] = []
-        self.paths: Sequence[bytes] = tuple(dict.fromkeys(map(_absolute, paths)))
+        asked = [_absolute(path) for path in paths]
+        self.paths: Sequence[bytes] = tuple(dict.fromkeys(map(_normal, asked)))
         self.filters = filters
         self.clock = clock
         self.observer = observer
         self.owners = Owners()
         self._volumes: dict[int, Volume] = {}
         # Where they really lie, as the snapshot shows them.
-        self.places: Sequence[bytes] = tuple(place for path in self.paths if (place := self._real_place(path)))
+        found = [self._real_place(path) for path in asked]
+        self.places: Sequence[bytes] = tuple(dict.fromkeys(place for place in found if place is not None))
+        self.lacks_paths = None in found
         self._named = NamedPaths.of(self.places)
         if self._named is NOTHING_NAMED:
             raise _nothing_to_back_up(self.problems)
@@ -79,9 +83,8 @@ class FilesystemSource:
         self.problems.append(Problem(path, message))
 
     def _real_place(self, path: bytes) -> bytes | None:
-        parent, name = os.path.split(path)
         try:
-            place = os.path.realpath(parent).rstrip(b"/") + b"/" + name
+            place = _real(path)
             os.lstat(place)
         except OSError as error:
             self.report(path, error)
@@ -92,8 +95,22 @@ class FilesystemSource:
 def _absolute(path: bytes) -> bytes:
     if not path or b"\0" in path:
         raise InvalidRequest(f"cannot back up {printable(path)!r}", cause="no file has such a name")
-    whole = os.path.normpath(path if path.startswith(b"/") else os.fsencode(Path.cwd()) + b"/" + path)
-    return b"/" + whole.lstrip(b"/")  # normpath leaves two leading slashes as they are
+    return path if path.startswith(b"/") else os.fsencode(Path.cwd()) + b"/" + path
+
+
+def _normal(path: bytes) -> bytes:
+    """The path without what says nothing, `..` resolved as the system does: above where a symlink leads."""
+    if b".." in path.split(b"/"):
+        path = _real(path)
+    return b"/" + os.path.normpath(path).lstrip(b"/")  # normpath leaves two leading slashes as they are
+
+
+def _real(path: bytes) -> bytes:
+    """Where an absolute path lies once symlinks on the way are followed, and one at its end if it asks for that."""
+    parent, name = os.path.split(path)
+    if name in (b"", b".", b".."):
+        return os.path.realpath(path)
+    return os.path.realpath(parent).rstrip(b"/") + b"/" + name
 
 
 def _nothing_to_back_up(problems: Sequence[Problem]) -> Exception:

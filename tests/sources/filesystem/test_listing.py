@@ -88,6 +88,35 @@ def test_a_single_file_and_a_symlink_are_paths_too(tmp_path: Path) -> None:
     assert capture(tmp_path / "link").node.target == b"dir"
 
 
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [
+        ("link", ["link"]),
+        ("link/", ["real", "real/deep", "real/deep/1"]),
+        ("link/.", ["real", "real/deep", "real/deep/1"]),
+        ("link/deep/1", ["real", "real/deep", "real/deep/1"]),
+        ("down/..", ["real", "real/deep", "real/deep/1"]),
+        ("down/../deep/1", ["real", "real/deep", "real/deep/1"]),
+        ("./link/../2", ["2"]),
+    ],
+)
+def test_a_path_means_what_it_means_to_the_system(tmp_path: Path, asked: str, held: list[str]) -> None:
+    tree(tmp_path, "real/deep/1", "2", "deep/1")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "down").symlink_to("real/deep")
+    found = source(os.fsencode(f"{tmp_path}/{asked}"))
+    assert below(tmp_path, found) == held
+    assert not found.lacks_paths
+    assert len(found.places) == 1
+
+
+def test_paths_that_are_not_there_are_lacking(tmp_path: Path) -> None:
+    tree(tmp_path, "1")
+    twice = [os.fsencode(tmp_path / "1"), os.fsencode(f"{tmp_path}/./1")]
+    assert not source(*twice).lacks_paths
+    assert source(*twice, tmp_path / "2").lacks_paths
+
+
 def test_symlinks_on_the_way_are_resolved(tmp_path: Path) -> None:
     tree(tmp_path, "real/1")
     (tmp_path / "link").symlink_to("real")

@@ -46,6 +46,7 @@ from backstay.repository.snapshots.making import chunker_info
 from backstay.repository.snapshots.store import Manifest, Stats
 from backstay.repository.trees.stat_stream import NEVER_SAME, StatCursor
 from backstay.sources.changes import Changes
+from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
@@ -385,7 +386,7 @@ class _Backup:
             kind=kind_of(options, base),
             source=self.source_key,
             host=options.host,
-            paths=tuple(self.source.paths),
+            paths=tuple(self.source.places if isinstance(self.source, FilesystemSource) else self.source.paths),
             name=options.name,
             tags=options.tags,
             description=options.description,

@@ -98,7 +98,7 @@ class WatchedFiles:
         finally:
             self.repository.release()
         self._is_due = False
-        self._lacks = len(source.places) < len(source.paths)
+        self._lacks = source.lacks_paths
         self._last = result.snapshot or self._last or result.parent
         self.journal.done(view, result.snapshot or result.parent, result.errors)
         if view.looks_at_everything or self._lacks:
