@@ -115,6 +115,20 @@ def test_the_repository_stays_out_of_its_own_backups(account: Account) -> None:
     assert not any(account.repository in (path, *path.parents) for path in paths)
 
 
+def test_what_is_cached_stays_out_and_what_others_mark_as_a_cache_only_when_asked(account: Account) -> None:
+    home = account.root / "home"
+    (home / "build").mkdir()
+    (home / "build/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    (home / "build/thesis").write_text("x")
+    for options, is_held in (((), True), (("--exclude-caches",), False)):
+        account.run("backup", home, *options)
+        paths = [Path(entry["path"]) for entry in account.json("ls", "latest", "-R")["entries"]]
+        assert (home / "build/thesis" in paths) == is_held
+        assert home / "build/CACHEDIR.TAG" in paths
+        assert home / ".cache/backstay/CACHEDIR.TAG" in paths
+        assert not [path for path in paths if path.name in ("data.mdb", "resume")]
+
+
 def test_the_cache_marks_itself_as_one(saved: Account) -> None:
     tag = saved.root / "home/.cache/backstay/CACHEDIR.TAG"
     assert tag.read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")

@@ -74,6 +74,9 @@ def backup(
         list[str] | None, option("GLOB", "Leave out what matches, as in .gitignore; repeatable.")
     ] = None,
     exclude_from: Annotated[list[Path] | None, option("FILE", "Read such patterns from a file; repeatable.")] = None,
+    exclude_caches: Annotated[
+        bool, flag("Leave out directories that are marked as caches with a CACHEDIR.TAG.", "--exclude-caches")
+    ] = False,
     one_file_system: Annotated[
         bool, flag("Do not enter other mounted file systems.", "--one-file-system", "-x")
     ] = False,
@@ -132,15 +135,19 @@ def backup(
         default_repository.ensure_default(context, context.location())
     if pace is not None and asked is not None:
         return watching.run(context, asked, options, pace.every_s)
+
+    def filters_of(repository: Repository) -> Filters:
+        from backstay.operations.backup.itself import patterns_without
+        from backstay.sources.filters import Filters
+
+        left_out = [*patterns, *patterns_without(repository, places)]
+        return Filters(left_out, exclude_caches=exclude_caches, one_file_system=one_file_system)
+
     if pace is not None:
-
-        def filters_of(repository: Repository) -> Filters:
-            return _filters(repository, places, patterns, one_file_system=one_file_system)
-
         return watching.run_files(context, places, filters_of, options, pace)
     with context.open(grows=True, then=_NEEDED) as repository:
         found: Source = (
-            _source(context, repository, places, patterns, one_file_system=one_file_system)
+            _source(context, places, filters_of(repository))
             if asked is None
             else database.source(context, repository, asked)
         )
@@ -189,20 +196,10 @@ def _patterns(exclude: list[str], files: list[Path]) -> list[bytes]:
     return [pattern for file in files for pattern in read_patterns(file)] + [os.fsencode(text) for text in exclude]
 
 
-def _source(
-    context: Context, repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool
-) -> FilesystemSource:
+def _source(context: Context, places: list[bytes], filters: Filters) -> FilesystemSource:
     from backstay.sources.filesystem import FilesystemSource
 
-    filters = _filters(repository, places, patterns, one_file_system=one_file_system)
     return FilesystemSource(places, filters=filters, clock=context.clock)
-
-
-def _filters(repository: Repository, places: list[bytes], patterns: list[bytes], *, one_file_system: bool) -> Filters:
-    from backstay.operations.backup.itself import patterns_without
-    from backstay.sources.filters import Filters
-
-    return Filters([*patterns, *patterns_without(repository.backend, places)], one_file_system=one_file_system)
 
 
 def _run(context: Context, repository: Repository, source: Source, options: BackupOptions) -> BackupResult:

@@ -291,7 +291,7 @@ class OpenDirectory:
 
     def _is_cache(self) -> bool:
         """Whether a program marked this directory as one it can fill again (bford.info/cachedir)."""
-        if not self._source.filters.cachedir_tags or self.named.whole:
+        if not self._source.filters.exclude_caches or self.named.whole:
             return False
         try:
             fd = open_quietly(CACHE_TAG, OPEN_FILE, self._fd)

@@ -20,12 +20,15 @@ _MAX_EXCLUDE_FILE: Final = 64 << 20
 class Filters:
     """What a backup leaves out. The last pattern that matches decides; `!` takes something back in.
 
-    Directories that are left out are not entered, so that nothing below them can be taken back in.
+    Directories that are left out are not entered, so that nothing below them can be taken back in. With
+    `exclude_caches` only its tag is kept of a directory that a program marked as a cache (bford.info/cachedir).
     """
 
-    def __init__(self, patterns: Sequence[bytes], *, cachedir_tags: bool = True, one_file_system: bool = False) -> None:
+    def __init__(
+        self, patterns: Sequence[bytes], *, exclude_caches: bool = False, one_file_system: bool = False
+    ) -> None:
         self.patterns = tuple(patterns)
-        self.cachedir_tags = cachedir_tags
+        self.exclude_caches = exclude_caches
         self.one_file_system = one_file_system
         self._rules = _Rules(patterns)
         self.empty = not patterns  # then `excludes` need not be asked

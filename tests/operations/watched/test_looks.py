@@ -97,7 +97,7 @@ def test_what_is_excluded_is_no_reason_and_is_not_watched(root: Path) -> None:
     (root / "node_modules/x").mkdir(parents=True)
     (root / "cache").mkdir()
     (root / "cache/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
-    with World([root], patterns=(b"node_modules", b"*.log")) as world:
+    with World([root], patterns=(b"node_modules", b"*.log"), exclude_caches=True) as world:
         world.snapshot()
         (root / "node_modules/x/y").touch()
         (root / "d00/program.log").write_text("a line")
@@ -111,7 +111,7 @@ def test_what_is_excluded_is_no_reason_and_is_not_watched(root: Path) -> None:
 
 def test_a_tag_that_goes_while_it_is_read_marks_nothing(root: Path) -> None:
     (tag := root / "d00/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
-    with World([root]) as world:
+    with World([root], exclude_caches=True) as world:
         world.snapshot()
         tag.unlink()
         assert world.journal.stirred() is not None

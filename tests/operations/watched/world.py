@@ -49,6 +49,7 @@ class World:
 
     roots: list[Path]
     patterns: tuple[bytes, ...] = ()
+    exclude_caches: bool = False
     one_file_system: bool = False
     notices: Callable[[], Notices] = Inotify
     shared: Callable[[int], bool] = never_shared
@@ -61,7 +62,7 @@ class World:
 
     def __enter__(self) -> Self:
         self.repository = Repository.create(MemoryStorage(), SECRET, environment=Environment(threads=1))
-        self.filters = Filters(self.patterns, one_file_system=self.one_file_system)
+        self.filters = Filters(self.patterns, exclude_caches=self.exclude_caches, one_file_system=self.one_file_system)
         places = [bytes(root) for root in self.roots]
         self.journal = CountingJournal(
             places, filters=self.filters, clock=self.clock, notices=self.notices, shared=self.shared

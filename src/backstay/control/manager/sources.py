@@ -29,6 +29,7 @@ class FileSource:
 
     paths: Sequence[str | Path]
     exclude: Sequence[str] = ()
+    exclude_caches: bool = False
     one_file_system: bool = False
     name: str | None = None
 
@@ -148,6 +149,7 @@ def _origin(source: BackupSource) -> dict[str, Any]:
             "type": "filesystem",
             "paths": tuple(map(_whole, source.paths)),
             "exclude": tuple(source.exclude),
+            "exclude_caches": source.exclude_caches,
             "one_file_system": source.one_file_system,
         }
     if isinstance(source, CommandSource):

@@ -70,6 +70,7 @@ class FilesystemOrigin(Origin):
     paths: Annotated[tuple[WholePath, ...], several(1)]
     exclude: tuple[Text, ...] = ()
     exclude_from: tuple[WholePath, ...] = ()
+    exclude_caches: Flag = False
     one_file_system: Flag = False
 
 

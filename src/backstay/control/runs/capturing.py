@@ -69,6 +69,8 @@ def _files(
     patterns = [pattern for file in origin.exclude_from for pattern in read_patterns(Path(expanded(file, environ)))]
     patterns += [os.fsencode(pattern) for pattern in origin.exclude]
     filters = Filters(
-        [*patterns, *patterns_without(repository.backend, places)], one_file_system=origin.one_file_system
+        [*patterns, *patterns_without(repository, places)],
+        exclude_caches=origin.exclude_caches,
+        one_file_system=origin.one_file_system,
     )
     return FilesystemSource(places, filters=filters, clock=clock)

@@ -90,7 +90,8 @@ class ConfigurationMarks:
             found = b"%d of %d\n" % (len(there), len(places))
             if there:
                 real = tuple(map(os.path.realpath, there))
-                found += self._looks.look(Place(tuple(there), real, tuple(patterns), origin.one_file_system), _digest)
+                place = Place(tuple(there), real, tuple(patterns), origin.exclude_caches, origin.one_file_system)
+                found += self._looks.look(place, _digest)
             return found
         except OSError as error:
             raise BackupFailed(

@@ -26,10 +26,11 @@ class Place:
     paths: tuple[bytes, ...]
     real: tuple[bytes, ...]
     patterns: tuple[bytes, ...]
+    exclude_caches: bool
     one_file_system: bool
 
     def filters(self) -> Filters:
-        return Filters(self.patterns, one_file_system=self.one_file_system)
+        return Filters(self.patterns, exclude_caches=self.exclude_caches, one_file_system=self.one_file_system)
 
 
 @dataclass(slots=True)
