@@ -38,6 +38,7 @@ STATUS: Final[Mapping[str, int]] = {
     "WrongKey": 500,
     "CorruptedBackup": 422,
     "BadAttestation": 422,
+    "MachineFault": 500,
     "SnapshotFenced": 409,
     "CollectionBusy": 409,
     "RepositoryBusy": 409,

@@ -26,6 +26,7 @@ BackstayError
 ├── WrongKey                  exit 12  no key slot opens with what was given
 ├── CorruptedBackup           exit 13  stored bytes are not what was written
 │   └── BadAttestation                 what should be a validator's attestation is none
+├── MachineFault              exit 1   memory or processor of this machine make errors
 ├── SnapshotFenced            exit 11  a collector cancelled this writer
 ├── CollectionBusy            exit 11  another collector holds the turn
 ├── InsufficientSpace         exit 14
@@ -159,6 +160,7 @@ from backstay.errors.repositories import (
     CollectionBusy,
     CorruptedBackup,
     HoldViolation,
+    MachineFault,
     NoRepository,
     RepositoryBusy,
     RepositoryExists,
@@ -236,6 +238,7 @@ __all__ = [
     "JobConflict",
     "JobLost",
     "KeyProviderUnsupported",
+    "MachineFault",
     "MissingDependency",
     "Mistake",
     "NaiveTimestamp",

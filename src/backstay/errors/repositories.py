@@ -38,6 +38,12 @@ class CorruptedBackup(BackstayError):
     default_hint = "run `backstay verify --read-data` for the whole extent; restore the object from another copy"
 
 
+class MachineFault(BackstayError):
+    """Memory or processor of this machine make errors: what was encoded does not decode to the same."""
+
+    default_hint = "test the memory of this machine before you back up with it; what is stored already is not affected"
+
+
 class SnapshotFenced(BackstayError):
     """A collector took this writer for dead and cancelled it; its data is not referenced."""
 

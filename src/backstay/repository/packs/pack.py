@@ -18,7 +18,7 @@ from backstay.codec.compression import Buffer, Compressor, decompress
 from backstay.codec.digest import ID_BYTES, sha256
 from backstay.core.ids import Random
 from backstay.core.memory import disk_buffer
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, MachineFault
 from backstay.repository.format import MAX_BLOB, MAX_BLOBS, MAX_MEMBERS, MAX_PACK, BlobKind, RecordKind
 from backstay.repository.records import (
     HEADER_BYTES,
@@ -238,12 +238,13 @@ class PackBuilder:
         codec, packed = compressor.compress(raw, quick=quick)
         bound = _blob_bound(self.header, kind, codec, len(raw), blob_id)
         stored = self._cipher.seal(_blob_nonce(ordinal), packed, bound)
-        back = decompress(codec, self._cipher.open(_blob_nonce(ordinal), stored, bound), len(raw))
-        if not _is_same(back, raw):
-            raise CorruptedBackup(
-                "a blob does not decode to what was encoded",
-                cause="memory or processor of this machine make errors",
-                hint="test the memory of this machine before you back up with it",
+        try:
+            is_good = _is_same(decompress(codec, self._cipher.open(_blob_nonce(ordinal), stored, bound), len(raw)), raw)
+        except CorruptedBackup:
+            is_good = False
+        if not is_good:
+            raise MachineFault(
+                "a blob does not decode to what was encoded", cause="memory or processor of this machine make errors"
             )
         return SealedBlob(kind, codec, blob_id, len(raw), stored, members)
 
