@@ -126,9 +126,19 @@ class OpenDirectory:
     __slots__ = ("_fd", "_home", "_only", "_prefix", "_reader", "_source", "named", "path")
 
     def __init__(
-        self, source: FilesystemSource, fd: int, path: bytes, named: NamedPaths, home: int | None = None
+        self,
+        source: FilesystemSource,
+        fd: int,
+        path: bytes,
+        named: NamedPaths,
+        home: int | None = None,
+        *,
+        is_listed: bool = True,
     ) -> None:
-        """`home` is the device that a parent with all its children lies on; None below directories that only lead."""
+        """`home` is the device that a parent with all its children lies on; None below directories that only lead.
+
+        One that is not listed holds what was named below it.
+        """
         self._source = source
         self._fd = fd
         self.path = path
@@ -145,7 +155,7 @@ class OpenDirectory:
         )
         inside = home is not None and (home == device or not source.filters.one_file_system)
         self._home = device if named.whole else home if inside else None
-        self._only = None if self._home is not None else sorted(named.below)
+        self._only = None if self._home is not None and is_listed else sorted(named.below)
         if source.observer is not None:
             leads = self._only is not None
             source.observer.opened(fd, path, device=device, named=frozenset(named.below), leads=leads)
@@ -182,21 +192,23 @@ class OpenDirectory:
         path = self._prefix + name
         named = self.named.below.get(name, NOTHING_NAMED) if self.named.below else NOTHING_NAMED
         try:
-            fd = self._opened(name, leads=self._home is None and not named.whole)
+            fd, is_listed = self._opened(name, named)
         except OSError as error:
             if error.errno in NOT_WHAT_IT_WAS:
                 raise EntryChanged(path, entry[1]) from error
             raise
-        return OpenDirectory(self._source, fd, path, named, self._home)
+        return OpenDirectory(self._source, fd, path, named, self._home, is_listed=is_listed)
 
-    def _opened(self, name: bytes, *, leads: bool) -> int:
-        """Who may only pass through a directory can back up what lies below: one that leads is not listed."""
+    def _opened(self, name: bytes, named: NamedPaths) -> tuple[int, bool]:
+        """The child, and whether it can be listed: who may only pass through it can back up what was named below."""
         try:
-            return open_quietly(name, _OPEN_DIRECTORY, self._fd)
-        except PermissionError:
-            if not leads:
+            return open_quietly(name, _OPEN_DIRECTORY, self._fd), True
+        except PermissionError as error:
+            if not named.below:
                 raise
-        return os.open(name, _PASS_DIRECTORY, dir_fd=self._fd)
+            if self._home is not None or named.whole:
+                self._source.report(self._prefix + name, error)  # the rest of it is missing
+        return os.open(name, _PASS_DIRECTORY, dir_fd=self._fd), False
 
     def close(self) -> None:
         """Let go of it; children that are open stay usable. May be called more than once."""

@@ -391,7 +391,7 @@ from backstay.sources.filters import Filters
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-source = FilesystemSource([sys.argv[1].encode()], filters=Filters([]), clock=SystemClock())
+source = FilesystemSource([path.encode() for path in sys.argv[1:]], filters=Filters([]), clock=SystemClock())
 directory = source.root()
 for name in sys.argv[1].encode().strip(b"/").split(b"/"):
     directory = directory.enter(next(e for page in directory.pages() for e in page if e[0] == name))
@@ -401,23 +401,25 @@ for page in directory.pages():
             got = directory.capture(entry, small=1000)
             print(entry[0].decode(), got.data)
             if got.data is None:
-                directory.enter(entry)
+                for page in directory.enter(entry).pages():
+                    print(*(below[0].decode() for below in page))
         except OSError as error:
             print(entry[0].decode(), type(error).__name__)
+print(*(os.path.basename(problem.path.decode()) + ": " + problem.message for problem in source.problems))
 """
 
 
-def seen_by_nobody(place: Path) -> tuple[list[str], str]:
+def seen_by_nobody(place: Path, *more: Path) -> tuple[list[str], str]:
     """What a user without rights gets of a directory, and what was wrong."""
     packages = os.pathsep.join([str(Path(filesystem.__file__).parents[2]), *filter(None, sys.path)])
     run = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY, place],
+        [sys.executable, "-c", _AS_NOBODY, place, *more],
         capture_output=True,
         text=True,
         check=False,
         env={"PYTHONPATH": packages},
     )
-    return run.stdout.splitlines(), run.stderr
+    return run.stdout.strip().splitlines(), run.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
@@ -428,6 +430,15 @@ def test_without_rights(memory_directory: Path) -> None:
     (memory_directory / "shut").chmod(0)
     lines, err = seen_by_nobody(memory_directory)
     assert lines == ["closed PermissionError", "open b'open'", "shut None", "shut PermissionError"], err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_what_was_named_is_found_in_a_directory_that_cannot_be_listed(memory_directory: Path) -> None:
+    memory_directory.chmod(0o755)
+    tree(memory_directory, "open", "shut/named", "shut/other")
+    (memory_directory / "shut").chmod(0o711)
+    lines, err = seen_by_nobody(memory_directory, memory_directory / "shut/named")
+    assert lines == ["open b'open'", "shut None", "named", "shut: permission denied"], err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
