@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -74,6 +76,20 @@ class Account:
             env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], **self.environ, **(env or {})},
             **{**_QUIET, "cwd": self.root, **more},
         )
+
+
+class FullStream(io.StringIO):
+    """A stream of which only the first `room` writes find room."""
+
+    def __init__(self, room: int = 0) -> None:
+        super().__init__()
+        self._room = room
+
+    def write(self, text: str) -> int:
+        if self._room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._room -= 1
+        return super().write(text)
 
 
 def shown_on(terminal: int) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from backstay.cli.main import run
 from backstay.errors import RestoreFailed
 from backstay.sources.target_directory import TargetDirectory
-from tests.cli.conftest import Account
+from tests.cli.conftest import Account, FullStream
 
 
 def test_no_repository(account: Account) -> None:
@@ -73,6 +73,36 @@ def test_nothing_found(saved: Account) -> None:
     saved.run("ls", "latest", "/no/such/place", status=1)
     saved.run("backup", saved.root / "not-there", status=1)
     saved.run("key", "remove", "ffffffff", status=1)
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_what_cannot_be_told_on_stderr_changes_no_status(
+    saved: Account, monkeypatch: pytest.MonkeyPatch, json: tuple[str, ...]
+) -> None:
+    nowhere = {"BACKSTAY_REPO": str(saved.root / "nowhere"), "BACKSTAY_PASSWORD": "pw"}
+    monkeypatch.setattr("sys.stderr", FullStream())
+    saved.run(*json, "list", "-v", env=nowhere, status=10)
+    saved.run(*json, "list", env={"BACKSTAY_PASSWORD": "not this one"}, status=12)
+    saved.run(*json, "list", "--no-such-option", status=2)
+    saved.run(*json, "backup", saved.documents, saved.root / "not-there", status=3)
+    saved.run(*json, "--progress", "json", "backup", saved.documents)
+    assert len(saved.json("list")) == 3
+
+
+def test_a_document_that_cannot_be_written_is_a_failure_that_is_told_on_stderr(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", FullStream())
+    assert "error: the system refused to read or write\n" in saved.run("--json", "list", status=1).err
+    assert "error: 'zzz' is too short" in saved.run("--json", "info", "zzz", status=2).err
+
+
+def test_a_recovery_key_that_nobody_can_see_is_a_failure(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", FullStream())
+    account.run("backup", account.documents, status=1)
+    assert not account.key_file.exists()
+    monkeypatch.undo()
+    assert "Recovery key" in account.run("backup", account.documents).err
 
 
 def test_a_second_init(saved: Account) -> None:

@@ -12,7 +12,7 @@ from backstay.cli import progress
 from backstay.cli.live import LiveLine
 from backstay.core.events import Finished, Progress, Started, Warned
 from backstay.storage.local import LocalStorage
-from tests.cli.conftest import Account, shown_on
+from tests.cli.conftest import Account, FullStream, shown_on
 
 
 def test_json_lines(saved: Account) -> None:
@@ -48,6 +48,35 @@ def test_warnings_are_always_told(capsys: pytest.CaptureFixture[str]) -> None:
         sink(Warned(message="told with the result", path="/a"))
         sink(Progress(files=1, bytes=1))
     assert capsys.readouterr().err == "warning: look \\x1b[31mhere\n"
+
+
+def test_a_warning_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", FullStream())
+    with progress.watching("auto", {}, quiet=False) as sink:
+        sink(Warned(message="something"))
+
+
+def test_json_lines_end_with_the_first_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = FullStream(room=1)
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress.watching("json", {}, quiet=False) as sink:
+        sink(Started(operation="first"))
+        sink(Started(operation="lost"))
+        monkeypatch.setattr(stream, "_room", 1)
+        sink(Started(operation="after a gap"))
+    assert [json.loads(line)["operation"] for line in stream.getvalue().splitlines()] == ["first"]
+
+
+def test_a_terminal_that_went_away_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(FullStream):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    line = LiveLine({"TERM": "xterm"})
+    with line.shown() as sink:
+        sink(Started(operation="backup"))
+        sink(Warned(message="something"))
 
 
 class Terminal(io.StringIO):

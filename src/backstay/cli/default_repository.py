@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli import secrets
-from backstay.cli.render import err
+from backstay.cli.render import UNWRITABLE, err, safe, write_err
 from backstay.control.opening import creation
 from backstay.control.opening.key_files import write_secret_file
+from backstay.errors import BackstayError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,16 +53,26 @@ def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
 
 
 def print_recovery_key(words: str) -> None:
-    """Show a recovery key, this once, on stderr: stdout may go into a file or a pipe."""
-    for line in (
+    """Show a recovery key, this once, on stderr: stdout may go into a file or a pipe.
+
+    Raises BackstayError when it cannot be shown.
+    """
+    lines = (
         "",
         f"    Recovery key:  {words}",
         "",
         "Write it down and keep it away from this machine: when this disk is lost, it is all that",
         "opens the backups. It is not shown again; `backstay key recovery` makes another one.",
         "",
-    ):
-        err(line)
+    )
+    try:
+        write_err("".join(safe(line) + "\n" for line in lines))
+    except UNWRITABLE as error:
+        raise BackstayError(
+            "the recovery key cannot be shown",
+            cause=f"standard error cannot be written: {getattr(error, 'strerror', None) or error}",
+            hint="let standard error go to a terminal or a file with room, and run the same command again",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

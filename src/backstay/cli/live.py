@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from backstay.cli.render import console, warning_line
+from backstay.cli.render import UNWRITABLE, console, warning_line
 from backstay.core.events import Event, EventSink, Finished, Progress, Started
 from backstay.core.quantities import format_count, format_duration, format_size
 
@@ -20,7 +21,7 @@ class LiveLine:
     """One line that is drawn anew: what, how far, how much, how fast, how long still."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._console = console(sys.stderr, environ)
+        self._console = console(cast(TextIO, _Screen(sys.stderr)), environ)
         self._lock = threading.Lock()
         self._bars: RichProgress | None = None
         self._task: TaskID | None = None
@@ -65,6 +66,25 @@ class LiveLine:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+
+
+class _Screen:
+    """A terminal that may go away during the work: what cannot be drawn any more is left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else a stream has
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(*UNWRITABLE):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(*UNWRITABLE):
+            self._stream.flush()
 
 
 class _Figures(ProgressColumn):

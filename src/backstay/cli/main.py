@@ -224,7 +224,7 @@ def _run(argv: Sequence[str], context: Context) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told as three lines, whatever it is
-        return _report(error, argv, context)
+        return report(error, json=_wants_json(argv, context), verbose=context.verbose)
     return status
 
 
@@ -236,13 +236,6 @@ def _invoke(argv: list[str], context: Context) -> int:
         argv = ["--help"]
     with command.make_context(assist.PROGRAM, argv, obj=context) as ctx:
         return int(command.invoke(ctx) or 0)
-
-
-def _report(error: BaseException, argv: Sequence[str], context: Context) -> int:
-    try:
-        return report(error, json=_wants_json(argv, context), verbose=context.verbose)
-    except BrokenPipeError:
-        return BROKEN_PIPE
 
 
 def _wants_json(argv: Sequence[str], context: Context) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import typer
 
 from backstay.cli import jsonout
-from backstay.cli.render import err
+from backstay.cli.render import UNWRITABLE, err, write_err
 from backstay.cli.signals import ASKED_TO_STOP
 from backstay.errors import (
     BackstayError,
@@ -67,19 +68,33 @@ def _system(error: OSError) -> BackstayError:
 
 
 def report(error: BaseException, *, json: bool, verbose: bool) -> int:
-    """Tell about a failure; the exit status of the process."""
+    """Tell about a failure; the exit status of the process, whether it can be told or not."""
     failure = typed(error)
     if verbose and not isinstance(error, (typer.TyperException, KeyboardInterrupt)):
-        traceback.print_exception(error, file=sys.stderr)
-    if json:
-        jsonout.write(problem(failure), sys.stdout)
-    else:
-        if isinstance(failure, PolicyInvalid):
-            for mistake in failure.mistakes:
-                err(str(mistake))
-        for line in lines(failure):
-            err(line)
+        with suppress(*UNWRITABLE):
+            write_err("".join(traceback.format_exception(error)))
+    if not (json and _wrote(failure)):
+        _tell(failure)
     return failure.exit_status
+
+
+def _wrote(failure: BackstayError) -> bool:
+    """Whether the failure could be told as a document; to a reader who has left, nothing needs to be told."""
+    try:
+        jsonout.write(problem(failure), sys.stdout)
+    except BrokenPipeError:
+        return True
+    except UNWRITABLE:
+        return False
+    return True
+
+
+def _tell(failure: BackstayError) -> None:
+    if isinstance(failure, PolicyInvalid):
+        for mistake in failure.mistakes:
+            err(str(mistake))
+    for line in lines(failure):
+        err(line)
 
 
 def lines(failure: BackstayError) -> tuple[str, str, str]:

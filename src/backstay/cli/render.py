@@ -5,14 +5,16 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from backstay.core.events import Event, Warned
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+UNWRITABLE: Final = (OSError, ValueError)  # what a stream raises that is full, gone, or closed
 _BOLD, _HEADING, _NORMAL = "\x1b[1m", "\x1b[1;36m", "\x1b[0m"
 
 
@@ -30,8 +32,14 @@ def out(text: str = "") -> None:
 
 
 def err(text: str = "") -> None:
-    """A line for people on stderr."""
-    sys.stderr.write(safe(text) + "\n")
+    """A line for people on stderr. Where it cannot be written nobody is told, and the work goes on."""
+    with suppress(*UNWRITABLE):
+        write_err(safe(text) + "\n")
+
+
+def write_err(text: str) -> None:
+    """Text on stderr, as it is. Raises one of UNWRITABLE."""
+    sys.stderr.write(text)
     sys.stderr.flush()
 
 
