@@ -13,6 +13,7 @@ import typer
 from backstay.cli import database, default_repository, jsonout, watching
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
+from backstay.core.local_zone import LOCAL
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_duration, format_size, plural
 from backstay.errors import InvalidRequest
@@ -172,7 +173,7 @@ def _text(what: str, text: str) -> str:
 def _claimed(context: Context, text: str | None) -> datetime | None:
     from backstay.core.times import parse_moment
 
-    return None if text is None else parse_moment(text, now=context.clock.now(), zone=context.zone)
+    return None if text is None else parse_moment(text, now=context.clock.now(), zone=LOCAL)
 
 
 def _places(paths: list[str], source: str | None) -> list[bytes]:

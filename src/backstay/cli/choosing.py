@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
 from backstay.cli.render import local_time
+from backstay.core.local_zone import LOCAL
 from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup
 
@@ -72,7 +73,7 @@ def moment(context: Context, text: str) -> datetime:
     """A time from the command line; one of whole seconds means all of that second."""
     from backstay.core.times import parse_moment
 
-    found = parse_moment(text, now=context.clock.now(), zone=context.zone)
+    found = parse_moment(text, now=context.clock.now(), zone=LOCAL)
     return found if found.microsecond else found + timedelta(microseconds=999_999)
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,10 +133,6 @@ class Context:
             self.interrupts.noted() as stopped,
         ):
             yield show, stopped
-
-    @property
-    def zone(self) -> tzinfo:
-        return environment.local_zone(self.environ, self.clock.now())
 
     # -- opening
 

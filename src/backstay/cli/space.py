@@ -11,6 +11,7 @@ from backstay.cli import choosing, jsonout, wal_expiry
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_heading, print_table
+from backstay.core.local_zone import LOCAL
 from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import HoldViolation
 
@@ -86,7 +87,7 @@ def prune(
     window = wal_expiry.window_length(context, wal_window)
     result = None
     with context.open(index=False) as repository:
-        plan = plan_prune(repository, rules, now=context.clock.now(), zone=context.zone, wal_window=window)
+        plan = plan_prune(repository, rules, now=context.clock.now(), zone=LOCAL, wal_window=window)
         if not context.json and not context.quiet:
             _show_decisions(context, plan)
             wal_expiry.show_plans(context, plan.wal)

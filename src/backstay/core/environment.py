@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from datetime import datetime, tzinfo
 from pathlib import Path
 
 
@@ -56,16 +55,3 @@ def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
     """A directory by the XDG base directory specification: relative values are to be ignored."""
     named = variable(environ, name)
     return Path(named) if named is not None and Path(named).is_absolute() else home(environ) / otherwise
-
-
-def local_zone(environ: Mapping[str, str], now: datetime) -> tzinfo:
-    """The time zone of this place with its clock changes; if its rules are not found, the offset of now."""
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    name = variable(environ, "TZ") or os.path.realpath("/etc/localtime").partition("zoneinfo/")[2]
-    try:
-        return ZoneInfo(name.removeprefix(":"))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        zone = now.astimezone().tzinfo
-        assert zone is not None
-        return zone

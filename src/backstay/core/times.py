@@ -80,7 +80,7 @@ class Span:
             wall = self._whole_days_before(moment) if self.years or self.months or self.days else moment
             rest = timedelta(hours=self.hours, minutes=self.minutes, seconds=self.seconds)
             return (wall.astimezone(UTC) - rest).astimezone(moment.tzinfo)
-        except OverflowError:
+        except (OverflowError, ValueError):  # the latter from the clocks of this place, whose first day is not known
             return datetime.min.replace(tzinfo=UTC)
 
     def length_before(self, moment: datetime) -> timedelta:

@@ -1,0 +1,34 @@
+"""The time zone of this place, by the rules of the C library: those by which times are shown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - on the clock of whichever place
+
+
+class LocalZone(tzinfo):
+    """What TZ says in any of its forms, else /etc/localtime, with its clock changes."""
+
+    def utcoffset(self, moment: datetime | None, /) -> timedelta | None:
+        if moment is None:
+            return None
+        wall = moment.replace(tzinfo=None, microsecond=0)
+        return wall - _EPOCH - timedelta(seconds=wall.timestamp())
+
+    def fromutc(self, moment: datetime, /) -> datetime:
+        shown = moment.replace(tzinfo=UTC).astimezone()
+        local = shown.replace(tzinfo=self)
+        return local if local.utcoffset() == shown.utcoffset() else local.replace(fold=1)
+
+    def tzname(self, moment: datetime | None, /) -> str | None:
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
+
+    def dst(self, moment: datetime | None, /) -> timedelta | None:
+        """Not known apart from the offset."""
+        del moment
+        return None
+
+
+LOCAL: Final = LocalZone()
