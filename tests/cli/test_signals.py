@@ -16,7 +16,7 @@ import pytest
 from backstay.cli import backup as cli_backup
 from backstay.cli import signals as cli_signals
 from backstay.cli.signals import Interrupts
-from backstay.core.clock import SystemClock
+from backstay.core.clock import Clock, SystemClock
 from backstay.errors import Interrupted
 from backstay.operations.backup import run as run_backup
 from backstay.repository.repository import Repository
@@ -91,6 +91,32 @@ def test_an_interrupt_after_the_commit_is_too_late(
     told = account.json("backup", account.documents)
     monkeypatch.undo()
     assert [each["id"] for each in account.json("list")] == [told["snapshot"]]
+
+
+def test_a_deletion_that_is_interrupted_tells_what_is_gone_and_can_be_run_again(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        saved.backup()
+    first, *others = (snapshot["id"] for snapshot in saved.json("list"))
+    drop = SnapshotStore.drop
+
+    def interrupted(store: SnapshotStore, ulid: str, reason: str, clock: Clock) -> None:
+        signal.raise_signal(signal.SIGINT)
+        drop(store, ulid, reason, clock)
+
+    monkeypatch.setattr(SnapshotStore, "drop", interrupted)
+    told = saved.json("delete", first, *others, status=130)
+    assert told["cause"].endswith(f"deleted before that: {first}")
+    assert told["hint"] == f"`backstay delete {' '.join(others)}` deletes the rest"
+    assert [snapshot["id"] for snapshot in saved.json("list")] == others
+
+    saved.run("delete", others[0])  # the signal falls into the last one
+    monkeypatch.undo()
+    again = saved.json("delete", first[:-1], *others)
+    assert again == {"deleted": others[1:], "deleted_before": [first, others[0]]}
+    assert saved.run("delete", first).out == f"snapshot {first} was deleted before\n"
+    saved.run("delete", "no-such", status=1)
 
 
 def test_what_comes_after_the_commit_may_take_long(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_heading, print_table
 from backstay.core.local_zone import LOCAL
 from backstay.core.quantities import format_count, format_size, plural
-from backstay.errors import HoldViolation
+from backstay.errors import HoldViolation, Interrupted, NotFound
 
 if TYPE_CHECKING:
     from backstay.operations.retention.prune import PrunePlan, PruneResult
@@ -27,23 +28,68 @@ def delete(
     snapshots: Annotated[list[str], argument("ID", "Snapshots to delete.")],
 ) -> int:
     """Delete snapshots; `gc` frees their space."""
-    from backstay.repository.collection.reserve import with_reserve
-
     context = context_of(ctx)
     with context.open(index=False) as repository:
-        chosen = {manifest.id: manifest for manifest in (choosing.one(context, repository, text) for text in snapshots)}
+        chosen, gone = _to_delete(context, repository, snapshots)
         repository.snapshots.holds.require_free(chosen)  # before the first of them goes
-        for ident in chosen:
-            drop = partial(repository.snapshots.drop, ident, "deleted by hand", context.clock)
-            with_reserve(repository, drop)
+        _drop(context, repository, list(chosen))
 
     def show() -> None:
+        for ident in gone:
+            context.say(f"snapshot {ident} was deleted before")
         for manifest in chosen.values():
             context.say(f"deleted snapshot {manifest.id} of {local_time(manifest.time)}")
-        context.say("`backstay gc` frees the space")
+        if chosen:
+            context.say("`backstay gc` frees the space")
 
-    context.result({"deleted": list(chosen)}, show)
+    context.result({"deleted": list(chosen), "deleted_before": gone}, show)
     return 0
+
+
+def _to_delete(context: Context, repository: Repository, texts: Sequence[str]) -> tuple[dict[str, Manifest], list[str]]:
+    """(the snapshots that are meant, ids of those deleted before): the same command may be run again.
+
+    Raises NotFound for what never was the id of one, or its beginning.
+    """
+    from backstay.repository.snapshots.selectors import MINIMUM_PREFIX
+
+    chosen: dict[str, Manifest] = {}
+    gone: list[str] = []
+    for text in texts:
+        try:
+            manifest = choosing.one(context, repository, text)
+        except NotFound:
+            before = repository.snapshots.dropped_with(text.lower()) if len(text) >= MINIMUM_PREFIX else set()
+            if len(before) != 1:
+                raise
+            gone += before
+        else:
+            chosen[manifest.id] = manifest
+    return chosen, gone
+
+
+def _drop(context: Context, repository: Repository, doomed: Sequence[str]) -> None:
+    """One after the other; who asks to stop between two is told which are gone."""
+    from backstay.repository.collection.reserve import with_reserve
+
+    with context.interruptible() as (_, stop_if_asked):
+        for place, ident in enumerate(doomed):
+            try:
+                stop_if_asked()
+            except Interrupted as stop:
+                raise _between(stop, doomed[:place], doomed[place:]) from stop
+            with_reserve(repository, partial(repository.snapshots.drop, ident, "deleted by hand", context.clock))
+        context.interrupts.too_late()
+
+
+def _between(stop: Interrupted, deleted: Sequence[str], left: Sequence[str]) -> Interrupted:
+    if not deleted:
+        return stop
+    return Interrupted(
+        "interrupted",
+        cause=f"a signal asked it to stop; deleted before that: {', '.join(deleted)}",
+        hint=f"`backstay delete {' '.join(left)}` deletes the rest",
+    )
 
 
 def prune(

@@ -227,6 +227,10 @@ class SnapshotStore:
         dropped = {ulid for ulid in wanted if self._is_dropped(ulid, on_damage)}
         return dropped - self.holds.held(dropped).keys() if dropped else dropped
 
+    def dropped_with(self, beginning: str) -> set[str]:
+        """Ids of deleted snapshots that begin so."""
+        return self.dropped({ulid for ulid in self._ids("drops/") if ulid.startswith(beginning)})
+
     def _is_dropped(self, ulid: str, on_damage: OnDamage | None) -> bool:
         if ulid in self._dropped:
             return True
