@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from datetime import UTC, datetime
@@ -60,6 +61,37 @@ def test_names_that_are_no_utf8(account: Account) -> None:
     odd = entries[f"{account.documents}/\\xff\\xfe"]
     assert base64.b64decode(odd["path_base64"]) == raw
     assert "path_base64" not in entries[f"{account.documents}/back\\slash"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+def test_a_document_is_ascii_where_the_output_is_no_utf8(encoding: str) -> None:
+    document = {"path": "/Grüße/書/\U0001f600", "told": "\x9b31m"}
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace")
+    jsonout.write(document, stream)
+    text = raw.getvalue().decode(encoding)
+    assert text.isascii()
+    assert json.loads(text) == document
+
+
+def test_what_a_terminal_would_act_on_is_escaped() -> None:
+    odd = "Grüße \x1b[31m \x7f \x9b31m \u202e \ufeff \U000e0041 書"
+    for stream in (Shown(), io.StringIO()):
+        jsonout.write({odd: [odd]}, stream)
+        text = stream.getvalue()
+        assert text.replace("\n", "").isprintable()
+        assert text.count("Grüße") == text.count("書") == 2
+        assert json.loads(text) == {odd: [odd]}
+    assert jsonout.line(odd).isascii()
+    assert json.loads(jsonout.line(odd)) == odd
+    assert "\x7f" not in jsonout.line(odd)
+
+
+class Shown(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_every_command_prints_one_document(saved: Account) -> None:
