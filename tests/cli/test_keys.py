@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from tests.cli.conftest import Account
+from tests.cli.conftest import Account, FullStream
 
 
 def slots(account: Account) -> dict[str, str]:
@@ -81,6 +81,13 @@ def test_recovery(saved: Account) -> None:
     assert key not in done.out
     saved.run("list", env={"BACKSTAY_PASSWORD": key})
     assert key not in saved.run("--json", "key", "recovery").out
+
+
+def test_a_recovery_key_that_cannot_be_shown_is_taken_back(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = slots(saved)
+    monkeypatch.setattr("sys.stderr", FullStream())
+    saved.run("key", "recovery", status=1)
+    assert slots(saved) == before
 
 
 def test_a_new_password_needs_somebody_to_ask(saved: Account) -> None:

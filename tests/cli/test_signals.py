@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from backstay.cli.signals import Interrupts
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import Interrupted
 from backstay.operations.backup import run as run_backup
+from backstay.repository.keys.slots import SlotStore
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from tests.cli.conftest import SOURCE, Account
@@ -91,6 +93,47 @@ def test_an_interrupt_after_the_commit_is_too_late(
     told = account.json("backup", account.documents)
     monkeypatch.undo()
     assert [each["id"] for each in account.json("list")] == [told["snapshot"]]
+
+
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, place: type, name: str) -> None:
+    """Ask to stop when a step is done."""
+    step = getattr(place, name)
+
+    def interrupted(*arguments: Any, **more: Any) -> object:
+        done = step(*arguments, **more)
+        signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(place, name, staticmethod(interrupted) if name == "create" else interrupted)
+
+
+@pytest.mark.parametrize("env", [{}, {"BACKSTAY_PASSWORD": "pw"}])
+def test_an_interrupt_after_a_repository_was_made_is_too_late(
+    account: Account, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    """The same command again would find a repository and fail."""
+    interrupted_after(monkeypatch, Repository, "create")
+    assert account.json("init", env=env)["uuid"]
+    assert account.json("list", env=env) == []
+
+
+@pytest.mark.parametrize("env", [{}, {"BACKSTAY_PASSWORD": "pw"}])
+def test_a_first_backup_that_is_interrupted_has_shown_its_recovery_key(
+    account: Account, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    interrupted_after(monkeypatch, Repository, "create")
+    assert "Recovery key:" in account.run("backup", account.documents, env=env, status=130).err
+    monkeypatch.undo()
+    assert "Recovery key:" not in account.run("backup", account.documents, env=env).err
+    assert len(account.json("key", "list", env=env)["slots"]) == 2
+    assert len(account.json("list", env=env)) == 1
+
+
+def test_an_interrupt_after_a_recovery_key_was_made_is_too_late(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after(monkeypatch, SlotStore, "add")
+    assert "Recovery key:" in saved.run("key", "recovery").err
 
 
 def test_a_deletion_that_is_interrupted_tells_what_is_gone_and_can_be_run_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from backstay.control.opening.key_files import write_secret_file
 from backstay.errors import BackstayError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from backstay.cli.context import Context
     from backstay.codec.compression import Compressor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from backstay.storage.backend import StorageBackend
     from backstay.trust.secrets import Secret
 
-__all__ = ["add_recovery", "create", "ensure_default", "print_recovery_key", "write_secret_file"]
+__all__ = ["create", "ensure_default", "show_new_recovery", "write_secret_file"]
 
 
 def create(context: Context, location: Location) -> str:
@@ -31,7 +32,7 @@ def create(context: Context, location: Location) -> str:
     def ask() -> Secret:
         return secrets.secret_of(secrets.ask_twice(f"password for {location.address}: "))
 
-    return creation.create(_Around(context), location, ask)
+    return creation.create(_Around(context, last=True), location, ask)
 
 
 def ensure_default(context: Context, location: Location) -> None:
@@ -42,7 +43,21 @@ def ensure_default(context: Context, location: Location) -> None:
     creation.ensure(_Around(context), location)
 
 
-def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
+def show_new_recovery(context: Context, repository: Repository) -> str:
+    """Add a recovery key and print it; the slot's id. Nothing may stop it between: nobody would have seen the key.
+
+    Raises BackstayError when it cannot be printed, and adds none then.
+    """
+    slot, words = _add_recovery(context, repository)
+    try:
+        _print_recovery_key(words)
+    except BackstayError:
+        repository.slots.remove(slot, context.clock)
+        raise
+    return slot
+
+
+def _add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
     """A new recovery key: (the slot's id, the key as it is written down)."""
     from backstay.trust.secrets import Secret
 
@@ -52,7 +67,7 @@ def add_recovery(context: Context, repository: Repository) -> tuple[str, str]:
     return slot, secret.printed()
 
 
-def print_recovery_key(words: str) -> None:
+def _print_recovery_key(words: str) -> None:
     """Show a recovery key, this once, on stderr: stdout may go into a file or a pipe.
 
     Raises BackstayError when it cannot be shown.
@@ -77,9 +92,10 @@ def print_recovery_key(words: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """The command as the room sees it that creates repositories."""
+    """The command as the room sees it that creates repositories; `last`: nothing follows that could be stopped."""
 
     context: Context
+    last: bool = False
 
     @property
     def compressor(self) -> Compressor | None:
@@ -95,6 +111,16 @@ class _Around:
     def backend(self, address: str, *, mirrors: Sequence[str] = (), create: bool = False) -> StorageBackend:
         return self.context.backend(address, mirrors=mirrors, create=create)
 
+    @contextmanager
+    def unstopped(self) -> Iterator[None]:
+        if self.last:
+            self.context.interrupts.too_late()
+            yield
+            return
+        with self.context.interrupts.deferred() as stop_if_asked:
+            yield
+            stop_if_asked()
+
     def warn(self, text: str, /) -> None:
         self.context.warn(text)
 
@@ -102,4 +128,4 @@ class _Around:
         err(f"Created a repository in {location.address}")
         if key_file is not None:
             err(f"Its key lies in {key_file}")
-        print_recovery_key(add_recovery(self.context, repository)[1])
+        show_new_recovery(self.context, repository)

@@ -10,7 +10,7 @@ import typer
 
 from backstay.cli import secrets
 from backstay.cli.context import Context, context_of
-from backstay.cli.default_repository import add_recovery, print_recovery_key, write_secret_file
+from backstay.cli.default_repository import show_new_recovery, write_secret_file
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, out, print_heading, print_table
 from backstay.core.clock import datetime_from_ns
@@ -126,7 +126,7 @@ def recovery_key(ctx: typer.Context) -> int:
     """Print a new recovery key, once."""
     context: Context = context_of(ctx)
     with context.open(index=False) as repository:
-        slot, words = add_recovery(context, repository)
-    print_recovery_key(words)
+        context.interrupts.too_late()
+        slot = show_new_recovery(context, repository)
     context.result({"slot": slot, "kind": "recovery"}, lambda: context.say(f"added recovery key {slot[:8]}"))
     return 0

@@ -57,12 +57,13 @@ class Interrupts:
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], None]]:
         """Within, signals wait until the function is called; one that comes too late changes nothing."""
-        self._deferred = True
+        outer, self._deferred = self._deferred, True
         try:
             yield self._raise_if_asked
         finally:
-            self._deferred = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._deferred = outer
+            if not outer:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
     def noted(self) -> Iterator[Callable[[], bool]]:

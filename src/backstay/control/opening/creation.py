@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +25,8 @@ class Around(Protocol):
     """What whoever creates a repository has: its store, what opens it, and somebody to tell.
 
     `made` is told of a new repository while its key file, if it has one, still has its unfinished name: what it does
-    is done at least once.
+    is done at least once. Within `unstopped` nobody who asks to stop is heard: a repository or a key that nobody knows
+    of would be left.
     """
 
     @property
@@ -36,6 +37,7 @@ class Around(Protocol):
     def given_secret(self) -> Secret | None: ...
     def backend(self, address: str, *, mirrors: Sequence[str] = (), create: bool = False) -> StorageBackend: ...
     def made(self, repository: Repository, location: Location, key_file: Path | None) -> None: ...
+    def unstopped(self) -> AbstractContextManager[None]: ...
     def warn(self, text: str, /) -> None: ...
 
 
@@ -50,9 +52,11 @@ def create(around: Around, location: Location, ask: Callable[[], Secret]) -> str
             _refuse_existing(around, location)
             return _create_with_key_file(around, location, location.key_file)
     _refuse_existing(around, location)
-    with _new(around, location, secret or ask(), note="created with the repository") as repository:
-        uuid = repository.header.uuid
-    _leave_mark(around, location)
+    secret = secret or ask()
+    with around.unstopped():
+        with _new(around, location, secret, note="created with the repository") as repository:
+            uuid = repository.header.uuid
+        _leave_mark(around, location)
     return uuid
 
 
@@ -103,9 +107,10 @@ def _ensure(around: Around, location: Location, key_file: Path) -> None:
     if secret is None or exists:
         _create_with_key_file(around, location, key_file)
         return
-    with _new(around, location, secret, note="created by the first backup") as repository:
-        around.made(repository, location, None)
-    _leave_mark(around, location)
+    with around.unstopped():
+        with _new(around, location, secret, note="created by the first backup") as repository:
+            around.made(repository, location, None)
+        _leave_mark(around, location)
 
 
 def _leave_mark(around: Around, location: Location) -> None:
@@ -132,7 +137,7 @@ def _create_with_key_file(around: Around, location: Location, key_file: Path) ->
     if key_file.exists():  # of an earlier repository that is gone
         key_file.rename(unfinished)
     secret = read_key_file(unfinished) if unfinished.exists() else _write_key_file(unfinished)
-    with _new_or_begun(around, location, secret) as repository:
+    with around.unstopped(), _new_or_begun(around, location, secret) as repository:
         around.made(repository, location, key_file)
         unfinished.rename(key_file)
         sync_directory(key_file.parent)

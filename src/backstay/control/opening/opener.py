@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
@@ -213,6 +213,9 @@ class _Around:
 
     def backend(self, address: str, *, mirrors: Sequence[str] = (), create: bool = False) -> StorageBackend:
         return self.opener.backend(address, mirrors=mirrors, create=create)
+
+    def unstopped(self) -> AbstractContextManager[None]:
+        return nullcontext()  # whoever uses an opener is stopped between its calls
 
     def warn(self, text: str, /) -> None:
         self.opener.warn(text)
