@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import pwd
 import stat
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from tests.cli.conftest import Account
 
@@ -132,6 +137,30 @@ def test_what_is_cached_stays_out_and_what_others_mark_as_a_cache_only_when_aske
 def test_the_cache_marks_itself_as_one(saved: Account) -> None:
     tag = saved.root / "home/.cache/backstay/CACHEDIR.TAG"
     assert tag.read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_whoever_has_no_home_works_without_a_cache(
+    account: Account, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """As in a container whose user the system does not know."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    account.environ["HOME"] = home
+    for command in (("backup", account.documents), ("list",)):
+        refused = account.run(*command, status=2).err
+        assert "there is no home directory" in refused
+        assert "set HOME, or BACKSTAY_REPO" in refused
+    account.environ |= {"BACKSTAY_REPO": str(account.root / "repo"), "BACKSTAY_PASSWORD": "pw"}
+    account.run("init")
+    done = account.run("backup", account.documents)
+    assert "warning: working without a cache: there is no home directory" in done.err
+    account.run("restore", "latest", "--to", account.root / "back")
+    checks = account.run("--json", "doctor", status=None).out
+    assert {check["state"] for check in json.loads(checks)["checks"] if check["name"] == "cache"} == {"bad"}
 
 
 def test_as_a_program(account: Account) -> None:

@@ -16,7 +16,7 @@ from backstay.cli.catalogs import CatalogPlace, opened_catalog
 from backstay.cli.context import Context
 from backstay.core.environment import cache_directory
 from backstay.core.quantities import format_size, plural
-from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, NoRepository
+from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, InvalidRequest, NoRepository
 
 if TYPE_CHECKING:
     from backstay.catalog.database import Catalog
@@ -105,7 +105,10 @@ def _keys(repository: Repository) -> Check:
 
 
 def _cache(context: Context) -> Check:
-    directory = cache_directory(context.environ)
+    try:
+        directory = cache_directory(context.environ)
+    except InvalidRequest as error:
+        return _bad("cache", error)
     above = next((place for place in (directory, *directory.parents) if place.is_dir()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=above) as probe:
@@ -200,8 +203,10 @@ def _zones(context: Context) -> Check:
 
 
 def _room(context: Context, catalog: Callable[[], CatalogPlace]) -> Iterator[Check]:
-    places = {"cache": cache_directory(context.environ)}
+    places: dict[str, Path] = {}
     # What fails here is told above; the other places are looked at all the same.
+    with suppress(InvalidRequest):
+        places["cache"] = cache_directory(context.environ)
     with suppress(BackstayError, ModuleNotFoundError):
         places["data directory"] = catalog().data_dir
     with suppress(BackstayError):

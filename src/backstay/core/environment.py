@@ -7,6 +7,8 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
+from backstay.errors import InvalidRequest
+
 
 def variable(environ: Mapping[str, str], name: str) -> str | None:
     """A variable; an empty one counts as not set."""
@@ -14,8 +16,23 @@ def variable(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def home(environ: Mapping[str, str]) -> Path:
-    """The user's home directory."""
-    return Path(variable(environ, "HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    """The user's home directory. Raises InvalidRequest when none is known."""
+    if (named := variable(environ, "HOME")) is None:
+        try:
+            return Path(pwd.getpwuid(os.getuid()).pw_dir)
+        except KeyError:
+            raise _homeless(f"HOME is not set, and the system knows no user {os.getuid()}") from None
+    if not Path(named).is_absolute():
+        raise _homeless(f"HOME is {named!r}, which is no whole path")
+    return Path(named)
+
+
+def _homeless(cause: str) -> InvalidRequest:
+    return InvalidRequest(
+        "there is no home directory",
+        cause=cause,
+        hint="set HOME, or BACKSTAY_REPO for the repository and BACKSTAY_CACHE_DIR for the cache",
+    )
 
 
 def user() -> str:
@@ -37,7 +54,7 @@ def config_directory(environ: Mapping[str, str]) -> Path:
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
-    """Where disposable data may lie."""
+    """Where disposable data may lie. Raises InvalidRequest when no home directory is known."""
     if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
         return Path(named).expanduser()
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.environment import cache_directory
+from backstay.errors import InvalidRequest
 
 TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -18,7 +19,11 @@ _PROBE: Final = bytes(64 << 10)  # what an empty cache needs at least
 
 def usable_cache(environ: Mapping[str, str], warn: Callable[[str], None]) -> Path | None:
     """The directory for disposable data, or None when it cannot be used."""
-    directory = cache_directory(environ)
+    try:
+        directory = cache_directory(environ)
+    except InvalidRequest as error:
+        warn(f"working without a cache: {error}; {error.hint}")
+        return None
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=directory) as probe:
