@@ -14,6 +14,9 @@ def main() -> None:
     """Run the command line of this process and leave with its status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)  # until the command line has its own handler: nothing is begun yet
+    from backstay.cli.streams import open_closed
+
+    open_closed()
     from backstay.core.memory import collect_less_often
 
     collect_less_often()  # while modules are loaded, that takes 12 ms of each start

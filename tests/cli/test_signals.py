@@ -259,9 +259,40 @@ def test_a_full_disk_behind_stdout(saved: Account) -> None:
     assert b"Traceback" not in err
 
 
-def test_closed_streams(saved: Account) -> None:
-    for closed in (">&-", "2>&-", ">&- 2>&-", "<&-"):
-        command = f"{sys.executable} -m backstay list {closed}"
-        environ = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], **saved.environ}
-        done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True)
-        assert done.returncode == 0, (closed, done)
+def in_shell(account: Account, words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], **account.environ, **env}
+    command = f"{sys.executable} -m backstay {words}"
+    return subprocess.run(["sh", "-c", command], env=environ, cwd=account.root, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_streams_that_are_closed_and_not_needed(saved: Account, closed: str) -> None:
+    assert in_shell(saved, f"list {closed}", BACKSTAY_REPO=str(saved.repository)).returncode == 12  # nobody to ask
+    assert in_shell(saved, f"backup documents --progress json {closed}").returncode == 0
+    saved.run("verify", "--read-data")  # nothing that was told went into a file of the repository
+
+
+def test_a_result_that_nobody_can_read_is_a_failure(saved: Account) -> None:
+    for words in ("cat latest documents/note", "--json list", "--version", "--help"):
+        done = in_shell(saved, f"{words} >&-")
+        assert done.returncode == 1, words
+        assert "cause: it is closed" in done.stderr
+    for words in ("--version", "--help"):
+        done = in_shell(saved, f"{words} >/dev/full")
+        assert done.returncode == 1, words
+        assert "cause: No space left on device" in done.stderr
+
+
+def test_whoever_closes_the_output_of_a_backup_wants_to_hear_nothing(saved: Account) -> None:
+    for words in ("backup documents", "prune --keep-last 9"):
+        assert in_shell(saved, f"{words} >&-").returncode == 0
+
+
+@pytest.mark.parametrize("words", ["--help", "--version"])
+def test_a_help_whose_reader_has_left(account: Account, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = account.program(words, stdout=writer)
+    os.close(writer)
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (141, b"")

@@ -14,6 +14,7 @@ import typer
 from backstay.cli import jsonout, progress, secrets
 from backstay.cli.render import err, out
 from backstay.cli.signals import Interrupts
+from backstay.cli.streams import ClosedOutput
 from backstay.control.opening.cache import usable_cache
 from backstay.control.opening.creation import absent
 from backstay.control.opening.location import Location
@@ -83,8 +84,13 @@ class Context:
 
     def say(self, text: str) -> None:
         """A line about what was done, for people who did not ask for quiet."""
-        if not self.quiet:
+        if self.talks:
             out(text)
+
+    @property
+    def talks(self) -> bool:
+        """Whether somebody wants more than the results that were asked for: a closed output asks for quiet."""
+        return not self.quiet and not isinstance(sys.stdout, ClosedOutput)
 
     @staticmethod
     def warn(text: str) -> None:

@@ -147,7 +147,7 @@ def _show_report(context: Context, report: RestoreReport) -> None:
 
 
 def _print_nodes(context: Context, verb: str, touched: Sequence[tuple[str, str, str]]) -> None:
-    if touched and not context.quiet:
+    if touched and context.talks:
         print_table(("Node", verb, "Because"), touched[:_SHOWN], context.environ)
         if len(touched) > _SHOWN:
             out(f"and {format_count(len(touched) - _SHOWN)} more; --json tells all")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.main import get_command
@@ -19,11 +19,10 @@ from backstay.cli.as_typed import take_as_typed
 from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, called, load
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
-from backstay.cli.problems import report
+from backstay.cli.problems import output_failed, report
 from backstay.cli.render import out
 from backstay.cli.signals import INTERRUPTED, Interrupts
 from backstay.core.clock import Clock, SystemClock
-from backstay.errors import BackstayError
 
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -215,17 +214,24 @@ def run(argv: Sequence[str], environ: Mapping[str, str], *, clock: Clock | None 
 
 def _run(argv: Sequence[str], context: Context) -> int:
     try:
-        status = _invoke(list(argv), context)  # whose parser takes its list apart
+        status = _status(argv, context)
         _finish_output()
-    except typer.Exit as leave:
-        return leave.exit_code
-    except _VersionAsked:
-        return _tell_version(json=_wants_json(argv, context))
     except BrokenPipeError:
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told as three lines, whatever it is
         return report(error, json=_wants_json(argv, context), verbose=context.verbose)
     return status
+
+
+def _status(argv: Sequence[str], context: Context) -> int:
+    try:
+        return _invoke(list(argv), context)  # whose parser takes its list apart
+    except typer.Exit as leave:
+        return leave.exit_code
+    except _VersionAsked:
+        return _tell_version(json=_wants_json(argv, context))
+    except SystemExit:  # by which rich ends a help whose reader has left
+        return BROKEN_PIPE
 
 
 def _invoke(argv: list[str], context: Context) -> int:
@@ -259,25 +265,15 @@ def _finish_output() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise BackstayError(
-            "cannot write the result to standard output", cause=error.strerror or "", hint="check where it goes"
-        ) from error
+        raise output_failed(error) from error
 
 
 def _harden_streams() -> None:
-    """Nothing that is printed may fail for its characters, or because a stream was closed before."""
-    if sys.stdout is None:  # what the interpreter does when the descriptor is closed
-        sys.stdout = _nowhere()
-    if sys.stderr is None:
-        sys.stderr = _nowhere()
+    """Nothing that is printed may fail for its characters."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-def _nowhere() -> TextIO:
-    return Path(os.devnull).open("w")
 
 
 def _flush() -> None:

@@ -13,6 +13,7 @@ import typer
 from backstay.cli import jsonout
 from backstay.cli.render import UNWRITABLE, err, write_err
 from backstay.cli.signals import ASKED_TO_STOP
+from backstay.cli.streams import ClosedOutput
 from backstay.errors import (
     BackstayError,
     InsufficientSpace,
@@ -61,10 +62,18 @@ def _usage(error: typer.TyperException) -> InvalidRequest:
 
 def _system(error: OSError) -> BackstayError:
     reason = error.strerror or str(error)
+    if error.errno == errno.EBADF and isinstance(sys.stdout, ClosedOutput):
+        return output_failed(error)
     if not error.filename:  # most likely the output
         return BackstayError("the system refused to read or write", cause=reason, hint="check where the output goes")
     kind = InsufficientSpace if error.errno in _FULL else BackstayError
     return kind(f"cannot use {error.filename!s}", cause=reason)
+
+
+def output_failed(error: OSError) -> BackstayError:
+    """A result that nobody can read is a failure."""
+    cause = "it is closed" if isinstance(sys.stdout, ClosedOutput) else error.strerror or str(error)
+    return BackstayError("cannot write the result to standard output", cause=cause, hint="check where the output goes")
 
 
 def report(error: BaseException, *, json: bool, verbose: bool) -> int:

@@ -169,7 +169,7 @@ def _show_preview(context: Context, preview: PlanPreview) -> None:
         else:
             remark = step["confirm"] or ""
         rows.append((str(step["wave"] + 1), step["name"], step["what"], size, remark))
-    if not context.quiet:
+    if context.talks:
         print_table(("", "Step", "Does", "Size", "Remark"), rows, context.environ)
     for shortage in preview.shortages:
         context.warn(f"too little room: {shortage}")
@@ -181,7 +181,7 @@ def _show(context: Context, document: dict[str, Any]) -> None:
         (step["name"], step["outcome"], format_duration(step["duration_s"]), _remark(step))
         for step in document["steps"]
     ]
-    if not context.quiet:
+    if context.talks:
         print_table(("Step", "Outcome", "Took", "Remark"), rows, context.environ)
     if document["ok"]:
         longest = " → ".join(document["critical_path"])

@@ -134,7 +134,7 @@ def prune(
     result = None
     with context.open(index=False) as repository:
         plan = plan_prune(repository, rules, now=context.clock.now(), zone=LOCAL, wal_window=window)
-        if not context.json and not context.quiet:
+        if not context.json and context.talks:
             _show_decisions(context, plan)
             wal_expiry.show_plans(context, plan.wal)
         if not dry_run:

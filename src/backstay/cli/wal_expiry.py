@@ -71,7 +71,7 @@ def document(plan: WalExpiry, result: ExpiryResult | None) -> dict[str, object]:
 def show_plans(context: Context, plans: Sequence[WalExpiry]) -> None:
     """What is planned for each cluster, with the reason, in the order of the segments."""
     for plan in plans:
-        if context.quiet:
+        if not context.talks:
             continue
         print_heading(f"WAL of {_told(plan)}", context.environ)
         if plan.expired:
