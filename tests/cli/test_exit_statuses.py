@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backstay.cli.main import run
+from backstay.cli.problems import typed
 from backstay.errors import RestoreFailed
 from backstay.sources.target_directory import TargetDirectory
 from tests.cli.conftest import Account, FullStream
@@ -103,6 +105,31 @@ def test_a_recovery_key_that_nobody_can_see_is_a_failure(account: Account, monke
     assert not account.key_file.exists()
     monkeypatch.undo()
     assert "Recovery key" in account.run("backup", account.documents).err
+
+
+def test_a_current_directory_that_is_gone_is_told_where_it_is_needed(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saved.root / "gone").mkdir()
+    monkeypatch.chdir(saved.root / "gone")
+    (saved.root / "gone").rmdir()
+    for argv in (
+        ("ls", "latest", "sub"),
+        ("backup", "source"),
+        ("-r", "relative", "list"),
+        ("restore", "latest", "--to", "relative"),
+    ):
+        assert saved.json(*argv, status=1)["title"] == "the current directory is gone"
+    saved.run("backup", saved.documents)
+    saved.run("list")
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.EMFILE, "ulimit -n"), (errno.EACCES, "with -v"), (errno.ENOSPC, "where the output goes")],
+)
+def test_a_refusal_of_the_system_points_at_the_output_only_if_it_may_be_full(number: int, hint: str) -> None:
+    assert hint in typed(OSError(number, os.strerror(number))).hint
 
 
 def test_a_second_init(saved: Account) -> None:

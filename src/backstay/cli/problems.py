@@ -6,7 +6,8 @@ import errno
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import typer
 
@@ -25,6 +26,8 @@ from backstay.errors import (
 )
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MORE_FILES = "let it open more files, as `ulimit -n 1024` does, and run the same command again"
+_HINTS: Final[dict[int | None, str]] = {errno.EMFILE: _MORE_FILES, errno.ENFILE: _MORE_FILES}
 
 
 def typed(error: BaseException) -> BackstayError:
@@ -64,10 +67,25 @@ def _system(error: OSError) -> BackstayError:
     reason = error.strerror or str(error)
     if error.errno == errno.EBADF and isinstance(sys.stdout, ClosedOutput):
         return output_failed(error)
-    if not error.filename:  # most likely the output
-        return BackstayError("the system refused to read or write", cause=reason, hint="check where the output goes")
+    if not error.filename and error.errno == errno.ENOENT and _current_directory_is_gone():
+        return BackstayError(
+            "the current directory is gone",
+            cause="it was deleted, and a path that does not begin with a slash begins in it",
+            hint="change to a directory that exists, or give whole paths",
+        )
+    if not error.filename:
+        hint = "make room where the output goes" if error.errno in _FULL else _HINTS.get(error.errno, "")
+        return BackstayError("the system refused to read or write", cause=reason, hint=hint)
     kind = InsufficientSpace if error.errno in _FULL else BackstayError
-    return kind(f"cannot use {error.filename!s}", cause=reason)
+    return kind(f"cannot use {error.filename!s}", cause=reason, hint=_HINTS.get(error.errno, ""))
+
+
+def _current_directory_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def output_failed(error: OSError) -> BackstayError:
