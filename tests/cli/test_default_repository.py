@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pwd
 import stat
 from pathlib import Path
@@ -161,6 +163,28 @@ def test_whoever_has_no_home_works_without_a_cache(
     account.run("restore", "latest", "--to", account.root / "back")
     checks = account.run("--json", "doctor", status=None).out
     assert {check["state"] for check in json.loads(checks)["checks"] if check["name"] == "cache"} == {"bad"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 14), (errno.EDQUOT, 14), (errno.EROFS, 1)])
+def test_a_key_file_that_cannot_be_written_is_told_by_its_reason(
+    account: Account, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("backstay.control.opening.key_files.mkstemp", refuse)
+    problem = account.json("backup", account.documents, status=status)
+    assert problem["title"].startswith("cannot write the key file")
+    assert problem["cause"] == os.strerror(number)
+    monkeypatch.undo()
+    account.run("backup", account.documents)
+
+
+def test_a_home_where_nothing_can_be_written(account: Account) -> None:
+    (account.root / "home/.config").touch()
+    problem = account.json("backup", account.documents, status=1)
+    assert "set HOME" in problem["hint"]
+    assert not account.repository.exists()
 
 
 def test_as_a_program(account: Account) -> None:

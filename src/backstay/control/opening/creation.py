@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backstay.control.opening.key_files import sync_directory, write_secret_file
+from backstay.control.opening.key_files import make_directory, sync_directory, write_secret_file
 from backstay.control.opening.location import Location
 from backstay.control.opening.secrets import read_key_file
 from backstay.errors import NoRepository, RepositoryExists, StorageMissing
@@ -162,7 +162,7 @@ def _unfinished(key_file: Path) -> Path:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Let two first backups at once create one repository."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(directory)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

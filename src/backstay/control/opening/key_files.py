@@ -6,12 +6,17 @@ import errno
 import os
 from pathlib import Path
 from tempfile import mkstemp
+from typing import Final
 
-from backstay.errors import InvalidRequest
+from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_secret_file(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read, durable on return. Raises InvalidRequest when it exists.
+    """Write a new file that only its owner can read, durable on return.
+
+    Raises InvalidRequest for a place where no new file can be, InsufficientSpace, BackstayError.
 
     It is written beside the place under a name that nobody else uses, and gets its own name when it is whole. A crash
     between leaves that other file, which is in the way of nothing.
@@ -28,15 +33,30 @@ def write_secret_file(path: Path, text: str) -> None:
             Path(beside).unlink()
         sync_directory(path.parent)
     except OSError as error:
-        raise InvalidRequest(
-            f"cannot write the key file {path}", cause=error.strerror or str(error), hint=_hint(error)
+        raise _refused(path, error) from error
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory for such files, unless it is there. Raises InsufficientSpace, BackstayError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        kind = InsufficientSpace if error.errno in _FULL else BackstayError
+        raise kind(
+            f"cannot make the directory {path} for a key file",
+            cause=error.strerror or str(error),
+            hint="let this user write there, or set HOME or XDG_CONFIG_HOME to a place where it may",
         ) from error
 
 
-def _hint(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room on its disk"
-    return "name a new file" if error.errno == errno.EEXIST else "name a directory that this user may write to"
+def _refused(path: Path, error: OSError) -> BackstayError:
+    title, cause = f"cannot write the key file {path}", error.strerror or str(error)
+    if error.errno in _FULL:
+        return InsufficientSpace(title, cause=cause, hint="make room on its disk")
+    if error.errno == errno.EEXIST:
+        return InvalidRequest(title, cause=cause, hint="name a new file")
+    kind = InvalidRequest if error.errno in (errno.ENOENT, errno.ENOTDIR) else BackstayError
+    return kind(title, cause=cause, hint="name a directory that this user may write to")
 
 
 def sync_directory(directory: Path) -> None:
