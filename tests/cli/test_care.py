@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from backstay.cli.care import _part
-from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 from backstay.operations.trials import benchmark
 from tests.cli.conftest import Account
@@ -157,20 +156,6 @@ def test_benchmark(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     result = account.json("benchmark", account.root, "--size", "1MiB")
     assert {run["name"] for run in result["runs"]} >= {"backup", "restore"}
     assert "One thread" in account.run("benchmark", account.root, "--size", "1MiB").out
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("0", 0), ("4096", 4096), ("1k", 1024), ("2 MiB", 2 << 20), ("3gb", 3 << 30), ("1T", 1 << 40), ("7b", 7)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "1.5k", "-1", "1 kk"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(InvalidRequest):
-        parse_size(text)
 
 
 def test_parts() -> None:

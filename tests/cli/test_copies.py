@@ -73,6 +73,14 @@ def test_snapshots_go_into_another_repository(saved: Account) -> None:
     assert saved.json("copy", "--to", target, status=12)["code"] == "WrongKey"
 
 
+def test_a_copy_may_lie_at_a_path_that_is_no_text(saved: Account) -> None:
+    copy = saved.root / os.fsdecode(b"copy-\xff")
+    saved.run("copy", "--to", copy)
+    saved.run("--mirror", copy, "backup", saved.documents)
+    assert "cannot be seen" in saved.run("--mirror", os.fsdecode(b"\xff"), "--quorum", 1, "list").err
+    assert objects(copy).keys() >= objects(saved.repository).keys()
+
+
 def test_copies_that_make_no_sense(saved: Account) -> None:
     saved.run("copy", "--to", saved.root / "copy")
     assert saved.json("copy", status=2)["code"] == "InvalidRequest"

@@ -11,6 +11,7 @@ from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP
+from backstay.core.environment import expanded
 from backstay.core.quantities import format_size, plural
 from backstay.errors import CorruptedBackup
 
@@ -30,7 +31,7 @@ def export(
     from backstay.storage.local import LocalStorage
 
     context = context_of(ctx)
-    with context.open() as repository, LocalStorage(to.expanduser()) as target, context.watching() as events:
+    with context.open() as repository, LocalStorage(expanded(to)) as target, context.watching() as events:
         chosen = [choosing.one(context, repository, text) for text in snapshots or ()] or repository.snapshots.shown()
         result = export_snapshots(repository, target, chosen, days=thaw_days, wait=not no_wait, events=events)
     context.result(jsonout.plain(result), lambda: _show_export(context, result, to))
@@ -49,7 +50,7 @@ def import_(
     context = context_of(ctx)
     with (
         context.open() as repository,
-        LocalStorage(from_.expanduser(), create=False) as medium,
+        LocalStorage(expanded(from_), create=False) as medium,
         context.watching() as events,
     ):
         there = repository.in_store(medium)

@@ -12,6 +12,7 @@ from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import flag, option
 from backstay.cli.render import print_pairs
+from backstay.core.environment import expanded
 from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest
 
@@ -106,7 +107,7 @@ def _absolute(address: str) -> str:
 
     if not address:
         raise InvalidRequest("the address of the cold tier is empty", hint="give a directory or a URL")
-    return address if has_scheme(address) else str(Path(address).expanduser().absolute())
+    return address if has_scheme(address) else str(expanded(Path(address)).absolute())
 
 
 def _seconds(text: str) -> int:

@@ -27,6 +27,14 @@ def home(environ: Mapping[str, str]) -> Path:
     return Path(named)
 
 
+def expanded(path: Path) -> Path:
+    """The path with what `~` or `~name` means at its beginning. Raises InvalidRequest for a user that is not known."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InvalidRequest(f"cannot resolve {path}", cause=str(error), hint="write the whole path") from error
+
+
 def _homeless(cause: str) -> InvalidRequest:
     return InvalidRequest(
         "there is no home directory",
@@ -56,7 +64,7 @@ def config_directory(environ: Mapping[str, str]) -> Path:
 def cache_directory(environ: Mapping[str, str]) -> Path:
     """Where disposable data may lie. Raises InvalidRequest when no home directory is known."""
     if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
-        return Path(named).expanduser()
+        return expanded(Path(named))
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
 
 

@@ -127,4 +127,4 @@ def unmark_as_first(store: StorageBackend) -> None:
 
 def copy_id(url: str) -> str:
     """The short name of a copy: of its address, so that every writer finds the same."""
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]

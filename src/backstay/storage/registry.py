@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from backstay.core.environment import expanded
 from backstay.errors import InvalidRequest
 from backstay.storage.backend import StorageBackend
 from backstay.storage.local import LocalStorage
@@ -44,16 +45,13 @@ def local_path(url: str) -> Path | None:
     """Where an address lies on the disks of this machine; None for one elsewhere. Raises InvalidRequest."""
     if url.startswith("file:"):
         return Path(_path_of(url)).absolute()
-    return None if has_scheme(url) else Path(url).expanduser().absolute()
+    return None if has_scheme(url) else expanded(Path(url)).absolute()
 
 
 def _open_path(text: str, *, create: bool) -> LocalStorage:
     if not text or "\0" in text:
         raise InvalidRequest("the address of the repository is empty or holds a null character")
-    try:
-        return LocalStorage(Path(text).expanduser(), create=create)
-    except RuntimeError as error:  # what expanduser raises for an unknown user
-        raise InvalidRequest(f"cannot resolve {text}", cause=str(error), hint="write the whole path") from error
+    return LocalStorage(expanded(Path(text)), create=create)
 
 
 def _path_of(url: str) -> str:

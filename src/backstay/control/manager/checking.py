@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backstay.control.manager.results import CheckFailed, CheckOutcome, CheckPassed
 from backstay.core.arguments import checks_arguments
+from backstay.core.environment import expanded
 from backstay.core.sizes import parse_size
 from backstay.errors import InvalidRequest
 from backstay.operations.findings import Check
@@ -54,7 +55,7 @@ class Verification:
             checks=checks,
             read_data=self.read_data,
             min_bytes=least,
-            rehearse=None if place is None else Path(place).expanduser().absolute(),
+            rehearse=None if place is None else expanded(Path(place)).absolute(),
             reserve=True,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from backstay.control.manager.requests import RestoreRequest, Surroundings, absolute, room_at
 from backstay.control.manager.results import PlannedPart, RestoredPart
 from backstay.control.manager.targets import DirectoryTarget, told_target
+from backstay.core.environment import expanded
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
 from backstay.operations.restore.in_place import original_place as place_of
@@ -21,7 +22,7 @@ ON_NO_DISK = ("postgresql", "mysql", "command")
 
 def preview(around: Surroundings, manifest: Manifest, target: DirectoryTarget, request: RestoreRequest) -> PlannedPart:
     """What a restore would do. Raises NotFound, InvalidRequest, RestoreFailed."""
-    place = Path(target.destination).expanduser().absolute()
+    place = expanded(Path(target.destination)).absolute()
     plan = plan_restore(around.repository, manifest, place, request.options(target.source))
     cold = () if plan.cold is None else (f"{plan.cold} must be thawed or attached before",)
     return PlannedPart(
@@ -45,7 +46,7 @@ def run(around: Surroundings, manifest: Manifest, target: DirectoryTarget, reque
     """Restore. Raises RestoreConflict before anything is written, RestoreFailed."""
     if request.mode == "in_place":
         return _run_in_place(around, manifest, target, request)
-    place = Path(target.destination).expanduser().absolute()
+    place = expanded(Path(target.destination)).absolute()
     done = run_restore(around.repository, manifest, place, request.options(target.source), events=around.events)
     return RestoredPart(
         backup_id=manifest.id,

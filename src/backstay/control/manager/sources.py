@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from backstay.control.policies.policy import Policy, Retention
 from backstay.control.policies.values import Wrong
 from backstay.core.arguments import checks_arguments
+from backstay.core.environment import expanded
 from backstay.errors import InvalidRequest
 from backstay.operations.backup.request import BackupKind, check_name
 from backstay.sources.sqlite.database import path_of
@@ -163,7 +164,7 @@ def _whole(path: str | Path) -> str:
         raise InvalidRequest(
             "it is not clear what to back up", cause="a path is empty", hint="name the current directory as `.`"
         )
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - `..`
+    return os.path.abspath(expanded(Path(path)))  # noqa: PTH100 - `..`
 
 
 def _database(source: DatabaseSource) -> dict[str, Any]:

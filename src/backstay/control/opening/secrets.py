@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from backstay.core.environment import variable
+from backstay.core.environment import expanded, variable
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def read_secret_text(path: Path) -> str:
     """The text of a small file without its line end. Raises InvalidRequest."""
     title = f"cannot read the password file {path}"
     try:
-        with path.expanduser().open("rb") as file:
+        with expanded(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InvalidRequest(title, cause=error.strerror or str(error), hint="check the path") from error

@@ -1,0 +1,25 @@
+"""The directories of the user, from an environment that is passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backstay.control.opening.cache import usable_cache
+from backstay.core.environment import cache_directory, expanded
+from backstay.errors import InvalidRequest
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    assert expanded(Path("/a/~b")) == Path("/a/~b")
+    with pytest.raises(InvalidRequest, match="cannot resolve ~nosuch/x"):
+        expanded(Path("~nosuch/x"))
+    with pytest.raises(InvalidRequest):
+        cache_directory({"BACKSTAY_CACHE_DIR": "~nosuch/x"})
+
+
+def test_a_cache_in_the_home_of_nobody_is_left_out_and_told() -> None:
+    told: list[str] = []
+    assert usable_cache({"BACKSTAY_CACHE_DIR": "~nosuch/x"}, told.append) is None
+    assert "cannot resolve ~nosuch/x" in told[0]
