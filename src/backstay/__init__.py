@@ -10,11 +10,9 @@ with BackupManager("/backups", password="…") as backups:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from backstay.core.version import VERSION
 
+TYPE_CHECKING = False  # not from typing, nor is anything else loaded here: until then an interrupt shows a traceback
 __version__ = VERSION
 
 # Where each public name lives; they are loaded when they are asked for, so that `backstay --help` need not.
@@ -306,6 +304,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
+
+TYPE_CHECKING = False  # as in the package: signals are heard before anything large is loaded
+if TYPE_CHECKING:
+    from types import FrameType
 
 INTERRUPTED = 130
 
