@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -193,6 +194,19 @@ def test_the_second_interrupt_stops_at_once(busy: Account) -> None:
     run.communicate(timeout=60)
     assert run.returncode == 130
     busy.run("verify", "--read-data")
+
+
+def test_the_second_interrupt_ends_it_also_where_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def leave(status: int) -> NoReturn:
+        raise SystemExit(status)
+
+    monkeypatch.setattr("os.write", full)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit, match="130"):
+        cli_signals._leave(signal.SIGINT, None)
 
 
 def test_an_interrupt_before_anything_has_begun(account: Account) -> None:

@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from backstay.cli.context import Context
+from backstay.cli.render import UNWRITABLE
 from backstay.core.environment import data_directory, variable
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def leave(status: int) -> int:
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(_LEAVING_S)
             if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
+                for stream in (sys.stdout, sys.stderr):
+                    with suppress(*UNWRITABLE):
+                        stream.flush()
                 os._exit(status)
     return status

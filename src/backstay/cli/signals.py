@@ -110,5 +110,7 @@ class Interrupts:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     del number, frame
-    os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _ABRUPT)
-    os._exit(INTERRUPTED)
+    try:
+        os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _ABRUPT)
+    finally:  # also where it cannot be told
+        os._exit(INTERRUPTED)
