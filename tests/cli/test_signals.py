@@ -159,7 +159,7 @@ def test_a_deletion_that_is_interrupted_tells_what_is_gone_and_can_be_run_again(
     monkeypatch.undo()
     again = saved.json("delete", first[:-1], *others)
     assert again == {"deleted": others[1:], "deleted_before": [first, others[0]]}
-    assert saved.run("delete", first).out == f"snapshot {first} was deleted before\n"
+    assert saved.run("delete", first, first).out == f"snapshot {first} was deleted before\n"
     saved.run("delete", "no-such", status=1)
 
 

@@ -62,7 +62,7 @@ def _to_delete(context: Context, repository: Repository, texts: Sequence[str]) -
             before = repository.snapshots.dropped_with(text.lower()) if len(text) >= MINIMUM_PREFIX else set()
             if len(before) != 1:
                 raise
-            gone += before
+            gone += before - {*gone}
         else:
             chosen[manifest.id] = manifest
     return chosen, gone
