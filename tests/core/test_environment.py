@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from backstay.control.opening.cache import usable_cache
-from backstay.core.environment import cache_directory, expanded
+from backstay.core.environment import cache_directory, expanded, expanded_if_known
 from backstay.errors import InvalidRequest
+from backstay.storage.cloud_credentials import AwsProfile
 
 
 def test_the_home_of_nobody_is_refused() -> None:
@@ -23,3 +24,13 @@ def test_a_cache_in_the_home_of_nobody_is_left_out_and_told() -> None:
     told: list[str] = []
     assert usable_cache({"BACKSTAY_CACHE_DIR": "~nosuch/x"}, told.append) is None
     assert "cannot resolve ~nosuch/x" in told[0]
+
+
+def test_whoever_is_not_known_has_no_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert expanded_if_known("~/.netrc") == Path("~/.netrc")
+    assert AwsProfile({}).name == "default"

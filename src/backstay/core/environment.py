@@ -35,6 +35,14 @@ def expanded(path: Path) -> Path:
         raise InvalidRequest(f"cannot resolve {path}", cause=str(error), hint="write the whole path") from error
 
 
+def expanded_if_known(path: str | Path) -> Path:
+    """The same, and as it is for a user that is not known: of a file that need not be there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def _homeless(cause: str) -> InvalidRequest:
     return InvalidRequest(
         "there is no home directory",

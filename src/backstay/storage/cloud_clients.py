@@ -13,12 +13,12 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from backstay.core.clock import Clock
+from backstay.core.environment import expanded_if_known
 from backstay.errors import InvalidRequest
 from backstay.storage.azure_uploads import upload_credentials
 from backstay.storage.backend import Buffer
@@ -141,7 +141,7 @@ def _certificates(path: str | None) -> str:
     if path is None:
         return ""
     try:
-        text = Path(path).expanduser().read_text()
+        text = expanded_if_known(path).read_text()
         if _CERTIFICATE not in text:
             raise ValueError("there is no certificate in it")
         ssl.create_default_context(cadata=text)

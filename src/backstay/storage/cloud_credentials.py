@@ -7,6 +7,7 @@ from configparser import ConfigParser, Error
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from backstay.core.environment import expanded_if_known
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AwsProfile:
     """One profile of `~/.aws/config` and `~/.aws/credentials`, or of the files that the environment names."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        home = Path(environ.get("HOME") or "~").expanduser()
+        home = expanded_if_known(environ.get("HOME") or "~")
         named = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE")
         self.name = named or "default"
         config = Path(environ.get("AWS_CONFIG_FILE") or home / ".aws/config")

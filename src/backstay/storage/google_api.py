@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from backstay.core.clock import Clock
+from backstay.core.environment import expanded_if_known
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.tls import client_context
@@ -69,7 +70,7 @@ class GoogleApi:
         ca = address.get("ca")
         context = client_context()
         if ca is not None:
-            context.load_verify_locations(Path(ca).expanduser())
+            context.load_verify_locations(expanded_if_known(ca))
         proxy = address.get("proxy")
         proxies = urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None)
         self._opener = urllib.request.build_opener(
@@ -163,7 +164,7 @@ class GoogleApi:
         if text := self._environ.get("GOOGLE_SERVICE_ACCOUNT_KEY"):
             return _parsed(text, "GOOGLE_SERVICE_ACCOUNT_KEY")
         named = next(filter(None, map(self._environ.get, _FILES)), None)
-        path = Path(named) if named else Path(self._environ.get("HOME") or "~").expanduser() / _LOGIN
+        path = Path(named) if named else expanded_if_known(self._environ.get("HOME") or "~") / _LOGIN
         try:
             return _parsed(path.read_text(), str(path))
         except FileNotFoundError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import netrc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from backstay.core.environment import expanded_if_known
 from backstay.errors import InvalidRequest
 from backstay.storage.address import Address
 
@@ -42,7 +42,7 @@ def where_logins_belong(kind: str) -> str:
 
 
 def _from_netrc(host: str, user: str | None, environment: Mapping[str, str]) -> Login | None:
-    path = Path(environment.get("NETRC", "~/.netrc")).expanduser()
+    path = expanded_if_known(environment.get("NETRC", "~/.netrc"))
     try:
         found = netrc.netrc(str(path)).authenticators(host)
     except FileNotFoundError:

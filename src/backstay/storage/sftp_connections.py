@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import asyncssh
 
+from backstay.core.environment import expanded_if_known
 from backstay.errors import BackstayError, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.address import Address
 from backstay.storage.patience import Patience
@@ -184,7 +184,7 @@ class SftpConnections:
 def _files_of_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> list[str]:
     """Those that the configuration names, or the user's, and the machine's; those of them that exist."""
     named = options.known_hosts if isinstance(options.known_hosts, list) else []
-    files = [Path(str(file)).expanduser() for file in (*(named or ["~/.ssh/known_hosts"]), _OF_THE_MACHINE)]
+    files = [expanded_if_known(str(file)) for file in (*(named or ["~/.ssh/known_hosts"]), _OF_THE_MACHINE)]
     return [str(file) for file in files if file.is_file()]
 
 
