@@ -43,11 +43,20 @@ class RestorePlan:
 
 
 def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) -> Iterator[Visit]:
-    """What is to be restored; the root of the walk is what the target directory stands for."""
+    """What is to be restored; the root of the walk is what the target directory stands for.
+
+    Raises InvalidRequest for a single file with --delete: all that lies beside it would be what the snapshot lacks.
+    """
     path = options.path or b"/"
     node, listing = subtree(manifest.root, path, repository.reader)
     if listing is None:
         assert node is not None
+        if options.delete:
+            raise InvalidRequest(
+                f"--delete has no meaning for {printable(path)}",
+                cause="it is no directory of the snapshot, and nothing beside it is restored",
+                hint="leave --delete out, or name the directory that it lies in",
+            )
         parent = path.rstrip(b"/").rpartition(b"/")[0] or b"/"
         yield Enter(parent, None, False)
         yield Item(path, node)
