@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -11,8 +12,10 @@ import pytest
 
 from backstay.errors import InvalidRequest
 from backstay.operations.restore.in_place import original_place, restore_in_place
+from backstay.operations.restore.in_place_recovery import roll_back_in_place
 from backstay.operations.restore.run import RestoreOptions, plan_restore, run_restore
-from tests.operations.in_place_world import InPlaceWorld, write
+from backstay.sources.filters import Selection
+from tests.operations.in_place_world import InPlaceWorld, seen, settle, write
 
 Way: TypeAlias = Callable[[InPlaceWorld, RestoreOptions], object]
 
@@ -56,3 +59,94 @@ def test_nothing_beside_a_single_file_is_deleted(world: InPlaceWorld, way: Way) 
     with pytest.raises(InvalidRequest, match="--delete has no meaning"):
         way(world, options)
     assert there(world) == ["a", "b", "d", "d/c", "new"]
+
+
+CHOICES = {
+    "what is included": (Selection([b"*.txt"]), ["dir/new.txt", "dir/strange/x.txt", "new.txt", "strange/x.txt"]),
+    "what is not excluded": (
+        Selection([], [b"*.jpg"]),
+        ["dir/new.txt", "dir/strange", "empty", "new.txt", "strange/in/x.doc", "strange/x.txt"],
+    ),
+    "a directory": (Selection([b"strange", b"a.txt"]), ["dir/strange", "strange"]),
+    "a directory without some": (
+        Selection([b"strange", b"a.txt"], [b"*.jpg"]),
+        ["dir/strange", "strange/in/x.doc", "strange/x.txt"],
+    ),
+}
+
+
+@ways
+@pytest.mark.parametrize("choice", CHOICES)
+def test_only_what_is_chosen_is_deleted(world: InPlaceWorld, way: Way, choice: str) -> None:
+    chooser, gone = CHOICES[choice]
+    for name in ("a.txt", "c.jpg", "photos/p.jpg", "dir/held.jpg"):
+        write(world.origin / name, name)
+    world.snapshot()
+    held = there(world)
+    for name in ("new.txt", "new.jpg", "dir/new.txt", "dir/strange/x.txt", "strange/in/x.doc", "strange/in/x.jpg"):
+        write(world.origin / name, name)
+    write(world.origin / "strange/x.txt", "x")
+    (world.origin / "empty").mkdir()
+    before = there(world)
+    options = RestoreOptions(chooser=chooser, in_place=True, delete=True)
+    assert planned(world, options) == gone
+    way(world, options)
+    after = there(world)
+    assert set(held) <= set(after)
+    assert set(before) - set(after) == {
+        name for name in before if any(f"{name}/".startswith(f"{one}/") for one in gone)
+    }
+
+
+@ways
+def test_what_the_snapshot_holds_as_something_else_is_not_deleted(world: InPlaceWorld, way: Way) -> None:
+    write(world.origin / "kind/file", "in a directory")
+    write(world.origin / "other", "other")
+    world.snapshot()
+    shutil.rmtree(world.origin / "kind")
+    write(world.origin / "kind", "a file now")
+    options = RestoreOptions(chooser=Selection([], [b"kind/"]), in_place=True, delete=True)
+    assert planned(world, options) == []
+    way(world, options)
+    assert there(world) == ["kind", "other"]
+
+
+@ways
+def test_what_a_directory_of_which_nothing_is_restored_holds_beside_is_deleted(world: InPlaceWorld, way: Way) -> None:
+    write(world.origin / "photos/p.jpg", "held")
+    write(world.origin / "a.txt", "held")
+    world.snapshot()
+    write(world.origin / "photos/new.txt", "new")
+    options = RestoreOptions(chooser=Selection([b"*.txt"]), in_place=True, delete=True)
+    assert planned(world, options) == ["photos/new.txt"]
+    way(world, options)
+    assert there(world) == ["a.txt", "photos", "photos/p.jpg"]
+
+
+@ways
+def test_the_state_that_an_earlier_restore_keeps_is_not_deleted(world: InPlaceWorld, way: Way) -> None:
+    write(world.origin / "in/a", "held")
+    world.snapshot()
+    write(world.origin / "in/a", "changed")
+    inside = RestoreOptions(path=os.fsencode(world.origin / "in"), conflict="overwrite", keep_old=True)
+    restored = restore_in_place(world.repository, world.manifest, inside)
+    (kept,) = restored.kept
+    assert kept.parent == world.origin
+    options = RestoreOptions(in_place=True, delete=True)
+    assert planned(world, options) == []
+    way(world, options)
+    assert kept.is_dir()
+
+
+def test_what_was_deleted_of_a_strange_directory_comes_back_with_the_old_state(world: InPlaceWorld) -> None:
+    write(world.origin / "a.txt", "held")
+    world.snapshot()
+    for name in ("strange/x.txt", "strange/in/y.txt", "strange/in/z.jpg", "strange/last.txt"):
+        write(world.origin / name, name)
+    settle(world.origin)
+    before = seen(world.origin)
+    options = RestoreOptions(chooser=Selection([b"*.txt"]), delete=True, keep_old=True)
+    result = restore_in_place(world.repository, world.manifest, options)
+    assert there(world) == ["a.txt", "strange", "strange/in", "strange/in/z.jpg"]
+    roll_back_in_place(result.kept[0])
+    assert seen(world.origin) == before

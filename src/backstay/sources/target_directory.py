@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -115,6 +116,20 @@ class TargetDirectory:
         if is_new and self.hands_down:
             directory.drop_lists()
         return directory
+
+    def below(self, names: Sequence[bytes]) -> TargetDirectory:
+        """The directory that some names lead to, one after the other; this one, opened again, without any."""
+        try:
+            found = TargetDirectory(self.target, os.dup(self.fd), self.path)
+        except OSError as error:
+            raise failure(error, self.path, "open") from error
+        for name in names:
+            try:
+                following = found.child(name, create=False)
+            finally:
+                found.close()
+            found = following
+        return found
 
     def drop_lists(self) -> None:
         """Take its access lists from it, which it has from the directory above."""

@@ -7,16 +7,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from backstay.core.names import printable
 from backstay.errors import NotFound, RestoreFailed
 from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
-from backstay.operations.restore.journal import ITEMS, PREFIX, Dress, leftovers
-from backstay.operations.restore.plan import may_delete_in, strangers, wanted
+from backstay.operations.restore.journal import ITEMS, Dress, leftovers
+from backstay.operations.restore.plan import may_delete_in, wanted
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite
+from backstay.operations.restore.strangers import strangers
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -62,7 +64,7 @@ class Comparison:
                 if isinstance(visit, Enter):
                     self._enter(visit)
                 elif isinstance(visit, Leave):
-                    self._leave(self._stack.pop())
+                    self._leave(self._stack.pop(), visit.passed)
                 else:
                     self._item(visit)
             self._end()
@@ -135,12 +137,12 @@ class Comparison:
         live.fresh = True
         self._change(above, live.path, visit.path, old=info, node=visit.node, is_tree=True)
 
-    def _leave(self, live: LiveDirectory) -> None:
+    def _leave(self, live: LiveDirectory, passed: frozenset[bytes] = frozenset()) -> None:
         if live.directory is None:
             return
         try:
             if live.names is not None:
-                self._remove_strangers(live, live.directory, live.names)
+                self._remove_strangers(live, live.directory, live.names | passed)
             new = None
             if live.selected and live.node is not None and self._areas.holds(live.path):  # not on the way
                 new = Facts.wanted(live.node, self._target.attributes)
@@ -155,15 +157,33 @@ class Comparison:
         finally:
             live.close()
 
-    def _remove_strangers(self, live: LiveDirectory, directory: TargetDirectory, names: set[bytes]) -> None:
+    def _remove_strangers(self, live: LiveDirectory, directory: TargetDirectory, held: set[bytes]) -> None:
         inside = self._inside(live.path)
-        for path in strangers(directory, inside, names, self._options.chooser):
-            name = path.rpartition(b"/")[2]
-            info = None if name.startswith(PREFIX) else directory.lstat(name)
-            if info is not None:
-                self._stack.append(live)
-                self._change(live, self._live(path), path, old=info, node=None, removal=True)
-                self._stack.pop()
+        found = strangers(directory, inside, held, self._options.chooser)
+        self._stack.append(live)
+        for above, going in groupby(found, key=lambda stranger: stranger.above):
+            base = len(self._stack)
+            for name in above:
+                self._step_into(name)
+            for stranger in going:
+                self._remove(self._stack[-1], stranger.path(inside))
+            while len(self._stack) > base:
+                self._leave(self._stack.pop())
+        self._stack.pop()
+
+    def _step_into(self, name: bytes) -> None:
+        """A directory that the snapshot does not hold, of which a part goes."""
+        above = self._stack[-1]
+        assert above.directory is not None
+        below = LiveDirectory(above.path.rstrip(b"/") + b"/" + name)
+        self._stack.append(below)
+        below.open(above.directory.child(name, create=False))
+
+    def _remove(self, above: LiveDirectory, path: bytes) -> None:
+        assert above.directory is not None
+        info = above.directory.lstat(path.rpartition(b"/")[2])
+        if info is not None:
+            self._change(above, self._live(path), path, old=info, node=None, removal=True)
 
     # -- entries
 

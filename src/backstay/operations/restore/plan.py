@@ -12,7 +12,8 @@ from typing import Final
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
 from backstay.operations.restore.request import RestoreOptions
-from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
+from backstay.operations.restore.strangers import strangers
+from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, Visit, subtree, walk
 from backstay.operations.tiers.cold_packs import ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -62,7 +63,9 @@ def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) 
         yield Item(path, node)
         yield Leave(parent, None)
         return
-    yield from walk(listing, repository.reader, path=path, node=node, chooser=options.chooser)
+    yield from walk(
+        listing, repository.reader, path=path, node=node, chooser=options.chooser, tell_passed=options.delete
+    )
 
 
 def may_delete_in(manifest: Manifest, options: RestoreOptions, path: bytes) -> bool:
@@ -122,7 +125,7 @@ class Planner:
                 if isinstance(visit, Enter):
                     self._enter(plan, visit, stack, root)
                 elif isinstance(visit, Leave):
-                    self._leave(plan, stack.pop())
+                    self._leave(plan, stack.pop(), visit)
                 else:
                     self._item(plan, visit, stack[-1])
         finally:
@@ -171,14 +174,15 @@ class Planner:
             with suppress(CorruptedBackup):
                 self._cold.need_file(item.node)
 
-    def _leave(self, plan: RestorePlan, place: _Place) -> None:
+    def _leave(self, plan: RestorePlan, place: _Place, visit: Leave) -> None:
         if place.directory is None:
             return
         if place.names is not None:
-            for path in strangers(place.directory, place.path, place.names, self._options.chooser):
+            place.names.update(visit.passed)
+            for stranger in strangers(place.directory, place.path, place.names, self._options.chooser):
                 plan.delete_count += 1
                 if len(plan.to_delete) < SHOWN:
-                    plan.to_delete.append(printable(path))
+                    plan.to_delete.append(printable(stranger.path(place.path)))
         place.directory.close()
 
     @staticmethod
@@ -207,11 +211,3 @@ def local_places(repository: Repository) -> Iterator[bytes]:
         backend = backend.inner
     if isinstance(backend, LocalStorage):
         yield os.path.realpath(os.fsencode(backend.url))
-
-
-def strangers(directory: TargetDirectory, path: bytes, names: set[bytes], chooser: Chooser) -> Iterator[bytes]:
-    """Paths of what is in a directory of the target, but not in the snapshot, and not left out by choice."""
-    for name in directory.names():
-        place = path.rstrip(b"/") + b"/" + name
-        if name not in names and chooser.may_contain(place):
-            yield place

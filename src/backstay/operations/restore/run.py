@@ -6,19 +6,21 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
-from backstay.errors import RestoreConflict, RestoreFailed
+from backstay.errors import NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
-from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, strangers, wanted
+from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
+from backstay.operations.restore.strangers import strangers
 from backstay.operations.restore.tally import FailedItem, Tally
-from backstay.operations.snapshots.walk import Enter, Item
+from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.operations.tiers.cold_packs import make_readable
 from backstay.repository.blobs.contents import chunk_list
 from backstay.repository.nodes import EMPTY, Node
@@ -154,7 +156,7 @@ class _Restore:
             elif isinstance(visit, Enter):
                 stack.append(self._enter(visit, stack[-1] if stack else None))
             else:
-                self._leave(stack.pop(), window)
+                self._leave(stack.pop(), visit, window)
             if window.is_full():
                 yield window
                 window = Window()
@@ -213,12 +215,14 @@ class _Restore:
             return node is None or existing_mtime_ns <= node.mtime_ns
         return self.options.conflict != "skip"
 
-    def _leave(self, place: _Place, window: Window) -> None:
+    def _leave(self, place: _Place, visit: Leave, window: Window) -> None:
         directory = place.directory
+        if place.names is not None and not place.blocked:
+            held = place.names
+            held.update(visit.passed)
+            window.after.append((place.path, lambda: self._delete_strangers(place, directory, held)))
         if directory is None:
             return
-        if place.names is not None:
-            window.after.append((place.path, lambda: self._delete_strangers(place, directory)))
         applies = place.node is not None and (place.selected or place.is_new)
         window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
 
@@ -230,11 +234,29 @@ class _Restore:
         finally:
             directory.close()
 
-    def _delete_strangers(self, place: _Place, directory: TargetDirectory) -> None:
-        assert place.names is not None
-        for path in list(strangers(directory, place.path, place.names, self.options.chooser)):
-            directory.remove(path.rpartition(b"/")[2])
-            self.tally.count("deleted")
+    def _delete_strangers(self, place: _Place, directory: TargetDirectory | None, held: set[bytes]) -> None:
+        if directory is not None:
+            self._delete_in(directory, place.path, held)
+            return
+        try:
+            directory = self._reopen(place)  # nothing was put into it
+        except (NotFound, RestoreConflict):
+            return
+        try:
+            self._delete_in(directory, place.path, held)
+        finally:
+            directory.close()
+
+    def _delete_in(self, directory: TargetDirectory, path: bytes, held: set[bytes]) -> None:
+        found = list(strangers(directory, path, held, self.options.chooser))
+        for above, going in groupby(found, key=lambda stranger: stranger.above):
+            place = directory.below(above)
+            try:
+                for stranger in going:
+                    place.remove(stranger.name)
+                    self.tally.count("deleted")
+            finally:
+                place.close()
 
     # -- entries
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from backstay.core.names import printable
@@ -40,10 +40,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The directory entered last ends; `node` is the same as at its beginning."""
+    """The directory entered last ends; `node` is the same as at its beginning.
+
+    `passed` are the names in it that were not chosen, if those were asked for.
+    """
 
     path: bytes
     node: Node | None
+    passed: frozenset[bytes] = frozenset()
 
 
 Visit: TypeAlias = Enter | Item | Leave
@@ -63,15 +67,21 @@ EVERYTHING = Everything()
 
 
 def walk(
-    root: Content, reader: BlobReader, *, path: bytes = b"/", node: Node | None = None, chooser: Chooser = EVERYTHING
+    root: Content,
+    reader: BlobReader,
+    *,
+    path: bytes = b"/",
+    node: Node | None = None,
+    chooser: Chooser = EVERYTHING,
+    tell_passed: bool = False,
 ) -> Iterator[Visit]:
     """Depth first in listing order, below a listing that lies at `path`. Raises CorruptedBackup."""
     yield Enter(path, node, chooser.selects(path, True))
-    stack = [(path, node, read_listing(root, reader))]
+    stack = [_Open(path, node, read_listing(root, reader))]
     while stack:
-        place, owner, nodes = stack[-1]
-        prefix = place if place.endswith(b"/") else place + b"/"
-        for found in nodes:
+        place = stack[-1]
+        prefix = place.path if place.path.endswith(b"/") else place.path + b"/"
+        for found in place.nodes:
             below = prefix + found.name
             if found.is_dir:
                 if chooser.may_contain(below):
@@ -80,13 +90,26 @@ def walk(
                             "a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}"
                         )
                     yield Enter(below, found, chooser.selects(below, True))
-                    stack.append((below, found, read_listing(directory_content(found, below), reader)))
+                    stack.append(_Open(below, found, read_listing(directory_content(found, below), reader)))
                     break
             elif chooser.selects(below, False):
                 yield Item(below, found)
+                continue
+            if tell_passed:
+                place.passed.append(found.name)
         else:
             stack.pop()
-            yield Leave(place, owner)
+            yield Leave(place.path, place.node, frozenset(place.passed))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A directory that is being walked through."""
+
+    path: bytes
+    node: Node | None
+    nodes: Iterator[Node]
+    passed: list[bytes] = field(default_factory=list)
 
 
 def subtree(root: Content, path: bytes, reader: BlobReader) -> tuple[Node | None, Content | None]:
