@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 from backstay.errors import InvalidRequest
-from backstay.operations.restore.in_place import original_place, restore_in_place
+from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
-from backstay.operations.restore.run import RestoreOptions, plan_restore, run_restore
+from backstay.operations.restore.run import RestoreOptions
 from backstay.sources.filters import Selection
 from tests.operations.in_place_world import InPlaceWorld, seen, settle, write
-
-Way: TypeAlias = Callable[[InPlaceWorld, RestoreOptions], object]
-
-
-def direct(world: InPlaceWorld, options: RestoreOptions) -> object:
-    place = original_place(world.repository, world.manifest, options.path)
-    return run_restore(world.repository, world.manifest, place, options)
-
-
-def staged(world: InPlaceWorld, options: RestoreOptions) -> object:
-    return restore_in_place(world.repository, world.manifest, options)
-
-
-def planned(world: InPlaceWorld, options: RestoreOptions) -> list[str]:
-    """The paths that a dry run tells, relative to what was backed up."""
-    place = original_place(world.repository, world.manifest, options.path)
-    plan = plan_restore(world.repository, world.manifest, place, options)
-    assert plan.delete_count == len(plan.to_delete)
-    return sorted(os.path.relpath(path, world.origin) for path in plan.to_delete)
-
-
-def there(world: InPlaceWorld) -> list[str]:
-    return sorted(str(path.relative_to(world.origin)) for path in world.origin.rglob("*"))
+from tests.operations.restore_ways import Way, direct, planned, staged, there
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, NotFound, RestoreFailed
 from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_path
+from backstay.sources.guard import NOTHING_GUARDED, Guard
 from backstay.sources.kernel import filesystem_type, raise_descriptor_limit
 from backstay.sources.pending_file import BeforeNaming
 from backstay.sources.restore_errors import failure, reason
@@ -46,11 +47,12 @@ class FilesTarget:
         allow_root: bool = False,
         run: str = "",
         before_naming: BeforeNaming | None = None,
+        guard: Guard = NOTHING_GUARDED,
     ) -> None:
         """`owners` and `specials` (device nodes) default to what only root may do; `allow_root` permits `/` itself.
 
         `run`, 12 hex digits, marks temporary files, so that another process can tell whose they are. `before_naming`
-        is called before a file appears under its name.
+        is called before a file appears under its name. `guard` knows the directories that must not go.
         """
         is_root = os.geteuid() == 0
         self.root = Path(os.path.realpath(root))  # a symlink to the target is followed here, once
@@ -58,6 +60,7 @@ class FilesTarget:
         self.specials = is_root if specials is None else specials
         self.attributes = Attributes(owners=is_root if owners is None else owners, numeric_ids=numeric_ids)
         self.before_naming = before_naming
+        self.guard = guard
         self._allow_root = allow_root
         self._run = (run or new_run()).encode()
         self._numbers = count()
@@ -129,6 +132,11 @@ class FilesTarget:
             raise failure(error, b"", "sync") from error
         finally:
             directory.close()
+
+    def place(self, path: bytes) -> bytes:
+        """The absolute path of one that is relative to the root."""
+        root = os.fsencode(self.root)
+        return root.rstrip(b"/") + b"/" + path if path else root
 
     def report(self, path: bytes, message: str) -> None:
         """Add to `problems`; safe from any thread."""

@@ -31,6 +31,7 @@ from backstay.sources.directory_descriptors import (
     unlink,
 )
 from backstay.sources.extents import Extents
+from backstay.sources.guard import Guard
 from backstay.sources.kernel import CLOSED, rename_noreplace
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.refusals import Refusal
@@ -53,6 +54,11 @@ class Target(Protocol):
     attributes: Attributes
     specials: bool  # whether device nodes are made
     before_naming: BeforeNaming | None
+    guard: Guard
+
+    def place(self, path: bytes) -> bytes:
+        """The absolute path of one that is relative to the root."""
+        ...
 
     def report(self, path: bytes, message: str) -> None:
         """Something could not be applied, which makes no restore fail; from any thread."""
@@ -147,6 +153,22 @@ class TargetDirectory:
             return None
         except OSError as error:
             raise failure(error, path, "examine") from error
+
+    def is_guarded(self, name: bytes) -> bool:
+        """Whether there is a directory under this name that must not go, or holds one."""
+        info = self.lstat(name)
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return False
+        return self.target.guard.holds(self.target.place(self._at(name)), info)
+
+    def is_within_guarded(self) -> bool:
+        """Whether nothing in this directory may go."""
+        return self.target.guard.is_within(self.target.place(self.path))
+
+    def refuse_guarded(self, name: bytes, info: os.stat_result) -> None:
+        """Raises InvalidRequest for a directory that must not go, or holds one."""
+        if stat.S_ISDIR(info.st_mode):
+            self.target.guard.refuse(self.target.place(self._at(name)), info)
 
     def names(self) -> list[bytes]:
         """All names in this directory, sorted."""
@@ -299,13 +321,22 @@ class TargetDirectory:
                 self.remove(name)
 
     def remove(self, name: bytes) -> None:
-        """Whatever is there, directories with all they hold; nothing there is fine."""
+        """Whatever is there, directories with all they hold; nothing there is fine.
+
+        Raises InvalidRequest for a directory that must not go.
+        """
         path = self._at(name)
         try:
             if not unlink(self.fd, name):
+                self._refuse_to_lose(name)
                 self._remove_tree(name)
         except OSError as error:
             raise failure(error, path, "remove") from error
+
+    def _refuse_to_lose(self, name: bytes) -> None:
+        info = self.lstat(name)
+        if info is not None:
+            self.refuse_guarded(name, info)
 
     def _remove_tree(self, name: bytes) -> None:
         """Deepest first, with a stack instead of recursion: trees may be deeper than Python's own."""
@@ -327,8 +358,12 @@ class TargetDirectory:
                 directory.close()
 
     def set_aside(self, name: bytes) -> bytes:
-        """Rename what is there to `name.backstay-old` (or -old-2, …), never over anything; the new name."""
+        """Rename what is there to `name.backstay-old` (or -old-2, …), never over anything; the new name.
+
+        Raises InvalidRequest for a directory that must not go.
+        """
         path = self._at(name)
+        self._refuse_to_lose(name)
         suffix = ASIDE
         for number in count(2):
             new = name[: MAX_NAME - len(suffix)] + suffix

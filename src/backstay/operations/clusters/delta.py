@@ -19,6 +19,7 @@ from backstay.core.names import printable
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup
 from backstay.operations.clusters.stored_files import CHUNK, StoredChunk, StoredFile
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.plan import existing_root
 from backstay.operations.snapshots.walk import Chooser, Enter, Item, Leave, subtree, walk
 from backstay.repository.nodes import Node
@@ -66,7 +67,7 @@ def apply_delta(
     Raises RestoreFailed, InsufficientSpace, CorruptedBackup.
     """
     delta = Delta()
-    target = FilesTarget(place)
+    target = FilesTarget(place, guard=Guarded(repository))
     if existing_root(target) is None:
         return delta
     run = _DeltaRun(repository, manifest, path, target, chooser, spare, delta, shared=shared)

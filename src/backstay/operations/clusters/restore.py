@@ -23,7 +23,7 @@ from backstay.operations.clusters.files import DATA, TABLESPACES
 from backstay.operations.clusters.plan import RecoveryPlan
 from backstay.operations.clusters.staging import bring_later, stage_all
 from backstay.operations.clusters.written_manifest import LINKS, MAP, WrittenManifest
-from backstay.operations.restore.plan import refuse_repository
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.snapshots.walk import subtree
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
@@ -90,7 +90,7 @@ def require_target(
     """Where the tablespaces go. Raises RestoreConflict, InvalidRequest for a target that must not be written to."""
     places = _places(plan, target, options.tablespaces)
     for place in (target, *places.values()):
-        refuse_repository(repository, FilesTarget(place).root)
+        Guarded(repository).refuse_within(bytes(FilesTarget(place).root))
     if options.delta is None:
         for place in (target, *places.values()):
             require_empty(place)

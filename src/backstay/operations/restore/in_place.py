@@ -25,11 +25,11 @@ from backstay.errors import (
     RestoreConflict,
     RestoreFailed,
 )
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
 from backstay.operations.restore.in_place_recovery import Recovered, recover, removed, told, undo
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal, Switch
-from backstay.operations.restore.plan import refuse_repository
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
@@ -135,7 +135,7 @@ class _InPlace:
     calls: SwitchCalls
 
     def run(self) -> InPlaceResult:
-        refuse_repository(self.repository, Path(os.path.realpath(self.root)))
+        Guarded(self.repository).refuse_within(os.path.realpath(os.fsencode(self.root)))
         plan, recovered = self._plan()
         require_no_conflict(plan)
         result = InPlaceResult(

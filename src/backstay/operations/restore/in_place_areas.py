@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.core.names import printable
-from backstay.errors import InsufficientSpace, InvalidRequest, RestoreFailed
+from backstay.errors import InsufficientSpace, RestoreFailed
+from backstay.operations.restore.guarded import is_below
 from backstay.operations.restore.in_place_plan import InPlacePlan
-from backstay.operations.restore.plan import is_below, local_places
 from backstay.repository.nodes import Node
-from backstay.repository.repository import Repository
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
 from backstay.sources.target_directory import TargetDirectory
@@ -92,12 +91,11 @@ class Areas:
 class Immovable:
     """What must not change its place with the directory that it lies in."""
 
-    def __init__(self, repository: Repository) -> None:
-        self._repositories = tuple(local_places(repository))
+    def __init__(self) -> None:
         self._mounts = _mount_points()
 
     def refuse(self, live: bytes) -> None:
-        """Raises RestoreFailed for a directory with a mounted file system, InvalidRequest for the repository."""
+        """Raises RestoreFailed for a directory with a mounted file system."""
         mounted = next((point for point in self._mounts if is_below(point, live)), None)
         if mounted is not None:
             raise RestoreFailed(
@@ -105,13 +103,6 @@ class Immovable:
                 cause=f"a file system is mounted at {printable(mounted)}",
                 hint="unmount it, or restore other paths one by one with ID:PATH",
             )
-        for place in self._repositories:
-            if is_below(place, live):
-                raise InvalidRequest(
-                    f"cannot replace {printable(live)}",
-                    cause=f"the repository lies there, in {printable(place)}",
-                    hint="leave --delete out, or exclude it with --exclude",
-                )
 
 
 def require_changeable(path: bytes, fd: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from backstay.core.names import printable
 from backstay.errors import NotFound, RestoreFailed
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
 from backstay.operations.restore.journal import ITEMS, Dress, leftovers
@@ -44,12 +45,13 @@ class Comparison:
 
     def __init__(self, repository: Repository, manifest: Manifest, root: Path, options: RestoreOptions) -> None:
         self._repository, self._manifest, self._options = repository, manifest, options
-        self._target = FilesTarget(root, allow_root=True)
+        self._guarded = Guarded(repository)
+        self._target = FilesTarget(root, allow_root=True, guard=self._guarded)
         self._root = os.fsencode(self._target.root)
         self._plan = InPlacePlan()
         self._stack: list[LiveDirectory] = []
         self._areas = Areas(self._plan, self._tops)
-        self._immovable = Immovable(repository)
+        self._immovable = Immovable()
         self._links: dict[bytes, _Names] = {}
         self._dress_if_linked: list[Dress] = []
         self._base = b""
@@ -83,7 +85,7 @@ class Comparison:
         """The directory that the root lies in: it must be there."""
         if self._root == b"/":
             return
-        above = FilesTarget(self._target.root.parent, allow_root=True)
+        above = FilesTarget(self._target.root.parent, allow_root=True, guard=self._guarded)
         if not above.root.is_dir():
             raise RestoreFailed(
                 f"cannot restore into {printable(self._root)}",
@@ -286,10 +288,12 @@ class Comparison:
         """One item of the directory `above` changes; it is dressed when it is a directory that had to be opened."""
         assert above.directory is not None
         if not above.touched:
+            self._guarded.refuse_within(above.path)
             require_changeable(above.path, above.directory.fd)
             above.touched = True
         if old is not None and stat.S_ISDIR(old.st_mode):
             self._immovable.refuse(live)
+            above.directory.refuse_guarded(live.rpartition(b"/")[2], old)
         area = self._areas.of(self._stack)
         self._plan.changes.append(self._as_change(live, inside, area, old, removal=removal, is_tree=is_tree))
         facts = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Final
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.operations.restore.guarded import Guarded, is_below
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.strangers import strangers
 from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, Visit, subtree, walk
@@ -20,8 +20,6 @@ from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
-from backstay.storage.local import LocalStorage
-from backstay.storage.wrapper import Wrapper
 
 SHOWN: Final = 1000  # conflicts and deletions that a plan names
 
@@ -73,10 +71,6 @@ def may_delete_in(manifest: Manifest, options: RestoreOptions, path: bytes) -> b
     return options.delete and any(is_below(path, top) for top in manifest.paths)
 
 
-def is_below(path: bytes, top: bytes) -> bool:
-    return path == top or path.startswith(top.rstrip(b"/") + b"/")
-
-
 def existing_root(target: FilesTarget) -> TargetDirectory | None:
     """The target directory, if it is there."""
     return target.open_root(create=False) if target.root.is_dir() else None
@@ -96,6 +90,7 @@ class _Place:
     path: bytes
     directory: TargetDirectory | None
     names: set[bytes] | None  # of the snapshot, gathered for --delete
+    within: bytes  # the directory of the repository that it is, or lies in
 
 
 class Planner:
@@ -105,11 +100,12 @@ class Planner:
         self, repository: Repository, manifest: Manifest, target: FilesTarget, options: RestoreOptions
     ) -> None:
         self._repository, self._manifest, self._target, self._options = repository, manifest, target, options
+        self._guarded = Guarded(repository)
         self._cold = ColdPacks(repository)
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
-        refuse_repository(self._repository, self._target.root)
+        self._guarded.refuse_within(bytes(self._target.root))
         self._target.check()
         plan = RestorePlan(self._manifest.id, self._target.root)
         root = existing_root(self._target)
@@ -152,19 +148,30 @@ class Planner:
             self._conflict(plan, visit.path)
             directory = None
         names: set[bytes] | None = set() if may_delete_in(self._manifest, self._options, visit.path) else None
-        stack.append(_Place(visit.path, directory, names))
+        within = b"" if above is None else above.within
+        if within and visit.selected:
+            self._guarded.refuse_within(within)
+        if not within and directory is not None:
+            place = self._target.place(directory.path)
+            within = place if self._guarded.is_within(place) else b""
+        stack.append(_Place(visit.path, directory, names, within))
 
     def _item(self, plan: RestorePlan, item: Item, place: _Place) -> None:
         plan.files += 1
         plan.bytes += item.node.size
+        if place.within:
+            self._guarded.refuse_within(place.within)
         if place.names is not None:
             place.names.add(item.node.name)
-        if place.directory is None or place.directory.lstat(item.node.name) is None:
+        info = None if place.directory is None else place.directory.lstat(item.node.name)
+        if place.directory is None or info is None:
             self._read(item)
         elif existing_equals(place.directory, item.node.name, item.node):
             plan.unchanged += 1
         else:
             self._conflict(plan, item.path)
+            if self._options.conflict != "fail" and self._options.replaces(info.st_mtime_ns, item.node):
+                place.directory.refuse_guarded(item.node.name, info)
             if self._options.conflict != "skip":
                 self._read(item)
 
@@ -190,24 +197,3 @@ class Planner:
         plan.conflict_count += 1
         if len(plan.conflicts) < SHOWN:
             plan.conflicts.append(printable(path))
-
-
-def refuse_repository(repository: Repository, root: Path) -> None:
-    """Raises InvalidRequest for a target inside of the repository."""
-    for place in local_places(repository):
-        inside = Path(os.fsdecode(place))
-        if root == inside or inside in root.parents:
-            raise InvalidRequest(
-                f"{root} lies inside the repository",
-                cause="restored files would be taken for objects",
-                hint="choose a directory outside of the repository",
-            )
-
-
-def local_places(repository: Repository) -> Iterator[bytes]:
-    """Where the repository lies, if that is a directory of this machine."""
-    backend = repository.backend
-    while isinstance(backend, Wrapper):
-        backend = backend.inner
-    if isinstance(backend, LocalStorage):
-        yield os.path.realpath(os.fsencode(backend.url))

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.operations.tiers.cold_packs import THAW_DAYS
+from backstay.repository.nodes import Node
 
 Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
 
@@ -25,3 +26,9 @@ class RestoreOptions:
     parallel: int | None = None
     thaw_days: int = THAW_DAYS
     wait: bool = True  # for what is frozen; else ThawPending
+
+    def replaces(self, existing_mtime_ns: int, node: Node | None) -> bool:
+        """Whether what differs gives way to the snapshot's item, if anything does."""
+        if self.conflict == "newer":
+            return node is None or existing_mtime_ns <= node.mtime_ns
+        return self.conflict != "skip"

@@ -15,6 +15,7 @@ from backstay.core.pipeline import Workers
 from backstay.errors import NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
@@ -53,7 +54,7 @@ class RestoreResult:
 
 def plan_restore(repository: Repository, manifest: Manifest, target: Path, options: RestoreOptions) -> RestorePlan:
     """Decide without writing. Raises NotFound, InvalidRequest, RestoreFailed for a target that cannot take it."""
-    place = _target(manifest, target, options)
+    place = _target(repository, manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=False)
     return Planner(repository, manifest, place, options).plan()
@@ -67,7 +68,7 @@ def run_restore(
     A file appears under its name only when it is whole, so a crash leaves files that are complete or absent (and
     temporary ones, which the next restore into the same place removes); running it again completes the rest.
     """
-    place = _target(manifest, target, options)
+    place = _target(repository, manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=True)
     plan = Planner(repository, manifest, place, options).plan()
@@ -83,8 +84,13 @@ def run_restore(
     return _Restore(repository, manifest, place, options, events).run(plan)
 
 
-def _target(manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
-    return FilesTarget(root, allow_root=options.in_place, before_naming=make_way if is_sqlite(manifest) else None)
+def _target(repository: Repository, manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
+    return FilesTarget(
+        root,
+        allow_root=options.in_place,
+        before_naming=make_way if is_sqlite(manifest) else None,
+        guard=Guarded(repository),
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -199,7 +205,7 @@ class _Restore:
         info = None if parent.is_new else above.lstat(place.name)
         place.is_new = info is None
         if info is not None and not stat.S_ISDIR(info.st_mode):
-            if not self._replaces(info.st_mtime_ns, place.node):
+            if not self.options.replaces(info.st_mtime_ns, place.node):
                 self.tally.count("skipped")
                 return
             if self.options.conflict == "fail":
@@ -208,12 +214,6 @@ class _Restore:
                 self._set_aside(above, parent, place.name)
             place.is_new = True
         place.directory = above.child(place.name, create=True, replace_nondir=place.is_new and info is not None)
-
-    def _replaces(self, existing_mtime_ns: int, node: Node | None) -> bool:
-        """Whether what differs gives way to the snapshot's item."""
-        if self.options.conflict == "newer":
-            return node is None or existing_mtime_ns <= node.mtime_ns
-        return self.options.conflict != "skip"
 
     def _leave(self, place: _Place, visit: Leave, window: Window) -> None:
         directory = place.directory
@@ -293,14 +293,14 @@ class _Restore:
         if existing_equals(directory, node.name, node):
             if node.links in self.links and conflict == "overwrite":
                 return True  # it may have to become another name of the file that was restored first
-            if self._replaces(info.st_mtime_ns, node):
+            if self.options.replaces(info.st_mtime_ns, node):
                 directory.apply(node.name, node)
             self.tally.count("unchanged")
             self._remember_link(place, node)
             return False
         if conflict == "fail":
             raise _appeared(item.path)
-        if not self._replaces(info.st_mtime_ns, node):
+        if not self.options.replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
         if conflict == "rename":

@@ -29,8 +29,10 @@ def strangers(directory: TargetDirectory, path: bytes, held: set[bytes], chooser
     Those of one directory come together. Without a choice a strange directory goes as a whole; else only what is
     chosen goes, and a directory if it is chosen itself and nothing in it stays.
     """
+    if directory.is_within_guarded():
+        return
     for name in directory.names():
-        if name in held or name.startswith(PREFIX):
+        if name in held or name.startswith(PREFIX) or directory.is_guarded(name):
             continue
         place = path.rstrip(b"/") + b"/" + name
         if chooser is EVERYTHING:
@@ -89,7 +91,7 @@ def _look(level: _Level, chooser: Chooser) -> _Level | None:
                 level.going.append(Stranger(level.above, name))
             else:
                 level.stays = True
-        elif chooser.may_contain(path):
+        elif chooser.may_contain(path) and not level.directory.is_guarded(name):
             return _enter(level.directory, name, path, level.above)
         else:
             level.stays = True

@@ -1,0 +1,67 @@
+"""What no restore removes, replaces or writes into: the repository that it reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from backstay.core.names import printable
+from backstay.errors import InvalidRequest
+from backstay.repository.repository import Repository
+from backstay.storage import assembly
+from backstay.storage.registry import local_path
+
+
+class Guarded:
+    """The directories of a repository on this machine, with its copies and its cold tier, and those above them."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._places = tuple(local_places(repository))
+        self._inodes = frozenset(inode for place in self._places for inode in _way(Path(os.fsdecode(place))))
+
+    def holds(self, path: bytes, info: os.stat_result) -> bool:
+        return (info.st_dev, info.st_ino) in self._inodes or any(is_below(place, path) for place in self._places)
+
+    def is_within(self, path: bytes) -> bool:
+        return any(is_below(path, place) for place in self._places)
+
+    def refuse(self, path: bytes, info: os.stat_result) -> None:
+        if self.holds(path, info):
+            raise InvalidRequest(
+                f"cannot replace or remove {printable(path)}",
+                cause="the repository lies there, a copy of it or its cold tier",
+                hint="exclude it with --exclude, or restore other paths one by one with ID:PATH",
+            )
+
+    def refuse_within(self, path: bytes) -> None:
+        """Raises InvalidRequest for a directory of the repository itself."""
+        if self.is_within(path):
+            raise InvalidRequest(
+                f"{printable(path)} lies inside the repository",
+                cause="restored files would be taken for objects",
+                hint="choose a directory outside of the repository",
+            )
+
+
+def local_places(repository: Repository) -> Iterator[bytes]:
+    """The directories of this machine in which a repository lies, with its copies and its cold tier."""
+    places = assembly.local_places(repository.backend)
+    if repository.tiered is not None and (cold := local_path(repository.tiered.cold.address)) is not None:
+        places.append(cold)
+    for place in places:
+        yield os.path.realpath(os.fsencode(place))
+
+
+def is_below(path: bytes, top: bytes) -> bool:
+    """Whether a path is another one, or lies below it."""
+    return path == top or path.startswith(top.rstrip(b"/") + b"/")
+
+
+def _way(place: Path) -> Iterator[tuple[int, int]]:
+    for directory in (place, *place.parents):
+        try:
+            info = directory.stat()
+        except OSError:
+            continue  # such as a disk that is not attached: its path is known all the same
+        yield info.st_dev, info.st_ino
