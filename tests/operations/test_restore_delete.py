@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from backstay.errors import InvalidRequest
 from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
 from backstay.operations.restore.run import RestoreOptions
+from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.sources.filters import Selection
 from tests.operations.in_place_world import InPlaceWorld, seen, settle, write
 from tests.operations.restore_ways import Way, direct, planned, staged, there
@@ -126,3 +128,23 @@ def test_what_was_deleted_of_a_strange_directory_comes_back_with_the_old_state(w
     assert there(world) == ["a.txt", "strange", "strange/in", "strange/in/z.jpg"]
     roll_back_in_place(result.kept[0])
     assert seen(world.origin) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.parametrize(
+    ("way", "chooser"), [(direct, EVERYTHING), (direct, Selection([], [b"x"])), (staged, Selection([], [b"x"]))]
+)
+def test_what_is_mounted_in_a_strange_directory_stays(world: InPlaceWorld, way: Way, chooser: Chooser) -> None:
+    write(world.origin / "a.txt", "held")
+    world.snapshot()
+    outside, mounted = world.place / "outside", world.origin / "strange/mnt"
+    write(outside / "precious", "precious")
+    mounted.mkdir(parents=True)
+    if subprocess.run(["mount", "--bind", outside, mounted], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        way(world, RestoreOptions(chooser=chooser, in_place=True, delete=True))
+        assert (outside / "precious").exists()
+        assert there(world) == ["a.txt", "strange", "strange/mnt", "strange/mnt/precious"]
+    finally:
+        subprocess.run(["umount", mounted], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.sources.mount_points import is_shared, mounted_in, mounts_below
+from backstay.sources.mount_points import is_shared, mounted_in, mounted_within, mounts_below
 
 LINES = {
     b"/": b"22 1 8:1 / / rw - ext4 /dev/sda1 rw",
@@ -31,6 +31,15 @@ def test_mounts_at_below_and_above_a_place_count(tmp_path: Path, place: bytes, s
     file = tmp_path / "mountinfo"
     file.write_bytes(b"\n".join(LINES.values()) + b"\n")
     assert mounts_below((place,), file) == tuple(LINES[one] for one in seen)
+
+
+def test_mounts_above_a_place_and_beside_it_do_not_lie_within(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_bytes(b"\n".join(LINES.values()) + b"\n")
+    assert mounted_within(b"/srv/www", file) == [b"/srv/www"]
+    assert mounted_within(b"/srv/two words", file) == [b"/srv/two words"]
+    assert mounted_within(b"/srv/www/site", file) == []
+    assert mounted_within(b"/", file) == list(LINES)
 
 
 def test_places_of_mounts_are_known_by_the_directories_that_they_lie_in() -> None:

@@ -71,8 +71,8 @@ def exchange(one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
 
 def mount_id(fd: int) -> int:
     """Which mount an open file was reached through: nothing can be renamed from one to another (proc(5), fdinfo)."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:  # noqa: PTH123 - not a path of the user
-        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:  # noqa: PTH123 - not a path of the user
+        return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
 
 
 def reserve(fd: int, size: int) -> None:

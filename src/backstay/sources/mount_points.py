@@ -52,6 +52,13 @@ def mounts_below(places: tuple[bytes, ...], mounts: Path = MOUNTS) -> tuple[byte
     return tuple(line for line in lines if any(_touch(_place(line), place) for place in places))
 
 
+def mounted_within(place: bytes, mounts: Path = MOUNTS) -> list[bytes]:
+    """The places of mounts at and below an absolute one. Raises OSError."""
+    below = place.rstrip(b"/") + b"/"
+    found = map(_place, mounts.read_bytes().splitlines())
+    return [mounted for mounted in found if (mounted.rstrip(b"/") + b"/").startswith(below)]
+
+
 def mounted_in(mounts: tuple[bytes, ...]) -> dict[bytes, list[bytes]]:
     """The places at which these lines tell of mounts, by the directories that they lie in."""
     found: dict[bytes, list[bytes]] = {}

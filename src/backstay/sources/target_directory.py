@@ -19,7 +19,7 @@ from itertools import count
 from typing import Final, Protocol
 
 from backstay.core.names import printable
-from backstay.errors import CorruptedBackup, NotFound
+from backstay.errors import CorruptedBackup, NotFound, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.sources import access_lists
 from backstay.sources.attributes import Attributes, Beside
@@ -32,7 +32,8 @@ from backstay.sources.directory_descriptors import (
 )
 from backstay.sources.extents import Extents
 from backstay.sources.guard import Guard
-from backstay.sources.kernel import CLOSED, rename_noreplace
+from backstay.sources.kernel import CLOSED, mount_id, rename_noreplace
+from backstay.sources.mount_points import mounted_within
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.refusals import Refusal
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
@@ -323,12 +324,14 @@ class TargetDirectory:
     def remove(self, name: bytes) -> None:
         """Whatever is there, directories with all they hold; nothing there is fine.
 
-        Raises InvalidRequest for a directory that must not go.
+        Raises InvalidRequest for a directory that must not go, and RestoreFailed, before anything is removed, for one
+        in which a file system is mounted.
         """
         path = self._at(name)
         try:
             if not unlink(self.fd, name):
                 self._refuse_to_lose(name)
+                self._refuse_mounts(path)
                 self._remove_tree(name)
         except OSError as error:
             raise failure(error, path, "remove") from error
@@ -338,15 +341,26 @@ class TargetDirectory:
         if info is not None:
             self.refuse_guarded(name, info)
 
+    def _refuse_mounts(self, path: bytes) -> None:
+        """A mount may show a directory of the same file system, which its device number does not tell."""
+        mounted = mounted_within(self.target.place(path))
+        if mounted:
+            raise RestoreFailed(
+                f"cannot remove {printable(path)}",
+                cause=f"a file system is mounted at {printable(mounted[0])}",
+                hint="unmount it, or leave that directory out with --exclude",
+            )
+
     def _remove_tree(self, name: bytes) -> None:
         """Deepest first, with a stack instead of recursion: trees may be deeper than Python's own."""
         stack = [(self, iter([name]))]
+        mount = mount_id(self.fd)
         try:
             while stack:
                 directory, names = stack[-1]
                 inner = next((n for n in names if not unlink(directory.fd, n)), None)
                 if inner is not None:
-                    below = _open_for_removal(directory, inner)
+                    below = _open_for_removal(directory, inner, mount)
                     stack.append((below, iter(below.names())))
                     continue
                 stack.pop()
@@ -423,9 +437,9 @@ class TargetDirectory:
         self.target.report(path, f"{what}: {reason(error)}")
 
 
-def _open_for_removal(directory: TargetDirectory, name: bytes) -> TargetDirectory:
+def _open_for_removal(directory: TargetDirectory, name: bytes, mount: int) -> TargetDirectory:
     fd = open_directory(directory.fd, name, insist=True)
     below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, writing=True)
-    if os.fstat(fd).st_dev != os.fstat(directory.fd).st_dev:
-        raise OSError(errno.EBUSY, "another file system is mounted there")
+    if mount_id(fd) != mount:
+        raise OSError(errno.EBUSY, "something is mounted there")
     return below

@@ -16,7 +16,7 @@ from backstay.errors import (
     RestoreConflict,
     RestoreFailed,
 )
-from backstay.sources import kernel
+from backstay.sources import kernel, target_directory
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
@@ -150,12 +150,23 @@ def test_removing_deep_and_wide_trees(root: TargetDirectory, out: Path) -> None:
 
 
 @needs_root
-def test_removal_stops_at_mounts(root: TargetDirectory, out: Path) -> None:
+@pytest.mark.parametrize("is_tmpfs", [True, False])
+def test_removal_stops_at_mounts(
+    root: TargetDirectory, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tmpfs: bool
+) -> None:
     (out / "d/mnt").mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", out / "d/mnt"], capture_output=True, check=False).returncode:
+    (out / "d/before").touch()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    kind = ["-t", "tmpfs", "tmpfs"] if is_tmpfs else ["--bind", outside]
+    if subprocess.run(["mount", *kind, out / "d/mnt"], capture_output=True, check=False).returncode:
         pytest.skip("cannot mount here")
     try:
         (out / "d/mnt/precious").touch()
+        with pytest.raises(RestoreFailed, match="mounted"):
+            root.remove(b"d")
+        assert sorted(os.listdir(out / "d")) == ["before", "mnt"]
+        monkeypatch.setattr(target_directory, "mounted_within", lambda _: [])  # it was mounted a moment ago
         with pytest.raises(RestoreFailed, match="mounted"):
             root.remove(b"d")
         assert (out / "d/mnt/precious").exists()
