@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from backstay.core.names import printable
 from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, NotFound, RestoreFailed
+from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_path
 from backstay.sources.guard import NOTHING_GUARDED, Guard
@@ -132,6 +134,14 @@ class FilesTarget:
             raise failure(error, b"", "sync") from error
         finally:
             directory.close()
+
+    def unmade(self, node: Node) -> str | None:
+        """Why an item is never made here; None for one that can be."""
+        if stat.S_ISSOCK(node.mode):
+            return "sockets are not restored; the program that listens on it makes a new one"
+        if (stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode)) and not self.specials:
+            return "device nodes are restored by root only"
+        return None
 
     def place(self, path: bytes) -> bytes:
         """The absolute path of one that is relative to the root."""

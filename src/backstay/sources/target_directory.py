@@ -53,9 +53,12 @@ class Target(Protocol):
     """What directories need to know of the restore that they belong to."""
 
     attributes: Attributes
-    specials: bool  # whether device nodes are made
     before_naming: BeforeNaming | None
     guard: Guard
+
+    def unmade(self, node: Node) -> str | None:
+        """Why an item is never made here; None for one that can be."""
+        ...
 
     def place(self, path: bytes) -> bytes:
         """The absolute path of one that is relative to the root."""
@@ -250,11 +253,9 @@ class TargetDirectory:
     def make_special(self, name: bytes, node: Node) -> bool:
         """A FIFO or device node; False, with a problem, for what is not made here."""
         path = self._at(name)
-        if stat.S_ISSOCK(node.mode):
-            self.target.report(path, "sockets are not restored; the program that listens on it makes a new one")
-            return False
-        if not stat.S_ISFIFO(node.mode) and not self.target.specials:
-            self.target.report(path, "device nodes are restored by root only")
+        reason_unmade = self.target.unmade(node)
+        if reason_unmade is not None:
+            self.target.report(path, reason_unmade)
             return False
         temporary = self.target.temporary_name()
         try:
@@ -331,7 +332,7 @@ class TargetDirectory:
         try:
             if not unlink(self.fd, name):
                 self._refuse_to_lose(name)
-                self._refuse_mounts(path)
+                self.refuse_mounts(name)
                 self._remove_tree(name)
         except OSError as error:
             raise failure(error, path, "remove") from error
@@ -341,9 +342,13 @@ class TargetDirectory:
         if info is not None:
             self.refuse_guarded(name, info)
 
-    def _refuse_mounts(self, path: bytes) -> None:
-        """A mount may show a directory of the same file system, which its device number does not tell."""
-        mounted = mounted_within(self.target.place(path))
+    def refuse_mounts(self, name: bytes) -> None:
+        """Raises RestoreFailed for a directory in which something is mounted, be it a part of its own file system."""
+        path = self._at(name)
+        try:
+            mounted = mounted_within(self.target.place(path))
+        except OSError as error:
+            raise failure(error, path, "look for mounts in") from error
         if mounted:
             raise RestoreFailed(
                 f"cannot remove {printable(path)}",
@@ -390,6 +395,14 @@ class TargetDirectory:
             else:
                 return new
         raise AssertionError("counting does not end")
+
+    def put_back(self, aside: bytes, name: bytes) -> None:
+        """Give back its name to what was set aside. Raises RestoreFailed where something has that name by now."""
+        path = self._at(name)
+        try:
+            rename_noreplace(self.fd, aside, name)
+        except OSError as error:
+            raise failure(error, path, "put back") from error
 
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""

@@ -168,7 +168,7 @@ class Planner:
             self._read(item)
         elif existing_equals(place.directory, item.node.name, item.node):
             plan.unchanged += 1
-        else:
+        elif self._target.unmade(item.node) is None:
             self._conflict(plan, item.path)
             if self._options.conflict != "fail" and self._options.replaces(info.st_mtime_ns, item.node):
                 place.directory.refuse_guarded(item.node.name, info)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -111,6 +112,15 @@ class _Place:
     names: set[bytes] | None = None  # gathered for --delete
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """A directory that was moved aside for an entry that is not there yet."""
+
+    directory: TargetDirectory
+    item: Item
+    aside: bytes
+
+
 class _Restore:
     """One run."""
 
@@ -127,6 +137,7 @@ class _Restore:
         self.reader = repository.reader
         self.tally = Tally(events)
         self.links: dict[bytes, tuple[_Place, bytes]] = {}
+        self.moved: list[_Moved] = []
         self.verified = 0
 
     def run(self, plan: RestorePlan) -> RestoreResult:
@@ -141,6 +152,8 @@ class _Restore:
             except BaseException:
                 workers.close()
                 writer.abandon()
+                for moved in list(self.moved):
+                    self.tally.guard(moved.item.path, partial(self._settle, moved))
                 raise
         self.target.sync()
         if self.options.verify:
@@ -266,12 +279,22 @@ class _Restore:
         self.tally.guard(item.path, lambda: self._plan_item(place, item, window))
 
     def _plan_item(self, place: _Place, item: Item, window: Window) -> None:
-        directory, node = self._open(place), item.node
+        directory = self._open(place)
         if directory is None:
             self.tally.count("skipped")
             return
-        if not place.is_new and not self._clear_the_way(directory, place, item):
+        if place.is_new:
+            self._make(directory, place, item, window)
             return
+        moved: list[_Moved] = []
+        try:
+            if self._clear_the_way(directory, place, item, moved):
+                self._make(directory, place, item, window)
+        finally:  # after a link, which is made at the end of the window
+            window.after += [(item.path, partial(self._settle, one)) for one in moved]
+
+    def _make(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> None:
+        node = item.node
         if node.links is not None and self._link(directory, place, item, window):
             return
         if node.is_symlink:
@@ -284,8 +307,11 @@ class _Restore:
         elif directory.make_special(node.name, node):
             self.tally.done(0)
 
-    def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item) -> bool:
-        """Deal with what is in the place of an entry; False when it stays."""
+    def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item, moved: list[_Moved]) -> bool:
+        """Deal with what is in the place of an entry; False when it stays.
+
+        A directory is moved aside until the entry is there.
+        """
         node, conflict = item.node, self.options.conflict
         info = directory.lstat(node.name)
         if info is None:
@@ -298,6 +324,8 @@ class _Restore:
             self.tally.count("unchanged")
             self._remember_link(place, node)
             return False
+        if self.target.unmade(node) is not None and node.links not in self.links:
+            return True  # nothing comes into its place
         if conflict == "fail":
             raise _appeared(item.path)
         if not self.options.replaces(info.st_mtime_ns, node):
@@ -306,14 +334,32 @@ class _Restore:
         if conflict == "rename":
             self._set_aside(directory, place, node.name)
         elif stat.S_ISDIR(info.st_mode):
-            directory.remove(node.name)
+            directory.refuse_mounts(node.name)
+            moved.append(_Moved(directory, item, self._aside(directory, place, node.name)))
+            self.moved.append(moved[0])
         return True
 
-    def _set_aside(self, directory: TargetDirectory, place: _Place | None, name: bytes) -> None:
-        aside = directory.set_aside(name)
+    def _settle(self, moved: _Moved) -> None:
+        """Remove the directory that an entry has replaced, or put it back where there is no such entry."""
+        self.moved.remove(moved)
+        directory, item = moved.directory, moved.item
+        if directory.lstat(item.node.name) is None:
+            directory.put_back(moved.aside, item.node.name)
+        elif self.tally.has_failed(item.path):
+            self.target.report(item.path, f"what was there is now {printable(moved.aside)}")
+        else:
+            directory.remove(moved.aside)
+
+    def _set_aside(self, directory: TargetDirectory, place: _Place, name: bytes) -> None:
+        self._aside(directory, place, name)
         self.tally.count("renamed")
-        if place is not None and place.names is not None:
+
+    @staticmethod
+    def _aside(directory: TargetDirectory, place: _Place, name: bytes) -> bytes:
+        aside = directory.set_aside(name)
+        if place.names is not None:
             place.names.add(aside)
+        return aside
 
     def _link(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> bool:
         """Make another name of an inode that was restored before; False for its first name."""
