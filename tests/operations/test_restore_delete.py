@@ -148,3 +148,22 @@ def test_what_is_mounted_in_a_strange_directory_stays(world: InPlaceWorld, way: 
         assert there(world) == ["a.txt", "strange", "strange/mnt", "strange/mnt/precious"]
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+def test_what_was_moved_aside_stays(world: InPlaceWorld) -> None:
+    long = "x" * 255
+    for name in ("a", long):
+        write(world.origin / name, "held")
+    world.snapshot()
+    options = RestoreOptions(conflict="rename", in_place=True, delete=True)
+    aside = {"a.backstay-old", "x" * 242 + ".backstay-old", "a.backstay-old-2", "x" * 240 + ".backstay-old-2"}
+    for text in ("once", "twice"):
+        for name in ("a", long):
+            write(world.origin / name, text)
+        direct(world, options)
+    write(world.origin / "strange.backstay-old", "of what the snapshot does not hold")
+    assert set(there(world)) == {"a", long, *aside, "strange.backstay-old"}
+    assert planned(world, options) == ["strange.backstay-old"]
+    for way in (staged, direct):
+        way(world, RestoreOptions(in_place=True, delete=True))
+        assert set(there(world)) == {"a", long, *aside}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from backstay.operations.restore.journal import PREFIX
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.sources.kernel import mount_id
-from backstay.sources.target_directory import TargetDirectory
+from backstay.sources.target_directory import ASIDE, MAX_NAME, TargetDirectory
+
+_ASIDE: Final = re.compile(rb"(.+)" + re.escape(ASIDE) + rb"(?:-[0-9]+)?", re.DOTALL)
 
 
 class Stranger(NamedTuple):
@@ -32,7 +35,7 @@ def strangers(directory: TargetDirectory, path: bytes, held: set[bytes], chooser
     if directory.is_within_guarded():
         return
     for name in directory.names():
-        if name in held or name.startswith(PREFIX) or directory.is_guarded(name):
+        if name in held or name.startswith(PREFIX) or _was_set_aside(name, held) or directory.is_guarded(name):
             continue
         place = path.rstrip(b"/") + b"/" + name
         if chooser is EVERYTHING:
@@ -42,6 +45,14 @@ def strangers(directory: TargetDirectory, path: bytes, held: set[bytes], chooser
                 yield Stranger((), name)
         elif chooser.may_contain(place):
             yield from _chosen_in(directory, name, place, chooser)
+
+
+def _was_set_aside(name: bytes, held: set[bytes]) -> bool:
+    """Whether this is what a restore moved aside for an item that the snapshot holds."""
+    found = _ASIDE.fullmatch(name)
+    if found is None:
+        return False
+    return found[1] in held or (len(name) == MAX_NAME and any(one.startswith(found[1]) for one in held))  # cut short
 
 
 @dataclass(slots=True)
