@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +37,13 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path, tree: Path) -> Iterator[Repository]:
     with Repository.create(LocalStorage(tmp_path / "repository"), Secret.new_keyfile()) as repository:
-        source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
-        run_backup(repository, source, BackupOptions(host="host"))
+        back_up(repository, tree)
         yield repository
+
+
+def back_up(repository: Repository, tree: Path) -> None:
+    source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
+    run_backup(repository, source, BackupOptions(host="host"))
 
 
 def restored(repository: Repository, tree: Path, out: Path, conflict: Conflict) -> RestoreResult:
@@ -114,3 +121,40 @@ def test_few_open_files_are_enough_for_many_directories(tmp_path: Path, monkeypa
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert (result.files, result.errors) == (600, ())
+
+
+def test_both_names_of_a_socket_are_told(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(bytes(tree / "s"))
+    (tree / "s2").hardlink_to(tree / "s")
+    back_up(repository, tree)
+    result = restored(repository, tree, tmp_path / "out", "overwrite")
+    assert (result.errors, [problem.path for problem in result.problems]) == ((), [b"s", b"s2"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="device nodes need root")
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_device_that_is_not_made_is_linked_to_nothing(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_root: bool
+) -> None:
+    try:
+        os.mknod(tree / "dev", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("device nodes cannot be made here")
+    (tree / "dev2").hardlink_to(tree / "dev")
+    back_up(repository, tree)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "dev").write_text("a file of somebody else")
+    if is_root:
+        monkeypatch.setattr(os, "mknod", refuse)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    result = restored(repository, tree, out, "overwrite")
+    assert (result.errors, len(result.problems)) == ((), 2)
+    assert sorted(os.listdir(out)) == ["a", "d", "dev"]
+    assert (out / "dev").read_text() == "a file of somebody else"
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

@@ -306,6 +306,8 @@ class _Restore:
             window.add(File(directory, node, item.path, chunks))
         elif directory.make_special(node.name, node):
             self.tally.done(0)
+        elif node.links is not None:
+            del self.links[node.links]  # a second name has nothing to be linked to, and is told as well
 
     def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item, moved: list[_Moved]) -> bool:
         """Deal with what is in the place of an entry; False when it stays.
