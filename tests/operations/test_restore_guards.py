@@ -138,4 +138,4 @@ def test_the_repository_is_known_under_another_path(world: InPlaceWorld) -> None
         assert run_restore(world.repository, world.manifest, other, options).deleted == 1
         assert (world.origin / "backup/repository/packs").is_dir()
     finally:
-        subprocess.run(["umount", other], check=True)
+        subprocess.run(["umount", "-l", other], check=True)

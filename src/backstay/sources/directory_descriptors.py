@@ -32,15 +32,15 @@ def make_directory(parent: int, name: bytes) -> bool:
     return True
 
 
-def let_owner_write(fd: int) -> tuple[int, int]:
+def let_owner_write(fd: int) -> os.stat_result:
     """A directory of ours that forbids its owner to write must allow it while it is filled; `finish` sets its mode.
 
-    Returns its owner and group.
+    Returns what it was before.
     """
     info = os.fstat(fd)
     if info.st_mode & 0o700 != 0o700 and info.st_uid == os.geteuid() != 0:
         os.fchmod(fd, stat.S_IMODE(info.st_mode) | 0o700)
-    return info.st_uid, info.st_gid
+    return info
 
 
 def open_directory(parent: int, name: bytes, *, insist: bool) -> int:

@@ -18,7 +18,7 @@ from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes
 from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_path
 from backstay.sources.guard import NOTHING_GUARDED, Guard
-from backstay.sources.kernel import filesystem_type, raise_descriptor_limit
+from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit
 from backstay.sources.pending_file import BeforeNaming
 from backstay.sources.restore_errors import failure, reason
 from backstay.sources.source import Problem
@@ -56,6 +56,7 @@ class FilesTarget:
         `run`, 12 hex digits, marks temporary files, so that another process can tell whose they are. `before_naming`
         is called before a file appears under its name. `guard` knows the directories that must not go.
         """
+        self._written: dict[int, int] = {}  # a descriptor of each device that was written to, CLOSED for the root's
         is_root = os.geteuid() == 0
         self.root = Path(os.path.realpath(root))  # a symlink to the target is followed here, once
         self.problems: list[Problem] = []
@@ -126,14 +127,30 @@ class FilesTarget:
             os.close(parent)
 
     def sync(self) -> None:
-        """Make everything written so far durable, in one call."""
+        """Make everything written so far durable, in one call for each file system."""
         directory = self.open_root(create=False)
         try:
-            sync_filesystem(directory.fd)
+            for fd in {**self._written, os.fstat(directory.fd).st_dev: directory.fd}.values():
+                sync_filesystem(fd)
         except OSError as error:
             raise failure(error, b"", "sync") from error
         finally:
             directory.close()
+            self._forget_written()
+
+    def writes_to(self, device: int, fd: int, *, is_root: bool) -> None:
+        """A directory of this device was opened to be written into; the descriptor is the caller's."""
+        if device not in self._written:
+            self._written[device] = CLOSED if is_root else os.dup(fd)  # else a disk could not be unmounted
+
+    def _forget_written(self) -> None:
+        while self._written:
+            _, fd = self._written.popitem()
+            if fd != CLOSED:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self._forget_written()
 
     def unmade(self, node: Node) -> str | None:
         """Why an item is never made here; None for one that can be."""

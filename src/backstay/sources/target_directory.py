@@ -56,6 +56,9 @@ class Target(Protocol):
     before_naming: BeforeNaming | None
     guard: Guard
 
+    def writes_to(self, device: int, fd: int, *, is_root: bool) -> None:
+        """A directory of this device was opened to be written into; the descriptor is the caller's."""
+
     def unmade(self, node: Node) -> str | None:
         """Why an item is never made here; None for one that can be."""
         ...
@@ -101,7 +104,9 @@ class TargetDirectory:
         self.path = path
         self.is_new, self.is_own, self.hands_down = is_new, is_own, hands_down
         if writing:
-            self.is_own = let_owner_write(fd) == target.attributes.own and is_new
+            info = let_owner_write(fd)
+            target.writes_to(info.st_dev, fd, is_root=not path)
+            self.is_own = (info.st_uid, info.st_gid) == target.attributes.own and is_new
             self.hands_down = not is_new and access_lists.hands_down(fd)
 
     def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
@@ -452,7 +457,8 @@ class TargetDirectory:
 
 def _open_for_removal(directory: TargetDirectory, name: bytes, mount: int) -> TargetDirectory:
     fd = open_directory(directory.fd, name, insist=True)
-    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, writing=True)
+    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name)
+    let_owner_write(fd)
     if mount_id(fd) != mount:
         raise OSError(errno.EBUSY, "something is mounted there")
     return below

@@ -23,6 +23,7 @@ from backstay.errors import (
     RestoreConflict,
     RestoreFailed,
 )
+from backstay.sources import files_target
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
@@ -99,6 +100,27 @@ def test_new_targets_are_private(root: TargetDirectory, out: Path) -> None:
 def test_sync(target: FilesTarget, root: TargetDirectory) -> None:
     root.write_small(b"x", b"1", file_node(b"1"))
     target.sync()
+
+
+@needs_root
+def test_each_file_system_that_was_written_to_is_synced_once(
+    target: FilesTarget, root: TargetDirectory, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [out / "mounted", out / "unused"]
+    for place in places:
+        place.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False).returncode:
+            pytest.skip("cannot mount here")
+    try:
+        synced: list[int] = []
+        monkeypatch.setattr(files_target, "sync_filesystem", lambda fd: synced.append(os.fstat(fd).st_dev))
+        for name in (b"mounted", b"beside", b"mounted"):
+            root.child(name, create=True).write_small(b"x", b"1", file_node(b"1"))
+        target.sync()
+        assert sorted(synced) == sorted([out.stat().st_dev, places[0].stat().st_dev])
+    finally:
+        for place in places:
+            subprocess.run(["umount", "-l", place], check=False)
 
 
 # Names
