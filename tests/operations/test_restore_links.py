@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.repository.repository import Repository
 from backstay.sources import kernel
 from backstay.sources.filesystem import FilesystemSource
-from backstay.sources.filters import Filters
+from backstay.sources.filters import Filters, Selection
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
 
@@ -158,3 +160,28 @@ def test_a_device_that_is_not_made_is_linked_to_nothing(
 
 def refuse(*_: object, **__: object) -> None:
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A tree with more directories below each other than Python lets calls nest, and a file with two names in it."""
+    place = here = tmp_path / "deep"
+    here.mkdir()
+    for _ in range(1200):
+        here /= "d"
+        here.mkdir()
+    (here / "first").write_bytes(b"content")
+    (place / "e").mkdir()
+    (place / "e/second").hardlink_to(here / "first")
+    yield place
+    subprocess.run(["rm", "-rf", place, tmp_path / "out"], check=True)  # what pytest calls nests
+
+
+@pytest.mark.parametrize("chooser", [EVERYTHING, Selection([b"first", b"second"])])
+def test_depth_does_not_matter(repository: Repository, deep: Path, tmp_path: Path, chooser: Chooser) -> None:
+    back_up(repository, deep)
+    out = tmp_path / "out"
+    newest = repository.snapshots.live()[-1]
+    result = run_restore(repository, newest, out, RestoreOptions(path=bytes(deep), chooser=chooser))
+    assert (result.errors, result.files) == ((), 2)
+    assert (out / "e/second").stat().st_nlink == 2

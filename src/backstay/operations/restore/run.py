@@ -197,22 +197,28 @@ class _Restore:
 
     def _open(self, place: _Place) -> TargetDirectory | None:
         """The directory itself, created if need be; None when something that stays is in its place."""
-        if place.directory is not None or place.blocked:
-            return place.directory
+        closed: list[_Place] = []
+        here: _Place | None = place
+        while here is not None and here.directory is None and not here.blocked:
+            closed.append(here)
+            here = here.parent
+        for one in reversed(closed):
+            self._open_one(one)
+        return place.directory
+
+    def _open_one(self, place: _Place) -> None:
+        """A directory whose parent is open or blocked."""
         if place.parent is None:
             place.is_new = not self.target.root.is_dir()
             place.directory = self.target.open_root(create=True)
-        else:
-            above = self._open(place.parent)
-            if above is not None:
-                self._open_child(above, place.parent, place)
+        elif place.parent.directory is not None:
+            self._open_child(place.parent.directory, place.parent, place)
         if place.directory is None:
             place.blocked = True
-            return None
+            return
         self.tally.count("dirs")
         if not place.is_new:
             place.directory.clear_leftovers()  # of a restore that was killed
-        return place.directory
 
     def _open_child(self, above: TargetDirectory, parent: _Place, place: _Place) -> None:
         info = None if parent.is_new else above.lstat(place.name)
@@ -392,13 +398,15 @@ class _Restore:
 
     def _reopen(self, place: _Place) -> TargetDirectory:
         """A directory that may have been closed since; component by component, as always."""
-        if place.parent is None:
-            return self.target.open_root(create=False)
-        above = self._reopen(place.parent)
+        names: list[bytes] = []
+        while place.parent is not None:
+            names.append(place.name)
+            place = place.parent
+        root = self.target.open_root(create=False)
         try:
-            return above.child(place.name, create=False)
+            return root.below(names[::-1])
         finally:
-            above.close()
+            root.close()
 
     def _remember_link(self, place: _Place, node: Node) -> None:
         if node.links is not None:
