@@ -109,6 +109,18 @@ def test_delete(saved: Account) -> None:
     assert not (inside(target, saved.documents) / "stranger").exists()
 
 
+@pytest.mark.parametrize("direct", [(), ("--direct",)])
+def test_delete_spares_key_files(saved: Account, direct: tuple[str, ...]) -> None:
+    key_file = saved.key_file.read_bytes()
+    saved.key_file.unlink()
+    saved.run("backup", saved.root, env={"BACKSTAY_PASSWORD": key_file.decode()})
+    saved.key_file.write_bytes(key_file)
+    (saved.key_file.parent.parent / "stranger").touch()
+    saved.run("restore", f"latest:{saved.root}", "--in-place", *direct, "--conflict", "overwrite", "--delete")
+    assert saved.key_file.exists()
+    assert not (saved.key_file.parent.parent / "stranger").exists()
+
+
 def test_cat_gives_the_bytes(account: Account) -> None:
     data = bytes(range(256)) * 1000
     (account.documents / "binary").write_bytes(data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backstay.control.opening.cache import usable_cache
-from backstay.core.environment import cache_directory, expanded, expanded_if_known
+from backstay.core.environment import cache_directory, expanded, expanded_if_known, own_places
 from backstay.errors import InvalidRequest
 from backstay.storage.cloud_credentials import AwsProfile
 
@@ -34,3 +34,4 @@ def test_whoever_is_not_known_has_no_files_of_their_own(monkeypatch: pytest.Monk
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert expanded_if_known("~/.netrc") == Path("~/.netrc")
     assert AwsProfile({}).name == "default"
+    assert own_places({"BACKSTAY_PASSWORD_FILE": "/run/password"}) == (Path("/run/password"),)

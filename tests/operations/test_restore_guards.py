@@ -113,6 +113,23 @@ def test_what_was_an_empty_directory_keeps_the_repository_that_is_there_now(worl
     assert there(world) == held
 
 
+@ways
+def test_what_opens_the_repository_is_no_stranger(world: InPlaceWorld, way: Way) -> None:
+    write(world.origin / "config/backstay/one.key", "held")
+    world.snapshot()
+    for name in ("config/backstay/two.key", "password", "other", "config/new"):
+        write(world.origin / name, name)
+    write(world.origin / "config/backstay/one.key", "changed")
+    spared = (world.origin / "config/backstay", world.origin / "password", world.origin / "not/there")
+    options = RestoreOptions(in_place=True, delete=True, conflict="overwrite", spared=spared)
+    assert planned(world, options) == ["config/new", "other"]
+    way(world, options)
+    assert there(world) == [
+        *("a", "config", "config/backstay", "config/backstay/one.key", "config/backstay/two.key", "password")
+    ]
+    assert (world.origin / "config/backstay/one.key").read_text() == "held"
+
+
 def test_what_came_after_the_plan_is_refused_when_it_would_go(world: InPlaceWorld) -> None:
     open_here(world, "backup/repository")
     held = there(world)

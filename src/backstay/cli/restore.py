@@ -16,6 +16,7 @@ from backstay.cli import restore_in_place as in_places
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import SNAPSHOT_HELP, argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP, need_document, show_need
+from backstay.core.environment import own_places
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, RestoreConflict, RestoreFailed
@@ -122,6 +123,7 @@ def restore(
             verify=verify,
             in_place=in_place,
             keep_old=keep_old,
+            spared=_spared(context),
             parallel=parallel,
             thaw_days=thaw_days,
             wait=not no_wait,
@@ -136,6 +138,11 @@ def restore(
         if in_place and not direct:
             return in_places.restore(context, repository, manifest, options)
         return _restore(context, repository, manifest, target, options)
+
+
+def _spared(context: Context) -> tuple[Path, ...]:
+    given = context.password_file
+    return (*own_places(context.environ), *([given] if given is not None else []))
 
 
 def _original(repository: Repository, manifest: Manifest, path: bytes | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from backstay.errors import InvalidRequest
@@ -74,6 +75,19 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
         return expanded(Path(named))
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
+
+
+def own_places(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """What no restore may take away: key files and settings, the cache, and the password file that is named.
+
+    A cache directory that is named may be one for other things too.
+    """
+    own: list[Path] = []
+    with suppress(InvalidRequest):  # who has no home has neither there
+        own += config_directory(environ), _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
+    if (named := variable(environ, "BACKSTAY_PASSWORD_FILE")) is not None:
+        own.append(Path(named))
+    return tuple(own)
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""Directories in a target that must not go, whatever is restored: who restores says which."""
+"""What must not go in a target, whatever is restored: who restores says which."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Guard(Protocol):
     """Asked by absolute path, and by inode for what is mounted at several places."""
 
     def holds(self, path: bytes, info: os.stat_result) -> bool:
-        """Whether a directory is one that must not go, or holds one."""
+        """Whether an item is one that must not go, or holds one."""
 
     def is_within(self, path: bytes) -> bool:
-        """Whether a directory is one that must not go, or lies in one."""
+        """Whether a directory is one of which nothing must go, or lies in one."""
 
     def refuse(self, path: bytes, info: os.stat_result) -> None:
         """Raises InvalidRequest for a directory that is one that must not go, or holds one."""

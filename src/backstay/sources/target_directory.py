@@ -164,11 +164,9 @@ class TargetDirectory:
             raise failure(error, path, "examine") from error
 
     def is_guarded(self, name: bytes) -> bool:
-        """Whether there is a directory under this name that must not go, or holds one."""
+        """Whether what has this name must not go, or holds what must not."""
         info = self.lstat(name)
-        if info is None or not stat.S_ISDIR(info.st_mode):
-            return False
-        return self.target.guard.holds(self.target.place(self._at(name)), info)
+        return info is not None and self.target.guard.holds(self.target.place(self._at(name)), info)
 
     def is_within_guarded(self) -> bool:
         """Whether nothing in this directory may go."""

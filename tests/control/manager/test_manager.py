@@ -238,6 +238,22 @@ def test_a_restore_is_planned_done_and_looked_at_again(backups: BackupManager, d
         backups.verify_restore(made.id)
 
 
+def test_a_restore_that_deletes_spares_key_files(
+    backups: BackupManager, documents: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    config, out = documents / "config", tmp_path / "out"
+    (config / "backstay").mkdir(parents=True)
+    backups.create_backup(documents, name="x")
+    target = DirectoryTarget(source=documents, destination=out)
+    backups.restore("x", target)
+    environ["XDG_CONFIG_HOME"] = str(out / "config")
+    (out / "config/backstay/default.key").touch()
+    (out / "config/stranger").touch()
+    assert backups.plan_restore("x", target, delete=True).parts[0].deletion_count == 1
+    backups.restore("x", target, delete=True)
+    assert [path.name for path in sorted((out / "config").rglob("*"))] == ["backstay", "default.key"]
+
+
 def test_conflicts_are_found_before_anything_is_written(
     backups: BackupManager, documents: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from backstay.control.manager.requests import RestoreRequest, Surroundings, absolute, room_at
 from backstay.control.manager.results import PlannedPart, RestoredPart
 from backstay.control.manager.targets import DirectoryTarget, told_target
-from backstay.core.environment import expanded
+from backstay.core.environment import expanded, own_places
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
 from backstay.operations.restore.in_place import original_place as place_of
@@ -23,7 +23,9 @@ ON_NO_DISK = ("postgresql", "mysql", "command")
 def preview(around: Surroundings, manifest: Manifest, target: DirectoryTarget, request: RestoreRequest) -> PlannedPart:
     """What a restore would do. Raises NotFound, InvalidRequest, RestoreFailed."""
     place = expanded(Path(target.destination)).absolute()
-    plan = plan_restore(around.repository, manifest, place, request.options(target.source))
+    plan = plan_restore(
+        around.repository, manifest, place, request.options(target.source, spared=own_places(around.environ))
+    )
     cold = () if plan.cold is None else (f"{plan.cold} must be thawed or attached before",)
     return PlannedPart(
         backup_id=manifest.id,
@@ -47,7 +49,13 @@ def run(around: Surroundings, manifest: Manifest, target: DirectoryTarget, reque
     if request.mode == "in_place":
         return _run_in_place(around, manifest, target, request)
     place = expanded(Path(target.destination)).absolute()
-    done = run_restore(around.repository, manifest, place, request.options(target.source), events=around.events)
+    done = run_restore(
+        around.repository,
+        manifest,
+        place,
+        request.options(target.source, spared=own_places(around.environ)),
+        events=around.events,
+    )
     return RestoredPart(
         backup_id=manifest.id,
         kind="files",
@@ -82,7 +90,12 @@ def _run_in_place(
     around: Surroundings, manifest: Manifest, target: DirectoryTarget, request: RestoreRequest
 ) -> RestoredPart:
     """All or nothing. Raises what kept it from being done, when everything is as it was."""
-    done = restore_in_place(around.repository, manifest, request.options(target.source), events=around.events)
+    done = restore_in_place(
+        around.repository,
+        manifest,
+        request.options(target.source, spared=own_places(around.environ)),
+        events=around.events,
+    )
     if done.error is not None:
         raise done.error
     return RestoredPart(

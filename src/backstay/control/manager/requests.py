@@ -33,8 +33,8 @@ class RestoreRequest:
     parallel: int | None = None
     mode: RestoreMode = "beside"
 
-    def options(self, source: str | Path | None = None) -> RestoreOptions:
-        """The same for one restore of files."""
+    def options(self, source: str | Path | None = None, *, spared: tuple[Path, ...] = ()) -> RestoreOptions:
+        """The same for one restore of files, which leaves `spared` alone."""
         chosen = Selection(_patterns(self.include), _patterns(self.exclude)) if self.include or self.exclude else None
         return RestoreOptions(
             path=None if source is None else absolute(source),
@@ -43,6 +43,7 @@ class RestoreRequest:
             delete=self.delete,
             verify=self.verify,
             in_place=self.mode == "in_place",
+            spared=spared,
             parallel=self.parallel,
         )
 

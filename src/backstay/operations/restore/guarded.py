@@ -1,9 +1,9 @@
-"""What no restore removes, replaces or writes into: the repository that it reads."""
+"""What no restore removes: the repository that it reads, and what opens it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backstay.core.names import printable
@@ -14,10 +14,14 @@ from backstay.storage.registry import local_path
 
 
 class Guarded:
-    """The directories of a repository on this machine, with its copies and its cold tier, and those above them."""
+    """The directories of a repository on this machine, with its copies and its cold tier, and what else is spared.
 
-    def __init__(self, repository: Repository) -> None:
-        self._places = tuple(local_places(repository))
+    Nothing is put into the former.
+    """
+
+    def __init__(self, repository: Repository, spared: Sequence[Path] = ()) -> None:
+        self._repository = tuple(local_places(repository))
+        self._places = (*self._repository, *(os.path.realpath(os.fsencode(place)) for place in spared))
         self._inodes = frozenset(inode for place in self._places for inode in _way(Path(os.fsdecode(place))))
 
     def holds(self, path: bytes, info: os.stat_result) -> bool:
@@ -30,13 +34,17 @@ class Guarded:
         if self.holds(path, info):
             raise InvalidRequest(
                 f"cannot replace or remove {printable(path)}",
-                cause="the repository lies there, a copy of it or its cold tier",
+                cause="the repository lies there, a copy of it or its cold tier, or what opens it",
                 hint="exclude it with --exclude, or restore other paths one by one with ID:PATH",
             )
 
+    def is_repository(self, path: bytes) -> bool:
+        """Whether a directory is one of the repository, or lies in it."""
+        return any(is_below(path, place) for place in self._repository)
+
     def refuse_within(self, path: bytes) -> None:
         """Raises InvalidRequest for a directory of the repository itself."""
-        if self.is_within(path):
+        if self.is_repository(path):
             raise InvalidRequest(
                 f"{printable(path)} lies inside the repository",
                 cause="restored files would be taken for objects",

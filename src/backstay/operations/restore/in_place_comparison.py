@@ -45,7 +45,7 @@ class Comparison:
 
     def __init__(self, repository: Repository, manifest: Manifest, root: Path, options: RestoreOptions) -> None:
         self._repository, self._manifest, self._options = repository, manifest, options
-        self._guarded = Guarded(repository)
+        self._guarded = Guarded(repository, options.spared)
         self._target = FilesTarget(root, allow_root=True, guard=self._guarded)
         self._root = os.fsencode(self._target.root)
         self._plan = InPlacePlan()

@@ -100,7 +100,7 @@ class Planner:
         self, repository: Repository, manifest: Manifest, target: FilesTarget, options: RestoreOptions
     ) -> None:
         self._repository, self._manifest, self._target, self._options = repository, manifest, target, options
-        self._guarded = Guarded(repository)
+        self._guarded = Guarded(repository, options.spared)
         self._cold = ColdPacks(repository)
 
     def plan(self) -> RestorePlan:
@@ -153,7 +153,7 @@ class Planner:
             self._guarded.refuse_within(within)
         if not within and directory is not None:
             place = self._target.place(directory.path)
-            within = place if self._guarded.is_within(place) else b""
+            within = place if self._guarded.is_repository(place) else b""
         stack.append(_Place(visit.path, directory, names, within))
 
     def _item(self, plan: RestorePlan, item: Item, place: _Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
@@ -23,6 +24,7 @@ class RestoreOptions:
     verify: bool = False
     in_place: bool = False
     keep_old: bool = False  # of a restore in place: what was replaced stays in the directory that is told
+    spared: tuple[Path, ...] = ()  # what --delete leaves alone, such as the directory of key files
     parallel: int | None = None
     thaw_days: int = THAW_DAYS
     wait: bool = True  # for what is frozen; else ThawPending

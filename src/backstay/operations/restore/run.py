@@ -90,7 +90,7 @@ def _target(repository: Repository, manifest: Manifest, root: Path, options: Res
         root,
         allow_root=options.in_place,
         before_naming=make_way if is_sqlite(manifest) else None,
-        guard=Guarded(repository),
+        guard=Guarded(repository, options.spared),
     )
 
 
