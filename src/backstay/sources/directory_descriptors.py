@@ -5,6 +5,7 @@ Names are not checked here. Everything raises OSError.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from typing import Final
@@ -44,12 +45,33 @@ def let_owner_write(fd: int) -> tuple[int, int]:
 
 
 def open_directory(parent: int, name: bytes, *, insist: bool) -> int:
+    """One of another user that may be entered but not read is opened as what leads to what lies in it."""
     try:
         return os.open(name, DIRECTORY, dir_fd=parent)
     except PermissionError:
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if info.st_uid != os.geteuid():
+            return open_leading(parent, name)
         if not insist:
             raise
     return _open_unreadable(parent, name)
+
+
+def open_leading(parent: int, name: bytes) -> int:
+    """A directory, or a path descriptor of one that may be entered but not read."""
+    try:
+        return os.open(name, DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        fd = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=parent)
+        if os.access(b"/proc/self/fd/%d" % fd, os.X_OK, effective_ids=True):
+            return fd
+        os.close(fd)
+        raise
+
+
+def is_readable(fd: int) -> bool:
+    """Whether an open directory is more than what leads to what lies in it."""
+    return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH
 
 
 def _open_unreadable(parent: int, name: bytes) -> int:

@@ -24,6 +24,7 @@ from backstay.sources import access_lists
 from backstay.sources.attributes import Attributes, Beside
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
+    is_readable,
     let_owner_write,
     make_directory,
     open_directory,
@@ -136,6 +137,8 @@ class TargetDirectory:
     def names(self) -> list[bytes]:
         """All names in this directory, sorted."""
         try:
+            if not is_readable(self.fd):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return sorted(name.encode(_ENCODING, _ON_ERROR) for name in os.listdir(self.fd))
         except OSError as error:
             raise failure(error, self.path, "list") from error
@@ -278,7 +281,7 @@ class TargetDirectory:
 
     def clear_leftovers(self, run: str = "") -> None:
         """Remove the temporary files of a run that is over; without `run` those of any."""
-        for name in self.names():
+        for name in self.names() if is_readable(self.fd) else ():
             found = _LEFTOVER.fullmatch(name)
             if found is not None and run in ("", found[1].decode()):
                 self.remove(name)
@@ -330,7 +333,8 @@ class TargetDirectory:
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
         beside = Beside.NOTHING if self.is_new else Beside.ANYTHING
-        self.target.attributes.apply(self.fd, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
+        item = self.fd if is_readable(self.fd) else b"/proc/self/fd/%d" % self.fd
+        self.target.attributes.apply(item, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
 
     @property
     def _beside(self) -> Beside:

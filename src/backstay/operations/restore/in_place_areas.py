@@ -14,6 +14,7 @@ from backstay.operations.restore.in_place_plan import InPlacePlan
 from backstay.operations.restore.plan import is_below, local_places
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
+from backstay.sources.directory_descriptors import is_readable
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
 from backstay.sources.target_directory import TargetDirectory
@@ -74,7 +75,7 @@ class Areas:
         beside = [live for live in reversed(same) if not self.holds(live.path)][:1]
         within = [live for live in same if self.holds(live.path)][:1]
         for live in (*beside, *within):
-            if live.directory is not None and _may_write(live.directory.fd):
+            if live.directory is not None and _may_stage(live.directory.fd):
                 return self._add(here.mount, live.path)
         raise RestoreFailed(
             f"cannot restore to {printable(here.path)}",
@@ -141,6 +142,10 @@ def _mount_points() -> list[bytes]:
     with suppress(OSError), Path("/proc/self/mountinfo").open("rb") as lines:
         return [line.split()[4].replace(b"\\040", b" ").replace(b"\\011", b"\t") for line in lines]
     return []
+
+
+def _may_stage(fd: int) -> bool:
+    return is_readable(fd) and _may_write(fd)
 
 
 def _may_write(fd: int) -> bool:

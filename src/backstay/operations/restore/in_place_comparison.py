@@ -21,6 +21,7 @@ from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
+from backstay.sources.directory_descriptors import is_readable
 from backstay.sources.existing import existing_equals
 from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget
@@ -55,7 +56,7 @@ class Comparison:
 
     def plan(self) -> InPlacePlan:
         """Raises RestoreConflict, RestoreFailed, InsufficientSpace, InvalidRequest, NotFound."""
-        self._target.check()
+        self._target.check(is_written=False)
         try:
             self._begin()
             for visit in wanted(self._repository, self._manifest, self._options):
@@ -89,7 +90,7 @@ class Comparison:
                 hint="make that directory first, or restore the whole snapshot",
             )
         self._stack.append(LiveDirectory(os.fsencode(above.root)))
-        self._stack[-1].open(above.open_root(create=False))
+        self._stack[-1].open(above.open_root(create=False, leads_on=True))
         self._look_for_leftovers(self._stack[-1])
 
     def _end(self) -> None:
@@ -306,8 +307,9 @@ class Comparison:
 
     def _look_for_leftovers(self, live: LiveDirectory) -> None:
         assert live.directory is not None
-        with suppress(PermissionError):
-            self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
+        if is_readable(live.directory.fd):
+            with suppress(PermissionError):
+                self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
 
     # -- paths
 

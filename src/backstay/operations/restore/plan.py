@@ -98,7 +98,7 @@ class Planner:
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
         refuse_repository(self._repository, self._target.root)
-        self._target.check()
+        self._target.check(is_written=not self._options.in_place)
         plan = RestorePlan(self._manifest.id, self._target.root)
         root = existing_root(self._target)
         if root is None and self._options.path is None and self._options.chooser is EVERYTHING and not self._cold:

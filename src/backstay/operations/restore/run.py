@@ -14,7 +14,7 @@ from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
-from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, strangers, wanted
+from backstay.operations.restore.plan import Planner, RestorePlan, is_below, may_delete_in, strangers, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
 from backstay.operations.restore.tally import FailedItem, Tally
@@ -219,8 +219,12 @@ class _Restore:
             return
         if place.names is not None:
             window.after.append((place.path, lambda: self._delete_strangers(place, directory)))
-        applies = place.node is not None and (place.selected or place.is_new)
+        applies = place.node is not None and (place.is_new or (place.selected and not self._is_passed(place)))
         window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
+
+    def _is_passed(self, place: _Place) -> bool:
+        """Whether it is in its original place, and lies above what was backed up."""
+        return self.options.in_place and not any(is_below(place.path, top) for top in self.manifest.paths)
 
     @staticmethod
     def _finish(place: _Place, directory: TargetDirectory, *, applies: bool) -> None:
