@@ -31,6 +31,7 @@ from backstay.sources.directory_descriptors import (
     unlink,
 )
 from backstay.sources.extents import Extents
+from backstay.sources.facts import Facts
 from backstay.sources.kernel import CLOSED, rename_noreplace
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.refusals import Refusal
@@ -234,25 +235,41 @@ class TargetDirectory:
             raise failure(error, path, "create") from error
         return True
 
-    def _apply_unopened(self, name: bytes, node: Node, path: bytes, beside: Beside) -> None:
+    def _apply_unopened(
+        self, name: bytes, node: Node, path: bytes, beside: Beside, info: os.stat_result | None = None
+    ) -> None:
         """Attributes for what must not be opened: a path descriptor names the inode, whatever the name means by now."""
         fd = os.open(name, PATH_ONLY, dir_fd=self.fd)
         try:
-            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(node.mode):
-                raise OSError(errno.ESTALE, "it was replaced while it was restored")
+            found = os.fstat(fd)
+            if stat.S_IFMT(found.st_mode) != stat.S_IFMT(node.mode) or not _is_meant(found, info):
+                raise _replaced()
             item = b"/proc/self/fd/%d" % fd
             self.target.attributes.apply(item, node, partial(self._report, path), beside=beside)
         finally:
             os.close(fd)
 
-    def apply(self, name: bytes, node: Node) -> None:
-        """Owner, mode, attributes and times for what is there already and holds what the node says."""
+    def looks_like(self, name: bytes, node: Node) -> bool:
+        """Whether what is there has the attributes already that `apply` would give it."""
+        path = self._at(name)
+        try:
+            return Facts.wanted(node, self.target.attributes).fit(Facts.of(self.fd, name))
+        except OSError as error:
+            raise failure(error, path, "examine") from error
+
+    def apply(self, name: bytes, node: Node, info: os.stat_result | None = None) -> None:
+        """Owner, mode, attributes and times for what is there already and holds what the node says.
+
+        `info` says which item was compared with the node: no other one gets them.
+        """
         path = self._at(name)
         try:
             if node.is_symlink:
+                if not _is_meant(os.stat(name, dir_fd=self.fd, follow_symlinks=False), info):
+                    raise _replaced()
                 self.target.attributes.apply_to_symlink(name, self.fd, node, partial(self._report, path))
             else:
-                self._apply_unopened(name, node, path, Beside.ANYTHING)
+                self._apply_unopened(name, node, path, Beside.ANYTHING, info)
         except OSError as error:
             raise failure(error, path, "set attributes of") from error
 
@@ -375,6 +392,14 @@ class TargetDirectory:
 
     def _report(self, path: bytes, what: str, error: Refusal) -> None:
         self.target.report(path, f"{what}: {reason(error)}")
+
+
+def _is_meant(found: os.stat_result, info: os.stat_result | None) -> bool:
+    return info is None or os.path.samestat(found, info)
+
+
+def _replaced() -> OSError:
+    return OSError(errno.ESTALE, "it was replaced while it was restored")
 
 
 def _open_for_removal(directory: TargetDirectory, name: bytes) -> TargetDirectory:

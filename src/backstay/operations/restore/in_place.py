@@ -143,6 +143,7 @@ class _InPlace:
             target=self.root,
             unchanged=plan.unchanged,
             skipped=plan.skipped,
+            problems=tuple(plan.problems),
             recovered=recovered,
         )
         if not plan.changes and not plan.dresses:
@@ -217,7 +218,7 @@ class _InPlace:
             added=sum(row.old is None for row in rows),
             removed=sum(row.new is None for row in rows),
             dressed=sum(dress.new is not None for dress in plan.dresses),
-            problems=tuple(problem for one in done for problem in one.problems),
+            problems=result.problems + tuple(problem for one in done for problem in one.problems),
         )
 
     def _restore(self, plan: InPlacePlan, number: int, area: bytes) -> RestoreResult:

@@ -30,6 +30,7 @@ class LiveDirectory:
     directory: TargetDirectory | None = None
     mount: tuple[int, int] = (0, 0)
     facts: Facts | None = None
+    inode: int | None = None
     fresh: bool = False
     touched: bool = False
     linked: bool = False  # it holds a name of a file with several
@@ -38,7 +39,8 @@ class LiveDirectory:
     def open(self, directory: TargetDirectory) -> None:
         """It is there: note what it looks like and which mount it was reached through."""
         self.directory = directory
-        self.mount = (mount_id(directory.fd), os.fstat(directory.fd).st_dev)
+        info = os.fstat(directory.fd)
+        self.mount, self.inode = (mount_id(directory.fd), info.st_dev), info.st_ino
         self.facts = Facts.of(directory.fd, b".")
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.operations.restore.known_names import KnownNames
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
 from backstay.operations.tiers.cold_packs import ColdNeed, ColdPacks
@@ -94,6 +95,7 @@ class Planner:
     ) -> None:
         self._repository, self._manifest, self._target, self._options = repository, manifest, target, options
         self._cold = ColdPacks(repository)
+        self.names = KnownNames()
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
@@ -147,10 +149,12 @@ class Planner:
         plan.bytes += item.node.size
         if place.names is not None:
             place.names.add(item.node.name)
-        if place.directory is None or place.directory.lstat(item.node.name) is None:
+        info = None if place.directory is None else place.directory.lstat(item.node.name)
+        if place.directory is None or info is None:
             self._read(item)
-        elif existing_equals(place.directory, item.node.name, item.node):
+        elif existing_equals(place.directory, item.node.name, item.node, info=info):
             plan.unchanged += 1
+            self.names.add(item.node, info)
         else:
             self._conflict(plan, item.path)
             if self._options.conflict != "skip":

@@ -14,6 +14,7 @@ from backstay.core.pipeline import Workers
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
+from backstay.operations.restore.known_names import STAYS_SHARED, KnownNames
 from backstay.operations.restore.plan import Planner, RestorePlan, is_below, may_delete_in, strangers, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
@@ -68,7 +69,8 @@ def run_restore(
     place = _target(manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=True)
-    plan = Planner(repository, manifest, place, options).plan()
+    planner = Planner(repository, manifest, place, options)
+    plan = planner.plan()
     if plan.conflict_count and options.conflict == "fail":
         shown = ", ".join(plan.conflicts[:5]) + (", …" if plan.conflict_count > 5 else "")
         differ = "1 item differs" if plan.conflict_count == 1 else f"{plan.conflict_count} items differ"
@@ -78,7 +80,7 @@ def run_restore(
             paths=tuple(plan.conflicts),
         )
     make_readable(repository, plan.cold, days=options.thaw_days, wait=options.wait, events=events)
-    return _Restore(repository, manifest, place, options, events).run(plan)
+    return _Restore(repository, manifest, place, options, events, planner.names).run(plan)
 
 
 def _target(manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
@@ -113,8 +115,9 @@ class _Restore:
         target: FilesTarget,
         options: RestoreOptions,
         events: EventSink,
+        names: KnownNames,
     ) -> None:
-        self.repository, self.manifest, self.target = repository, manifest, target
+        self.repository, self.manifest, self.target, self.names = repository, manifest, target, names
         self.options, self.events = options, events
         self.reader = repository.reader
         self.tally = Tally(events)
@@ -272,23 +275,38 @@ class _Restore:
         info = directory.lstat(node.name)
         if info is None:
             return True
-        if existing_equals(directory, node.name, node):
+        if existing_equals(directory, node.name, node, info=info):
             if node.links in self.links and conflict == "overwrite":
                 return True  # it may have to become another name of the file that was restored first
-            if self._replaces(info.st_mtime_ns, node):
-                directory.apply(node.name, node)
-            self.tally.count("unchanged")
-            self._remember_link(place, node)
-            return False
-        if conflict == "fail":
+            if self._is_dressed(directory, item, info):
+                self.tally.count("unchanged")
+                self._remember_link(place, node)
+                return False
+        elif conflict == "fail":
             raise _appeared(item.path)
-        if not self._replaces(info.st_mtime_ns, node):
+        elif not self._replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
         if conflict == "rename":
             self._set_aside(directory, place, node.name)
         elif stat.S_ISDIR(info.st_mode):
             directory.remove(node.name)
+        return True
+
+    def _is_dressed(self, directory: TargetDirectory, item: Item, info: os.stat_result) -> bool:
+        """Give an equal item its attributes, where the policy says so; False when it must become a file of its own."""
+        node = item.node
+        if not self._replaces(info.st_mtime_ns, node):
+            return True
+        if self.names.are_all(node, info):
+            directory.apply(node.name, node, info)
+            return True
+        if directory.looks_like(node.name, node):
+            return True
+        if self.options.conflict != "fail":
+            self.names.forget(node, info)
+            return False
+        self.target.report(item.path, STAYS_SHARED)
         return True
 
     def _set_aside(self, directory: TargetDirectory, place: _Place | None, name: bytes) -> None:

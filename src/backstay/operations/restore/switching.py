@@ -169,7 +169,8 @@ class Switching:
             self._put(row, fd, name, forward=True)
         elif row.old is not None and row.keep_mode:
             self.calls.step("dress")
-            set_mode(fd, name, stat.S_IMODE(row.old.mode))
+            if not set_mode(fd, name, stat.S_IMODE(row.old.mode), inode=row.inode):
+                self._was_replaced(row)
 
     def _undress(self, row: Dress) -> None:
         if row.old is None:
@@ -186,9 +187,13 @@ class Switching:
             self.problems.append(Problem(row.live, f"{what}: {getattr(error, 'strerror', None) or error}".lower()))
 
         try:
-            facts.put(fd, name, report, all_of_them=not forward)
+            if not facts.put(fd, name, report, all_of_them=not forward, inode=row.inode):
+                self._was_replaced(row)
         except FileNotFoundError:
             self.problems.append(Problem(row.live, "it is gone: another program removed it"))
+
+    def _was_replaced(self, row: Dress) -> None:
+        self.problems.append(Problem(row.live, "another program replaced it, and what is there keeps its attributes"))
 
     # -- places
 
