@@ -15,10 +15,13 @@ from typing import Final, TypeAlias
 import pytest
 
 from backstay.operations.restore import postgres_dump  # noqa: F401 - while it can be read
+from backstay.operations.restore.comparing import compare_with_target
 from backstay.operations.restore.in_place import InPlaceResult, restore_in_place
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
-from backstay.operations.restore.run import RestoreOptions, RestoreResult, plan_restore, run_restore
+from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult, plan_restore, run_restore
+from backstay.sources.filters import Selection
 from tests.operations.in_place_world import OVERWRITE, InPlaceWorld, seen, settle, write
+from tests.sources.files_target.nodes import set_or_skip
 
 NOBODY: Final = 65534
 codecs.lookup("ascii")  # the same
@@ -41,6 +44,16 @@ def without_rights() -> Iterator[None]:
         os.seteuid(NOBODY)
         back.callback(os.seteuid, 0)
         yield
+
+
+@contextmanager
+def with_rights() -> Iterator[None]:
+    """For once, within that."""
+    os.seteuid(0)
+    try:
+        yield
+    finally:
+        os.seteuid(NOBODY)
 
 
 @pytest.fixture
@@ -103,3 +116,103 @@ def test_the_old_state_comes_back_without_rights(world: InPlaceWorld) -> None:
     (kept,) = staged(world, replace(IN_PLACE, keep_old=True)).kept
     assert roll_back_in_place(kept).did == "undone"
     assert seen(world.origin) == before
+
+
+# -- what is closed to its owner
+
+
+@pytest.fixture
+def closed(world: InPlaceWorld) -> InPlaceWorld:
+    """A snapshot of files and directories that their owner has closed to himself: root has made it."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    origin = world.origin
+    for name in ("closed/file", "unreadable/file", "no search/file", "file", "unreadable file", "noted"):
+        write(origin / name, name)
+    set_or_skip(origin / "noted", "user.note", b"1")
+    for name, mode in MODES.items():
+        (origin / name).chmod(mode)
+    with with_rights():
+        settle(world.origin)
+        world.snapshot()
+    return world
+
+
+MODES: Final = {
+    "closed": 0o000,
+    "unreadable": 0o300,
+    "no search": 0o600,
+    "file": 0o000,
+    "unreadable file": 0o200,
+    "noted": 0o200,
+}
+
+
+def modes(tree: Path) -> dict[str, int]:
+    return {name: (tree / name).stat().st_mode & 0o7777 for name in MODES}
+
+
+def to(world: InPlaceWorld, target: Path, options: RestoreOptions) -> RestoreResult:
+    options = replace(options, path=os.fsencode(world.origin), in_place=False)
+    return run_restore(world.repository, world.manifest, target, options)
+
+
+def test_what_is_closed_is_verified_and_found_again(closed: InPlaceWorld) -> None:
+    target = closed.place / "out"
+    first = to(closed, target, RestoreOptions(verify=True))
+    assert (first.errors, first.problems, first.verified) == ((), (), 8)
+    with with_rights():
+        before = seen(target)
+    again = to(closed, target, RestoreOptions(verify=True))
+    assert (again.errors, again.problems, again.unchanged) == ((), (), 8)
+    with with_rights():
+        assert seen(target) == before
+
+
+@WAYS
+def test_what_is_closed_comes_back_to_its_place(closed: InPlaceWorld, way: Way) -> None:
+    with with_rights():
+        before = seen(closed.origin)
+        for name in ("closed/file", "unreadable/file", "no search/file", "unreadable file"):
+            (closed.origin / name).write_text("changed")
+        (closed.origin / "file").unlink()
+    result = way(closed)
+    assert (result.problems, getattr(result, "error", None)) == ((), None)
+    with with_rights():
+        assert seen(closed.origin) == before
+
+
+def test_looking_changes_no_mode(closed: InPlaceWorld) -> None:
+    found = compare_with_target(closed.repository, closed.manifest, Path("/"), IN_PLACE)
+    assert found.ok
+    assert plan_restore(closed.repository, closed.manifest, Path("/"), IN_PLACE).unchanged == 8
+    assert modes(closed.origin) == MODES
+
+
+def test_what_others_have_closed_counts_as_different(closed: InPlaceWorld) -> None:
+    target = closed.place / "out"
+    to(closed, target, RestoreOptions())
+    with with_rights():
+        os.chown(target / "file", 0, 0)
+        os.chown(target / "closed", 0, 0)
+    assert plan_restore_to(closed, target).conflict_count == 2
+    result = to(closed, target, RestoreOptions(conflict="overwrite", verify=True))
+    assert {item.path for item in result.errors} == {f"{closed.origin}/closed", f"{closed.origin}/closed/file"}
+    assert (target / "file").stat().st_uid == os.geteuid()
+
+
+def plan_restore_to(world: InPlaceWorld, target: Path) -> RestorePlan:
+    return plan_restore(world.repository, world.manifest, target, RestoreOptions(path=os.fsencode(world.origin)))
+
+
+@WAYS
+def test_a_directory_on_the_way_keeps_its_mode(world: InPlaceWorld, way: Way) -> None:
+    write(world.origin / "locked/file", "as it was")
+    settle(world.origin)
+    world.snapshot()
+    write(world.origin / "locked/file", "changed")
+    (world.origin / "locked").chmod(0o500)
+    chosen = Selection([os.fsencode(world.origin / "locked/file")], [])
+    assert way(world, replace(IN_PLACE, chooser=chosen)).problems == ()
+    assert (world.origin / "locked/file").read_text() == "as it was"
+    assert (world.origin / "locked").stat().st_mode & 0o777 == 0o500

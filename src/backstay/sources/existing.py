@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from backstay.repository.nodes import Node
+from backstay.sources.closed_items import open_file
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.restore_errors import failure
 
-READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK: Final = 1 << 20
 
 
@@ -59,7 +59,7 @@ def _same_bytes(directory: Place, name: bytes, node: Node, info: os.stat_result)
     """Compare the digest of the data, which leaves holes out, and then look that the holes hold nothing."""
     fd = -1
     try:
-        fd = os.open(name, READING, dir_fd=directory.fd)
+        fd = open_file(name, directory.fd)
         if not os.path.samestat(os.fstat(fd), info):
             return False  # replaced a moment ago
         digest = hashlib.sha256()
@@ -67,6 +67,8 @@ def _same_bytes(directory: Place, name: bytes, node: Node, info: os.stat_result)
             for block in _blocks(fd, start, length):
                 digest.update(block)
         return digest.digest() == node.sha256 and (node.extents is None or _holes_are_empty(fd, node))
+    except PermissionError:
+        return False  # what nobody may read is no proof
     except OSError as error:
         raise failure(error, directory.path + b"/" + name, "read") from error
     finally:

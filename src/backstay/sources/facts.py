@@ -13,8 +13,9 @@ import msgspec
 from backstay.repository.nodes import Node, storable_time
 from backstay.sources import xattr_changes
 from backstay.sources.attributes import Attributes
+from backstay.sources.closed_items import xattrs_of
 from backstay.sources.directory_descriptors import PATH_ONLY
-from backstay.sources.metadata import Xattrs, read_xattrs
+from backstay.sources.metadata import Xattrs
 from backstay.sources.refusals import ReportFailure, tried
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -43,8 +44,7 @@ class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @classmethod
     def _of_open(cls, fd: int) -> Facts:
         info = os.fstat(fd)
-        xattrs = read_xattrs(_path(fd), follow=True)
-        return cls(info.st_mode, info.st_uid, info.st_gid, storable_time(info.st_mtime_ns), xattrs)
+        return cls(info.st_mode, info.st_uid, info.st_gid, storable_time(info.st_mtime_ns), xattrs_of(_path(fd)))
 
     @classmethod
     def wanted(cls, node: Node, attributes: Attributes) -> Facts:

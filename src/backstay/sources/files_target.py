@@ -14,7 +14,7 @@ from backstay.core.names import printable
 from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, NotFound, RestoreFailed
 from backstay.sources.attributes import Attributes
-from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_leading, open_path
+from backstay.sources.directory_descriptors import PATH_ONLY, open_path, reopen_directory
 from backstay.sources.kernel import filesystem_type, raise_descriptor_limit
 from backstay.sources.pending_file import BeforeNaming
 from backstay.sources.restore_errors import failure, reason
@@ -108,8 +108,8 @@ class FilesTarget:
         for name in map(os.fsencode, self.root.parts[1:]):
             fd = self._descend(fd, name, create=create)
         try:
-            opened = open_leading(fd, b".") if leads_on else os.open(b".", DIRECTORY, dir_fd=fd)
-            return TargetDirectory(self, opened, b"", writing=create)
+            opened = reopen_directory(fd, writing=create, leads_on=leads_on)
+            return TargetDirectory(self, opened.fd, b"", writing=create, mode=opened.mode)
         except OSError as error:
             raise failure(error, b"", "open") from error
         finally:

@@ -25,7 +25,6 @@ from backstay.sources.attributes import Attributes, Beside
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
     is_readable,
-    let_owner_write,
     make_directory,
     open_directory,
     unlink,
@@ -34,7 +33,7 @@ from backstay.sources.extents import Extents
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import CLOSED, rename_noreplace
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
-from backstay.sources.refusals import Refusal
+from backstay.sources.refusals import Refusal, tried
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 
 MAX_NAME: Final = 255
@@ -72,9 +71,11 @@ class TargetDirectory:
     which this process has made just now, and a file gets the group of its maker or of its directory (open(2)).
 
     `hands_down` says that what is made in it gets an access list from it. One that this process has made does not.
+
+    `mode` is what it had if that had to be changed to open it: `close` puts it back, unless `finish` has set another.
     """
 
-    __slots__ = ("fd", "hands_down", "is_new", "is_own", "path", "target")
+    __slots__ = ("fd", "hands_down", "is_new", "is_own", "mode", "path", "target")
 
     def __init__(
         self,
@@ -86,13 +87,16 @@ class TargetDirectory:
         is_new: bool = False,
         is_own: bool = False,
         hands_down: bool = False,
+        mode: int | None = None,
     ) -> None:
         self.fd = fd
         self.target = target
         self.path = path
+        self.mode = mode
         self.is_new, self.is_own, self.hands_down = is_new, is_own, hands_down
         if writing:
-            self.is_own = let_owner_write(fd) == target.attributes.own and is_new
+            info = os.fstat(fd)
+            self.is_own = (info.st_uid, info.st_gid) == target.attributes.own and is_new
             self.hands_down = not is_new and access_lists.hands_down(fd)
 
     def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
@@ -101,7 +105,7 @@ class TargetDirectory:
         try:
             if create:
                 is_new = make_directory(self.fd, name)
-            fd = open_directory(self.fd, name, insist=create)
+            fd, mode = open_directory(self.fd, name, writing=create)
         except FileNotFoundError as error:
             if create:
                 raise failure(error, path, "create directory") from error
@@ -113,7 +117,7 @@ class TargetDirectory:
                 raise conflict(path, "something that is not a directory is in its place") from error
             self.remove(name)
             return self.child(name, create=True)
-        directory = TargetDirectory(self.target, fd, path, writing=create, is_new=is_new)
+        directory = TargetDirectory(self.target, fd, path, writing=create, is_new=is_new, mode=mode)
         if is_new and self.hands_down:
             directory.drop_lists()
         return directory
@@ -352,6 +356,7 @@ class TargetDirectory:
         beside = Beside.NOTHING if self.is_new else Beside.ANYTHING
         item = self.fd if is_readable(self.fd) else b"/proc/self/fd/%d" % self.fd
         self.target.attributes.apply(item, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
+        self.mode = None
 
     @property
     def _beside(self) -> Beside:
@@ -361,8 +366,11 @@ class TargetDirectory:
     def close(self) -> None:
         """Let go of it; may be called more than once."""
         fd, self.fd = self.fd, CLOSED
-        if fd != CLOSED:
-            os.close(fd)
+        if fd == CLOSED:
+            return
+        if self.mode is not None:
+            tried(partial(self._report, self.path), "mode", os.fchmod, fd, self.mode)
+        os.close(fd)
 
     def __del__(self) -> None:
         self.close()
@@ -403,8 +411,8 @@ def _replaced() -> OSError:
 
 
 def _open_for_removal(directory: TargetDirectory, name: bytes) -> TargetDirectory:
-    fd = open_directory(directory.fd, name, insist=True)
-    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, writing=True)
+    fd, mode = open_directory(directory.fd, name, writing=True)
+    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, writing=True, mode=mode)
     if os.fstat(fd).st_dev != os.fstat(directory.fd).st_dev:
         raise OSError(errno.EBUSY, "another file system is mounted there")
     return below

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from backstay.core.names import printable
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreFailed
@@ -41,7 +44,10 @@ class LiveDirectory:
         self.directory = directory
         info = os.fstat(directory.fd)
         self.mount, self.inode = (mount_id(directory.fd), info.st_dev), info.st_ino
-        self.facts = Facts.of(directory.fd, b".")
+        facts = Facts.of(directory.fd, b".")
+        if directory.mode is not None:
+            facts = msgspec.structs.replace(facts, mode=stat.S_IFMT(facts.mode) | directory.mode)
+        self.facts = facts
 
     def close(self) -> None:
         if self.directory is not None:

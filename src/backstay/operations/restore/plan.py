@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.names import printable
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.known_names import KnownNames
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Enter, Item, Leave, Visit, subtree, walk
@@ -138,7 +138,7 @@ class Planner:
             above.names.add(visit.node.name)
         try:
             directory = root if above is None else existing_child(above.directory, visit)
-        except RestoreConflict:
+        except (RestoreConflict, RestoreFailed):  # which the restore itself tells of what others have closed
             self._conflict(plan, visit.path)
             directory = None
         names: set[bytes] | None = set() if may_delete_in(self._manifest, self._options, visit.path) else None
