@@ -456,3 +456,17 @@ def digest_of(tree: Path) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file() and not path.is_symlink()
     }
+
+
+def test_directories_keep_their_times_when_names_become_one_file_again(tmp_path: Path) -> None:
+    world = InPlaceWorld(tmp_path)
+    write(world.origin / "one", "two names")
+    (world.origin / "d").mkdir()
+    (world.origin / "d/two").hardlink_to(world.origin / "one")
+    settle(world.origin)
+    world.snapshot()
+    before = seen(world.origin)
+    (world.origin / "d/two").unlink()
+    settle(world.origin)
+    assert restore_in_place(world.repository, world.manifest, replace(OVERWRITE, delete=False)).files == 2
+    assert seen(world.origin) == before

@@ -176,7 +176,7 @@ class Comparison:
                 self._stack.pop()
                 self._plan.dresses.append(Dress(live.path, live.facts, new, keep_mode=True, inode=live.inode))
             elif live.linked:
-                self._dress_if_linked.append(Dress(live.path, live.facts, None, keep_mode=True, inode=live.inode))
+                self._dress_if_linked.append(Dress(live.path, live.facts, new, keep_mode=True, inode=live.inode))
         finally:
             live.close()
 
