@@ -49,6 +49,8 @@ def without_rights() -> Iterator[None]:
 @contextmanager
 def with_rights() -> Iterator[None]:
     """For once, within that."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
     os.seteuid(0)
     try:
         yield
@@ -124,10 +126,8 @@ def test_the_old_state_comes_back_without_rights(world: InPlaceWorld) -> None:
 @pytest.fixture
 def closed(world: InPlaceWorld) -> InPlaceWorld:
     """A snapshot of files and directories that their owner has closed to himself: root has made it."""
-    if os.getuid() != 0:
-        pytest.skip("needs root")
     origin = world.origin
-    for name in ("closed/file", "unreadable/file", "no search/file", "file", "unreadable file", "noted"):
+    for name in ("closed/file", "unreadable/file", "no search/deep/file", "file", "unreadable file", "noted"):
         write(origin / name, name)
     set_or_skip(origin / "noted", "user.note", b"1")
     for name, mode in MODES.items():
@@ -173,7 +173,7 @@ def test_what_is_closed_is_verified_and_found_again(closed: InPlaceWorld) -> Non
 def test_what_is_closed_comes_back_to_its_place(closed: InPlaceWorld, way: Way) -> None:
     with with_rights():
         before = seen(closed.origin)
-        for name in ("closed/file", "unreadable/file", "no search/file", "unreadable file"):
+        for name in ("closed/file", "unreadable/file", "no search/deep/file", "unreadable file"):
             (closed.origin / name).write_text("changed")
         (closed.origin / "file").unlink()
     result = way(closed)
@@ -216,3 +216,22 @@ def test_a_directory_on_the_way_keeps_its_mode(world: InPlaceWorld, way: Way) ->
     assert way(world, replace(IN_PLACE, chooser=chosen)).problems == ()
     assert (world.origin / "locked/file").read_text() == "as it was"
     assert (world.origin / "locked").stat().st_mode & 0o777 == 0o500
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o600])
+def test_a_directory_keeps_its_mode_when_only_attributes_in_it_change(world: InPlaceWorld, mode: int) -> None:
+    write(world.origin / "locked/inner/file", "same")
+    settle(world.origin)
+    (world.origin / "locked/inner").chmod(mode)
+    (world.origin / "locked").chmod(mode)
+    with with_rights():
+        world.snapshot()
+        before = seen(world.origin)
+        (world.origin / "locked/inner/file").chmod(0o600)
+    (kept,) = staged(world, replace(IN_PLACE, keep_old=True)).kept
+    with with_rights():
+        assert seen(world.origin) == before
+    roll_back_in_place(kept)
+    with with_rights():
+        assert (world.origin / "locked/inner/file").stat().st_mode & 0o777 == 0o600
+        assert [(world.origin / name).stat().st_mode & 0o777 for name in ("locked", "locked/inner")] == [mode, mode]

@@ -72,6 +72,11 @@ def reopen_directory(fd: int, *, writing: bool, leads_on: bool) -> Opened:
         raise
 
 
+def is_closed_to_owner(uid: int, mode: int, needed: int) -> bool:
+    """Whether a mode forbids this user, who is the owner and no administrator, some of what is needed."""
+    return uid == os.geteuid() != 0 and mode & needed != needed
+
+
 def is_readable(fd: int) -> bool:
     """Whether an open directory is more than what leads to what lies in it."""
     return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH
@@ -80,7 +85,7 @@ def is_readable(fd: int) -> bool:
 def _let_owner_in(fd: int, *, writing: bool) -> Opened:
     try:
         info, needed = os.fstat(fd), _needed(writing=writing)
-        if info.st_mode & needed == needed or info.st_uid != os.geteuid() or info.st_uid == 0:
+        if not is_closed_to_owner(info.st_uid, info.st_mode, needed):
             return Opened(fd, None)
         mode = stat.S_IMODE(info.st_mode)
         os.fchmod(fd, mode | needed)

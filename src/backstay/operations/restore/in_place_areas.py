@@ -17,7 +17,7 @@ from backstay.operations.restore.in_place_plan import InPlacePlan
 from backstay.operations.restore.plan import is_below, local_places
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
-from backstay.sources.directory_descriptors import is_readable
+from backstay.sources.directory_descriptors import is_closed_to_owner, is_readable
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
 from backstay.sources.target_directory import TargetDirectory
@@ -37,6 +37,7 @@ class LiveDirectory:
     fresh: bool = False
     touched: bool = False
     linked: bool = False  # it holds a name of a file with several
+    leads: bool = False  # something below it changes, or may
     names: set[bytes] | None = None
 
     def open(self, directory: TargetDirectory) -> None:
@@ -48,6 +49,11 @@ class LiveDirectory:
         if directory.mode is not None:
             facts = msgspec.structs.replace(facts, mode=stat.S_IFMT(facts.mode) | directory.mode)
         self.facts = facts
+
+    @property
+    def must_be_entered(self) -> bool:
+        """Whether its mode must be changed, so that what changes below it can be reached at all."""
+        return self.leads and self.facts is not None and is_closed_to_owner(self.facts.uid, self.facts.mode, 0o100)
 
     def close(self) -> None:
         if self.directory is not None:

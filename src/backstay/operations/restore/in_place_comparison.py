@@ -170,7 +170,10 @@ class Comparison:
             if live.selected and live.node is not None and self._areas.holds(live.path):  # not on the way
                 new = Facts.wanted(live.node, self._target.attributes)
             assert live.facts is not None
-            if live.touched or (new is not None and not new.fit(live.facts)):
+            changes = live.touched or (new is not None and not new.fit(live.facts))
+            if self._stack:
+                self._stack[-1].leads |= changes or live.linked or live.leads
+            if changes or live.must_be_entered:
                 self._stack.append(live)  # which is what an area is looked for by
                 self._areas.of(self._stack)
                 self._stack.pop()
@@ -260,6 +263,7 @@ class Comparison:
         if dress:
             self._areas.of(self._stack)
             self._plan.dresses.append(Dress(live, old, new, inode=info.st_ino))
+            above.leads = True
         if names is not None:
             change = self._as_change(live, item.path, self._areas.of(self._stack), info)
             inode = (info.st_dev, info.st_ino)

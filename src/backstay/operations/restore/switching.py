@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
 from backstay.operations.restore.journal import HOLD, Dress, Row, Switch
-from backstay.sources.directory_descriptors import PATH_ONLY
+from backstay.sources.directory_descriptors import PATH_ONLY, is_closed_to_owner
 from backstay.sources.facts import set_mode
 from backstay.sources.source import Problem
 from backstay.sources.switch_calls import SwitchCalls
@@ -24,8 +24,10 @@ from backstay.sources.target_directory import ASIDE
 
 _CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL})
 _OWNER_ALL: Final = 0o700
+_OWNER_ENTERS: Final = 0o100
 
-_Role: TypeAlias = Literal["live", "staged", "hold"]
+_Role: TypeAlias = Literal["live", "dressed", "staged", "hold"]
+_OURS: Final = frozenset[_Role]({"staged", "hold"})
 
 
 class ChangedMeanwhile(OSError):
@@ -142,7 +144,9 @@ class Switching:
     def _let_move(self, spot: _Spot) -> None:
         """A directory of ours that forbids its owner to write cannot be moved; its own row gives the mode back."""
         info = spot.info()
-        if info is not None and stat.S_ISDIR(info.st_mode) and _is_closed(info):
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return
+        if is_closed_to_owner(info.st_uid, info.st_mode, _OWNER_ALL):
             self.calls.step("let move")
             set_mode(spot.fd, spot.name, stat.S_IMODE(info.st_mode) | _OWNER_ALL)
 
@@ -163,7 +167,7 @@ class Switching:
     def _dress(self, row: Dress) -> None:
         if row.new is None and not row.keep_mode:
             return
-        fd, name = self._above(row.live, "live")
+        fd, name = self._above(row.live, "dressed")
         if row.new is not None:
             self.calls.step("dress")
             self._put(row, fd, name, forward=True)
@@ -175,7 +179,7 @@ class Switching:
     def _undress(self, row: Dress) -> None:
         if row.old is None:
             return
-        fd, name = self._above(row.live, "live")
+        fd, name = self._above(row.live, "dressed")
         self.calls.step("undress")
         self._put(row, fd, name, forward=False)
 
@@ -204,7 +208,7 @@ class Switching:
         return live, staged, _Spot(self._directory(area + b"/" + HOLD, "hold"), b"%d" % number)
 
     def _above(self, path: bytes, role: _Role) -> tuple[int, bytes]:
-        """The directory of a path, opened without following links, and writable for its owner; and the last name."""
+        """The directory of a path, opened without following links, and open enough to its owner; and the last name."""
         above, _, name = path.rpartition(b"/")
         return (self._directory(above, role), name) if name else (self._directory(b"", role), b".")
 
@@ -219,11 +223,11 @@ class Switching:
         fd = os.open(b"/", PATH_ONLY | os.O_DIRECTORY)
         for part in filter(None, path.split(b"/")):
             try:
-                below = self._enter(fd, part, ours=role != "live")
+                below = self._enter(fd, part, ours=role in _OURS)
             finally:
                 os.close(fd)
             fd = below
-        self._let_write(fd)
+        self._let_owner_in(fd, _OWNER_ENTERS if role == "dressed" else _OWNER_ALL)
         self._open[role] = (path, fd)
         return fd
 
@@ -231,15 +235,20 @@ class Switching:
         """A directory; where old items go to there may be none yet."""
         if ours and _Spot(fd, name).info() is None:
             self.calls.mkdir(fd, name)
-        below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
+        try:
+            below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
+        except PermissionError:
+            self._let_owner_in(fd, _OWNER_ENTERS)
+            below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
         if ours:
-            self._let_write(below)
+            self._let_owner_in(below, _OWNER_ALL)
         return below
 
-    def _let_write(self, fd: int) -> None:
+    def _let_owner_in(self, fd: int, needed: int) -> None:
+        """A live directory's own row gives the mode back."""
         info = os.fstat(fd)
-        if _is_closed(info):
-            self.calls.step("let write")
+        if is_closed_to_owner(info.st_uid, info.st_mode, needed):
+            self.calls.step("let in")
             os.chmod(b"/proc/self/fd/%d" % fd, stat.S_IMODE(info.st_mode) | _OWNER_ALL)  # noqa: PTH101
 
     def _require_areas(self) -> None:
@@ -264,8 +273,3 @@ class Switching:
 
 def _changed(row: Switch) -> ChangedMeanwhile:
     return ChangedMeanwhile(errno.ESTALE, "it changed since the restore was planned", os.fsdecode(row.live))
-
-
-def _is_closed(info: os.stat_result) -> bool:
-    """Whether a directory forbids its owner, who is no administrator, to change it."""
-    return info.st_uid == os.geteuid() != 0 and info.st_mode & _OWNER_ALL != _OWNER_ALL
