@@ -278,13 +278,15 @@ class Comparison:
         for names in self._links.values():
             if names.are_apart and conflict != "newer":
                 again += names.there
+            elif names.are_shared and conflict == "fail":
+                self._plan.problems.append(Problem(names.there[0].change.live, STAYS_SHARED))
+                left += names.there
             elif names.are_shared:
-                (left if conflict == "fail" else again).extend(names.there)
+                again += names.there
         for name in again:
             self._plan.changes.append(name.change)
             self._plan.unchanged -= 1
             self._plan.room[name.change.area] += name.size
-        self._plan.problems += (Problem(name.change.live, STAYS_SHARED) for name in left if name.dress)
         if undressed := {name.change.live for name in (*again, *left) if name.dress}:
             self._plan.dresses = [dress for dress in self._plan.dresses if dress.live not in undressed]
         if again:

@@ -276,7 +276,7 @@ class _Restore:
         if info is None:
             return True
         if existing_equals(directory, node.name, node, info=info):
-            if node.links in self.links and conflict == "overwrite":
+            if node.links in self.links and conflict in ("overwrite", "fail"):
                 return True  # it may have to become another name of the file that was restored first
             if self._is_dressed(directory, item, info):
                 self.tally.count("unchanged")
