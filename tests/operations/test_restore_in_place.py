@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -470,3 +471,31 @@ def test_directories_keep_their_times_when_names_become_one_file_again(tmp_path:
     settle(world.origin)
     assert restore_in_place(world.repository, world.manifest, replace(OVERWRITE, delete=False)).files == 2
     assert seen(world.origin) == before
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_cannot_be_switched_is_named(world: InPlaceWorld, can_exchange: bool) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+    before = seen(tree)
+
+    class Immutable(SwitchCalls):
+        def exchange(self, one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
+            if not can_exchange:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            self._refuse(one)
+            super().exchange(one_fd, one, other_fd, other)
+
+        def move(self, from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
+            self._refuse(old)
+            super().move(from_fd, old, to_fd, new)
+
+        def _refuse(self, name: bytes) -> None:
+            if name == b"mode":
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (tree / "dir/mode").write_text("changed")
+    result = world.restore(tree, calls=Immutable())
+    assert result.error is not None
+    assert result.error.cause == f"{tree}/dir/mode: operation not permitted"
+    assert seen(tree).keys() == before.keys()

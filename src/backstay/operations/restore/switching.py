@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -70,10 +71,11 @@ class Switching:
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                if isinstance(row, Switch):
-                    self._forward(row, self._spots(row, number))
-                else:
-                    self._dress(row)
+                with _telling(row):
+                    if isinstance(row, Switch):
+                        self._forward(row, self._spots(row, number))
+                    else:
+                        self._dress(row)
             self._sync()
         finally:
             self._close()
@@ -83,12 +85,13 @@ class Switching:
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                if isinstance(row, Switch):
-                    spots = self._spots(row, number)
-                    self._clear_strange(row, spots[0])
-                    self._switch(row, spots, wanted=row.old, other=row.new)
-                else:
-                    self._undress(row)
+                with _telling(row):
+                    if isinstance(row, Switch):
+                        spots = self._spots(row, number)
+                        self._clear_strange(row, spots[0])
+                        self._switch(row, spots, wanted=row.old, other=row.new)
+                    else:
+                        self._undress(row)
             self._sync()
         finally:
             self._close()
@@ -269,6 +272,17 @@ class Switching:
         for _, fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+
+@contextmanager
+def _telling(row: Row) -> Iterator[None]:
+    """A system call that fails knows a name at best; what a person has to look at is the path."""
+    try:
+        yield
+    except ChangedMeanwhile:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(row.live)) from error
 
 
 def _changed(row: Switch) -> ChangedMeanwhile:
