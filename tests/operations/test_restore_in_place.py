@@ -35,6 +35,7 @@ from backstay.operations.restore.in_place_recovery import resume_in_place, roll_
 from backstay.operations.restore.journal import PREFIX, Journal
 from backstay.operations.restore.run import RestoreOptions
 from backstay.repository.repository import Environment, Repository
+from backstay.sources import facts
 from backstay.sources.sqlite.source import sqlite_source
 from backstay.sources.switch_calls import SwitchCalls
 from backstay.testing import CrashPoint
@@ -499,3 +500,40 @@ def test_what_cannot_be_switched_is_named(world: InPlaceWorld, can_exchange: boo
     assert result.error is not None
     assert result.error.cause == f"{tree}/dir/mode: operation not permitted"
     assert seen(tree).keys() == before.keys()
+
+
+@pytest.mark.parametrize("when", [-(10**18) * 9, 10**18 * 16])
+def test_odd_attributes_come_back_with_the_old_state(world: InPlaceWorld, when: int) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+    try:
+        os.setxattr(tree / "dir", b"user.\xff odd", b"")
+        os.setxattr(tree / "same", b"user.\xff odd", bytes(range(256)))
+    except OSError:
+        pytest.skip("no user attributes here")
+    os.utime(tree / "same", ns=(when, when))
+    before = seen(tree)
+    (kept,) = world.restore(tree, KEEP).kept
+    assert os.listxattr(tree / "same") == []
+    roll_back_in_place(kept)
+    assert seen(tree) == before
+    assert os.getxattr(tree / "dir", b"user.\xff odd") == b""
+    assert os.getxattr(tree / "same", b"user.\xff odd") == bytes(range(256))
+
+
+def test_an_item_that_does_not_tell_what_it_looks_like_stops_the_restore_at_its_path(
+    world: InPlaceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+
+    def too_much(*_: object, **__: object) -> None:
+        raise OSError(errno.E2BIG, "they have more than 16 MiB")
+
+    monkeypatch.setattr(facts, "xattrs_of", too_much)
+    before = seen(tree)
+    with pytest.raises(RestoreFailed, match="cannot examine") as failed:
+        world.restore(tree)
+    assert failed.value.cause == "they have more than 16 mib"
+    assert seen(tree) == before
+    assert not left(tree)

@@ -235,3 +235,11 @@ def test_a_directory_keeps_its_mode_when_only_attributes_in_it_change(world: InP
     with with_rights():
         assert (world.origin / "locked/inner/file").stat().st_mode & 0o777 == 0o600
         assert [(world.origin / name).stat().st_mode & 0o777 for name in ("locked", "locked/inner")] == [mode, mode]
+
+
+def test_what_a_directory_on_the_way_does_not_tell_is_not_needed(world: InPlaceWorld) -> None:
+    with with_rights():
+        set_or_skip(world.place.parent, "user.note", b"for those who may read")
+        world.snapshot()
+    (world.origin / "differs").write_text("changed")
+    assert staged(world).replaced == 1

@@ -20,6 +20,7 @@ from backstay.repository.repository import Repository
 from backstay.sources.directory_descriptors import is_closed_to_owner, is_readable
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
+from backstay.sources.restore_errors import failure
 from backstay.sources.target_directory import TargetDirectory
 
 
@@ -32,7 +33,6 @@ class LiveDirectory:
     selected: bool = False
     directory: TargetDirectory | None = None
     mount: tuple[int, int] = (0, 0)
-    facts: Facts | None = None
     inode: int | None = None
     fresh: bool = False
     touched: bool = False
@@ -41,24 +41,39 @@ class LiveDirectory:
     names: set[bytes] | None = None
 
     def open(self, directory: TargetDirectory) -> None:
-        """It is there: note what it looks like and which mount it was reached through."""
+        """It is there: note which one it is and which mount it was reached through."""
         self.directory = directory
         info = os.fstat(directory.fd)
         self.mount, self.inode = (mount_id(directory.fd), info.st_dev), info.st_ino
-        facts = Facts.of(directory.fd, b".")
-        if directory.mode is not None:
-            facts = msgspec.structs.replace(facts, mode=stat.S_IFMT(facts.mode) | directory.mode)
-        self.facts = facts
 
     @property
     def must_be_entered(self) -> bool:
         """Whether its mode must be changed, so that what changes below it can be reached at all."""
-        return self.leads and self.facts is not None and is_closed_to_owner(self.facts.uid, self.facts.mode, 0o100)
+        if not self.leads or self.directory is None:
+            return False
+        info, mode = os.fstat(self.directory.fd), self.directory.mode
+        return is_closed_to_owner(info.st_uid, info.st_mode if mode is None else mode, 0o100)
+
+    def facts(self) -> Facts:
+        """What it looks like when nobody looks into it. Raises RestoreFailed."""
+        assert self.directory is not None
+        found = examined(self.directory.fd, b".", self.path)
+        if self.directory.mode is None:
+            return found
+        return msgspec.structs.replace(found, mode=stat.S_IFMT(found.mode) | self.directory.mode)
 
     def close(self) -> None:
         if self.directory is not None:
             self.directory.close()
             self.directory = None
+
+
+def examined(dir_fd: int, name: bytes, path: bytes) -> Facts:
+    """What an item looks like. Raises RestoreFailed for one that does not tell all that a way back would need."""
+    try:
+        return Facts.of(dir_fd, name)
+    except OSError as error:
+        raise failure(error, path, "examine") from error
 
 
 class Areas:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from backstay.core.names import printable
 from backstay.errors import NotFound, RestoreFailed
-from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
+from backstay.operations.restore.in_place_areas import (
+    Areas,
+    Immovable,
+    LiveDirectory,
+    examined,
+    require_changeable,
+    require_room,
+)
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
 from backstay.operations.restore.journal import ITEMS, PREFIX, Dress, leftovers
 from backstay.operations.restore.known_names import STAYS_SHARED
@@ -169,17 +176,16 @@ class Comparison:
             new = None
             if live.selected and live.node is not None and self._areas.holds(live.path):  # not on the way
                 new = Facts.wanted(live.node, self._target.attributes)
-            assert live.facts is not None
-            changes = live.touched or (new is not None and not new.fit(live.facts))
+            changes = live.touched or (new is not None and not new.fit(live.facts()))
             if self._stack:
                 self._stack[-1].leads |= changes or live.linked or live.leads
             if changes or live.must_be_entered:
                 self._stack.append(live)  # which is what an area is looked for by
                 self._areas.of(self._stack)
                 self._stack.pop()
-                self._plan.dresses.append(Dress(live.path, live.facts, new, keep_mode=True, inode=live.inode))
+                self._plan.dresses.append(Dress(live.path, live.facts(), new, keep_mode=True, inode=live.inode))
             elif live.linked:
-                self._dress_if_linked.append(Dress(live.path, live.facts, new, keep_mode=True, inode=live.inode))
+                self._dress_if_linked.append(Dress(live.path, live.facts(), new, keep_mode=True, inode=live.inode))
         finally:
             live.close()
 
@@ -251,7 +257,8 @@ class Comparison:
         if conflict == "skip" or (conflict == "newer" and info.st_mtime_ns > item.node.mtime_ns):
             self._plan.unchanged += 1
             return
-        old, new = Facts.of(above.directory.fd, item.node.name), Facts.wanted(item.node, self._target.attributes)
+        old = examined(above.directory.fd, item.node.name, live)
+        new = Facts.wanted(item.node, self._target.attributes)
         dress = not new.fit(old)
         if names is None and dress and info.st_nlink > 1:
             if conflict != "fail":
@@ -328,7 +335,7 @@ class Comparison:
         self._plan.changes.append(self._as_change(live, inside, area, old, removal=removal, is_tree=is_tree))
         facts = None
         if old is not None and stat.S_ISDIR(old.st_mode):
-            facts = Facts.of(above.directory.fd, live.rpartition(b"/")[2])
+            facts = examined(above.directory.fd, live.rpartition(b"/")[2], live)
         new = Facts.wanted(node, self._target.attributes) if is_tree and node is not None else None
         if facts is not None or new is not None:
             self._plan.dresses.append(Dress(live, facts, new))
