@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -34,6 +35,7 @@ from backstay.operations.restore.in_place_recovery import resume_in_place, roll_
 from backstay.operations.restore.journal import PREFIX, Journal
 from backstay.operations.restore.run import RestoreOptions
 from backstay.repository.repository import Environment, Repository
+from backstay.sources import facts
 from backstay.sources.sqlite.source import sqlite_source
 from backstay.sources.switch_calls import SwitchCalls
 from backstay.testing import CrashPoint
@@ -456,3 +458,82 @@ def digest_of(tree: Path) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file() and not path.is_symlink()
     }
+
+
+def test_directories_keep_their_times_when_names_become_one_file_again(tmp_path: Path) -> None:
+    world = InPlaceWorld(tmp_path)
+    write(world.origin / "one", "two names")
+    (world.origin / "d").mkdir()
+    (world.origin / "d/two").hardlink_to(world.origin / "one")
+    settle(world.origin)
+    world.snapshot()
+    before = seen(world.origin)
+    (world.origin / "d/two").unlink()
+    settle(world.origin)
+    assert restore_in_place(world.repository, world.manifest, replace(OVERWRITE, delete=False)).files == 2
+    assert seen(world.origin) == before
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_cannot_be_switched_is_named(world: InPlaceWorld, can_exchange: bool) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+    before = seen(tree)
+
+    class Immutable(SwitchCalls):
+        def exchange(self, one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
+            if not can_exchange:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            self._refuse(one)
+            super().exchange(one_fd, one, other_fd, other)
+
+        def move(self, from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
+            self._refuse(old)
+            super().move(from_fd, old, to_fd, new)
+
+        def _refuse(self, name: bytes) -> None:
+            if name == b"mode":
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (tree / "dir/mode").write_text("changed")
+    result = world.restore(tree, calls=Immutable())
+    assert result.error is not None
+    assert result.error.cause == f"{tree}/dir/mode: operation not permitted"
+    assert seen(tree).keys() == before.keys()
+
+
+@pytest.mark.parametrize("when", [-(10**18) * 9, 10**18 * 16])
+def test_odd_attributes_come_back_with_the_old_state(world: InPlaceWorld, when: int) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+    try:
+        os.setxattr(tree / "dir", b"user.\xff odd", b"")
+        os.setxattr(tree / "same", b"user.\xff odd", bytes(range(256)))
+    except OSError:
+        pytest.skip("no user attributes here")
+    os.utime(tree / "same", ns=(when, when))
+    before = seen(tree)
+    (kept,) = world.restore(tree, KEEP).kept
+    assert os.listxattr(tree / "same") == []
+    roll_back_in_place(kept)
+    assert seen(tree) == before
+    assert os.getxattr(tree / "dir", b"user.\xff odd") == b""
+    assert os.getxattr(tree / "same", b"user.\xff odd") == bytes(range(256))
+
+
+def test_an_item_that_does_not_tell_what_it_looks_like_stops_the_restore_at_its_path(
+    world: InPlaceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = world.place / "tree/data"
+    changed(tree)
+
+    def too_much(*_: object, **__: object) -> None:
+        raise OSError(errno.E2BIG, "they have more than 16 MiB")
+
+    monkeypatch.setattr(facts, "xattrs_of", too_much)
+    before = seen(tree)
+    with pytest.raises(RestoreFailed, match="cannot examine") as failed:
+        world.restore(tree)
+    assert failed.value.cause == "they have more than 16 mib"
+    assert seen(tree) == before
+    assert not left(tree)

@@ -8,13 +8,15 @@ import resource
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.restore.in_place import InPlaceResult, restore_in_place
 from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
@@ -24,6 +26,8 @@ from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters, Selection
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
+
+Way: TypeAlias = Callable[[Repository, Path, Path, Conflict], RestoreResult | InPlaceResult]
 
 
 @pytest.fixture
@@ -80,28 +84,40 @@ def test_a_name_whose_file_is_lost_is_told_by_its_path(repository: Repository, t
     assert not (tmp_path / "out/d/b").exists()
 
 
-@pytest.mark.parametrize("lost", ["a", "d/b"])
-def test_overwriting_makes_names_of_one_file_one_again(
-    repository: Repository, tree: Path, tmp_path: Path, lost: str
+def in_place(repository: Repository, tree: Path, out: Path, conflict: Conflict) -> InPlaceResult:
+    newest = repository.snapshots.live()[-1]
+    return restore_in_place(repository, newest, RestoreOptions(path=bytes(tree), conflict=conflict), target=out)
+
+
+WAYS = pytest.mark.parametrize("way", [restored, in_place])
+
+
+@WAYS
+@pytest.mark.parametrize("conflict", ["fail", "overwrite"])
+@pytest.mark.parametrize("lost", ["a", "d/b", ""])
+def test_equal_names_of_one_file_become_one_again(
+    repository: Repository, tree: Path, tmp_path: Path, lost: str, conflict: Conflict, way: Way
 ) -> None:
     out = tmp_path / "out"
     restored(repository, tree, out, "fail")
-    (out / lost).unlink()
-    assert restored(repository, tree, out, "overwrite").errors == ()
+    (out / (lost or "a")).unlink()
+    if not lost:
+        (out / "a").write_bytes(b"new content")
+    way(repository, tree, out, conflict)
     assert (out / "a").stat().st_ino == (out / "d/b").stat().st_ino
-    again = restored(repository, tree, out, "overwrite")
-    assert (again.files, again.unchanged, again.errors) == (0, 2, ())
+    again = way(repository, tree, out, conflict)
+    assert (again.files, again.unchanged) == (0, 2)
 
 
-def test_names_that_are_equal_files_stay_so_unless_overwriting_is_asked_for(
-    repository: Repository, tree: Path, tmp_path: Path
+@WAYS
+@pytest.mark.parametrize("conflict", ["skip", "newer"])
+def test_names_that_are_equal_files_stay_so_where_what_is_there_may_stay(
+    repository: Repository, tree: Path, tmp_path: Path, conflict: Conflict, way: Way
 ) -> None:
     out = tmp_path / "out"
     restored(repository, tree, out, "fail")
     (out / "a").unlink()
-    restored(repository, tree, out, "skip")
-    assert (out / "a").stat().st_ino != (out / "d/b").stat().st_ino
-    assert restored(repository, tree, out, "fail").unchanged == 2
+    way(repository, tree, out, conflict)
     assert (out / "a").stat().st_ino != (out / "d/b").stat().st_ino
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from backstay.repository.nodes import Node
 from backstay.sources import access_lists, xattr_changes
-from backstay.sources.metadata import Xattrs, read_xattrs
+from backstay.sources.closed_items import xattrs_of
+from backstay.sources.metadata import Xattrs
 from backstay.sources.refusals import ReportFailure, tried
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -104,7 +105,7 @@ def _set_at_once(item: int | bytes, owner: tuple[int, int] | None, node: Node) -
 
 def _change_xattrs(item: int | bytes, wanted: Xattrs | None, report: ReportFailure) -> None:
     """Of an item that was there. Raises OSError when it does not tell what it has."""
-    pending = list(xattr_changes.changes(wanted, read_xattrs(item, follow=True)))
+    pending = list(xattr_changes.changes(wanted, xattrs_of(item)))
     mode = stat.S_IMODE(os.stat(item).st_mode)  # noqa: PTH116 - Path knows no descriptors
     if pending and not mode & stat.S_IWUSR:
         tried(report, "mode", os.chmod, item, mode | stat.S_IWUSR)  # or its owner may not set them

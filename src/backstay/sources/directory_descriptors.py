@@ -5,9 +5,10 @@ Names are not checked here. Everything raises OSError.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from typing import Final
+from typing import Final, NamedTuple
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PATH_ONLY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,35 +33,74 @@ def make_directory(parent: int, name: bytes) -> bool:
     return True
 
 
-def let_owner_write(fd: int) -> os.stat_result:
-    """A directory of ours that forbids its owner to write must allow it while it is filled; `finish` sets its mode.
+class Opened(NamedTuple):
+    """A directory of ours that forbids its owner what is needed allows it meanwhile: `mode` is the one that it had."""
 
-    Returns what it was before.
-    """
-    info = os.fstat(fd)
-    if info.st_mode & 0o700 != 0o700 and info.st_uid == os.geteuid() != 0:
-        os.fchmod(fd, stat.S_IMODE(info.st_mode) | 0o700)
-    return info
+    fd: int
+    mode: int | None
 
 
-def open_directory(parent: int, name: bytes, *, insist: bool) -> int:
+def open_directory(parent: int, name: bytes, *, writing: bool) -> Opened:
+    """One of another user that may be entered but not read is opened as what leads to what lies in it."""
     try:
-        return os.open(name, DIRECTORY, dir_fd=parent)
+        return _let_owner_in(os.open(name, DIRECTORY, dir_fd=parent), writing=writing)
     except PermissionError:
-        if not insist:
-            raise
-    return _open_unreadable(parent, name)
+        fd = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=parent)
+        try:
+            return reopen_directory(fd, writing=writing, leads_on=True)
+        finally:
+            os.close(fd)
 
 
-def _open_unreadable(parent: int, name: bytes) -> int:
-    """Open a directory of ours whose mode forbids even that."""
-    fd = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=parent)
+def reopen_directory(fd: int, *, writing: bool, leads_on: bool) -> Opened:
+    """The same of a path descriptor; only if it `leads_on` it need not be readable."""
+    flags = DIRECTORY & ~os.O_NOFOLLOW
     try:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode) | 0o700
-        os.chmod(b"/proc/self/fd/%d" % fd, mode)  # noqa: PTH101 - a path descriptor takes no fchmod
-        return os.open(b".", DIRECTORY, dir_fd=fd)
-    finally:
+        return _let_owner_in(os.open(_path(fd), flags), writing=writing)
+    except PermissionError:
+        info = os.fstat(fd)
+        if info.st_uid == os.geteuid():
+            mode = stat.S_IMODE(info.st_mode)
+            os.chmod(_path(fd), mode | _needed(writing=writing))  # noqa: PTH101 - a path descriptor takes no fchmod
+            try:
+                return Opened(os.open(_path(fd), flags), mode)
+            except OSError:
+                os.chmod(_path(fd), mode)  # noqa: PTH101
+                raise
+        if leads_on and os.access(_path(fd), os.X_OK, effective_ids=True):
+            return Opened(os.dup(fd), None)
+        raise
+
+
+def is_closed_to_owner(uid: int, mode: int, needed: int) -> bool:
+    """Whether a mode forbids this user, who is the owner and no administrator, some of what is needed."""
+    return uid == os.geteuid() != 0 and mode & needed != needed
+
+
+def is_readable(fd: int) -> bool:
+    """Whether an open directory is more than what leads to what lies in it."""
+    return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH
+
+
+def _let_owner_in(fd: int, *, writing: bool) -> Opened:
+    try:
+        info, needed = os.fstat(fd), _needed(writing=writing)
+        if not is_closed_to_owner(info.st_uid, info.st_mode, needed):
+            return Opened(fd, None)
+        mode = stat.S_IMODE(info.st_mode)
+        os.fchmod(fd, mode | needed)
+    except BaseException:
         os.close(fd)
+        raise
+    return Opened(fd, mode)
+
+
+def _needed(*, writing: bool) -> int:
+    return 0o700 if writing else 0o500
+
+
+def _path(fd: int) -> bytes:
+    return b"/proc/self/fd/%d" % fd
 
 
 def unlink(fd: int, name: bytes) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from backstay.repository.nodes import Node
+from backstay.sources.closed_items import open_file
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.restore_errors import failure
 
-READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK: Final = 1 << 20
 
 
@@ -28,16 +28,19 @@ class Place(Protocol):
     def lstat(self, name: bytes) -> os.stat_result | None: ...
 
 
-def existing_equals(directory: Place, name: bytes, node: Node, read_sha256: bool = True) -> bool:
+def existing_equals(
+    directory: Place, name: bytes, node: Node, read_sha256: bool = True, *, info: os.stat_result | None = None
+) -> bool:
     """Whether what is there holds what the node says; owners, modes and times are not compared.
 
-    With `read_sha256` files are read and compared by digest, else by size alone.
+    With `read_sha256` files are read and compared by digest, else by size alone. `info` says which item is meant, when
+    that is known.
     """
-    info = directory.lstat(name)
+    info = info or directory.lstat(name)
     if info is None or stat.S_IFMT(info.st_mode) != stat.S_IFMT(node.mode):
         return False
     if node.is_file:
-        return info.st_size == node.size and (not read_sha256 or _same_bytes(directory, name, node))
+        return info.st_size == node.size and (not read_sha256 or _same_bytes(directory, name, node, info))
     if node.is_symlink:
         return _link_target(directory, name) == node.target
     if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
@@ -52,18 +55,20 @@ def _link_target(directory: Place, name: bytes) -> bytes | None:
         return None  # gone or replaced a moment ago, so not equal
 
 
-def _same_bytes(directory: Place, name: bytes, node: Node) -> bool:
+def _same_bytes(directory: Place, name: bytes, node: Node, info: os.stat_result) -> bool:
     """Compare the digest of the data, which leaves holes out, and then look that the holes hold nothing."""
     fd = -1
     try:
-        fd = os.open(name, READING, dir_fd=directory.fd)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return False
+        fd = open_file(name, directory.fd)
+        if not os.path.samestat(os.fstat(fd), info):
+            return False  # replaced a moment ago
         digest = hashlib.sha256()
         for start, length in ((0, node.size),) if node.extents is None else node.extents:
             for block in _blocks(fd, start, length):
                 digest.update(block)
         return digest.digest() == node.sha256 and (node.extents is None or _holes_are_empty(fd, node))
+    except PermissionError:
+        return False  # what nobody may read is no proof
     except OSError as error:
         raise failure(error, directory.path + b"/" + name, "read") from error
     finally:

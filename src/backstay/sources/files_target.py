@@ -16,7 +16,7 @@ from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, NotFound, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.sources.attributes import Attributes
-from backstay.sources.directory_descriptors import DIRECTORY, PATH_ONLY, open_path
+from backstay.sources.directory_descriptors import PATH_ONLY, open_path, reopen_directory
 from backstay.sources.guard import NOTHING_GUARDED, Guard
 from backstay.sources.kernel import CLOSED, filesystem_type, raise_descriptor_limit
 from backstay.sources.pending_file import BeforeNaming
@@ -69,8 +69,11 @@ class FilesTarget:
         self._numbers = count()
         raise_descriptor_limit()
 
-    def check(self) -> None:
-        """Raise if this place cannot take a restore; changes nothing."""
+    def check(self, *, is_written: bool = True) -> None:
+        """Raise if this place cannot take a restore; changes nothing.
+
+        `is_written` says that the root itself will be written to, and does not only lead to what will.
+        """
         if self.root == Path("/") and not self._allow_root:
             raise InvalidRequest(
                 "refusing to restore into /", hint="choose a directory with --to, or allow it explicitly"
@@ -82,7 +85,8 @@ class FilesTarget:
             raise InvalidRequest(
                 f"cannot restore into {_shown(self.root)}", cause=f"{_shown(place)} is not a directory"
             )
-        self._check_writable(place)
+        if is_written:
+            self._check_writable(place)
 
     def _check_writable(self, place: Path) -> None:
         title = f"cannot restore into {_shown(self.root)}"
@@ -101,13 +105,17 @@ class FilesTarget:
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
             raise RestoreFailed(title, cause=f"no permission to write to {_shown(place)}", hint=hint)
 
-    def open_root(self, create: bool) -> TargetDirectory:
-        """The root itself; with `create` it is made, and closed to other users (0700) until a node says otherwise."""
+    def open_root(self, create: bool, *, leads_on: bool = False) -> TargetDirectory:
+        """The root itself; with `create` it is made, and closed to other users (0700) until a node says otherwise.
+
+        When it only `leads_on` it need not be readable.
+        """
         fd = os.open("/", PATH_ONLY | os.O_DIRECTORY)
         for name in map(os.fsencode, self.root.parts[1:]):
             fd = self._descend(fd, name, create=create)
         try:
-            return TargetDirectory(self, os.open(b".", DIRECTORY, dir_fd=fd), b"", writing=create)
+            opened = reopen_directory(fd, writing=create, leads_on=leads_on)
+            return TargetDirectory(self, opened.fd, b"", writing=create, mode=opened.mode)
         except OSError as error:
             raise failure(error, b"", "open") from error
         finally:

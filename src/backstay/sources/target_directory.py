@@ -25,17 +25,18 @@ from backstay.sources import access_lists
 from backstay.sources.attributes import Attributes, Beside
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
-    let_owner_write,
+    is_readable,
     make_directory,
     open_directory,
     unlink,
 )
 from backstay.sources.extents import Extents
+from backstay.sources.facts import Facts
 from backstay.sources.guard import Guard
 from backstay.sources.kernel import CLOSED, mount_id, rename_noreplace
 from backstay.sources.mount_points import mounted_within
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
-from backstay.sources.refusals import Refusal
+from backstay.sources.refusals import Refusal, tried
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
 
 MAX_NAME: Final = 255
@@ -84,9 +85,11 @@ class TargetDirectory:
     which this process has made just now, and a file gets the group of its maker or of its directory (open(2)).
 
     `hands_down` says that what is made in it gets an access list from it. One that this process has made does not.
+
+    `mode` is what it had if that had to be changed to open it: `close` puts it back, unless `finish` has set another.
     """
 
-    __slots__ = ("fd", "hands_down", "is_new", "is_own", "path", "target")
+    __slots__ = ("fd", "hands_down", "is_new", "is_own", "mode", "path", "target")
 
     def __init__(
         self,
@@ -98,13 +101,15 @@ class TargetDirectory:
         is_new: bool = False,
         is_own: bool = False,
         hands_down: bool = False,
+        mode: int | None = None,
     ) -> None:
         self.fd = fd
         self.target = target
         self.path = path
+        self.mode = mode
         self.is_new, self.is_own, self.hands_down = is_new, is_own, hands_down
         if writing:
-            info = let_owner_write(fd)
+            info = os.fstat(fd)
             target.writes_to(info.st_dev, fd, is_root=not path)
             self.is_own = (info.st_uid, info.st_gid) == target.attributes.own and is_new
             self.hands_down = not is_new and access_lists.hands_down(fd)
@@ -115,7 +120,7 @@ class TargetDirectory:
         try:
             if create:
                 is_new = make_directory(self.fd, name)
-            fd = open_directory(self.fd, name, insist=create)
+            fd, mode = open_directory(self.fd, name, writing=create)
         except FileNotFoundError as error:
             if create:
                 raise failure(error, path, "create directory") from error
@@ -127,7 +132,7 @@ class TargetDirectory:
                 raise conflict(path, "something that is not a directory is in its place") from error
             self.remove(name)
             return self.child(name, create=True)
-        directory = TargetDirectory(self.target, fd, path, writing=create, is_new=is_new)
+        directory = TargetDirectory(self.target, fd, path, writing=create, is_new=is_new, mode=mode)
         if is_new and self.hands_down:
             directory.drop_lists()
         return directory
@@ -180,6 +185,8 @@ class TargetDirectory:
     def names(self) -> list[bytes]:
         """All names in this directory, sorted."""
         try:
+            if not is_readable(self.fd):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return sorted(name.encode(_ENCODING, _ON_ERROR) for name in os.listdir(self.fd))
         except OSError as error:
             raise failure(error, self.path, "list") from error
@@ -273,25 +280,41 @@ class TargetDirectory:
             raise failure(error, path, "create") from error
         return True
 
-    def _apply_unopened(self, name: bytes, node: Node, path: bytes, beside: Beside) -> None:
+    def _apply_unopened(
+        self, name: bytes, node: Node, path: bytes, beside: Beside, info: os.stat_result | None = None
+    ) -> None:
         """Attributes for what must not be opened: a path descriptor names the inode, whatever the name means by now."""
         fd = os.open(name, PATH_ONLY, dir_fd=self.fd)
         try:
-            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(node.mode):
-                raise OSError(errno.ESTALE, "it was replaced while it was restored")
+            found = os.fstat(fd)
+            if stat.S_IFMT(found.st_mode) != stat.S_IFMT(node.mode) or not _is_meant(found, info):
+                raise _replaced()
             item = b"/proc/self/fd/%d" % fd
             self.target.attributes.apply(item, node, partial(self._report, path), beside=beside)
         finally:
             os.close(fd)
 
-    def apply(self, name: bytes, node: Node) -> None:
-        """Owner, mode, attributes and times for what is there already and holds what the node says."""
+    def looks_like(self, name: bytes, node: Node) -> bool:
+        """Whether what is there has the attributes already that `apply` would give it."""
+        path = self._at(name)
+        try:
+            return Facts.wanted(node, self.target.attributes).fit(Facts.of(self.fd, name))
+        except OSError as error:
+            raise failure(error, path, "examine") from error
+
+    def apply(self, name: bytes, node: Node, info: os.stat_result | None = None) -> None:
+        """Owner, mode, attributes and times for what is there already and holds what the node says.
+
+        `info` says which item was compared with the node: no other one gets them.
+        """
         path = self._at(name)
         try:
             if node.is_symlink:
+                if not _is_meant(os.stat(name, dir_fd=self.fd, follow_symlinks=False), info):
+                    raise _replaced()
                 self.target.attributes.apply_to_symlink(name, self.fd, node, partial(self._report, path))
             else:
-                self._apply_unopened(name, node, path, Beside.ANYTHING)
+                self._apply_unopened(name, node, path, Beside.ANYTHING, info)
         except OSError as error:
             raise failure(error, path, "set attributes of") from error
 
@@ -320,7 +343,7 @@ class TargetDirectory:
 
     def clear_leftovers(self, run: str = "") -> None:
         """Remove the temporary files of a run that is over; without `run` those of any."""
-        for name in self.names():
+        for name in self.names() if is_readable(self.fd) else ():
             found = _LEFTOVER.fullmatch(name)
             if found is not None and run in ("", found[1].decode()):
                 self.remove(name)
@@ -410,7 +433,9 @@ class TargetDirectory:
     def finish(self, node: Node) -> None:
         """This directory's own attributes; the last thing done in it, since every change in it sets its time."""
         beside = Beside.NOTHING if self.is_new else Beside.ANYTHING
-        self.target.attributes.apply(self.fd, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
+        item = self.fd if is_readable(self.fd) else b"/proc/self/fd/%d" % self.fd
+        self.target.attributes.apply(item, node, partial(self._report, self.path), is_own=self.is_own, beside=beside)
+        self.mode = None
 
     @property
     def _beside(self) -> Beside:
@@ -420,8 +445,11 @@ class TargetDirectory:
     def close(self) -> None:
         """Let go of it; may be called more than once."""
         fd, self.fd = self.fd, CLOSED
-        if fd != CLOSED:
-            os.close(fd)
+        if fd == CLOSED:
+            return
+        if self.mode is not None:
+            tried(partial(self._report, self.path), "mode", os.fchmod, fd, self.mode)
+        os.close(fd)
 
     def __del__(self) -> None:
         self.close()
@@ -453,10 +481,18 @@ class TargetDirectory:
         self.target.report(path, f"{what}: {reason(error)}")
 
 
+def _is_meant(found: os.stat_result, info: os.stat_result | None) -> bool:
+    return info is None or os.path.samestat(found, info)
+
+
+def _replaced() -> OSError:
+    return OSError(errno.ESTALE, "it was replaced while it was restored")
+
+
 def _open_for_removal(directory: TargetDirectory, name: bytes, mount: int) -> TargetDirectory:
-    fd = open_directory(directory.fd, name, insist=True)
-    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name)
-    let_owner_write(fd)
+    fd, mode = open_directory(directory.fd, name, writing=True)
+    below = TargetDirectory(directory.target, fd, directory.path + b"/" + name, mode=mode)
     if mount_id(fd) != mount:
+        below.close()
         raise OSError(errno.EBUSY, "something is mounted there")
     return below

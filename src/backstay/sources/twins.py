@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import Final
 
 from backstay.errors import BackstayError
-from backstay.sources.existing import READING
+from backstay.sources.closed_items import READING
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.target_directory import TargetDirectory
 

@@ -86,17 +86,21 @@ class Comparing:
         """The directory, unless something that was left alone is in its place."""
         try:
             return existing_child(above, visit)
-        except RestoreConflict:
+        except (RestoreConflict, RestoreFailed):  # or that others have closed
             return None
 
     def _item(self, directory: TargetDirectory | None, item: Item) -> None:
         if stat.S_ISSOCK(item.node.mode):
             return
-        if directory is not None and existing_equals(directory, item.node.name, self._digested(item.node)):
+        message = "is not what the snapshot holds after it was restored"
+        try:
+            is_equal = directory is not None and existing_equals(directory, item.node.name, self._digested(item.node))
+        except RestoreFailed as error:
+            is_equal, message = False, str(error)
+        if is_equal:
             self._found.equal += 1
             self._events(Progress(files=self._found.equal, bytes=0, current=printable(item.path)))
         else:
-            message = "is not what the snapshot holds after it was restored"
             self._found.differing.append(FailedItem(printable(item.path), RestoreFailed.code, message))
 
     def _digested(self, node: Node) -> Node:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -143,6 +143,7 @@ class _InPlace:
             target=self.root,
             unchanged=plan.unchanged,
             skipped=plan.skipped,
+            problems=tuple(plan.problems),
             recovered=recovered,
         )
         if not plan.changes and not plan.dresses:
@@ -217,7 +218,7 @@ class _InPlace:
             added=sum(row.old is None for row in rows),
             removed=sum(row.new is None for row in rows),
             dressed=sum(dress.new is not None for dress in plan.dresses),
-            problems=tuple(problem for one in done for problem in one.problems),
+            problems=result.problems + tuple(problem for one in done for problem in one.problems),
         )
 
     def _restore(self, plan: InPlacePlan, number: int, area: bytes) -> RestoreResult:
@@ -268,11 +269,30 @@ def _switches(plan: InPlacePlan, areas: tuple[bytes, ...]) -> Iterator[Switch]:
     for change in plan.changes:
         new = None
         if not change.removal:
-            try:
-                new = os.lstat(areas[change.area] + b"/" + change.staged).st_ino
-            except FileNotFoundError:
+            info = _staged(areas[change.area], change.staged)
+            if info is None:
                 continue
+            new = info.st_ino
         yield Switch(live=change.live, area=change.area, staged=change.staged, new=new, old=change.old)
+
+
+def _staged(area: bytes, path: bytes) -> os.stat_result | None:
+    try:
+        return os.lstat(area + b"/" + path)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        return _staged_in_closed(area, path)
+
+
+def _staged_in_closed(area: bytes, path: bytes) -> os.stat_result | None:
+    """The same below directories that have got modes with which their owner cannot enter them."""
+    *above, name = path.split(b"/")
+    with ExitStack() as opened:
+        directory = opened.enter_context(closing(FilesTarget(Path(os.fsdecode(area))).open_root(create=False)))
+        for part in above:
+            directory = opened.enter_context(closing(directory.child(part, create=False)))
+        return directory.lstat(name)
 
 
 def _not_staged(errors: list[FailedItem]) -> BackstayError:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from backstay.core.names import printable
 from backstay.errors import InsufficientSpace, RestoreFailed
 from backstay.operations.restore.guarded import is_below
 from backstay.operations.restore.in_place_plan import InPlacePlan
 from backstay.repository.nodes import Node
+from backstay.sources.directory_descriptors import is_closed_to_owner, is_readable
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
+from backstay.sources.restore_errors import failure
 from backstay.sources.target_directory import TargetDirectory
 
 
@@ -27,22 +32,47 @@ class LiveDirectory:
     selected: bool = False
     directory: TargetDirectory | None = None
     mount: tuple[int, int] = (0, 0)
-    facts: Facts | None = None
+    inode: int | None = None
     fresh: bool = False
     touched: bool = False
     linked: bool = False  # it holds a name of a file with several
+    leads: bool = False  # something below it changes, or may
     names: set[bytes] | None = None
 
     def open(self, directory: TargetDirectory) -> None:
-        """It is there: note what it looks like and which mount it was reached through."""
+        """It is there: note which one it is and which mount it was reached through."""
         self.directory = directory
-        self.mount = (mount_id(directory.fd), os.fstat(directory.fd).st_dev)
-        self.facts = Facts.of(directory.fd, b".")
+        info = os.fstat(directory.fd)
+        self.mount, self.inode = (mount_id(directory.fd), info.st_dev), info.st_ino
+
+    @property
+    def must_be_entered(self) -> bool:
+        """Whether its mode must be changed, so that what changes below it can be reached at all."""
+        if not self.leads or self.directory is None:
+            return False
+        info, mode = os.fstat(self.directory.fd), self.directory.mode
+        return is_closed_to_owner(info.st_uid, info.st_mode if mode is None else mode, 0o100)
+
+    def facts(self) -> Facts:
+        """What it looks like when nobody looks into it. Raises RestoreFailed."""
+        assert self.directory is not None
+        found = examined(self.directory.fd, b".", self.path)
+        if self.directory.mode is None:
+            return found
+        return msgspec.structs.replace(found, mode=stat.S_IFMT(found.mode) | self.directory.mode)
 
     def close(self) -> None:
         if self.directory is not None:
             self.directory.close()
             self.directory = None
+
+
+def examined(dir_fd: int, name: bytes, path: bytes) -> Facts:
+    """What an item looks like. Raises RestoreFailed for one that does not tell all that a way back would need."""
+    try:
+        return Facts.of(dir_fd, name)
+    except OSError as error:
+        raise failure(error, path, "examine") from error
 
 
 class Areas:
@@ -73,7 +103,7 @@ class Areas:
         beside = [live for live in reversed(same) if not self.holds(live.path)][:1]
         within = [live for live in same if self.holds(live.path)][:1]
         for live in (*beside, *within):
-            if live.directory is not None and _may_write(live.directory.fd):
+            if live.directory is not None and _may_stage(live.directory.fd):
                 return self._add(here.mount, live.path)
         raise RestoreFailed(
             f"cannot restore to {printable(here.path)}",
@@ -132,6 +162,10 @@ def _mount_points() -> list[bytes]:
     with suppress(OSError), Path("/proc/self/mountinfo").open("rb") as lines:
         return [line.split()[4].replace(b"\\040", b" ").replace(b"\\011", b"\t") for line in lines]
     return []
+
+
+def _may_stage(fd: int) -> bool:
+    return is_readable(fd) and _may_write(fd)
 
 
 def _may_write(fd: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,9 +14,17 @@ from pathlib import Path
 from backstay.core.names import printable
 from backstay.errors import NotFound, RestoreFailed
 from backstay.operations.restore.guarded import Guarded
-from backstay.operations.restore.in_place_areas import Areas, Immovable, LiveDirectory, require_changeable, require_room
+from backstay.operations.restore.in_place_areas import (
+    Areas,
+    Immovable,
+    LiveDirectory,
+    examined,
+    require_changeable,
+    require_room,
+)
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
 from backstay.operations.restore.journal import ITEMS, Dress, leftovers
+from backstay.operations.restore.known_names import STAYS_SHARED
 from backstay.operations.restore.plan import may_delete_in, wanted
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite
@@ -24,11 +33,24 @@ from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
+from backstay.sources.directory_descriptors import is_readable
 from backstay.sources.existing import existing_equals
 from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget
+from backstay.sources.source import Problem
 from backstay.sources.sqlite.database import SIDE_FILES
 from backstay.sources.target_directory import TargetDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """One that is equal already; `dress` if its attributes are not."""
+
+    change: Change
+    size: int
+    inode: tuple[int, int]
+    link_count: int
+    dress: bool
 
 
 @dataclass(slots=True)
@@ -36,8 +58,18 @@ class _Names:
     """All names of one inode of the snapshot: they are restored together, or they are there together already."""
 
     fresh: bool = False
-    inodes: set[int] = field(default_factory=set)
-    there: list[tuple[Change, int]] = field(default_factory=list)
+    there: list[_Name] = field(default_factory=list)
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether some must become those of one inode with others."""
+        return self.fresh or len({name.inode for name in self.there}) > 1
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether an inode that is to get attributes has names besides these, which must not get them."""
+        known = Counter(name.inode for name in self.there)
+        return any(name.dress and name.link_count > known[name.inode] for name in self.there)
 
 
 class Comparison:
@@ -59,7 +91,7 @@ class Comparison:
 
     def plan(self) -> InPlacePlan:
         """Raises RestoreConflict, RestoreFailed, InsufficientSpace, InvalidRequest, NotFound."""
-        self._target.check()
+        self._target.check(is_written=False)
         try:
             self._begin()
             for visit in wanted(self._repository, self._manifest, self._options):
@@ -93,7 +125,7 @@ class Comparison:
                 hint="make that directory first, or restore the whole snapshot",
             )
         self._stack.append(LiveDirectory(os.fsencode(above.root)))
-        self._stack[-1].open(above.open_root(create=False))
+        self._stack[-1].open(above.open_root(create=False, leads_on=True))
         self._look_for_leftovers(self._stack[-1])
 
     def _end(self) -> None:
@@ -148,14 +180,16 @@ class Comparison:
             new = None
             if live.selected and live.node is not None and self._areas.holds(live.path):  # not on the way
                 new = Facts.wanted(live.node, self._target.attributes)
-            assert live.facts is not None
-            if live.touched or (new is not None and not new.fit(live.facts)):
+            changes = live.touched or (new is not None and not new.fit(live.facts()))
+            if self._stack:
+                self._stack[-1].leads |= changes or live.linked or live.leads
+            if changes or live.must_be_entered:
                 self._stack.append(live)  # which is what an area is looked for by
                 self._areas.of(self._stack)
                 self._stack.pop()
-                self._plan.dresses.append(Dress(live.path, live.facts, new, keep_mode=True))
+                self._plan.dresses.append(Dress(live.path, live.facts(), new, keep_mode=True, inode=live.inode))
             elif live.linked:
-                self._dress_if_linked.append(Dress(live.path, live.facts, None, keep_mode=True))
+                self._dress_if_linked.append(Dress(live.path, live.facts(), new, keep_mode=True, inode=live.inode))
         finally:
             live.close()
 
@@ -207,15 +241,19 @@ class Comparison:
             return
         info = above.directory.lstat(node.name)
         live = above.path.rstrip(b"/") + b"/" + node.name
-        if info is not None and existing_equals(above.directory, node.name, node):
-            self._equal(above, above.directory, live, item, info, names)
+        if info is not None and existing_equals(above.directory, node.name, node, info=info):
+            self._equal(above, live, item, info, names)
         elif info is None or self._gives_way(live, info, node):
             if names is not None:
                 names.fresh = True
-            self._change(above, live, item.path, old=info, node=node)
-            self._need(node)
-            if is_sqlite(self._manifest):
-                self._remove_logs(above, above.directory, item)
+            self._write(above, live, item, info)
+
+    def _write(self, above: LiveDirectory, live: bytes, item: Item, old: os.stat_result | None) -> None:
+        assert above.directory is not None
+        self._change(above, live, item.path, old=old, node=item.node)
+        self._need(item.node)
+        if is_sqlite(self._manifest):
+            self._remove_logs(above, above.directory, item)
 
     def _remove_logs(self, above: LiveDirectory, directory: TargetDirectory, item: Item) -> None:
         """What SQLite keeps beside a database goes with it; else it would be replayed into the restored one."""
@@ -231,32 +269,55 @@ class Comparison:
     def _equal(
         self,
         above: LiveDirectory,
-        directory: TargetDirectory,
         live: bytes,
         item: Item,
         info: os.stat_result,
         names: _Names | None,
     ) -> None:
-        self._plan.unchanged += 1
+        assert above.directory is not None
         conflict = self._options.conflict
         if conflict == "skip" or (conflict == "newer" and info.st_mtime_ns > item.node.mtime_ns):
+            self._plan.unchanged += 1
             return
-        old, new = Facts.of(directory.fd, item.node.name), Facts.wanted(item.node, self._target.attributes)
-        if not new.fit(old):
+        old = examined(above.directory.fd, item.node.name, live)
+        new = Facts.wanted(item.node, self._target.attributes)
+        dress = not new.fit(old)
+        if names is None and dress and info.st_nlink > 1:
+            if conflict != "fail":
+                self._write(above, live, item, info)
+                return
+            self._plan.problems.append(Problem(live, STAYS_SHARED))
+            dress = False
+        self._plan.unchanged += 1
+        if dress:
             self._areas.of(self._stack)
-            self._plan.dresses.append(Dress(live, old, new))
-        if names is not None and conflict != "newer":
-            names.inodes.add(info.st_ino)
-            names.there.append((self._as_change(live, item.path, self._areas.of(self._stack), info), item.node.size))
+            self._plan.dresses.append(Dress(live, old, new, inode=info.st_ino))
+            above.leads = True
+        if names is not None:
+            change = self._as_change(live, item.path, self._areas.of(self._stack), info)
+            inode = (info.st_dev, info.st_ino)
+            names.there.append(_Name(change, item.node.size, inode, info.st_nlink, dress))
             above.linked = True
 
     def _relink(self) -> None:
-        """Names that are equal already, but must become those of one inode with others."""
-        again = [names for names in self._links.values() if names.there and (names.fresh or len(names.inodes) > 1)]
-        for change, size in (one for names in again for one in names.there):
-            self._plan.changes.append(change)
+        """Names that are equal already, but must become those of one inode with others, or of one with no others."""
+        conflict = self._options.conflict
+        again: list[_Name] = []
+        left: list[_Name] = []
+        for names in self._links.values():
+            if names.are_apart and conflict != "newer":
+                again += names.there
+            elif names.are_shared and conflict == "fail":
+                self._plan.problems.append(Problem(names.there[0].change.live, STAYS_SHARED))
+                left += names.there
+            elif names.are_shared:
+                again += names.there
+        for name in again:
+            self._plan.changes.append(name.change)
             self._plan.unchanged -= 1
-            self._plan.room[change.area] += size
+            self._plan.room[name.change.area] += name.size
+        if undressed := {name.change.live for name in (*again, *left) if name.dress}:
+            self._plan.dresses = [dress for dress in self._plan.dresses if dress.live not in undressed]
         if again:
             self._plan.dresses[:0] = self._dress_if_linked
 
@@ -298,7 +359,7 @@ class Comparison:
         self._plan.changes.append(self._as_change(live, inside, area, old, removal=removal, is_tree=is_tree))
         facts = None
         if old is not None and stat.S_ISDIR(old.st_mode):
-            facts = Facts.of(above.directory.fd, live.rpartition(b"/")[2])
+            facts = examined(above.directory.fd, live.rpartition(b"/")[2], live)
         new = Facts.wanted(node, self._target.attributes) if is_tree and node is not None else None
         if facts is not None or new is not None:
             self._plan.dresses.append(Dress(live, facts, new))
@@ -330,8 +391,9 @@ class Comparison:
 
     def _look_for_leftovers(self, live: LiveDirectory) -> None:
         assert live.directory is not None
-        with suppress(PermissionError):
-            self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
+        if is_readable(live.directory.fd):
+            with suppress(PermissionError):
+                self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
 
     # -- paths
 

@@ -8,6 +8,7 @@ from typing import Final
 from backstay.errors import RestoreConflict
 from backstay.operations.restore.journal import Dress
 from backstay.operations.snapshots.walk import Chooser
+from backstay.sources.source import Problem
 
 SHOWN: Final = 1000  # conflicts that are named
 
@@ -39,6 +40,7 @@ class InPlacePlan:
     leftovers: list[bytes] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     conflict_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
     unchanged: int = 0
     skipped: int = 0
 

@@ -82,12 +82,14 @@ class Dress(msgspec.Struct, frozen=True, tag="dress", forbid_unknown_fields=True
     """Attributes that are set in the end: forwards the new ones, backwards the old ones, where there are any.
 
     With `keep_mode` it is a directory whose mode may have been changed for the switch, and is the old one afterwards.
+    An item that is not replaced has its `inode`: another one that has its name by then keeps its own attributes.
     """
 
     live: bytes
     old: Facts | None
     new: Facts | None
     keep_mode: bool = False
+    inode: int | None = None
 
 
 Row: TypeAlias = Switch | Dress

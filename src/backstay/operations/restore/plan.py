@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.names import printable
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.guarded import Guarded, is_below
+from backstay.operations.restore.known_names import KnownNames
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.strangers import strangers
 from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, Visit, subtree, walk
@@ -102,11 +103,12 @@ class Planner:
         self._repository, self._manifest, self._target, self._options = repository, manifest, target, options
         self._guarded = Guarded(repository, options.spared)
         self._cold = ColdPacks(repository)
+        self.names = KnownNames()
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
         self._guarded.refuse_within(bytes(self._target.root))
-        self._target.check()
+        self._target.check(is_written=not self._options.in_place)
         plan = RestorePlan(self._manifest.id, self._target.root)
         root = existing_root(self._target)
         if root is None and self._options.path is None and self._options.chooser is EVERYTHING and not self._cold:
@@ -144,7 +146,7 @@ class Planner:
             above.names.add(visit.node.name)
         try:
             directory = root if above is None else existing_child(above.directory, visit)
-        except RestoreConflict:
+        except (RestoreConflict, RestoreFailed):  # which the restore itself tells of what others have closed
             self._conflict(plan, visit.path)
             directory = None
         names: set[bytes] | None = set() if may_delete_in(self._manifest, self._options, visit.path) else None
@@ -166,8 +168,9 @@ class Planner:
         info = None if place.directory is None else place.directory.lstat(item.node.name)
         if place.directory is None or info is None:
             self._read(item)
-        elif existing_equals(place.directory, item.node.name, item.node):
+        elif existing_equals(place.directory, item.node.name, item.node, info=info):
             plan.unchanged += 1
+            self.names.add(item.node, info)
         elif self._target.unmade(item.node) is None:
             self._conflict(plan, item.path)
             if self._options.conflict != "fail" and self._options.replaces(info.st_mtime_ns, item.node):

@@ -16,7 +16,8 @@ from backstay.core.pipeline import Workers
 from backstay.errors import NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.comparing import Comparing
 from backstay.operations.restore.contents import File, FileWriter, Window
-from backstay.operations.restore.guarded import Guarded
+from backstay.operations.restore.guarded import Guarded, is_below
+from backstay.operations.restore.known_names import STAYS_SHARED, KnownNames
 from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
@@ -72,7 +73,8 @@ def run_restore(
     place = _target(repository, manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=True)
-    plan = Planner(repository, manifest, place, options).plan()
+    planner = Planner(repository, manifest, place, options)
+    plan = planner.plan()
     if plan.conflict_count and options.conflict == "fail":
         shown = ", ".join(plan.conflicts[:5]) + (", …" if plan.conflict_count > 5 else "")
         differ = "1 item differs" if plan.conflict_count == 1 else f"{plan.conflict_count} items differ"
@@ -82,7 +84,7 @@ def run_restore(
             paths=tuple(plan.conflicts),
         )
     make_readable(repository, plan.cold, days=options.thaw_days, wait=options.wait, events=events)
-    return _Restore(repository, manifest, place, options, events).run(plan)
+    return _Restore(repository, manifest, place, options, events, planner.names).run(plan)
 
 
 def _target(repository: Repository, manifest: Manifest, root: Path, options: RestoreOptions) -> FilesTarget:
@@ -131,8 +133,9 @@ class _Restore:
         target: FilesTarget,
         options: RestoreOptions,
         events: EventSink,
+        names: KnownNames,
     ) -> None:
-        self.repository, self.manifest, self.target = repository, manifest, target
+        self.repository, self.manifest, self.target, self.names = repository, manifest, target, names
         self.options, self.events = options, events
         self.reader = repository.reader
         self.tally = Tally(events)
@@ -242,8 +245,12 @@ class _Restore:
             window.after.append((place.path, lambda: self._delete_strangers(place, directory, held)))
         if directory is None:
             return
-        applies = place.node is not None and (place.selected or place.is_new)
+        applies = place.node is not None and (place.is_new or (place.selected and not self._is_passed(place)))
         window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
+
+    def _is_passed(self, place: _Place) -> bool:
+        """Whether it is in its original place, and lies above what was backed up."""
+        return self.options.in_place and not any(is_below(place.path, top) for top in self.manifest.paths)
 
     @staticmethod
     def _finish(place: _Place, directory: TargetDirectory, *, applies: bool) -> None:
@@ -324,19 +331,18 @@ class _Restore:
         info = directory.lstat(node.name)
         if info is None:
             return True
-        if existing_equals(directory, node.name, node):
-            if node.links in self.links and conflict == "overwrite":
+        if existing_equals(directory, node.name, node, info=info):
+            if node.links in self.links and conflict in ("overwrite", "fail"):
                 return True  # it may have to become another name of the file that was restored first
-            if self.options.replaces(info.st_mtime_ns, node):
-                directory.apply(node.name, node)
-            self.tally.count("unchanged")
-            self._remember_link(place, node)
-            return False
-        if self.target.unmade(node) is not None and node.links not in self.links:
+            if self._is_dressed(directory, item, info):
+                self.tally.count("unchanged")
+                self._remember_link(place, node)
+                return False
+        elif self.target.unmade(node) is not None and node.links not in self.links:
             return True  # nothing comes into its place
-        if conflict == "fail":
+        elif conflict == "fail":
             raise _appeared(item.path)
-        if not self.options.replaces(info.st_mtime_ns, node):
+        elif not self.options.replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
         if conflict == "rename":
@@ -345,6 +351,22 @@ class _Restore:
             directory.refuse_mounts(node.name)
             moved.append(_Moved(directory, item, self._aside(directory, place, node.name)))
             self.moved.append(moved[0])
+        return True
+
+    def _is_dressed(self, directory: TargetDirectory, item: Item, info: os.stat_result) -> bool:
+        """Give an equal item its attributes, where the policy says so; False when it must become a file of its own."""
+        node = item.node
+        if not self.options.replaces(info.st_mtime_ns, node):
+            return True
+        if self.names.are_all(node, info):
+            directory.apply(node.name, node, info)
+            return True
+        if directory.looks_like(node.name, node):
+            return True
+        if self.options.conflict != "fail":
+            self.names.forget(node, info)
+            return False
+        self.target.report(item.path, STAYS_SHARED)
         return True
 
     def _settle(self, moved: _Moved) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
 from backstay.operations.restore.journal import HOLD, Dress, Row, Switch
-from backstay.sources.directory_descriptors import PATH_ONLY
+from backstay.sources.directory_descriptors import PATH_ONLY, is_closed_to_owner
 from backstay.sources.facts import set_mode
 from backstay.sources.source import Problem
 from backstay.sources.switch_calls import SwitchCalls
@@ -24,8 +25,10 @@ from backstay.sources.target_directory import ASIDE
 
 _CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL})
 _OWNER_ALL: Final = 0o700
+_OWNER_ENTERS: Final = 0o100
 
-_Role: TypeAlias = Literal["live", "staged", "hold"]
+_Role: TypeAlias = Literal["live", "dressed", "staged", "hold"]
+_OURS: Final = frozenset[_Role]({"staged", "hold"})
 
 
 class ChangedMeanwhile(OSError):
@@ -68,10 +71,11 @@ class Switching:
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                if isinstance(row, Switch):
-                    self._forward(row, self._spots(row, number))
-                else:
-                    self._dress(row)
+                with _telling(row):
+                    if isinstance(row, Switch):
+                        self._forward(row, self._spots(row, number))
+                    else:
+                        self._dress(row)
             self._sync()
         finally:
             self._close()
@@ -81,12 +85,13 @@ class Switching:
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                if isinstance(row, Switch):
-                    spots = self._spots(row, number)
-                    self._clear_strange(row, spots[0])
-                    self._switch(row, spots, wanted=row.old, other=row.new)
-                else:
-                    self._undress(row)
+                with _telling(row):
+                    if isinstance(row, Switch):
+                        spots = self._spots(row, number)
+                        self._clear_strange(row, spots[0])
+                        self._switch(row, spots, wanted=row.old, other=row.new)
+                    else:
+                        self._undress(row)
             self._sync()
         finally:
             self._close()
@@ -142,7 +147,9 @@ class Switching:
     def _let_move(self, spot: _Spot) -> None:
         """A directory of ours that forbids its owner to write cannot be moved; its own row gives the mode back."""
         info = spot.info()
-        if info is not None and stat.S_ISDIR(info.st_mode) and _is_closed(info):
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return
+        if is_closed_to_owner(info.st_uid, info.st_mode, _OWNER_ALL):
             self.calls.step("let move")
             set_mode(spot.fd, spot.name, stat.S_IMODE(info.st_mode) | _OWNER_ALL)
 
@@ -163,18 +170,19 @@ class Switching:
     def _dress(self, row: Dress) -> None:
         if row.new is None and not row.keep_mode:
             return
-        fd, name = self._above(row.live, "live")
+        fd, name = self._above(row.live, "dressed")
         if row.new is not None:
             self.calls.step("dress")
             self._put(row, fd, name, forward=True)
         elif row.old is not None and row.keep_mode:
             self.calls.step("dress")
-            set_mode(fd, name, stat.S_IMODE(row.old.mode))
+            if not set_mode(fd, name, stat.S_IMODE(row.old.mode), inode=row.inode):
+                self._was_replaced(row)
 
     def _undress(self, row: Dress) -> None:
         if row.old is None:
             return
-        fd, name = self._above(row.live, "live")
+        fd, name = self._above(row.live, "dressed")
         self.calls.step("undress")
         self._put(row, fd, name, forward=False)
 
@@ -186,9 +194,13 @@ class Switching:
             self.problems.append(Problem(row.live, f"{what}: {getattr(error, 'strerror', None) or error}".lower()))
 
         try:
-            facts.put(fd, name, report, all_of_them=not forward)
+            if not facts.put(fd, name, report, all_of_them=not forward, inode=row.inode):
+                self._was_replaced(row)
         except FileNotFoundError:
             self.problems.append(Problem(row.live, "it is gone: another program removed it"))
+
+    def _was_replaced(self, row: Dress) -> None:
+        self.problems.append(Problem(row.live, "another program replaced it, and what is there keeps its attributes"))
 
     # -- places
 
@@ -199,7 +211,7 @@ class Switching:
         return live, staged, _Spot(self._directory(area + b"/" + HOLD, "hold"), b"%d" % number)
 
     def _above(self, path: bytes, role: _Role) -> tuple[int, bytes]:
-        """The directory of a path, opened without following links, and writable for its owner; and the last name."""
+        """The directory of a path, opened without following links, and open enough to its owner; and the last name."""
         above, _, name = path.rpartition(b"/")
         return (self._directory(above, role), name) if name else (self._directory(b"", role), b".")
 
@@ -214,11 +226,11 @@ class Switching:
         fd = os.open(b"/", PATH_ONLY | os.O_DIRECTORY)
         for part in filter(None, path.split(b"/")):
             try:
-                below = self._enter(fd, part, ours=role != "live")
+                below = self._enter(fd, part, ours=role in _OURS)
             finally:
                 os.close(fd)
             fd = below
-        self._let_write(fd)
+        self._let_owner_in(fd, _OWNER_ENTERS if role == "dressed" else _OWNER_ALL)
         self._open[role] = (path, fd)
         return fd
 
@@ -226,15 +238,20 @@ class Switching:
         """A directory; where old items go to there may be none yet."""
         if ours and _Spot(fd, name).info() is None:
             self.calls.mkdir(fd, name)
-        below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
+        try:
+            below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
+        except PermissionError:
+            self._let_owner_in(fd, _OWNER_ENTERS)
+            below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
         if ours:
-            self._let_write(below)
+            self._let_owner_in(below, _OWNER_ALL)
         return below
 
-    def _let_write(self, fd: int) -> None:
+    def _let_owner_in(self, fd: int, needed: int) -> None:
+        """A live directory's own row gives the mode back."""
         info = os.fstat(fd)
-        if _is_closed(info):
-            self.calls.step("let write")
+        if is_closed_to_owner(info.st_uid, info.st_mode, needed):
+            self.calls.step("let in")
             os.chmod(b"/proc/self/fd/%d" % fd, stat.S_IMODE(info.st_mode) | _OWNER_ALL)  # noqa: PTH101
 
     def _require_areas(self) -> None:
@@ -257,10 +274,16 @@ class Switching:
         self._open.clear()
 
 
+@contextmanager
+def _telling(row: Row) -> Iterator[None]:
+    """A system call that fails knows a name at best; what a person has to look at is the path."""
+    try:
+        yield
+    except ChangedMeanwhile:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(row.live)) from error
+
+
 def _changed(row: Switch) -> ChangedMeanwhile:
     return ChangedMeanwhile(errno.ESTALE, "it changed since the restore was planned", os.fsdecode(row.live))
-
-
-def _is_closed(info: os.stat_result) -> bool:
-    """Whether a directory forbids its owner, who is no administrator, to change it."""
-    return info.st_uid == os.geteuid() != 0 and info.st_mode & _OWNER_ALL != _OWNER_ALL
