@@ -1028,7 +1028,7 @@ class Target:
 
     def __init__(self, root: bytes) -> None:
         self.root = root
-        self.links: dict[bytes, bytes] = {}
+        self.links: dict[tuple[bytes, bytes | None], bytes] = {}
         os.mkdir(root, 0o700)
 
     def directory(self, node: dict[str, Any]) -> None:
@@ -1040,9 +1040,10 @@ class Target:
 
     def _linked(self, node: dict[str, Any]) -> bool:
         path = self.root + node["path"]
-        if node["links"] is None or self.links.setdefault(node["links"], path) == path:
+        group = node["links"], node["sha256"]
+        if node["links"] is None or self.links.setdefault(group, path) == path:
             return False
-        os.link(self.links[node["links"]], path, follow_symlinks=False)
+        os.link(self.links[group], path, follow_symlinks=False)
         return True
 
     def file(self, node: dict[str, Any], pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -21,11 +21,12 @@ from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.repository.repository import Repository
-from backstay.sources import kernel
+from backstay.sources import entry_reader, kernel
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters, Selection
 from backstay.storage.local import LocalStorage
 from backstay.trust.secrets import Secret
+from tests.sources.filesystem.reading import LateClock
 
 Way: TypeAlias = Callable[[Repository, Path, Path, Conflict], RestoreResult | InPlaceResult]
 
@@ -119,6 +120,32 @@ def test_names_that_are_equal_files_stay_so_where_what_is_there_may_stay(
     (out / "a").unlink()
     way(repository, tree, out, conflict)
     assert (out / "a").stat().st_ino != (out / "d/b").stat().st_ino
+
+
+@WAYS
+def test_names_that_were_read_with_other_bytes_are_files_of_their_own(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    """Somebody writes between the two readings, and puts the time back."""
+    read, times = entry_reader._read_small, iter(range(1000))
+
+    def written_between(fd: int, size: int) -> bytes:
+        if next(times) == 1:
+            before = (tree / "a").stat()
+            (tree / "a").write_bytes(b"NEW CONTENT")
+            os.utime(tree / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
+        return read(fd, size)
+
+    monkeypatch.setattr(entry_reader, "_read_small", written_between)
+    out = tmp_path / "out"
+    with Repository.create(LocalStorage(tmp_path / "other"), Secret.new_keyfile()) as repository:
+        source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=LateClock())
+        run_backup(repository, source, BackupOptions(host="host"))
+        monkeypatch.undo()
+        out.mkdir()
+        for _ in range(2):
+            way(repository, tree, out, "overwrite")
+            assert [(out / name).read_bytes() for name in ("a", "d/b")] == [b"new content", b"NEW CONTENT"]
 
 
 def test_few_open_files_are_enough_for_many_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

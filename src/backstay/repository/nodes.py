@@ -96,6 +96,11 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             end = start + length
 
     @property
+    def link_group(self) -> bytes | None:
+        """What the names of one inode have in common; those that were read with other bytes are files of their own."""
+        return None if self.links is None else self.links + (self.sha256 or b"")
+
+    @property
     def is_dir(self) -> bool:
         return stat.S_ISDIR(self.mode)
 

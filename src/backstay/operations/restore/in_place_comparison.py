@@ -230,7 +230,7 @@ class Comparison:
             above.names.add(node.name)
         if stat.S_ISSOCK(node.mode):
             return  # the program that listens on it makes a new one
-        names = self._links.setdefault(node.links, _Names()) if node.links is not None else None
+        names = self._links.setdefault(node.link_group, _Names()) if node.link_group is not None else None
         if above.fresh:
             self._need(node)
             if names is not None:

@@ -24,19 +24,19 @@ class KnownNames:
 
     def add(self, node: Node, info: os.stat_result) -> None:
         """One more name of an inode."""
-        if node.links is not None and info.st_nlink > 1:
-            self._counts[_inode(node.links, info)] += 1
+        if node.link_group is not None and info.st_nlink > 1:
+            self._counts[_inode(node.link_group, info)] += 1
 
     def are_all(self, node: Node, info: os.stat_result) -> bool:
         """Whether the inode has no other names, so that whatever it gets is meant for all that it is."""
         if info.st_nlink < 2:
             return True
-        return node.links is not None and info.st_nlink <= self._counts[_inode(node.links, info)]
+        return node.link_group is not None and info.st_nlink <= self._counts[_inode(node.link_group, info)]
 
     def forget(self, node: Node, info: os.stat_result) -> None:
         """One of an inode's names becomes a new file: from now on it cannot be told whose the others are."""
-        if node.links is not None:
-            self._counts.pop(_inode(node.links, info), None)
+        if node.link_group is not None:
+            self._counts.pop(_inode(node.link_group, info), None)
 
 
 def _inode(links: bytes, info: os.stat_result) -> _Inode:

@@ -308,7 +308,7 @@ class _Restore:
 
     def _make(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> None:
         node = item.node
-        if node.links is not None and self._link(directory, place, item, window):
+        if node.link_group is not None and self._link(directory, place, item, window):
             return
         if node.is_symlink:
             directory.make_symlink(node.name, node)
@@ -319,8 +319,8 @@ class _Restore:
             window.add(File(directory, node, item.path, chunks))
         elif directory.make_special(node.name, node):
             self.tally.done(0)
-        elif node.links is not None:
-            del self.links[node.links]  # a second name has nothing to be linked to, and is told as well
+        elif node.link_group is not None:
+            del self.links[node.link_group]  # a second name has nothing to be linked to, and is told as well
 
     def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item, moved: list[_Moved]) -> bool:
         """Deal with what is in the place of an entry; False when it stays.
@@ -332,13 +332,13 @@ class _Restore:
         if info is None:
             return True
         if existing_equals(directory, node.name, node, info=info):
-            if node.links in self.links and conflict in ("overwrite", "fail"):
+            if node.link_group in self.links and conflict in ("overwrite", "fail"):
                 return True  # it may have to become another name of the file that was restored first
             if self._is_dressed(directory, item, info):
                 self.tally.count("unchanged")
                 self._remember_link(place, node)
                 return False
-        elif self.target.unmade(node) is not None and node.links not in self.links:
+        elif self.target.unmade(node) is not None and node.link_group not in self.links:
             return True  # nothing comes into its place
         elif conflict == "fail":
             raise _appeared(item.path)
@@ -393,8 +393,8 @@ class _Restore:
 
     def _link(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> bool:
         """Make another name of an inode that was restored before; False for its first name."""
-        assert item.node.links is not None
-        first = self.links.get(item.node.links)
+        assert item.node.link_group is not None
+        first = self.links.get(item.node.link_group)
         if first is None:
             self._remember_link(place, item.node)
             return False
@@ -431,8 +431,8 @@ class _Restore:
             root.close()
 
     def _remember_link(self, place: _Place, node: Node) -> None:
-        if node.links is not None:
-            self.links.setdefault(node.links, (place, node.name))
+        if node.link_group is not None:
+            self.links.setdefault(node.link_group, (place, node.name))
 
     # -- afterwards
 
