@@ -141,7 +141,9 @@ def test_another_name_of_one_that_changes_while_it_is_read_is_read_itself(
         newest = repository.snapshots.live()[-1]
         run_restore(repository, newest, tmp_path / out, RestoreOptions(path=bytes(other), verify=True))
         found = (tmp_path / out / "other").read_bytes()
-        assert found == large.read_bytes()[: len(DATA) if grows and out == "out" else None]
+        whole = large.read_bytes()
+        # It may have been opened before the first name was read, and is then stored as long as it was.
+        assert found == whole or (grows and out == "out" and found == whole[: len(DATA)])
         backup(repository, large.parent)
     assert restored(repository, large, tmp_path / "both").read_bytes() == large.read_bytes()
 
