@@ -35,13 +35,13 @@ class IndexRepair:
         self.indexed = 0
 
     def run(self) -> RepairResult:
+        # Segments are read before packs are listed: a pack is stored before a segment names it, so one that is
+        # named and not listed is gone. Verdicts are read last, because they come before what they delete.
+        named = self._named_packs()
+        stored = self._stored_packs()
         log = self.repository.collections
         log.refresh()
         deleted = log.deleted()
-        # Segments are read before packs are listed: a pack is stored before a segment names it, so one that is
-        # named and not listed is gone.
-        named = self._named_packs()
-        stored = self._stored_packs()
         unnamed = {digest: found for digest, found in stored.items() if digest not in named and digest not in deleted}
         missing = named - stored.keys() - deleted
         names = [pack_name(kind, digest) for digest, (kind, _) in unnamed.items()]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.errors import CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
 from backstay.operations.snapshots.walk import directory_content
+from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
 from backstay.repository.blobs.contents import all_chunk_ids, read_content, split_ids
@@ -29,7 +30,9 @@ class Walking:
 
     repository: Repository
     notes: Notes
+    bad: BadPacks
     read: bool
+    _found: list[tuple[str, CorruptedBackup | ObjectNotFound]] = field(default_factory=list)  # of one snapshot
 
     def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
@@ -43,6 +46,7 @@ class Walking:
                 for count in self._walk(manifest, used, seen):
                     files += count
                     events(Progress(files=files, bytes=0, current=manifest.id))
+                self._tell(manifest, seen)
             return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
 
         self.notes.check("completeness", look)
@@ -50,16 +54,24 @@ class Walking:
             self._need_packs(used)
         return used
 
+    def _tell(self, manifest: Manifest, seen: set[bytes]) -> None:
+        """What a snapshot lacks, unless it was deleted, and what it alone needed collected, while it was walked."""
+        if self._found and self.repository.snapshots.dropped([manifest.id]):
+            seen.clear()  # others may share what was found wrong
+        else:
+            for subject, error in self._found:
+                self.notes.find("completeness", subject, error, MEND_HINT)
+        self._found.clear()
+
     def _need_packs(self, used: set[int]) -> None:
         """A chunk that has a place is not there yet: its pack must be."""
         sizes = {
             info.name: info.size for prefix in ("packs/", "meta/") for info in self.repository.backend.list(prefix)
         }
-        for number in sorted(used):
-            pack = self.repository.index.pack(number)
-            name = pack_name(pack.kind, pack.digest)
-            if sizes.get(name) != pack.size:
-                self.notes.find("completeness", name, "snapshots need this pack, which is missing or cut", GONE_HINT)
+        packs = [self.repository.index.pack(number) for number in sorted(used)]
+        wrong = [pack for pack in packs if sizes.get(pack_name(pack.kind, pack.digest)) != pack.size]
+        message = "snapshots need this pack, which is missing or cut"
+        self.bad.tell_missing("completeness", map(key_of, wrong), GONE_HINT, message)
 
     def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
         subject = f"snapshot {manifest.id}"
@@ -67,11 +79,8 @@ class Walking:
             self._need(manifest.stat_stream, used)
             self._read_stat_stream(manifest)
             yield from self._walk_listing(manifest.root, used, seen, subject)
-        except BackstayError as error:
-            if isinstance(error, (CorruptedBackup, ObjectNotFound)):
-                self.notes.find("completeness", subject, error, MEND_HINT)
-            else:
-                raise
+        except (CorruptedBackup, ObjectNotFound) as error:
+            self._found.append((subject, error))
 
     def _read_stat_stream(self, manifest: Manifest) -> None:
         cursor = StatCursor(manifest.stat_stream, self.repository.reader)
@@ -110,7 +119,7 @@ class Walking:
             if node.content.is_patched and self.read:
                 self._put_together(node.content)
         except (CorruptedBackup, ObjectNotFound) as error:
-            self.notes.find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
+            self._found.append((f"{subject}: {printable(path)}", error))
 
     def _put_together(self, content: Content) -> None:
         """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
