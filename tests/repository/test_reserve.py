@@ -7,7 +7,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from backstay.core.events import Event, Warned
-from backstay.errors import InsufficientSpace
+from backstay.errors import CollectionBusy, InsufficientSpace, StorageUnavailable
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
@@ -131,6 +131,42 @@ def test_no_room_for_copies_frees_what_is_dead_all_the_same(small: Small) -> Non
     small.collect()
     assert not Collector(small.repository).plan().sparse
     small.assert_good()
+
+
+def test_a_collection_that_comes_too_late_sets_the_reserve_aside_again(small: Small) -> None:
+    reserve.set_aside(small.repository)
+    prune(small)
+    collector = Collector(small.repository)
+    plan = collector.plan()
+    small.clock.advance(1)
+    small.collect()
+    small.clock.advance(1)
+    with pytest.raises(CollectionBusy):
+        collector.execute(plan)
+    reserve.check(small.storage)
+    small.assert_good()
+
+
+def test_a_collection_that_fails_sets_the_reserve_aside_again(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise StorageUnavailable("the line is cut")
+
+    reserve.set_aside(small.repository)
+    prune(small)
+    monkeypatch.setattr(Collector, "sweep", fail)
+    with pytest.raises(StorageUnavailable):
+        small.collect()
+    reserve.check(small.storage)
+
+
+def test_a_step_that_needs_the_reserve_and_fails_sets_it_aside_again(small: Small) -> None:
+    def fail() -> None:
+        raise InsufficientSpace("the store is full")
+
+    assert reserve.set_aside(small.repository)
+    with pytest.raises(InsufficientSpace):
+        reserve.with_reserve(small.repository, fail)
+    reserve.check(small.storage)
 
 
 def test_copies_alone_that_have_no_room_are_an_error(small: Small) -> None:

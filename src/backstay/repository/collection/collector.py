@@ -17,6 +17,7 @@ On a full disk the reserve is given up before step 3, step 2 is left out, and st
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Warned, ignore
@@ -76,15 +77,13 @@ class Collector:
             self._rewrite_if_room(plan)
         # What follows writes little and frees much. Copies, which may be large, must not take the room for it.
         frees = bool(plan.dead or plan.sparse or plan.unfinished)
-        released = frees and reserve.release(self.repository)
-        if plan.dead or plan.sparse:
-            self.condemn(plan)
-        results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
-        self._remove_dropped()
-        self._remove_traces(plan.number)
-        freed = self.sweep()
-        if released:
-            reserve.set_aside(self.repository)
+        with reserve.given_up(self.repository) if frees else nullcontext():
+            if plan.dead or plan.sparse:
+                self.condemn(plan)
+            results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
+            self._remove_dropped()
+            self._remove_traces(plan.number)
+            freed = self.sweep()
         return CollectionResult(
             deleted_packs=sum(len(verdict.deleted) for verdict, _ in results if verdict),
             freed_bytes=freed,
