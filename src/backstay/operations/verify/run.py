@@ -105,6 +105,7 @@ class _Verify:
             used = self.walking.completeness(manifests, self.events)
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self.reading.integrity(needed)
+        self.walking.hit_by_bad_packs(manifests, self.events)
         self.logs.run(manifests, self.reading.sample, everything=wanted is None)
         ValuesChecks(self.repository, self.notes).run(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:

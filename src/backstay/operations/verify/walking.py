@@ -1,4 +1,4 @@
-"""Snapshots, walked: every chunk that one reaches has a place in the index."""
+"""Snapshots, walked: every chunk that one reaches has a place in the index, and none is lost with a bad pack."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from backstay.core.events import EventSink, Progress, Started
 from backstay.core.names import printable
 from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.operations.snapshots.lost_chunks import lost_chunks
+from backstay.operations.snapshots.rewrite import LOST_SHOWN, DamageSurvey
 from backstay.operations.snapshots.walk import directory_content
 from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
@@ -62,6 +64,32 @@ class Walking:
             for subject, error in self._found:
                 self.notes.find("completeness", subject, error, MEND_HINT)
         self._found.clear()
+
+    def hit_by_bad_packs(self, manifests: list[Manifest], events: EventSink) -> None:
+        """Which files cannot be read because of packs that are known to be bad; nothing is walked while none is."""
+
+        def look() -> str:
+            survey = DamageSurvey(self.repository, lost_chunks(self.repository, self.bad.digests))
+            told = {finding.subject for finding in self.notes.findings if finding.check == "completeness"}
+            events(Started(operation="find what bad packs hit", total_files=len(manifests)))
+            hit = 0
+            for done, manifest in enumerate(manifests, 1):
+                lost = [f"snapshot {manifest.id}: {printable(path)}" for path in survey.of(manifest).lost]
+                if lost and not self.repository.snapshots.dropped([manifest.id]):
+                    hit += 1
+                    self._tell_hit(f"snapshot {manifest.id}", [subject for subject in lost if subject not in told])
+                events(Progress(files=done, bytes=0, current=manifest.id))
+            return f"{plural(hit, 'snapshot')} hit by {plural(len(self.bad.digests), 'bad pack')}"
+
+        if self.bad.digests:
+            self.notes.check("completeness", look)
+
+    def _tell_hit(self, snapshot: str, paths: list[str]) -> None:
+        for subject in paths[:LOST_SHOWN]:
+            self.notes.find("completeness", subject, "packs that it needs are missing or damaged", MEND_HINT)
+        if (more := len(paths) - LOST_SHOWN) > 0:
+            message = f"{plural(more, 'more path')} of it need packs that are missing or damaged"
+            self.notes.find("completeness", snapshot, message, MEND_HINT)
 
     def _need_packs(self, used: set[int]) -> None:
         """A chunk that has a place is not there yet: its pack must be."""
