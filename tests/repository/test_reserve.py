@@ -159,6 +159,26 @@ def test_a_collection_that_fails_sets_the_reserve_aside_again(small: Small, monk
     reserve.check(small.storage)
 
 
+def test_a_record_that_was_stored_when_the_disk_was_told_to_be_full_is_done(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its directory cannot be made durable."""
+    store, told = small.storage.store, False
+
+    def stored(name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        nonlocal told
+        store(name, data, overwrite=overwrite)
+        if name.startswith("drops/") and not told:
+            told = True
+            raise InsufficientSpace("the store is full")
+
+    reserve.set_aside(small.repository)
+    monkeypatch.setattr(small.storage, "store", stored)
+    prune(small)
+    assert told
+    assert len(small.repository.snapshots.live()) == 1
+
+
 def test_a_step_that_needs_the_reserve_and_fails_sets_it_aside_again(small: Small) -> None:
     def fail() -> None:
         raise InsufficientSpace("the store is full")

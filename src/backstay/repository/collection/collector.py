@@ -21,7 +21,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Warned, ignore
-from backstay.errors import InsufficientSpace, TierNotAttached
+from backstay.errors import CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
 from backstay.repository.collection.garbage import Garbage, stored_packs
@@ -124,7 +124,14 @@ class Collector:
             )
 
     def _rewrite(self, plan: CollectionPlan) -> None:
-        rewrite(self.repository, plan, self.events)
+        """Raises CollectionBusy when another collector was faster, and has deleted what was to be copied."""
+        try:
+            rewrite(self.repository, plan, self.events)
+        except ObjectNotFound as error:
+            self.log.refresh()
+            if self.log.last < plan.number:
+                raise
+            raise CollectionBusy("another collector was faster", cause=f"it deleted {error.name}") from error
 
     # -- steps 3 to 5: condemn, wait, decide
 
