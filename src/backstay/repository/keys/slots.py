@@ -80,7 +80,7 @@ class SlotStore:
         Raises InvalidRequest for one that opens it already: whoever removes one of two equal slots would believe
         that the secret is worth nothing any more.
         """
-        if (known := self._opened_by(secret)) is not None:
+        if (known := self.opened_by(secret)) is not None:
             raise InvalidRequest(
                 "this password or key opens the repository already",
                 cause=f"it is that of key slot {known[:8]}",
@@ -105,7 +105,7 @@ class SlotStore:
         self._backend.store(slot_name(digest), data)
         return digest.hex()
 
-    def _opened_by(self, secret: Secret) -> str | None:
+    def opened_by(self, secret: Secret) -> str | None:
         """The id of the slot of this repository that a secret opens, if there is one."""
         for name, slot in self.read_all(self._backend):
             if isinstance(slot, BackstayError):
