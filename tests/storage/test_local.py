@@ -87,8 +87,9 @@ def test_a_directory_may_be_a_link_an_object_may_not(tmp_path: Path) -> None:
     assert [info.name for info in store.list("packs/")] == [NAME]
     (root / "linked").symlink_to(root / "a")
     for call in (lambda: store.retrieve("linked"), lambda: store.stat("linked"), lambda: [*store.list()]):
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailable, match="linked") as caught:
             call()
+        assert "never links" in caught.value.hint
 
 
 def test_a_link_to_a_disk_that_is_away_is_not_an_empty_directory(tmp_path: Path) -> None:

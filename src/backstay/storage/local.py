@@ -257,7 +257,8 @@ class LocalStorage(StorageBackend):
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(status.st_mode):  # perhaps one to a directory of a disk that is away
-            raise OSError(errno.ELOOP, "a link stands where an object is expected", self._path(name))
+            path = self._path(name)  # which a listing does not name otherwise
+            raise OSError(errno.ELOOP, f"a link stands where an object is expected: {path}", path)
         if not stat.S_ISREG(status.st_mode):
             return None
         return ObjectInfo(name=name, size=status.st_size, modified_ns=status.st_mtime_ns)
