@@ -7,6 +7,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from backstay.core.events import Event, Warned
+from backstay.core.quantities import format_size
 from backstay.errors import CollectionBusy, InsufficientSpace, StorageUnavailable
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.retention.prune import execute_prune, plan_prune
@@ -127,7 +128,8 @@ def test_no_room_for_copies_frees_what_is_dead_all_the_same(small: Small) -> Non
     assert plan.sparse
     assert plan.dead
     assert small.collect().freed_bytes > 500_000
-    assert [event for event in small.events if isinstance(event, Warned)]
+    [warned] = [event for event in small.events if isinstance(event, Warned)]
+    assert f"make {format_size(plan.rewritten_bytes)} of room" in warned.message
     small.collect()
     assert not Collector(small.repository).plan().sparse
     small.assert_good()
@@ -197,8 +199,9 @@ def test_copies_alone_that_have_no_room_are_an_error(small: Small) -> None:
     plan = collector.plan()
     plan.dead = {}
     small.storage.fill()
-    with pytest.raises(InsufficientSpace):
+    with pytest.raises(InsufficientSpace) as caught:
         collector.execute(plan)
+    assert f"make {format_size(plan.rewritten_bytes)} of room" in caught.value.hint
     assert small.storage.exists(RESERVE)
     small.assert_good()
 

@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Warned, ignore
+from backstay.core.quantities import format_size
 from backstay.errors import CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
@@ -111,17 +112,21 @@ class Collector:
     def _rewrite_if_room(self, plan: CollectionPlan) -> None:
         """Copy what lives in sparse packs; on a full disk free what is dead first, and leave that to a later run.
 
-        What was copied until then is in no segment: garbage, as after a crash at this place.
+        What was copied until then is in no segment: garbage, as after a crash at this place. The reserve stays: if it
+        were too small for the copies, nothing could be freed in its room any more.
         """
         try:
             self._rewrite(plan)
         except InsufficientSpace as error:
+            size = format_size(plan.rewritten_bytes)
+            needed = f"before more is freed, up to {size} that are in use must be copied"
+            hint = f"make {size} of room in another way, or delete more snapshots, then run `backstay gc` again"
             if not plan.dead and not plan.unfinished:
-                raise
+                raise type(error)(
+                    "there is no room to collect what is left", cause=f"{needed}: {error}", hint=hint
+                ) from error
             plan.sparse = {}
-            self.events(
-                Warned(message=f"only what is in no use is freed, run `backstay gc` again for the rest: {error}")
-            )
+            self.events(Warned(message=f"only what is in no use is freed; {needed}, and {error}: {hint}"))
 
     def _rewrite(self, plan: CollectionPlan) -> None:
         """Raises CollectionBusy when another collector was faster, and has deleted what was to be copied."""
