@@ -112,6 +112,21 @@ def test_remove(saved: Account) -> None:
     saved.run("list")
 
 
+def test_a_removed_key_that_comes_back_is_told(saved: Account) -> None:
+    """As from an old copy of the store, or when a removal was interrupted."""
+    slot = saved.json("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})["slot"]
+    file = saved.repository / "keys/slots" / slot
+    content = file.read_bytes()
+    saved.run("key", "remove", slot)
+    saved.run("verify")
+    file.write_bytes(content)
+    [finding] = saved.json("verify", status=13)["findings"]
+    assert finding["subject"] == f"keys/slots/{slot}"
+    assert f"backstay key remove {slot[:8]}" in finding["hint"]
+    saved.run("key", "remove", slot[:8])
+    saved.run("verify")
+
+
 def test_rotate(saved: Account) -> None:
     assert "data key 2" in saved.run("key", "rotate").out
     saved.run("backup", saved.documents)

@@ -174,6 +174,12 @@ class SlotStore:
         present = set(self.digests())
         return [digest for digest in expected if digest not in present and not self.was_removed(digest)]
 
+    def returned(self) -> Sequence[bytes]:
+        """Slots that are there, although a genuine record says that they were removed."""
+        names = (info.name.rpartition("/")[2] for info in self._backend.list("keys/removed/"))
+        recorded = {bytes.fromhex(name) for name in names if is_digest(name)}
+        return [digest for digest in self.digests() if digest in recorded and self.was_removed(digest)]
+
     def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
