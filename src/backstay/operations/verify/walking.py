@@ -17,6 +17,7 @@ from backstay.operations.snapshots.walk import directory_content
 from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
+from backstay.operations.verify.whole_ids import WholeIds
 from backstay.repository.blobs.contents import all_chunk_ids, read_content, split_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Content, Node
@@ -26,15 +27,22 @@ from backstay.repository.trees.listings import MAX_DEPTH, MEND_HINT, read_listin
 from backstay.repository.trees.stat_stream import StatCursor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Walking:
-    """The check of what snapshots hold; with `read`, files that are patches are put together."""
+    """The check of what snapshots hold.
+
+    With `read` the ids of files are compared as a whole, and files that are patches are put together.
+    """
 
     repository: Repository
     notes: Notes
     bad: BadPacks
     read: bool
     _found: list[tuple[str, CorruptedBackup | ObjectNotFound]] = field(default_factory=list)  # of one snapshot
+    _ids: WholeIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ids = WholeIds(self.repository)
 
     def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
@@ -58,6 +66,7 @@ class Walking:
 
     def _tell(self, manifest: Manifest, seen: set[bytes]) -> None:
         """What a snapshot lacks, unless it was deleted, and what it alone needed collected, while it was walked."""
+        self._compare_ids()
         if self._found and self.repository.snapshots.dropped([manifest.id]):
             seen.clear()  # others may share what was found wrong
         else:
@@ -137,13 +146,20 @@ class Walking:
                 else:
                     files += 1
                     self._need_file(node, below, used, subject)
+                    if self._ids.is_full:
+                        self._compare_ids()
             yield files
+
+    def _compare_ids(self) -> None:
+        for subject, chunk in self._ids.wrong():
+            cause = "a pack holds one whose id begins alike, and is another"
+            self._found.append((subject, CorruptedBackup(f"chunk {chunk.hex()} is missing", cause=cause)))
 
     def _need_file(self, node: Node, path: bytes, used: set[int], subject: str) -> None:
         if node.content is None:
             return
         try:
-            self._need(node.content, used)
+            self._need(node.content, used, f"{subject}: {printable(path)}" if self.read else "")
             if node.content.is_patched and self.read:
                 self._put_together(node.content)
         except (CorruptedBackup, ObjectNotFound) as error:
@@ -155,10 +171,14 @@ class Walking:
             for _ in read_content(content, self.repository.reader):
                 pass
 
-    def _need(self, content: Content, used: set[int]) -> None:
+    def _need(self, content: Content, used: set[int], subject: str = "") -> None:
+        """Every chunk of it has a place; with a subject, one that is there by its whole id."""
         if content.depth == 0:  # nearly all of them
             chunks: Iterable[bytes] = split_ids(content.ids)
         else:
             chunks = all_chunk_ids(content, self.repository.reader)
         for chunk in chunks:
-            used.add(self.repository.reader.place(chunk).pack)
+            place = self.repository.reader.place(chunk)
+            used.add(place.pack)
+            if subject:
+                self._ids.need(chunk, place, subject)
