@@ -6,6 +6,10 @@ import stat
 
 import pytest
 
+from backstay.errors import InsufficientSpace
+from backstay.storage.backend import Buffer
+from backstay.storage.local import LocalStorage
+from backstay.testing import CrashPoint
 from tests.cli.conftest import Account, FullStream
 
 
@@ -55,6 +59,50 @@ def test_a_key_file(saved: Account) -> None:
     assert file.read_text() == content
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_key_file_whose_slot_cannot_be_stored(
+    saved: Account, monkeypatch: pytest.MonkeyPatch, is_stored: bool
+) -> None:
+    """Nothing is left; or, when the slot is there all the same, what the next run goes on with."""
+    store = LocalStorage.store
+
+    def full(self: LocalStorage, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        if name.startswith("keys/slots/"):
+            if is_stored:
+                store(self, name, data, overwrite=overwrite)
+            raise InsufficientSpace("the disk is full")
+        store(self, name, data, overwrite=overwrite)
+
+    file = saved.root / "second.key"
+    before = sorted(saved.root.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "store", full)
+        saved.run("key", "add", "--new-key-file", file, status=14)
+    assert not file.exists()
+    assert (sorted(saved.root.iterdir()) == before) == (not is_stored)
+    saved.run("key", "add", "--new-key-file", file)
+    assert sorted(slots(saved).values()) == ["keyfile", "keyfile", "recovery"]
+    saved.run("list", "--password-file", file)
+    assert sorted(saved.root.iterdir()) == [*before, file]
+
+
+@pytest.mark.parametrize("step", ["add", "link"])
+def test_a_key_file_whose_making_was_killed(saved: Account, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise CrashPoint
+
+    file = saved.root / "second.key"
+    with monkeypatch.context() as patched:
+        place = "backstay.repository.keys.slots.SlotStore.add" if step == "add" else "backstay.cli.keys.finish_key_file"
+        patched.setattr(place, killed)
+        with pytest.raises(CrashPoint):
+            saved.run("key", "add", "--new-key-file", file)
+    assert not file.exists()
+    assert "second.key.new" in saved.run("key", "add", "--new-key-file", file).out
+    assert sorted(slots(saved).values()) == ["keyfile", "keyfile", "recovery"]
+    saved.run("list", "--password-file", file)
+
+
 def test_remove(saved: Account) -> None:
     ids = slots(saved)
     keyfile = next(ident for ident, kind in ids.items() if kind == "keyfile")
@@ -62,6 +110,21 @@ def test_remove(saved: Account) -> None:
     saved.run("key", "remove", recovery[:10])
     saved.run("key", "remove", keyfile, status=2)  # the last one
     saved.run("list")
+
+
+def test_a_removed_key_that_comes_back_is_told(saved: Account) -> None:
+    """As from an old copy of the store, or when a removal was interrupted."""
+    slot = saved.json("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})["slot"]
+    file = saved.repository / "keys/slots" / slot
+    content = file.read_bytes()
+    saved.run("key", "remove", slot)
+    saved.run("verify")
+    file.write_bytes(content)
+    [finding] = saved.json("verify", status=13)["findings"]
+    assert finding["subject"] == f"keys/slots/{slot}"
+    assert f"backstay key remove {slot[:8]}" in finding["hint"]
+    saved.run("key", "remove", slot[:8])
+    saved.run("verify")
 
 
 def test_rotate(saved: Account) -> None:

@@ -211,8 +211,10 @@ class World:
         for ulid, manifest in live.items():
             wanted = self.promised.get(ulid, self.perhaps)
             assert read_back(repository, manifest) == wanted, "a snapshot holds something else"
-        report = verified(repository)
-        assert report.ok, report.findings
+        wrong = [finding for finding in verified(repository).findings if finding.severity == "error"]
+        if not self.opens_no_more:  # the removal of a key was not acknowledged: it may have to be repeated
+            wrong = [finding for finding in wrong if "slot was removed" not in finding.message]
+        assert not wrong
 
     def assert_opens(self) -> None:
         """With every secret that was added and none that was removed; what is not there yet can be created."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
-from backstay.storage.backend import StorageBackend
+from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
 from backstay.storage.mirrored import Mirrored
 from backstay.testing import CrashPoint, Fault, FaultyBackend
@@ -57,6 +58,11 @@ def theirs(place: str = "theirs") -> Store:
 
 def lasting(store: Store) -> dict[str, bytes]:
     return {name: data for name, data in store.objects().items() if not is_transient(name)}
+
+
+def snapshots(store: Store) -> list[str]:
+    with open_alone(store) as repository:
+        return [manifest.id for manifest in repository.snapshots.live()]
 
 
 def mirror_to(ours: Store, target: StorageBackend) -> CopyResult:
@@ -169,6 +175,35 @@ def test_what_vanishes_while_it_is_copied_begins_the_copy_anew(ours: Store) -> N
         ours.store(gone, b"about to be deleted", overwrite=True)
         copy_objects(repository, target)
     assert target.objects() == lasting(ours)
+
+
+@pytest.mark.parametrize("listing", [2, 3])
+def test_a_collection_between_the_listings_of_a_copy_begins_it_anew(ours: Store, source: Path, listing: int) -> None:
+    """The second one comes before packs are sent, the third one after them, before snapshots are."""
+    target, listed = Store("target"), 0
+    dropped = snapshots(ours)[-1]
+
+    class Collected(FaultyBackend):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            nonlocal listed
+            listed += not prefix
+            if not prefix and listed == listing:
+                with open_alone(ours) as other:
+                    other.snapshots.drop(dropped, "for a test", other.clock)
+                    collector = Collector(other)
+                    assert collector.execute(collector.plan()).rewritten_bytes
+            return super().list(prefix)
+
+    for name in ("file-07", "file-11", "new"):  # of some packs a part stays in use, and moves
+        (source / name).write_bytes(random.Random(name).randbytes(300_000))
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    with Repository.open(Collected(ours), SECRET) as repository:
+        copy_objects(repository, target)
+    assert target.objects() == lasting(ours)
+    assert dropped not in snapshots(target)
+    with open_alone(target) as repository:
+        assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
 
 
 def test_another_repository_is_not_overwritten(ours: Store) -> None:

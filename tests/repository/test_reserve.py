@@ -7,7 +7,8 @@ from datetime import UTC, timedelta
 import pytest
 
 from backstay.core.events import Event, Warned
-from backstay.errors import InsufficientSpace
+from backstay.core.quantities import format_size
+from backstay.errors import CollectionBusy, InsufficientSpace, StorageUnavailable
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
@@ -127,10 +128,67 @@ def test_no_room_for_copies_frees_what_is_dead_all_the_same(small: Small) -> Non
     assert plan.sparse
     assert plan.dead
     assert small.collect().freed_bytes > 500_000
-    assert [event for event in small.events if isinstance(event, Warned)]
+    [warned] = [event for event in small.events if isinstance(event, Warned)]
+    assert f"make {format_size(plan.rewritten_bytes)} of room" in warned.message
     small.collect()
     assert not Collector(small.repository).plan().sparse
     small.assert_good()
+
+
+def test_a_collection_that_comes_too_late_sets_the_reserve_aside_again(small: Small) -> None:
+    reserve.set_aside(small.repository)
+    prune(small)
+    collector = Collector(small.repository)
+    plan = collector.plan()
+    small.clock.advance(1)
+    small.collect()
+    small.clock.advance(1)
+    with pytest.raises(CollectionBusy):
+        collector.execute(plan)
+    reserve.check(small.storage)
+    small.assert_good()
+
+
+def test_a_collection_that_fails_sets_the_reserve_aside_again(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise StorageUnavailable("the line is cut")
+
+    reserve.set_aside(small.repository)
+    prune(small)
+    monkeypatch.setattr(Collector, "sweep", fail)
+    with pytest.raises(StorageUnavailable):
+        small.collect()
+    reserve.check(small.storage)
+
+
+def test_a_record_that_was_stored_when_the_disk_was_told_to_be_full_is_done(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its directory cannot be made durable."""
+    store, told = small.storage.store, False
+
+    def stored(name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        nonlocal told
+        store(name, data, overwrite=overwrite)
+        if name.startswith("drops/") and not told:
+            told = True
+            raise InsufficientSpace("the store is full")
+
+    reserve.set_aside(small.repository)
+    monkeypatch.setattr(small.storage, "store", stored)
+    prune(small)
+    assert told
+    assert len(small.repository.snapshots.live()) == 1
+
+
+def test_a_step_that_needs_the_reserve_and_fails_sets_it_aside_again(small: Small) -> None:
+    def fail() -> None:
+        raise InsufficientSpace("the store is full")
+
+    assert reserve.set_aside(small.repository)
+    with pytest.raises(InsufficientSpace):
+        reserve.with_reserve(small.repository, fail)
+    reserve.check(small.storage)
 
 
 def test_copies_alone_that_have_no_room_are_an_error(small: Small) -> None:
@@ -141,8 +199,9 @@ def test_copies_alone_that_have_no_room_are_an_error(small: Small) -> None:
     plan = collector.plan()
     plan.dead = {}
     small.storage.fill()
-    with pytest.raises(InsufficientSpace):
+    with pytest.raises(InsufficientSpace) as caught:
         collector.execute(plan)
+    assert f"make {format_size(plan.rewritten_bytes)} of room" in caught.value.hint
     assert small.storage.exists(RESERVE)
     small.assert_good()
 

@@ -15,6 +15,7 @@ from backstay.errors import (
     InsufficientSpace,
     InvalidRequest,
     ObjectExists,
+    StorageMissing,
     StorageUnavailable,
 )
 from backstay.storage.backend import StorageBackend
@@ -86,8 +87,9 @@ def test_a_directory_may_be_a_link_an_object_may_not(tmp_path: Path) -> None:
     assert [info.name for info in store.list("packs/")] == [NAME]
     (root / "linked").symlink_to(root / "a")
     for call in (lambda: store.retrieve("linked"), lambda: store.stat("linked"), lambda: [*store.list()]):
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailable, match="linked") as caught:
             call()
+        assert "never links" in caught.value.hint
 
 
 def test_a_link_to_a_disk_that_is_away_is_not_an_empty_directory(tmp_path: Path) -> None:
@@ -255,6 +257,20 @@ def test_reading_and_deleting_may_fail(
         calls[operation](LocalStorage(tmp_path, filesystem=filesystem))
     assert caught.value.cause == os.strerror(number)
     assert filesystem.hits == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_directory_that_cannot_be_looked_at_is_not_missing(number: int, tmp_path: Path) -> None:
+    LocalStorage(tmp_path).store(NAME, DATA)
+    filesystem = FaultyFilesystem(at=1, fault=number, operations=frozenset({"stat"}), repeat=True)
+    with pytest.raises(StorageUnavailable) as caught:
+        LocalStorage(tmp_path, filesystem=filesystem).exists("repo.json")
+    assert not isinstance(caught.value, StorageMissing)
+    assert (caught.value.cause, caught.value.exit_status) == (os.strerror(number), 15)
+    assert caught.value.hint
+    for place in (tmp_path / "none", tmp_path / NAME / "below"):
+        with pytest.raises(StorageMissing):
+            LocalStorage(place).exists("repo.json")
 
 
 def test_a_listing_that_fails_midway_is_no_listing(tmp_path: Path) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backstay.cli import secrets
 from backstay.cli.context import Context, context_of
-from backstay.cli.default_repository import show_new_recovery, write_secret_file
+from backstay.cli.default_repository import show_new_recovery
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, out, print_heading, print_table
+from backstay.control.opening.key_files import finish_key_file, refuse_existing, unfinished, write_secret_file
+from backstay.control.opening.secrets import read_key_file
 from backstay.core.clock import datetime_from_ns
 from backstay.core.quantities import plural
+from backstay.errors import BackstayError
+
+if TYPE_CHECKING:
+    from backstay.repository.repository import Repository
+    from backstay.trust.secrets import Secret
 
 _KINDS = {"passphrase": "password", "keyfile": "key file", "recovery": "recovery key"}
 
@@ -65,19 +72,40 @@ def add_key(
     note: Annotated[str, option("TEXT", "A remark that `key list` shows.")] = "",
 ) -> int:
     """Let one more password or key file open the repository."""
-    from backstay.trust.secrets import Secret
-
     context = context_of(ctx)
     with context.open(index=False) as repository:
+        created = context.clock.now().isoformat(timespec="seconds")
         if new_key_file is not None:
-            secret = Secret.new_keyfile()
-            write_secret_file(new_key_file, secret.printed())  # durable before the repository relies on it
+            secret, slot = _add_key_file(context, repository, new_key_file, note, created)
         else:
             secret = secrets.new_secret(context.environ, password_file=new_password_file)
-        created = context.clock.now().isoformat(timespec="seconds")
-        slot = repository.slots.add(secret, repository.header_digest, note=note, created=created)
+            slot = repository.slots.add(secret, repository.header_digest, note=note, created=created)
     context.result({"slot": slot, "kind": secret.kind}, lambda: context.say(f"added {_KINDS[secret.kind]} {slot[:8]}"))
     return 0
+
+
+def _add_key_file(context: Context, repository: Repository, path: Path, note: str, created: str) -> tuple[Secret, str]:
+    """Unfinished key file, slot, key file in its place: a run that stops between is continued by the next one."""
+    from backstay.trust.secrets import Secret
+
+    refuse_existing(path)
+    begun = unfinished(path)
+    if begun.exists():
+        context.say(f"going on with {begun}, which an earlier run began")
+        secret = read_key_file(begun)
+    else:
+        secret = Secret.new_keyfile()
+        write_secret_file(begun, secret.printed())  # durable before the repository relies on it
+    slot = repository.slots.opened_by(secret)
+    if slot is None:
+        try:
+            slot = repository.slots.add(secret, repository.header_digest, note=note, created=created)
+        except BackstayError:
+            if repository.slots.opened_by(secret) is None:  # else it was stored all the same
+                begun.unlink()
+            raise
+    finish_key_file(path)
+    return secret, slot
 
 
 def remove_key(

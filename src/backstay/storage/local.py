@@ -257,7 +257,8 @@ class LocalStorage(StorageBackend):
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(status.st_mode):  # perhaps one to a directory of a disk that is away
-            raise OSError(errno.ELOOP, "a link stands where an object is expected", self._path(name))
+            path = self._path(name)  # which a listing does not name otherwise
+            raise OSError(errno.ELOOP, f"a link stands where an object is expected: {path}", path)
         if not stat.S_ISREG(status.st_mode):
             return None
         return ObjectInfo(name=name, size=status.st_size, modified_ns=status.st_mtime_ns)
@@ -282,12 +283,18 @@ class LocalStorage(StorageBackend):
         return ObjectNotFound(name)
 
     def _check_root(self) -> None:
-        """Raise StorageUnavailable unless the directory is there, on the device where it was first seen."""
+        """Raise StorageUnavailable unless the directory is there, on the device where it was first seen.
+
+        StorageMissing only on proof that it is not: who is told so may make a new one.
+        """
         try:
             status = self._filesystem.stat(str(self._root))
-        except OSError as error:
-            hint = _HINTS.get(error.errno or 0, "check the address, and that the disk or share is mounted")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            hint = "check the address, and that the disk or share is mounted"
             raise StorageMissing(f"no directory {self.url}", cause=_cause(error), hint=hint) from error
+        except OSError as error:  # whether it is there is not known
+            hint = _HINTS.get(error.errno or 0, "")
+            raise StorageUnavailable(f"cannot look at {self.url}", cause=_cause(error), hint=hint) from error
         if not stat.S_ISDIR(status.st_mode):
             raise StorageMissing(f"no directory {self.url}", cause="it is a file", hint="check the address")
         if self._device is None:

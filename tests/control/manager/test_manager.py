@@ -344,8 +344,8 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(
         backups.restore("latest", tmp_path / "out", validate_before=True)
     assert not (tmp_path / "out").exists()
     failed = [one for one in backups.verify("latest", read_data=1.0) if isinstance(one, CheckFailed)]
-    assert [one.check for one in failed] == ["integrity"]
-    assert failed[0].findings
+    assert [one.check for one in failed] == ["integrity", "completeness"]
+    assert all(one.findings for one in failed)
 
 
 # -- checks, holds, collection

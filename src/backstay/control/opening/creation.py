@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backstay.control.opening.key_files import make_directory, sync_directory, write_secret_file
+from backstay.control.opening.key_files import make_directory, sync_directory, unfinished, write_secret_file
 from backstay.control.opening.location import Location
 from backstay.control.opening.secrets import read_key_file
 from backstay.errors import NoRepository, RepositoryExists, StorageMissing
@@ -67,7 +67,7 @@ def ensure(around: Around, location: Location) -> None:
     """
     if location.key_file is None:
         return
-    if _exists(around, location) and not _unfinished(location.key_file).exists():
+    if _exists(around, location) and not unfinished(location.key_file).exists():
         _leave_mark(around, location)
         return
     with _alone(location.key_file.parent):
@@ -94,7 +94,7 @@ def absent(location: Location, cause: str = "") -> NoRepository:
 
 def _ensure(around: Around, location: Location, key_file: Path) -> None:
     exists = _exists(around, location)
-    if exists and not _unfinished(key_file).exists():
+    if exists and not unfinished(key_file).exists():
         return  # another first backup was faster
     left = key_file if key_file.exists() else location.mark
     if not exists and left is not None and left.exists():
@@ -133,30 +133,26 @@ def _create_with_key_file(around: Around, location: Location, key_file: Path) ->
     The key is durable under an unfinished name before anything is sealed with it, and gets its final name after the
     recovery key was printed: a run that stopped between is continued by the next one.
     """
-    unfinished = _unfinished(key_file)
+    begun = unfinished(key_file)
     if key_file.exists():  # of an earlier repository that is gone
-        key_file.rename(unfinished)
-    secret = read_key_file(unfinished) if unfinished.exists() else _write_key_file(unfinished)
+        key_file.rename(begun)
+    secret = read_key_file(begun) if begun.exists() else _write_key_file(begun)
     with around.unstopped(), _new_or_begun(around, location, secret) as repository:
         around.made(repository, location, key_file)
-        unfinished.rename(key_file)
+        begun.rename(key_file)
         sync_directory(key_file.parent)
         return repository.header.uuid
 
 
 def _refuse_existing(around: Around, location: Location) -> None:
-    unfinished = location.key_file is not None and _unfinished(location.key_file).exists()
-    if _exists(around, location) and not unfinished:
+    is_begun = location.key_file is not None and unfinished(location.key_file).exists()
+    if _exists(around, location) and not is_begun:
         raise RepositoryExists(f"there is a repository at {location.address} already", cause="it holds a repo.json")
 
 
 def _exists(around: Around, location: Location) -> bool:
     with around.backend(location.address) as backend:
         return has_repository(backend)
-
-
-def _unfinished(key_file: Path) -> Path:
-    return key_file.with_name(key_file.name + ".new")
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final
@@ -21,7 +23,7 @@ def write_secret_file(path: Path, text: str) -> None:
     It is written beside the place under a name that nobody else uses, and gets its own name when it is whole. A crash
     between leaves that other file, which is in the way of nothing.
     """
-    try:
+    with _told(path):
         fd, beside = mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -32,6 +34,32 @@ def write_secret_file(path: Path, text: str) -> None:
         finally:
             Path(beside).unlink()
         sync_directory(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Where a key file is until something opens with it; whoever finds one there goes on with it."""
+    return path.with_name(path.name + ".new")
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises InvalidRequest when a key file has its place already."""
+    with _told(path):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def finish_key_file(path: Path) -> None:
+    """Give a key file its place, durably, now that something opens with it. Raises InvalidRequest when one is there."""
+    with _told(path):
+        os.link(unfinished(path), path)
+        unfinished(path).unlink()
+        sync_directory(path.parent)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise _refused(path, error) from error
 

@@ -124,17 +124,18 @@ class _MirrorCopy:
             )
 
     def _send(self, names: set[str]) -> bool:
-        """Send those that the target lacks; False when one was deleted meanwhile."""
+        """Send those that the target lacks; False when one was deleted since they were listed."""
         sizes, there = _names(self.repository.backend), _names(self.target)
-        missing = in_crash_order(
-            name for name in names - self.damaged if there.get(name) != sizes.get(name, there.get(name))
-        )
+        wanted = names - self.damaged
+        if not wanted <= sizes.keys():  # what took its place, or the record that it is gone, is not among the names
+            return False
+        missing = in_crash_order(name for name in wanted if there.get(name) != sizes[name])
         make_packs_readable(self.repository, missing, days=self.days, wait=self.wait, events=self.events)
-        total = sum(sizes.get(name, 0) for name in missing)
+        total = sum(sizes[name] for name in missing)
         self.events(Started(operation="copy", total_files=len(missing), total_bytes=total))
         genuine, sent, size = Genuine(self.repository), 0, 0
         with Workers(self.repository.environment.threads, "copy") as workers:
-            found = workers.ordered(self._read, missing, weigh=lambda name: sizes.get(name, 0), limit=READ_AHEAD)
+            found = workers.ordered(self._read, missing, weigh=sizes.__getitem__, limit=READ_AHEAD)
             for name, data in zip(missing, found, strict=True):
                 if data is None:
                     return False

@@ -10,7 +10,7 @@ second run goes on where it stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
@@ -19,7 +19,6 @@ from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_size, plural
 from backstay.errors import (
     BackstayError,
-    CorruptedBackup,
     NotFound,
     ObjectFrozen,
     ObjectNotFound,
@@ -38,10 +37,10 @@ from backstay.operations.repair.known_loss import (
 )
 from backstay.operations.repair.result import Findings, LostPath, RepairResult
 from backstay.operations.repair.splice import spliced
+from backstay.operations.snapshots.lost_chunks import lost_chunks
 from backstay.operations.snapshots.rewrite import DamageSurvey
 from backstay.repository.checking.genuine import Genuine, Gone, digest_of
 from backstay.repository.format import pack_name
-from backstay.repository.index.index import IndexedPack, read_segment
 from backstay.repository.repository import Repository
 from backstay.storage.addressing import is_addressed
 from backstay.storage.backend import StorageBackend
@@ -315,7 +314,7 @@ class _Healing:
             is_unindexed = is_unindexed and not any(name.startswith(INDEX) for name in names)
         packs = {digest_of(name) for name in names if name.startswith(("packs/", "meta/"))}
         packs |= {info.digest for _, info in self.repository.index.packs() if info.epoch in epochs}
-        chunks = {chunk for pack in self._indexed(packs) for chunk in self._unreadable(pack)} if packs else set()
+        chunks = lost_chunks(self.repository, packs) if packs else set()
         if not chunks and not is_unindexed:
             return []
         survey = DamageSurvey(self.repository, chunks)
@@ -323,28 +322,6 @@ class _Healing:
             on_damage=lambda name, error: self.events(Warned(message=f"{name}: {error}"))
         )
         return [LostPath(manifest.id, printable(path)) for manifest in live for path in survey.of(manifest).lost]
-
-    def _indexed(self, digests: set[bytes]) -> Iterator[IndexedPack]:
-        seen: set[bytes] = set()
-        for segment in self.repository.index.segments():
-            try:
-                packs = read_segment(self.repository.backend, self.repository.keyring, segment).packs
-            except (CorruptedBackup, ObjectNotFound):
-                continue  # a cache knows it still
-            for pack in packs:
-                if pack.digest in digests and pack.digest not in seen:
-                    seen.add(pack.digest)
-                    yield pack
-
-    def _unreadable(self, pack: IndexedPack) -> Iterator[bytes]:
-        """Chunks of a pack that no place in any copy gives any more: blobs damaged in one may be whole in another."""
-        for chunk, *_ in pack.table.chunks():
-            try:
-                self.repository.reader.chunk(chunk)
-            except CorruptedBackup:
-                yield chunk
-            except (TierNotAttached, ObjectFrozen):
-                continue  # another pack may have it
 
 
 def _sizes(store: StorageBackend) -> dict[str, int]:

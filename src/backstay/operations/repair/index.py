@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from backstay.core.events import EventSink, Progress, Started, finished
 from backstay.core.ids import is_digest
@@ -11,15 +11,13 @@ from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
+from backstay.repository.checking.packs import read_table
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.compaction import SEGMENT_TARGET, batched_by_size
 from backstay.repository.format import RecordKind, index_name, pack_name
 from backstay.repository.index.index import read_segment
-from backstay.repository.packs.pack import TRAILER_BYTES, StoredPack, open_table, read_footer_length
-from backstay.repository.records import HEADER_BYTES, header_epoch
+from backstay.repository.packs.pack import StoredPack
 from backstay.repository.repository import Repository
-
-TAIL: Final = 64 << 10  # bytes at the end of a pack in which its table usually lies
 
 Stored: TypeAlias = dict[bytes, tuple[RecordKind, int]]  # packs of the store -> kind, size
 
@@ -35,13 +33,13 @@ class IndexRepair:
         self.indexed = 0
 
     def run(self) -> RepairResult:
+        # Segments are read before packs are listed: a pack is stored before a segment names it, so one that is
+        # named and not listed is gone. Verdicts are read last, because they come before what they delete.
+        named = self._named_packs()
+        stored = self._stored_packs()
         log = self.repository.collections
         log.refresh()
         deleted = log.deleted()
-        # Segments are read before packs are listed: a pack is stored before a segment names it, so one that is
-        # named and not listed is gone.
-        named = self._named_packs()
-        stored = self._stored_packs()
         unnamed = {digest: found for digest, found in stored.items() if digest not in named and digest not in deleted}
         missing = named - stored.keys() - deleted
         names = [pack_name(kind, digest) for digest, (kind, _) in unnamed.items()]
@@ -105,27 +103,13 @@ class IndexRepair:
     def _open(self, item: tuple[bytes, tuple[RecordKind, int]]) -> StoredPack | None:
         digest, (kind, size) = item
         try:
-            return self._read_table(digest, kind, size)
+            return read_table(self.backend, self.keyring, kind, digest, size)
         except ObjectNotFound:
             return None  # a collector deleted it since the listing
         except (CorruptedBackup, UnsupportedFormat) as error:
             hint = "what lies in it is lost, unless another copy has this object; `gc` removes it"
             self.findings.add("integrity", pack_name(kind, digest), error, hint)
             return None
-
-    def _read_table(self, digest: bytes, kind: RecordKind, size: int) -> StoredPack:
-        """A pack's own table, by reading its two ends."""
-        if size < HEADER_BYTES + TRAILER_BYTES:
-            raise CorruptedBackup("a pack is cut short", cause=f"it has {size} bytes")
-        name, tail_bytes = pack_name(kind, digest), min(size, TAIL)
-        header = self.backend.retrieve(name, start=0, length=HEADER_BYTES)
-        epoch = header_epoch(header, kind, self.keyring.repository)
-        tail = self.backend.retrieve(name, start=size - tail_bytes, length=tail_bytes)
-        wanted = read_footer_length(tail[-TRAILER_BYTES:], size) + TRAILER_BYTES
-        if wanted > len(tail):
-            tail = self.backend.retrieve(name, start=size - wanted, length=wanted)
-        table = open_table(header, tail[-wanted:-TRAILER_BYTES], size, self.keyring.key(epoch))
-        return StoredPack(digest, kind, size, epoch, table)
 
     def _forget(self, missing: set[bytes]) -> None:
         """Packs that the store lost leave the index: else every backup would count on them."""

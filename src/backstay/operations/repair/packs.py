@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectNotFound, UnsupportedFormat
+from backstay.errors import CollectionBusy, CorruptedBackup, InvalidRequest, NotFound, ObjectNotFound, UnsupportedFormat
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.plan import CollectionPlan
+from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind, pack_name
-from backstay.repository.index.index import IndexedPack, read_segment
+from backstay.repository.index.index import IndexedPack
 from backstay.repository.packs.pack import BlobInfo, open_blob
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.repository.repository import Repository
@@ -36,19 +37,19 @@ class PackRepair:
     def run(self, wanted: list[str] | None) -> RepairResult:
         """Order: salvaged packs, their segment, gc/<n> with the damaged ones, and then as in every collection.
 
-        The number n is read before anything is written, so that a collector that took the new packs for orphans
-        makes this run stop with CollectionBusy before anything is deleted.
+        The number n is read after what takes long, and before anything is written, so that a collector that took the
+        new packs for orphans makes this run stop with CollectionBusy before anything is deleted.
         """
         repository = self.repository
         collector = Collector(repository, events=self.events)
         repository.reload_index()
         self._refuse_damaged_index()
         self._finish_earlier(collector)
-        number = repository.collections.last + 1
-        marked = tuple(snapshot.id for snapshot in repository.snapshots.live())
         damaged = self._damaged(wanted)
         if not damaged:
             return self._result()
+        number = repository.collections.last + 1
+        marked = tuple(snapshot.id for snapshot in repository.snapshots.live())
         names = [pack_name(RecordKind(pack.kind), pack.digest) for pack in damaged]
         make_packs_readable(repository, names, events=self.events)
         self._salvage(damaged)
@@ -71,10 +72,13 @@ class PackRepair:
         )
 
     def _finish_earlier(self, collector: Collector) -> None:
-        """What an interrupted repair condemned; a snapshot committed later might name it, and keep it."""
+        """What an interrupted repair condemned; a snapshot committed later might name it, and keep it.
+
+        None of it counts as this run's: a collection may have condemned it, and what is kept is looked at again.
+        """
         numbers = self.repository.collections.open_numbers()
         for number in numbers:
-            self._finish(collector, number)
+            collector.finish(number)
         if numbers:
             collector.sweep()
             self.repository.reload_index()
@@ -99,10 +103,17 @@ class PackRepair:
 
     def _damaged(self, wanted: list[str] | None) -> list[IndexedPack]:
         digests = self._found() if wanted is None else {self._resolve(text) for text in wanted}
-        packs: dict[bytes, IndexedPack] = {}
-        for segment in self.repository.index.segments() if digests else ():
-            record = read_segment(self.repository.backend, self.repository.keyring, segment)
-            packs |= {pack.digest: pack for pack in record.packs if pack.digest in digests}
+        if not digests:
+            return []
+        self.repository.reload_index()  # a collection may have run while everything was read
+        digests -= self.repository.collections.deleted()
+        packs = {pack.digest: pack for pack in indexed_packs(self.repository) if pack.digest in digests}
+        if digests - packs.keys():
+            raise CollectionBusy(
+                "a collection replaces the index at the moment",
+                cause=f"no segment names {min(digests - packs.keys()).hex()[:16]}",
+                hint="run `backstay repair packs` again when it has finished",
+            )
         return [packs[digest] for digest in sorted(packs)]
 
     def _found(self) -> set[bytes]:

@@ -46,7 +46,8 @@ class SnapshotRepair:
         damaged_values = False
         self.events(Started(operation="repair snapshots", total_files=len(live)))
         for done, manifest in enumerate(live, 1):
-            if (damage := survey.of(manifest)) and self._may_go(manifest.id):
+            damage = survey.of(manifest)
+            if damage and not self.snapshots.dropped([manifest.id]) and self._may_go(manifest.id):
                 if is_values(manifest):
                     self.lost += [LostPath(manifest.id, printable(path)) for path in damage.lost]
                     damaged_values = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from backstay.core.ids import is_digest
 from backstay.core.quantities import format_size, plural
+from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.repository.collection import reserve
 from backstay.repository.format import RESERVE, index_name, pack_name
@@ -26,6 +27,7 @@ class StoredObjects:
 
     repository: Repository
     notes: Notes
+    bad: BadPacks
 
     def packs(self, *, with_reserve: bool) -> dict[int, PackInfo]:
         """Every pack that the index names, after a look at which objects exist."""
@@ -36,21 +38,40 @@ class StoredObjects:
                 self.notes.find("integrity", name, "a foreign object lies in the repository")
             for name, error in self.repository.index.damaged:
                 self.notes.find("integrity", name, error, _INDEX_HINT)
-            for digest in self.repository.index.segments():
-                self.notes.guarded("integrity", index_name(digest), partial(self._segment, digest), _INDEX_HINT)
+            self._segments()
             packs.update(self.repository.index.packs())
             self._existence(packs)
             self._cold_tier(packs)
             if with_reserve:
-                self.notes.guarded("integrity", RESERVE, partial(reserve.check, self.repository.backend), _RESERVE_HINT)
+                self._reserve()
             segments = self.repository.index.segments()
             return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
 
         self.notes.check("integrity", look)
         return packs or dict(self.repository.index.packs())
 
-    def _segment(self, digest: bytes) -> None:
-        read_segment(self.repository.backend, self.repository.keyring, digest)
+    def _reserve(self) -> None:
+        """Only a warning: no backup needs it, and a collection that runs has given it up for now."""
+        try:
+            reserve.check(self.repository.backend)
+        except ObjectNotFound:
+            self.notes.warn("integrity", RESERVE, "the room that is kept for a full disk is missing", _RESERVE_HINT)
+        except CorruptedBackup as error:
+            self.notes.warn("integrity", RESERVE, str(error), _RESERVE_HINT)
+
+    def _segments(self) -> None:
+        missing: list[bytes] = []
+        for digest in self.repository.index.segments():
+            try:
+                read_segment(self.repository.backend, self.repository.keyring, digest)
+            except ObjectNotFound:
+                missing.append(digest)
+            except CorruptedBackup as error:
+                self.notes.find("integrity", index_name(digest), error, _INDEX_HINT)
+        if missing:  # a collection replaces segments: those that count are listed
+            self.repository.reload_index()
+        for digest in set(missing).intersection(self.repository.index.segments()):
+            self.notes.find("integrity", index_name(digest), f"{index_name(digest)} is missing", _INDEX_HINT)
 
     def _existence(self, packs: dict[int, PackInfo]) -> None:
         sizes = {}
@@ -59,12 +80,14 @@ class StoredObjects:
                 if not is_digest(info.name.rpartition("/")[2]):
                     self.notes.find("integrity", info.name, "a foreign object lies in the repository")
                 sizes[info.name] = info.size
+        missing: list[PackInfo] = []
         for pack in packs.values():
-            name = pack_name(pack.kind, pack.digest)
-            if name not in sizes:
-                self.notes.find("integrity", name, "this pack is missing", GONE_HINT)
-            elif sizes[name] != pack.size:
-                self.notes.find("integrity", name, _other_size(sizes[name], pack.size), PACK_HINT)
+            size = sizes.get(pack_name(pack.kind, pack.digest))
+            if size is None:
+                missing.append(pack)
+            elif size != pack.size:
+                self.bad.tell("integrity", *key_of(pack), _other_size(size, pack.size), PACK_HINT)
+        self.bad.tell_missing("integrity", map(key_of, missing), GONE_HINT)
 
     def _cold_tier(self, packs: dict[int, PackInfo]) -> None:
         """The store of the cold tier holds what is noted about it; or it is away, and nothing is known."""
@@ -82,14 +105,16 @@ class StoredObjects:
             )
             return
         there = tiered.really_cold()
-        named = {pack_name(pack.kind, pack.digest) for pack in packs.values()}
-        for name, info in noted.items():
-            if name not in named:
+        missing: list[PackInfo] = []
+        for pack in packs.values():
+            name = pack_name(pack.kind, pack.digest)
+            if name not in noted:
                 continue
             if name not in there:
-                self.notes.find("integrity", name, "this pack is missing in the cold tier", GONE_HINT)
-            elif there[name].size != info.size:
-                self.notes.find("integrity", name, _other_size(there[name].size, info.size), PACK_HINT)
+                missing.append(pack)
+            elif there[name].size != noted[name].size:
+                self.bad.tell("integrity", *key_of(pack), _other_size(there[name].size, noted[name].size), PACK_HINT)
+        self.bad.tell_missing("integrity", map(key_of, missing), GONE_HINT, "this pack is missing in the cold tier")
 
 
 def _other_size(found: int, expected: int) -> str:

@@ -9,6 +9,7 @@ from backstay.core.events import EventSink, Progress, Started, Warned
 from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import ObjectNotFound
 from backstay.operations.tiers.cold_packs import ColdPacks
+from backstay.operations.verify.bad_packs import BadPacks
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import PACK_HINT
 from backstay.operations.verify.packs import Checked, PackChecks
@@ -26,6 +27,7 @@ class Reading:
 
     repository: Repository
     notes: Notes
+    bad: BadPacks
     events: EventSink
     part: float
     packs: int = 0
@@ -78,10 +80,11 @@ class Reading:
         return {number: info for number, info in packs.items() if pack_name(info.kind, info.digest) not in frozen}
 
     def _note_pack(self, checked: Checked) -> None:
+        expected = checked.expected
         if isinstance(checked.error, ObjectNotFound):
-            self.notes.find("integrity", checked.expected.name, f"{checked.error.name} is missing", PACK_HINT)
+            self.bad.tell_missing("integrity", [(expected.kind, expected.digest)], PACK_HINT)
         elif checked.error is not None:
-            self.notes.find("integrity", checked.expected.name, checked.error, PACK_HINT)
+            self.bad.tell("integrity", expected.kind, expected.digest, checked.error, PACK_HINT)
         self.packs += 1
-        self.bytes += checked.expected.size
+        self.bytes += expected.size
         self.events(Progress(files=self.packs, bytes=self.bytes))

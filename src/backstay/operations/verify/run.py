@@ -11,6 +11,7 @@ from backstay.core.events import EventSink, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
 from backstay.operations.findings import Check, Finding
+from backstay.operations.verify.bad_packs import BadPacks
 from backstay.operations.verify.logs import WalChecks
 from backstay.operations.verify.notes import CheckResult, Notes
 from backstay.operations.verify.objects import StoredObjects
@@ -81,27 +82,30 @@ class _Verify:
     options: VerifyOptions
     events: EventSink
     notes: Notes = field(init=False)
+    bad: BadPacks = field(init=False)
     walking: Walking = field(init=False)
     reading: Reading = field(init=False)
     logs: WalChecks = field(init=False)
 
     def __post_init__(self) -> None:
         self.notes = Notes(self.options.checks, self.repository.clock)
-        self.walking = Walking(self.repository, self.notes, self.options.read_data >= 1)
-        self.reading = Reading(self.repository, self.notes, self.events, self.options.read_data)
+        self.bad = BadPacks(self.repository, self.notes)
+        self.walking = Walking(self.repository, self.notes, self.bad, self.options.read_data >= 1)
+        self.reading = Reading(self.repository, self.notes, self.bad, self.events, self.options.read_data)
         self.logs = WalChecks(self.repository, self.notes, self.events)
 
     def run(self, wanted: set[str] | None) -> VerifyReport:
         signatures = Signatures(self.repository, self.notes)
         signatures.keys()
         manifests = signatures.manifests(wanted)
-        packs = StoredObjects(self.repository, self.notes).packs(with_reserve=self.options.reserve)
+        packs = StoredObjects(self.repository, self.notes, self.bad).packs(with_reserve=self.options.reserve)
         if wanted is None and self.options.read_data > 0:
             self._read_and_walk(manifests, packs)
         else:
             used = self.walking.completeness(manifests, self.events)
             needed = packs if wanted is None else {n: p for n, p in packs.items() if n in used}
             self.reading.integrity(needed)
+        self.walking.hit_by_bad_packs(manifests, self.events)
         self.logs.run(manifests, self.reading.sample, everything=wanted is None)
         ValuesChecks(self.repository, self.notes).run(manifests, everything=wanted is None)
         if "size" in self.options.checks and self.options.min_bytes is not None:

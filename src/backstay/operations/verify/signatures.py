@@ -10,7 +10,7 @@ from backstay.core.ids import is_ulid
 from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup
 from backstay.operations.verify.notes import Notes
-from backstay.repository.format import epoch_name
+from backstay.repository.format import epoch_name, slot_name
 from backstay.repository.keys.slots import SlotStore
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -28,7 +28,7 @@ class Signatures:
     notes: Notes
 
     def keys(self) -> None:
-        """Every key slot and epoch opens, and nothing else lies among them."""
+        """Every key slot and epoch opens, none that was removed is back, and nothing else lies among them."""
         self.notes.check("signature", self._keys)
 
     def _keys(self) -> str:
@@ -37,6 +37,10 @@ class Signatures:
             slots += 1
             if isinstance(slot, CorruptedBackup):
                 self.notes.find("signature", name, slot, "remove the slot and add a new one: `backstay key`")
+        for digest in self.repository.slots.returned():
+            message = "this key slot was removed, and is there all the same: its password or key opens the repository"
+            hint = f"remove it again: `backstay key remove {digest.hex()[:8]}`"
+            self.notes.find("signature", slot_name(digest), message, hint)
         for number, error in self.repository.keyring.damaged.items():
             self.notes.find("signature", epoch_name(number), error, _EPOCH_HINT)
         for name in self.repository.keyring.foreign:

@@ -1,19 +1,23 @@
-"""Snapshots, walked: every chunk that one reaches has a place in the index."""
+"""Snapshots, walked: every chunk that one reaches has a place in the index, and none is lost with a bad pack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.errors import CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
+from backstay.operations.snapshots.lost_chunks import lost_chunks
+from backstay.operations.snapshots.rewrite import LOST_SHOWN, DamageSurvey
 from backstay.operations.snapshots.walk import directory_content
+from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
+from backstay.operations.verify.whole_ids import WholeIds
 from backstay.repository.blobs.contents import all_chunk_ids, read_content, split_ids
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import Content, Node
@@ -23,13 +27,22 @@ from backstay.repository.trees.listings import MAX_DEPTH, MEND_HINT, read_listin
 from backstay.repository.trees.stat_stream import StatCursor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Walking:
-    """The check of what snapshots hold; with `read`, files that are patches are put together."""
+    """The check of what snapshots hold.
+
+    With `read` the ids of files are compared as a whole, and files that are patches are put together.
+    """
 
     repository: Repository
     notes: Notes
+    bad: BadPacks
     read: bool
+    _found: list[tuple[str, CorruptedBackup | ObjectNotFound]] = field(default_factory=list)  # of one snapshot
+    _ids: WholeIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ids = WholeIds(self.repository)
 
     def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
@@ -43,6 +56,7 @@ class Walking:
                 for count in self._walk(manifest, used, seen):
                     files += count
                     events(Progress(files=files, bytes=0, current=manifest.id))
+                self._tell(manifest, seen)
             return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
 
         self.notes.check("completeness", look)
@@ -50,16 +64,51 @@ class Walking:
             self._need_packs(used)
         return used
 
+    def _tell(self, manifest: Manifest, seen: set[bytes]) -> None:
+        """What a snapshot lacks, unless it was deleted, and what it alone needed collected, while it was walked."""
+        self._compare_ids()
+        if self._found and self.repository.snapshots.dropped([manifest.id]):
+            seen.clear()  # others may share what was found wrong
+        else:
+            for subject, error in self._found:
+                self.notes.find("completeness", subject, error, MEND_HINT)
+        self._found.clear()
+
+    def hit_by_bad_packs(self, manifests: list[Manifest], events: EventSink) -> None:
+        """Which files cannot be read because of packs that are known to be bad; nothing is walked while none is."""
+
+        def look() -> str:
+            survey = DamageSurvey(self.repository, lost_chunks(self.repository, self.bad.digests))
+            told = {finding.subject for finding in self.notes.findings if finding.check == "completeness"}
+            events(Started(operation="find what bad packs hit", total_files=len(manifests)))
+            hit = 0
+            for done, manifest in enumerate(manifests, 1):
+                lost = [f"snapshot {manifest.id}: {printable(path)}" for path in survey.of(manifest).lost]
+                if lost and not self.repository.snapshots.dropped([manifest.id]):
+                    hit += 1
+                    self._tell_hit(f"snapshot {manifest.id}", [subject for subject in lost if subject not in told])
+                events(Progress(files=done, bytes=0, current=manifest.id))
+            return f"{plural(hit, 'snapshot')} hit by {plural(len(self.bad.digests), 'bad pack')}"
+
+        if self.bad.digests:
+            self.notes.check("completeness", look)
+
+    def _tell_hit(self, snapshot: str, paths: list[str]) -> None:
+        for subject in paths[:LOST_SHOWN]:
+            self.notes.find("completeness", subject, "packs that it needs are missing or damaged", MEND_HINT)
+        if (more := len(paths) - LOST_SHOWN) > 0:
+            message = f"{plural(more, 'more path')} of it need packs that are missing or damaged"
+            self.notes.find("completeness", snapshot, message, MEND_HINT)
+
     def _need_packs(self, used: set[int]) -> None:
         """A chunk that has a place is not there yet: its pack must be."""
         sizes = {
             info.name: info.size for prefix in ("packs/", "meta/") for info in self.repository.backend.list(prefix)
         }
-        for number in sorted(used):
-            pack = self.repository.index.pack(number)
-            name = pack_name(pack.kind, pack.digest)
-            if sizes.get(name) != pack.size:
-                self.notes.find("completeness", name, "snapshots need this pack, which is missing or cut", GONE_HINT)
+        packs = [self.repository.index.pack(number) for number in sorted(used)]
+        wrong = [pack for pack in packs if sizes.get(pack_name(pack.kind, pack.digest)) != pack.size]
+        message = "snapshots need this pack, which is missing or cut"
+        self.bad.tell_missing("completeness", map(key_of, wrong), GONE_HINT, message)
 
     def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
         subject = f"snapshot {manifest.id}"
@@ -67,11 +116,8 @@ class Walking:
             self._need(manifest.stat_stream, used)
             self._read_stat_stream(manifest)
             yield from self._walk_listing(manifest.root, used, seen, subject)
-        except BackstayError as error:
-            if isinstance(error, (CorruptedBackup, ObjectNotFound)):
-                self.notes.find("completeness", subject, error, MEND_HINT)
-            else:
-                raise
+        except (CorruptedBackup, ObjectNotFound) as error:
+            self._found.append((subject, error))
 
     def _read_stat_stream(self, manifest: Manifest) -> None:
         cursor = StatCursor(manifest.stat_stream, self.repository.reader)
@@ -100,17 +146,24 @@ class Walking:
                 else:
                     files += 1
                     self._need_file(node, below, used, subject)
+                    if self._ids.is_full:
+                        self._compare_ids()
             yield files
+
+    def _compare_ids(self) -> None:
+        for subject, chunk in self._ids.wrong():
+            cause = "a pack holds one whose id begins alike, and is another"
+            self._found.append((subject, CorruptedBackup(f"chunk {chunk.hex()} is missing", cause=cause)))
 
     def _need_file(self, node: Node, path: bytes, used: set[int], subject: str) -> None:
         if node.content is None:
             return
         try:
-            self._need(node.content, used)
+            self._need(node.content, used, f"{subject}: {printable(path)}" if self.read else "")
             if node.content.is_patched and self.read:
                 self._put_together(node.content)
         except (CorruptedBackup, ObjectNotFound) as error:
-            self.notes.find("completeness", f"{subject}: {printable(path)}", error, MEND_HINT)
+            self._found.append((f"{subject}: {printable(path)}", error))
 
     def _put_together(self, content: Content) -> None:
         """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
@@ -118,10 +171,14 @@ class Walking:
             for _ in read_content(content, self.repository.reader):
                 pass
 
-    def _need(self, content: Content, used: set[int]) -> None:
+    def _need(self, content: Content, used: set[int], subject: str = "") -> None:
+        """Every chunk of it has a place; with a subject, one that is there by its whole id."""
         if content.depth == 0:  # nearly all of them
             chunks: Iterable[bytes] = split_ids(content.ids)
         else:
             chunks = all_chunk_ids(content, self.repository.reader)
         for chunk in chunks:
-            used.add(self.repository.reader.place(chunk).pack)
+            place = self.repository.reader.place(chunk)
+            used.add(place.pack)
+            if subject:
+                self._ids.need(chunk, place, subject)

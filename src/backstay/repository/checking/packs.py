@@ -1,8 +1,9 @@
-"""Check one stored pack from its name to the last chunk in it."""
+"""Check one stored pack from its name to the last chunk in it; or read its table alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -12,8 +13,20 @@ from backstay.codec.digest import ChunkIds, sha256
 from backstay.errors import CorruptedBackup
 from backstay.repository.format import BlobKind, RecordKind, pack_name
 from backstay.repository.index.index import PackInfo
-from backstay.repository.packs.pack import NO_ID, TRAILER_BYTES, PackTable, open_blob, open_table, read_footer_length
+from backstay.repository.keys.keyring import Keyring
+from backstay.repository.packs.pack import (
+    NO_ID,
+    TRAILER_BYTES,
+    PackTable,
+    StoredPack,
+    open_blob,
+    open_table,
+    read_footer_length,
+)
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
+from backstay.storage.backend import StorageBackend
+
+TAIL: Final = 64 << 10  # bytes at the end of a pack in which its table usually lies
 
 
 class Expected(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +60,21 @@ def check_pack(
     if _columns(table) != expected.columns:
         raise CorruptedBackup(f"{expected.name} holds other blobs than the index says")
     _check_blobs(view, header, open_header(header, key), ids, table)
+
+
+def read_table(backend: StorageBackend, keyring: Keyring, kind: RecordKind, digest: bytes, size: int) -> StoredPack:
+    """A pack's own table, by reading its two ends. Raises CorruptedBackup, ObjectNotFound, UnsupportedFormat."""
+    if size < HEADER_BYTES + TRAILER_BYTES:
+        raise CorruptedBackup("a pack is cut short", cause=f"it has {size} bytes")
+    name, tail_bytes = pack_name(kind, digest), min(size, TAIL)
+    header = backend.retrieve(name, start=0, length=HEADER_BYTES)
+    epoch = header_epoch(header, kind, keyring.repository)
+    tail = backend.retrieve(name, start=size - tail_bytes, length=tail_bytes)
+    wanted = read_footer_length(tail[-TRAILER_BYTES:], size) + TRAILER_BYTES
+    if wanted > len(tail):
+        tail = backend.retrieve(name, start=size - wanted, length=wanted)
+    table = open_table(header, tail[-wanted:-TRAILER_BYTES], size, keyring.key(epoch))
+    return StoredPack(digest, kind, size, epoch, table)
 
 
 def _columns(table: PackTable) -> tuple[bytes, bytes, bytes, bytes]:

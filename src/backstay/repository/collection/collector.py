@@ -17,10 +17,12 @@ On a full disk the reserve is given up before step 3, step 2 is left out, and st
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Warned, ignore
-from backstay.errors import InsufficientSpace, TierNotAttached
+from backstay.core.quantities import format_size
+from backstay.errors import CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
 from backstay.repository.collection.garbage import Garbage, stored_packs
@@ -76,15 +78,13 @@ class Collector:
             self._rewrite_if_room(plan)
         # What follows writes little and frees much. Copies, which may be large, must not take the room for it.
         frees = bool(plan.dead or plan.sparse or plan.unfinished)
-        released = frees and reserve.release(self.repository)
-        if plan.dead or plan.sparse:
-            self.condemn(plan)
-        results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
-        self._remove_dropped()
-        self._remove_traces(plan.number)
-        freed = self.sweep()
-        if released:
-            reserve.set_aside(self.repository)
+        with reserve.given_up(self.repository) if frees else nullcontext():
+            if plan.dead or plan.sparse:
+                self.condemn(plan)
+            results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
+            self._remove_dropped()
+            self._remove_traces(plan.number)
+            freed = self.sweep()
         return CollectionResult(
             deleted_packs=sum(len(verdict.deleted) for verdict, _ in results if verdict),
             freed_bytes=freed,
@@ -112,20 +112,31 @@ class Collector:
     def _rewrite_if_room(self, plan: CollectionPlan) -> None:
         """Copy what lives in sparse packs; on a full disk free what is dead first, and leave that to a later run.
 
-        What was copied until then is in no segment: garbage, as after a crash at this place.
+        What was copied until then is in no segment: garbage, as after a crash at this place. The reserve stays: if it
+        were too small for the copies, nothing could be freed in its room any more.
         """
         try:
             self._rewrite(plan)
         except InsufficientSpace as error:
+            size = format_size(plan.rewritten_bytes)
+            needed = f"before more is freed, up to {size} that are in use must be copied"
+            hint = f"make {size} of room in another way, or delete more snapshots, then run `backstay gc` again"
             if not plan.dead and not plan.unfinished:
-                raise
+                raise type(error)(
+                    "there is no room to collect what is left", cause=f"{needed}: {error}", hint=hint
+                ) from error
             plan.sparse = {}
-            self.events(
-                Warned(message=f"only what is in no use is freed, run `backstay gc` again for the rest: {error}")
-            )
+            self.events(Warned(message=f"only what is in no use is freed; {needed}, and {error}: {hint}"))
 
     def _rewrite(self, plan: CollectionPlan) -> None:
-        rewrite(self.repository, plan, self.events)
+        """Raises CollectionBusy when another collector was faster, and has deleted what was to be copied."""
+        try:
+            rewrite(self.repository, plan, self.events)
+        except ObjectNotFound as error:
+            self.log.refresh()
+            if self.log.last < plan.number:
+                raise
+            raise CollectionBusy("another collector was faster", cause=f"it deleted {error.name}") from error
 
     # -- steps 3 to 5: condemn, wait, decide
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from backstay.codec.digest import ID_BYTES, sha256
@@ -55,11 +55,23 @@ def release(repository: Repository) -> bool:
     return True
 
 
+@contextmanager
+def given_up(repository: Repository) -> Iterator[None]:
+    """Room for steps that write little and free much; however they end, it is set aside again if there is room then."""
+    was_there = release(repository)
+    try:
+        yield
+    finally:
+        if was_there:
+            set_aside(repository)
+
+
 def with_reserve(repository: Repository, act: Callable[[], T]) -> T:
     """What one step gives; if the disk is full, the same step again in the room of the reserve."""
     try:
         return act()
     except InsufficientSpace:
-        if not release(repository):
+        if not repository.backend.exists(RESERVE):
             raise
-    return act()
+    with given_up(repository):
+        return act()

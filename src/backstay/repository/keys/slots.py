@@ -80,7 +80,7 @@ class SlotStore:
         Raises InvalidRequest for one that opens it already: whoever removes one of two equal slots would believe
         that the secret is worth nothing any more.
         """
-        if (known := self._opened_by(secret)) is not None:
+        if (known := self.opened_by(secret)) is not None:
             raise InvalidRequest(
                 "this password or key opens the repository already",
                 cause=f"it is that of key slot {known[:8]}",
@@ -105,7 +105,7 @@ class SlotStore:
         self._backend.store(slot_name(digest), data)
         return digest.hex()
 
-    def _opened_by(self, secret: Secret) -> str | None:
+    def opened_by(self, secret: Secret) -> str | None:
         """The id of the slot of this repository that a secret opens, if there is one."""
         for name, slot in self.read_all(self._backend):
             if isinstance(slot, BackstayError):
@@ -173,6 +173,12 @@ class SlotStore:
         """Slots that a snapshot recorded and that are gone without a removal record."""
         present = set(self.digests())
         return [digest for digest in expected if digest not in present and not self.was_removed(digest)]
+
+    def returned(self) -> Sequence[bytes]:
+        """Slots that are there, although a genuine record says that they were removed."""
+        names = (info.name.rpartition("/")[2] for info in self._backend.list("keys/removed/"))
+        recorded = {bytes.fromhex(name) for name in names if is_digest(name)}
+        return [digest for digest in self.digests() if digest in recorded and self.was_removed(digest)]
 
     def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""

@@ -172,9 +172,11 @@ class SnapshotStore:
     def drop(self, ulid: str, reason: str, clock: Clock) -> None:
         """Delete a snapshot: the record first, so that a crash leaves either the snapshot or a complete drop.
 
-        The object itself is removed by the next collection. Raises NotFound, HoldViolation.
+        The object itself is removed by the next collection. One that was dropped already is done: an earlier try may
+        have failed just before it was durable. Raises NotFound, HoldViolation.
         """
-        self.get(ulid)
+        if ulid not in self.dropped([ulid]):
+            self._committed(ulid)
         self._record_drop(ulid, reason, clock)
 
     def accept_loss(self, ulid: str, reason: str, clock: Clock) -> None:
@@ -281,10 +283,14 @@ class SnapshotStore:
 
     def get(self, ulid: str) -> Manifest:
         """One snapshot by its whole id. Raises NotFound, CorruptedBackup."""
-        if not is_ulid(ulid):
-            raise _no_snapshot(ulid, "no id looks like this")
         if ulid in self.dropped([ulid]):
             raise _no_snapshot(ulid, "it was deleted")
+        return self._committed(ulid)
+
+    def _committed(self, ulid: str) -> Manifest:
+        """One snapshot, dropped or not."""
+        if not is_ulid(ulid):
+            raise _no_snapshot(ulid, "no id looks like this")
         try:
             record = self._read(ulid)
         except ObjectNotFound as error:
