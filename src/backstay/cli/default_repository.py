@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from backstay.cli import secrets
 from backstay.cli.render import UNWRITABLE, err, safe, write_err
 from backstay.control.opening import creation
-from backstay.control.opening.key_files import write_secret_file
 from backstay.errors import BackstayError
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from backstay.repository.repository import Repository
     from backstay.storage.backend import StorageBackend
     from backstay.trust.secrets import Secret
-
-__all__ = ["create", "ensure_default", "show_new_recovery", "write_secret_file"]
 
 
 def create(context: Context, location: Location) -> str:

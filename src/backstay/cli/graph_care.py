@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from backstay.cli.context import context_of
-from backstay.cli.default_repository import write_secret_file
 from backstay.cli.graph import summary_of
 from backstay.cli.graph_choice import GraphSnapshotId, PolicyFile, managing, one_snapshot
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import out
+from backstay.control.opening.key_files import write_secret_file
 from backstay.core.quantities import plural
 from backstay.errors import InvalidRequest
 
