@@ -157,3 +157,15 @@ def test_a_real_process_is_known_by_its_start() -> None:
     child.communicate(b"\n")
     assert process_start(child.pid) is None
     assert is_dead_here(record_of(there), here) is may_tell
+
+
+def test_a_process_whose_name_is_no_text_has_a_start_too() -> None:
+    naming = r"import ctypes; ctypes.CDLL(None).prctl(15, b'\xff) \xfe', 0, 0, 0); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", naming], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            start = process_start(child.pid)
+        finally:
+            child.communicate(b"\n")
+    assert int(start or "") >= int(process_start(os.getpid()) or "")

@@ -87,10 +87,10 @@ def _namespace() -> str:
 def process_start(pid: int) -> str | None:
     """When a process began, in clock ticks since boot; None when there is none (proc(5), field 22 of stat)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        line = Path(f"/proc/{pid}/stat").read_bytes()  # the program's name in it is any bytes
     except OSError:
         return None
-    return text.rpartition(")")[2].split()[19]
+    return line.rpartition(b")")[2].split()[19].decode("ascii")
 
 
 def is_dead_here(record: SessionRecord, here: Process, start_of: Callable[[int], str | None] = process_start) -> bool:
