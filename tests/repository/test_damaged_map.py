@@ -6,17 +6,19 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from backstay.core.pipeline import Workers
 from backstay.errors import StorageUnavailable
+from backstay.operations.snapshots.rewrite import DamageSurvey
 from backstay.repository.format import RecordKind
 from backstay.repository.index.environment import PlaceEnvironment
 from backstay.repository.index.index import MemoryPlaceMap
 from backstay.repository.index.place_map import LmdbPlaceMap
+from backstay.repository.nodes import Content
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
@@ -79,7 +81,6 @@ class World:
     def is_whole(self) -> bool:
         """Whether the map on disk knows every chunk."""
         places = LmdbPlaceMap(self.file.parent)
-        places.check()
         known = [any(True for _ in places.places(chunk)) for chunk in self.chunks]
         places.close()
         return all(known)
@@ -124,6 +125,26 @@ def test_what_is_stored_over_a_damaged_map_is_found(world: World) -> None:
             world.read_all(repository)
         with world.opened() as repository:
             world.read_all(repository)
+
+
+def survey(world: World, repository: Repository) -> None:
+    """As the repair of snapshots does, which leaves out what is lost."""
+    assert all(DamageSurvey(repository).has(Content(0, chunk)) for chunk in world.chunks)
+
+
+@pytest.mark.parametrize("look", [World.read_all, survey])
+def test_a_chunk_that_only_the_map_has_lost_counts_as_there(
+    world: World, look: Callable[[World, Repository], None]
+) -> None:
+    chunk = max(world.chunks)
+    other = bytes([*chunk[:15], chunk[15] ^ 1])
+    world.file.write_bytes(world.file.read_bytes().replace(chunk[:16], other))
+    assert not world.is_whole()
+    with world.opened() as repository:
+        assert repository.index.find(chunk) is None
+        look(world, repository)
+        assert repository.index.search(bytes(32)) is None
+    assert world.is_whole()
 
 
 def test_damage_that_is_met_halfway_changes_no_pack_number_and_loses_nothing(world: World) -> None:

@@ -113,10 +113,6 @@ class PlaceMap(Protocol):
 
     def number(self, digest: bytes) -> int | None: ...
 
-    def check(self) -> None:
-        """Walk through all of it for damage."""
-        ...
-
     def renewed(self) -> PlaceMap:
         """After damage: an empty map in place of this one."""
         ...
@@ -184,9 +180,6 @@ class MemoryPlaceMap:
         known = self._packs.get(number)
         return number if known is not None and known.digest == digest else None
 
-    def check(self) -> None:
-        """Memory is trusted."""
-
     def renewed(self) -> PlaceMap:
         return MemoryPlaceMap()
 
@@ -212,7 +205,7 @@ class Index:
         self._keyring = keyring
         self._map = places
         self._renewing = threading.RLock()
-        self._was_renewed = self._is_checked = False
+        self._is_fresh = isinstance(places, MemoryPlaceMap)  # nothing of the map is older than this program
         self._listed: set[bytes] = set()  # a map may be shared with a copy of the repository, which has others
         self._deleted: frozenset[bytes] = frozenset()
         self._condemned: frozenset[bytes] = frozenset()
@@ -245,11 +238,10 @@ class Index:
                 break
 
     def search(self, chunk: bytes) -> Place | None:
-        """As `find`; where nothing is found, the map is checked once: it does not always show what it has lost."""
-        place = self.find(chunk)
-        if place is None and not self._is_checked:
-            self._is_checked = True
-            self._ask(lambda places: places.check())
+        """As `find`; before nothing is found, the map is built anew once: damage to it is no loss of a chunk."""
+        places, place = self._map, self.find(chunk)
+        if place is None and not self._is_fresh:
+            self._renew(places)
             place = self.find(chunk)
         return place
 
@@ -266,8 +258,8 @@ class Index:
         with self._renewing:
             if self._map is not places:
                 return  # another thread was faster
-            fresh = MemoryPlaceMap() if self._was_renewed else places.renewed()
-            self._was_renewed = True
+            fresh = MemoryPlaceMap() if self._is_fresh else places.renewed()
+            self._is_fresh = True
             try:
                 self._fill(fresh)
             except PlacesDamaged:

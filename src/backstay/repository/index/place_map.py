@@ -187,17 +187,6 @@ class LmdbPlaceMap:
             found = txn.get(_NUMBER.pack(number))
         return number if found is not None and found[:_DIGEST_BYTES] == digest else None
 
-    def check(self) -> None:
-        with typed_errors(self._directory), self._env.begin() as txn:
-            for database in (self._places, self._packs, self._segments, self._meta):
-                last, count = b"", 0
-                for key in _all_keys(txn, database):
-                    if key <= last:
-                        raise damaged(self._directory, "its keys are out of order")
-                    last, count = key, count + 1
-                if count != txn.stat(database)["entries"]:
-                    raise damaged(self._directory, "it has lost keys")
-
     # -- writing
 
     def add(self, segments: Iterable[tuple[bytes, Iterable[StoredPack]]]) -> None:
