@@ -24,6 +24,7 @@ from backstay.repository.index.index import PlacesDamaged
 
 SCHEMA: Final = b"4"
 MAX_READERS: Final = 512  # maps at once, of all processes
+_FILE: Final = "data.mdb"
 _MAP_SIZE: Final = 1 << 38  # address space, not disk
 _DISPOSABLE: Final = "it is disposable: delete that directory, or set BACKSTAY_CACHE_DIR to another place"
 # What comes of files that something else has written to.
@@ -67,6 +68,7 @@ class PlaceEnvironment:
     def _open(self) -> None:
         self.env = _environment(self.directory)
         try:
+            self._require_whole()
             self.places = self.env.open_db(b"places")
             self.packs = self.env.open_db(b"packs")
             self.segments = self.env.open_db(b"segments")
@@ -76,6 +78,12 @@ class PlaceEnvironment:
         except lmdb.Error:
             self.env.close()
             raise
+
+    def _require_whole(self) -> None:
+        """Refuse a file that was cut short: to read a map beyond its end kills the program."""
+        needed = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
+        if (self.directory / _FILE).stat().st_size < needed:
+            raise lmdb.CorruptedError("the file is cut short")
 
     def _schema(self) -> bytes | None:
         with self.env.begin(db=self.meta) as txn:
@@ -137,7 +145,7 @@ def _key(directory: Path) -> _Key:
     A forked child has to open its own.
     """
     try:
-        found = (directory / "data.mdb").stat()
+        found = (directory / _FILE).stat()
     except OSError:
         return os.getpid(), 0, 0
     return os.getpid(), found.st_dev, found.st_ino

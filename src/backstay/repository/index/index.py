@@ -280,10 +280,13 @@ class Index:
 
         Packs that were missed before are looked for again: they may be back, or missing still.
         """
-        named = {self.pack(number).digest for packs in self._segments().values() for number in packs}
-        self._missing = frozenset(named - self._deleted - present)
+        self._missing = frozenset(self._ask(self._named) - self._deleted - present)
         self._refresh_live()
         return set(self._missing)
+
+    def _named(self, places: PlaceMap) -> set[bytes]:
+        segments = places.segments()
+        return {places.pack(number).digest for name in self._listed for number in segments.get(name, ())}
 
     def distrust(self, pack: int) -> None:
         """Let nothing new build upon a pack in which damage was met; what it holds is stored again where it comes."""
