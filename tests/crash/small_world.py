@@ -161,7 +161,7 @@ class World:
     def environment(self) -> Environment:
         self.lives += 1
         self.clock.advance(1)
-        process = Process("host/machine", f"boot-{self.lives}", "", 1, "")
+        process = Process("host/machine", f"boot-{self.lives}", "", 1, "", booted_ns=self.clock.now_ns())
         return Environment(
             clock=self.clock,
             random=random.Random(self.lives).randbytes,

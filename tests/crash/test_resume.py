@@ -112,6 +112,19 @@ def test_a_journal_whose_chunks_are_gone_is_not_believed(world: World) -> None:
     world.assert_sound()
 
 
+def test_an_entry_that_names_another_chunk_is_not_believed(world: World) -> None:
+    with world.open() as repository, pytest.raises(CrashPoint):
+        world.backup(repository, TREE, MemorySource(TREE, after(30, CrashPoint)))
+    assert world.cache is not None
+    (journal,) = world.cache.glob("**/resume/*")
+    data = bytearray(journal.read_bytes())
+    named = [data.find(repository.keyring.chunk_ids.of(file)) for file in TREE.values()]
+    data[max(named) + 31] ^= 1
+    journal.write_bytes(data)
+    assert 0 < resume(world) < SIZE
+    world.assert_sound()
+
+
 @pytest.mark.parametrize("events", [2, 8, 15])
 def test_an_interrupt_in_the_display_leaves_a_good_repository(world: World, events: int) -> None:
     stop = after(events, Interrupted("interrupted"))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -28,7 +29,8 @@ from backstay.storage.memory import MemoryStorage
 from backstay.testing.clock import FakeClock
 from backstay.trust.secrets import Secret
 
-HERE = Process("host/machine", "boot", "namespace", 1, "100")
+BOOTED_NS = 10**18
+HERE = Process("host/machine", "boot", "namespace", 1, "100", BOOTED_NS)
 
 
 class Noting(MemoryStorage):
@@ -69,8 +71,8 @@ def begun(repository: Repository) -> Session:
     return session
 
 
-def record_of(process: Process) -> SessionRecord:
-    return SessionRecord("s", process.host, process.boot, process.namespace, process.pid, process.start, 0)
+def record_of(process: Process, started_ns: int = BOOTED_NS - 1) -> SessionRecord:
+    return SessionRecord("s", process.host, process.boot, process.namespace, process.pid, process.start, started_ns)
 
 
 def test_a_writer_gives_signs_of_life_also_after_one_failed(repository: Repository, store: Noting) -> None:
@@ -140,6 +142,27 @@ def test_only_what_is_known_to_be_gone_is_dead(there: dict[str, Any], is_dead: b
     assert is_dead_here(record_of(HERE), HERE, start_of=lambda _: "200"), "another process has its number"
 
 
+def test_a_writer_on_a_clone_of_this_machine_lives_as_long_as_it_gives_signs(repository: Repository) -> None:
+    """A machine and its clones have the same name and id, and each its own boots."""
+    clock = repository.clock
+    assert isinstance(clock, FakeClock)
+    with begun(repository) as session:
+        clock.advance(1)
+        clone = dataclasses.replace(HERE, boot="of the clone", booted_ns=clock.now_ns())
+        older = dataclasses.replace(clone, booted_ns=session_record(repository).started_ns)
+        assert is_dead_here(session_record(repository), clone), "so it looks until the next sign"
+        assert not is_dead_here(session_record(repository), older)
+        assert not is_dead_here(session_record(repository), dataclasses.replace(clone, booted_ns=0)), "nobody knows"
+        session.beat()
+        assert not is_dead_here(session_record(repository), clone)
+
+
+def session_record(repository: Repository) -> SessionRecord:
+    [running] = running_sessions(repository.backend, repository.keyring)
+    assert running.record is not None
+    return running.record
+
+
 @pytest.mark.parametrize("unknown", [{"boot": ""}, {"host": "host/"}])
 def test_who_cannot_tell_says_no(unknown: dict[str, Any]) -> None:
     here = dataclasses.replace(HERE, **unknown)
@@ -153,7 +176,20 @@ def test_a_real_process_is_known_by_its_start() -> None:
     # Machines without an id or a boot id cannot tell.
     may_tell = bool(here.boot) and not here.host.endswith("/")
     assert here.start == process_start(os.getpid())
+    assert 0 < here.booted_ns < time.time_ns()
     assert not is_dead_here(record_of(there), here)
     child.communicate(b"\n")
     assert process_start(child.pid) is None
     assert is_dead_here(record_of(there), here) is may_tell
+
+
+def test_a_process_whose_name_is_no_text_has_a_start_too() -> None:
+    naming = r"import ctypes; ctypes.CDLL(None).prctl(15, b'\xff) \xfe', 0, 0, 0); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", naming], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            start = process_start(child.pid)
+        finally:
+            child.communicate(b"\n")
+    assert int(start or "") >= int(process_start(os.getpid()) or "")

@@ -174,9 +174,16 @@ class Assembler:
         return self._stats.finish()
 
     def _diverge(self, top: _Open) -> None:
-        """Begin a new listing with everything that was as before so far."""
-        if top.listing is not None:
-            return
+        """Begin a new listing with everything that was as before so far, above it too: that cannot stay as it was."""
+        waiting = []
+        opened: _Open | None = top
+        while opened is not None and opened.listing is None:
+            waiting.append(opened)
+            opened = opened.parent if opened.visit.has_base else None
+        while waiting:
+            self._begin_listing(waiting.pop())
+
+    def _begin_listing(self, top: _Open) -> None:
         top.listing = self._stream()
         if not top.visit.has_base:
             return
@@ -186,11 +193,10 @@ class Assembler:
             top.old_next = None
 
     def _base_listing(self, top: _Open) -> Content:
-        """The directory's earlier listing, named by that of its parent, which cannot stay as it was either."""
+        """The directory's earlier listing, named by that of its parent."""
         if top.parent is None:
             assert self._base_root is not None
             return self._base_root
-        self._diverge(top.parent)
         key = (True, top.visit.name)
         while (node := self._peek_old(top.parent)) is not None and (node.is_dir, node.name) < key:
             top.parent.old_next = None

@@ -203,7 +203,9 @@ class _Backup:
         key = hashlib.sha256(f"{self.options.host}\0{self.source_key}".encode()).hexdigest()[:32]
         index = self.repository.index
         return ResumeJournal(
-            self.repository.cache / "resume" / key, lambda chunk: index.find_reusable(chunk) is not None
+            self.repository.cache / "resume" / key,
+            self.repository.keyring.resume_key,
+            lambda chunk: index.find_reusable(chunk) is not None,
         )
 
     # -- the walk

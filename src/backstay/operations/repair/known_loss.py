@@ -245,7 +245,7 @@ class KnownLoss:
     def _has_places(self, content: Content) -> bool:
         try:
             return all(
-                self.repository.index.find(chunk) is not None
+                self.repository.index.search(chunk) is not None
                 for chunk in all_chunk_ids(content, self.repository.reader)
             )
         except (CorruptedBackup, ObjectNotFound):  # as far as it can be read

@@ -100,7 +100,7 @@ class DamageSurvey:
             return True
         try:
             return all(
-                chunk not in self._lost_chunks and self._index.find(chunk) is not None
+                chunk not in self._lost_chunks and self._index.search(chunk) is not None
                 for chunk in all_chunk_ids(content, self._reader)
             )
         except _UNREADABLE:

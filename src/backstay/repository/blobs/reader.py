@@ -46,7 +46,7 @@ class BlobReader:
         place = self._index.find(chunk)
         if place is None:
             self._reload()
-            place = self._index.find(chunk)
+            place = self._index.search(chunk)
         if place is None:
             raise CorruptedBackup(
                 f"chunk {chunk.hex()[:16]} is missing",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,32 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import lmdb
+import msgspec
 
 from backstay.errors import InsufficientSpace, StorageUnavailable
+from backstay.repository.index.index import PlacesDamaged
 
-SCHEMA: Final = b"3"
+SCHEMA: Final = b"4"
 MAX_READERS: Final = 512  # maps at once, of all processes
+_FILE: Final = "data.mdb"
 _MAP_SIZE: Final = 1 << 38  # address space, not disk
+_DISPOSABLE: Final = "it is disposable: delete that directory, or set BACKSTAY_CACHE_DIR to another place"
+# What comes of files that something else has written to.
+DAMAGE: Final = (
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.KeyExistsError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+    msgspec.MsgspecError,
+    struct.error,
+)
 
 _Key: TypeAlias = tuple[int, int, int]  # process, and device and inode of the file
 
@@ -37,19 +58,32 @@ class PlaceEnvironment:
         with typed_errors(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                self.env = _environment(directory)
-            except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError):
+                self._open()
+            except DAMAGE:
                 shutil.rmtree(directory)
                 directory.mkdir(mode=0o700)
-                self.env = _environment(directory)
+                self._open()
             self.key = _key(directory)
+
+    def _open(self) -> None:
+        self.env = _environment(self.directory)
+        try:
+            self._require_whole()
             self.places = self.env.open_db(b"places")
             self.packs = self.env.open_db(b"packs")
-            self.numbers = self.env.open_db(b"numbers")
             self.segments = self.env.open_db(b"segments")
             self.meta = self.env.open_db(b"meta")
             if self._schema() != SCHEMA:
                 self._rebuild()
+        except lmdb.Error:
+            self.env.close()
+            raise
+
+    def _require_whole(self) -> None:
+        """Refuse a file that was cut short: to read a map beyond its end kills the program."""
+        needed = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
+        if (self.directory / _FILE).stat().st_size < needed:
+            raise lmdb.CorruptedError("the file is cut short")
 
     def _schema(self) -> bytes | None:
         with self.env.begin(db=self.meta) as txn:
@@ -58,7 +92,7 @@ class PlaceEnvironment:
 
     def _rebuild(self) -> None:
         with self.env.begin(write=True) as txn:
-            for database in (self.places, self.packs, self.numbers, self.segments, self.meta):
+            for database in (self.places, self.packs, self.segments, self.meta):
                 txn.drop(database, delete=False)
             txn.put(b"schema", SCHEMA, db=self.meta)
 
@@ -69,6 +103,15 @@ class PlaceEnvironment:
             if self.users == 0:
                 _shared.pop(self.key, None)
                 self.env.close()
+
+    def discard(self) -> None:
+        """Remove its files, which are damaged, unless others lie in their place by now. Who has them open keeps them.
+
+        Raises StorageUnavailable.
+        """
+        with _opening, typed_errors(self.directory):
+            if _key(self.directory) == self.key:
+                shutil.rmtree(self.directory)
 
 
 # Weak, so that what was opened and forgotten without `release` is closed with its last user.
@@ -102,7 +145,7 @@ def _key(directory: Path) -> _Key:
     A forked child has to open its own.
     """
     try:
-        found = (directory / "data.mdb").stat()
+        found = (directory / _FILE).stat()
     except OSError:
         return os.getpid(), 0, 0
     return os.getpid(), found.st_dev, found.st_ino
@@ -110,22 +153,27 @@ def _key(directory: Path) -> _Key:
 
 def _environment(directory: Path) -> Any:  # noqa: ANN401 - lmdb has no types
     return lmdb.open(
-        str(directory), map_size=_MAP_SIZE, max_dbs=5, mode=0o600, max_readers=MAX_READERS, readahead=False
+        str(directory), map_size=_MAP_SIZE, max_dbs=4, mode=0o600, max_readers=MAX_READERS, readahead=False
     )
 
 
 @contextmanager
 def typed_errors(directory: Path) -> Iterator[None]:
-    """LMDB's errors as those of this program. Raises InsufficientSpace, StorageUnavailable."""
+    """LMDB's errors as those of this program. Raises PlacesDamaged, InsufficientSpace, StorageUnavailable."""
     try:
         yield
+    except DAMAGE as error:
+        raise damaged(directory, error) from error
     except (lmdb.MapFullError, lmdb.DiskError) as error:
         raise InsufficientSpace(
             f"the cache in {directory} cannot grow", cause=str(error), hint="free space, or set BACKSTAY_CACHE_DIR"
         ) from error
     except (lmdb.Error, OSError) as error:
         raise StorageUnavailable(
-            f"the cache in {directory} cannot be used",
-            cause=str(error),
-            hint="it is disposable: delete that directory, or set BACKSTAY_CACHE_DIR to another place",
+            f"the cache in {directory} cannot be used", cause=str(error), hint=_DISPOSABLE
         ) from error
+
+
+def damaged(directory: Path, error: Exception | str) -> PlacesDamaged:
+    """What to raise where a map does not hold what was put into it."""
+    return PlacesDamaged(f"the cache in {directory} is damaged", cause=str(error), hint=_DISPOSABLE)

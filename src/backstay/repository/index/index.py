@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import is_digest
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.repository.format import MAX_PACK, RecordKind, index_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.repository.packs.pack import BlobInfo, PackTable, StoredPack
 from backstay.storage.backend import StorageBackend
 
+_T = TypeVar("_T")
 _TRIES: Final = 3  # listings, when segments are superseded while they are read
 
 
@@ -39,7 +41,7 @@ class SegmentRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Place(NamedTuple):
-    """Where a chunk's bytes are: pack number (of this process), blob ordinal, offset in the raw blob, length."""
+    """Where a chunk's bytes are: pack number (`pack_number`), blob ordinal, offset in the raw blob, length."""
 
     pack: int
     ordinal: int
@@ -65,8 +67,23 @@ class PackInfo:
         return self._blobs
 
 
+class PlacesDamaged(StorageUnavailable):
+    """A map does not hold any more what was put into it: it is to be built anew."""
+
+
+def pack_number(digest: bytes) -> int:
+    """What a pack goes by in maps: in all of them the same, so that one can take another's place."""
+    return int.from_bytes(digest[:8], "big")
+
+
+def require_same(known: bytes, digest: bytes) -> None:
+    """Refuse two packs with one number, as one in 10⁷ repositories of a million packs has. Raises CorruptedBackup."""
+    if known != digest:
+        raise CorruptedBackup("two packs have nearly the same name", cause=f"{known.hex()} and {digest.hex()}")
+
+
 class PlaceMap(Protocol):
-    """The map from chunk ids to places; one implementation in memory, one on disk."""
+    """The map from chunk ids to places; one implementation in memory, one on disk, which may raise PlacesDamaged."""
 
     def segments(self) -> dict[bytes, list[int]]:
         """The segments that were added, each with its pack numbers."""
@@ -96,6 +113,10 @@ class PlaceMap(Protocol):
 
     def number(self, digest: bytes) -> int | None: ...
 
+    def renewed(self) -> PlaceMap:
+        """After damage: an empty map in place of this one."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -107,8 +128,7 @@ class MemoryPlaceMap:
 
     def __init__(self) -> None:
         self._places: dict[bytes, int | tuple[int, ...]] = {}
-        self._packs: list[PackInfo] = []
-        self._numbers: dict[bytes, int] = {}
+        self._packs: dict[int, PackInfo] = {}
         self._segments: dict[bytes, list[int]] = {}
 
     def segments(self) -> dict[bytes, list[int]]:
@@ -119,10 +139,11 @@ class MemoryPlaceMap:
             self._segments[name] = [self._add_pack(pack) for pack in packs]
 
     def _add_pack(self, pack: StoredPack) -> int:
-        if pack.digest in self._numbers:
-            return self._numbers[pack.digest]
-        number = self._numbers[pack.digest] = len(self._packs)
-        self._packs.append(PackInfo(pack.digest, pack.kind, pack.size, pack.epoch, pack.table))
+        number = pack_number(pack.digest)
+        if number in self._packs:
+            require_same(self._packs[number].digest, pack.digest)
+            return number
+        self._packs[number] = PackInfo(pack.digest, pack.kind, pack.size, pack.epoch, pack.table)
         known = self._places
         for chunk, ordinal, offset, length in pack.table.chunks():
             place = ((number << 32 | ordinal) << 32 | offset) << 32 | length
@@ -149,10 +170,18 @@ class MemoryPlaceMap:
         return map(_place, found if isinstance(found, tuple) else (found,))
 
     def pack(self, number: int) -> PackInfo:
-        return self._packs[number]
+        try:
+            return self._packs[number]
+        except KeyError:  # known to a map in whose place this one came
+            raise CorruptedBackup(f"no index segment names pack {number:016x} any more") from None
 
     def number(self, digest: bytes) -> int | None:
-        return self._numbers.get(digest)
+        number = pack_number(digest)
+        known = self._packs.get(number)
+        return number if known is not None and known.digest == digest else None
+
+    def renewed(self) -> PlaceMap:
+        return MemoryPlaceMap()
 
     def close(self) -> None:
         """Nothing is held outside this object."""
@@ -166,12 +195,17 @@ def _place(number: int) -> Place:
 
 
 class Index:
-    """The chunks that the repository's index segments name, less those in packs that a collector deleted."""
+    """The chunks that the repository's index segments name, less those in packs that a collector deleted.
+
+    A map that turns out to be damaged is built anew from the segments, and asked again.
+    """
 
     def __init__(self, backend: StorageBackend, keyring: Keyring, places: PlaceMap) -> None:
         self._backend = backend
         self._keyring = keyring
         self._map = places
+        self._renewing = threading.RLock()
+        self._is_fresh = isinstance(places, MemoryPlaceMap)  # nothing of the map is older than this program
         self._listed: set[bytes] = set()  # a map may be shared with a copy of the repository, which has others
         self._deleted: frozenset[bytes] = frozenset()
         self._condemned: frozenset[bytes] = frozenset()
@@ -189,15 +223,48 @@ class Index:
         but a writer must not build upon them.
         """
         self._deleted, self._condemned = frozenset(deleted), frozenset(condemned)
+        self._ask(self._fill)
+        self._refresh_live()
+
+    def _fill(self, places: PlaceMap) -> None:
         for _ in range(_TRIES):
             self.damaged, self._vanished = [], False
-            known = set(self._map.segments())  # before the listing: others that share the map may add what it lacks
+            known = set(places.segments())  # before the listing: others that share the map may add what it lacks
             names = set(self._list())
-            self._map.add(self._read_all(sorted(names - known)))
-            self._map.forget(known - names)
+            places.add(self._read_all(sorted(names - known)))
+            places.forget(known - names)
             self._listed = names
             if not self._vanished:
                 break
+
+    def search(self, chunk: bytes) -> Place | None:
+        """As `find`; before nothing is found, the map is built anew once: damage to it is no loss of a chunk."""
+        places, place = self._map, self.find(chunk)
+        if place is None and not self._is_fresh:
+            self._renew(places)
+            place = self.find(chunk)
+        return place
+
+    def _ask(self, ask: Callable[[PlaceMap], _T]) -> _T:
+        places = self._map
+        try:
+            return ask(places)
+        except PlacesDamaged:
+            self._renew(places)
+        return self._ask(ask)  # at most twice: then the map is in memory
+
+    def _renew(self, places: PlaceMap) -> None:
+        """Build another map in place of a damaged one; other threads see it when it is complete."""
+        with self._renewing:
+            if self._map is not places:
+                return  # another thread was faster
+            fresh = MemoryPlaceMap() if self._is_fresh else places.renewed()
+            self._is_fresh = True
+            try:
+                self._fill(fresh)
+            except PlacesDamaged:
+                self._fill(fresh := MemoryPlaceMap())
+            self._map = fresh
         self._refresh_live()
 
     def _list(self) -> Iterator[bytes]:
@@ -213,10 +280,13 @@ class Index:
 
         Packs that were missed before are looked for again: they may be back, or missing still.
         """
-        named = {self._map.pack(number).digest for packs in self._segments().values() for number in packs}
-        self._missing = frozenset(named - self._deleted - present)
+        self._missing = frozenset(self._ask(self._named) - self._deleted - present)
         self._refresh_live()
         return set(self._missing)
+
+    def _named(self, places: PlaceMap) -> set[bytes]:
+        segments = places.segments()
+        return {places.pack(number).digest for name in self._listed for number in segments.get(name, ())}
 
     def distrust(self, pack: int) -> None:
         """Let nothing new build upon a pack in which damage was met; what it holds is stored again where it comes."""
@@ -225,13 +295,16 @@ class Index:
 
     def _refresh_live(self) -> None:
         numbers = {number for packs in self._segments().values() for number in packs}
-        self._live = numbers - {self._map.number(digest) for digest in self._deleted | self._missing}
-        condemned = {self._map.number(digest) for digest in self._condemned}
+        self._live = numbers - set(map(pack_number, self._deleted | self._missing))
+        condemned = set(map(pack_number, self._condemned))
         self._reusable = self._live - condemned - self._distrusted
 
     def _segments(self) -> dict[bytes, list[int]]:
         """Those of this store, with the numbers of their packs."""
-        return {name: packs for name, packs in self._map.segments().items() if name in self._listed}
+        return {name: packs for name, packs in self._all_segments().items() if name in self._listed}
+
+    def _all_segments(self) -> dict[bytes, list[int]]:
+        return self._ask(lambda places: places.segments())
 
     def _read_all(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[StoredPack]]]:
         for name in names:
@@ -253,7 +326,7 @@ class Index:
         name = sha256(data)
         with suppress(ObjectExists):  # an earlier try of this very call got through
             self._backend.store(index_name(name), data)
-        self._map.add([(name, packs)])
+        self._ask(lambda places: places.add([(name, packs)]))
         self._listed.add(name)
         numbers = self._segments().get(name, ())  # who reads a copy with the same map may have dropped it again
         self._live.update(numbers)
@@ -262,35 +335,50 @@ class Index:
 
     def find(self, chunk: bytes) -> Place | None:
         """Where a chunk can be read, or None; a pack that will stay is preferred."""
-        return self._map.place_in(chunk, self._reusable) or self._map.place_in(chunk, self._live)
+        places = self._map
+        try:
+            return places.place_in(chunk, self._reusable) or places.place_in(chunk, self._live)
+        except PlacesDamaged:
+            self._renew(places)
+        return self.find(chunk)
 
     def find_all(self, chunk: bytes) -> list[Place]:
         """Everywhere a chunk can be read, packs that will stay first."""
-        places = [place for place in self._map.places(chunk) if place.pack in self._live]
-        return sorted(places, key=lambda place: place.pack not in self._reusable)
+        known = self._ask(lambda places: list(places.places(chunk)))
+        return sorted(
+            (place for place in known if place.pack in self._live), key=lambda place: place.pack not in self._reusable
+        )
 
     def find_reusable(self, chunk: bytes) -> Place | None:
         """Where a chunk lies that a new snapshot may refer to, or None."""
-        if not self._map.may_hold(chunk):
-            return None
-        return self._map.place_in(chunk, self._reusable)
+        places = self._map
+        try:
+            return places.place_in(chunk, self._reusable) if places.may_hold(chunk) else None
+        except PlacesDamaged:
+            self._renew(places)
+        return self.find_reusable(chunk)
 
     def pack(self, number: int) -> PackInfo:
-        return self._map.pack(number)
+        places = self._map
+        try:
+            return places.pack(number)
+        except PlacesDamaged:
+            self._renew(places)
+        return self.pack(number)
 
     def packs(self) -> Iterator[tuple[int, PackInfo]]:
         """Every readable pack with its number."""
         for number in sorted(self._live):
-            yield number, self._map.pack(number)
+            yield number, self.pack(number)
 
     def number(self, digest: bytes) -> int | None:
         """The number of a readable pack, or None."""
-        number = self._map.number(digest)
+        number = self._ask(lambda places: places.number(digest))
         return number if number in self._live else None
 
     def packs_of(self, segment: bytes) -> list[bytes]:
         """The digests of the packs that a segment names."""
-        return [self._map.pack(number).digest for number in self._map.segments()[segment]]
+        return [self.pack(number).digest for number in self._all_segments()[segment]]
 
     def segments(self) -> list[bytes]:
         """The digests of all segments that were read."""

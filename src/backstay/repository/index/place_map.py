@@ -14,22 +14,32 @@ from typing import Any, Final
 
 import msgspec
 
+from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.index.chunk_filter import ChunkFilter
-from backstay.repository.index.environment import has_readers, shared, typed_errors
-from backstay.repository.index.index import PackInfo, Place
+from backstay.repository.index.environment import DAMAGE, damaged, has_readers, shared, typed_errors
+from backstay.repository.index.index import (
+    MemoryPlaceMap,
+    PackInfo,
+    Place,
+    PlaceMap,
+    PlacesDamaged,
+    pack_number,
+    require_same,
+)
 from backstay.repository.packs.pack import PackTable, StoredPack
 
 MERGE_RUNS: Final = 8  # runs beyond which they are merged when the map is closed
 FILTER_AFTER: Final = 2000  # look-ups that make a filter worth its building
 _KEY_BYTES: Final = 16  # of a chunk id; the id itself is checked after decryption
 _RUN: Final = struct.Struct(">I")
-_PLACE: Final = struct.Struct(">IIII")
-_NUMBER: Final = struct.Struct(">I")
+_PLACE: Final = struct.Struct(">QIII")
+_NUMBER: Final = struct.Struct(">Q")
 _ID_AT: Final = _RUN.size
 _PLACE_AT: Final = _RUN.size + _KEY_BYTES
 _PACKS_CACHED: Final = 256
 _BATCH: Final = 50_000
+_DIGEST_BYTES: Final = 32
 
 
 class LmdbPlaceMap:
@@ -43,10 +53,6 @@ class LmdbPlaceMap:
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
         self._directory = directory
-        self._shared = shared(directory)
-        self._env = self._shared.env
-        self._places, self._packs = self._shared.places, self._shared.packs
-        self._numbers, self._segments, self._meta = self._shared.numbers, self._shared.segments, self._shared.meta
         self._cached_pack = lru_cache(_PACKS_CACHED)(self._load_pack)
         self._filter: ChunkFilter | None = None
         self._filtered: set[int] = set()
@@ -54,12 +60,23 @@ class LmdbPlaceMap:
         self._answered = b""
         self._is_open = True
         try:
+            self._attach()
+        except PlacesDamaged:
+            self._shared.discard()
+            self._attach()
+        if not self._runs:
+            self._filter = ChunkFilter(0)
+
+    def _attach(self) -> None:
+        self._shared = shared(self._directory)
+        self._env = self._shared.env
+        self._places, self._packs = self._shared.places, self._shared.packs
+        self._segments, self._meta = self._shared.segments, self._shared.meta
+        try:
             self._begin()
         except BaseException:
             self._shared.release()
             raise
-        if not self._runs:
-            self._filter = ChunkFilter(0)
 
     # -- reading
 
@@ -69,8 +86,8 @@ class LmdbPlaceMap:
             self._read: Any = self._env.begin(buffers=False)
             self._cursor: Any = self._read.cursor(db=self._places)
             self._runs = _runs(self._read, self._meta)
-        if self._filter is not None:
-            self._extend_filter()
+            if self._filter is not None:
+                self._extend_filter()
 
     def _renew(self) -> None:
         with self._lock:
@@ -80,7 +97,7 @@ class LmdbPlaceMap:
     def segments(self) -> dict[bytes, list[int]]:
         """Those that any map has added; the places that they name are found from now on."""
         self._renew()
-        with self._lock, self._read.cursor(db=self._segments) as cursor:
+        with typed_errors(self._directory), self._lock, self._read.cursor(db=self._segments) as cursor:
             return {bytes(name): _unpack_numbers(packs) for name, packs in cursor}
 
     def may_hold(self, chunk: bytes) -> bool:
@@ -88,22 +105,26 @@ class LmdbPlaceMap:
             with self._lock:
                 self._lookups += 1
                 if self._lookups > FILTER_AFTER:
-                    self._build_filter()
+                    with typed_errors(self._directory):
+                        self._build_filter()
         return self._filter is None or chunk in self._filter
 
     def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
         key = chunk[:_KEY_BYTES]
-        with self._lock:
-            cursor = self._cursor
-            for run in self._runs:
-                prefix = run + key
-                more = cursor.set_range(prefix)
-                while more and (found := cursor.key()).startswith(prefix):
-                    number, ordinal, offset, length = _PLACE.unpack_from(found, _PLACE_AT)
-                    if number in packs:
-                        self._prefer(run)
-                        return Place(number, ordinal, offset, length)
-                    more = cursor.next()
+        try:
+            with self._lock:
+                cursor = self._cursor
+                for run in self._runs:
+                    prefix = run + key
+                    more = cursor.set_range(prefix)
+                    while more and (found := cursor.key()).startswith(prefix):
+                        number, ordinal, offset, length = _PLACE.unpack_from(found, _PLACE_AT)
+                        if number in packs:
+                            self._prefer(run)
+                            return Place(number, ordinal, offset, length)
+                        more = cursor.next()
+        except DAMAGE as error:
+            raise damaged(self._directory, error) from error
         return None
 
     def _prefer(self, run: bytes) -> None:
@@ -118,7 +139,7 @@ class LmdbPlaceMap:
     def places(self, chunk: bytes) -> Iterator[Place]:
         key = chunk[:_KEY_BYTES]
         for run in self._runs:
-            with self._lock:
+            with typed_errors(self._directory), self._lock:
                 found = self._find(run + key)
             yield from found
 
@@ -153,14 +174,18 @@ class LmdbPlaceMap:
         return self._cached_pack(number)
 
     def _load_pack(self, number: int) -> PackInfo:
-        with self._lock:  # what the places were read from: another map that merges forgets packs
-            found = self._read.get(_NUMBER.pack(number), db=self._packs)
-        return _decode_pack(found)
+        with typed_errors(self._directory):
+            with self._lock:  # what the places were read from: another map that merges forgets packs
+                found = self._read.get(_NUMBER.pack(number), db=self._packs)
+            if found is None:
+                raise damaged(self._directory, f"it has lost pack {number:016x}")
+            return _decode_pack(found)
 
     def number(self, digest: bytes) -> int | None:
-        with self._env.begin(db=self._numbers) as txn:
-            found = txn.get(digest)
-            return None if found is None else int(_NUMBER.unpack(found)[0])
+        number = pack_number(digest)
+        with typed_errors(self._directory), self._env.begin(db=self._packs) as txn:
+            found = txn.get(_NUMBER.pack(number))
+        return number if found is not None and found[:_DIGEST_BYTES] == digest else None
 
     # -- writing
 
@@ -179,12 +204,14 @@ class LmdbPlaceMap:
         numbers: list[int] = []
         places: list[bytes] = []
         for pack in packs:
-            known = txn.get(pack.digest, db=self._numbers)
+            number = pack_number(pack.digest)
+            numbers.append(number)
+            known = txn.get(_NUMBER.pack(number), db=self._packs)
             if known is None:
-                numbers.append(self._add_pack(txn, pack))
-                places.extend(_encode_places(numbers[-1], pack.table))
+                txn.put(_NUMBER.pack(number), _encode_pack(pack), db=self._packs)
+                places.extend(_encode_places(number, pack.table))
             else:
-                numbers.append(int(_NUMBER.unpack(known)[0]))
+                require_same(known[:_DIGEST_BYTES], pack.digest)
         txn.put(name, b"".join(map(_NUMBER.pack, numbers)), db=self._segments)
         places.sort()
         if places:
@@ -193,13 +220,6 @@ class LmdbPlaceMap:
                 for place in places:
                     self._filter.add(place)
                 self._filtered.add(run)
-
-    def _add_pack(self, txn: Any, pack: StoredPack) -> int:  # noqa: ANN401 - lmdb has no types
-        number = int(_NUMBER.unpack(txn.get(b"next", default=bytes(4), db=self._meta))[0])
-        txn.put(b"next", _NUMBER.pack(number + 1), db=self._meta)
-        txn.put(pack.digest, _NUMBER.pack(number), db=self._numbers)
-        txn.put(_NUMBER.pack(number), _encode_pack(pack), db=self._packs)
-        return number
 
     def forget(self, segments: Iterable[bytes]) -> None:
         segments = list(segments)
@@ -221,7 +241,7 @@ class LmdbPlaceMap:
             runs = _runs(txn, self._meta)
             live = {n for _, packs in txn.cursor(db=self._segments) for n in _unpack_numbers(packs)}
             if keeps_all:
-                live.update(int(_NUMBER.unpack(number)[0]) for _, number in txn.cursor(db=self._numbers))
+                live.update(int(_NUMBER.unpack(number)[0]) for number in _all_keys(txn, self._packs))
             cursors = [txn.cursor(db=self._places) for _ in runs]
             merged = heapq.merge(*(map(_without_run, _keys(c, run)) for c, run in zip(cursors, runs, strict=True)))
             kept = (place for place in merged if _PLACE.unpack_from(place, _KEY_BYTES)[0] in live)
@@ -231,11 +251,9 @@ class LmdbPlaceMap:
             self._forget_packs(txn, live)
 
     def _forget_packs(self, txn: Any, live: set[int]) -> None:  # noqa: ANN401 - lmdb has no types
-        known = {bytes(digest): int(_NUMBER.unpack(number)[0]) for digest, number in txn.cursor(db=self._numbers)}
-        for digest, number in known.items():
-            if number not in live:
-                txn.delete(digest, db=self._numbers)
-                txn.delete(_NUMBER.pack(number), db=self._packs)
+        for number in list(_all_keys(txn, self._packs)):
+            if _NUMBER.unpack(number)[0] not in live:
+                txn.delete(number, db=self._packs)
 
     def close(self) -> None:
         with self._lock:
@@ -246,8 +264,18 @@ class LmdbPlaceMap:
             try:
                 if len(self._runs) > MERGE_RUNS:
                     self._merge()
+            except PlacesDamaged:
+                self._shared.discard()  # nothing is lost by it: the next map is built anew
             finally:
                 self._shared.release()
+
+    def renewed(self) -> PlaceMap:
+        # It is not closed: other threads may be reading it.
+        try:
+            self._shared.discard()
+            return LmdbPlaceMap(self._directory)
+        except (StorageUnavailable, InsufficientSpace):
+            return MemoryPlaceMap()
 
 
 def _runs(txn: Any, meta: Any) -> list[bytes]:  # noqa: ANN401 - lmdb has no types
@@ -286,6 +314,11 @@ def _keys(cursor: Any, run: bytes) -> Iterator[bytes]:  # noqa: ANN401 - lmdb ha
             yield bytes(key)
 
 
+def _all_keys(txn: Any, database: Any) -> Iterator[bytes]:  # noqa: ANN401 - lmdb has no types
+    with txn.cursor(db=database) as cursor:
+        yield from map(bytes, cursor.iternext(keys=True, values=False))
+
+
 def _without_run(key: bytes) -> bytes:
     return key[_ID_AT:]
 
@@ -299,12 +332,12 @@ def _encode_places(number: int, table: PackTable) -> Iterator[bytes]:
 def _encode_pack(pack: StoredPack) -> bytes:
     """A pack without its member columns: those are in the places."""
     table = msgspec.structs.replace(pack.table, members=b"", member_ids=b"", member_lengths=b"")
-    return msgspec.msgpack.encode((pack.digest, int(pack.kind), pack.size, pack.epoch, table))
+    return pack.digest + msgspec.msgpack.encode((int(pack.kind), pack.size, pack.epoch, table))
 
 
 def _decode_pack(data: bytes) -> PackInfo:
-    digest, kind, size, epoch, table = msgspec.msgpack.decode(data, type=tuple[bytes, int, int, int, PackTable])
-    return PackInfo(digest, RecordKind(kind), size, epoch, table)
+    kind, size, epoch, table = msgspec.msgpack.decode(data[_DIGEST_BYTES:], type=tuple[RecordKind, int, int, PackTable])
+    return PackInfo(data[:_DIGEST_BYTES], kind, size, epoch, table)
 
 
 def _unpack_numbers(data: bytes) -> list[int]:

@@ -70,6 +70,7 @@ class Keyring:
         self.chunker_secret = (
             int.from_bytes(expand(root, b"backstay/v1/chunker", 8), "big") >> 1
         )  # the library takes 63 bits
+        self.resume_key = expand(root, b"backstay/v1/resume")
         self._epochs: dict[int, Epoch] = {}
         self.damaged: dict[int, CorruptedBackup] = {}
         self.foreign: list[str] = []

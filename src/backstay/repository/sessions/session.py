@@ -62,12 +62,14 @@ class Process:
     namespace: str  # process ids mean something only inside it
     pid: int
     start: str
+    booted_ns: int = 0  # when the machine was started, by its own clock; 0 if that is not known
 
     @classmethod
     def current(cls) -> Process:
         pid = os.getpid()
         host = f"{socket.gethostname()}/{_read_line('/etc/machine-id')}"
-        return cls(host, _read_line("/proc/sys/kernel/random/boot_id"), _namespace(), pid, process_start(pid) or "")
+        boot = _read_line("/proc/sys/kernel/random/boot_id")
+        return cls(host, boot, _namespace(), pid, process_start(pid) or "", _booted_ns())
 
 
 def _read_line(path: str) -> str:
@@ -75,6 +77,15 @@ def _read_line(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def _booted_ns() -> int:
+    """When this machine was started, 0 if nobody tells (proc(5), `btime` of stat)."""
+    try:
+        lines = Path("/proc/stat").read_bytes().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"btime ")), 0) * 10**9
 
 
 def _namespace() -> str:
@@ -87,18 +98,21 @@ def _namespace() -> str:
 def process_start(pid: int) -> str | None:
     """When a process began, in clock ticks since boot; None when there is none (proc(5), field 22 of stat)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        line = Path(f"/proc/{pid}/stat").read_bytes()  # the program's name in it is any bytes
     except OSError:
         return None
-    return text.rpartition(")")[2].split()[19]
+    return line.rpartition(b")")[2].split()[19].decode("ascii")
 
 
 def is_dead_here(record: SessionRecord, here: Process, start_of: Callable[[int], str | None] = process_start) -> bool:
-    """Whether the session's process ran on this very host and boot, and is gone; doubt means no."""
+    """Whether the session's process ran on this very host, and is gone; doubt means no.
+
+    A clone of this host has its name and id: a writer of another boot is dead if it gave its last sign before this one.
+    """
     if not here.boot or record.host != here.host or here.host.endswith("/"):
         return False
-    if record.boot != here.boot:
-        return True  # this host was started anew since
+    if record.boot != here.boot:  # this host was started anew since, or a clone of it that was started by itself
+        return record.started_ns < here.booted_ns
     return record.namespace == here.namespace and start_of(record.pid) != record.process_start
 
 

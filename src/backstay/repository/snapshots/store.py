@@ -133,6 +133,7 @@ class SnapshotStore:
         self.graph_deletions = GraphDeletions(backend, keyring)
         self._known: dict[str, Manifest | FenceRecord] = {}
         self._digests: dict[str, bytes] = {}
+        self._pack_digests: dict[bytes, bytes] = {}
         self._dropped: set[str] = set()
 
     def commit(self, manifest: Manifest) -> None:
@@ -148,7 +149,7 @@ class SnapshotStore:
             self._backend.store(snapshot_name(manifest.id), data)
         except ObjectExists:
             self._explain_taken_name(manifest, data)
-        self._known[manifest.id] = manifest
+        self._known[manifest.id] = self._sharing(manifest)
         self._digests[manifest.id] = sha256(data)
 
     def _explain_taken_name(self, manifest: Manifest, data: bytes) -> None:
@@ -336,10 +337,16 @@ class SnapshotStore:
 
     def _read(self, ulid: str) -> Manifest | FenceRecord:
         if ulid not in self._known:
-            self._known[ulid], self._digests[ulid] = retrieve_valid(
+            record, self._digests[ulid] = retrieve_valid(
                 self._backend, snapshot_name(ulid), lambda data: (self.decode(ulid, data), sha256(data))
             )
+            self._known[ulid] = self._sharing(record) if isinstance(record, Manifest) else record
         return self._known[ulid]
+
+    def _sharing(self, manifest: Manifest) -> Manifest:
+        """As it is, with one object in memory for each pack: snapshots name mostly the same ones, and a great many."""
+        packs = manifest.packs
+        return msgspec.structs.replace(manifest, packs=tuple(map(self._pack_digests.setdefault, packs, packs)))
 
     def decode(self, ulid: str, data: bytes) -> Manifest | FenceRecord:
         """What lies under a snapshot's name. Raises CorruptedBackup, UnsupportedFormat."""

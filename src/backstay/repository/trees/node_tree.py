@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -33,6 +33,9 @@ class _Directory:
     @classmethod
     def empty(cls, name: bytes, mtime_ns: int) -> Self:
         return cls(Node(name, _DIRECTORY, 0, 0, "", "", 0, mtime_ns))
+
+    def children(self) -> list[_Directory]:
+        return [self.directories[name] for name in sorted(self.directories)]
 
 
 class NodeTree:
@@ -74,27 +77,38 @@ class _Writing:
         return MetaWriter(self._writer, self._repository.keyring.chunk_ids, self._repository.listing_chunker)
 
     def run(self, root: _Directory) -> tuple[Content, Content, Totals]:
-        listing = self._write(root)
-        return listing, self._stats.finish(), self._totals
+        above = [(root, self._enter(root))]
+        while True:
+            directory, below = above[-1]
+            child = next(below, None)
+            if child is not None:
+                above.append((child, self._enter(child)))
+                continue
+            directory.node.content = self._leave(directory)
+            above.pop()
+            if not above:
+                return directory.node.content, self._stats.finish(), self._totals
 
-    def _write(self, directory: _Directory) -> Content:
-        children = [directory.directories[name] for name in sorted(directory.directories)]
-        files = sorted(directory.files, key=lambda node: node.name)
-        rows = sorted(map(_row, [*files, *(child.node for child in children)]))
+    def _enter(self, directory: _Directory) -> Iterator[_Directory]:
+        """Write its rows; the directories in it, by name."""
+        children = directory.children()
+        rows = sorted(map(_row, [*directory.files, *(child.node for child in children)]))
         self._stats.write(encode_enter(directory.node.name, rows[:PAGE_ENTRIES]))
         for at in range(PAGE_ENTRIES, len(rows), PAGE_ENTRIES):
             self._stats.write(encode_page(rows[at : at + PAGE_ENTRIES]))
-        contents = {child.node.name: self._write(child) for child in children}
+        return iter(children)
+
+    def _leave(self, directory: _Directory) -> Content:
+        """Write its listing: those of the directories in it are known now."""
         listing = self._stream()
-        for node in files:
+        for node in sorted(directory.files, key=lambda node: node.name):
             listing.write(encode_node(node))
-        for child in children:
-            child.node.content = contents[child.node.name]
+        for child in directory.children():
             listing.write(encode_node(child.node))
         content = listing.finish()
-        size = sum(node.size for node in files)
-        self._stats.write(encode_leave(Leave(content, len(files), size)))
-        self._totals.files += len(files)
+        size = sum(node.size for node in directory.files)
+        self._stats.write(encode_leave(Leave(content, len(directory.files), size)))
+        self._totals.files += len(directory.files)
         self._totals.bytes += size
         self._totals.dirs += 1
         return content

@@ -44,7 +44,7 @@ class ValuePresence:
 
     def _finds_chunk(self, chunk: bytes) -> bool:
         index = self._repository.index
-        place = index.find(chunk)
+        place = index.search(chunk)
         if place is not None and self._finds_pack(place.pack):
             return True
         return any(self._finds_pack(place.pack) for place in index.find_all(chunk))
