@@ -48,7 +48,8 @@ def known(journal: ResumeJournal) -> list[int]:
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "resume" / "journal"
     with opened(path) as journal:
-        journal.record([journal_entry(b"/f%d" % number, stat(number), node(number)) for number in FILES])
+        for number in FILES:  # a batch each
+            journal.record([journal_entry(b"/f%d" % number, stat(number), node(number))])
     return path
 
 
@@ -56,7 +57,13 @@ def test_what_was_recorded_is_found(path: Path) -> None:
     assert known_in(path) == [0, 1, 2]
 
 
-def test_any_flipped_bit_drops_its_entry_and_those_after_it(path: Path) -> None:
+def test_all_of_a_batch_is_found(tmp_path: Path) -> None:
+    with opened(tmp_path / "journal") as journal:
+        journal.record([journal_entry(b"/f%d" % number, stat(number), node(number)) for number in FILES])
+    assert known_in(tmp_path / "journal") == [0, 1, 2]
+
+
+def test_any_flipped_bit_drops_its_batch_and_those_after_it(path: Path) -> None:
     whole = path.read_bytes()
     length = len(whole) // len(FILES)
     for at in range(length, 2 * length):
@@ -89,7 +96,8 @@ def test_a_journal_under_another_key_is_not_believed(path: Path) -> None:
 
 
 def test_a_file_that_is_to_be_read_again_is_not_recorded(path: Path) -> None:
-    before = path.read_bytes()
     with opened(path) as journal:
-        journal.record([journal_entry(b"/f9", (*stat(9)[:4], NEVER_SAME, 9), node(9))])
-    assert path.read_bytes() == before
+        journal.record([journal_entry(b"/f2", (*stat(2)[:4], NEVER_SAME, 2), node(2))] * 2)
+        journal.record([])
+    assert known_in(path) == [0, 1, 2]
+    assert journal_entry(b"/f9", (*stat(9)[:4], NEVER_SAME, 9), node(9)) == b""
