@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -371,6 +372,23 @@ def test_a_configuration_is_backed_up_when_it_has_changed(small: World, ticker: 
     assert minute() == 0
     assert {tuple(job.arguments["sources"]) for job in small.jobs.all()} == {("shop-files",)}
     assert small.missed == []
+
+
+def test_a_change_far_below_is_seen(small: World, ticker: Ticker, config: Path) -> None:
+    place = config
+    for _ in range(1100):
+        place /= "d"
+        place.mkdir()
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            small.clock.advance(60)
+            counts.append(len(ticker.watch().jobs))
+            small.jobs.end()
+        (place / "file").touch()
+    assert counts == [1, 0, 1, 0]
+    assert small.missed == []
+    subprocess.run(["rm", "-rf", config / "d"], check=True)  # what pytest calls nests
 
 
 def test_a_change_during_a_backup_is_backed_up_after_it(small: World, ticker: Ticker, config: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -115,20 +116,27 @@ def _digest(source: FilesystemSource) -> bytes:
     return digest.digest()
 
 
-def _walk(directory: Directory) -> Iterator[bytes]:
+def _walk(root: Directory) -> Iterator[bytes]:
     """A line for each entry below a directory.
 
     Times of directories count for nothing, because those above the paths are of others too; nor do times of changed
     inodes, which are unknown of a file that was written just now.
     """
+    stack = [(root, chain.from_iterable(root.pages()))]
     try:
-        for page in directory.pages():
-            for entry in page:
-                name, mode, size, mtime_ns, _, inode = entry
-                is_directory = stat.S_ISDIR(mode)
-                yield b"%r %o " % (directory.path + b"/" + name, mode)
-                yield b"\n" if is_directory else b"%d %d %d\n" % (size, mtime_ns, inode)
-                if is_directory:
-                    yield from _walk(directory.enter(entry))
+        while stack:
+            directory, entries = stack[-1]
+            entry = next(entries, None)
+            if entry is None:
+                stack.pop()[0].close()
+                continue
+            name, mode, size, mtime_ns, _, inode = entry
+            is_directory = stat.S_ISDIR(mode)
+            yield b"%r %o " % (directory.path + b"/" + name, mode)
+            yield b"\n" if is_directory else b"%d %d %d\n" % (size, mtime_ns, inode)
+            if is_directory:
+                below = directory.enter(entry)
+                stack.append((below, chain.from_iterable(below.pages())))
     finally:
-        directory.close()
+        for directory, _ in stack:
+            directory.close()

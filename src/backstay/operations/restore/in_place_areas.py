@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -19,6 +17,7 @@ from backstay.repository.nodes import Node
 from backstay.sources.directory_descriptors import is_closed_to_owner, is_readable
 from backstay.sources.facts import Facts
 from backstay.sources.kernel import mount_id
+from backstay.sources.mount_points import mounted_within
 from backstay.sources.restore_errors import failure
 from backstay.sources.target_directory import TargetDirectory
 
@@ -122,7 +121,15 @@ class Immovable:
     """What must not change its place with the directory that it lies in."""
 
     def __init__(self) -> None:
-        self._mounts = _mount_points()
+        """Raises RestoreFailed when that cannot be known."""
+        try:
+            self._mounts = mounted_within(b"/")
+        except OSError as error:
+            raise RestoreFailed(
+                "cannot tell what is mounted below the target",
+                cause=f"/proc/self/mountinfo: {error.strerror}",
+                hint="mount /proc, or restore with --to DIR",
+            ) from error
 
     def refuse(self, live: bytes) -> None:
         """Raises RestoreFailed for a directory with a mounted file system."""
@@ -155,13 +162,6 @@ def require_room(place: bytes, needed: int) -> None:
             cause=f"the new items need {needed} bytes while the old ones stay, and {free} are free",
             hint="free space there, or restore a part with ID:PATH; --direct needs room for one file at a time",
         )
-
-
-def _mount_points() -> list[bytes]:
-    """All of this process's (proc(5), mountinfo: the fifth field, with spaces as octal)."""
-    with suppress(OSError), Path("/proc/self/mountinfo").open("rb") as lines:
-        return [line.split()[4].replace(b"\\040", b" ").replace(b"\\011", b"\t") for line in lines]
-    return []
 
 
 def _may_stage(fd: int) -> bool:
