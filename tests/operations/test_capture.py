@@ -212,7 +212,7 @@ def test_a_process_that_dies_at_its_start_is_done_without(
     run = capture(tree)
     assert run.found == expected
     assert len(run.warnings) == 1
-    assert started
+    assert len(started) <= 1  # none, if it was dead before it got its settings
 
 
 def test_what_vanished_is_told_as_by_threads(tree: Path, started: list[CaptureProcess]) -> None:

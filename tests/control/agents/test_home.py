@@ -14,7 +14,7 @@ from backstay.control.agents import joining
 from backstay.control.agents.home import Belonging, Home
 from backstay.control.agents.joining import Renewing, join
 from backstay.control.agents.server import Server
-from backstay.errors import InvalidRequest, ServerUnreachable
+from backstay.errors import InsufficientSpace, ServerUnreachable
 from backstay.testing import FakeClock
 from backstay.trust.authority import Authority
 from backstay.trust.certificate_requests import new_request
@@ -67,7 +67,7 @@ def test_a_renewal_that_found_the_disk_full_is_made_when_there_is_room(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         full.setattr(os, "fsync", no_room)
-        with pytest.raises(InvalidRequest, match="No space left") as caught:
+        with pytest.raises(InsufficientSpace, match="No space left") as caught:
             renewing.if_due()
     assert caught.value.hint == "make room on its disk"
     assert home.identity.read_bytes() == before
