@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import InvalidRequest
+from backstay.errors import InvalidRequest, RestoreFailed
 from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
-from backstay.operations.restore.run import RestoreOptions
+from backstay.operations.restore.run import RestoreOptions, plan_restore
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
+from backstay.sources.filesystem import OpenDirectory
 from backstay.sources.filters import Selection
+from backstay.sources.source import Stat
+from backstay.sources.target_directory import TargetDirectory
 from tests.operations.in_place_world import InPlaceWorld, seen, settle, write
 from tests.operations.restore_ways import Way, direct, planned, staged, there
 
@@ -167,3 +171,81 @@ def test_what_was_moved_aside_stays(world: InPlaceWorld) -> None:
     for way in (staged, direct):
         way(world, RestoreOptions(in_place=True, delete=True))
         assert set(there(world)) == {"a", long, *aside}
+
+
+@ways
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.parametrize("chooser", [EVERYTHING, Selection([b"*"])])
+def test_a_file_system_that_the_backup_left_out_keeps_everything(
+    world: InPlaceWorld, way: Way, chooser: Chooser
+) -> None:
+    """A backup of one file system has an empty directory where another is mounted."""
+    write(world.origin / "a", "held")
+    (world.origin / "mount").mkdir()
+    world.snapshot()
+    write(world.origin / "new", "new")
+    if subprocess.run(["mount", "-t", "tmpfs", "none", world.origin / "mount"], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        write(world.origin / "mount/inner/precious", "the only copy")
+        options = RestoreOptions(in_place=True, delete=True, chooser=chooser)
+        assert planned(world, options) == ["new"]
+        told = way(world, options)
+        assert there(world) == ["a", "mount", "mount/inner", "mount/inner/precious"]
+        assert "nothing in it was deleted" in str(told)
+    finally:
+        subprocess.run(["umount", world.origin / "mount"], check=True)
+
+
+@pytest.mark.parametrize("way", [direct, staged, planned])
+def test_a_snapshot_that_lacks_what_could_not_be_read_deletes_nothing(
+    world: InPlaceWorld, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(world.origin / "a", "held")
+    write(world.origin / "closed/f", "the only copy")
+    enter = OpenDirectory.enter
+
+    def refused(self: OpenDirectory, entry: Stat) -> OpenDirectory:
+        if entry[0] == b"closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return enter(self, entry)
+
+    with monkeypatch.context() as closed:
+        closed.setattr(OpenDirectory, "enter", refused)
+        world.snapshot()
+    with pytest.raises(InvalidRequest, match="1 item could not be read"):
+        way(world, RestoreOptions(in_place=True, delete=True))
+    assert there(world) == ["a", "closed", "closed/f"]
+    way(world, RestoreOptions(in_place=True))
+
+
+@ways
+def test_one_that_cannot_go_keeps_no_other_from_going(
+    world: InPlaceWorld, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(world.origin / "a", "held")
+    world.snapshot()
+    for name in ("b", "c", "d"):
+        write(world.origin / name, "strange")
+    remove = TargetDirectory.remove
+
+    def refused(self: TargetDirectory, name: bytes) -> None:
+        if name == b"c":
+            raise RestoreFailed("cannot remove c", cause="a test")
+        remove(self, name)
+
+    monkeypatch.setattr(TargetDirectory, "remove", refused)
+    result = way(world, RestoreOptions(in_place=True, delete=True))
+    if way is direct:
+        assert there(world) == ["a", "c"]
+        assert "origin/data/c'" in str(result)
+
+
+def test_a_dry_run_names_what_goes_from_where_it_goes(world: InPlaceWorld, tmp_path: Path) -> None:
+    write(world.origin / "a", "held")
+    world.snapshot()
+    out = tmp_path / "out"
+    write(out / "stranger", "strange")
+    options = RestoreOptions(path=os.fsencode(world.origin), delete=True)
+    plan = plan_restore(world.repository, world.manifest, out, options)
+    assert plan.to_delete == [str(out / "stranger")]

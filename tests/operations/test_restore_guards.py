@@ -156,3 +156,22 @@ def test_the_repository_is_known_under_another_path(world: InPlaceWorld) -> None
         assert (world.origin / "backup/repository/packs").is_dir()
     finally:
         subprocess.run(["umount", "-l", other], check=True)
+
+
+@ways
+def test_links_that_lead_to_it_are_no_strangers(world: InPlaceWorld, way: Way, tmp_path: Path) -> None:
+    """Without them nobody would find it."""
+    world.snapshot()
+    (tmp_path / "disk/repository").mkdir(parents=True)
+    (world.origin / "to").mkdir()
+    (world.origin / "to/repository").symlink_to("../further")
+    (world.origin / "further").symlink_to(tmp_path / "disk/repository")
+    (tmp_path / "secret").write_text("secret")
+    (world.origin / "password").symlink_to(tmp_path / "secret")
+    (world.origin / "stranger").symlink_to(tmp_path)
+    move_here(world, "to/repository")
+    options = RestoreOptions(in_place=True, delete=True, spared=(world.origin / "password",))
+    assert planned(world, options) == ["stranger"]
+    way(world, options)
+    assert [name for name in there(world) if "/" not in name] == ["a", "further", "password", "to"]
+    assert (world.origin / "to/repository").is_symlink()

@@ -75,6 +75,15 @@ def mount_id(fd: int) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
 
 
+def is_mount_root(fd: int) -> bool:
+    """Whether an open directory is the top of what is mounted there. Raises OSError."""
+    above = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        return mount_id(above) != mount_id(fd)
+    finally:
+        os.close(above)
+
+
 def reserve(fd: int, size: int) -> None:
     """Take the blocks for `size` bytes now, where the file system can; OSError ENOSPC when there are not enough.
 

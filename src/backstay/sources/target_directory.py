@@ -33,7 +33,7 @@ from backstay.sources.directory_descriptors import (
 from backstay.sources.extents import Extents
 from backstay.sources.facts import Facts
 from backstay.sources.guard import Guard
-from backstay.sources.kernel import CLOSED, mount_id, rename_noreplace
+from backstay.sources.kernel import CLOSED, is_mount_root, mount_id, rename_noreplace
 from backstay.sources.mount_points import mounted_within
 from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
 from backstay.sources.refusals import Refusal, tried
@@ -114,13 +114,18 @@ class TargetDirectory:
             self.is_own = (info.st_uid, info.st_gid) == target.attributes.own and is_new
             self.hands_down = not is_new and access_lists.hands_down(fd)
 
-    def child(self, name: bytes, *, create: bool, replace_nondir: bool = False) -> TargetDirectory:
-        """A directory in this one; anything else in its place, symlinks too, is a conflict or is replaced."""
+    def child(
+        self, name: bytes, *, create: bool, replace_nondir: bool = False, writing: bool = False
+    ) -> TargetDirectory:
+        """A directory in this one; anything else in its place, symlinks too, is a conflict or is replaced.
+
+        One that is there is opened for `writing` if it is not to be made where it lacks.
+        """
         path, is_new = self._at(name), False
         try:
             if create:
                 is_new = make_directory(self.fd, name)
-            fd, mode = open_directory(self.fd, name, writing=create)
+            fd, mode = open_directory(self.fd, name, writing=create or writing)
         except FileNotFoundError as error:
             if create:
                 raise failure(error, path, "create directory") from error
@@ -137,19 +142,29 @@ class TargetDirectory:
             directory.drop_lists()
         return directory
 
-    def below(self, names: Sequence[bytes]) -> TargetDirectory:
-        """The directory that some names lead to, one after the other; this one, opened again, without any."""
+    def below(self, names: Sequence[bytes], *, removing: bool = False) -> TargetDirectory:
+        """The directory that some names lead to, one after the other; this one, opened again, without any.
+
+        For `removing` from it, its owner may write to it meanwhile.
+        """
         try:
             found = TargetDirectory(self.target, os.dup(self.fd), self.path)
         except OSError as error:
             raise failure(error, self.path, "open") from error
-        for name in names:
+        for number, name in enumerate(names, 1):
             try:
-                following = found.child(name, create=False)
+                following = found.child(name, create=False, writing=removing and number == len(names))
             finally:
                 found.close()
             found = following
         return found
+
+    def is_mount_root(self) -> bool:
+        """Whether a file system is mounted in this very place."""
+        try:
+            return is_mount_root(self.fd)
+        except OSError as error:
+            raise failure(error, self.path, "examine") from error
 
     def drop_lists(self) -> None:
         """Take its access lists from it, which it has from the directory above."""

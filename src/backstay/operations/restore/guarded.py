@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
 from backstay.repository.repository import Repository
 from backstay.storage import assembly
 from backstay.storage.registry import local_path
+
+_MOST_LINKS: Final = 40  # as Linux follows
 
 
 class Guarded:
@@ -20,8 +23,9 @@ class Guarded:
     """
 
     def __init__(self, repository: Repository, spared: Sequence[Path] = ()) -> None:
-        self._repository = tuple(local_places(repository))
-        self._places = (*self._repository, *(os.path.realpath(os.fsencode(place)) for place in spared))
+        self._repository = tuple(map(os.path.realpath, local_places(repository)))
+        named = (*(Path(os.fsdecode(place)) for place in local_places(repository)), *spared)
+        self._places = tuple(place for name in named for place in _with_links(name.absolute()))
         self._inodes = frozenset(inode for place in self._places for inode in _way(Path(os.fsdecode(place))))
 
     def holds(self, path: bytes, info: os.stat_result) -> bool:
@@ -53,12 +57,23 @@ class Guarded:
 
 
 def local_places(repository: Repository) -> Iterator[bytes]:
-    """The directories of this machine in which a repository lies, with its copies and its cold tier."""
+    """The directories of this machine in which a repository lies, as named, with its copies and its cold tier."""
     places = assembly.local_places(repository.backend)
     if repository.tiered is not None and (cold := local_path(repository.tiered.cold.address)) is not None:
         places.append(cold)
     for place in places:
-        yield os.path.realpath(os.fsencode(place))
+        yield os.fsencode(place)
+
+
+def _with_links(place: Path) -> Iterator[bytes]:
+    """Where an absolute path leads, and each symlink on the way: without one of them nobody finds it."""
+    yield os.path.realpath(os.fsencode(place))
+    for _ in range(_MOST_LINKS):
+        link = next((part for part in (*reversed(place.parents), place) if part.is_symlink()), None)
+        if link is None:
+            return
+        yield os.fsencode(link)
+        place = Path(os.path.normpath(link.parent / link.readlink() / place.relative_to(link)))
 
 
 def is_below(path: bytes, top: bytes) -> bool:

@@ -28,7 +28,7 @@ from backstay.operations.restore.known_names import STAYS_SHARED
 from backstay.operations.restore.plan import may_delete_in, wanted
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite
-from backstay.operations.restore.strangers import strangers
+from backstay.operations.restore.strangers import NOT_LOOKED_INTO, is_spared, strangers
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
@@ -195,6 +195,8 @@ class Comparison:
 
     def _remove_strangers(self, live: LiveDirectory, directory: TargetDirectory, held: set[bytes]) -> None:
         inside = self._inside(live.path)
+        if is_spared(directory, held):
+            self._plan.problems.append(Problem(live.path, NOT_LOOKED_INTO))
         found = strangers(directory, inside, held, self._options.chooser)
         self._stack.append(live)
         for above, going in groupby(found, key=lambda stranger: stranger.above):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from backstay.core.names import printable
+from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.guarded import Guarded, is_below
 from backstay.operations.restore.known_names import KnownNames
@@ -45,8 +46,15 @@ class RestorePlan:
 def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) -> Iterator[Visit]:
     """What is to be restored; the root of the walk is what the target directory stands for.
 
-    Raises InvalidRequest for a single file with --delete: all that lies beside it would be what the snapshot lacks.
+    Raises InvalidRequest with --delete for a single file, because all that lies beside it would be what the snapshot
+    lacks, and for a snapshot that lacks what could not be read.
     """
+    if options.delete and manifest.stats.errors:
+        raise InvalidRequest(
+            f"--delete cannot be used with snapshot {manifest.id}",
+            cause=f"{plural(manifest.stats.errors, 'item')} could not be read when it was made, and would be deleted",
+            hint="leave --delete out, or take a snapshot that was made without problems",
+        )
     path = options.path or b"/"
     node, listing = subtree(manifest.root, path, repository.reader)
     if listing is None:
@@ -192,7 +200,7 @@ class Planner:
             for stranger in strangers(place.directory, place.path, place.names, self._options.chooser):
                 plan.delete_count += 1
                 if len(plan.to_delete) < SHOWN:
-                    plan.to_delete.append(printable(stranger.path(place.path)))
+                    plan.to_delete.append(printable(stranger.path(self._target.place(place.directory.path))))
         place.directory.close()
 
     @staticmethod

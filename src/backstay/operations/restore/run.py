@@ -21,7 +21,7 @@ from backstay.operations.restore.known_names import STAYS_SHARED, KnownNames
 from backstay.operations.restore.plan import Planner, RestorePlan, may_delete_in, wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
-from backstay.operations.restore.strangers import strangers
+from backstay.operations.restore.strangers import NOT_LOOKED_INTO, is_spared, strangers
 from backstay.operations.restore.tally import FailedItem, Tally
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.operations.tiers.cold_packs import make_readable
@@ -274,15 +274,20 @@ class _Restore:
             directory.close()
 
     def _delete_in(self, directory: TargetDirectory, path: bytes, held: set[bytes]) -> None:
+        if is_spared(directory, held):
+            self.target.report(directory.path, NOT_LOOKED_INTO)
         found = list(strangers(directory, path, held, self.options.chooser))
         for above, going in groupby(found, key=lambda stranger: stranger.above):
-            place = directory.below(above)
+            place = directory.below(above, removing=True)
             try:
                 for stranger in going:
-                    place.remove(stranger.name)
-                    self.tally.count("deleted")
+                    self.tally.guard(stranger.path(path), partial(self._delete, place, stranger.name))
             finally:
                 place.close()
+
+    def _delete(self, directory: TargetDirectory, name: bytes) -> None:
+        directory.remove(name)
+        self.tally.count("deleted")
 
     # -- entries
 

@@ -13,6 +13,7 @@ from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.sources.kernel import mount_id
 from backstay.sources.target_directory import ASIDE, MAX_NAME, TargetDirectory
 
+NOT_LOOKED_INTO: Final = "a file system is mounted there of which the snapshot holds nothing: nothing in it was deleted"
 _ASIDE: Final = re.compile(rb"(.+)" + re.escape(ASIDE) + rb"(?:-[0-9]+)?", re.DOTALL)
 
 
@@ -29,10 +30,11 @@ class Stranger(NamedTuple):
 def strangers(directory: TargetDirectory, path: bytes, held: set[bytes], chooser: Chooser) -> Iterator[Stranger]:
     """What is to be deleted in a directory that the snapshot has at `path`, with the names that it holds there.
 
-    Those of one directory come together. Without a choice a strange directory goes as a whole; else only what is
-    chosen goes, and a directory if it is chosen itself and nothing in it stays.
+    Those of one directory come together; there are none in a file system of which the snapshot holds nothing. Without a
+    choice a strange directory goes as a whole; else only what is chosen goes, and a directory if it is chosen and
+    nothing in it stays.
     """
-    if directory.is_within_guarded():
+    if directory.is_within_guarded() or is_spared(directory, held):
         return
     for name in directory.names():
         if name in held or name.startswith(PREFIX) or _was_set_aside(name, held) or directory.is_guarded(name):
@@ -45,6 +47,11 @@ def strangers(directory: TargetDirectory, path: bytes, held: set[bytes], chooser
                 yield Stranger((), name)
         elif chooser.may_contain(place):
             yield from _chosen_in(directory, name, place, chooser)
+
+
+def is_spared(directory: TargetDirectory, held: set[bytes]) -> bool:
+    """Whether a file system is mounted there of which the snapshot holds nothing: a backup may have left it out."""
+    return not held and directory.is_mount_root()
 
 
 def _was_set_aside(name: bytes, held: set[bytes]) -> bool:
