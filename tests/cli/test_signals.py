@@ -279,11 +279,18 @@ def in_shell(account: Account, words: str, **env: str) -> subprocess.CompletedPr
     return subprocess.run(["sh", "-c", command], env=environ, cwd=account.root, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed_and_not_needed(saved: Account, closed: str) -> None:
     assert in_shell(saved, f"list {closed}", BACKSTAY_REPO=str(saved.repository)).returncode == 12  # nobody to ask
     assert in_shell(saved, f"backup documents --progress json {closed}").returncode == 0
     saved.run("verify", "--read-data")  # nothing that was told went into a file of the repository
+
+
+def test_a_recovery_key_that_nobody_can_see_is_not_made(saved: Account) -> None:
+    before = saved.json("key", "list")
+    for closed in ("2>&-", ">&- 2>&-"):
+        assert in_shell(saved, f"key recovery {closed}").returncode == 1
+    assert saved.json("key", "list") == before
 
 
 def test_a_result_that_nobody_can_read_is_a_failure(saved: Account) -> None:

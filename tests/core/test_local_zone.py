@@ -64,3 +64,16 @@ def test_the_ends_of_the_calendar() -> None:
             parse_moment(text, now=WINTER, zone=LOCAL)
     for span in ("2025y", "2025y10m17d", "2025y10m17d20h", "2026y", "999999999d"):
         assert Span.parse(span).subtract_from(WINTER.astimezone(LOCAL)).year == 1
+
+
+@pytest.mark.parametrize("rule", ["AAA25", "AAA-24:59:59", "UTC99"])
+def test_an_offset_that_is_beyond_a_day_counts_as_none(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    monkeypatch.setenv("TZ", rule)
+    time.tzset()
+    try:
+        assert WINTER.astimezone(LOCAL).replace(tzinfo=UTC) == WINTER
+        assert parse_moment("2026-11-18 23:30", now=WINTER, zone=LOCAL) == WINTER
+        assert WINTER.astimezone(LOCAL).tzname()
+    finally:
+        monkeypatch.undo()
+        time.tzset()

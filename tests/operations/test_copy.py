@@ -287,6 +287,17 @@ def test_what_was_copied_is_not_copied_again(ours: Store, tmp_path: Path, source
     assert target.objects() == before
 
 
+def test_what_is_deleted_here_after_it_was_copied_keeps_no_other_from_being_copied(ours: Store, source: Path) -> None:
+    target = theirs()
+    transfer_to(ours, target)
+    with open_alone(ours) as repository:
+        newest = repository.snapshots.live()[-1].id
+        (source / "deep/fresh").write_bytes(b"fresh")
+        made = back_up(repository, source)
+        repository.snapshots.drop(newest, "a test", repository.clock)
+    assert [old for old, _ in transfer_to(ours, target).copied] == [made]
+
+
 def test_only_what_is_new_is_read_and_sent(ours: Store, tmp_path: Path, source: Path) -> None:
     target = theirs()
     transfer_to(ours, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -171,6 +172,21 @@ def test_a_pack_that_only_the_map_names_is_not_taken_for_missing(world: World) -
     with world.opened() as repository:
         assert repository.hide_missing_packs() == set()
         assert number in {number for number, _ in repository.index.packs()}
+
+
+def test_no_bit_of_the_record_of_a_pack_makes_it_seem_lost_or_damaged(world: World) -> None:
+    data = world.file.read_bytes()
+    with world.opened() as repository:
+        digest = next(info.digest for _, info in repository.index.packs())
+    for at in (8, 20, 31, 32, 40, 41, 60):
+        changed = bytearray(data)
+        for place in re.finditer(re.escape(digest), data):
+            changed[place.start() + at] ^= 1
+        world.put_back()
+        world.file.write_bytes(changed)
+        with world.opened() as repository:
+            world.read_all(repository)
+            assert digest in {info.digest for _, info in repository.index.packs()}, at
 
 
 def test_damage_that_is_met_halfway_changes_no_pack_number_and_loses_nothing(world: World) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, TextIO
 
 from backstay.core.events import Event, Warned
+from backstay.core.local_zone import LOCAL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +109,7 @@ def _styled(text: str, style: str, environ: Mapping[str, str]) -> str:
 
 def local_time(moment: datetime) -> str:
     """A time on the clock of this place, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return moment.astimezone(LOCAL).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def mode_text(mode: int) -> str:

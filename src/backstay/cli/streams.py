@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
-from typing import TextIO
 
 _STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
 
 
 class ClosedOutput(TextIOWrapper):
-    """A standard output that was closed: a result fails on it as on a full disk, what else is said is left out."""
+    """An output that was closed: what has to be read fails on it as on a full disk, what else is said is left out."""
 
     def __init__(self) -> None:
         unwritable = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -20,11 +19,11 @@ class ClosedOutput(TextIOWrapper):
 
 def open_closed() -> None:
     """Put /dev/null in the place of each stream that is closed."""
-    for number, (name, mode) in enumerate(_STREAMS):
-        if not _is_open(number):
-            opened = os.open(os.devnull, mode)  # the lowest free number, which is this one
-            os.set_inheritable(opened, True)
-            setattr(sys, name, _stream(name, opened))
+    closed = [(number, *stream) for number, stream in enumerate(_STREAMS) if not _is_open(number)]
+    for _, _, mode in closed:
+        os.set_inheritable(os.open(os.devnull, mode), True)  # gets the lowest free number, which is that of the stream
+    for number, name, _ in closed:  # when all three are there: what these open themselves must not be one of them
+        setattr(sys, name, os.fdopen(number, encoding="utf-8") if name == "stdin" else ClosedOutput())
 
 
 def _is_open(number: int) -> bool:
@@ -33,9 +32,3 @@ def _is_open(number: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _stream(name: str, number: int) -> TextIO:
-    if name == "stdout":
-        return ClosedOutput()
-    return os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8")

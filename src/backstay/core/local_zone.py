@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
+_DAY: Final = timedelta(days=1)  # offsets of which datetime knows none; those that C libraries know count as none
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - on the clock of whichever place
 
 
@@ -15,15 +16,22 @@ class LocalZone(tzinfo):
         if moment is None:
             return None
         wall = moment.replace(tzinfo=None, microsecond=0)
-        return wall - _EPOCH - timedelta(seconds=wall.timestamp())
+        offset = wall - _EPOCH - timedelta(seconds=wall.timestamp())
+        return offset if abs(offset) < _DAY else timedelta(0)
 
     def fromutc(self, moment: datetime, /) -> datetime:
-        shown = moment.replace(tzinfo=UTC).astimezone()
+        try:
+            shown = moment.replace(tzinfo=UTC).astimezone()
+        except ValueError:
+            return moment.replace(tzinfo=self)
         local = shown.replace(tzinfo=self)
         return local if local.utcoffset() == shown.utcoffset() else local.replace(fold=1)
 
     def tzname(self, moment: datetime | None, /) -> str | None:
-        return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
+        try:
+            return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
+        except ValueError:
+            return "UTC"
 
     def dst(self, moment: datetime | None, /) -> timedelta | None:
         """Not known apart from the offset."""

@@ -16,7 +16,7 @@ import msgspec
 
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup, NotFound, ObjectNotFound
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
@@ -156,7 +156,7 @@ class _Transfer:
             if ident < old.id and (found.source, found.host) == (old.source, old.host):
                 try:
                     return self.source.snapshots.get(ident), found
-                except _UNREADABLE:
+                except (CorruptedBackup, NotFound):  # damaged here, or deleted since it was copied
                     continue
         return None
 

@@ -22,7 +22,7 @@ import msgspec
 from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.repository.index.index import PlacesDamaged
 
-SCHEMA: Final = b"4"
+SCHEMA: Final = b"5"
 MAX_READERS: Final = 512  # maps at once, of all processes
 _FILE: Final = "data.mdb"
 _MAP_SIZE: Final = 1 << 38  # address space, not disk

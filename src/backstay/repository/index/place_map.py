@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import lmdb
 import msgspec
 
 from backstay.errors import InsufficientSpace, StorageUnavailable
@@ -40,6 +42,7 @@ _PLACE_AT: Final = _RUN.size + _KEY_BYTES
 _PACKS_CACHED: Final = 256
 _BATCH: Final = 50_000
 _DIGEST_BYTES: Final = 32
+_CHECK_BYTES: Final = 8
 
 
 class LmdbPlaceMap:
@@ -179,7 +182,7 @@ class LmdbPlaceMap:
                 found = self._read.get(_NUMBER.pack(number), db=self._packs)
             if found is None:
                 raise damaged(self._directory, f"it has lost pack {number:016x}")
-            return _decode_pack(found)
+            return _decode_pack(number, found)
 
     def number(self, digest: bytes) -> int | None:
         number = pack_number(digest)
@@ -330,14 +333,23 @@ def _encode_places(number: int, table: PackTable) -> Iterator[bytes]:
 
 
 def _encode_pack(pack: StoredPack) -> bytes:
-    """A pack without its member columns: those are in the places."""
+    """A pack without its member columns, which are in the places: its digest, a check, the rest."""
     table = msgspec.structs.replace(pack.table, members=b"", member_ids=b"", member_lengths=b"")
-    return pack.digest + msgspec.msgpack.encode((int(pack.kind), pack.size, pack.epoch, table))
+    body = msgspec.msgpack.encode((int(pack.kind), pack.size, pack.epoch, table))
+    return pack.digest + _check(pack.digest, body) + body
 
 
-def _decode_pack(data: bytes) -> PackInfo:
-    kind, size, epoch, table = msgspec.msgpack.decode(data[_DIGEST_BYTES:], type=tuple[RecordKind, int, int, PackTable])
-    return PackInfo(data[:_DIGEST_BYTES], kind, size, epoch, table)
+def _decode_pack(number: int, data: bytes) -> PackInfo:
+    """Raises lmdb.CorruptedError for what was not put there: a pack that seems lost would be mourned."""
+    digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES + _CHECK_BYTES :]
+    if data[_DIGEST_BYTES : _DIGEST_BYTES + _CHECK_BYTES] != _check(digest, body) or pack_number(digest) != number:
+        raise lmdb.CorruptedError(f"the record of pack {number:016x} was changed")
+    kind, size, epoch, table = msgspec.msgpack.decode(body, type=tuple[RecordKind, int, int, PackTable])
+    return PackInfo(digest, kind, size, epoch, table)
+
+
+def _check(digest: bytes, body: bytes) -> bytes:
+    return blake2b(body, digest_size=_CHECK_BYTES, key=digest).digest()
 
 
 def _unpack_numbers(data: bytes) -> list[int]:
