@@ -185,6 +185,18 @@ def test_a_store_that_does_not_answer_is_no_damage(
     assert started
 
 
+@pytest.mark.parametrize("harm", [_change, _shorten, _lengthen, _remove, _pipe, _overgrow])
+def test_whatever_happened_to_all_packs_is_told(tmp_path: Path, harm: Harm) -> None:
+    """Also to those whose ids would be compared with their own tables, as those of small files are."""
+    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, environment=SMALL_PACKS) as repository:
+        back_up(repository, make_source(tmp_path / "source", files=30))
+        packs = list((tmp_path / "repository/packs").glob("*/*"))
+        for pack in packs:
+            harm(pack)
+        found = verified(repository)
+    assert {finding.subject.rpartition("/")[2] for finding in found.findings} >= {pack.name for pack in packs}
+
+
 @pytest.mark.parametrize("harm", [_remove, _shorten])
 def test_completeness_alone_misses_no_pack(tmp_path: Path, harm: Harm) -> None:
     with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, environment=SMALL_PACKS) as repository:

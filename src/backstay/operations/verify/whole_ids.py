@@ -9,7 +9,7 @@ from typing import Final
 from backstay.codec.digest import ID_BYTES
 from backstay.errors import CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached, UnsupportedFormat
 from backstay.repository.checking.packs import read_table
-from backstay.repository.format import BlobKind
+from backstay.repository.format import BlobKind, pack_name
 from backstay.repository.index.index import Place
 from backstay.repository.repository import Repository
 
@@ -52,10 +52,12 @@ class WholeIds:
         return any(not (ids := self._ids(place.pack)) or chunk in ids for place in places)
 
     def _read_ids(self, pack: int) -> frozenset[bytes]:
-        """All ids in a pack by its own table; none when that cannot be read."""
-        info = self.repository.index.pack(pack)
+        """All ids in a pack by its own table; none when that cannot be read, or is not where it should be."""
+        info, backend = self.repository.index.pack(pack), self.repository.backend
         try:
-            stored = read_table(self.repository.backend, self.repository.keyring, info.kind, info.digest, info.size)
+            if backend.stat(pack_name(info.kind, info.digest)).size != info.size:
+                return frozenset()
+            stored = read_table(backend, self.repository.keyring, info.kind, info.digest, info.size)
         except (CorruptedBackup, ObjectNotFound, UnsupportedFormat, TierNotAttached, ObjectFrozen):
             return frozenset()
         return frozenset(chunk for chunk, *_ in stored.table.chunks())
