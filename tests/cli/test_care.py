@@ -98,11 +98,8 @@ def test_harm_to_the_reserve_is_told_and_mended(saved: Account, left: bytes | st
     if left is not None:
         harmed = {"cut": whole[:-1], "longer": whole + b"x", "changed": bytes([whole[0] ^ 1]) + whole[1:]}
         file.write_bytes(harmed[left] if isinstance(left, str) else left)
-    assert "backstay gc" in saved.run("verify").err
-    [finding] = saved.json("verify")["findings"]
-    assert (finding["severity"], finding["subject"]) == ("warning", "reserve")
+    assert "backstay gc" in saved.run("verify", status=13).err
     saved.run("gc")
-    assert saved.json("verify")["findings"] == []
     saved.run("verify", "--read-data")
 
 
