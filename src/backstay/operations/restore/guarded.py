@@ -23,8 +23,9 @@ class Guarded:
     """
 
     def __init__(self, repository: Repository, spared: Sequence[Path] = ()) -> None:
-        self._repository = tuple(map(os.path.realpath, local_places(repository)))
-        named = (*(Path(os.fsdecode(place)) for place in local_places(repository)), *spared)
+        places = list(local_places(repository))
+        self._repository = tuple(map(os.path.realpath, places))
+        named = (*(Path(os.fsdecode(place)) for place in places), *spared)
         self._places = tuple(place for name in named for place in _with_links(name.absolute()))
         self._inodes = frozenset(inode for place in self._places for inode in _way(Path(os.fsdecode(place))))
 

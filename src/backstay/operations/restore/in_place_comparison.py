@@ -394,7 +394,7 @@ class Comparison:
     def _look_for_leftovers(self, live: LiveDirectory) -> None:
         assert live.directory is not None
         if is_readable(live.directory.fd):
-            with suppress(PermissionError):
+            with suppress(PermissionError):  # another user's, who alone can end that restore
                 self._plan.leftovers.extend(leftovers(live.directory.fd, live.path))
 
     # -- paths
