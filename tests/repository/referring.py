@@ -16,13 +16,20 @@ from backstay.repository.values.writing import writing_values
 
 def refer(repository: Repository, values: list[bytes], *, graph: str = "test") -> Manifest:
     """Announce it, store the list of values, and commit."""
-    cas = ContentAddressableStorage(repository)
     text = "".join(f"{digest}\n" for digest in sorted(sha256(value).hexdigest() for value in values)).encode()
+    return refer_by(repository, {b"values.txt": text}, graph=graph)
+
+
+def refer_by(repository: Repository, files: dict[bytes, bytes], *, graph: str = "test") -> Manifest:
+    """The same with any files."""
+    cas = ContentAddressableStorage(repository)
     with writing_values(repository) as writer:
         cas.intend(writer.session.id)
-        digest, size, content = writer.put([text])
-        node = Node(b"values.txt", 0o100644, 0, 0, "", "", size, 0, content, digest)
-        root, stats, totals = NodeTree({b"values.txt": node}, mtime_ns=0).write(repository, writer._writer)
+        nodes = {}
+        for name, text in files.items():
+            digest, size, content = writer.put([text])
+            nodes[name] = Node(name, 0o100644, 0, 0, "", "", size, 0, content, digest)
+        root, stats, totals = NodeTree(nodes, mtime_ns=0).write(repository, writer._writer)
         writer._writer.flush()
         writer._index_settled()
         manifest = msgspec.structs.replace(writer._manifest(root, stats, totals, {}), source=f"graph:{graph}")

@@ -37,12 +37,13 @@ class SlotRemoval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """One slot for people: its name, kind, creation time and note."""
+    """One slot for people: its name, kind, creation time and note, and whether it can open this repository."""
 
     id: str
     kind: str
     created: str
     note: str
+    opens: bool = True
 
 
 class SlotStore:
@@ -125,11 +126,11 @@ class SlotStore:
     def _info(self, name: str, slot: Slot | BackstayError) -> SlotInfo:
         ident = name.rpartition("/")[2]
         if isinstance(slot, BackstayError):
-            return SlotInfo(ident, "damaged", "", str(slot))
+            return SlotInfo(ident, "damaged", "", str(slot), opens=False)
         try:
             note = open_note(self._keyring.root, slot)
         except CorruptedBackup:
-            note = "(not a slot of this repository)"
+            return SlotInfo(ident, slot.kind, slot.created, "(not a slot of this repository)", opens=False)
         return SlotInfo(ident, slot.kind, slot.created, note)
 
     def digests(self) -> tuple[bytes, ...]:
@@ -138,7 +139,7 @@ class SlotStore:
         return tuple(sorted(bytes.fromhex(name) for name in names if is_digest(name)))
 
     def remove(self, ident: str, clock: Clock) -> None:
-        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for the last or an unclear one.
+        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for an unclear id or the last key.
 
         Order: the removal is recorded, then the slot goes; a crash between leaves a slot that can be removed again.
         """
@@ -154,9 +155,11 @@ class SlotStore:
             raise InvalidRequest(
                 f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
             )
-        if len(slots) == 1:
+        if not any(slot.opens for slot in slots if slot is not found[0]):
             raise InvalidRequest(
-                "this is the only key slot", cause="nobody could open the repository any more", hint="add another first"
+                "this is the only key slot that opens the repository",
+                cause="nobody could open it any more",
+                hint="add another first",
             )
         digest = bytes.fromhex(found[0].id)
         self._record_removal(digest, clock)

@@ -1,0 +1,212 @@
+"""Key slots: who opens a repository, what is shown of slots that are damaged or foreign, and what cannot be removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from backstay.codec.digest import sha256
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.repository.format import RecordKind, slot_name, slot_removal_name
+from backstay.repository.keys.slots import SlotRemoval, SlotStore
+from backstay.repository.repository import Environment, Repository
+from backstay.storage.memory import MemoryStorage
+from backstay.testing import FakeClock
+from backstay.trust.secrets import Secret
+
+FIRST = Secret("keyfile", bytes(range(32)))
+SECOND = Secret("keyfile", bytes(range(1, 33)))
+CREATED = "2030-01-02T03:04:05+00:00"
+
+
+@pytest.fixture
+def store() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+def repository(store: MemoryStorage) -> Iterator[Repository]:
+    with Repository.create(store, FIRST, environment=Environment(clock=FakeClock())) as repository:
+        yield repository
+
+
+def add(repository: Repository, secret: Secret, note: str = "") -> str:
+    return repository.slots.add(secret, repository.header_digest, note=note, created=CREATED)
+
+
+def first_slot(repository: Repository) -> str:
+    found = repository.slots.opened_by(FIRST)
+    assert found is not None
+    return found
+
+
+def put(store: MemoryStorage, data: bytes) -> str:
+    """An object that has the name of a slot; its id."""
+    digest = sha256(data)
+    store.store(slot_name(digest), data)
+    return digest.hex()
+
+
+def foreign_slot() -> bytes:
+    """A slot of another repository that the same secret opens."""
+    other = MemoryStorage()
+    with Repository.create(other, SECOND, environment=Environment(clock=FakeClock())):
+        return other.retrieve(next(other.list("keys/slots/")).name)
+
+
+def test_a_secret_that_was_added_is_listed_and_known(repository: Repository) -> None:
+    added = add(repository, SECOND, "laptop")
+    shown = {slot.id: slot for slot in repository.slots.list()}
+    assert shown.keys() == {added, first_slot(repository)}
+    assert (shown[added].kind, shown[added].created, shown[added].note) == ("keyfile", CREATED, "laptop")
+    assert shown[added].opens
+    assert repository.slots.opened_by(SECOND) == added
+    assert sorted(shown) == [digest.hex() for digest in repository.slots.digests()]
+
+
+def test_a_secret_is_not_added_twice(repository: Repository) -> None:
+    known = first_slot(repository)
+    with pytest.raises(InvalidRequest, match="opens the repository already") as refused:
+        add(repository, FIRST)
+    assert known[:8] in str(refused.value.cause)
+    assert len(repository.slots.list()) == 1
+
+
+def test_a_secret_that_opens_nothing_is_known_as_such(repository: Repository) -> None:
+    assert repository.slots.opened_by(SECOND) is None
+
+
+def test_a_removed_secret_opens_nothing_and_its_removal_is_on_record(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    added = add(repository, SECOND)
+    repository.slots.remove(added[:6], repository.clock)
+    assert repository.slots.opened_by(SECOND) is None
+    assert repository.slots.was_removed(bytes.fromhex(added))
+    assert repository.slots.lost((bytes.fromhex(added), bytes.fromhex(first_slot(repository)))) == []
+    assert repository.slots.returned() == []
+
+
+def test_a_slot_that_is_gone_without_a_record_is_lost(repository: Repository, store: MemoryStorage) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    store.delete(slot_name(added))
+    assert repository.slots.lost((added,)) == [added]
+
+
+def test_a_slot_that_comes_back_after_its_removal_is_told(repository: Repository, store: MemoryStorage) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    data = store.retrieve(slot_name(added))
+    repository.slots.remove(added.hex(), repository.clock)
+    store.store(slot_name(added), data)
+    assert repository.slots.returned() == [added]
+
+
+def test_a_removal_that_was_interrupted_after_its_record_can_be_done_again(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    data = store.retrieve(slot_name(added))
+    repository.slots.remove(added.hex(), repository.clock)
+    record = store.retrieve(slot_removal_name(added))
+    store.store(slot_name(added), data)
+    repository.slots.remove(added.hex(), repository.clock)
+    assert repository.slots.opened_by(SECOND) is None
+    assert store.retrieve(slot_removal_name(added)) == record
+
+
+def test_a_record_of_removal_that_names_another_slot_counts_for_nothing(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    record = repository.keyring.seal(
+        RecordKind.SLOT_REMOVAL, SlotRemoval(bytes.fromhex(first_slot(repository)), repository.clock.now_ns())
+    )
+    store.store(slot_removal_name(added), record)
+    assert not repository.slots.was_removed(added)
+    with pytest.raises(CorruptedBackup, match="another slot"):
+        repository.slots.check_removal(added, record)
+
+
+def test_the_only_slot_cannot_be_removed(repository: Repository) -> None:
+    with pytest.raises(InvalidRequest, match="only key slot that opens"):
+        repository.slots.remove(first_slot(repository), repository.clock)
+    assert repository.slots.opened_by(FIRST) is not None
+
+
+@pytest.mark.parametrize("other", [b"{}", b"\xff", foreign_slot()], ids=["no slot", "no text", "foreign"])
+def test_the_last_slot_that_opens_cannot_be_removed_beside_one_that_does_not(
+    repository: Repository, store: MemoryStorage, other: bytes
+) -> None:
+    useless = put(store, other)
+    shown = {slot.id: slot for slot in repository.slots.list()}
+    assert not shown[useless].opens
+    with pytest.raises(InvalidRequest, match="only key slot that opens"):
+        repository.slots.remove(first_slot(repository), repository.clock)
+    repository.slots.remove(useless, repository.clock)  # that one may go
+    assert [slot.id for slot in repository.slots.list()] == [first_slot(repository)]
+
+
+def test_an_unclear_or_unknown_id_removes_nothing(repository: Repository) -> None:
+    add(repository, SECOND)
+    with pytest.raises(InvalidRequest, match="stands for 2 key slots"):
+        repository.slots.remove("", repository.clock)
+    with pytest.raises(NotFound, match="no key slot xyz"):
+        repository.slots.remove("xyz", repository.clock)
+    assert len(repository.slots.list()) == 2
+
+
+def changed(data: bytes, **fields: object) -> bytes:
+    return json.dumps({**json.loads(data), **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"version": 2}, "newer version"),
+        ({"unknown": 1}, "cannot be read"),
+        ({"kind": 7}, "cannot be read"),
+        ({"note": "0" * 70_000}, "too large"),
+    ],
+    ids=str,
+)
+def test_a_slot_that_cannot_be_read_is_shown_as_damaged(
+    repository: Repository, store: MemoryStorage, fields: dict[str, object], told: str
+) -> None:
+    data = store.retrieve(slot_name(bytes.fromhex(first_slot(repository))))
+    ident = put(store, changed(data, **fields))
+    slot = next(slot for slot in repository.slots.list() if slot.id == ident)
+    assert (slot.kind, slot.opens) == ("damaged", False)
+    assert told in slot.note
+
+
+@pytest.mark.parametrize("field", ["salt", "commitment", "sealed", "note"])
+def test_a_slot_with_a_malformed_field_opens_nothing_and_hides_no_other(
+    repository: Repository, store: MemoryStorage, field: str
+) -> None:
+    known = first_slot(repository)
+    put(store, changed(store.retrieve(slot_name(bytes.fromhex(known))), **{field: "zz"}))
+    store.delete(slot_name(bytes.fromhex(known)))
+    if field == "note":  # nothing but the remark is lost
+        assert repository.slots.opened_by(FIRST) is not None
+    else:
+        assert repository.slots.opened_by(FIRST) is None
+    added = add(repository, SECOND)
+    assert repository.slots.opened_by(SECOND) == added
+
+
+def test_a_slot_whose_bytes_do_not_match_its_name_is_damaged(repository: Repository, store: MemoryStorage) -> None:
+    known = first_slot(repository)
+    store.store(slot_name(b"\1" * 32), store.retrieve(slot_name(bytes.fromhex(known))))
+    (slot,) = (slot for slot in repository.slots.list() if slot.id != known)
+    assert (slot.kind, slot.opens) == ("damaged", False)
+
+
+def test_a_slot_that_is_removed_while_all_are_read_is_passed_over(repository: Repository, store: MemoryStorage) -> None:
+    added = add(repository, SECOND)
+    reading = SlotStore.read_all(store)
+    read = [next(reading)[0].rpartition("/")[2]]
+    for ident in {added, first_slot(repository)} - set(read):
+        store.delete(slot_name(bytes.fromhex(ident)))
+    assert list(reading) == []
