@@ -139,7 +139,7 @@ class SlotStore:
         return tuple(sorted(bytes.fromhex(name) for name in names if is_digest(name)))
 
     def remove(self, ident: str, clock: Clock) -> None:
-        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for an unclear id or the last key.
+        """Remove a slot, named by a prefix of its id. Raises NotFound; InvalidRequest for an unclear id, the last slot.
 
         Order: the removal is recorded, then the slot goes; a crash between leaves a slot that can be removed again.
         """
