@@ -217,7 +217,7 @@ WEAK: Final = [
     Variant(
         "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=292
     ),
-    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=299),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=308),
     Variant(
         "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=158
     ),
@@ -228,7 +228,7 @@ WEAK: Final = [
         "rewriting relies on packs of its plan",
         ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),),
         CROWD,
-        shown_by=533,
+        shown_by=759,
     ),
     Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=334),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
