@@ -55,6 +55,14 @@ def test_limits_hold_for_the_cold_tier_too(saved: Account) -> None:
     assert sum(clock.slept) > 25  # the second of two packs had to wait for the first
 
 
+def test_the_repository_under_another_name_does_not_become_its_cold_tier(saved: Account) -> None:
+    link = saved.root / "link"
+    link.symlink_to(saved.repository)
+    for same in (f"file:{saved.repository}", link):
+        assert "cannot be a cold tier" in saved.run("tier", "set", "--cold", same, status=2).err
+    assert "no cold tier" in saved.run("tier", "show").out
+
+
 def test_commands_need_a_tier(saved: Account) -> None:
     for command in ("move", "recall", "remove"):
         assert "has no cold tier" in saved.run("tier", command, status=2).err

@@ -58,10 +58,14 @@ class Drawer:
         return self.store
 
 
+def admit_any(store: StorageBackend) -> None:
+    del store
+
+
 def tiers(hot: StorageBackend, drawer: Drawer) -> Tiered:
     cold = ColdStore("memory:cold", UUID, drawer.open)
     if drawer.attached:
-        cold.establish()
+        cold.establish(admit_any)
     return Tiered(hot, cold)
 
 
@@ -125,7 +129,7 @@ def test_an_empty_mount_point_is_not_the_tier(tmp_path: Path) -> None:
     place = tmp_path / "disk"
     hot = MemoryStorage()
     tiered = Tiered(hot, ColdStore(str(place), UUID, lambda url, create: LocalStorage(url, create=create)))
-    tiered.cold.establish()
+    tiered.cold.establish(admit_any)
     tiered.store(*pack(1))
     tiered.move(pack(1)[0])
     place.rename(tmp_path / "away")
@@ -146,9 +150,9 @@ def test_an_empty_mount_point_is_not_the_tier(tmp_path: Path) -> None:
 
 def test_the_tier_of_another_repository_is_refused() -> None:
     drawer = Drawer()
-    ColdStore("memory:cold", OTHER, drawer.open).establish()
+    ColdStore("memory:cold", OTHER, drawer.open).establish(admit_any)
     with pytest.raises(InvalidRequest, match="another repository"):
-        ColdStore("memory:cold", UUID, drawer.open).establish()
+        ColdStore("memory:cold", UUID, drawer.open).establish(admit_any)
     with pytest.raises(TierNotAttached, match="not attached"):
         ColdStore("memory:cold", UUID, drawer.open).open()
     assert drawer.store.retrieve(MARK) == b'{"cold_tier_of":"' + OTHER.encode() + b'"}'

@@ -132,6 +132,7 @@ def hold_name(ulid: str, number: int) -> str:
     return f"{HOLDS}{ulid}.{number:06d}"
 
 
+MEDIUM: Final = "export/medium"  # snapshots were exported to this store; readers ignore the name
 ATTESTATIONS: Final = "attestations/"  # in clear: what validators say of snapshots
 
 

@@ -62,9 +62,17 @@ class ColdStore:
             return False  # a directory, and those have none
         return backend.retention() is not None
 
-    def establish(self) -> StorageBackend:
-        """Make the store the cold tier of this repository, unless it is that of another. Raises InvalidRequest."""
+    def establish(self, admit: Callable[[StorageBackend], None]) -> StorageBackend:
+        """Make the store the cold tier of this repository, unless it is that of another. Raises InvalidRequest.
+
+        `admit` raises for what must not become one, before anything is written.
+        """
         backend = self._opened(create=True)
+        try:
+            admit(backend)
+        except BaseException:
+            backend.close()
+            raise
         try:
             backend.store(MARK, _mark(self._repository))
         except ObjectExists:

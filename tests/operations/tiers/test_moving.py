@@ -155,9 +155,44 @@ def test_another_store_cannot_take_the_place_of_one_that_is_in_use(place: Place,
     assert place.restore(first, tmp_path / "out") == contents(place.source)
 
 
-def test_the_repository_is_no_cold_tier_of_itself(place: Place) -> None:
-    with pytest.raises(InvalidRequest, match="itself"):
-        place.set(address=place.hot.url)
+def test_the_repository_is_no_cold_tier_of_itself_however_it_is_spelt(place: Place) -> None:
+    place.back_up()
+    before = names(place.hot, "")
+    place.cold = place.hot
+    with pytest.raises(InvalidRequest, match="cannot be a cold tier"):
+        place.set(address="file:another-way-to-spell-it")
+    assert names(place.hot, "") == before
+
+
+@pytest.mark.parametrize("sign", ["repo.json", f"keys/slots/{'0' * 64}", "export/medium"])
+def test_a_store_that_others_have_in_use_is_no_cold_tier(place: Place, sign: str) -> None:
+    place.cold.store(sign, b"theirs")
+    with pytest.raises(InvalidRequest, match="cannot be a cold tier"):
+        place.set()
+    assert names(place.cold, "") == {sign}
+    assert names(place.hot, "tiers/") == set()
+
+
+def test_nothing_moves_when_the_cold_tier_has_become_a_copy_of_the_repository(place: Place, tmp_path: Path) -> None:
+    first = place.back_up()
+    place.set()
+    before = names(place.hot)
+    for info in place.hot.list():
+        place.cold.store(info.name, place.hot.retrieve(info.name))
+    with pytest.raises(InvalidRequest, match="cannot be a cold tier"):
+        place.move()
+    assert names(place.hot) == before
+    assert place.restore(first, tmp_path / "out") == contents(place.source)
+
+
+def test_what_was_moved_into_a_copy_before_can_be_brought_back(place: Place) -> None:
+    place.back_up()
+    place.set()
+    place.move()
+    place.cold.store("repo.json", place.hot.retrieve("repo.json"))
+    with place.open() as repository:
+        run_recall(repository, plan_recall(repository))
+    assert names(place.hot) == names(place.cold)
 
 
 def test_a_damaged_record_hides_the_address_but_loses_nothing(place: Place, tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
 
 from backstay.errors import InvalidRequest, ObjectExists, StorageMissing
+from backstay.repository.format import MEDIUM
 from backstay.storage.backend import StorageBackend
-
-MARK: Final = "export/medium"  # readers ignore names under other first components than theirs
 
 
 def is_medium(store: StorageBackend) -> bool:
     """Whether snapshots were exported to this store."""
     try:
-        return store.exists(MARK)
+        return store.exists(MEDIUM)
     except StorageMissing:
         return False
 
@@ -22,7 +20,7 @@ def is_medium(store: StorageBackend) -> bool:
 def make_medium(store: StorageBackend) -> None:
     """From now on it is one. What it lacks is then known to be left out on purpose."""
     with suppress(ObjectExists):
-        store.store(MARK, b"")
+        store.store(MEDIUM, b"")
 
 
 def refuse_medium(store: StorageBackend) -> None:

@@ -11,6 +11,7 @@ from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, ObjectNotFound
 from backstay.operations.findings import Finding
+from backstay.operations.tiers.admission import require_no_repository
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPlace
 from backstay.repository.format import pack_name
 from backstay.repository.logs.tiers import TierLog, TierRule, cold_store, refuse_password
@@ -61,11 +62,11 @@ class MoveResult:
 def set_tier(repository: Repository, cold: str, after_s: int) -> None:
     """Let packs older than this belong at `cold`, which is tried out first. Open the repository again to use it.
 
-    Raises InvalidRequest when packs lie in another cold store that this is not; StorageUnavailable, StorageUnfit.
+    Raises InvalidRequest for a store with a repository, this one or another; when packs lie in another cold store that
+    this is not; StorageUnavailable, StorageUnfit.
     """
     refuse_password(cold)
     hot = _hot(repository)
-    _refuse_same(hot, cold)
     store = cold_store(cold, repository.keyring, repository.environment.open_cold)
     if repository.tiered is not None and repository.tiered.only_cold() and not store.holds_mark():
         raise InvalidRequest(
@@ -73,7 +74,7 @@ def set_tier(repository: Repository, cold: str, after_s: int) -> None:
             cause=f"they lie at {repository.tiered.cold.address}",
             hint="bring them back with `backstay tier recall` and `backstay tier remove`, or copy that store there",
         )
-    with store.establish() as backend:
+    with store.establish(require_no_repository) as backend:
         _require_readable(backend)
     TierLog(hot, repository.keyring).write(cold, after_s, repository.clock)
 
@@ -135,9 +136,11 @@ def plan_move(repository: Repository) -> MovePlan:
 def run_move(repository: Repository, plan: MovePlan, *, events: EventSink = ignore) -> MoveResult:
     """Move the packs of a plan, oldest first. Running it again goes on where it was interrupted.
 
-    Raises TierNotAttached, StorageUnavailable, InsufficientSpace; a damaged pack is a finding and stays.
+    Raises TierNotAttached, StorageUnavailable, InsufficientSpace; InvalidRequest when a repository lies in the cold
+    store; a damaged pack is a finding and stays.
     """
     tiered = _tiered(repository)
+    require_no_repository(tiered.cold.open())
     _settle(repository, tiered)
     return _Transport(repository, events, "move to the cold tier").run(plan.packs, tiered.move)
 
@@ -245,13 +248,6 @@ def _is_attached(tiered: Tiered | None) -> bool | None:
         return tiered.cold.is_attached()
     except BackstayError:
         return None
-
-
-def _refuse_same(hot: StorageBackend, cold: str) -> None:
-    if cold in {hot.url, *(copy.url for copy in hot.copies())}:
-        raise InvalidRequest(
-            "the cold tier is the repository itself", cause=cold, hint="name another directory or prefix"
-        )
 
 
 def _require_readable(backend: StorageBackend) -> None:
