@@ -34,7 +34,7 @@ from backstay.repository.keys.keyring import Keyring
 from backstay.repository.keys.slots import SlotStore
 from backstay.repository.keys.unlocking import has_header, read_header
 from backstay.repository.logs.collections import CollectionLog, OnDamage
-from backstay.repository.logs.tiers import with_tiers
+from backstay.repository.logs.tiers import refuse_cold_tier, with_tiers
 from backstay.repository.logs.values import ValuesLog
 from backstay.repository.sessions.lease import Lease
 from backstay.repository.sessions.session import Process, Session
@@ -121,6 +121,7 @@ class Repository:
         backend = _backend(backend, create=True)
         if has_header(backend):
             raise _exists(backend)
+        refuse_cold_tier(backend)
         require_fit(backend)
         header = RepoHeader(
             format=FORMAT,

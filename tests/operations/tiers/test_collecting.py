@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
 from backstay.core.events import Warned
+from backstay.errors import InvalidRequest
 from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.verify.run import run_verify
+from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.mirrored import Mirrored
 from backstay.storage.tiered import NOTES
@@ -33,6 +37,30 @@ def test_dead_packs_are_deleted_in_the_cold_tier(place: Place) -> None:
     assert names(place.cold) == names(place.hot, NOTES) == set()
     with place.open() as repository:
         assert run_verify(repository, None, READ_ALL).findings == ()
+
+
+def test_nothing_is_collected_in_a_copy_that_is_a_cold_tier_too(place: Place) -> None:
+    place.back_up()
+    for info in place.hot.list():
+        place.cold.store(info.name, place.hot.retrieve(info.name))
+    (place.source / "more").write_bytes(random.Random(9).randbytes(300_000))
+    place.back_up()
+    place.cold.store("tier.json", b"as an older version accepted it")
+    for name in names(place.hot) - names(place.cold):
+        place.cold.store(name, place.hot.retrieve(name))
+    before = names(place.cold)
+    with open_alone(place.cold) as copy:
+        collector = Collector(copy)
+        with pytest.raises(InvalidRequest, match=r"is the cold tier.*tier\.json"):
+            collector.execute(collector.plan())
+    assert names(place.cold) == before
+
+
+def test_no_repository_is_made_in_a_cold_tier(place: Place) -> None:
+    place.set()
+    with pytest.raises(InvalidRequest, match="is the cold tier"):
+        Repository.create(place.cold, SECRET)
+    assert names(place.cold, "") == {"tier.json"}
 
 
 def test_dead_packs_of_a_tier_that_is_away_are_deferred(place: Place, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from backstay.repository.collection.segments import indexed_packs, refuse_damage
 from backstay.repository.format import pack_name
 from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.logs.collections import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
+from backstay.repository.logs.tiers import refuse_cold_tier
 from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import LEASE, RunningSession, is_dead, running_sessions, store_time
 from backstay.storage.locking import kept_by_locks
@@ -71,7 +72,11 @@ class Collector:
         return plan
 
     def execute(self, plan: CollectionPlan) -> CollectionResult:
-        """Carry a plan out as far as running writers allow; the rest is done by the next collection."""
+        """Carry a plan out as far as running writers allow; the rest is done by the next collection.
+
+        Raises InvalidRequest in a store that is the cold tier of a repository too.
+        """
+        refuse_cold_tier(self.backend)
         self.repository.require_fit()
         swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
         if plan.sparse:

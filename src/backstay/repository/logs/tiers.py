@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backstay.core.clock import Clock
-from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, UnsupportedFormat
+from backstay.errors import CorruptedBackup, InvalidRequest, ObjectExists, StorageMissing, UnsupportedFormat
 from backstay.repository.format import RecordKind, tier_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.storage.backend import StorageBackend
-from backstay.storage.cold_store import ColdStore, OpenStore
+from backstay.storage.cold_store import MARK, ColdStore, OpenStore
 from backstay.storage.copies import retrieve_valid
 from backstay.storage.tiered import RULES, Tiered
 
@@ -93,6 +93,20 @@ def refuse_password(address: str) -> None:
             "the address of the cold tier holds a password",
             cause="the repository remembers the address, and others open the repository",
             hint="leave it out: credentials come from the environment or the files of the provider's own tools",
+        )
+
+
+def refuse_cold_tier(store: StorageBackend) -> None:
+    """Raises InvalidRequest for a cold tier: what looks like garbage there is needed by a repository elsewhere."""
+    try:
+        is_cold = store.exists(MARK)
+    except StorageMissing:  # there is no place yet
+        return
+    if is_cold:
+        raise InvalidRequest(
+            f"{store.url} is the cold tier of a repository",
+            cause=f"it holds {MARK}, and its packs may be the only ones that this repository has",
+            hint=f"name another place; or bring all packs back there, `backstay tier recall`, and delete {MARK} here",
         )
 
 
