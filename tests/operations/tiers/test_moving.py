@@ -228,6 +228,17 @@ def test_what_was_brought_back_ends_the_tier(place: Place, tmp_path: Path) -> No
         assert run_verify(repository, None, READ_ALL).findings == ()
 
 
+def test_a_recall_when_all_is_back_brings_nothing(place: Place) -> None:
+    place.back_up()
+    place.set()
+    place.move()
+    with place.open() as repository:
+        plan = plan_recall(repository)
+        assert run_recall(repository, plan).packs == len(plan.packs) > 0
+        for late in (plan, plan_recall(repository)):  # of the loser of two at once, and of the next one
+            assert run_recall(repository, late) == MoveResult(packs=0, bytes=0)
+
+
 # --- away
 
 
