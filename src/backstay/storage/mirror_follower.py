@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from backstay.core.ids import Random
@@ -19,12 +19,14 @@ from backstay.errors import (
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import Buffer, StorageBackend
-from backstay.storage.crash_order import in_crash_order, is_transient
+from backstay.storage.crash_order import TRANSIENT, in_crash_order
 from backstay.storage.mirror_log import MirrorLog, is_marked_as_first
 
 Warn: TypeAlias = Callable[[str], None]
 REPO: Final = "repo.json"  # what makes two stores copies of one repository
 _FAILURES: Final = (StorageUnavailable, InsufficientSpace)
+_REFERRING: Final = ("snapshots/", "index/")  # each to what comes behind it
+_TRIES: Final = 4  # listings, when a collector deletes meanwhile
 
 
 class Follower:
@@ -34,29 +36,24 @@ class Follower:
         self, authority: StorageBackend, backend: StorageBackend, *, warn: Warn, random: Random = os.urandom
     ) -> None:
         self._authority, self._backend, self._warn = authority, backend, warn
-        self._log = MirrorLog(authority, backend.url, random=random)
-        self._is_prepared = self._is_announced = False
+        self._log = MirrorLog(authority, backend.url)
+        self._probe = f"probe/{random(16).hex()}-damaged"
         self._lock = threading.Lock()
+        self._is_begun = False  # whether there is a repository already
         self.behind = False
 
     @property
     def url(self) -> str:
         return self._backend.url
 
-    def prepare(self) -> None:
-        """Once: see that it is a copy, announce this writer, and send what earlier ones left. Raises InvalidRequest.
+    def admit(self) -> None:
+        """Before anything is written: see that this is a copy. Raises InvalidRequest."""
+        self._attempt(self._require_copy)
 
-        Announced before anything is written: whatever becomes of this process, the next one will compare.
-        """
-        if self._is_prepared:
-            return
-        self._attempt(self._admit)
-        self._log.open_writer()
-        self._is_announced = True
-        backlog = self._log.read()
-        if backlog and self._attempt(lambda: self._catch_up(backlog.deleted)):
-            self._log.settle(backlog)
-        self._is_prepared = True
+    def catch_up(self) -> None:
+        """Once: send what this one lacks, whoever stored it."""
+        if self._is_begun:
+            self._attempt(self._level)
 
     def put(self, name: str, data: Buffer) -> bool:
         """Whether the copy now has an object that the first one has."""
@@ -66,16 +63,6 @@ class Follower:
         """Delete an object here, or note that this is still to be done."""
         if not self._attempt(lambda: self._backend.delete(name)):
             self._log.note_deleted(name)
-
-    def close(self) -> None:
-        """Tell the next writer whether the copy lacks something."""
-        if not self._is_announced:
-            return
-        self._is_announced = False
-        try:
-            self._log.close_writer(behind=self.behind)
-        except _FAILURES as error:  # the mark of this writer stays: the next one compares
-            self._warn(f"{self._authority.url} could not be told that this writer ends: {error}")
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Whether the copy took part; after its first failure it is not asked again by this process."""
@@ -94,8 +81,7 @@ class Follower:
                 self.behind = True
                 self._warn(f"the copy {self.url} is left behind until it can be reached: {error}")
 
-    def _admit(self) -> None:
-        """Raises InvalidRequest when something else lies there: it must not be written into."""
+    def _require_copy(self) -> None:
         ours = _repo(self._authority, missing_place=True)
         # While a repository is being created there may be no place for it yet; later a missing place is a failure.
         theirs = _repo(self._backend, missing_place=ours is None)
@@ -112,31 +98,51 @@ class Follower:
                 cause=f"its {REPO} differs" if theirs is not None and ours is not None else f"one has no {REPO}",
                 hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
             )
+        self._is_begun = ours is not None
         # Only now: a store that is asked what it can do may get an object to try it with.
         if not self._backend.capabilities.range_reads:
             raise InvalidRequest(
                 f"{self.url} cannot be a copy", cause="it does not give parts of objects", hint="name another store"
             )
-        self._backend.refuses_damage(f"{self._log.probe}-damaged")  # a store that does saves itself a check later
+        self._backend.refuses_damage(self._probe)  # a store that does saves itself a check later
 
-    def _catch_up(self, deleted: Sequence[str]) -> None:
-        """Send all that the copy lacks, in crash order; then delete what it should not have any more."""
-        ours = {info.name for info in self._authority.list() if not is_transient(info.name)}
+    def _level(self) -> None:
+        """Send all that the copy lacks; then delete what it should not have any more."""
+        for _ in range(_TRIES):
+            if self._send_missing():
+                break
+        else:
+            raise StorageUnavailable(
+                "what it lacks could not be sent",
+                cause="objects were deleted meanwhile, again and again",
+                hint="repeat the command when no collection runs",
+            )
+        for name in self._log.deleted():
+            if not self._authority.exists(name):  # else whoever deletes it has not come to its end
+                self._backend.delete(name)
+                self._log.forget_deleted(name)
+
+    def _send_missing(self) -> bool:
+        """In crash order; False when something was deleted since it was listed: what took its place was not listed.
+
+        Listed the other way round, since others may write meanwhile: what refers to something before what it refers to.
+        """
+        ours = {info.name for prefix in _REFERRING for info in self._authority.list(prefix)}
+        others = (info.name for info in self._authority.list())
+        ours.update(name for name in others if not name.startswith((*_REFERRING, *TRANSIENT)))
         for name in in_crash_order(ours - {info.name for info in self._backend.list()}):
             try:
                 data = self._authority.retrieve(name)
             except ObjectNotFound:
-                continue  # a collector deleted it since the listing
+                return False
             if contradicts_name(name, data):
                 self._warn(f"{name} is damaged in {self._authority.url}; the copy {self.url} does not get it")
                 continue
             _place(self._backend, name, data)
             if not self._authority.exists(name):  # deleted meanwhile, perhaps here before it was sent
                 self._backend.delete(name)
-        for name in deleted:
-            if not self._authority.exists(name):  # else whoever deletes it has not come to its end
-                self._backend.delete(name)
-                self._log.forget_deleted(name)
+                return False
+        return True
 
 
 def _repo(backend: StorageBackend, *, missing_place: bool) -> bytes | None:

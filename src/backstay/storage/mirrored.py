@@ -4,8 +4,9 @@
 of reach could be won twice. The others then get what it holds. So writing needs the first copy; reading needs any.
 
 **A copy that fails is left behind as a whole.** From its first failure a process sends nothing more to it, so that it
-stays the consistent repository that it was, and a mark in the first copy says so (`mirror_log`). The next writer
-that reaches it sends what it lacks, in crash order, before anything new. The same happens after a writer that died.
+stays the consistent repository that it was. Each process compares the listings of the copies before it writes anything
+new, and sends what they lack, in crash order: after a failure, after a writer that died, and after one that did not
+know of the copy.
 
 **Absent is not unknown.** A name is absent if all copies say so. A listing holds what any copy that answers holds. One
 that lacked a copy is good enough to back up by, since the first copy has all that was acknowledged; but it may lack
@@ -70,7 +71,7 @@ class Mirrored(StorageBackend):
         self._authority = copies[0]
         self._others = [Follower(copies[0], copy, warn=warn, random=random) for copy in copies[1:]]
         self._reading = self._all  # in the order in which they are asked
-        self._is_first = False  # whether the first copy says so
+        self._is_prepared = False
         self._unseen: set[str] = set()  # copies that a listing of this process lacked
         self._warn = warn
         self._archive: Archive | None = None
@@ -162,11 +163,14 @@ class Mirrored(StorageBackend):
     def _prepare(self) -> None:
         """Once per process, before its first object."""
         with self._lock:
+            if self._is_prepared:
+                return
             for follower in self._others:
-                follower.prepare()
-            if not self._is_first:
-                mark_as_first(self._authority)
-                self._is_first = True
+                follower.admit()
+            mark_as_first(self._authority)
+            for follower in self._others:
+                follower.catch_up()
+            self._is_prepared = True
 
     # --- what this process may still do ---
 
@@ -285,8 +289,5 @@ class Mirrored(StorageBackend):
         return sum(copy.sweep_temporaries(older_than_s, clock) for copy in self._all if copy.url not in self._unseen)
 
     def close(self) -> None:
-        """Say which copies lack something, then let go of all."""
-        for follower in self._others:
-            follower.close()
         for each in self._all:
             each.close()

@@ -80,8 +80,8 @@ class _MirrorCopy:
 
     def run(self) -> CopyResult:
         self._require_target()
-        log = MirrorLog(self.repository.backend.copies()[0], self.target.url, random=self.repository.environment.random)
-        backlog = log.read()
+        log = MirrorLog(self.repository.backend.copies()[0], self.target.url)
+        noted = log.deleted()
         for _ in range(_TRIES):
             snapshots = {info.name for info in self.repository.backend.list(_SNAPSHOTS)}
             # Values are listed after the snapshots that may refer to them, and before what their own log refers to.
@@ -98,9 +98,8 @@ class _MirrorCopy:
                 hint="repeat the command when no collection runs; what was sent stays there",
             )
         self._remove_deleted(rest | snapshots)
-        for name in backlog.deleted:
+        for name in noted:
             log.forget_deleted(name)
-        log.settle(backlog)
         unmark_as_first(self.target)
         findings = Findings(self.events)
         for name in sorted(self.damaged):
