@@ -108,6 +108,16 @@ def test_a_mirror_gets_every_object(mirrored: Account) -> None:
     assert objects(copy) == objects(mirrored.repository)
 
 
+def test_a_link_to_the_repository_is_no_copy_of_it(saved: Account) -> None:
+    link = saved.root / "link"
+    link.symlink_to(saved.repository)
+    before = len(saved.json("list"))
+    for _ in range(2):
+        refused = saved.run("--mirror", link, "backup", saved.documents, status=2)
+        assert "it is the same store as the first one" in refused.err
+    assert len(saved.json("list")) == before
+
+
 def test_a_mirror_that_is_away_is_completed_later(mirrored: Account) -> None:
     copy, away = mirrored.root / "copy", mirrored.root / "away"
     copy.rename(away)

@@ -47,11 +47,15 @@ class Follower:
         return self._backend.url
 
     def admit(self) -> None:
-        """Before anything is written: see that this is a copy. Raises InvalidRequest."""
+        """Before anything is written: see that this is a copy, and a store of its own. Raises InvalidRequest."""
         self._attempt(self._require_copy)
 
     def catch_up(self) -> None:
-        """Once: send what this one lacks, whoever stored it."""
+        """Once, when the first copy is marked as the one that decides: send what this one lacks, whoever stored it.
+
+        Raises InvalidRequest when this store shows that mark, and so is the first one under another name.
+        """
+        self._attempt(self._require_no_first)
         if self._is_begun:
             self._attempt(self._level)
 
@@ -85,13 +89,8 @@ class Follower:
         ours = _repo(self._authority, missing_place=True)
         # While a repository is being created there may be no place for it yet; later a missing place is a failure.
         theirs = _repo(self._backend, missing_place=ours is None)
-        if theirs is not None and is_marked_as_first(self._backend):
-            raise InvalidRequest(
-                f"{self.url} was the first copy of a mirror, and is named as another one here",
-                cause="where two copies decide, both a commit and its cancellation may win",
-                hint="name the copies in the same order everywhere; if the other one is lost for good, "
-                "`backstay copy --to` makes this one a plain copy again",
-            )
+        if theirs is not None:
+            self._require_no_first()
         if ours != theirs:
             raise InvalidRequest(
                 f"{self.url} is no copy of the repository at {self._authority.url}",
@@ -105,6 +104,16 @@ class Follower:
                 f"{self.url} cannot be a copy", cause="it does not give parts of objects", hint="name another store"
             )
         self._backend.refuses_damage(self._probe)  # a store that does saves itself a check later
+
+    def _require_no_first(self) -> None:
+        """Two that decide may both let win, a commit and its cancellation; and one under two names is no copy."""
+        if _is_first(self._backend):
+            raise InvalidRequest(
+                f"{self.url} is or was the first copy of a mirror, and is named as another one here",
+                cause="it is the same store as the first one, or copies were named in another order before",
+                hint="name two different stores, and the first one first everywhere; if the other one is lost for "
+                "good, `backstay copy --to` makes this one a plain copy again",
+            )
 
     def _level(self) -> None:
         """Send all that the copy lacks; then delete what it should not have any more."""
@@ -143,6 +152,14 @@ class Follower:
                 self._backend.delete(name)
                 return False
         return True
+
+
+def _is_first(backend: StorageBackend) -> bool:
+    """Whether a store is marked as the one that decides; without a place, as before its first object, it is not."""
+    try:
+        return is_marked_as_first(backend)
+    except StorageMissing:
+        return False
 
 
 def _repo(backend: StorageBackend, *, missing_place: bool) -> bytes | None:

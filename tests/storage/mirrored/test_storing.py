@@ -122,6 +122,17 @@ def test_only_the_first_copy_is_asked_what_it_can_do(world: World) -> None:
     assert Mirrored([world.a, Silent("b", world.clock)]).capabilities == Capabilities(atomic_create=False)
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_first_store_under_another_name_is_no_copy_of_it(world: World, is_known: bool) -> None:
+    if is_known:
+        world.mirror().store("keys/x", b"")
+    link = Place("link", world.clock)
+    link.inner = world.a.inner
+    with pytest.raises(InvalidRequest, match="is or was the first copy"):
+        Mirrored([world.a, link]).store(PACK, DATA)
+    assert not world.a.inner.exists(PACK)
+
+
 def test_two_stores_cannot_both_decide(world: World) -> None:
     with world.mirror() as mirror:
         mirror.store(PACK, DATA)
