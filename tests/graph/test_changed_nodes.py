@@ -106,6 +106,41 @@ def test_a_node_that_was_made_from_another_version_is_stale() -> None:
     assert report.changed["b"].metadata.input_hashes == (world.key("a"),)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "stale"),
+    [
+        pytest.param("ab", False, id="the outputs in their order"),
+        pytest.param("ba", True, id="exchanged"),
+        pytest.param("aa", True, id="one of them twice"),
+        pytest.param("bax", False, id="in another order, with something from outside"),
+        pytest.param("aax", True, id="one of them twice, with something from outside"),
+        pytest.param("a", True, id="only one of them"),
+    ],
+)
+def test_each_recorded_input_stands_for_one_dependency(recorded: str, stale: bool) -> None:
+    world = World()
+    world.chain("a")
+    world.chain("b")
+    keys = {"a": world.key("a"), "b": world.key("b"), "x": key_of(b"from outside")}
+    world.add("c", ["a", "b"], input_hashes=tuple(keys[name] for name in recorded))
+    report = world.restore()
+    assert report.ok, report
+    assert actions(report)["c"] == ("recomputed" if stale else "reused")
+    world.graph = with_changes(world.graph, report.changed)
+    assert actions(world.restore())["c"] == "reused"
+
+
+def test_a_node_with_equal_inputs_is_stale_when_only_one_of_them_was_so() -> None:
+    world = World()
+    for name in ("a", "b"):
+        key = world.values.store(b"the same")
+        world.graph.add(Node(id=name, hash=key, status="completed"))
+    world.add("c", ["a", "b"], input_hashes=(key_of(b"the same"), key_of(b"another b")))
+    report = world.restore()
+    assert "made from another version of b" in result(report, "c").reason
+    assert report.changed["c"].metadata.input_hashes == (world.key("a"), world.key("b"))
+
+
 def test_what_cannot_be_made_anew_from_changed_inputs_is_blocked() -> None:
     world = World()
     world.add("seed", deterministic=False)

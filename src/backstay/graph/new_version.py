@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from backstay.graph.model import Node
 from backstay.graph.produced import Produced
+from backstay.graph.recorded_inputs import unmet
 
 
 def with_inputs(node: Node, deps: Sequence[Node], changed: Mapping[str, str]) -> Node:
@@ -14,14 +15,11 @@ def with_inputs(node: Node, deps: Sequence[Node], changed: Mapping[str, str]) ->
     Where what is recorded does not name the outputs of its dependencies, these are the inputs.
     """
     recorded = node.metadata.input_hashes
-    if not recorded:
+    if not recorded or unmet(recorded, deps) is None:
         return node
     inputs = tuple(changed.get(key, key) for key in recorded)
-    current = tuple(dep.hash for dep in deps if dep.hash is not None)
-    if not set(current).issubset(inputs):
-        inputs = current
-    if inputs == recorded:
-        return node
+    if unmet(inputs, deps) is not None:
+        inputs = tuple(dep.hash for dep in deps if dep.hash is not None)
     return node.model_copy(update={"metadata": node.metadata.model_copy(update={"input_hashes": inputs})})
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from backstay.core.memory import collector_at_rest
 from backstay.graph.model import Node
 from backstay.graph.outputs import OutputState
 from backstay.graph.policy import RegenerationPolicy
+from backstay.graph.recorded_inputs import unmet
 from backstay.graph.scope import Scope
 
-_FEW: Final = 16  # inputs among which a look is faster than making a set of them
 Action: TypeAlias = Literal["reuse", "restore", "recompute", "blocked"]
 States: TypeAlias = Callable[[int], OutputState]
 WhyNot: TypeAlias = Callable[[int], str]  # why a node cannot be recomputed; empty if it can
@@ -175,13 +175,12 @@ class _Planning:
         inputs = node.metadata.input_hashes
         if not inputs:
             return ""
-        nodes = self._scope.nodes
-        known = inputs if len(inputs) <= _FEW else frozenset(inputs)
-        for dep in self._scope.deps[number]:
-            other = nodes[dep]
-            if other.hash not in known and other.hash is not None and set(known).isdisjoint(other.values):
-                return f"it was made from another version of {self._scope.keys[dep]}"
-        return ""
+        deps = self._scope.deps[number]
+        made_from = [self._scope.nodes[dep] for dep in deps]
+        if inputs == tuple([dep.hash for dep in made_from]):  # as with most
+            return ""
+        at = unmet(inputs, made_from)
+        return "" if at is None else f"it was made from another version of {self._scope.keys[deps[at]]}"
 
     def _is_free(self, number: int) -> bool:
         return (
