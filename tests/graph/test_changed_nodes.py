@@ -141,6 +141,41 @@ def test_a_node_with_equal_inputs_is_stale_when_only_one_of_them_was_so() -> Non
     assert report.changed["c"].metadata.input_hashes == (world.key("a"), world.key("b"))
 
 
+def _with_a_stale_node_between() -> World:
+    """Of a → b → c → d b was made from an older a, and the others are made from that b."""
+    world = World()
+    world.chain("a")
+    key = world.values.store(world.output("b", [b"an older a"]))
+    older: Any = {"capability": CAPABILITY, "input_hashes": (key_of(b"an older a"),)}
+    world.graph.add(Node(id="b", hash=key, deps=("a",), status="completed", metadata=older))
+    world.add("c", ["b"])
+    world.add("d", ["c"])
+    return world
+
+
+@pytest.mark.parametrize("policy", [{}, {"strategy": "selective", "nodes": ["c"]}])
+def test_what_is_made_from_a_stale_node_is_made_again_also_where_it_alone_is_named(policy: dict[str, Any]) -> None:
+    world = _with_a_stale_node_between()
+    report = world.restore(**policy)
+    assert report.ok, report
+    assert actions(report) | {"b": "recomputed", "c": "recomputed"} == actions(report)
+    b = world.output("b", [world.value("a")])
+    assert result(report, "c").hash == key_of(world.output("c", [b]))
+    assert report.stale == (() if "d" in actions(report) else ("d",))
+
+
+def test_nothing_else_is_looked_at_where_nothing_that_a_named_node_is_made_from_is_stale() -> None:
+    world = _with_a_stale_node_between()
+    assert actions(world.restore(strategy="selective", nodes=["a"])) == {"a": "reused"}
+    policy: dict[str, Any] = {"strategy": "selective", "nodes": ["d"], "validate_before_restore": False}
+    assert actions(world.restore(**policy)) == {"d": "reused"}
+    world = World()
+    world.chain("a", "b", "c")
+    world.values.opened.clear()
+    assert actions(world.restore(strategy="selective", nodes=["c"])) == {"c": "reused"}
+    assert world.values.opened == [world.key("c")]
+
+
 def test_what_cannot_be_made_anew_from_changed_inputs_is_blocked() -> None:
     world = World()
     world.add("seed", deterministic=False)

@@ -85,9 +85,11 @@ class _Planning:
         self._blamed: dict[int, str] = {}
 
     def want(self, wanted: Sequence[int]) -> None:
-        """Find what is needed to have these nodes. Each node and each edge is passed at most twice."""
+        """Find what is needed to have these nodes. Each node and each edge is passed a few times at most."""
         scope = self._scope
         front = list(reversed(wanted))
+        if self._policy.validate_before_restore:
+            front += self._find_stale(front)
         while front:
             number = front.pop()
             if number in self.needed:
@@ -99,6 +101,31 @@ class _Planning:
             inputs_may_change = bool(self._changing) and not self._changing.isdisjoint(scope.deps[number])
             if inputs_may_change or (lost and self._is_free(number)):
                 self._change(number, front)
+
+    def _find_stale(self, wanted: Sequence[int]) -> set[int]:
+        """Find which of these, and of all that they are made from, are stale; those, and what is made from them."""
+        outdated: set[int] = set()
+        for number in self._with_ancestors(wanted):
+            node = self._scope.nodes[number]
+            if node.status != "completed":
+                continue
+            if stale := self._staleness(number, node):
+                self._stale[number] = stale
+                outdated.add(number)
+            elif outdated and not outdated.isdisjoint(self._scope.deps[number]):
+                outdated.add(number)
+        return outdated
+
+    def _with_ancestors(self, wanted: Sequence[int]) -> Sequence[int]:
+        """These and all that they are made from, each after its dependencies."""
+        found, front = set(wanted), list(wanted)
+        if len(found) == len(self._scope.keys):
+            return range(len(found))
+        while front:
+            above = [dep for dep in self._scope.deps[front.pop()] if dep not in found]
+            found.update(above)
+            front += above
+        return sorted(found)
 
     def _change(self, number: int, front: list[int]) -> None:
         """A node may come back different, and so may what is made from it, as far as that is needed."""
@@ -160,8 +187,7 @@ class _Planning:
         node = self._scope.nodes[number]
         if node.status != "completed":
             return False
-        if self._policy.validate_before_restore and (stale := self._staleness(number, node)):
-            self._stale[number] = stale
+        if number in self._stale:
             self._lost.add(number)
             return True
         state = self._states(number)
