@@ -335,6 +335,24 @@ def test_a_link_in_the_way_leads_nowhere(world: World, place: Path, tmp_path: Pa
     assert not (place / "model.bin").is_symlink()
 
 
+def test_a_file_where_a_directory_has_to_be_leaves_all_as_it_was_and_the_next_restore_works(
+    world: World, place: Path
+) -> None:
+    before = files(place)
+    outputs = FileOutputs(place, world.values)
+    outputs.begin(keep_history=True, most=None, ttl_days=None)
+    for path in ("new", "new/below"):  # as if somebody made the first meanwhile
+        about = world.graph["model"].metadata.changed(path=path)
+        outputs.restore(world.graph["model"].changed(metadata=about))
+    with pytest.raises(RestoreFailed, match="the old ones are back"):
+        outputs.commit()
+    assert files(place) == before
+    assert not (place / ".backstay").exists()
+    (place / "model.bin").unlink()
+    assert world.restore(FileOutputs(place, world.values)).ok
+    assert files(place) == right(world)
+
+
 @pytest.mark.parametrize("what", ["directory", "pipe"])
 def test_what_is_no_file_is_not_taken_for_one(world: World, place: Path, what: str) -> None:
     (place / "model.bin").unlink()

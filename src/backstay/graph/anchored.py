@@ -50,7 +50,7 @@ class Anchored:
         try:
             with self.parent(path) as (at, name):
                 return os.stat(name, dir_fd=at, follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def move(self, source: str, target: str) -> None:
@@ -74,5 +74,9 @@ class Anchored:
         while below := {directory.rpartition("/")[0] for directory in above if directory} - above:
             above |= below
         for directory in sorted(above, reverse=True):
-            with self.parent(f"{directory}/." if directory else ".") as (at, _):
+            # Where no directory lies, no names are to be made durable.
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                self.parent(f"{directory}/." if directory else ".") as (at, _),
+            ):
                 os.fsync(at)
