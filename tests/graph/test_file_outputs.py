@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from backstay.errors import InsufficientSpace, OutputsBusy, RestoreConflict, RestoreFailed
 from backstay.graph.anchored import Anchored
 from backstay.graph.file_outputs import FileOutputs
-from backstay.graph.regeneration import plan_regeneration
+from backstay.graph.metadata_graph import MetadataGraph
+from backstay.graph.model import Node
+from backstay.graph.regeneration import plan_regeneration, regenerate
 from backstay.graph.switching import JOURNAL
 from backstay.testing import FakeClock
-from tests.graph.worlds import World, actions, result
+from tests.graph.worlds import CAPABILITY, World, actions, result
 
 NAMES = ("raw", "clean", "model")
 
@@ -351,6 +354,24 @@ def test_a_file_where_a_directory_has_to_be_leaves_all_as_it_was_and_the_next_re
     (place / "model.bin").unlink()
     assert world.restore(FileOutputs(place, world.values)).ok
     assert files(place) == right(world)
+
+
+def test_files_of_other_graphs_stay_out_of_the_directory(world: World, place: Path) -> None:
+    theirs = World(world.values, MetadataGraph("theirs"))
+    theirs.add("table", path="model.bin")
+    theirs.add("lost", path="lost.bin")
+    parts = [theirs.value("table"), theirs.value("lost")]
+    key = world.values.store(world.output("made", parts))
+    about: Any = {"capability": CAPABILITY, "path": "made.bin"}
+    deps = ("graph:theirs#table", "graph:theirs#lost")
+    world.graph.add(Node(id="made", hash=key, deps=deps, status="completed", metadata=about))
+    expected = right(world) | {"made.bin": world.value("made")}
+    world.lose("made")
+    theirs.lose("lost")
+    options = replace(world.options(), others={"theirs": theirs.graph})
+    report = regenerate(world.graph, FileOutputs(place, world.values), options)
+    assert actions(report) | {deps[0]: "reused", deps[1]: "recomputed", "made": "recomputed"} == actions(report)
+    assert files(place) == expected
 
 
 @pytest.mark.parametrize("what", ["directory", "pipe"])

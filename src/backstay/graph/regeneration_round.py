@@ -231,7 +231,7 @@ class Round:
     def _restore_one(self, number: int) -> float:
         """Seconds that it took."""
         begun = self._around.clock.monotonic()
-        node, validators = self._scope.nodes[number], self._around.validators
+        node, validators = self._scope.placed(number), self._around.validators
         if validators.has(node):
             validators.apply(node, lambda: self._around.outputs.open(node), self._around.scratch)
         self._around.outputs.restore(node)
@@ -270,7 +270,7 @@ class Round:
         task = Task(
             job=Job(node=node, inputs=inputs, scratch=scratch),
             way=way,
-            finish=lambda produced: self._finish(node, produced, scratch, free=free),
+            finish=lambda produced: self._finish(number, node, produced, scratch, free=free),
         )
         self._running.begin(number, task)
 
@@ -285,9 +285,9 @@ class Round:
 
     def _open(self, number: int) -> Iterator[bytes]:
         waiting = self._shelf.open(number)
-        return self._around.outputs.open(self._scope.nodes[number]) if waiting is None else waiting
+        return self._around.outputs.open(self._scope.placed(number)) if waiting is None else waiting
 
-    def _finish(self, node: Node, produced: Produced, scratch: Path, *, free: bool) -> None:
+    def _finish(self, number: int, node: Node, produced: Produced, scratch: Path, *, free: bool) -> None:
         """On the thread of the recomputation: refuse what is not the node's output, and put it where it belongs."""
         if not free:
             if produced.key != node.hash:
@@ -298,7 +298,7 @@ class Round:
                 )
             require_size(node, produced)
         self._around.validators.apply(node, produced.pieces, scratch)
-        self._around.outputs.take(node, produced)
+        self._around.outputs.take(self._scope.placed(number, node), produced)
 
     def _take(self, ended: Ended) -> None:
         number, job = ended.attempt.number, ended.attempt.task.job

@@ -71,6 +71,16 @@ class Scope:
             else [number for number, key in enumerate(keys) if key in graph],
         )
 
+    def placed(self, number: int, node: Node | None = None) -> Node:
+        """A node as the place of the outputs gets it: what other graphs made is in the repository alone.
+
+        Their paths say where they lie in a directory of that graph, and may be those of other outputs here.
+        """
+        node = node or self.nodes[number]
+        if node.metadata.path is None or not is_foreign(self.keys[number]):
+            return node
+        return node.model_copy(update={"metadata": node.metadata.model_copy(update={"path": None})})
+
     @cached_property
     def dependants(self) -> Links:
         """The nodes that depend on each; worked out when somebody asks, which few restores do."""

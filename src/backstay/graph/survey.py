@@ -52,7 +52,7 @@ class Survey:
         self._states[number] = state
 
     def _look_at_all(self, numbers: list[int]) -> list[tuple[int, OutputState]]:
-        nodes = [self._scope.nodes[number] for number in numbers]
+        nodes = [self._scope.placed(number) for number in numbers]
         completed = [node for node in nodes if node.status == "completed"]
         found = iter(self._outputs.look(completed, read=self._read))
         states = [
