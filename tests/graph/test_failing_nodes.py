@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,60 @@ def test_a_further_output_cannot_be_recomputed() -> None:
     report = world.restore()
     assert "gives only the first" in result(report, "a").reason
     assert actions(report) == {"a": "blocked"}
+
+
+def _add_with_two_outputs(world: World, name: str, deps: Sequence[str] = (), **metadata: Any) -> str:
+    """A node with a further output, whose id this gives."""
+    further = world.values.store(f"further output of {name}".encode())
+    node = world.add(name, deps, **metadata)
+    world.graph.replace(node.changed(metadata=node.metadata.changed(output_hashes=(node.hash, further))))
+    return further
+
+
+def test_a_node_with_further_outputs_is_made_again_where_it_must_come_back_as_it_was() -> None:
+    world = World()
+    world.add("a")
+    _add_with_two_outputs(world, "two", ["a"])
+    world.lose("two")
+    assert actions(world.restore()) == {"a": "reused", "two": "recomputed"}
+
+
+def test_a_node_with_further_outputs_is_blocked_where_it_may_come_back_different() -> None:
+    world = World()
+    world.chain("a")
+    _add_with_two_outputs(world, "stale", ["a"], input_hashes=(key_of(b"an older a"),))
+    _add_with_two_outputs(world, "random", ["a"], deterministic=False)
+    world.add("seed", deterministic=False)
+    _add_with_two_outputs(world, "after seed", ["seed"])
+    world.lose("random", "seed")
+    world.salts["seed"] = b"another draw"
+    report = world.restore()
+    expected = dict.fromkeys(("stale", "random", "after seed"), "blocked")
+    assert actions(report) == {"a": "reused", "seed": "recomputed", **expected}
+    assert all("only the first of its outputs" in result(report, name).reason for name in expected)
+    assert set(report.changed) == {"seed"}
+
+
+def test_what_is_made_from_a_further_output_is_never_made_from_the_first() -> None:
+    world = World()
+    further = _add_with_two_outputs(world, "two")
+    world.add("on further", ["two"], input_hashes=(further,))
+    world.add("seed", deterministic=False)
+    world.add("on both", ["two", "seed"], input_hashes=(further, world.key("seed")))
+    world.add("on first", ["two"])
+    assert actions(world.restore()) == dict.fromkeys(("two", "on further", "seed", "on both", "on first"), "reused")
+    world.lose("on further", "on first", "seed")
+    world.salts["seed"] = b"another draw"
+    report = world.restore()
+    assert actions(report) == {
+        "two": "reused",
+        "on further": "blocked",
+        "seed": "recomputed",
+        "on both": "blocked",
+        "on first": "recomputed",
+    }
+    for name in ("on further", "on both"):
+        assert "made from a further output of two" in result(report, name).reason
 
 
 def test_nodes_that_were_not_completed_have_nothing_to_restore() -> None:

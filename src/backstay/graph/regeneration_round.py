@@ -24,7 +24,7 @@ from backstay.graph.model import Node
 from backstay.graph.new_version import with_inputs, with_output
 from backstay.graph.outputs import DAMAGED, OutputState, read_through, require_size
 from backstay.graph.produced import Produced
-from backstay.graph.restore_plan import PlannedNode, RestorePlan
+from backstay.graph.restore_plan import ONLY_FIRST, PlannedNode, RestorePlan
 from backstay.graph.restore_report import NodeResult
 from backstay.graph.result_shelf import ResultShelf
 from backstay.graph.running import Ended, Running
@@ -144,6 +144,8 @@ class Round:
         """Whether a node that has to be recomputed cannot be; then that is settled."""
         key = self._scope.keys[number]
         way = self._around.way(number)
+        if self._is_free(number) and len(self._scope.nodes[number].values) > 1:
+            way = ONLY_FIRST
         if isinstance(way, str):
             self._fail(number, "blocked", f"something that it is made from has changed; {way}", key)
             return True

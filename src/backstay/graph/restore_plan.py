@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from backstay.core.memory import collector_at_rest
 from backstay.graph.model import Node
@@ -14,6 +14,7 @@ from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.recorded_inputs import unmet
 from backstay.graph.scope import Scope
 
+ONLY_FIRST: Final = "a recomputation gives only the first of its outputs, and the others would stay as they were"
 Action: TypeAlias = Literal["reuse", "restore", "recompute", "blocked"]
 States: TypeAlias = Callable[[int], OutputState]
 WhyNot: TypeAlias = Callable[[int], str]  # why a node cannot be recomputed; empty if it can
@@ -174,6 +175,8 @@ class _Planning:
         """Why a node cannot be recomputed, and which node is to blame."""
         if state_further := self._states(number).further:
             return f"its further output {state_further} is lost, and a recomputation gives only the first", key
+        if self._is_free(number) and len(self._scope.nodes[number].values) > 1:
+            return ONLY_FIRST, key
         if why := self._why_not(number):
             return why, key
         if absent := self._scope.absent.get(number):

@@ -12,6 +12,7 @@ from backstay.graph.model import Node
 from backstay.graph.outputs import Outputs
 from backstay.graph.policy import RegenerationPolicy
 from backstay.graph.recompute import Recomputers
+from backstay.graph.recorded_inputs import taken_beyond_first
 from backstay.graph.restore_report import NodeResult
 from backstay.graph.scope import Scope
 from backstay.graph.survey import Survey
@@ -46,4 +47,8 @@ class Surroundings:
         """How a node can be recomputed, or why not."""
         if number in self.failed:
             return self.failed[number][0]
-        return self.recomputers.way(self.scope.nodes[number], run_commands=self.policy.run_commands)
+        node, deps = self.scope.nodes[number], self.scope.deps[number]
+        at = taken_beyond_first(node.metadata.input_hashes, [self.scope.nodes[dep] for dep in deps])
+        if at is not None:
+            return f"it is made from a further output of {self.scope.keys[deps[at]]}, and it would be given the first"
+        return self.recomputers.way(node, run_commands=self.policy.run_commands)
