@@ -25,6 +25,9 @@ class MemoryValues:
     def missing(self, keys: Iterable[str]) -> list[str]:
         return [key for key in keys if key not in self.held]
 
+    def unavailable(self, keys: Iterable[str]) -> list[str]:
+        return self.missing(keys)
+
     def open(self, key: str) -> Iterator[bytes]:
         if key not in self.held:
             raise NotFound(f"no value {key}")

@@ -87,6 +87,49 @@ def test_a_value_that_the_repository_lost_comes_back_from_its_file(world: World,
     assert not world.made
 
 
+def test_a_value_whose_pack_is_lost_comes_back_from_its_file(world: World, place: Path) -> None:
+    world.values.torn.add(world.key("clean"))
+    report = world.restore(FileOutputs(place, world.values))
+    assert actions(report)["clean"] == "restored"
+    assert "the repository has lost it" in result(report, "clean").reason
+    assert not world.values.torn
+    assert not world.made
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_good_file_stands_in_for_a_value_that_breaks_off(world: World, place: Path, read: bool) -> None:
+    world.values.torn.add(world.key("raw"))
+    world.values.unavailable = world.values.missing  # type: ignore[method-assign]  # as with a pack that is damaged
+    world.lose("clean")
+    (place / "data/deep/clean.csv").unlink()
+    report = world.restore(FileOutputs(place, world.values), validate_before_restore=read)
+    assert actions(report) == {"raw": "reused", "clean": "recomputed", "model": "reused", "note": "reused"}
+    assert files(place) == right(world)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_value_that_breaks_off_is_recomputed_where_its_file_is_not_good_either(
+    world: World, place: Path, there: bool
+) -> None:
+    world.values.torn.add(world.key("clean"))
+    file = place / "data/deep/clean.csv"
+    size = file.stat().st_size
+    file.unlink()
+    if there:
+        file.write_bytes(b"x" * size)
+    report = world.restore(FileOutputs(place, world.values))
+    assert actions(report)["clean"] == "recomputed"
+    assert files(place) == right(world)
+
+
+def test_everything_is_restored_anew_also_where_only_the_file_is_good(world: World, place: Path) -> None:
+    world.values.torn.add(world.key("clean"))
+    report = world.restore(FileOutputs(place, world.values), strategy="full")
+    assert actions(report) == dict.fromkeys((*NAMES, "note"), "restored")
+    assert files(place) == right(world)
+    assert not world.values.torn
+
+
 def test_what_is_lost_in_both_is_recomputed_from_whichever_is_good(world: World, place: Path) -> None:
     expected = right(world)
     world.lose("raw", "clean")

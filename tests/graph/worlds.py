@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backstay.errors import NotFound
+from backstay.errors import CorruptedBackup, NotFound
 from backstay.graph.inputs import Inputs
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node
@@ -34,11 +34,15 @@ class Speechless(Exception):
 
 
 class MemoryValues:
-    """Values as the repository keeps them, but in memory; single ones can be lost or damaged."""
+    """Values as the repository keeps them, but in memory; single ones can be lost or damaged.
+
+    Of the values in `torn` the store has lost the second half until they are stored again.
+    """
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
         self.opened: list[str] = []
+        self.torn: set[str] = set()
         self.commits = 0
         self._lock = threading.Lock()
 
@@ -48,11 +52,18 @@ class MemoryValues:
     def missing(self, keys: Iterable[str]) -> list[str]:
         return sorted({key for key in keys if key not in self.data})
 
+    def unavailable(self, keys: Iterable[str]) -> list[str]:
+        return sorted({key for key in keys if key not in self.data or key in self.torn})
+
     def open(self, key: str) -> Iterator[bytes]:
         self.opened.append(key)
         if key not in self.data:
             raise NotFound(f"there is no value {key}")
-        return iter((self.data[key],))
+        return self._torn(self.data[key]) if key in self.torn else iter((self.data[key],))
+
+    def _torn(self, data: bytes) -> Iterator[bytes]:
+        yield data[: len(data) // 2]
+        raise CorruptedBackup("a pack is lost")
 
     def store(self, content: bytes | Path | Iterable[bytes], metadata: Mapping[str, object] | None = None) -> str:
         if isinstance(content, Path):
@@ -62,6 +73,7 @@ class MemoryValues:
             self.commits += 1
             key = key_of(data)
             self.data[key] = data
+            self.torn.discard(key)
         return key
 
     @contextmanager

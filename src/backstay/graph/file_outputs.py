@@ -15,7 +15,9 @@ from typing import Final
 
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import (
+    CorruptedBackup,
     InsufficientSpace,
+    NotFound,
     OutputMismatch,
     OutputsBusy,
     RestoreConflict,
@@ -23,7 +25,7 @@ from backstay.errors import (
 )
 from backstay.graph.anchored import Anchored
 from backstay.graph.model import Node
-from backstay.graph.outputs import Here, OutputState, StoredOutputs, stored_states, value_of, wrong_size
+from backstay.graph.outputs import DAMAGED, Here, OutputState, StoredOutputs, stored_states, value_of, wrong_size
 from backstay.graph.produced import PIECE, Produced
 from backstay.graph.switching import CONTROL, REPLACED, STAGING, Change, Switching, control_directory
 from backstay.graph.values import Values, checked
@@ -93,7 +95,7 @@ class FileOutputs:
         in_repository = [node for node in nodes if node.metadata.path is None]
         in_files = [node for node in nodes if node.metadata.path is not None]
         found = dict(zip(in_repository, self._stored.look(in_repository, read=read), strict=True))
-        stored = stored_states(self._values, in_files, read=False)
+        stored = stored_states(self._values, in_files, read=False, packs=read)
         found |= {
             node: state if state.further else self._look_at_file(node, state, read=read)
             for node, state in zip(in_files, stored, strict=True)
@@ -103,18 +105,21 @@ class FileOutputs:
     def open(self, node: Node) -> Iterator[bytes]:
         path, key = node.metadata.path, node.hash
         assert key is not None
-        if path is None or self._values.exists(key):
+        if path is None:
             return value_of(self._values, node)
-        return checked(self._pieces(path), key, f"the file {path}")
+        return checked(self._from_either(key, path), key, f"the output of {node.id}")
 
     def restore(self, node: Node) -> None:
         path, key = node.metadata.path, node.hash
         assert key is not None
         if path is None:
             self._stored.restore(node)
-        elif self._values.exists(key):
+            return
+        try:
             self._stage(node, path, value_of(self._values, node))
-        else:  # the repository has lost it, the file is good
+        except DAMAGED:
+            if self._file_state(node, read=True)[0] != "intact":
+                raise
             self._values.store(checked(self._pieces(path), key, f"the file {path}"))
 
     def take(self, node: Node, produced: Produced) -> None:
@@ -150,8 +155,21 @@ class FileOutputs:
             return "wrong", str(error)
         return "intact", ""
 
-    def _pieces(self, path: str) -> Iterator[bytes]:
+    def _from_either(self, key: str, path: str) -> Iterator[bytes]:
+        """What the repository has, and from where it fails what the file has; whether they fit is not looked at."""
+        given = 0
+        try:
+            for piece in self._values.open(key):
+                given += len(piece)
+                yield piece
+        except (NotFound, CorruptedBackup):
+            if self._files.lstat(path) is None:
+                raise
+            yield from self._pieces(path, given)
+
+    def _pieces(self, path: str, start: int = 0) -> Iterator[bytes]:
         with self._files.open(path) as file:
+            file.seek(start)
             while piece := file.read(PIECE):
                 yield piece
 

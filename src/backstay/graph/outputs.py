@@ -116,9 +116,13 @@ class StoredOutputs:
         """What was stored is as good as before: it has its name from its bytes."""
 
 
-def stored_states(values: Values, nodes: Sequence[Node], *, read: bool) -> list[OutputState]:
-    """How the outputs of nodes are in the repository, which is asked once which of them it has."""
-    missing = set(values.missing([key for node in nodes for key in node.values]))
+def stored_states(values: Values, nodes: Sequence[Node], *, read: bool, packs: bool = False) -> list[OutputState]:
+    """How the outputs of nodes are in the repository, which is asked once which of them it has.
+
+    With `packs` it looks whether the store still has what they lie in, which `read` finds out by itself.
+    """
+    keys = [key for node in nodes for key in node.values]
+    missing = set(values.unavailable(keys) if packs else values.missing(keys))
     return [_stored_state(values, node, missing, read=read) for node in nodes]
 
 
@@ -126,7 +130,7 @@ def _stored_state(values: Values, node: Node, missing: set[str], *, read: bool) 
     problems: dict[str, str] = {}
     for key in node.values:
         if key in missing:
-            problems[key] = f"the repository has no value {key}"
+            problems[key] = f"the repository cannot give the value {key}"
         elif read and (problem := read_through(values, key, node)):
             problems[key] = problem
     if not problems:

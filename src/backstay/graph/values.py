@@ -30,6 +30,10 @@ class Values(Protocol):
         """Those of many that are not there."""
         ...
 
+    def unavailable(self, keys: Iterable[str]) -> list[str]:
+        """Those of many that are not there, or of which the store has lost something; nothing is read."""
+        ...
+
     def open(self, key: str) -> Iterator[bytes]:
         """Its bytes in pieces; raises NotFound, CorruptedBackup."""
         ...
