@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def leave() -> None:
         (object, "is no output: it is of type object"),
         (lambda: [float("nan")], "is no JSON"),
         (lambda: iter(["text"]), "something else than bytes: it has a piece of type str"),
+        (lambda: SimpleNamespace(read=lambda _: None), "something else than bytes: it has a piece of type NoneType"),
         (lambda: Path("/does/not/exist"), "cannot be read"),
         (lambda: Path("/"), "cannot be read"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,24 @@ def test_files_streams_and_pieces_are_values_too(cas: ContentAddressableStorage,
     assert cas.store(memoryview(data)) == sha(data)
     with pytest.raises(NotFound):
         cas.store(tmp_path / "nothing")
+
+
+def test_a_stream_that_does_not_block_is_not_cut_where_it_has_nothing_yet(cas: ContentAddressableStorage) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(writing, "wb", buffering=0) as end, os.fdopen(reading, "rb") as stream:
+        end.write(b"first half, ")
+        for given in (stream, stream.raw):
+            with pytest.raises(InvalidRequest, match="not at its end"):
+                cas.store(given)
+            end.write(b"more, ")
+    assert [*cas.list()] == []
+
+
+def test_texts_are_no_streams_of_bytes_even_when_they_are_empty(cas: ContentAddressableStorage) -> None:
+    for text in ("", "text"):
+        with pytest.raises(InvalidRequest, match="gave a str"):
+            cas.store(io.StringIO(text))
 
 
 def test_equal_json_values_are_one_value(cas: ContentAddressableStorage) -> None:

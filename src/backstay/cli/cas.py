@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -49,8 +49,7 @@ def store(
             for file in files or [Path("-")]:
                 content = sys.stdin.buffer if str(file) == "-" else file
                 if as_json:
-                    data = sys.stdin.buffer.read() if str(file) == "-" else _read(file)
-                    content = parse_given(data, what=str(file))
+                    content = parse_given(_read(content), what=str(file))
                 keys.append(batch.store(content, beside, base=base))
 
     def show() -> None:
@@ -61,7 +60,7 @@ def store(
     return 0
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path | BinaryIO) -> bytes:
     from backstay.repository.values.content import pieces_of
 
     return b"".join(pieces_of(file)[0])

@@ -7,6 +7,7 @@ import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -114,8 +115,8 @@ def _spool_file(path: Path, scratch: Path, stopper: Stopper | None) -> Produced:
 
 
 def _read(stream: Any) -> Iterator[object]:  # noqa: ANN401 - whatever has a `read`
-    while piece := stream.read(PIECE):
-        yield piece
+    # None, of a stream that does not block, is no end of it.
+    yield from iter(partial(stream.read, PIECE), b"")
 
 
 def _canonical(value: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
@@ -75,7 +76,13 @@ def _of_file(path: Path) -> Iterator[bytes]:
 
 
 def _of_stream(stream: Readable) -> Iterator[bytes]:
-    while data := stream.read(READ):
+    for data in iter(partial(stream.read, READ), b""):
+        if data is None:
+            raise InvalidRequest(
+                "a stream has nothing to give yet, and is not at its end",
+                cause="it does not block, so that the value would be cut there",
+                hint="let it block: os.set_blocking(stream.fileno(), True)",
+            )
         yield _checked(data)
 
 
