@@ -82,6 +82,14 @@ def test_a_stream_that_does_not_block_is_not_cut_where_it_has_nothing_yet(cas: C
     assert [*cas.list()] == []
 
 
+def test_views_are_stored_as_the_bytes_that_they_show(cas: ContentAddressableStorage) -> None:
+    data = random.Random(2).randbytes(200_000)
+    assert cas.store(memoryview(data)[::2]) == sha(data[::2])
+    assert cas.store(iter([memoryview(data)[::2]])) == sha(data[::2])
+    assert cas.store(memoryview(data)[::-1]) == sha(data[::-1])
+    assert cas.store(memoryview(data)[::-1]) == sha(data[::-1])
+
+
 def test_texts_are_no_streams_of_bytes_even_when_they_are_empty(cas: ContentAddressableStorage) -> None:
     for text in ("", "text"):
         with pytest.raises(InvalidRequest, match="gave a str"):

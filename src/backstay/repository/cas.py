@@ -74,6 +74,8 @@ class ContentAddressableStorage:
         """
         if base is not None:
             self._require(base)
+        if isinstance(content, memoryview) and not content.c_contiguous:
+            content = content.tobytes()
         if isinstance(content, bytes | bytearray | memoryview) and self._is_kept(content, metadata):
             return value_id(sha256(content).digest())
         with self.batch() as batch:
