@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,8 @@ def leave() -> None:
         (leave, "left: its recomputation raised SystemExit: 3"),
         (lambda: b"other bytes", "the recomputation of left gave another output than the recorded one"),
         (object, "is no output: it is of type object"),
+        (lambda: {b"a", b"b"}, "it is of type set, and the items of a set have no order"),
+        (lambda: array("i"), "it is of type array, and the elements of an array are not its bytes"),
         (lambda: [float("nan")], "is no JSON"),
         (lambda: iter(["text"]), "something else than bytes: it has a piece of type str"),
         (lambda: SimpleNamespace(read=lambda _: None), "something else than bytes: it has a piece of type NoneType"),

@@ -6,8 +6,11 @@ import hashlib
 import io
 import os
 import random
+from array import array
+from collections import UserDict, UserList
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -79,6 +82,37 @@ def test_a_stream_that_does_not_block_is_not_cut_where_it_has_nothing_yet(cas: C
             with pytest.raises(InvalidRequest, match="not at its end"):
                 cas.store(given)
             end.write(b"more, ")
+    assert [*cas.list()] == []
+
+
+class _Column(UserList[bytes]):
+    """As tables have them: it can be seen as an array."""
+
+    def __array__(self) -> object:
+        return self
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {b"a", b"b"},
+        frozenset([b"a"]),
+        {b"a": 1}.keys(),
+        UserDict({b"a": 1}),
+        MappingProxyType({}),
+        array("i"),
+        array("i", [1]),
+        _Column([]),
+        _Column([b"a", b"bc"]),
+        io.BytesIO,
+    ],
+    ids=["set", "frozen", "keys", "mapping", "proxy", "no items", "array", "no rows", "column", "class"],
+)
+def test_what_can_be_iterated_over_and_is_no_series_of_bytes_is_refused(
+    cas: ContentAddressableStorage, value: Any
+) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be stored as a value"):
+        cas.store(value)
     assert [*cas.list()] == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from backstay.codec.canonical_json import canonical
+from backstay.core.pieces import why_no_pieces
 from backstay.errors import InvalidRequest, RecomputeFailed, RecomputeTimeout
 from backstay.graph.stopping import Stopper
 
@@ -61,11 +62,14 @@ def spool(value: object, scratch: Path, stopper: Stopper | None = None) -> Produ
         return spool_pieces(_read(value), scratch, stopper)
     if value is None or isinstance(value, str | int | float | dict | list | tuple):
         return spool_pieces([_canonical(value)], scratch)
+    why = f"it is of type {type(value).__name__}"
     if isinstance(value, Iterable):
-        return spool_pieces(value, scratch, stopper)
+        if not (no_pieces := why_no_pieces(value)):
+            return spool_pieces(value, scratch, stopper)
+        why += f", and {no_pieces}"
     raise RecomputeFailed(
         "a recomputation gave something that is no output",
-        cause=f"it is of type {type(value).__name__}",
+        cause=why,
         hint="return bytes, a JSON value, a Path, or a stream or iterable of bytes",
     )
 

@@ -9,9 +9,11 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from backstay.codec.canonical_json import Json, canonical
 from backstay.codec.compression import Buffer
+from backstay.core.pieces import why_no_pieces
 from backstay.errors import BackstayError, InvalidRequest, NotFound
 from backstay.repository.logs.value_entries import IS_JSON, MAX_METADATA
 
+_KINDS: Final = "a value is bytes, a path, a binary stream, an iterable of bytes, or a JSON value"
 READ: Final = 1 << 20  # bytes read from a file at a time
 
 
@@ -36,13 +38,15 @@ def pieces_of(content: ValueContent) -> tuple[Iterator[bytes], int]:
         return _of_file(content), 0
     if content is None or isinstance(content, bool | int | float | str | list | tuple | dict):
         return iter([canonical(content)]), IS_JSON
-    if isinstance(content, Readable):
-        return _of_stream(content), 0
-    if isinstance(content, Iterable):
-        return _of_iterable(content), 0
+    why = _KINDS
+    if not isinstance(content, type):  # a class has the methods of its values, but none of their bytes
+        if isinstance(content, Readable):
+            return _of_stream(content), 0
+        if isinstance(content, Iterable) and not (why := why_no_pieces(content)):
+            return _of_iterable(content), 0
     raise InvalidRequest(
         f"a {type(content).__name__} cannot be stored as a value",
-        cause="a value is bytes, a path, a binary stream, an iterable of bytes, or a JSON value",
+        cause=why,
         hint="serialise it to bytes first",
     )
 
