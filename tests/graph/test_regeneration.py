@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from backstay.codec.canonical_json import canonical
 from backstay.errors import InvalidRequest, UnknownNode
 from backstay.graph.inputs import Input
-from backstay.graph.model import Node, ValidationResult
+from backstay.graph.model import Node, NodeMetadata, ValidationResult
 from backstay.graph.outputs import StoredOutputs
 from backstay.graph.policy import RegenerationPolicy
 from backstay.repository.cas import ContentAddressableStorage
@@ -169,3 +169,20 @@ def test_a_schema_is_what_json_must_have() -> None:
     report = world.restore()
     assert actions(report) == {"bad": "failed", "good": "reused", "list": "reused"}
     assert "score" in result(report, "bad").reason
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        (list[int], b"[1, 2]", (b'["1"]', b"[1.0]", b"[true]", b"[1", b"")),
+        (float, b"1", (b"NaN", b"Infinity", b'"1"', b"true")),
+        (dict[str, int], b'{"a": 1, "b": 1}', (b'{"a": 1, "a": 1}', b'{"a": {"b": 1, "b": 1}}')),
+    ],
+)
+def test_nothing_is_taken_for_what_a_schema_wants(form: Any, good: bytes, bad: tuple[bytes, ...]) -> None:
+    for data in (good, *bad):
+        world = World()
+        world.validators.schema("value", form)
+        metadata = NodeMetadata(capability="value")
+        world.graph.add(Node(id="a", hash=world.values.store(data), status="completed", metadata=metadata))
+        assert world.restore().ok is (data == good), data

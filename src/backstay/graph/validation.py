@@ -18,10 +18,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from backstay.errors import InputLost, OutputMismatch
+from backstay.errors import InputLost, InvalidDocument, OutputMismatch
 from backstay.graph.inputs import Input
 from backstay.graph.model import Node, ValidationResult
 from backstay.graph.raised import said
+from backstay.graph.strict_json import check_json
 from backstay.graph.validated import mistakes
 
 Validator: TypeAlias = Callable[[Node, Input], Any]
@@ -47,13 +48,20 @@ class Validators:
         return register
 
     def schema(self, capability: str, form: Any) -> None:  # noqa: ANN401 - any type that pydantic understands
-        """Require outputs to be JSON documents of a pydantic model's form, or of any type that pydantic knows."""
+        """Require outputs to be JSON documents of a pydantic model's form, or of any type that pydantic knows.
+
+        Nothing is taken for what it is not: `"1"`, `1.0` and `true` are no int.
+        """
         adapter: TypeAdapter[Any] = TypeAdapter(form)
 
         def fits(node: Node, value: Input) -> str | None:
             del node
+            document = value.bytes()
             try:
-                adapter.validate_json(value.bytes())
+                check_json(document, "it")
+                adapter.validate_json(document, strict=True)
+            except InvalidDocument as error:
+                return error.cause
             except ValidationError as error:
                 return mistakes(error)
             return None
