@@ -14,6 +14,7 @@ from backstay.errors import (
     CycleFound,
     HoldViolation,
     Interrupted,
+    InvalidNode,
     InvalidRequest,
     MissingDependency,
     NotFound,
@@ -112,6 +113,15 @@ def test_what_cannot_be_restored_is_no_snapshot(stored: Stored) -> None:
     assert stored.manager().list_snapshots() == []
     told = [event for event in stored.events if isinstance(event, ValidationFailed)]
     assert ["a → b → c → a" in told[0].reason, "0000" in told[1].reason] == [True, True]
+
+
+def test_no_output_of_a_snapshot_may_lie_among_the_files_of_backstay(stored: Stored) -> None:
+    graph = MetadataGraph()
+    graph.add(Node(id="a", metadata=NodeMetadata(path=".backstay/journal.json")))
+    with pytest.raises(InvalidNode, match="node a cannot have its output at"):
+        stored.manager(graph).create_snapshot()
+    graph.replace(Node(id="a", metadata=NodeMetadata(path=".backstay.json")))
+    assert stored.manager(graph).create_snapshot().nodes == 1
 
 
 @pytest.mark.parametrize("stored_again", [False, True])

@@ -27,7 +27,7 @@ from backstay.graph.anchored import Anchored
 from backstay.graph.model import Node
 from backstay.graph.outputs import DAMAGED, Here, OutputState, StoredOutputs, stored_states, value_of, wrong_size
 from backstay.graph.produced import PIECE, Produced
-from backstay.graph.switching import CONTROL, REPLACED, STAGING, Change, Switching, control_directory
+from backstay.graph.switching import CONTROL, REPLACED, STAGING, Change, Switching, control_directory, is_own
 from backstay.graph.values import Values, checked
 
 _MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
@@ -175,7 +175,7 @@ class FileOutputs:
 
     def _stage(self, node: Node, path: str, pieces: Iterator[bytes]) -> None:
         """Write a new file beside, durably; a second one for the same path takes the place of the first."""
-        if path.split("/")[0] == CONTROL:
+        if is_own(path):
             raise RestoreConflict(f"{node.id} cannot be restored to {path}", cause="Backstay keeps its own files there")
         with self._guard:
             self._count += 1

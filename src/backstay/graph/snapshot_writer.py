@@ -22,12 +22,13 @@ from backstay.core.clock import ns_from_datetime
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import plural
 from backstay.core.version import VERSION
-from backstay.errors import InvalidRequest, OutputMissing
+from backstay.errors import InvalidNode, InvalidRequest, OutputMissing
 from backstay.graph.documents import write_head, write_nodes
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node as GraphNode
 from backstay.graph.snapshot_facts import IMPORTED, NODE_COUNT, REQUIRES, VALUE_COUNT, Required
 from backstay.graph.snapshot_files import HEAD, NODES, VALUES, FileWriter, value_lines
+from backstay.graph.switching import is_own
 from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.nodes import Content, Node
@@ -104,6 +105,7 @@ def store_graph(
     same = last if last is not None and last.graph_nodes == wanted.graph.nodes else None
     if same is None:
         wanted.graph.check()
+        _check_paths(wanted.graph)
     with repository.begin_session() as session, Workers(repository.environment.threads, "seal") as workers:
         session.start_heartbeat()
         repository.hide_missing_packs()
@@ -116,6 +118,21 @@ def store_graph(
             repository.confirm_lease()
             repository.snapshots.commit(stored.manifest)
     return stored
+
+
+def _check_paths(graph: MetadataGraph) -> None:
+    """Raises InvalidNode for an output that no restore into files could put where it belongs.
+
+    Not asked of the node itself, so that snapshots that have one can be read.
+    """
+    for node in graph if graph.has_files else ():
+        path = node.metadata.path
+        if path is not None and is_own(path):
+            raise InvalidNode(
+                f"node {node.id} cannot have its output at {path}",
+                cause="Backstay keeps its own files there while it restores others",
+                hint="give it another path",
+            )
 
 
 class _Snapshot:

@@ -189,6 +189,11 @@ def _told(error: OSError) -> str:
     return f"{error.filename}: {text}" if error.filename else text
 
 
+def is_own(path: str) -> bool:
+    """Whether a path lies in the control directory."""
+    return path.split("/", 1)[0] == CONTROL
+
+
 def control_directory(root: Path) -> Path:
     """The control directory, made if it is not there; raises RestoreConflict if something else has its name."""
     control = root / CONTROL
