@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -54,6 +55,9 @@ CHECKED = (
     Batch,
 )
 ANYTHING = {"content", "contents", "other", "metadata"}  # values of any kind, which are looked at one by one
+
+
+HALF = "it has half a character, a lone surrogate"
 
 
 class Foreign:
@@ -125,6 +129,9 @@ class Plain:
         ({"place": ["/etc", None]}, "it is None", "give a str or a Path"),
         ({"table": [("a", "b")]}, "it is a list", "give a dict or None"),
         ({"clock": 12}, "it is an int", "give a Clock or None"),
+        ({"place": "\ud800"}, HALF, "give text that can be written as UTF-8"),
+        ({"place": Path("/a/\udfff")}, HALF, "give text that can be written as UTF-8"),
+        ({"texts": ["a", "é\ud800"]}, HALF, "give text that can be written as UTF-8"),
     ],
 )
 def test_it_is_told_what_came_and_what_is_taken(given: dict[str, Any], cause: str, hint: str) -> None:
@@ -158,6 +165,7 @@ def test_who_is_looked_at_is_not_asked_for_anything() -> None:
         {"count": True},
         {"place": Path("/etc")},
         {"place": ["/etc", Path("/usr")]},
+        {"place": os.fsdecode(b"/\xff"), "texts": ["é", "名"]},
         {"table": {}},
         {"clock": SystemClock()},
         {"texts": [], "word": "incremental", "count": None},

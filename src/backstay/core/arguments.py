@@ -10,9 +10,10 @@ import collections.abc
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from numbers import Integral, Real
+from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,11 +27,12 @@ _NUMBERS: Final[Mapping[object, type]] = {int: Integral, float: Real}  # those o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Misfit:
-    """What does not fit: its place within the argument, the value, and what it should be."""
+    """What does not fit: its place within the argument, the value, and what it should be; `why`, if not by its type."""
 
     where: str
     value: object
     hint: Any
+    why: str = ""
 
 
 _Check: TypeAlias = Callable[[object], _Misfit | None]
@@ -112,8 +114,8 @@ class _Arguments:
     def _refused(self, name: str, misfit: _Misfit) -> InvalidRequest:
         return InvalidRequest(
             f"{self._label} does not take this as `{name}{misfit.where}`",
-            cause=f"it is {_told(misfit.value, misfit.hint)}",
-            hint=f"give {_described(misfit.hint)}",
+            cause=misfit.why or f"it is {_told(misfit.value, misfit.hint)}",
+            hint="give text that can be written as UTF-8" if misfit.why else f"give {_described(misfit.hint)}",
         )
 
 
@@ -152,6 +154,8 @@ def _check_of(hint: Any) -> _Check:  # noqa: ANN401 - any annotation
         return _contained(origin, args, hint)
     if _is_plain(hint):
         wanted = _NUMBERS.get(hint, hint)
+        if hint is str or issubclass(hint, PurePath):
+            return _text(hint)
         return _fitting(lambda value: isinstance(value, wanted), hint)
     if getattr(hint, "_is_protocol", False):
         names = [name for kind in hint.__mro__ for name in vars(kind) if not name.startswith("_")]
@@ -167,6 +171,25 @@ def _fitting(fits: Callable[[object], bool], hint: Any) -> _Check:  # noqa: ANN4
     return lambda value: None if fits(value) else _Misfit(where="", value=value, hint=hint)
 
 
+def _text(hint: type) -> _Check:
+    def check(value: object) -> _Misfit | None:
+        return _unwritable(value, hint) if isinstance(value, hint) else _Misfit(where="", value=value, hint=hint)
+
+    return check
+
+
+def _unwritable(value: object, hint: Any) -> _Misfit | None:  # noqa: ANN401 - any annotation
+    """What is wrong with a text that no encoding takes; those that stand for bytes of a file's name are none."""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, PurePath) else ""
+    if text.isascii():
+        return None
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return _Misfit(where="", value=value, hint=hint, why="it has half a character, a lone surrogate")
+    return None
+
+
 def _any_of(hints: Sequence[Any], hint: Any) -> _Check:  # noqa: ANN401 - any annotation
     plain = tuple(_NUMBERS.get(one, one) for one in hints if _is_plain(one))
     others = [_check_of(one) for one in hints if not _is_plain(one)]
@@ -175,7 +198,7 @@ def _any_of(hints: Sequence[Any], hint: Any) -> _Check:  # noqa: ANN401 - any an
 
     def check(value: object) -> _Misfit | None:
         if isinstance(value, plain):
-            return None
+            return _unwritable(value, hint)
         inner: _Misfit | None = None
         for one in others:
             if (misfit := one(value)) is None:
@@ -215,7 +238,7 @@ def _contained(origin: type, args: tuple[Any, ...], hint: Any) -> _Check:  # noq
             return None
         for number, one in enumerate(value):
             if (misfit := item(one)) is not None:
-                return _Misfit(where=f"[{number}]{misfit.where}", value=misfit.value, hint=misfit.hint)
+                return replace(misfit, where=f"[{number}]{misfit.where}")
         return None
 
     return check
