@@ -170,6 +170,13 @@ def test_malformed_ids_are_refused(cas: ContentAddressableStorage, key: str) -> 
             call(key)
 
 
+@pytest.mark.parametrize("key", [5, None, b"0" * 64])
+def test_what_is_no_text_is_refused_among_many_ids(cas: ContentAddressableStorage, key: Any) -> None:
+    for call in (cas.missing, cas.unavailable, cas.discard):
+        with pytest.raises(InvalidRequest):
+            call([key])
+
+
 def test_what_is_deleted_is_gone(cas: ContentAddressableStorage) -> None:
     for data in (b"small", bytes(200_000)):
         key = cas.store(data)

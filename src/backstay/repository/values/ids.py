@@ -15,9 +15,9 @@ def value_id(digest: bytes) -> str:
     return PREFIX + digest.hex()
 
 
-def parse_value_id(text: str) -> bytes:
-    """The 32 bytes of an id, with or without its prefix. Raises InvalidRequest."""
-    digits = text.removeprefix(PREFIX)
+def parse_value_id(text: object) -> bytes:
+    """The 32 bytes of an id, with or without its prefix. Raises InvalidRequest, also for what is no text."""
+    digits = text.removeprefix(PREFIX) if isinstance(text, str) else ""
     if not is_digest(digits):
         raise InvalidRequest(
             f"{text!r} is not the id of a value",
