@@ -69,6 +69,10 @@ def test_managers_of_a_graph_see_their_own_and_those_without_see_all(stored: Sto
     assert stored.manager(MetadataGraph("three")).list_snapshots() == []
     with pytest.raises(InvalidRequest, match="no graph"):
         stored.manager().create_snapshot()
+    assert stored.manager(one).in_force("two").id == second.id
+    for manager in (stored.manager(), stored.manager(one)):
+        with pytest.raises(InvalidRequest, match="its name is empty"):
+            manager.in_force("")
 
 
 def test_a_second_snapshot_of_the_same_graph_stores_nearly_nothing(stored: Stored) -> None:

@@ -145,8 +145,15 @@ class GraphBackupManager:
         return self._snapshots.told(found) if found is not None else None
 
     def in_force(self, name: str | None = None) -> GraphSnapshot:
-        """The same, also by the name of a graph. Raises NotFound, and QuorumNotReached when none is accepted yet."""
-        return self._snapshots.told(self._in_force(name or self._name))
+        """The same, also by the name of a graph.
+
+        Raises NotFound, InvalidRequest for an empty name, and QuorumNotReached when none is accepted yet.
+        """
+        if name == "":
+            raise InvalidRequest(
+                "it is not clear which graph is meant", cause="its name is empty", hint="leave the name out for any"
+            )
+        return self._snapshots.told(self._in_force(self._name if name is None else name))
 
     def verify(self, snapshot_id: str | None = None, *, read_data: bool = False) -> GraphVerification:
         """Check one snapshot, or all of the graph or of all graphs, with the values that they name."""
