@@ -230,6 +230,7 @@ def test_a_restore_is_planned_done_and_looked_at_again(backups: BackupManager, d
     assert [(one.id, one.status, one.backups, one.targets) for one in backups.list_restores()] == [
         (run.id, "succeeded", (made.id,), (str(out),))
     ]
+    assert len(backups.list_restores(limit=10**30)) == 1
     assert backups.verify_restore(run.id).equal == 6
     (restored / "notes.tmp").write_text("changed")
     with pytest.raises(RestoreFailed, match=r"notes\.tmp"):

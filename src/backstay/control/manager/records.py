@@ -31,6 +31,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import Process, process_start
 
 _RATES: Final = 10  # restores that an estimate looks at
+_MOST_ROWS: Final = 2**63 - 1  # that a database can be asked for
 _LEAST: Final = 1 << 20  # bytes of a restore that says something about speed
 
 
@@ -127,7 +128,12 @@ class Records:
 
     def restores(self, *, limit: int) -> list[RestoreRecord]:
         """The restores that were recorded, newest first."""
-        query = select(Job).where(Job.kind == "restore").order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+        query = (
+            select(Job)
+            .where(Job.kind == "restore")
+            .order_by(Job.created_at.desc(), Job.id.desc())
+            .limit(min(limit, _MOST_ROWS))
+        )
         with self.catalog.reading() as session:
             return [_restore_of(job) for job in session.scalars(query)]
 
