@@ -156,6 +156,19 @@ def test_unreadable_items_make_a_partial_backup(account: Account) -> None:
     assert "not backed up" in again.err
 
 
+def test_what_a_stored_file_lacks_is_told_as_that(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = account.documents / "some file"
+    place.write_bytes(b"x")
+
+    def refused(*_: object, **__: object) -> list[str]:
+        raise OSError(errno.E2BIG, "they have more than 16 MiB")
+
+    monkeypatch.setattr(os, "listxattr", refused)
+    told = account.run("backup", place, status=3).err
+    assert f"backed up in part: {place}: its extended attributes are left out: they have more than 16 MiB" in told
+    assert "not backed up" not in told
+
+
 def test_conflict(saved: Account) -> None:
     target = saved.root / "target"
     saved.run("restore", "latest", "--to", target)

@@ -267,7 +267,7 @@ def test_what_goes_wrong_with_the_hashing_of_any_block_is_raised(large: Path, nu
 def streamed(
     large: Path, digest: Callable[[bytes], None]
 ) -> Iterator[tuple[FileStream, Iterator[list[tuple[bytes, memoryview]]]]]:
-    capturing = Capturing(IDS, CHUNKER, readers=1, problem=lambda *_: None, warn=lambda _: None)
+    capturing = Capturing(IDS, CHUNKER, readers=1, lacks=lambda *_: None, warn=lambda _: None)
     with large.open("rb") as file:
         stream = FileStream(os.dup(file.fileno()), os.fstat(file.fileno()), _not_described)
         yield stream, capturing.stream(stream, digest)

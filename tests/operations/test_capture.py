@@ -100,7 +100,7 @@ def capture(
     problems: list[tuple[bytes, str]] = []
     warnings: list[str] = []
     capturing = Capturing(
-        IDS, CHUNKER, readers=readers, problem=lambda *problem: problems.append(problem), warn=warnings.append
+        IDS, CHUNKER, readers=readers, lacks=lambda *problem: problems.append(problem), warn=warnings.append
     )
 
     def steps() -> Iterator[Step]:

@@ -249,6 +249,7 @@ def show_backup(context: Context, result: BackupResult, *, skipped: bool = False
         )
         context.say(f"snapshot {result.snapshot} ({result.kind})")
     for problem in result.errors[:SHOWN_ERRORS]:
-        context.warn(f"not backed up: {printable(problem.path)}: {problem.message}")
+        what = "backed up in part" if problem.is_stored else "not backed up"
+        context.warn(f"{what}: {printable(problem.path)}: {problem.message}")
     if len(result.errors) > SHOWN_ERRORS:
         context.warn(f"and {plural(len(result.errors) - SHOWN_ERRORS, 'more item', 'more items')}")

@@ -13,7 +13,8 @@ from backstay.core.clock import Clock, datetime_from_ns
 from backstay.repository.nodes import Node, storable_time
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.file_stream import FileStream, may_have_holes
-from backstay.sources.metadata import Owners, Volume, Xattrs, read_xattrs
+from backstay.sources.metadata import Owners, Volume, read_xattrs
+from backstay.sources.refusals import words_of
 from backstay.sources.source import NEVER_SAME, Capture, Stat
 
 _READ_ATTEMPTS: Final = 3  # for a small file that changes while it is read
@@ -42,10 +43,10 @@ class EntryChanged(OSError):
 class EntryReader:
     """Captures entries of one directory, whose descriptor `fd` it borrows; any thread may call it.
 
-    `problem` is told (path, error) of what could not be read of an entry that is captured all the same.
+    `lacks` is told (path, message) of what a captured entry has and its node has not; it is tried again each time.
     """
 
-    __slots__ = ("_clock", "_owners", "_prefix", "_problem", "_volume", "fd")
+    __slots__ = ("_clock", "_lacks", "_owners", "_prefix", "_volume", "fd")
 
     def __init__(
         self,
@@ -55,11 +56,11 @@ class EntryReader:
         volume: Volume,
         owners: Owners,
         clock: Clock,
-        problem: Callable[[bytes, str], None],
+        lacks: Callable[[bytes, str], None],
     ) -> None:
         self.fd = fd
         self._prefix = path if path == b"/" else path + b"/"
-        self._volume, self._owners, self._clock, self._problem = volume, owners, clock, problem
+        self._volume, self._owners, self._clock, self._lacks = volume, owners, clock, lacks
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
         """Everything about one entry; files of at most `small` bytes come with their data. Raises OSError."""
@@ -96,34 +97,37 @@ class EntryReader:
             asked = small  # its size may be no promise, as in /proc
         if info is None or len(data) > small:
             return self._open_stream(fd, entry, to_end=size <= small)
-        node = self._node(name, info, len(data), self._xattrs(fd, name))
+        node = self._node(name, info, len(data))
+        self._complete(node, info, fd)
         return Capture((name, info.st_mode, len(data), mtime, NEVER_SAME, info.st_ino), node, data)
 
     def _small_file(self, fd: int, name: bytes, info: os.stat_result, data: bytes, now: int) -> Capture:
-        node = self._node(name, info, len(data), self._xattrs(fd, name))
+        node = self._node(name, info, len(data))
+        whole = self._complete(node, info, fd)
         if may_have_holes(info):
             node.extents = data_extents(fd, info.st_size)
             if node.extents is not None:
                 data = b"".join(data[start : start + length] for start, length in node.extents)
-        return Capture(self._stat(name, info, now), node, data)
+        return Capture(self._stat(name, info, now, whole=whole), node, data)
 
     def _open_stream(self, fd: int, entry: Stat, *, to_end: bool = False) -> Capture:
         now = self._clock.now_ns()
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise EntryChanged(self._prefix + entry[0], entry[1])
-        node = self._node(entry[0], info, info.st_size, None, tell=False)  # which `_streamed` does
+        node = self._node(entry[0], info, info.st_size)
         stream = FileStream(fd, info, partial(self._streamed, fd, entry[0], now), to_end=to_end)
         node.extents = stream.extents
-        return Capture(self._stat(entry[0], info, now), node, stream=stream)
+        return Capture(self._stat(entry[0], info, now, whole=True), node, stream=stream)
 
     def _streamed(
         self, fd: int, name: bytes, now: int, info: os.stat_result, size: int, extents: Extents | None, steady: bool
     ) -> tuple[Stat, Node]:
-        node = self._node(name, info, size, self._xattrs(fd, name))
+        node = self._node(name, info, size)
+        whole = self._complete(node, info, fd)
         node.extents = extents
         if steady:
-            return self._stat(name, info, now), node
+            return self._stat(name, info, now, whole=whole), node
         return (name, info.st_mode, size, node.mtime_ns, NEVER_SAME, info.st_ino), node
 
     def _capture_other(self, entry: Stat) -> Capture:
@@ -135,12 +139,13 @@ class EntryReader:
         info = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         if stat.S_IFMT(info.st_mode) != stat.S_IFMT(entry[1]):
             raise EntryChanged(self._prefix + name, entry[1])
+        node = self._node(name, info, 0)
         # Through /proc, because items that cannot be opened for reading have attributes too.
-        node = self._node(name, info, 0, self._xattrs(b"/proc/self/fd/%d/%s" % (self.fd, name), name))
+        whole = self._complete(node, info, b"/proc/self/fd/%d/%s" % (self.fd, name))
         node.target = target
         if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
             node.device = info.st_rdev
-        return Capture(self._stat(name, info, now), node)
+        return Capture(self._stat(name, info, now, whole=whole), node)
 
     def _link_target(self, entry: Stat) -> bytes:
         try:
@@ -150,33 +155,32 @@ class EntryReader:
                 raise EntryChanged(self._prefix + entry[0], entry[1]) from error
             raise
 
-    def _node(self, name: bytes, info: os.stat_result, size: int, xattrs: Xattrs | None, *, tell: bool = True) -> Node:
+    def _node(self, name: bytes, info: os.stat_result, size: int) -> Node:
         mode, uid, gid, owners, mtime = info.st_mode, info.st_uid, info.st_gid, self._owners, info.st_mtime_ns
         if mtime >> 63:  # nearly none
-            mtime = self._storable_time(name, mtime, tell=tell)
-        node = Node(name, mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime, xattrs=xattrs)
+            mtime = storable_time(mtime)
+        node = Node(name, mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime)
         if info.st_nlink > 1 and not stat.S_ISDIR(mode):
             node.links = self._volume.link_group(info)
         return node
 
-    def _storable_time(self, name: bytes, mtime: int, *, tell: bool) -> int:
-        near = storable_time(mtime)
-        if near != mtime and tell:
-            message = f"its time is out of range, and stored as {datetime_from_ns(near):%Y-%m-%d}"
-            self._problem(self._prefix + name, message)
-        return near
-
-    def _xattrs(self, item: int | bytes, name: bytes) -> Xattrs | None:
+    def _complete(self, node: Node, info: os.stat_result, item: int | bytes) -> bool:
+        """Add the extended attributes; whether the node then holds all of the item. What it lacks is told."""
+        whole = True
         try:
-            return read_xattrs(item)
+            node.xattrs = read_xattrs(item)
         except OSError as error:
-            message = f"extended attributes: {(error.strerror or str(error)).lower()}"
-            self._problem(self._prefix + name, message)
-            return None
+            self._lacks(self._prefix + node.name, f"its extended attributes are left out: {words_of(error)}")
+            whole = False
+        if node.mtime_ns != info.st_mtime_ns:
+            stored = datetime_from_ns(node.mtime_ns)
+            self._lacks(self._prefix + node.name, f"its time is out of range, and stored as {stored:%Y-%m-%d}")
+            whole = False
+        return whole
 
-    def _stat(self, name: bytes, info: os.stat_result, now: int) -> Stat:
+    def _stat(self, name: bytes, info: os.stat_result, now: int, *, whole: bool) -> Stat:
         row = row_of(name, info)
-        if self._volume.may_change_unseen(info.st_mtime_ns, info.st_ctime_ns, now):
+        if not whole or self._volume.may_change_unseen(info.st_mtime_ns, info.st_ctime_ns, now):
             return (*row[:4], NEVER_SAME, row[5])
         return row
 

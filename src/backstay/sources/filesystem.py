@@ -22,6 +22,7 @@ from backstay.sources.filters import Filters
 from backstay.sources.kernel import CLOSED, raise_descriptor_limit
 from backstay.sources.metadata import Owners, Volume
 from backstay.sources.named_paths import NOTHING_NAMED, NamedPaths
+from backstay.sources.refusals import words_of
 from backstay.sources.source import PAGE_ENTRIES, Capture, Lent, Problem, Stat
 
 CACHE_TAG: Final = b"CACHEDIR.TAG"
@@ -76,11 +77,11 @@ class FilesystemSource:
 
     def report(self, path: bytes, error: OSError) -> None:
         """Add to `problems`; safe from any thread."""
-        self.problem(path, (error.strerror or str(error)).lower())
+        self.problems.append(Problem(path, words_of(error)))
 
-    def problem(self, path: bytes, message: str) -> None:
-        """Add to `problems` in words of one's own; safe from any thread."""
-        self.problems.append(Problem(path, message))
+    def lacks(self, path: bytes, message: str) -> None:
+        """Add to `problems` what is not stored of an item that is; safe from any thread."""
+        self.problems.append(Problem(path, message, is_stored=True))
 
     def _real_place(self, path: bytes) -> bytes | None:
         try:
@@ -151,7 +152,7 @@ class OpenDirectory:
             volume=source.volume(fd, device),
             owners=source.owners,
             clock=source.clock,
-            problem=source.problem,
+            lacks=source.lacks,
         )
         inside = home is not None and (home == device or not source.filters.one_file_system)
         self._home = device if named.whole else home if inside else None

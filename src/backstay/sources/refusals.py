@@ -9,6 +9,12 @@ Refusal: TypeAlias = OSError | OverflowError | ValueError  # the last two for va
 ReportFailure: TypeAlias = Callable[[str, Refusal], None]  # (what was tried, why it failed)
 
 
+def words_of(error: OSError) -> str:
+    """The system's own words, to stand within a line."""
+    words = error.strerror or str(error)
+    return words[:1].lower() + words[1:]
+
+
 def tried(report: ReportFailure, what: str, call: Callable[..., None], *arguments: Any, **options: Any) -> bool:  # noqa: ANN401
     """Whether the call succeeded; if not, that is reported."""
     try:

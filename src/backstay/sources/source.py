@@ -88,10 +88,11 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One item that could not be backed up."""
+    """One item that could not be backed up; one that `is_stored` lacks only what the message tells."""
 
     path: bytes
     message: str
+    is_stored: bool = False
 
 
 class Source(Protocol):

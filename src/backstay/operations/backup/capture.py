@@ -35,7 +35,7 @@ class _Asked:
 class Capturing:
     """The stage between a scan and the store.
 
-    `problem` is told (path, message) of what a process could not read of an entry that is captured all the same,
+    `lacks` is told (path, message) of what a process could not read of an entry that is captured all the same,
     `warn` what a person may want to know.
     """
 
@@ -45,12 +45,12 @@ class Capturing:
         chunker: ContentDefinedChunker,
         *,
         readers: int,
-        problem: Callable[[bytes, str], None],
+        lacks: Callable[[bytes, str], None],
         warn: Callable[[str], None],
     ) -> None:
         self._ids, self._chunker, self._readers = ids, chunker, readers
         self._cutter = FileCutter(ids, chunker)
-        self._problem, self._warn = problem, warn
+        self._lacks, self._warn = lacks, warn
 
     def run(self, steps: Iterator[Step]) -> Iterator[Batch]:
         """The same steps in batches, with captures done, in order. A batch's data is gone when the next one comes."""
@@ -114,7 +114,7 @@ class Capturing:
             asked.popleft()
             self._fill(batch, answer.entries, data)
             for path, message in answer.problems:
-                self._problem(path, message)
+                self._lacks(path, message)
             yield batch
 
     def _fill(self, batch: Batch, answers: Sequence[Captured], data: memoryview) -> None:

@@ -169,7 +169,7 @@ class _Answering:
             volume=self._volumes[device],
             owners=self._owners,
             clock=self._clock,
-            problem=lambda path, message: self._problems.append((path, message)),
+            lacks=lambda path, message: self._problems.append((path, message)),
         )
 
     def _capture(self, reader: EntryReader, stat: Stat, room: memoryview, used: int) -> tuple[Captured, int]:

@@ -48,6 +48,7 @@ from backstay.repository.trees.stat_stream import NEVER_SAME, StatCursor
 from backstay.sources.changes import Changes
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.generated import GeneratedSource
+from backstay.sources.refusals import words_of
 from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
 PROGRESS_EVERY_S: Final = 0.1
@@ -133,7 +134,7 @@ class _Backup:
             self.ids,
             repository.file_chunker,
             readers=max(1, options.read_concurrency),
-            problem=lambda path, message: source.problems.append(Problem(path, message)),
+            lacks=lambda path, message: source.problems.append(Problem(path, message, is_stored=True)),
             warn=lambda message: events(Warned(message=message)),
         )
         self.source_key = source_key(source, options.name)
@@ -351,9 +352,9 @@ class _Backup:
             self.counts.files_changed += 1
 
     def _problem(self, visit: Visit, name: bytes, error: Exception | None) -> None:
-        message = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        self.source.problems.append(Problem(visit.path_of(name), message.lower()))
-        self.events(Warned(message=message.lower(), path=printable(visit.path_of(name))))
+        message = words_of(error) if isinstance(error, OSError) else str(error)
+        self.source.problems.append(Problem(visit.path_of(name), message))
+        self.events(Warned(message=message, path=printable(visit.path_of(name))))
 
     def _report_progress(self, steps: Sequence[Step]) -> bool:
         """Tell where the run is, unless that was told a moment ago."""

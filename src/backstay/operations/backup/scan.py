@@ -13,6 +13,7 @@ from backstay.repository.nodes import Node
 from backstay.repository.trees.listings import MAX_DEPTH
 from backstay.repository.trees.stat_stream import Leave, StatCursor, Subtree
 from backstay.sources.changes import Changes, Look
+from backstay.sources.refusals import words_of
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
 
 
@@ -159,7 +160,7 @@ class Scan:
             return None
 
     def _report(self, path: bytes, error: OSError) -> None:
-        self._source.problems.append(Problem(path, (error.strerror or str(error)).lower()))
+        self._source.problems.append(Problem(path, words_of(error)))
 
     def _begin(self, visit: Visit, *, inside_base: bool, look: Look = Look.ALL) -> Iterator[Step]:
         base = self._cursor.enter(visit.name) if inside_base and self._cursor is not None else None
