@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,7 +25,7 @@ from backstay.operations.backup.capture import Capturing
 from backstay.operations.backup.capture_process import CaptureProcess
 from backstay.operations.backup.scan import Left, Scan, Step, Take
 from backstay.repository.nodes import Node
-from backstay.sources.filesystem import FilesystemSource
+from backstay.sources.filesystem import FilesystemSource, OpenDirectory
 from backstay.sources.filters import Filters
 from backstay.sources.source import NEVER_SAME, Stat
 
@@ -213,6 +213,39 @@ def test_a_process_that_dies_at_its_start_is_done_without(
     assert run.found == expected
     assert len(run.warnings) == 1
     assert len(started) <= 1  # none, if it was dead before it got its settings
+
+
+@pytest.mark.parametrize("helped", [False, True], ids=["threads", "processes"])
+def test_few_directories_are_open_however_many_there_are(
+    tmp_path: Path, started: list[CaptureProcess], monkeypatch: pytest.MonkeyPatch, helped: bool
+) -> None:
+    limit, levels = 64, len(tmp_path.parts) + 2
+    for number in range(600):
+        place = tmp_path / f"{number // 100}/{number}"
+        place.mkdir(parents=True)
+        (place / "file").touch()
+    monkeypatch.setattr(capture_module, "descriptor_limit", lambda: limit)
+    monkeypatch.setattr(helper_process, "is_supported", lambda: helped)
+    open_now: set[int] = set()
+    most = 0
+    made, closed = OpenDirectory.__init__, OpenDirectory.close
+
+    def make(self: OpenDirectory, *args: Any, **more: Any) -> None:
+        nonlocal most
+        made(self, *args, **more)
+        open_now.add(id(self))
+        most = max(most, len(open_now))
+
+    def close(self: OpenDirectory) -> None:
+        closed(self)
+        open_now.discard(id(self))
+
+    monkeypatch.setattr(OpenDirectory, "__init__", make)
+    monkeypatch.setattr(OpenDirectory, "close", close)
+    assert len(capture(tmp_path, readers=3).found) > 1200
+    assert bool(started) is helped
+    assert most <= levels + limit // 2
+    assert not open_now
 
 
 def test_what_vanished_is_told_as_by_threads(tree: Path, started: list[CaptureProcess]) -> None:

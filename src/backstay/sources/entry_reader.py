@@ -11,6 +11,7 @@ from typing import Final
 
 from backstay.core.clock import Clock, datetime_from_ns
 from backstay.repository.nodes import Node, storable_time
+from backstay.sources.exhaustion import is_exhaustion
 from backstay.sources.extents import Extents, data_extents
 from backstay.sources.file_stream import FileStream, may_have_holes
 from backstay.sources.metadata import Owners, Volume, read_xattrs
@@ -170,6 +171,8 @@ class EntryReader:
         try:
             node.xattrs = read_xattrs(item)
         except OSError as error:
+            if is_exhaustion(error):
+                raise
             self._lacks(self._prefix + node.name, f"its extended attributes are left out: {words_of(error)}")
             whole = False
         if node.mtime_ns != info.st_mtime_ns:

@@ -18,6 +18,7 @@ from backstay.errors import InvalidRequest, NotFound
 from backstay.repository.nodes import storable_time
 from backstay.sources.changes import Observer
 from backstay.sources.entry_reader import NOT_WHAT_IT_WAS, OPEN_FILE, EntryChanged, EntryReader, open_quietly, row_of
+from backstay.sources.exhaustion import refuse_exhaustion
 from backstay.sources.filters import Filters
 from backstay.sources.kernel import CLOSED, raise_descriptor_limit
 from backstay.sources.metadata import Owners, Volume
@@ -76,7 +77,8 @@ class FilesystemSource:
         return self._volumes[device]
 
     def report(self, path: bytes, error: OSError) -> None:
-        """Add to `problems`; safe from any thread."""
+        """Add to `problems`; safe from any thread. Raises BackupFailed when this machine has run out of something."""
+        refuse_exhaustion(path, error)
         self.problems.append(Problem(path, words_of(error)))
 
     def lacks(self, path: bytes, message: str) -> None:

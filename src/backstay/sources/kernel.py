@@ -18,7 +18,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def raise_descriptor_limit() -> None:
-    """Allow as many open files as this process may have: a walk holds one per level."""
+    """Allow as many open files as this process may have: a walk holds one per level, and some beside them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstay.operations.backup.scan import Kept, Page, Step, Take
+from backstay.operations.backup.scan import Kept, Left, Page, Step, Take
 
 WHOLE: Final = 4 << 20  # files up to this many bytes are read and cut by one reader in one go
 BATCH_FILES: Final = 128  # captures in one batch
@@ -23,6 +23,7 @@ class Batch:
     large: list[Take] = field(default_factory=list)
     bytes: int = 0
     rows: int = 0
+    ended: int = 0  # directories, which are open until the batch was consumed
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
@@ -34,6 +35,8 @@ class Batch:
             self.rows += len(step.rows)
         elif isinstance(step, Kept):
             self.bytes += len(step.part.frames)
+        elif isinstance(step, Left):
+            self.ended += 1
 
     @property
     def captures(self) -> int:
@@ -46,16 +49,17 @@ class Batch:
     def weight(self) -> int:
         return self.bytes + (64 << 10)  # so that very many empty files do not run far ahead
 
-    def is_empty(self) -> bool:
-        return not self.captures
+    def weighs_nothing(self) -> bool:
+        """Whether any number of such may wait behind one that takes its time."""
+        return not self.captures and not self.ended
 
 
-def batched(steps: Iterable[Step]) -> Iterator[Batch]:
-    """Group steps so that each batch is worth a thread's while."""
+def batched(steps: Iterable[Step], *, most_ended: int) -> Iterator[Batch]:
+    """Group steps so that each batch is worth a thread's while, and no more directories than that end in one."""
     batch = Batch()
     for step in steps:
         batch.add(step)
-        if batch.is_full():
+        if batch.is_full() or batch.ended >= most_ended:
             yield batch
             batch = Batch()
     yield batch

@@ -18,10 +18,13 @@ from backstay.operations.backup.batches import BATCH_BYTES, WHOLE, Batch, batche
 from backstay.operations.backup.capture_process import LEFT, Captured, CaptureProcess, Settings
 from backstay.operations.backup.cutting import FileCutter
 from backstay.operations.backup.scan import Step, Take
+from backstay.sources.kernel import descriptor_limit
 from backstay.sources.source import Capture, Stream
 
 MANY: Final = 512  # captures from which on a process is worth its start
 READ_AHEAD: Final = 16 << 20  # bytes of files being read at any time
+OPEN_AHEAD: Final = 4096  # directories that the walk has left, and are open until what lies in them is stored
+_PART: Final = 4  # of the files that may be open; the walk itself takes one for each level
 
 
 @dataclass(slots=True, eq=False)
@@ -51,10 +54,11 @@ class Capturing:
         self._ids, self._chunker, self._readers = ids, chunker, readers
         self._cutter = FileCutter(ids, chunker)
         self._lacks, self._warn = lacks, warn
+        self._open_ahead = max(1, min(OPEN_AHEAD, descriptor_limit() // _PART))
 
     def run(self, steps: Iterator[Step]) -> Iterator[Batch]:
         """The same steps in batches, with captures done, in order. A batch's data is gone when the next one comes."""
-        batches: Iterator[Batch] = batched(steps)
+        batches: Iterator[Batch] = batched(steps, most_ended=max(1, self._open_ahead // _PART))
         yield from self._on_threads(_first(batches, MANY))
         following = next(batches, None)
         if following is None:
@@ -67,12 +71,16 @@ class Capturing:
     def _on_threads(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         with Workers(self._readers, "read") as readers:
             done = readers.ordered(
-                self._read_batch, batches, weigh=Batch.weight, limit=READ_AHEAD, inline=Batch.is_empty
+                self._read_batch, batches, weigh=self._weight, limit=READ_AHEAD, inline=Batch.weighs_nothing
             )
             try:
                 yield from done
             finally:
                 done.close()  # type: ignore[attr-defined]
+
+    def _weight(self, batch: Batch) -> int:
+        """Directories weigh so much that READ_AHEAD limits those that are open as well."""
+        return batch.weight() + batch.ended * (READ_AHEAD // self._open_ahead)
 
     def _in_processes(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """All batches; when a process fails, those that were asked for, and the others are left to the caller."""
@@ -84,7 +92,7 @@ class Capturing:
             yield from self._on_threads(_until(batches, lambda: all(reader.is_ready() for reader in readers)))
             for batch in batches:
                 asked.append(_Asked(batch))
-                while not readers[0].has_room:
+                while not readers[0].has_room or self._are_too_many_open(asked):
                     yield from self._oldest(asked)
                 if readers[0].request(batch.small):
                     asked[-1].reader = readers[0]
@@ -100,6 +108,9 @@ class Capturing:
                 reader.close()
         for left in asked:
             yield self._read_batch(left.batch)
+
+    def _are_too_many_open(self, asked: deque[_Asked]) -> bool:
+        return len(asked) > 1 and sum(one.batch.ended for one in asked) > self._open_ahead
 
     def _settings(self) -> Settings:
         return Settings(self._ids.key, self._chunker.sizes, self._chunker.secret, WHOLE, BATCH_BYTES + WHOLE)

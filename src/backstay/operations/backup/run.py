@@ -46,6 +46,7 @@ from backstay.repository.snapshots.making import chunker_info
 from backstay.repository.snapshots.store import Manifest, Stats
 from backstay.repository.trees.stat_stream import NEVER_SAME, StatCursor
 from backstay.sources.changes import Changes
+from backstay.sources.exhaustion import refuse_exhaustion
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.generated import GeneratedSource
 from backstay.sources.refusals import words_of
@@ -352,6 +353,8 @@ class _Backup:
             self.counts.files_changed += 1
 
     def _problem(self, visit: Visit, name: bytes, error: Exception | None) -> None:
+        if isinstance(error, OSError):
+            refuse_exhaustion(visit.path_of(name), error)
         message = words_of(error) if isinstance(error, OSError) else str(error)
         self.source.problems.append(Problem(visit.path_of(name), message))
         self.events(Warned(message=message, path=printable(visit.path_of(name))))

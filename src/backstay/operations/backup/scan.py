@@ -13,6 +13,7 @@ from backstay.repository.nodes import Node
 from backstay.repository.trees.listings import MAX_DEPTH
 from backstay.repository.trees.stat_stream import Leave, StatCursor, Subtree
 from backstay.sources.changes import Changes, Look
+from backstay.sources.exhaustion import refuse_exhaustion
 from backstay.sources.refusals import words_of
 from backstay.sources.source import Capture, Directory, Problem, Source, Stat
 
@@ -111,7 +112,10 @@ Step: TypeAlias = Enter | Take | Resumed | Page | Unreadable | Left | Kept
 
 
 class Scan:
-    """One walk. Directories stay open until the consumer of the steps closes them at `Left`."""
+    """One walk. Directories stay open until the consumer of the steps closes them at `Left`.
+
+    Raises BackupFailed when this machine has run out of something.
+    """
 
     def __init__(
         self, source: Source, base: StatCursor | None, resume: Resume | None, changes: Changes | None = None
@@ -160,6 +164,7 @@ class Scan:
             return None
 
     def _report(self, path: bytes, error: OSError) -> None:
+        refuse_exhaustion(path, error)
         self._source.problems.append(Problem(path, words_of(error)))
 
     def _begin(self, visit: Visit, *, inside_base: bool, look: Look = Look.ALL) -> Iterator[Step]:
