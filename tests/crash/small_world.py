@@ -83,6 +83,9 @@ class MemoryDirectory:
     def lend(self) -> None:
         return None
 
+    def unlike(self, entry: Stat) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return MemoryDirectory(self._source, self._below(entry[0]))
 

@@ -104,6 +104,9 @@ class MemoryDirectory:
     def lend(self) -> None:
         return None
 
+    def unlike(self, entry: Stat) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return MemoryDirectory(self.path.rstrip(b"/") + b"/" + entry[0], self._thing.children[entry[0]])
 

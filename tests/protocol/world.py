@@ -77,6 +77,9 @@ class TreeDirectory:
     def lend(self) -> None:
         return None
 
+    def unlike(self, entry: Stat) -> None:
+        return None
+
     def enter(self, entry: Stat) -> Directory:
         return TreeDirectory(b"/" + entry[0], self.tree, self.tree[entry[0]], self.on_list)
 

@@ -146,7 +146,16 @@ class EntryReader:
         node.target = target
         if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
             node.device = info.st_rdev
+        if stat.S_ISDIR(info.st_mode) and row_of(name, info) != entry:
+            whole = False  # what was entered may be another than this one, which the next run must not take for known
         return Capture(self._stat(name, info, now, whole=whole), node)
+
+    def capture_itself(self, name: bytes, info: os.stat_result, path: bytes) -> Capture:
+        """The directory whose entries are read, by its name, its state and its path. Raises OSError."""
+        node = self._node(name, info, 0)
+        # Through /proc, because one that can only be passed through has attributes too.
+        whole = self._complete(node, info, b"/proc/self/fd/%d/." % self.fd, path)
+        return Capture(self._stat(name, info, self._clock.now_ns(), whole=whole), node)
 
     def _link_target(self, entry: Stat) -> bytes:
         try:
@@ -165,19 +174,22 @@ class EntryReader:
             node.links = self._volume.link_group(info)
         return node
 
-    def _complete(self, node: Node, info: os.stat_result, item: int | bytes) -> bool:
-        """Add the extended attributes; whether the node then holds all of the item. What it lacks is told."""
+    def _complete(self, node: Node, info: os.stat_result, item: int | bytes, path: bytes = b"") -> bool:
+        """Add the extended attributes; whether the node then holds all of the item. What it lacks is told.
+
+        `path` is that of the item, if it is no entry.
+        """
         whole = True
         try:
             node.xattrs = read_xattrs(item)
         except OSError as error:
             if is_exhaustion(error):
                 raise
-            self._lacks(self._prefix + node.name, f"its extended attributes are left out: {words_of(error)}")
+            self._lacks(path or self._prefix + node.name, f"its extended attributes are left out: {words_of(error)}")
             whole = False
         if node.mtime_ns != info.st_mtime_ns:
             stored = datetime_from_ns(node.mtime_ns)
-            self._lacks(self._prefix + node.name, f"its time is out of range, and stored as {stored:%Y-%m-%d}")
+            self._lacks(path or self._prefix + node.name, f"its time is out of range, and stored as {stored:%Y-%m-%d}")
             whole = False
         return whole
 

@@ -126,7 +126,7 @@ def _nothing_to_back_up(problems: Sequence[Problem]) -> Exception:
 class OpenDirectory:
     """One directory being walked; `named` are the source's paths that lie below it."""
 
-    __slots__ = ("_fd", "_home", "_only", "_prefix", "_reader", "_source", "named", "path")
+    __slots__ = ("_fd", "_home", "_info", "_only", "_prefix", "_reader", "_source", "named", "path")
 
     def __init__(
         self,
@@ -147,7 +147,8 @@ class OpenDirectory:
         self.path = path
         self.named = named
         self._prefix = path if path == b"/" else path + b"/"
-        device = os.fstat(fd).st_dev
+        self._info = os.fstat(fd)
+        device = self._info.st_dev
         self._reader = EntryReader(
             fd,
             path,
@@ -201,6 +202,16 @@ class OpenDirectory:
                 raise EntryChanged(path, entry[1]) from error
             raise
         return OpenDirectory(self._source, fd, path, named, self._home, is_listed=is_listed)
+
+    def unlike(self, entry: Stat) -> Capture | None:
+        """This directory itself, if it is another one than the entry by which it is known; else None."""
+        if (self._info.st_ino, self._info.st_mode) == (entry[5], entry[1]):
+            return None
+        try:
+            return self._reader.capture_itself(entry[0], self._info, self.path)
+        except OSError as error:
+            refuse_exhaustion(self.path, error)
+            raise
 
     def _opened(self, name: bytes, named: NamedPaths) -> tuple[int, bool]:
         """The child, and whether it can be listed: who may only pass through it can back up what was named below."""

@@ -150,6 +150,9 @@ class GeneratedDirectory:
         """Open a child directory."""
         return GeneratedDirectory(self.path.rstrip(b"/") + b"/" + entry[0], self._branch.directories[entry[0]][1])
 
+    def unlike(self, entry: Stat) -> None:
+        """No name leads elsewhere."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -81,6 +81,13 @@ class Directory(Protocol):
         """Open a child directory. Raises OSError."""
         ...
 
+    def unlike(self, entry: Stat) -> Capture | None:
+        """This directory itself, if it is another one than the entry by which it is known; else None.
+
+        Names lead to other directories at any time, and what one looks like must not be said of what another holds.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of it; children that are open stay usable. May be called more than once."""
         ...

@@ -86,6 +86,11 @@ class Assembler:
         """An entry of the current directory was captured."""
         self._stack[-1].fresh[node.name] = (entry, node)
 
+    def known(self, visit: Visit) -> Stat | None:
+        """What is known of a directory that begins in the current one; None for the root."""
+        fresh = self._stack[-1].fresh.get(visit.name) if self._stack else None
+        return visit.entry if fresh is None else fresh[0]
+
     def failed(self, name: bytes) -> None:
         """An entry of the current directory could not be captured: it is left out, and tried again next time."""
         self._stack[-1].failed.add(name)

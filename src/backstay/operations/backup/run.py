@@ -254,7 +254,7 @@ class _Backup:
             assembler.page(step)
             self.counts.seen_files += len(step.rows)
         elif isinstance(step, Enter):
-            assembler.enter(step.visit)
+            self._enter(step.visit, assembler)
         elif isinstance(step, Left):
             assembler.leave(step)
             step.visit.directory.close()
@@ -265,6 +265,14 @@ class _Backup:
             self._resumed(step, writer, assembler)
         else:
             assembler.unreadable(step.entry)
+
+    def _enter(self, visit: Visit, assembler: Assembler) -> None:
+        """A directory is recorded as what was opened: another one may have had its name when that was captured."""
+        known = assembler.known(visit)
+        found = None if known is None else visit.directory.unlike(known)
+        if found is not None:
+            assembler.fresh(found.stat, found.node)
+        assembler.enter(visit)
 
     def _take(self, take: Take, writer: BlobWriter, assembler: Assembler) -> None:
         name = take.entry[0]

@@ -31,11 +31,15 @@ class Visit:
     """One directory on the walk."""
 
     directory: Directory
-    name: bytes
+    entry: Stat | None  # by which it was listed; the root was not
     parent: Visit | None
     has_base: bool
     subdirs: list[Stat] = field(default_factory=list)
     replaced: set[bytes] = field(default_factory=set)  # subdirectories that are others than before
+
+    @property
+    def name(self) -> bytes:
+        return self.entry[0] if self.entry is not None else b""
 
     def path_of(self, name: bytes) -> bytes:
         path = self.directory.path
@@ -126,7 +130,7 @@ class Scan:
 
     def steps(self) -> Iterator[Step]:
         """Depth first, names in order; all entries of a directory come before what lies in its children."""
-        root = Visit(self._source.root(), b"", None, has_base=False)
+        root = Visit(self._source.root(), None, None, has_base=False)
         yield from self._begin(root, inside_base=self._cursor is not None)
         stack = [(root, iter(root.subdirs))]
         while stack:
@@ -145,6 +149,8 @@ class Scan:
             if child is None:
                 yield Unreadable(visit, entry)
                 continue
+            if look is not Look.ALL and child.directory.unlike(entry) is not None:
+                look = Look.ALL
             yield from self._begin(child, inside_base=visit.has_base, look=look)
             stack.append((child, iter(child.subdirs)))
 
@@ -158,7 +164,7 @@ class Scan:
         try:
             if depth >= MAX_DEPTH:  # its listing names it all the same, empty
                 raise OSError(errno.ENAMETOOLONG, f"{MAX_DEPTH} directories lie below each other, this is the last")
-            return Visit(parent.directory.enter(entry), entry[0], parent, has_base=False)
+            return Visit(parent.directory.enter(entry), entry, parent, has_base=False)
         except OSError as error:
             self._report(parent.path_of(entry[0]), error)
             return None
