@@ -138,7 +138,7 @@ class OpenDirectory:
         *,
         is_listed: bool = True,
     ) -> None:
-        """`home` is the device that a parent with all its children lies on; None below directories that only lead.
+        """`home` is the device that a parent with all its children lies on; None where that and this one only lead.
 
         One that is not listed holds what was named below it.
         """
@@ -195,13 +195,14 @@ class OpenDirectory:
         name = entry[0]
         path = self._prefix + name
         named = self.named.below.get(name, NOTHING_NAMED) if self.named.below else NOTHING_NAMED
+        home = None if self._only_leads(path, named) else self._home
         try:
-            fd, is_listed = self._opened(name, named)
+            fd, is_listed = self._opened(name, named, report=home is not None or named.whole)
         except OSError as error:
             if error.errno in NOT_WHAT_IT_WAS:
                 raise EntryChanged(path, entry[1]) from error
             raise
-        return OpenDirectory(self._source, fd, path, named, self._home, is_listed=is_listed)
+        return OpenDirectory(self._source, fd, path, named, home, is_listed=is_listed)
 
     def unlike(self, entry: Stat) -> Capture | None:
         """This directory itself, if it is another one than the entry by which it is known; else None."""
@@ -213,14 +214,20 @@ class OpenDirectory:
             refuse_exhaustion(self.path, error)
             raise
 
-    def _opened(self, name: bytes, named: NamedPaths) -> tuple[int, bool]:
+    def _only_leads(self, path: bytes, named: NamedPaths) -> bool:
+        """Whether a child is left out itself, and is there for the sake of what was named below it."""
+        if self._home is None or not named.below or named.whole:
+            return False
+        return self._source.filters.excludes(path, True) or self._is_cache()
+
+    def _opened(self, name: bytes, named: NamedPaths, *, report: bool) -> tuple[int, bool]:
         """The child, and whether it can be listed: who may only pass through it can back up what was named below."""
         try:
             return open_quietly(name, _OPEN_DIRECTORY, self._fd), True
         except PermissionError as error:
             if not named.below:
                 raise
-            if self._home is not None or named.whole:
+            if report:
                 self._source.report(self._prefix + name, error)  # the rest of it is missing
         return os.open(name, _PASS_DIRECTORY, dir_fd=self._fd), False
 

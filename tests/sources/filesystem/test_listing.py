@@ -283,6 +283,34 @@ def test_what_is_named_is_never_excluded(tmp_path: Path) -> None:
     assert below(tmp_path, found) == ["tmp", "tmp/a", "tmp/keep", "tmp/keep/b"]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        ([b"b"], ["a", "a/1", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/f"]),
+        ([b"b/"], ["a", "a/1", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/f"]),
+        ([b"b", b"d"], ["a", "a/1", "a/b", "a/b/c"]),
+        ([b"b", b"!other"], ["a", "a/1", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/f"]),
+    ],
+)
+def test_of_what_is_excluded_only_what_is_named_below_it_is_there(
+    tmp_path: Path, patterns: list[bytes], kept: list[str]
+) -> None:
+    tree(tmp_path, "a/1", "a/b/secret", "a/b/other/f", "a/b/c/d/f")
+    found = source(tmp_path / "a", tmp_path / "a/b/c", patterns=patterns)
+    assert below(tmp_path, found) == kept
+    assert not found.problems
+
+
+def test_of_a_cache_only_what_is_named_below_it_is_there(tmp_path: Path) -> None:
+    tree(tmp_path, "a/1", "a/cache/x/secret", "a/cache/x/other/f", "a/cache/x/y/z", "a/cache/other")
+    (tmp_path / "a/cache/CACHEDIR.TAG").write_bytes(CACHE_SIGNATURE)
+    held = ["a", "a/1", "a/cache", "a/cache/CACHEDIR.TAG", "a/cache/x", "a/cache/x/y", "a/cache/x/y/z"]
+    paths = tmp_path / "a", tmp_path / "a/cache/x/y"
+    assert below(tmp_path, source(*paths, exclude_caches=True)) == held
+    assert "a/cache/x/secret" in below(tmp_path, source(*paths))
+    assert "a/cache/x/secret" in below(tmp_path, source(*paths, tmp_path / "a/cache", exclude_caches=True))
+
+
 def test_caches_keep_only_their_tag(tmp_path: Path) -> None:
     tree(
         tmp_path,
