@@ -14,6 +14,7 @@ from backstay.operations.backup.capture_process import Answer, Settings, Wanted,
 from backstay.sources import disk_reads
 from backstay.sources.disk_reads import DiskReads, read_soon
 from backstay.sources.entry_reader import EntryReader, row_of
+from backstay.sources.metadata import Volume
 from backstay.sources.source import Capture, Stat
 from tests.descriptors import open_files
 
@@ -97,7 +98,7 @@ def test_requests_are_read_ahead_once_the_disk_was_needed(
     monkeypatch.setattr(capture_process, "read_soon", note)
     settings = Settings(b"k" * 32, FILES, 7, small=4096, room=8192)
     handler = answering(msgspec.msgpack.encode(settings))
-    request = msgspec.msgpack.encode([Wanted(bytes(tmp_path), rows(tmp_path))])
+    request = msgspec.msgpack.encode([Wanted(bytes(tmp_path), Volume(b"/", coarse=False), rows(tmp_path))])
     room = memoryview(bytearray(8192))
     fd = os.open(tmp_path, os.O_RDONLY)
     capture, costs = EntryReader.capture, iter([0, 8, 0, 0, 0])

@@ -47,7 +47,7 @@ class EntryReader:
     `lacks` is told (path, message) of what a captured entry has and its node has not; it is tried again each time.
     """
 
-    __slots__ = ("_clock", "_lacks", "_owners", "_prefix", "_volume", "fd")
+    __slots__ = ("_clock", "_lacks", "_owners", "_prefix", "fd", "volume")
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class EntryReader:
     ) -> None:
         self.fd = fd
         self._prefix = path if path == b"/" else path + b"/"
-        self._volume, self._owners, self._clock, self._lacks = volume, owners, clock, lacks
+        self.volume, self._owners, self._clock, self._lacks = volume, owners, clock, lacks
 
     def capture(self, entry: Stat, *, small: int) -> Capture:
         """Everything about one entry; files of at most `small` bytes come with their data. Raises OSError."""
@@ -171,7 +171,7 @@ class EntryReader:
             mtime = storable_time(mtime)
         node = Node(name, mode, uid, gid, owners.user(uid), owners.group(gid), size, mtime)
         if info.st_nlink > 1 and not stat.S_ISDIR(mode):
-            node.links = self._volume.link_group(info)
+            node.links = self.volume.link_group(info)
         return node
 
     def _complete(self, node: Node, info: os.stat_result, item: int | bytes, path: bytes = b"") -> bool:
@@ -195,7 +195,7 @@ class EntryReader:
 
     def _stat(self, name: bytes, info: os.stat_result, now: int, *, whole: bool) -> Stat:
         row = row_of(name, info)
-        if not whole or self._volume.may_change_unseen(info.st_mtime_ns, info.st_ctime_ns, now):
+        if not whole or self.volume.may_change_unseen(info.st_mtime_ns, info.st_ctime_ns, now):
             return (*row[:4], NEVER_SAME, row[5])
         return row
 

@@ -70,10 +70,10 @@ class FilesystemSource:
         """The directory `/` of the snapshot; holds only what leads to the source's paths."""
         return OpenDirectory(self, open_quietly(b"/", _OPEN_DIRECTORY), b"/", self._named)
 
-    def volume(self, fd: int, device: int) -> Volume:
+    def volume(self, fd: int, device: int, path: bytes) -> Volume:
         """The file system that an open directory lies on."""
         if device not in self._volumes:
-            self._volumes[device] = Volume.of(fd)
+            self._volumes[device] = Volume.of(fd, path)
         return self._volumes[device]
 
     def report(self, path: bytes, error: OSError) -> None:
@@ -152,7 +152,7 @@ class OpenDirectory:
         self._reader = EntryReader(
             fd,
             path,
-            volume=source.volume(fd, device),
+            volume=source.volume(fd, device, path),
             owners=source.owners,
             clock=source.clock,
             lacks=source.lacks,
@@ -188,7 +188,9 @@ class OpenDirectory:
 
     def lend(self) -> Lent | None:
         """What another process captures entries by; None when time is not that of this machine."""
-        return Lent(self._fd, self.path) if isinstance(self._source.clock, SystemClock) else None
+        if not isinstance(self._source.clock, SystemClock):
+            return None
+        return Lent(self._fd, self.path, self._reader.volume)
 
     def enter(self, entry: Stat) -> OpenDirectory:
         """Open a child directory. Raises OSError."""

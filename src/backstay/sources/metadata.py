@@ -34,9 +34,11 @@ class Volume:
     coarse: bool
 
     @classmethod
-    def of(cls, fd: int) -> Volume:
-        # Device numbers may be another file system's after the next start; f_fsid may not, where there is one.
-        return cls(str(os.fstatvfs(fd).f_fsid).encode(), filesystem_type(fd) in _COARSE_TYPES)
+    def of(cls, fd: int, place: bytes) -> Volume:
+        """That of an open directory, the first one on it that a walk comes to, which is where it is mounted."""
+        # Device numbers are others after the next start, and so is f_fsid on some file systems. Copies of one, such as
+        # a snapshot of its volume, have the same f_fsid; they lie in other places.
+        return cls(place, filesystem_type(fd) in _COARSE_TYPES)
 
     def may_change_unseen(self, mtime_ns: int, ctime_ns: int, now_ns: int) -> bool:
         """Whether a write that follows a reading at `now_ns` could leave both timestamps as they are.
@@ -49,11 +51,13 @@ class Volume:
         return ctime_ns >= now_ns - (FINE if ctime_ns % _SECOND else COARSE)
 
     def link_group(self, info: os.stat_result) -> bytes | None:
-        """What all names of one inode have in common; None when it has a single name."""
+        """What all names of one inode have in common; None when it has a single name.
+
+        It is the same in each backup as long as the inode is: some names are captured anew, others taken over.
+        """
         if info.st_nlink < 2:
             return None
-        # The device as well: a copy of a file system, such as a snapshot of its volume, has the same identity.
-        facts = b"%s %d %d %d %d" % (self.identity, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        facts = b"%d %d %d %s" % (info.st_ino, info.st_size, info.st_mtime_ns, self.identity)
         return hashlib.sha256(facts).digest()[:16]
 
 

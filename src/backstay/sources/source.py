@@ -10,6 +10,7 @@ from backstay.codec.chunker import Chunking
 from backstay.repository.nodes import Node
 from backstay.repository.trees.stat_stream import NEVER_SAME as NEVER_SAME
 from backstay.repository.trees.stat_stream import PAGE_ENTRIES as PAGE_ENTRIES
+from backstay.sources.metadata import Volume
 
 # (name, st_mode, size, mtime_ns, ctime_ns, inode): enough to tell whether an item changed. A plain tuple, because
 # a directory is compared with its previous state as one list, in C. Directories have size 0. NEVER_SAME as ctime
@@ -51,10 +52,11 @@ class Capture:
 
 
 class Lent(NamedTuple):
-    """An open directory of this machine, and its absolute path."""
+    """An open directory of this machine, its absolute path, and what it lies on."""
 
     fd: int
     path: bytes
+    volume: Volume
 
 
 class Directory(Protocol):

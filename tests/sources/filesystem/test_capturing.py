@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from backstay.sources import extents
-from backstay.sources.metadata import Volume
 from backstay.sources.source import NEVER_SAME
 from tests.sources.filesystem.reading import SMALL, capture, descend, opened, read_all, row, source, tree
 
@@ -268,11 +267,39 @@ def test_file_systems_that_do_not_tell_of_holes(tmp_path: Path, monkeypatch: pyt
                 capture(path)
 
 
-def test_names_on_a_copy_of_a_file_system_are_no_names_of_the_same_file(tmp_path: Path) -> None:
-    """It has the same f_fsid, the same inodes and times, and only another device number."""
-    (tmp_path / "a").write_bytes(b"x")
+def on_another_device(info: os.stat_result) -> os.stat_result:
+    facts = {name: getattr(info, name) for name in dir(info) if name.startswith("st_")}
+    return os.stat_result((*info[:2], info.st_dev + 1, *info[3:]), facts)
+
+
+def test_names_of_one_inode_keep_their_group_when_its_disk_gets_another_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, "a")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
-    volume, info = Volume(b"the same", coarse=False), (tmp_path / "a").stat()
-    copy = os.stat_result((*info[:2], info.st_dev + 1, *info[3:]), {"st_mtime_ns": info.st_mtime_ns})
-    assert volume.link_group((tmp_path / "b").stat()) == volume.link_group(info)
-    assert volume.link_group(copy) != volume.link_group(info)
+    before = capture(tmp_path / "a").node.links
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: on_another_device(fstat(fd)))
+    assert capture(tmp_path / "b").node.links == before is not None
+
+
+def test_names_on_a_copy_of_a_file_system_are_no_names_of_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the same inodes and times, and lies on another device in another place."""
+    tree(tmp_path, "original/a", "copy/")
+    for place in ("original/b", "copy/a"):
+        (tmp_path / place).hardlink_to(tmp_path / "original/a")
+    fstat = os.fstat
+
+    def split(fd: int) -> os.stat_result:
+        info = fstat(fd)
+        return on_another_device(info) if "/copy" in str(Path(f"/proc/self/fd/{fd}").readlink()) else info
+
+    def links(place: bytes) -> bytes | None:
+        inside = walked.enter(row(walked, place.partition(b"/")[0]))
+        return inside.capture(row(inside, place.partition(b"/")[2]), small=SMALL).node.links
+
+    monkeypatch.setattr(os, "fstat", split)
+    walked = descend(source(tmp_path).root(), tmp_path)
+    assert links(b"original/a") == links(b"original/b") != links(b"copy/a")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EIO
@@ -42,6 +41,7 @@ class Wanted(msgspec.Struct, array_like=True):
     """Entries of the directory whose descriptor comes in the same place."""
 
     path: bytes
+    volume: Volume
     entries: list[Stat]
 
 
@@ -92,7 +92,7 @@ class CaptureProcess(HelperProcess):
             if lent is None or len(files) == MAX_FILES:
                 return False
             files.append(lent.fd)
-            wanted.append(Wanted(lent.path, [take.entry for take in group]))
+            wanted.append(Wanted(lent.path, lent.volume, [take.entry for take in group]))
         body = msgspec.msgpack.encode(wanted)
         if len(body) > BODY:
             return False
@@ -126,7 +126,6 @@ class _Answering:
         chunker = ContentDefinedChunker(settings.sizes, settings.chunker_secret)
         self._cutter = FileCutter(ChunkIds(settings.id_key), chunker)
         self._owners, self._clock = Owners(), SystemClock()
-        self._volumes: dict[int, Volume] = {}
         self._requests = msgspec.msgpack.Decoder(list[Wanted])
         self._problems: list[tuple[bytes, str]] = []
         self._ahead, self._here = DiskReads(), DiskReads()  # by the thread that prepares, and the one that answers
@@ -149,7 +148,7 @@ class _Answering:
         entries: list[Captured] = []
         used = 0
         for directory, fd in zip(wanted, files, strict=True):
-            reader = self._reader(Lent(fd, directory.path))
+            reader = self._reader(Lent(fd, directory.path, directory.volume))
             for stat in directory.entries:
                 captured, length = self._capture(reader, stat, room, used)
                 entries.append(captured)
@@ -160,13 +159,10 @@ class _Answering:
         return msgspec.msgpack.encode(Answer([], []))  # very many or large attributes: all is left to the asker
 
     def _reader(self, lent: Lent) -> EntryReader:
-        device = os.fstat(lent.fd).st_dev
-        if device not in self._volumes:
-            self._volumes[device] = Volume.of(lent.fd)
         return EntryReader(
             lent.fd,
             lent.path,
-            volume=self._volumes[device],
+            volume=lent.volume,
             owners=self._owners,
             clock=self._clock,
             lacks=lambda path, message: self._problems.append((path, message)),
