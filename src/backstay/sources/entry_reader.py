@@ -18,6 +18,7 @@ from backstay.sources.metadata import Owners, Volume, read_xattrs
 from backstay.sources.refusals import words_of
 from backstay.sources.source import NEVER_SAME, Capture, Stat
 
+_PIECE: Final = 1 << 20  # bytes; files of the kernel take the memory for all that is asked for, and refuse 4 MiB
 _READ_ATTEMPTS: Final = 3  # for a small file that changes while it is read
 # O_NONBLOCK: a FIFO that took a file's place must not block; O_NOFOLLOW: nor a symlink lead elsewhere.
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -83,19 +84,19 @@ class EntryReader:
 
     def _capture_file(self, fd: int, entry: Stat, small: int) -> Capture:
         name, _, size, mtime, ctime, _ = entry
-        asked, data, info = size, b"", None
+        claimed, data, info = True, b"", None
         for _ in range(_READ_ATTEMPTS):
             if size > small:
                 return self._open_stream(fd, entry)
             now = self._clock.now_ns()
-            data = _read_small(fd, asked)
+            data = _read_small(fd, size) if claimed else _read_unclaimed(fd, small)
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 raise EntryChanged(self._prefix + name, entry[1])
             if size == info.st_size == len(data) and mtime == info.st_mtime_ns and ctime == info.st_ctime_ns:
                 return self._small_file(fd, name, info, data, now)
             size, mtime, ctime = info.st_size, info.st_mtime_ns, info.st_ctime_ns
-            asked = small  # its size may be no promise, as in /proc
+            claimed = False  # its size may be no promise, as in /proc
         if info is None or len(data) > small:
             return self._open_stream(fd, entry, to_end=size <= small)
         node = self._node(name, info, len(data))
@@ -215,6 +216,14 @@ def _read_small(fd: int, size: int) -> bytes:
     # pread, because it fails on a FIFO instead of taking bytes out of it.
     data = os.pread(fd, size + 1, 0)
     while len(data) < size and (more := os.pread(fd, size + 1 - len(data), len(data))):
+        data += more
+    return data
+
+
+def _read_unclaimed(fd: int, most: int) -> bytes:
+    """The same, of a file that may hold anything."""
+    data = b""
+    while len(data) <= most and (more := os.pread(fd, min(_PIECE, most + 1 - len(data)), len(data))):
         data += more
     return data
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.operations.backup.batches import WHOLE
 from backstay.sources import extents
 from backstay.sources.source import NEVER_SAME
 from tests.sources.filesystem.reading import SMALL, capture, descend, opened, read_all, row, source, tree
@@ -72,6 +73,28 @@ def test_a_file_that_holds_more_than_its_size_says_is_read_to_its_end(
     assert read_all(got) == data
     stat_row, node = got.stream.close()
     assert (node.size, stat_row[2], stat_row[4]) == (size, size, NEVER_SAME)
+
+
+def test_files_of_the_kernel_that_hand_out_no_large_piece() -> None:
+    """As those of /proc/sys do, which take the memory for all that is asked for."""
+    place = Path("/proc/sys/kernel/ostype")
+    directory = opened(place.parent)
+    assert directory.capture(row(directory, b"ostype"), small=WHOLE).data == place.read_bytes()
+
+
+def test_a_small_file_is_read_with_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(bytes(WHOLE - 1))
+    calls: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, at: int) -> bytes:
+        calls.append(size)
+        return pread(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", counted)
+    got = opened(tmp_path)
+    assert len(got.capture(row(got, b"file"), small=WHOLE).data or b"") == WHOLE - 1
+    assert calls == [WHOLE]
 
 
 @pytest.mark.parametrize("ns", [-(10**18), -1, 0, 1, 4_102_444_800_123_456_789])
