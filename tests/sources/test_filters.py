@@ -139,6 +139,13 @@ def test_exclude_files(tmp_path: Path) -> None:
         read_patterns(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("first", [b"*.o", b"# a comment", b""])
+def test_a_mark_at_the_beginning_of_an_exclude_file_belongs_to_no_pattern(first: bytes) -> None:
+    text = first + b"\r\nlast\r\n"
+    assert list(parse_patterns(b"\xef\xbb\xbf" + text)) == list(parse_patterns(text))
+    assert list(parse_patterns(b"one\n\xef\xbb\xbftwo")) == [b"one", b"\xef\xbb\xbftwo"]
+
+
 SELECTIONS = [
     # include, exclude, path, is directory, selected
     ([], [], b"/a", False, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -103,7 +104,7 @@ def read_patterns(file: Path) -> list[bytes]:
 
 def parse_patterns(content: bytes) -> Iterator[bytes]:
     """The patterns in the text of an exclude file; blanks at the end of a line count only behind a backslash."""
-    for line in content.split(b"\n"):
+    for line in content.removeprefix(codecs.BOM_UTF8).split(b"\n"):
         pattern = line.removesuffix(b"\r")
         stripped = pattern.rstrip(b" \t")
         escapes = len(stripped) - len(stripped.rstrip(b"\\"))
