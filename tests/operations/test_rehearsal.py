@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict
+from typing import NoReturn
 
 import pytest
 
 from backstay.core.events import Event, Progress
 from backstay.operations.backup.run import BackupKind, BackupOptions, BackupResult, run_backup
 from backstay.repository.repository import Environment, Repository
+from backstay.sources.source import Stat
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
-from tests.crash.small_world import SECRET, MemorySource, Tree, small_tree
+from tests.crash.small_world import SECRET, MemoryDirectory, MemorySource, Tree, small_tree
 
 TOLD = (
     "kind",
@@ -56,6 +59,17 @@ def test_it_tells_what_the_backup_does(kind: BackupKind) -> None:
         assert told.snapshot is None
         assert told.bytes_added == 0
         assert {key: asdict(told)[key] for key in TOLD} == {key: asdict(done)[key] for key in TOLD}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_directory_that_cannot_be_entered_counts(monkeypatch: pytest.MonkeyPatch, dry_run: bool) -> None:
+    def closed(self: MemoryDirectory, entry: Stat) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(MemoryDirectory, "enter", closed)
+    found = Rehearsed().back_up({b"/dir/file": b"x", b"/other/file": b"x"}, "full", dry_run=dry_run)
+    assert len(found.errors) == 2
+    assert (found.files, found.dirs) == (0, 3)
 
 
 def test_it_reads_nothing_and_tells_how_far_it_is() -> None:

@@ -127,6 +127,7 @@ class Assembler:
         """A child directory could not be entered: it is stored as empty, if anything is known of it."""
         if self._leaves_out(self._stack[-1], entry[0]):
             return
+        self.totals.dirs += 1
         self._child(self._stack[-1], entry[0], EMPTY, same=False)
 
     def kept(self, step: Kept) -> None:

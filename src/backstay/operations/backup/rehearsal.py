@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from backstay.core.clock import Clock
 from backstay.operations.backup.request import BackupOptions, BackupResult, kind_of
-from backstay.operations.backup.scan import Left, Page, Scan, Step, Take
+from backstay.operations.backup.scan import Left, Page, Scan, Step, Take, Unreadable
 from backstay.repository.snapshots.store import Manifest
 from backstay.repository.trees.stat_stream import StatCursor
 from backstay.sources.source import Source
@@ -53,6 +53,8 @@ class Rehearsal:
             inner = sum(1 for row in step.rows if stat.S_ISDIR(row[1]))
             self._files += len(step.rows) - inner
             self._size += sum(row[2] for row in step.rows)
+        elif isinstance(step, Unreadable):
+            self._dirs += 1
         elif isinstance(step, Left):
             self._dirs += 1
             step.visit.directory.close()
