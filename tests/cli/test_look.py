@@ -55,6 +55,17 @@ def test_ls(saved: Account) -> None:
     assert len(one.splitlines()) == 1
 
 
+def test_ls_tells_what_was_named_twice_once(account: Account) -> None:
+    (account.documents / "a/b").mkdir(parents=True)
+    (account.documents / "a/b/file").touch()
+    account.run("backup", account.documents, account.documents / "a/b", account.documents / "a/b/file")
+    recursive = [entry["path"] for entry in account.json("ls", "latest", "-R")["entries"]]
+    assert len(recursive) == len(set(recursive))
+    assert str(account.documents / "a/b/file") in recursive
+    places = [entry["path"] for entry in account.json("ls", "latest")["entries"]]
+    assert places.count(str(account.documents / "a/b/file")) == 2, "each of the named places shows what it holds"
+
+
 def test_find_tells_each_version_once(saved: Account) -> None:
     (saved.documents / "note").write_text("another note\n")
     saved.run("backup", saved.documents)

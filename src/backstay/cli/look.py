@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -189,7 +189,7 @@ def ls(
         manifest = choosing.one(context, repository, ident, path=wanted)
         found = (
             entry
-            for place in ([wanted] if wanted is not None else manifest.paths)
+            for place in _places(manifest.paths if wanted is None else [wanted], recursive=recursive)
             for entry in list_entries(repository, manifest, place, recursive=recursive)
         )
         if context.json:
@@ -198,6 +198,18 @@ def ls(
         else:
             _print_entries(found)
     return 0
+
+
+def _places(paths: Sequence[bytes], *, recursive: bool) -> list[bytes]:
+    """Those whose entries are listed: one that lies below another comes with it."""
+    named = frozenset(paths)
+    return [path for path in paths if not (recursive and any(above in named for above in _above(path)))]
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while path != b"/":
+        path = path.rpartition(b"/")[0] or b"/"
+        yield path
 
 
 def _entry(found: Found) -> dict[str, object]:
