@@ -72,7 +72,7 @@ def backup(
         ),
     ] = "incremental",
     exclude: Annotated[
-        list[str] | None, option("GLOB", "Leave out what matches, as in .gitignore; repeatable.")
+        list[str] | None, option("GLOB", "Leave out what matches, such as '*.tmp' or 'node_modules/'; repeatable.")
     ] = None,
     exclude_from: Annotated[list[Path] | None, option("FILE", "Read such patterns from a file; repeatable.")] = None,
     exclude_caches: Annotated[

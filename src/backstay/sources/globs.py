@@ -1,4 +1,4 @@
-"""The pattern language of excludes and includes: gitignore's globs over whole paths."""
+"""The pattern language of excludes and includes: globs over whole paths, much as in gitignore (docs/tutorial.md)."""
 
 from __future__ import annotations
 
