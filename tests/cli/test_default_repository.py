@@ -132,8 +132,26 @@ def test_what_is_cached_stays_out_and_what_others_mark_as_a_cache_only_when_aske
         paths = [Path(entry["path"]) for entry in account.json("ls", "latest", "-R")["entries"]]
         assert (home / "build/thesis" in paths) == is_held
         assert home / "build/CACHEDIR.TAG" in paths
-        assert home / ".cache/backstay/CACHEDIR.TAG" in paths
-        assert not [path for path in paths if path.name in ("data.mdb", "resume")]
+        assert home / ".cache" in paths
+        assert home / ".cache/backstay" not in paths
+
+
+def test_what_is_cached_of_other_repositories_stays_out_unless_it_is_named(saved: Account) -> None:
+    cache = saved.root / "home/.cache/backstay"
+    (cache / "other/inner").mkdir(parents=True)
+    (cache / "other/inner/file").touch()
+    (cache.parent / "another").touch()
+
+    def held(*named: Path) -> list[str]:
+        saved.run("backup", *named)
+        below = f"{cache.parent}/"
+        entries = saved.json("ls", "latest", "/", "-R")["entries"]
+        return [entry["path"].removeprefix(below) for entry in entries if entry["path"].startswith(below)]
+
+    assert held(saved.root / "home/.cache") == ["another"]
+    inner = ["backstay", "backstay/other", "backstay/other/inner", "backstay/other/inner/file"]
+    assert held(cache / "other") == inner
+    assert held(saved.root / "home/.cache", cache / "other") == ["another", *inner]
 
 
 def test_the_cache_marks_itself_as_one(saved: Account) -> None:

@@ -141,7 +141,7 @@ def backup(
         from backstay.operations.backup.itself import patterns_without
         from backstay.sources.filters import Filters
 
-        left_out = [*patterns, *patterns_without(repository, places)]
+        left_out = [*patterns, *patterns_without(repository, places, context.environ)]
         return Filters(left_out, exclude_caches=exclude_caches, one_file_system=one_file_system)
 
     if pace is not None:

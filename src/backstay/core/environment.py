@@ -74,6 +74,11 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     """Where disposable data may lie. Raises InvalidRequest when no home directory is known."""
     if (named := variable(environ, "BACKSTAY_CACHE_DIR")) is not None:
         return expanded(Path(named))
+    return own_cache_directory(environ)
+
+
+def own_cache_directory(environ: Mapping[str, str]) -> Path:
+    """The one that holds nothing else: one that is named may. Raises InvalidRequest when no home directory is known."""
     return _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
 
 
@@ -84,7 +89,7 @@ def own_places(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """
     own: list[Path] = []
     with suppress(InvalidRequest):  # who has no home has neither there
-        own += config_directory(environ), _base(environ, "XDG_CACHE_HOME", ".cache") / "backstay"
+        own += config_directory(environ), own_cache_directory(environ)
     if (named := variable(environ, "BACKSTAY_PASSWORD_FILE")) is not None:
         own.append(Path(named))
     return tuple(own)

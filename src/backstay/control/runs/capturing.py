@@ -69,7 +69,7 @@ def _files(
     patterns = [pattern for file in origin.exclude_from for pattern in read_patterns(Path(expanded(file, environ)))]
     patterns += [os.fsencode(pattern) for pattern in origin.exclude]
     filters = Filters(
-        [*patterns, *patterns_without(repository, places)],
+        [*patterns, *patterns_without(repository, places, environ)],
         exclude_caches=origin.exclude_caches,
         one_file_system=origin.one_file_system,
     )
