@@ -47,6 +47,18 @@ def test_a_removed_password_may_come_back(saved: Account) -> None:
     saved.run("list", env={"BACKSTAY_PASSWORD": "second passphrase"})
 
 
+def test_a_password_whose_removal_was_interrupted_is_listed_as_such(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = saved.json("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})["slot"]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(LocalStorage, "delete", lambda *_: None)
+        saved.run("key", "remove", slot)
+    assert "removed, but still there" in saved.run("key", "list").out
+    saved.run("key", "remove", slot)
+    assert "removed, but still there" not in saved.run("key", "list").out
+
+
 def test_a_key_file(saved: Account) -> None:
     file = saved.root / "second.key"
     saved.run("key", "add", "--new-key-file", file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,7 +12,9 @@ from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keys.slots import SlotRemoval, SlotStore
 from backstay.repository.repository import Environment, Repository
+from backstay.storage.backend import Buffer, StorageBackend
 from backstay.storage.memory import MemoryStorage
+from backstay.storage.wrapper import Wrapper
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
 
@@ -146,6 +148,93 @@ def test_the_last_slot_that_opens_cannot_be_removed_beside_one_that_does_not(
         repository.slots.remove(first_slot(repository), repository.clock)
     repository.slots.remove(useless, repository.clock)  # that one may go
     assert [slot.id for slot in repository.slots.list()] == [first_slot(repository)]
+
+
+class Meanwhile(Wrapper):
+    """Does something once: just before, or just after, a removal is recorded."""
+
+    def __init__(
+        self, inner: StorageBackend, *, before: Callable[[], object] = bool, after: Callable[[], object] = bool
+    ) -> None:
+        super().__init__(inner)
+        self.before, self.after = before, after
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        if name.startswith("keys/removed/"):
+            self.before()
+        super().store(name, data, overwrite=overwrite)
+        if name.startswith("keys/removed/"):
+            self.after()
+
+
+def test_a_removal_is_refused_when_another_one_took_the_only_other_slot_meanwhile(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    first, added = first_slot(repository), add(repository, SECOND)
+    behind = Meanwhile(store, before=lambda: repository.slots.remove(added, repository.clock))
+    with pytest.raises(InvalidRequest, match="only key slot that opens"):
+        SlotStore(behind, repository.keyring).remove(first, repository.clock)
+    assert repository.slots.opened_by(FIRST) == first
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_removal_is_refused_when_another_one_of_the_only_other_slot_is_on_record_meanwhile(
+    repository: Repository, store: MemoryStorage, when: str
+) -> None:
+    first, added = first_slot(repository), add(repository, SECOND)
+
+    def begin() -> None:
+        store.store(slot_removal_name(bytes.fromhex(added)), removal_of(repository, added))
+
+    behind = Meanwhile(store, before=begin) if when == "before" else Meanwhile(store, after=begin)
+    with pytest.raises(InvalidRequest, match="was not removed"):
+        SlotStore(behind, repository.keyring).remove(first, repository.clock)
+    assert {slot.id for slot in repository.slots.list()} == {first, added}
+
+
+def test_a_removal_that_begins_after_the_record_of_another_one_is_refused(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    first, added = first_slot(repository), add(repository, SECOND)
+
+    def other() -> None:
+        with pytest.raises(InvalidRequest, match="was not removed"):
+            repository.slots.remove(added, repository.clock)
+
+    SlotStore(Meanwhile(store, after=other), repository.keyring).remove(first, repository.clock)
+    assert [(slot.id, slot.removed) for slot in repository.slots.list()] == [(added, False)]
+
+
+def test_slots_that_two_removals_refused_are_shown_and_go_when_another_was_added(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    first, added = first_slot(repository), add(repository, SECOND)
+    for ident in (first, added):
+        store.store(slot_removal_name(bytes.fromhex(ident)), removal_of(repository, ident))
+    assert all(slot.opens and slot.removed for slot in repository.slots.list())
+    with pytest.raises(InvalidRequest, match="was not removed") as refused:
+        repository.slots.remove(first, repository.clock)
+    assert "key add" in str(refused.value.hint)
+    again = add(repository, FIRST)  # the same secret: its slot counts for nothing
+    with pytest.raises(InvalidRequest, match="opens the repository already"):
+        add(repository, FIRST)
+    repository.slots.remove(first, repository.clock)
+    repository.slots.remove(added, repository.clock)
+    assert [(slot.id, slot.removed) for slot in repository.slots.list()] == [(again, False)]
+
+
+def test_a_damaged_record_of_removal_is_replaced_by_the_next_removal(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    added = add(repository, SECOND)
+    store.store(slot_removal_name(bytes.fromhex(added)), b"torn")
+    repository.slots.remove(added, repository.clock)
+    assert repository.slots.was_removed(bytes.fromhex(added))
+
+
+def removal_of(repository: Repository, ident: str) -> bytes:
+    record = SlotRemoval(bytes.fromhex(ident), repository.clock.now_ns())
+    return repository.keyring.seal(RecordKind.SLOT_REMOVAL, record)
 
 
 def test_an_unclear_or_unknown_id_removes_nothing(repository: Repository) -> None:

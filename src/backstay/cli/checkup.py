@@ -96,7 +96,7 @@ def _snapshots(repository: Repository, address: str) -> Check:
 
 
 def _keys(repository: Repository) -> Check:
-    slots = [slot for slot in repository.slots.list() if slot.opens]
+    slots = [slot for slot in repository.slots.list() if slot.opens and not slot.removed]
     message = f"{plural(len(slots), 'way')} to open it"
     if any(slot.kind == "recovery" for slot in slots):
         return Check(name="keys", state="good", message=f"{message}, one of them a recovery key")

@@ -20,6 +20,7 @@ from backstay.core.quantities import plural
 from backstay.errors import BackstayError
 
 if TYPE_CHECKING:
+    from backstay.repository.keys.slots import SlotInfo
     from backstay.repository.repository import Repository
     from backstay.trust.secrets import Secret
 
@@ -41,7 +42,7 @@ def list_keys(ctx: typer.Context) -> int:
     }
 
     def show() -> None:
-        rows = [(slot.id[:8], _KINDS.get(slot.kind, slot.kind), _local(slot.created), slot.note) for slot in slots]
+        rows = [(slot.id[:8], _KINDS.get(slot.kind, slot.kind), _local(slot.created), _note(slot)) for slot in slots]
         print_table(("ID", "Opens with", "Created", "Note"), rows, context.environ)
         out()
         print_heading("Data keys", context.environ)
@@ -53,6 +54,10 @@ def list_keys(ctx: typer.Context) -> int:
 
     context.result(document, show)
     return 0
+
+
+def _note(slot: SlotInfo) -> str:
+    return f"{slot.note} (removed, but still there)".lstrip() if slot.removed else slot.note
 
 
 def _local(created: str) -> str:

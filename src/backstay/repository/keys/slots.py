@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -37,13 +37,17 @@ class SlotRemoval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """One slot for people: its name, kind, creation time and note, and whether it can open this repository."""
+    """One slot for people: its name, kind, creation time and note, and whether it can open this repository.
+
+    `removed`: a record says that it is removed, but it is there.
+    """
 
     id: str
     kind: str
     created: str
     note: str
     opens: bool = True
+    removed: bool = False
 
 
 class SlotStore:
@@ -79,9 +83,10 @@ class SlotStore:
         """Let one more secret open the repository; the slot's id. `header` is the SHA-256 of repo.json.
 
         Raises InvalidRequest for one that opens it already: whoever removes one of two equal slots would believe
-        that the secret is worth nothing any more.
+        that the secret is worth nothing any more. A slot whose removal is on record is no such one.
         """
-        if (known := self.opened_by(secret)) is not None:
+        known = next((known for known in self._opened_by(secret) if not self.was_removed(bytes.fromhex(known))), None)
+        if known is not None:
             raise InvalidRequest(
                 "this password or key opens the repository already",
                 cause=f"it is that of key slot {known[:8]}",
@@ -108,6 +113,9 @@ class SlotStore:
 
     def opened_by(self, secret: Secret) -> str | None:
         """The id of the slot of this repository that a secret opens, if there is one."""
+        return next(self._opened_by(secret), None)
+
+    def _opened_by(self, secret: Secret) -> Iterator[str]:
         for name, slot in self.read_all(self._backend):
             if isinstance(slot, BackstayError):
                 continue
@@ -116,12 +124,13 @@ class SlotStore:
             except CorruptedBackup:  # it opens nothing any more, and `verify` tells of it
                 continue
             if opened is not None and opened[0] == self._keyring.root:
-                return name.rpartition("/")[2]
-        return None
+                yield name.rpartition("/")[2]
 
     def list(self) -> Sequence[SlotInfo]:
         """All slots; a damaged one is shown as such."""
-        return [self._info(name, slot) for name, slot in self.read_all(self._backend)]
+        slots = [self._info(name, slot) for name, slot in self.read_all(self._backend)]
+        removed = {digest.hex() for digest in self.returned()}  # looked at last: the count of `remove` depends on it
+        return [replace(slot, removed=slot.id in removed) for slot in slots]
 
     def _info(self, name: str, slot: Slot | BackstayError) -> SlotInfo:
         ident = name.rpartition("/")[2]
@@ -141,28 +150,17 @@ class SlotStore:
     def remove(self, ident: str, clock: Clock) -> None:
         """Remove a slot, named by a prefix of its id. Raises NotFound; InvalidRequest for an unclear id, the last slot.
 
-        Order: the removal is recorded, then the slot goes; a crash between leaves a slot that can be removed again.
+        Order: the removal is recorded, the slots that no record removes are counted again, then the slot goes. Of
+        several removals at once each sees the record of those that counted before it, so that they do not take the
+        last slots together. A record is never taken back: who removes the same slot may have counted on it. A crash
+        between, or a refusal, leaves a slot that can be removed again.
         """
         slots = self.list()
-        found = [slot for slot in slots if slot.id.startswith(ident)]
-        if not found:
-            raise NotFound(
-                f"there is no key slot {ident}",
-                cause=f"none of the {len(slots)} ids begins so",
-                hint="`backstay key list` shows the slots there are",
-            )
-        if len(found) > 1:
-            raise InvalidRequest(
-                f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
-            )
-        if not any(slot.opens for slot in slots if slot is not found[0]):
-            raise InvalidRequest(
-                "this is the only key slot that opens the repository",
-                cause="nobody could open it any more",
-                hint="add another first",
-            )
-        digest = bytes.fromhex(found[0].id)
+        slot = _chosen(ident, slots)
+        _require_another(slot, slots)
+        digest = bytes.fromhex(slot.id)
         self._record_removal(digest, clock)
+        _require_another(slot, self.list())
         self._backend.delete(slot_name(digest))
 
     def _record_removal(self, digest: bytes, clock: Clock) -> None:
@@ -170,7 +168,8 @@ class SlotStore:
         try:
             self._backend.store(slot_removal_name(digest), data)
         except ObjectExists:
-            return
+            if not self.was_removed(digest):  # damaged: it would tell nobody
+                self._backend.store(slot_removal_name(digest), data, overwrite=True)
 
     def lost(self, expected: tuple[bytes, ...]) -> Sequence[bytes]:
         """Slots that a snapshot recorded and that are gone without a removal record."""
@@ -195,3 +194,35 @@ class SlotStore:
         """Raises CorruptedBackup unless this is a genuine record that the slot was removed."""
         if self._keyring.open(data, RecordKind.SLOT_REMOVAL, SlotRemoval).slot != digest:
             raise CorruptedBackup("it says that another slot was removed")
+
+
+def _chosen(ident: str, slots: Sequence[SlotInfo]) -> SlotInfo:
+    found = [slot for slot in slots if slot.id.startswith(ident)]
+    if not found:
+        raise NotFound(
+            f"there is no key slot {ident}",
+            cause=f"none of the {len(slots)} ids begins so",
+            hint="`backstay key list` shows the slots there are",
+        )
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"{ident} stands for {len(found)} key slots", cause="their ids begin alike", hint="give more of the id"
+        )
+    return found[0]
+
+
+def _require_another(chosen: SlotInfo, slots: Sequence[SlotInfo]) -> None:
+    others = [slot for slot in slots if slot.opens and slot.id != chosen.id]
+    if not others:
+        raise InvalidRequest(
+            "this is the only key slot that opens the repository",
+            cause="nobody could open it any more",
+            hint="add another first",
+        )
+    if all(slot.removed for slot in others):
+        raise InvalidRequest(
+            f"key slot {chosen.id[:8]} was not removed",
+            cause="records say of all others that they are removed, perhaps by somebody at this moment",
+            hint="add a password or key that is to stay with `backstay key add`, also one that is there already, then "
+            "remove this slot again",
+        )
