@@ -25,6 +25,7 @@ _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one di
 _PIECE: Final = 1 << 20
 
 # What servers answer, as far as it means the same everywhere.
+_OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN, 407)
@@ -35,6 +36,7 @@ _BUSY: Final = (429, 503)
 _FULL: Final = 507
 
 _RAISE_THE_LIMIT: Final = "raise the limit for uploads of the server, or of a proxy before it, above 64 MiB"
+_LOOK_FOR_A_PORTAL: Final = "look whether a proxy or a login page of the network answers in the server's place"
 _LOOK_WHO_ANSWERS: Final = "the server takes no such request: check the address, and what answers there"
 
 
@@ -107,6 +109,10 @@ class HttpClient:
             return StorageRefused(title, cause=cause, hint=_RAISE_THE_LIMIT if too_large else _LOOK_WHO_ANSWERS)
         if "Location" in answer.headers:
             return StorageUnavailable(title, cause=f"{cause}, a redirection", hint="use the address that it leads to")
+        if answer.status == _OK:
+            return StorageUnavailable(
+                title, cause=f"{cause}, but did not do what it was asked", hint=_LOOK_FOR_A_PORTAL
+            )
         return StorageUnavailable(title, cause=cause, hint="see the server's log")
 
     def close(self) -> None:

@@ -40,7 +40,8 @@ _CONFLICT: Final = 409
 _FAILED: Final = 412
 _NO_SUCH_RANGE: Final = 416
 _LOCKED: Final = 423
-_DONE: Final = frozenset({_OK, _CREATED, _NO_CONTENT})
+_STORED: Final = frozenset({_OK, _CREATED, _NO_CONTENT})  # what a PUT is answered with; its size is looked at
+_MOVED: Final = frozenset({_CREATED, _NO_CONTENT})
 _NO_PARENT: Final = frozenset({_FORBIDDEN_BY_SOME, _NOT_FOUND, _CONFLICT})
 
 _LOCK_STEPS: Final = 100
@@ -129,7 +130,7 @@ class WebdavStorage(StorageBackend):
         if self._tree.look(name, title) is None:  # looked at first: DELETE takes a collection with all that is in it
             return
         answer = self._patient("DELETE", self._tree.target(name))
-        if answer.status not in (*_DONE, *ABSENT):
+        if answer.status not in (_NO_CONTENT, *ABSENT) and not self._is_deleted(name, title, answer):
             raise self._http.failure(title, answer)
 
     def list(self, prefix: str = "") -> _Infos:
@@ -150,9 +151,11 @@ class WebdavStorage(StorageBackend):
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
         newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
-        for name, resource in self._tree.files(UPLOADS, "", f"cannot clean up {self.url}"):
+        title = f"cannot clean up {self.url}"
+        for name, resource in self._tree.files(UPLOADS, "", title):
             if not name.startswith(f"{UPLOADS}/{_CLAIM}") and 0 < resource.modified_ns <= newest_ns:
-                removed += self._patient("DELETE", self._tree.target(name)).status in _DONE
+                answer = self._patient("DELETE", self._tree.target(name))
+                removed += answer.status == _NO_CONTENT or self._is_deleted(name, title, answer)
         return removed
 
     def close(self) -> None:
@@ -165,7 +168,7 @@ class WebdavStorage(StorageBackend):
         if answer.status in _NO_PARENT:
             self._make_collection(temporary.rpartition("/")[0], title)
             answer = self._put(temporary, data)
-        if answer.status not in _DONE:
+        if answer.status not in _STORED:
             raise self._http.failure(title, answer)
         check_stored(
             temporary, len(data), self._http.request("HEAD", self._tree.target(temporary)).number("Content-Length")
@@ -200,8 +203,18 @@ class WebdavStorage(StorageBackend):
             answer = self._patient("MOVE", self._tree.target(temporary), headers)
         if answer.status == _FAILED and not overwrite:
             raise ObjectExists(name)
-        if answer.status not in _DONE:
+        if answer.status not in _MOVED and not self._is_moved(temporary, name, title, answer):
             raise self._http.failure(title, answer)
+
+    def _is_moved(self, temporary: str, name: str, title: str, answer: Answer) -> bool:
+        """Whether a 200 is told by a server that moved; login portals answer everything with one, and do nothing."""
+        if answer.status != _OK:
+            return False
+        return self._tree.look(temporary, title) is None and self._tree.look(name, title) is not None
+
+    def _is_deleted(self, name: str, title: str, answer: Answer) -> bool:
+        """The same for what was deleted."""
+        return answer.status == _OK and self._tree.look(name, title) is None
 
     def _has_locks(self, title: str) -> bool:
         if self._excludes is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,13 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.storage.backend import Capabilities, StorageBackend
+from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
+from backstay.storage.transfer import temporary_name
 from backstay.storage.webdav import WebdavStorage, open_webdav
 from backstay.storage.webdav_listing import read_listing
+from backstay.storage.webdav_tree import UPLOADS
 from backstay.testing import FakeClock, StorageConformance
 from tests.ports import free_port
 from tests.storage.remote.certificates import Certificates
@@ -256,6 +260,77 @@ def test_addresses_that_make_no_sense(url: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         open_backend(url)
     assert "hidden" not in f"{caught.value} {caught.value.hint}"
+
+
+# --- a server of which one answer is another ---
+
+PAGE = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in</html>")
+
+
+@pytest.fixture
+def astray(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives the next request of a method another answer; `done` says whether the server does it all the same."""
+    real = HttpClient.request
+    waiting: dict[str, tuple[Answer, bool]] = {}
+
+    def request(self: HttpClient, method: str, target: str, **more: Any) -> Answer:
+        if method not in waiting:
+            return real(self, method, target, **more)
+        answer, done = waiting.pop(method)
+        if done:
+            real(self, method, target, **more)
+        return answer
+
+    def give(method: str, answer: Answer, *, done: bool = False) -> None:
+        waiting[method] = (answer, done)
+
+    monkeypatch.setattr(HttpClient, "request", request)
+    return give
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_web_page_in_place_of_a_move_stores_nothing(
+    store: WebdavStorage, astray: Callable[..., None], overwrite: bool
+) -> None:
+    if overwrite:
+        store.store(NAME, DATA[::-1])
+    astray("MOVE", PAGE)
+    with pytest.raises(StorageUnavailable, match="did not do what it was asked") as caught:
+        store.store(NAME, DATA, overwrite=overwrite)
+    assert "login page" in str(caught.value.hint)
+    store.store(NAME, DATA, overwrite=overwrite)
+    assert store.retrieve(NAME) == DATA
+
+
+def test_a_web_page_in_place_of_a_deletion_deletes_nothing(store: WebdavStorage, astray: Callable[..., None]) -> None:
+    store.store(NAME, DATA)
+    astray("DELETE", PAGE)
+    with pytest.raises(StorageUnavailable, match="did not do what it was asked"):
+        store.delete(NAME)
+    assert store.retrieve(NAME) == DATA
+
+
+def test_a_web_page_in_place_of_a_deletion_is_not_counted_as_cleaned_up(
+    store: WebdavStorage, astray: Callable[..., None]
+) -> None:
+    store._upload(f"{UPLOADS}/{temporary_name()}", DATA, "a writer that dies after this")
+    later = FakeClock(datetime(2100, 1, 1, tzinfo=UTC))
+    astray("DELETE", PAGE)
+    assert store.sweep_temporaries(0, later) == 0
+    assert store.sweep_temporaries(0, later) == 1
+
+
+@pytest.mark.parametrize("answer", [Answer(200, {}, b""), Answer(200, {"Content-Type": "text/html"}, b"done")])
+def test_a_server_that_does_what_it_is_asked_and_answers_with_200_is_believed(
+    store: WebdavStorage, astray: Callable[..., None], answer: Answer
+) -> None:
+    store.store(f"{NAME}-beside", DATA)  # so that the collection is there
+    astray("MOVE", answer, done=True)
+    store.store(NAME, DATA)
+    assert store.retrieve(NAME) == DATA
+    astray("DELETE", answer, done=True)
+    store.delete(NAME)
+    assert not store.exists(NAME)
 
 
 # --- answers at their worst ---
