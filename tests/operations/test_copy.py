@@ -16,6 +16,7 @@ from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
+from backstay.repository.format import epoch_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
@@ -242,6 +243,32 @@ def test_a_mirror_outlives_collections_that_knew_of_one_copy_only(ours: Store, s
     with open_alone(target) as repository:
         assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
         assert restored(repository, newest, tmp_path / "out", source) == (contents(source), [])
+
+
+def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    for store in (target, ours):
+        with open_alone(store) as repository:
+            repository.keyring.begin_epoch(repository.clock)
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    before = target.objects()
+    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
+        mirror_to(ours, target)
+    assert "empty place" in str(refused.value.hint)
+    assert target.objects() == before
+
+
+def test_a_copy_with_a_torn_key_or_marks_of_its_own_is_brought_up_to_date(ours: Store) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    for store in (target, ours):
+        with open_alone(store) as repository:
+            repository.keyring.mark_compromised(2, repository.clock)
+    target.store(epoch_name(2), b"torn", overwrite=True)
+    mirror_to(ours, target)
+    assert target.retrieve(epoch_name(2)) == ours.retrieve(epoch_name(2))
 
 
 def test_a_copy_settles_what_a_mirror_left(ours: Store, source: Path) -> None:

@@ -200,6 +200,20 @@ def test_a_whole_copy_is_not_exported_to_and_a_medium_not_copied_to(ours: Store)
         can_be_mirror(repository, medium)
 
 
+def test_a_medium_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
+    medium = Store("medium")
+    export(ours, medium)
+    for store in (medium, ours):
+        with open_alone(store) as repository:
+            repository.keyring.begin_epoch(repository.clock)
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    before = medium.objects()
+    with pytest.raises(InvalidRequest, match="memory:medium has a history of its own"):
+        export(ours, medium)
+    assert medium.objects() == before
+
+
 def test_a_secret_that_was_removed_does_not_open_the_medium(ours: Store) -> None:
     second = Secret.new_keyfile()
     medium = Store("medium")

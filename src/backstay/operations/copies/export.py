@@ -28,6 +28,7 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.operations.copies.acknowledged_gaps import carry_acknowledgements
+from backstay.operations.copies.common_keys import require_common_keys
 from backstay.operations.copies.log_sending import damaged_subject, log_of
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
@@ -94,8 +95,9 @@ def export_snapshots(
 ) -> ExportResult:
     """Give a medium these snapshots, but for those that it has.
 
-    Raises InvalidRequest when something else lies there; TierNotAttached and ThawPending before anything is written;
-    CorruptedBackup for a damaged object, before any snapshot that needs it is sent; WAL that is damaged is a finding.
+    Raises InvalidRequest when something else lies there, or a medium that has other keys; TierNotAttached and
+    ThawPending before anything is written; CorruptedBackup for a damaged object, before any snapshot that needs it is
+    sent; WAL that is damaged is a finding.
     """
     snapshots = [manifest for manifest in snapshots if not is_values(manifest)]  # values go with those that need them
     with kept_meanwhile(repository, snapshots, events):
@@ -201,6 +203,7 @@ class _Export:
                 cause="an export would say of snapshots that they are left out there",
                 hint="bring the copy up to date with `backstay copy --to`, or name an empty directory",
             )
+        require_common_keys(self.repository, self.target)
 
     def _opened(self) -> Repository:
         there = self.repository.in_store(self.target)

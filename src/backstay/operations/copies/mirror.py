@@ -14,6 +14,7 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.operations.copies.common_keys import require_common_keys
 from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
@@ -56,12 +57,12 @@ def copy_objects(
     """Send what the target lacks, and remove from it what records of the repository say to be deleted.
 
     Every object is checked before it is sent; one that is damaged stays away and is a finding. What the target has
-    already is compared by name and size, and not read: `verify` of the target does that.
+    already is compared by name and size, and but for its key epochs not read: `verify` of the target does that.
 
     Packs that the target needs from a cold tier are thawed before anything is sent.
 
-    Raises InvalidRequest when another repository lies there, TierNotAttached, ThawPending without `wait`,
-    StorageUnavailable when collections do not let it come to an end.
+    Raises InvalidRequest when another repository lies there or a copy that has other keys, TierNotAttached,
+    ThawPending without `wait`, StorageUnavailable when collections do not let it come to an end.
     """
     return _MirrorCopy(repository, target, events, days, wait).run()
 
@@ -121,6 +122,8 @@ class _MirrorCopy:
                 cause=f"it holds other objects, or another {REPO}",
                 hint="name an empty store",
             )
+        if header_of(self.target) is not None:
+            require_common_keys(self.repository, self.target)
 
     def _send(self, names: set[str]) -> bool:
         """Send those that the target lacks; False when one was deleted since they were listed."""
