@@ -44,6 +44,15 @@ def test_an_empty_place_becomes_a_copy(saved: Account) -> None:
     assert saved.json("-r", target, "--password-file", saved.key_file, "list")[0]["name"] == "docs"
 
 
+def test_a_repository_is_not_copied_onto_itself_under_any_name(saved: Account) -> None:
+    link = saved.root / "link"
+    link.symlink_to(saved.repository)
+    before = objects(saved.repository)
+    for name in (saved.repository, f"file:{saved.repository}", link):
+        assert "onto itself" in saved.run("copy", "--to", name, status=2).err
+    assert objects(saved.repository) == before
+
+
 def test_what_a_copy_does_not_look_at_is_said_with_what_does(saved: Account) -> None:
     """Damage that keeps the size is not noticed by copying again."""
     target = saved.root / "a copy"

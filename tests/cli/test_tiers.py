@@ -163,6 +163,22 @@ def test_snapshots_go_to_a_medium_and_come_back(saved: Account) -> None:
     saved.run("verify", "--read-data")
 
 
+def test_a_medium_may_be_named_by_a_file_address_and_by_no_other(
+    saved: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved.root)
+    medium = saved.root / "me dium"
+    told = saved.run("export", "--to", f"file://{saved.root}/me%20dium").out
+    assert f"backstay -r '{medium}' verify" in told
+    assert (medium / "repo.json").exists()
+    assert "nothing to import" in saved.run("import", "--from", f"file:{medium}").out
+    for elsewhere in ("s3://bucket/place", "sftp:host", ""):
+        assert "no directory" in saved.run("export", "--to", elsewhere, status=2).err
+        assert "no directory" in saved.run("import", "--from", elsewhere, status=2).err
+    saved.run("export", "--to", "./odd:name")
+    assert (saved.root / "odd:name/repo.json").exists()
+
+
 def test_an_import_from_elsewhere_says_what_to_use(saved: Account) -> None:
     other = saved.root / "other"
     password = {"BACKSTAY_PASSWORD": "correct horse"}

@@ -16,7 +16,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.local import LocalStorage
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.probing import probe_capabilities
-from backstay.storage.registry import open_backend
+from backstay.storage.registry import directory, open_backend
 from backstay.testing import CrashPoint, Fault, FaultyBackend
 
 
@@ -42,6 +42,23 @@ def test_paths(url: str, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     backend = open_backend(url, create=False)
     assert isinstance(backend, LocalStorage)
     assert backend.url == path.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [("a/b", "a/b"), ("./a:b", "a:b"), ("file:a%20b", "a b"), ("file:///srv/x", "/srv/x"), ("~/x", "/home/me/x")],
+)
+def test_a_directory_is_named_by_a_path_or_a_file_address(
+    address: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert directory(address) == Path(path).absolute()
+
+
+@pytest.mark.parametrize("address", ["", "s3://bucket/x", "memory:", "file://host/x"])
+def test_no_other_address_names_a_directory(address: str) -> None:
+    with pytest.raises(InvalidRequest):
+        directory(address)
 
 
 def test_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ from backstay.cli import choosing, jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.tiers import DAYS_HELP, NO_WAIT_HELP
-from backstay.core.environment import expanded
 from backstay.core.quantities import format_size, plural
 from backstay.errors import CorruptedBackup
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def export(
     ctx: typer.Context,
-    to: Annotated[Path, option("DIR", "Where to: an empty directory, or one with an earlier export.")],
+    to: Annotated[str, option("DIR", "Where to: an empty directory, or one with an earlier export.")],
     snapshots: Annotated[list[str] | None, argument("ID", "Only these snapshots; else all.")] = None,
     no_wait: Annotated[bool, flag(NO_WAIT_HELP, "--no-wait")] = False,
     thaw_days: Annotated[int, option("N", DAYS_HELP, min=1, max=365, show_default=True)] = 7,
@@ -29,28 +29,32 @@ def export(
     """Put snapshots on a removable medium, as a small repository with the same keys."""
     from backstay.operations.copies.export import export_snapshots
     from backstay.storage.local import LocalStorage
+    from backstay.storage.registry import directory
 
     context = context_of(ctx)
-    with context.open() as repository, LocalStorage(expanded(to)) as target, context.watching() as events:
+    place = directory(to)
+    with context.open() as repository, LocalStorage(place) as target, context.watching() as events:
         chosen = [choosing.one(context, repository, text) for text in snapshots or ()] or repository.snapshots.shown()
         result = export_snapshots(repository, target, chosen, days=thaw_days, wait=not no_wait, events=events)
-    context.result(jsonout.plain(result), lambda: _show_export(context, result, to))
+    context.result(jsonout.plain(result), lambda: _show_export(context, result, place))
     return CorruptedBackup.exit_status if result.findings else 0
 
 
 def import_(
     ctx: typer.Context,
-    from_: Annotated[Path, option("DIR", "A directory with exported snapshots.", "--from")],
+    from_: Annotated[str, option("DIR", "A directory with exported snapshots.", "--from")],
     snapshots: Annotated[list[str] | None, argument("ID", "Only these snapshots of it; else all.")] = None,
 ) -> int:
     """Bring exported snapshots back into the repository that they are from."""
     from backstay.operations.copies.export import import_snapshots
     from backstay.storage.local import LocalStorage
+    from backstay.storage.registry import directory
 
     context = context_of(ctx)
+    place = directory(from_)
     with (
         context.open() as repository,
-        LocalStorage(expanded(from_), create=False) as medium,
+        LocalStorage(place, create=False) as medium,
         context.watching() as events,
     ):
         there = repository.in_store(medium)
@@ -67,7 +71,7 @@ def _show_export(context: Context, result: ExportResult, to: Path) -> None:
         context.say(f"{plural(result.wal_objects, 'object')} of logs went with backups of databases")
     if result.exported and result.already:
         context.say(f"{plural(len(result.already), 'snapshot was', 'snapshots were')} there already")
-    context.say(f"`backstay -r {to} verify --read-data` checks it with the same password")
+    context.say(f"`backstay -r {shlex.quote(str(to))} verify --read-data` checks it with the same password")
 
 
 def _show_import(context: Context, result: ImportResult) -> None:

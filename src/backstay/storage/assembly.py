@@ -125,6 +125,22 @@ def local_places(backend: StorageBackend) -> list[Path]:
     return [Path(engine.url) for engine in engines(backend) if isinstance(engine, LocalStorage)]
 
 
+def is_same_place(one: StorageBackend, other: StorageBackend) -> bool:
+    """Whether two backends keep their objects in one place, also if a symlink or a mount gives it two names."""
+    return any(_is_same_engine(here, there) for here in engines(one) for there in engines(other))
+
+
+def _is_same_engine(one: StorageBackend, other: StorageBackend) -> bool:
+    if isinstance(one, MemoryStorage):  # most have no name
+        return one is other
+    if not isinstance(one, LocalStorage) or not isinstance(other, LocalStorage):
+        return one.url == other.url
+    try:
+        return Path(one.url).samefile(other.url)
+    except OSError:  # one is not there, or cannot be looked at: whoever uses it next is told why
+        return False
+
+
 def _layers(backend: StorageBackend) -> Iterator[StorageBackend]:
     yield backend
     if isinstance(backend, Wrapper):

@@ -48,6 +48,18 @@ def local_path(url: str) -> Path | None:
     return None if has_scheme(url) else expanded(Path(url)).absolute()
 
 
+def directory(address: str) -> Path:
+    """The directory that a path or a `file:` address names. Raises InvalidRequest for any other address."""
+    place = local_path(address) if address else None
+    if place is None:
+        raise InvalidRequest(
+            "this is no directory",
+            cause="only a path or file: names one" if address else "the text is empty",
+            hint="mount what lies elsewhere; of a name with a colon write ./NAME",
+        )
+    return place
+
+
 def _open_path(text: str, *, create: bool) -> LocalStorage:
     if not text or "\0" in text:
         raise InvalidRequest("the address of the repository is empty or holds a null character")

@@ -24,6 +24,7 @@ from backstay.repository.format import REPO, snapshot_name
 from backstay.repository.logs.value_entries import values_number
 from backstay.repository.logs.values import LogView
 from backstay.repository.repository import Repository
+from backstay.storage.assembly import is_same_place
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import in_crash_order, is_transient
 from backstay.storage.mirror_log import MirrorLog, unmark_as_first
@@ -116,6 +117,12 @@ class _MirrorCopy:
         )
 
     def _require_target(self) -> None:
+        if is_same_place(self.repository.backend.copies()[0], self.target):
+            raise InvalidRequest(
+                "a repository cannot be copied onto itself",
+                cause=f"{self.target.url} is where it lies",
+                hint="name another place",
+            )
         if not can_be_mirror(self.repository, self.target):
             raise InvalidRequest(
                 f"{self.target.url} cannot become a copy of this repository",
