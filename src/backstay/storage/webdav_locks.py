@@ -15,10 +15,14 @@ _QUESTION: Final = (
     b"<locktype><write/></locktype></lockinfo>"
 )
 _GRANTED: Final = frozenset({200, 201})
-_HELD_S: Final = 300  # after which the server takes the lock of a dead writer back
-_MARGIN_S: Final = 240  # within which what it was taken for must have been sent
-_WAIT_S: Final = 60
+_BUSY: Final = frozenset({429, 502, 503, 504})  # nothing is known of the lock
+# After so long the server takes a lock back whose writer died, or never got the answer: soon enough for the retries.
+_HELD_S: Final = 90
+_MARGIN_S: Final = 30  # within which what it was taken for must have been sent, or it is renewed
+_WAIT_S: Final = _HELD_S + 10
+_SOON_S: Final = 5
 _STEP_S: Final = 0.02
+_LATER_STEP_S: Final = 0.5  # when whoever holds it is dead, most likely
 
 
 class WebdavLocks:
@@ -49,21 +53,26 @@ class WebdavLocks:
     def held(self, target: str, title: str) -> Iterator[Callable[[], None]]:
         """Wait for the lock, and have it until the end of the block.
 
-        What the block gets is to be called before it acts: it raises when the lock may have run out meanwhile.
+        What the block gets is to be called before it acts: it renews a lock that is not new any more, and raises when
+        the lock may have run out meanwhile.
         """
         began = asked = self._clock.monotonic()
         while (token := self._lock(target)) is None:
-            if self._clock.monotonic() - began > _WAIT_S:
+            waited = self._clock.monotonic() - began
+            if waited > _WAIT_S:
                 raise StorageUnavailable(
                     title,
                     cause="another writer holds the lock of this name, or died while it did",
-                    hint=f"try again: the server takes such locks back after {_HELD_S // 60} minutes",
+                    hint=f"try again: the server takes such locks back after {_HELD_S} seconds",
                 )
-            self._clock.sleep(_STEP_S)
+            self._clock.sleep(_STEP_S if waited < _SOON_S else _LATER_STEP_S)
             asked = self._clock.monotonic()
 
         def check() -> None:
-            if self._clock.monotonic() - asked > _MARGIN_S:
+            if self._clock.monotonic() - asked <= _MARGIN_S:
+                return
+            again = self._clock.monotonic()
+            if not self._renewed(target, token) or self._clock.monotonic() - again > _MARGIN_S:
                 raise StorageUnavailable(title, cause="the lock of this name may have run out")
 
         try:
@@ -75,8 +84,15 @@ class WebdavLocks:
         """The lock's token, or None if the server does not grant it now."""
         headers = {"Depth": "0", "Timeout": f"Second-{_HELD_S}", "Content-Type": "application/xml"}
         answer = self._http.request("LOCK", target, headers=headers, body=_QUESTION)
+        is_page = answer.status in _GRANTED and answer.headers.get("Content-Type", "").startswith("text/html")
+        if is_page or answer.status in _BUSY:  # else locks that work would pass for none
+            raise self._http.failure(f"cannot lock {target}", answer)
         token = answer.headers.get("Lock-Token", "").strip()
         return token if answer.status in _GRANTED and token else None
+
+    def _renewed(self, target: str, token: str) -> bool:
+        headers = {"Timeout": f"Second-{_HELD_S}", "If": f"({token})"}
+        return self._http.request("LOCK", target, headers=headers).status in _GRANTED
 
     def _release(self, target: str, token: str) -> None:
         """A lock that stays ends by itself."""

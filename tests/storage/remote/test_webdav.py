@@ -30,6 +30,7 @@ from backstay.storage.registry import open_backend
 from backstay.storage.transfer import temporary_name
 from backstay.storage.webdav import WebdavStorage, open_webdav
 from backstay.storage.webdav_listing import read_listing
+from backstay.storage.webdav_locks import WebdavLocks
 from backstay.storage.webdav_tree import UPLOADS
 from backstay.testing import FakeClock, StorageConformance
 from tests.ports import free_port
@@ -132,6 +133,18 @@ def test_locks_decide_races(rclone: ServerProcess, wsgidav: ServerProcess, tmp_p
     for server in (rclone, wsgidav):
         with open_webdav(f"webdav://127.0.0.1:{server.port}/{tmp_path.name}") as store:
             assert probe_capabilities(store) == Capabilities(atomic_replace=False)
+
+
+def test_servers_renew_the_lock_of_a_writer_that_was_away(
+    rclone: ServerProcess, wsgidav: ServerProcess, tmp_path: Path
+) -> None:
+    for server in (rclone, wsgidav):
+        with open_webdav(f"webdav://127.0.0.1:{server.port}/{tmp_path.name}") as store:
+            store.store("a", DATA)
+            clock = FakeClock()
+            with WebdavLocks(store._http, clock).held(f"/{tmp_path.name}/claim", "cannot store a") as check:
+                clock.advance(60)
+                check()
 
 
 # --- real servers, and what happens to them ---
