@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import InvalidRequest, StorageUnavailable
+from backstay.errors import InvalidRequest, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage import drivers
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.local import LocalStorage
@@ -193,6 +193,25 @@ def test_a_short_answer_means_no_ranges() -> None:
     backend = FaultyBackend(MemoryStorage())
     backend.script(Fault(kind="error_before", operation="retrieve", at=2))
     assert probe_capabilities(backend) == Capabilities(range_reads=False)
+
+
+@pytest.mark.parametrize("error", [StorageRefused("denied", cause="ExpiredToken"), StorageMissing("no bucket")])
+def test_a_refusal_does_not_pass_for_a_store_without_ranges(error: StorageUnavailable) -> None:
+    class Refusing(MemoryStorage):
+        def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+            if start:
+                raise error
+            return super().retrieve(name)
+
+    with pytest.raises(type(error)):
+        probe_capabilities(Refusing())
+
+
+def test_a_store_that_breaks_off_does_not_pass_for_one_without_ranges() -> None:
+    backend = FaultyBackend(MemoryStorage())
+    backend.script(*(Fault(kind="error_before", operation="retrieve", at=at) for at in (2, 3)))
+    with pytest.raises(StorageUnavailable):
+        probe_capabilities(backend)
 
 
 def test_a_probe_that_dies_leaves_no_more_than_its_object() -> None:

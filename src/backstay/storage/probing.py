@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import Final
 
-from backstay.errors import ObjectExists, StorageUnavailable
+from backstay.errors import ObjectExists, StorageUnavailable, StorageUnfit
 from backstay.storage.backend import Capabilities, StorageBackend
 
 _FIRST: Final = b"first writer wins: 0123456789abcdef"
@@ -17,7 +17,7 @@ def probe_capabilities(backend: StorageBackend, *, rng: random.Random | None = N
     """What the store does, tried out with one small object that is removed afterwards.
 
     A driver's own "no" stays "no": one probe cannot prove that races are decided. A store that gives back other
-    bytes or does not list what it holds is unusable: StorageUnavailable.
+    bytes or does not list what it holds is unusable: StorageUnavailable. So is one that cannot be reached or refuses.
     """
     name = f"probe/{(rng or random.SystemRandom()).getrandbits(128):032x}"
     declared = backend.capabilities
@@ -50,7 +50,12 @@ def _refuses_second(backend: StorageBackend, name: str) -> bool:
 def _reads_ranges(backend: StorageBackend, name: str, kept: bytes) -> bool:
     try:
         return backend.retrieve(name, start=7, length=11) == kept[7:18]
-    except StorageUnavailable:  # the driver noticed that the answer had another length
+    except StorageUnfit:
+        return False
+    except StorageUnavailable as error:
+        if not error.transient:  # a refusal says nothing of ranges
+            raise
+        backend.retrieve(name)  # raises when it is the store that is out of reach, and not the range
         return False
 
 
