@@ -14,12 +14,15 @@ from datetime import UTC, datetime, timedelta
 from http.server import HTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import obstore
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from obstore.exceptions import GenericError
 
 from backstay.errors import (
     BackstayError,
@@ -28,15 +31,20 @@ from backstay.errors import (
     StorageMissing,
     StorageRefused,
     StorageUnavailable,
+    StorageUnfit,
 )
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cloud_address import parse_address
+from backstay.storage.cloud_clients import CloudStore
 from backstay.storage.object_store import ObjectStorage
 from backstay.storage.patience import Patience
 from backstay.storage.registry import open_backend
 from tests.cloud import google_server
 from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs
 from tests.cloud.test_settings import Recorder
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
 
 Calls = dict[str, Callable[[], object]]
 LARGE = 96 << 20
@@ -196,6 +204,44 @@ def test_web_pages_are_no_answers(google: tuple[StorageBackend, google_server.Bu
         assert isinstance(failure(call), StorageUnavailable), name
     bucket.portal = lambda _: 0
     assert store.retrieve("a") == b"x"
+
+
+def test_a_web_page_in_place_of_a_range_is_asked_again(
+    google: tuple[StorageBackend, google_server.Bucket], keys: dict[str, str]
+) -> None:
+    """Of Google a page lacks what every answer has; S3 takes it for a whole object."""
+    there, bucket = google
+    there.store("a", b"0123456789")
+    bucket.admits = lambda _: True
+    store = ObjectStorage(parse_address(there.url.replace("gs://", "s3://")), keys)
+    asked: list[str] = []
+
+    def once(path: str) -> int:
+        asked.append(path)
+        return 200 if len(asked) == 1 else 0
+
+    bucket.portal = once
+    assert store.retrieve("a", start=3, length=4) == b"3456"
+    bucket.portal = lambda _: 200
+    error = failure(lambda: store.retrieve("a", start=3, length=4))
+    assert error.transient, "whoever logs in can go on"
+    assert "web page" in str(error)
+
+
+def test_a_store_that_gives_whole_objects_for_ranges_is_unfit(
+    google: tuple[StorageBackend, google_server.Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = google
+    store.store("a", b"0123456789")
+    get = obstore.get
+
+    def without_ranges(client: CloudStore, path: str, *, options: GetOptions | None = None) -> GetResult:
+        if options:
+            raise GenericError("Received non-partial response when range requested")
+        return get(client, path)
+
+    monkeypatch.setattr(obstore, "get", without_ranges)
+    assert isinstance(failure(lambda: store.retrieve("a", start=3, length=4)), StorageUnfit)
 
 
 def test_an_empty_directory_is_told_from_a_web_page(google: tuple[StorageBackend, google_server.Bucket]) -> None:

@@ -118,6 +118,11 @@ def says_exists(error: BaseException) -> bool:
     return isinstance(error, AlreadyExistsError) and read_answer(error).code not in _LOST_RACE
 
 
+def gave_whole(error: BaseException) -> bool:
+    """Whether something other than the asked range came, with a status that is that of a whole object."""
+    return read_answer(error).reason == _WHOLE
+
+
 def failure(error: BaseException, title: str) -> StorageUnavailable | InsufficientSpace:
     """The error to raise for anything but an object that exists, and objects and buckets that do not."""
     answer = read_answer(error)

@@ -18,7 +18,7 @@ from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore
-from backstay.storage.cloud_errors import FAILURES, Answer, failure, read_answer, says_exists
+from backstay.storage.cloud_errors import FAILURES, Answer, failure, gave_whole, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
 from backstay.storage.patience import Patience
@@ -185,8 +185,13 @@ class ObjectStorage(StorageBackend):
             return b""
         return self._read(name, self._clients.for_reading(size - start), {"range": (start, size)}, size - start)
 
-    def _read(self, name: str, client: CloudStore, options: GetOptions, length: int | None) -> bytes:
-        """The bytes of one answer, exactly `length` of them, or as many as the store says the object has."""
+    def _read(
+        self, name: str, client: CloudStore, options: GetOptions, length: int | None, *, doubted: bool = False
+    ) -> bytes:
+        """The bytes of one answer, exactly `length` of them, or as many as the store says the object has.
+
+        That a store knows no ranges is believed when it shows that twice (`doubted`), and no web page comes between.
+        """
         try:
             answer = obstore.get(client, self._root + name, options=options)
             self._check_type(name, answer.attributes)
@@ -198,13 +203,22 @@ class ObjectStorage(StorageBackend):
             self._prove_absent(error, name)
             raise ObjectNotFound(name) from None
         except FAILURES as error:
-            raise self._unreadable(error, name) from error
+            if doubted or not gave_whole(error):
+                raise self._unreadable(error, name) from error
+            self._refuse_page(name)
+            return self._read(name, client, options, length, doubted=True)
         if len(data) != size:
             raise StorageUnavailable(
                 f"{name} has other bytes than were asked for", cause=f"{len(data)} bytes came instead of {size}"
             )
         self._witness = self._witness or name
         return bytes(data)
+
+    def _refuse_page(self, name: str) -> None:
+        """Raises StorageUnavailable when a page comes instead of an object: its status is that of a whole one."""
+        with self._told(f"cannot read {name}"):
+            attributes = obstore.get(self._clients.for_reading(), self._root + name).attributes
+        self._check_type(name, attributes)
 
     @staticmethod
     def _check_type(name: str, attributes: Attributes) -> None:

@@ -273,10 +273,13 @@ class WebdavStorage(StorageBackend):
         """Only an object's bytes pass: no errors, no pages that show a collection or an error with a good status."""
         good = answer.status in (_OK, _PARTIAL)
         if not good or answer.headers.get("Content-Type", "").startswith("text/html"):
-            if self._tree.look(name, f"cannot read {name}") is None:
+            title = f"cannot read {name}"
+            resource = self._tree.look(name, title)
+            if resource is None:
                 raise ObjectNotFound(name)
-            if not good:
-                raise self._http.failure(f"cannot read {name}", answer)
+            is_page = answer.status == _OK and answer.number("Content-Length") != resource.size
+            if is_page or not good:
+                raise self._http.failure(title, answer)
 
     def _part(self, name: str, answer: Answer, start: int) -> bytes:
         """What an answer has of the object from `start` on."""

@@ -333,6 +333,18 @@ def test_a_web_page_in_place_of_a_deletion_is_not_counted_as_cleaned_up(
     assert store.sweep_temporaries(0, later) == 1
 
 
+@pytest.mark.parametrize("part", [{}, {"start": 3, "length": 4}], ids=["whole", "part"])
+def test_a_web_page_in_place_of_an_object_is_not_its_bytes(
+    store: WebdavStorage, astray: Callable[..., None], part: dict[str, int]
+) -> None:
+    store.store(NAME, DATA)
+    astray("GET", Answer(200, {"Content-Type": "text/html", "Content-Length": str(len(PAGE.body))}, PAGE.body))
+    with pytest.raises(StorageUnavailable, match="cannot read"):
+        store.retrieve(NAME, **part)
+    astray("GET", Answer(200, {"Content-Type": "text/html", "Content-Length": str(len(DATA))}, DATA))
+    assert store.retrieve(NAME, **part) in (DATA, DATA[3:7]), "a server may take it for a page"
+
+
 @pytest.mark.parametrize("answer", [Answer(200, {}, b""), Answer(200, {"Content-Type": "text/html"}, b"done")])
 def test_a_server_that_does_what_it_is_asked_and_answers_with_200_is_believed(
     store: WebdavStorage, astray: Callable[..., None], answer: Answer
