@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound, StorageUnavailable, UnsupportedFormat
@@ -20,15 +21,17 @@ def retrieve_valid(backend: StorageBackend, name: str, decode: Callable[[bytes],
 
 
 def from_any_copy(backend: StorageBackend, read: Callable[[StorageBackend], T]) -> T:
-    """What `read` makes of a backend, else of one of its copies alone. Raises the first CorruptedBackup.
+    """What `read` makes of a backend, asked twice, else of one of its copies alone. Raises the first CorruptedBackup.
 
-    A version that this program does not know may be damage too: another copy then says otherwise.
+    What was damaged on its way is whole the next time. A version that this program does not know may be damage too.
     """
     damage: BackstayError
     try:
         return read(backend)
     except (CorruptedBackup, UnsupportedFormat) as error:
         damage = error
+    with suppress(CorruptedBackup, UnsupportedFormat, ObjectNotFound, StorageUnavailable):
+        return read(backend)
     copies = backend.copies()
     for copy in copies if len(copies) > 1 else ():
         try:
