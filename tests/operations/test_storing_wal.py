@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from backstay.core.events import ignore
+from backstay.core.events import Event, ignore
+from backstay.errors import WalConflict
 from backstay.operations.wal.spooling import Spooling
-from backstay.operations.wal.storing import Assembler, Storing
+from backstay.operations.wal.storing import Assembler, Storing, forget_superseded
 from backstay.operations.wal.streaming import FEW, Streaming
 from backstay.repository.repository import Repository
 from backstay.repository.wal.spool import WalSpool
+from backstay.sources.postgres.lsn import segment_name
 from backstay.sources.postgres.receiver import Data, Message
 from backstay.storage.memory import MemoryStorage
 from tests.operations.copies import SECRET
@@ -53,6 +55,44 @@ def test_parts_of_a_whole_segment_are_forgotten_together() -> None:
         assert store.deleted == [7]
         (found,) = repository.wal.files(SYSTEM).values()
         assert (found.whole, found.parts) == (True, [])
+
+
+def watch(storing: Storing) -> None:
+    """As a receiver does, which ends with what cannot be mended."""
+    for _ in range(600):
+        storing.check()
+        storing.wait(0.05)
+
+
+def test_a_segment_that_another_server_wrote_does_not_replace_parts() -> None:
+    with Repository.create(MemoryStorage(), SECRET) as repository:
+        storing = Storing(repository, SYSTEM, ignore, parts={}, noticed=lambda _piece: None)
+        assembler = Assembler(1, 3 * SIZE, SIZE)
+        list(assembler.add(3 * SIZE, SEGMENT[:100]))
+        part = assembler.cut()
+        assert part is not None
+        storing.offer(part)
+        until(lambda: storing.is_idle, "a part is stored")
+        repository.wal.store_part(SYSTEM, part.file, 0, SEGMENT[:100] + b"of another server")
+        for piece in assembler.add(3 * SIZE + 100, SEGMENT[100:]):
+            storing.offer(piece)
+        with pytest.raises(WalConflict, match="other bytes"):
+            watch(storing)
+        storing.close()
+        assert not repository.wal.files(SYSTEM)[part.file].whole
+
+
+def test_only_parts_that_are_equal_are_forgotten_at_the_next_start() -> None:
+    store, told = Store(), list[Event]()
+    with Repository.create(store, SECRET) as repository:
+        wal, file = repository.wal, segment_name(1, 3 * SIZE, SIZE)
+        wal.store_part(SYSTEM, file, 0, SEGMENT[:100])
+        wal.store_part(SYSTEM, file, 100, b"of another server")
+        wal.store(SYSTEM, file, SEGMENT, parts=())  # both came at the same moment
+        assert forget_superseded(repository, SYSTEM, told.append) == {}
+        assert wal.files(SYSTEM)[file].parts == [(100, 117)]
+    (warned,) = told
+    assert "other bytes than 1 part of it, which stay" in str(warned)
 
 
 class Stream:

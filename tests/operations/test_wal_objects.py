@@ -122,6 +122,13 @@ def test_what_lies_under_another_name_is_found(store: Store) -> None:
     assert told(store) == sorted(["wal/readme", wal_name(SYSTEM, PARTLY)])
 
 
+def test_a_part_that_its_whole_segment_contradicts_is_found_when_data_is_read(store: Store) -> None:
+    with open_alone(store) as repository:
+        repository.wal.store(SYSTEM, PARTLY, b"firstSECOND, and the end", parts=())  # as an older version did
+    assert told(store, read_data=0) == []
+    assert told(store) == [wal_name(SYSTEM, PARTLY, (5, 11))]
+
+
 def test_a_copy_has_it_and_drops_parts_that_became_whole(store: Store) -> None:
     target = Store("copy")
     with open_alone(store) as repository:

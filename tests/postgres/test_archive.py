@@ -149,6 +149,31 @@ def test_the_last_segment_of_a_timeline_is_stored_up_to_its_records(archive: Arc
         assert coverage.last_commit_time(coverage.path(1), run, 0) == at(4)
 
 
+def test_a_file_with_other_bytes_than_were_received_is_refused(archive: Archive, tmp_path: Path) -> None:
+    """A copy of the server's data directory writes another log under the same names."""
+    name = segment_name(1, 3 * SIZE, SIZE)
+    data = segment(3, [commit(1, at(3)), commit(2, at(4))])
+    with archive.open() as repository:
+        for part in ((0, 80), (80, 1000)):
+            repository.wal.store_part(SYSTEM, name, part[0], data[slice(*part)])
+        for suffix in ("", ".partial"):
+            copied = put(tmp_path / "pg", name + suffix, segment(3, [commit(1, at(3)), commit(3, at(5))]))
+            with pytest.raises(WalConflict, match="other bytes"):
+                archive_file(repository, copied, "main")
+        stored = repository.wal.files(SYSTEM)[name]
+        assert repository.wal.read(SYSTEM, name, stored) == data[:1000]
+        assert archive_file(repository, put(tmp_path / "pg", name, data), "main").stored
+
+
+def test_a_partial_file_contradicts_less_that_was_received(archive: Archive, tmp_path: Path) -> None:
+    name = segment_name(1, 3 * SIZE, SIZE)
+    with archive.open() as repository:
+        repository.wal.store_part(SYSTEM, name, 0, segment(3, [commit(1, at(3))])[:80])
+        path = put(tmp_path / "pg", f"{name}.partial", segment(3, [commit(2, at(4)), commit(3, at(5))]))
+        with pytest.raises(WalConflict, match="other bytes"):
+            archive_file(repository, path, "main")
+
+
 def test_every_refusal_ends_with_1(archive: Archive, tmp_path: Path) -> None:
     path = put(tmp_path / "pg", segment_name(1, 3 * SIZE, SIZE), segment(3))
     other = put(tmp_path / "other", segment_name(1, 3 * SIZE, SIZE), segment(3, system=9))

@@ -296,10 +296,10 @@ def test_a_store_that_is_away_loses_nothing(
     store, store_part = WalStore.store, WalStore.store_part
 
     def refusing(work: object) -> object:
-        def inner(*arguments: object) -> bool:
+        def inner(*arguments: object, **how: object) -> bool:
             if away.is_set():
                 raise StorageUnavailable("the store is away", cause="a test")
-            return bool(work(*arguments))  # type: ignore[operator]
+            return bool(work(*arguments, **how))  # type: ignore[operator]
 
         return inner
 

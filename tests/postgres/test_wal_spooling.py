@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backstay.core.events import Event, Warned, ignore
-from backstay.errors import StorageUnavailable
+from backstay.errors import StorageUnavailable, WalConflict
 from backstay.operations.wal.spooling import Spooling, replay
 from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
@@ -64,6 +64,20 @@ def test_what_is_stored_already_is_not_stored_again(
     assert replay(repository, spool) == 1
     assert len(set(repository.wal.objects()) - before) == 1
     assert stored(repository) == STREAM
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_another_server_stored_does_not_replace_what_was_acknowledged(
+    repository: Repository, spool: WalSpool, spooling: Spooling, is_whole: bool
+) -> None:
+    other = segment(3, [commit(9, at(1))])
+    if is_whole:
+        repository.wal.store(SYSTEM, FILES[0], other)
+    else:
+        repository.wal.store_part(SYSTEM, FILES[0], 0, other[:1000])
+    with pytest.raises(WalConflict, match="than the spool has"):
+        replay(repository, spool)
+    assert len(spool.left()) == 3
 
 
 def test_damage_within_a_journal_is_told_and_put_aside(

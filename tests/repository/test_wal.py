@@ -54,7 +54,7 @@ def test_parts_join_until_the_segment_is_whole(wal: WalStore) -> None:
     wal.store_part(SYSTEM, SEGMENT, 0, b"ab")
     wal.store_part(SYSTEM, SEGMENT, 2, b"cd")
     wal.store_part(SYSTEM, SEGMENT, 1, b"bcde")  # of another receiver, with other ends
-    wal.store_part(SYSTEM, SEGMENT, 9, b"z")  # behind a hole: it does not count
+    wal.store_part(SYSTEM, SEGMENT, 9, b"j")  # behind a hole: it does not count
     with pytest.raises(WalConflict):
         wal.store_part(SYSTEM, SEGMENT, 2, b"xx")
     stored = wal.files(SYSTEM)[SEGMENT]
@@ -70,6 +70,24 @@ def test_parts_join_until_the_segment_is_whole(wal: WalStore) -> None:
     assert wal.files(SYSTEM) == {}
     with pytest.raises(ObjectNotFound):
         wal.read(SYSTEM, SEGMENT, stored)
+
+
+def test_a_segment_with_other_bytes_than_its_parts_is_refused(wal: WalStore) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"ab")
+    wal.store_part(SYSTEM, SEGMENT, 2, b"cd")
+    for other in (b"abXdefghij", b"abc"):  # one is too short for what was acknowledged of it
+        with pytest.raises(WalConflict, match="other bytes") as refused:
+            wal.store(SYSTEM, SEGMENT, other)
+        assert "from byte 2 to 4" in refused.value.cause
+    stored = wal.files(SYSTEM)[SEGMENT]
+    assert (stored.whole, wal.read(SYSTEM, SEGMENT, stored)) == (False, b"abcd")
+    assert wal.store(SYSTEM, SEGMENT, b"abcdefghij")
+
+
+def test_a_segment_takes_the_place_of_a_damaged_part(wal: WalStore, backend: MemoryStorage) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"ab")
+    backend.store(wal_name(SYSTEM, SEGMENT, (0, 2)), b"damaged", overwrite=True)
+    assert wal.store(SYSTEM, SEGMENT, b"abc")
 
 
 def test_a_file_is_removed_with_its_parts(wal: WalStore, backend: MemoryStorage) -> None:

@@ -85,7 +85,7 @@ class LogSender:
         if not data.startswith(known) and not known.startswith(data):
             raise _conflict(system, file)
         if here.whole:
-            is_new, name = wal.store(system, file, data), wal_name(system, file)
+            is_new, name = wal.store(system, file, data, parts=there.parts), wal_name(system, file)
             wal.forget_parts(system, file, there)
         elif len(data) > len(known):
             is_new = wal.store_part(system, file, len(known), data[len(known) :])

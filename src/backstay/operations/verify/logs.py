@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -15,9 +16,10 @@ from backstay.operations.verify.notes import Notes
 from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage, run_with
 from backstay.operations.wal.needs import needed_wal
+from backstay.repository.format import wal_name
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
-from backstay.repository.wal.store import owner_of
+from backstay.repository.wal.store import StoredFile, owner_of, whole_of
 from backstay.sources.postgres.timelines import path_of
 
 Sample: TypeAlias = Callable[[dict[str, int]], dict[str, int]]  # chooses which of some objects are read
@@ -27,6 +29,8 @@ _OBJECT_HINT: Final = (
 )
 _BASE_HINT: Final = "put it back from a copy; else make a base backup, and delete this one, which cannot be recovered"
 _LOG_HINT: Final = "put it back from a copy; else `backstay mysql windows` shows what can be recovered without it"
+_CONTRADICTS: Final = "is stored whole with other bytes than this part of it: two servers wrote it"
+_PART_HINT: Final = "find out which server had been acknowledged; recoveries take the whole file"
 _FOREIGN_HINT: Final = "find out what put it there, and remove it"
 
 
@@ -114,6 +118,7 @@ class WalChecks:
         chosen = sample({name: size for name, size in found.items() if wal.is_name(name)})
         self.objects = len(found)
         self._read_all(chosen)
+        self._compare_parts(chosen, found)
         return f"{format_count(len(chosen))} of {plural(len(found), 'WAL object')} read"
 
     def _read_all(self, chosen: Mapping[str, int]) -> None:
@@ -128,6 +133,23 @@ class WalChecks:
                     self.notes.find("integrity", name, f"{self._told(name)} {error}", _OBJECT_HINT)
                 self.read, done = self.read + 1, done + chosen[name]
                 self.events(Progress(files=self.read, bytes=done, current=name))
+
+    def _compare_parts(self, chosen: Iterable[str], found: Mapping[str, int]) -> None:
+        """A part that lies beside its whole file must hold the same."""
+        wal, superseded = self.repository.wal, defaultdict[str, set[str]](set)
+        for name in chosen:
+            if (whole := whole_of(name)) is not None and whole in found:
+                superseded[whole].add(name)
+        for whole, names in superseded.items():
+            owner = owner_of(whole)
+            assert owner is not None
+            try:
+                data = wal.read(*owner, StoredFile(whole=True))
+            except (CorruptedBackup, ObjectNotFound):
+                continue  # told where it is read itself, or removed with its parts
+            for part in wal.contradicting(*owner, data, wal.parts(*owner)):
+                if (name := wal_name(*owner, part)) in names:
+                    self.notes.find("integrity", name, f"{self._told(name)} {_CONTRADICTS}", _PART_HINT)
 
     def _check(self, name: str) -> str | None:
         """What is wrong with an object."""

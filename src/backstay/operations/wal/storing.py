@@ -12,7 +12,15 @@ from typing import Final
 from backstay.core.bell import Bell
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Progress, Warned
-from backstay.errors import BackstayError, InsufficientSpace, SourceRefused, StorageUnavailable, WalConflict
+from backstay.core.quantities import plural
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    InsufficientSpace,
+    SourceRefused,
+    StorageUnavailable,
+    WalConflict,
+)
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import PAGE, format_lsn, segment_name
@@ -138,6 +146,7 @@ class Storing:
         self._repository, self._system, self._events = repository, system, events
         self._clock: Clock = repository.clock
         self._parts = parts
+        self._own: dict[str, set[tuple[int, int]]] = {}  # of these, what came in the same stream as their segments
         self._noticed = noticed
         self._waiting: deque[Piece] = deque()
         self._superseded: deque[tuple[str, tuple[int, int]]] = deque()  # parts of segments that are whole
@@ -263,9 +272,14 @@ class Storing:
         wal = self._repository.wal
         if not piece.is_whole:
             wal.store_part(self._system, piece.file, piece.start, piece.data)
-            self._parts.setdefault(piece.file, []).append((piece.start, piece.start + len(piece.data)))
+            part = piece.start, piece.start + len(piece.data)
+            self._parts.setdefault(piece.file, []).append(part)
+            self._own.setdefault(piece.file, set()).add(part)
         else:
-            wal.store(self._system, piece.file, piece.data)
+            own = self._own.get(piece.file, set())
+            others = [part for part in wal.parts(self._system, piece.file) if part not in own]
+            wal.store(self._system, piece.file, piece.data, parts=others)
+            self._own.pop(piece.file, None)
             self.segments += 1
             self._superseded.extend((piece.file, part) for part in self._parts.pop(piece.file, []))
         self.bytes += len(piece.data)
@@ -290,11 +304,25 @@ def forget_superseded(repository: Repository, system: int, events: EventSink) ->
     """Remove parts whose segment is whole, which a receiver left that was stopped in between; the parts of others."""
     parts: dict[str, list[tuple[int, int]]] = {}
     for file, found in repository.wal.files(system).items():
-        if found.whole:
-            forget_parts(repository, system, file, found.parts, events)
+        if found.parts and found.whole:
+            _forget_equal(repository, system, file, found, events)
         elif found.parts:
             parts[file] = list(found.parts)
     return parts
+
+
+def _forget_equal(repository: Repository, system: int, file: str, found: StoredFile, events: EventSink) -> None:
+    """Parts that their whole segment contradicts stay: they may be all that is left of what was acknowledged."""
+    wal = repository.wal
+    try:
+        data = wal.read(system, file, found)
+    except CorruptedBackup as error:
+        events(Warned(message=f"parts of {file} stay: it is damaged ({error})"))
+        return
+    others = wal.contradicting(system, file, data, found.parts)
+    if others:
+        events(Warned(message=f"{file} holds other bytes than {plural(len(others), 'part')} of it, which stay"))
+    forget_parts(repository, system, file, [part for part in found.parts if part not in others], events)
 
 
 def as_warning(error: BackstayError) -> Warned:

@@ -11,6 +11,7 @@ one, when no snapshot needs them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -105,12 +106,20 @@ class WalStore:
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
 
-    def store(self, system: int, file: str, data: bytes) -> bool:
+    def store(self, system: int, file: str, data: bytes, *, parts: Iterable[tuple[int, int]] | None = None) -> bool:
         """Make a whole file durable; false if it was there. Raises WalConflict, InvalidRequest.
 
-        The parts of the segment are not needed any more: a crash before they are forgotten does no harm.
+        Somebody was told that its parts are durable: they must be the same bytes. Those that are compared are
+        `parts`, or all that are stored. Then they are not needed any more: a crash before they are forgotten does no
+        harm.
         """
-        return self._store(WalRecord(system, _checked(file), 0, True, data))
+        record = WalRecord(system, _checked(file), 0, True, data)
+        if others := self.contradicting(system, file, data, self.parts(system, file) if parts is None else parts):
+            raise WalConflict(
+                f"{file} of cluster {system} is stored with other bytes",
+                cause=f"a part of it, from byte {others[0][0]} to {others[0][1]}, came before, and was of another one",
+            )
+        return self._store(record)
 
     def store_part(self, system: int, file: str, start: int, data: bytes) -> bool:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
@@ -131,8 +140,26 @@ class WalStore:
             return False
         return True
 
+    def parts(self, system: int, file: str) -> list[tuple[int, int]]:
+        """Which parts of a file are stored."""
+        found = self._matches(f"{wal_name(system, file)}.")
+        return [(int(match[3], 16), int(match[4], 16)) for match in found if match[2] == file]
+
+    def contradicting(
+        self, system: int, file: str, data: bytes, parts: Iterable[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        """The parts that hold other bytes than a whole file; what is damaged or gone does not contradict it."""
+        return [part for part in parts if self._contradicts(wal_name(system, file, part), data)]
+
+    def _contradicts(self, name: str, data: bytes) -> bool:
+        try:
+            part = self._read(name)
+        except (CorruptedBackup, ObjectNotFound):  # the whole file is what replaces it
+            return False
+        return data[part.start : part.start + len(part.data)] != part.data
+
     def forget_parts(self, system: int, file: str, stored: StoredFile) -> None:
-        """Remove the parts of a segment that is stored whole."""
+        """Remove the parts of a segment that is stored whole, and that do not contradict it."""
         self._backend.delete_all([wal_name(system, file, part) for part in stored.parts])
 
     @property
