@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from backstay.errors import BackstayError, InvalidRequest, WalConflict, WalWrongSize
+from backstay.errors import BackstayError, InvalidRequest, WalWrongSize
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.names import bind_name
 from backstay.repository.repository import Repository
-from backstay.repository.wal.store import MAX_FILE, StoredFile, check_file, require_cluster
+from backstay.repository.wal.store import MAX_FILE, check_file, require_cluster
 from backstay.sources.postgres.lsn import is_segment
 from backstay.sources.postgres.wal_records import EventReader, segment_header
 from backstay.storage.fitness import require_fit
@@ -185,8 +185,4 @@ def _store_beginning(repository: Repository, system: int, file: str, data: bytes
     for _ in reader.feed(data):
         continue
     length = 0 if reader.position is None else reader.position - segment_header(data).start
-    stored = repository.wal.files(system).get(file, StoredFile())
-    known = repository.wal.read(system, file, stored)[:length] if stored.reach != 0 else b""
-    if not data.startswith(known):
-        raise WalConflict(f"{file} of cluster {system} is stored with other bytes", cause="a part of it came before")
-    return len(known) < length and repository.wal.store_part(system, file, 0, data[:length])
+    return length > 0 and repository.wal.store_beginning(system, file, data[:length])

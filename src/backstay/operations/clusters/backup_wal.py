@@ -8,7 +8,6 @@ from typing import Final, Self
 
 from backstay.errors import SourceUnreachable
 from backstay.repository.repository import Repository
-from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.base_backup import Position
 from backstay.sources.postgres.lsn import format_lsn, segment_name
 from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
@@ -63,25 +62,26 @@ class WalFetch:
     def fetch(self, start: Position, stop: Position) -> None:
         """Make all WAL between two positions of a timeline durable, as whole segments as far as they are complete.
 
-        What is stored already is not fetched. Raises SourceUnreachable, WalConflict and others.
+        What is stored already is compared: it may be the log of a copy of this server, which makes nothing of this one
+        consistent. Raises SourceUnreachable, WalConflict and others.
         """
-        first = self._first_missing(start, stop)
-        if first >= stop.lsn:
-            return
+        first = start.lsn - start.lsn % self._size
         self._stream.start(self._slot, stop.timeline, first)
         self._store(_Tail(first), stop)
 
     def _store(self, tail: _Tail, stop: Position) -> None:
         since = self._clock.monotonic()
+        patience = 0.0 if self._is_stored(stop) else SWITCH_S
         while True:
             if len(tail.data) >= self._size:
-                self._wal.store(self._system, self._name(tail, stop), tail.take(self._size))
+                name = self._name(tail, stop)
+                self._wal.store(self._system, name, tail.take(self._size))
                 if tail.start >= stop.lsn:
                     return
                 continue
             idle = self._clock.monotonic() - since
-            if tail.end >= stop.lsn and idle > SWITCH_S:
-                self._wal.store_part(self._system, self._name(tail, stop), 0, bytes(tail.data))
+            if tail.end >= stop.lsn and idle >= patience:
+                self._wal.store_beginning(self._system, self._name(tail, stop), bytes(tail.data))
                 return
             if self._receive(tail):
                 since = self._clock.monotonic()
@@ -94,16 +94,11 @@ class WalFetch:
     def _name(self, tail: _Tail, stop: Position) -> str:
         return segment_name(stop.timeline, tail.start, self._size)
 
-    def _first_missing(self, start: Position, stop: Position) -> int:
-        """From where on WAL is missing: the start of a segment, or the end."""
-        stored = self._wal.files(self._system)
-        at = start.lsn - start.lsn % self._size
-        while at < stop.lsn:
-            found = stored.get(segment_name(start.timeline, at, self._size), StoredFile())
-            if found.reach is not None:
-                return stop.lsn if at + found.reach >= stop.lsn else at
-            at += self._size
-        return at
+    def _is_stored(self, stop: Position) -> bool:
+        """Whether something is stored under the names that lead to the end: then there is nothing to wait for."""
+        begin = (stop.lsn - 1) // self._size * self._size
+        reach = self._wal.find(self._system, segment_name(stop.timeline, begin, self._size)).reach
+        return reach is None or begin + reach >= stop.lsn
 
     def _receive(self, tail: _Tail) -> bool:
         """Take what has come; false if there was no WAL in it, or nothing came for a moment."""

@@ -147,7 +147,7 @@ class WalChecks:
                 data = wal.read(*owner, StoredFile(whole=True))
             except (CorruptedBackup, ObjectNotFound):
                 continue  # told where it is read itself, or removed with its parts
-            for part in wal.contradicting(*owner, data, wal.parts(*owner)):
+            for part in wal.contradicting(*owner, data, wal.find(*owner).parts):
                 if (name := wal_name(*owner, part)) in names:
                     self.notes.find("integrity", name, f"{self._told(name)} {_CONTRADICTS}", _PART_HINT)
 

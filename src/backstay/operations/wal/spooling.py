@@ -7,12 +7,11 @@ they leave the spool. Whatever a crash interrupts, the next receiver stores what
 from __future__ import annotations
 
 from backstay.core.events import EventSink, Warned, ignore
-from backstay.errors import InsufficientSpace, StorageUnavailable, WalConflict
+from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.storing import Piece
 from backstay.repository.repository import Repository
 from backstay.repository.wal.spool import Spooled, WalSpool
-from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import PAGE, segment_name
 
 
@@ -84,15 +83,6 @@ def replay(repository: Repository, spool: WalSpool, *, events: EventSink = ignor
 def _store(repository: Repository, spooled: Spooled) -> bool:
     """Store the beginning of a segment, or all of it; false if it was there. Raises WalConflict."""
     wal, system, file = repository.wal, spooled.system, spooled.file
-    stored = wal.files(system).get(file, StoredFile())
-    known = wal.read(system, file, stored) if stored.reach != 0 else b""
-    if not known.startswith(spooled.data[: len(known)]):
-        raise WalConflict(
-            f"{file} of cluster {system} is stored with other bytes than the spool has",
-            cause="another server of this cluster stored it; what the spool has was acknowledged",
-        )
-    if len(known) >= len(spooled.data):
-        return False
     if len(spooled.data) >= PAGE and len(spooled.data) == require_segment(spooled.data, file):
         return wal.store(system, file, spooled.data)
-    return wal.store_part(system, file, 0, spooled.data)
+    return wal.store_beginning(system, file, spooled.data)

@@ -277,7 +277,7 @@ class Storing:
             self._own.setdefault(piece.file, set()).add(part)
         else:
             own = self._own.get(piece.file, set())
-            others = [part for part in wal.parts(self._system, piece.file) if part not in own]
+            others = [part for part in wal.find(self._system, piece.file).parts if part not in own]
             wal.store(self._system, piece.file, piece.data, parts=others)
             self._own.pop(piece.file, None)
             self.segments += 1

@@ -114,7 +114,13 @@ class WalStore:
         harm.
         """
         record = WalRecord(system, _checked(file), 0, True, data)
-        if others := self.contradicting(system, file, data, self.parts(system, file) if parts is None else parts):
+        if parts is None:
+            stored = self.find(system, file)
+            if stored.whole:
+                self._require_same(record)
+                return False
+            parts = stored.parts
+        if others := self.contradicting(system, file, data, parts):
             raise WalConflict(
                 f"{file} of cluster {system} is stored with other bytes",
                 cause=f"a part of it, from byte {others[0][0]} to {others[0][1]}, came before, and was of another one",
@@ -125,6 +131,17 @@ class WalStore:
         """Make a part of a segment durable; false if it was there. Raises WalConflict, InvalidRequest."""
         return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) > BLOCK)
 
+    def store_beginning(self, system: int, file: str, data: bytes) -> bool:
+        """Make the first bytes of a segment durable; false if they were there. Raises WalConflict, InvalidRequest."""
+        stored = self.find(system, file)
+        known = self.read(system, file, stored) if stored.reach != 0 else b""
+        if known[: len(data)] != data[: len(known)]:
+            raise WalConflict(
+                f"{file} of cluster {system} is stored with other bytes",
+                cause="this segment, or a part of it, came before, and was another one",
+            )
+        return len(known) < len(data) and self.store_part(system, file, 0, data)
+
     def _store(self, record: WalRecord, *, compress: bool = True) -> bool:
         if len(record.data) > MAX_FILE:
             raise InvalidRequest(f"{record.file} is too large", cause=f"it has {len(record.data)} bytes")
@@ -132,18 +149,16 @@ class WalStore:
         try:
             self._backend.store(name, self._keyring.seal(RecordKind.WAL, record, compress=compress))
         except ObjectExists:
-            if self._read(name).data != record.data:
-                raise WalConflict(
-                    f"{record.file} of cluster {record.system} is stored with other bytes",
-                    cause="a file of this name came before, and was another one",
-                ) from None
+            self._require_same(record)
             return False
         return True
 
-    def parts(self, system: int, file: str) -> list[tuple[int, int]]:
-        """Which parts of a file are stored."""
-        found = self._matches(f"{wal_name(system, file)}.")
-        return [(int(match[3], 16), int(match[4], 16)) for match in found if match[2] == file]
+    def _require_same(self, record: WalRecord) -> None:
+        if self._read(_name_of(record)).data != record.data:
+            raise WalConflict(
+                f"{record.file} of cluster {record.system} is stored with other bytes",
+                cause="a file of this name came before, and was another one",
+            )
 
     def contradicting(
         self, system: int, file: str, data: bytes, parts: Iterable[tuple[int, int]]
@@ -173,8 +188,15 @@ class WalStore:
 
     def files(self, system: int) -> dict[str, StoredFile]:
         """What is stored of a cluster, by the names of its files, in their order."""
+        return self._files(f"{WAL}{system:016x}/")
+
+    def find(self, system: int, file: str) -> StoredFile:
+        """What is stored of one file."""
+        return self._files(wal_name(system, file)).get(file, StoredFile())
+
+    def _files(self, prefix: str) -> dict[str, StoredFile]:
         found: dict[str, StoredFile] = {}
-        for match in self._matches(f"{WAL}{system:016x}/"):
+        for match in self._matches(prefix):
             stored = found.setdefault(match[2], StoredFile())
             if match[3] is None:
                 stored.whole = True
