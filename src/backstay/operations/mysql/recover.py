@@ -30,6 +30,9 @@ _READ: Final = 1 << 20
 _NAMED: Final = 5  # in a message
 _OPTIONS: Final = RestoreOptions()
 _AGAIN: Final = "drop the databases that were restored, mend it, and recover again"
+_OLDER: Final = (
+    "where the dump has what the log makes once more, name an older one: `backstay mysql windows` lists them"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ def recover(
             None,
             _statements(plan, program, environ, place, passed, lambda text: events(Warned(message=text))),
             progress=lambda _given: None,
-            left_over=_AGAIN,
+            left_over=f"{_AGAIN}; {_OLDER}",
         )
     finished(events, "replay the binary log")
 

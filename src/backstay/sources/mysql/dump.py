@@ -68,7 +68,10 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
     names = [database.name for database in databases]
     _warn(server, names, warn)
     program = dumper(environ, mariadb=server.is_mariadb)
-    dump = _Dump(program, _command(program, server, names, one=bool(one)), server.environ, warn, logged=server.logs)
+    # Nothing is replayed onto a dump of one database, and a log that is not there contradicts none.
+    definitions = partial(server.definitions, names) if server.logs and not one else frozenset[tuple[str, str]]
+    command = _command(program, server, names, one=bool(one))
+    dump = _Dump(program, command, server.environ, warn, logged=server.logs, definitions=definitions)
     now = clock.now_ns()
     place = b"".join(b"/" + path_component(part) for part in (KIND, address.name, *([one] if one else [])))
 
@@ -81,8 +84,8 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
         made(ONE if one else ALL, dump.open, sum(database.size for database in databases)),
         made(FACTS, partial(_facts, server, databases, program, dump)),
     ]
-    if not one and (command := _accounts_command(program, server, warn)):
-        files.append(made(ACCOUNTS, partial(ProgramReader, command, server.environ, warn)))
+    if not one and (accounts := _accounts_command(program, server, warn)):
+        files.append(made(ACCOUNTS, partial(ProgramReader, accounts, server.environ, warn)))
     return GeneratedSource(KIND, [place], files, consistency=partial(_consistency, server, dump))
 
 
@@ -128,7 +131,11 @@ class _Dump:
         warn: Callable[[str], None],
         *,
         logged: bool,
+        definitions: Callable[[], frozenset[tuple[str, str]]],
     ) -> None:
+        """`definitions` are asked for before and after: they are dumped as they are found, not as of the moment."""
+        self._definitions = definitions
+        self._found = frozenset[tuple[str, str]]()
         self._program, self._command, self._environ, self._warn = program, command, environ, warn
         self._logged = logged
         self._head = self._tail = b""
@@ -138,6 +145,7 @@ class _Dump:
         """Begin."""
         self._head = self._tail = b""
         self._moment = None
+        self._found = self._definitions()
         return _Watched(ProgramReader(self._command, self._environ, self._warn), self)
 
     def passed(self, data: bytes) -> None:
@@ -150,6 +158,12 @@ class _Dump:
         """All of it was read. Raises DumpFailed when it does not end as a whole one does."""
         if _COMPLETED not in self._tail:
             raise DumpFailed(f"{self._program.path} wrote no whole dump", cause="its last line is missing")
+        if changed := sorted({name for name, _ in self._found ^ self._definitions()}):
+            raise DumpFailed(
+                "definitions changed while they were dumped",
+                cause=f"{_few(changed)}: the dump may have what the binary log behind its position makes again",
+                hint="run the same backup again",
+            )
         self._moment = self._told() if self._logged else {}
 
     def position(self) -> dict[str, str]:

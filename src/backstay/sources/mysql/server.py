@@ -41,6 +41,15 @@ _OBJECTS: Final = (  # not one UNION: the collations of these columns differ
     "SELECT routine_schema, routine_name, routine_type FROM information_schema.routines ORDER BY 1, 2",
     "SELECT event_schema, event_name, 'EVENT' FROM information_schema.events ORDER BY 1, 2",
 )
+_DEFINITIONS: Final = (  # what has no rows, and when it came to be as it is
+    """SELECT routine_schema, routine_name, lower(routine_type), concat(created, last_altered)
+    FROM information_schema.routines""",
+    "SELECT event_schema, event_name, 'event', concat(created, last_altered) FROM information_schema.events",
+    "SELECT trigger_schema, trigger_name, 'trigger', coalesce(created, '') FROM information_schema.triggers",
+    "SELECT table_schema, table_name, 'view', md5(view_definition) FROM information_schema.views",
+    """SELECT table_schema, table_name, 'sequence', coalesce(create_time, '') FROM information_schema.tables
+    WHERE table_type = 'SEQUENCE'""",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +155,14 @@ class Server:
         """Tables, views, routines and events, as `table database.name`. Raises as `query` does."""
         rows = [row for sql in _OBJECTS for row in self._rows_of(databases, sql)]
         return [f"{kind.lower()} {schema}.{name}" for schema, name, kind in rows]
+
+    def definitions(self, databases: Sequence[str]) -> frozenset[tuple[str, str]]:
+        """Routines, events, triggers, views and sequences, as `view database.name`, each with its state.
+
+        Raises as `query` does.
+        """
+        rows = [row for sql in _DEFINITIONS for row in self._rows_of(databases, sql)]
+        return frozenset((f"{kind} {schema}.{name}", state) for schema, name, kind, state in rows)
 
     def binary_logs(self) -> dict[str, int]:
         """The files of its binary log that it still has, oldest first, with their sizes in bytes.
