@@ -37,6 +37,10 @@ def gtid(number: int) -> bytes:
     return b"\1" + UUID + number.to_bytes(8, "little") + bytes(17)
 
 
+def prepare(name: bytes, branch: bytes) -> bytes:
+    return struct.pack("<?III", False, 1, len(name), len(branch)) + name + branch
+
+
 def mariadb_gtid(number: int, *, domain: int = 0, flags: int = 0) -> bytes:
     return struct.pack("<QIB", number, domain, flags) + bytes(6)
 
@@ -74,8 +78,8 @@ def test_transactions_of_mysql(checksum: int) -> None:
         [(GTID, gtid(6)), (QUERY, query("DROP TABLE item"))],
         [(GTID, gtid(7)), (QUERY, query("BEGIN")), (QUERY, query("SAVEPOINT a")), (QUERY, query("COMMIT"))],
         [(GTID, gtid(8)), (PAYLOAD, b"compressed")],
-        [(ANONYMOUS, gtid(0)), (QUERY, query("XA START X'01'")), (ROWS, b"rows"), (38, b"prepared")],
-        [(ANONYMOUS, gtid(0)), (QUERY, query("XA COMMIT X'01'"))],
+        [(ANONYMOUS, gtid(0)), (QUERY, query("XA START X'01'")), (ROWS, b"rows"), (38, prepare(b"\x01", b"\xab"))],
+        [(ANONYMOUS, gtid(0)), (QUERY, query("XA COMMIT X'01',X'AB',1"))],
         [(ROTATE, b"binlog.000002")],
     ]
     data = log([event for group in groups for event in group], checksum=checksum)
@@ -85,6 +89,8 @@ def test_transactions_of_mysql(checksum: int) -> None:
     ]  # fmt: skip
     assert [done.time for done in found] == [1006, 1008, 1012, 1014, 1018, 1020]
     assert [done.sql for done in found[:2]] == [b"", b"DROP TABLE item"]
+    assert [done.prepares for done in found] == [""] * 4 + ["x'01',x'ab',1", ""]
+    assert [done.completes for done in found] == [""] * 5 + ["x'01',x'ab',1"]
     assert all(before.end == after.start for before, after in pairwise(found))
     assert (made.boundary, made.position()) == (len(data), None)
 

@@ -377,6 +377,17 @@ def test_tables_without_transactions_are_named_in_a_warning(server: Server) -> N
     assert warnings[0].endswith("shop.old (MyISAM)")
 
 
+def test_prepared_transactions_are_named_in_a_warning(server: Server) -> None:
+    server.sql("CREATE DATABASE shop; CREATE TABLE shop.item (i INT)")
+    server.sql("XA START 'left'; INSERT INTO shop.item VALUES (1); XA END 'left'; XA PREPARE 'left'")
+    warnings: list[str] = []
+    try:
+        source(server.url, warnings)
+    finally:
+        server.sql("XA ROLLBACK 'left'")
+    assert ["left; make a dump when they have ended" in warning for warning in warnings] == [True]
+
+
 def test_a_password_comes_by_the_address_or_the_environment_and_is_not_shown(
     server: Server, repository: Repository
 ) -> None:

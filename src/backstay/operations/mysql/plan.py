@@ -132,15 +132,25 @@ def _no_dump(name: str, dumps: Sequence[MysqlDump]) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What lies on the way."""
+    """What lies on the way; `prepared` are the XA transactions that wait for their end."""
 
     transactions: int = 0
     last: int = 0
     accounts: int = 0
+    prepared: frozenset[str] = frozenset()
 
     def with_(self, passed: Transaction) -> _Passed:
         about_accounts = bool(_ACCOUNTS.match(passed.sql))
-        return _Passed(self.transactions + 1, passed.time, self.accounts + about_accounts)
+        prepared = self.prepared - {passed.completes} | ({passed.prepares} - {""})
+        return _Passed(self.transactions + 1, passed.time, self.accounts + about_accounts, prepared)
+
+
+class _PreparedBefore(Exception):
+    """The log ends an XA transaction that was prepared before the dump, which has nothing of it."""
+
+    def __init__(self, error: TargetNotCovered) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Planner:
@@ -154,7 +164,18 @@ class _Planner:
         before = [dump for dump in self._dumps if dump.position <= end]
         if not before:
             raise self._too_early()
-        return self._plan(before[-1], end)
+        refused: _PreparedBefore | None = None
+        for dump in reversed(before):
+            try:
+                return self._plan(dump, end)
+            except _PreparedBefore as error:
+                refused = refused or error
+            except WalGap:
+                if refused is None:
+                    raise
+                break  # nothing older leads over it
+        assert refused is not None
+        raise refused.error
 
     # -- where the target lies
 
@@ -283,6 +304,8 @@ class _Planner:
                 self._require_own(dump, found)
                 seen_start = True
             if done is not None and done.start >= start:
+                if done.completes and done.completes not in passed.prepared:
+                    raise _PreparedBefore(self._prepared_before(dump, log.start._replace(offset=done.start), done))
                 passed = passed.with_(done)
         if not seen_start and found.boundary < start:
             raise self._not_covered(log.start._replace(offset=found.boundary), None)
@@ -334,6 +357,14 @@ class _Planner:
             f"{self._target} is not covered by the stored binary log of {self._name}",
             cause=f"it reaches to {end}{last}",
             hint="choose an earlier target, or none for all that is stored; later events have to be received first",
+        )
+
+    def _prepared_before(self, dump: MysqlDump, position: Position, done: Transaction) -> TargetNotCovered:
+        return TargetNotCovered(
+            f"{self._target} cannot be reached from snapshot {dump.snapshot} of {self._name}",
+            cause=f"at {position} ends the XA transaction {done.completes}, which was prepared before the dump: "
+            "it has no rows of it",
+            hint=f"choose an older dump, made before it was prepared, or a target before {position}: {_WINDOWS}",
         )
 
     def _within(self, log: StoredLog, boundary: int, wanted: int) -> InvalidRequest:

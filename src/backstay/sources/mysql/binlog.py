@@ -36,6 +36,10 @@ _MARIADB_GTID: Final = 162
 _GTID_LIST: Final = 163
 _STANDALONE: Final = 1  # a flag of MariaDB: one statement, which commits by itself
 _QUERY_HEAD: Final = struct.Struct("<IIBHH")  # thread, seconds, length of the database, error, length of settings
+_PREPARE_HEAD: Final = struct.Struct(
+    "<?III"
+)  # whether it commits at once, format, lengths of the two parts of its name
+_XA_DONE: Final = re.compile(rb"XA (?:COMMIT|ROLLBACK) (X'[0-9A-Fa-f]*',X'[0-9A-Fa-f]*',\d+)")
 _BEGINS: Final = re.compile(rb"(BEGIN|START TRANSACTION|XA START)\b")
 _ENDS: Final = re.compile(rb"(COMMIT|ROLLBACK(?! TO)|XA COMMIT|XA ROLLBACK|XA PREPARE)\b")
 
@@ -196,7 +200,8 @@ class Transaction:
     """What is applied as a whole; `time` is that of the event that ends it, in seconds since 1970.
 
     `gtid` is its name as the server writes it, if it has one, and `domain` that of MariaDB. `sql` are the first bytes
-    of a statement that is a transaction by itself.
+    of a statement that is a transaction by itself. `prepares` and `completes` are the XA transaction that it leaves
+    for later, or ends, as `XA RECOVER FORMAT='SQL'` writes it.
     """
 
     start: int
@@ -204,6 +209,8 @@ class Transaction:
     time: int
     gtid: str | None
     sql: bytes
+    prepares: str = ""
+    completes: str = ""
 
 
 class Transactions:
@@ -251,8 +258,11 @@ class Transactions:
         assert first is not None
         self._first, self._is_open, self.boundary = None, False, event.end
         self._count(first)
-        sql = _statement(event.body)[:256] if event.kind == QUERY else b""
-        return Transaction(first.start, event.end, event.time, _gtid(first), sql)
+        sql = _statement(event.body) if event.kind == QUERY else b""
+        prepares = _prepared(event.body) if event.kind == _XA_PREPARE else ""
+        done = _XA_DONE.match(sql)
+        completes = done[1].decode().lower() if done is not None else ""
+        return Transaction(first.start, event.end, event.time, _gtid(first), sql[:256], prepares, completes)
 
     def _take_list(self, body: bytes) -> None:
         """What was logged before this file."""
@@ -290,6 +300,13 @@ def _gtid(first: Event) -> str | None:
         number = int.from_bytes(first.body[17:25], "little")
         return "-".join((source[:8], source[8:12], source[12:16], source[16:20], source[20:])) + f":{number}"
     return None
+
+
+def _prepared(body: bytes) -> str:
+    """The name of what an XA PREPARE leaves for later; empty for one that commits at once."""
+    at_once, kind, first, second = _PREPARE_HEAD.unpack_from(body)
+    name = body[_PREPARE_HEAD.size : _PREPARE_HEAD.size + first + second]
+    return "" if at_once else f"x'{name[:first].hex()}',x'{name[first:].hex()}',{kind}"
 
 
 def _statement(body: bytes) -> bytes:

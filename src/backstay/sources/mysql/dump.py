@@ -255,6 +255,11 @@ def _warn(server: Server, names: Sequence[str], warn: Callable[[str], None]) -> 
             "what is written meanwhile into tables without transactions may be missing in the dump, or half of it: "
             + _few(found)
         )
+    if server.logs and (found := server.prepared()):
+        warn(
+            "prepared XA transactions are not in the dump, and a recovery that begins at it does not get over their "
+            f"ends: {_few(found)}; make a dump when they have ended"
+        )
     if found := server.versioned(names):
         warn(f"of system-versioned tables the present rows are dumped, without their history: {_few(found)}")
 

@@ -156,6 +156,17 @@ class Server:
         rows = [row for sql in _OBJECTS for row in self._rows_of(databases, sql)]
         return [f"{kind.lower()} {schema}.{name}" for schema, name, kind in rows]
 
+    def prepared(self) -> list[str]:
+        """The XA transactions that were prepared and wait for their end; none where the user may not ask for them.
+
+        Raises SourceUnreachable.
+        """
+        try:
+            rows = self.query("XA RECOVER")
+        except SourceRefused:
+            return []
+        return [name for _, _, _, name in rows]
+
     def definitions(self, databases: Sequence[str]) -> frozenset[tuple[str, str]]:
         """Routines, events, triggers, views and sequences, as `view database.name`, each with its state.
 
