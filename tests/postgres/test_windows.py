@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, WalGap
-from backstay.operations.clusters.plan import RecoveryTarget, _Planner, plan_recovery
+from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, TargetAmbiguousTimeline, WalGap
+from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, _Planner, plan_recovery
 from backstay.operations.wal.bases import Base
 from backstay.operations.wal.coverage import Gap, WalCoverage, run_with
 from backstay.operations.wal.windows import Window, windows
@@ -141,6 +141,35 @@ def test_a_base_behind_the_fork_leads_only_to_its_own_timeline(repository: Repos
     repository.wal.store(SYSTEM, "00000002.history", f"1\t0/{4 * SIZE + 100:X}\tx\n".encode())
     found = told(repository, base(6, 6))
     assert [window.timeline for window in found] == [1]
+
+
+@pytest.mark.parametrize(
+    "target", [RecoveryTarget(kind="xid", xid=7), RecoveryTarget(kind="name", name="done")], ids=["xid", "name"]
+)
+def test_an_event_that_two_timelines_have_behind_their_fork_is_ambiguous(
+    repository: Repository, target: RecoveryTarget
+) -> None:
+    """The numbers of transactions go on from the fork on both, and names are anybody's."""
+    history = f"1\t0/{4 * SIZE:X}\tno recovery target specified\n".encode()
+    repository.wal.store(SYSTEM, "00000002.history", history)
+    put(repository, 2)
+    put(repository, 3, commit(1, at(3)), restore_point("shared", at(3)))
+    put(repository, 4, commit(8, at(4)), timeline=2)
+    put(repository, 5, commit(7, at(5)), restore_point("done", at(5)), timeline=2)
+    put(repository, 4, commit(5, at(4)))
+
+    def plan(wanted: RecoveryTarget) -> RecoveryPlan:
+        return _Planner(
+            WalCoverage.load(repository.wal, SYSTEM), "main", [replace(base(2, 2), segment_size=SIZE)], wanted
+        ).run()
+
+    assert plan(target).path.timeline == 2  # the first timeline has no such event
+    put(repository, 6, commit(7, at(6)), restore_point("done", at(6)))  # behind a hole: another base may lead there
+    with pytest.raises(TargetAmbiguousTimeline, match="timeline 2 and on timeline 1"):
+        plan(target)
+    assert plan(replace(target, timeline=2)).path.timeline == 2
+    for shared in (RecoveryTarget(kind="xid", xid=1), RecoveryTarget(kind="name", name="shared")):
+        assert plan(shared).end_lsn < 4 * SIZE
 
 
 def test_the_segment_of_a_moment_is_found(repository: Repository) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Final, Literal, TypeAlias
 
 from backstay.errors import (
@@ -285,8 +286,10 @@ class _Planner:
         return self._target.time is not None and commit.time > self._target.time
 
     def _require_one_meaning(self, path: Path, end: int) -> None:
-        """A time or position that lies on another timeline as well, behind where the two parted, may mean either."""
-        if self._target.timeline is not None or self._target.kind not in ("time", "lsn"):
+        """What lies on another timeline as well, behind where the two parted, may mean either: a time or a position,
+        a transaction's number or the name of a restore point.
+        """
+        if self._target.timeline is not None or self._target.kind in ("latest", "immediate"):
             return
         for timeline in self._coverage.timelines:
             other = self._coverage.path(timeline)
@@ -320,6 +323,9 @@ class _Planner:
             return False
         if self._target.lsn is not None:
             return self._target.lsn <= runs[-1].end
+        if self._target.kind in ("xid", "name"):
+            found = (self._coverage.events(path, run, behind) for run in runs if run.end > behind)
+            return any(map(self._is_target, chain.from_iterable(found)))
         last = self._last_commit(path)
         return last is not None and self._target.time is not None and last > self._target.time
 
