@@ -27,7 +27,8 @@ from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_r
 from backstay.operations.restore.sqlite import restore_sqlite
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
-from backstay.sources.sqlite.database import path_of
+from backstay.sources.sqlite.checking import check
+from backstay.sources.sqlite.database import opened, path_of
 from backstay.sources.sqlite.source import sqlite_source
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
@@ -178,6 +179,44 @@ def test_what_is_no_good_database_makes_no_snapshot(repository: Repository, tmp_
     assert not nothing.exists()
     assert not repository.snapshots.live()
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def reversed_order(one: str, other: str) -> int:
+    return (one < other) - (one > other)
+
+
+def test_what_only_the_program_of_a_database_knows_is_not_needed(
+    repository: Repository, tmp_path: Path, file: Path
+) -> None:
+    with closing(sqlite3.connect(file)) as db, db:
+        db.create_collation("own order", reversed_order)
+        db.create_function("own", 1, abs, deterministic=True)
+        db.execute(
+            'CREATE TABLE words (word TEXT COLLATE "own order" PRIMARY KEY, n INT CHECK (own(n) > 0)) WITHOUT ROWID'
+        )
+        db.execute("CREATE INDEX by_n ON words (own(n), word)")
+        db.executemany("INSERT INTO words VALUES (?, ?)", [(f"{n}", -n) for n in range(1, 300)])
+    backup(repository, file, tmp_path / "scratch")
+    restore(repository, tmp_path / "out")
+    out = f"{tmp_path}/out{file}"
+    with closing(sqlite3.connect(out)) as db:
+        found = check(db, thorough=True, limit=5)
+        assert (found.is_ok, set(found.lacked)) == (True, {"collation own order", "function own"})
+        assert "indexes not compared: SQLite has no " in str(found)
+    with closing(sqlite3.connect(out)) as db:
+        db.create_collation("own order", reversed_order)
+        db.create_function("own", 1, abs, deterministic=True)
+        assert str(check(db, thorough=True, limit=5)) == "ok"
+
+
+def test_what_sqlite_cannot_do_is_not_told_as_a_lack_of_rights(file: Path) -> None:
+    with (
+        pytest.raises(SourceRefused, match="cannot do this") as refused,
+        opened(os.fsencode(file), "ro", patience_s=1) as db,
+    ):
+        db.execute("SELECT nobody_knows(1)")
+    assert "no such function: nobody_knows" in refused.value.cause
+    assert "its own program" in refused.value.hint
 
 
 def test_a_database_that_stays_locked_is_told(repository: Repository, tmp_path: Path, file: Path) -> None:

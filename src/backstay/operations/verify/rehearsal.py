@@ -31,6 +31,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
+from backstay.sources.sqlite.checking import check
 from backstay.sources.sqlite.database import opened
 
 _Asked = TypeVar("_Asked", Question, TriedCommand)
@@ -167,10 +168,9 @@ class _Rehearsal:
 
         def whole() -> tuple[bool, str]:
             with opened(path, "rw", patience_s=_LOCK_PATIENCE_S) as session:
-                rows = session.execute("PRAGMA integrity_check(20)").fetchall()
+                found = check(session, thorough=True, limit=20)
                 broken = session.execute("PRAGMA foreign_key_check").fetchall()
-            told = "; ".join(str(row[0]) for row in rows)
-            return told == "ok", told + (f", {plural(len(broken), 'broken foreign key')}" if broken else "")
+            return found.is_ok, str(found) + (f", {plural(len(broken), 'broken foreign key')}" if broken else "")
 
         def ask(sql: str) -> list[tuple[str | int | float | None, ...]]:
             with opened(path, "ro", patience_s=_LOCK_PATIENCE_S) as session:

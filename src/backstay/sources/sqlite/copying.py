@@ -15,6 +15,7 @@ from typing import Final
 from backstay.core.quantities import format_size
 from backstay.errors import BackupFailed, InsufficientSpace
 from backstay.sources.scratch import Scratch
+from backstay.sources.sqlite.checking import check
 from backstay.sources.sqlite.database import corrupted, locked, opened, translated
 
 PATIENCE_S: Final = 30.0  # for a program that keeps the database to itself
@@ -101,11 +102,11 @@ def _check(path: bytes, copy: Path) -> None:
     with translated(path):
         connection = sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
+            found = check(connection, thorough=False, limit=5)
         finally:
             connection.close()
-    if found != ["ok"]:
-        raise corrupted(path, "; ".join(found))
+    if not found.is_ok:
+        raise corrupted(path, "; ".join(found.says))
 
 
 def _no_copy(path: bytes, error: OSError) -> BackupFailed:

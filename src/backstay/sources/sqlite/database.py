@@ -110,6 +110,13 @@ def _failure(error: sqlite3.Error, path: bytes) -> BackstayError:
             cause=f"{cause}: a program ended in the middle of a transaction",
             hint="open it once with its own program or `sqlite3`, which rolls the transaction back",
         )
+    if code == sqlite3.SQLITE_ERROR:
+        return SourceRefused(
+            f"SQLite cannot do this with {shown}",
+            cause=cause,
+            hint="mend what the cause names; what only its own program adds to SQLite, as functions and collations, is "
+            "not known here",
+        )
     return SourceRefused(
         f"cannot open the database {shown}", cause=cause, hint="check that you may read it, and write to its directory"
     )

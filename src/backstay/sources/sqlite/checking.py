@@ -1,0 +1,59 @@
+"""SQLite's own check of a database, which may use what only its own program adds to SQLite."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+_UNKNOWN: Final = re.compile(r"no such (collation) sequence: (.+)|unknown (function): (.+)\(\)", re.DOTALL)
+_MOST: Final = 100  # stand-ins for one database
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What SQLite says of a database, one `ok` if all is well, and what it lacked, as `collation NAME`.
+
+    Where something was lacking nobody compared the indexes with their tables: their order is not known here.
+    """
+
+    says: tuple[str, ...]
+    lacked: tuple[str, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        return self.says == ("ok",)
+
+    def __str__(self) -> str:
+        told = "; ".join(self.says)
+        return told + (f", indexes not compared: SQLite has no {', '.join(self.lacked)} here" if self.lacked else "")
+
+
+def check(session: sqlite3.Connection, *, thorough: bool, limit: int) -> Check:
+    """Let SQLite check the pages, and if `thorough` the indexes; of what is wrong at most `limit` lines.
+
+    Raises sqlite3.Error.
+    """
+    lacked: list[str] = []
+    while True:
+        pragma = "integrity_check" if thorough and not lacked else "quick_check"
+        try:
+            return Check(tuple(str(row[0]) for row in session.execute(f"PRAGMA {pragma}({limit})")), tuple(lacked))
+        except sqlite3.OperationalError as error:
+            found = _UNKNOWN.fullmatch(str(error))
+            if found is None or len(lacked) >= _MOST:
+                raise
+            if found[1]:
+                session.create_collation(found[2], _in_order)
+            else:
+                session.create_function(found[4], -1, _nothing, deterministic=True)
+            lacked.append(f"{found[1] or found[3]} {found[2] or found[4]}")
+
+
+def _in_order(_row: str, _before: str) -> int:
+    return 1
+
+
+def _nothing(*_values: object) -> None:
+    """NULL: no constraint is broken by it."""
