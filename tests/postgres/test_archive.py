@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from backstay.errors import (
     BadWalName,
-    CorruptedBackup,
+    CorruptedSource,
     IdentityMismatch,
     InvalidRequest,
     WalConflict,
@@ -19,6 +20,7 @@ from backstay.errors import (
 )
 from backstay.operations.archiving.wal_file import archive_file
 from backstay.operations.wal.coverage import WalCoverage
+from backstay.sources.postgres import archive_client
 from backstay.sources.postgres.lsn import segment_name
 from tests.postgres.conftest import StartServer
 from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment
@@ -121,8 +123,12 @@ def test_what_is_no_whole_segment_of_this_cluster_is_refused(archive: Archive, t
             with pytest.raises(WalWrongSize):
                 archive_file(repository, put(tmp_path / "pg", following, torn), "main")
         for bad in (segment(5), bytes(SIZE), b""):
-            with pytest.raises(CorruptedBackup):
+            with pytest.raises(CorruptedSource, match="no such segment") as refused:
                 archive_file(repository, put(tmp_path / "pg", following, bad), "main")
+            assert "the server" in refused.value.hint  # the repository has nothing to do with it
+        for bad in (b"garbage", b"3\t0/1\n", b"", b"# nothing\n"):
+            with pytest.raises(CorruptedSource, match="no history"):
+                archive_file(repository, put(tmp_path / "pg", "00000003.history", bad), "main")
         with pytest.raises(IdentityMismatch):
             archive_file(repository, put(tmp_path / "pg", following, segment(4, system=8)), "main")
         with pytest.raises(IdentityMismatch):
@@ -133,6 +139,22 @@ def test_what_is_no_whole_segment_of_this_cluster_is_refused(archive: Archive, t
         with pytest.raises(BadWalName, match="no WAL file"):
             archive_file(repository, put(tmp_path / "pg", "postgresql.conf", b""), "main")
         assert list(repository.wal.files(SYSTEM)) == [name]
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(archive: Archive, tmp_path: Path) -> None:
+    pipe, directory = (put(tmp_path / "pg", segment_name(1, number * SIZE, SIZE), b"") for number in (3, 4))
+    pipe.unlink()
+    os.mkfifo(pipe)
+    directory.unlink()
+    directory.mkdir()
+    with archive.open() as repository:
+        for path in (pipe, directory):
+            with pytest.raises(InvalidRequest, match="is no file"):
+                archive_file(repository, path, "main")
+    name, files = archive_client.opened(str(pipe))
+    for file in files:
+        os.close(file)
+    assert name == pipe.name
 
 
 def test_the_last_segment_of_a_timeline_is_stored_up_to_its_records(archive: Archive, tmp_path: Path) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from backstay.errors import BackstayError, InvalidRequest, WalWrongSize
+from backstay.errors import BackstayError, CorruptedBackup, CorruptedSource, InvalidRequest, WalWrongSize
 from backstay.operations.wal.coverage import require_segment
 from backstay.operations.wal.names import bind_name
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import MAX_FILE, check_file, require_cluster
 from backstay.sources.postgres.lsn import is_segment
+from backstay.sources.postgres.timelines import path_of
 from backstay.sources.postgres.wal_records import EventReader, segment_header
 from backstay.storage.fitness import require_fit
 
 _PARTIAL: Final = re.compile(r"([0-9A-F]{24})\.partial")
+_HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
 _SYSTEM: Final = struct.Struct("<Q")  # begins global/pg_control
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to is not waited for
+_NO_LOG: Final = (
+    "archive only what the server passes to archive_command; if it did so with this one, look at its log and its disk, "
+    "and make a base backup"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,10 @@ class Offered:
     def read(self) -> bytes:
         """All of it. Raises InvalidRequest, BackstayError when it changes meanwhile or cannot be read."""
         try:
+            if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+                raise InvalidRequest(
+                    f"{self.name} is no file", cause="it is a directory, a pipe or a device", hint="pass %p"
+                )
             before = FileState.of(self.descriptor)
             if before.size > MAX_FILE:
                 raise InvalidRequest(
@@ -100,13 +112,15 @@ class Archiver:
     def store(self, offered: Offered) -> ArchiveResult:
         """Make a file durable, once.
 
-        Raises BadWalName, InvalidRequest, WalWrongSize, CorruptedBackup for a segment that is none, IdentityMismatch,
-        WalConflict, StorageUnavailable.
+        Raises BadWalName, InvalidRequest, WalWrongSize, CorruptedSource for a segment or a history that is none,
+        IdentityMismatch, WalConflict, StorageUnavailable.
         """
         partial = _PARTIAL.fullmatch(offered.name)
         file = check_file(partial[1] if partial else offered.name)
         data = offered.read()
         system = _system_of_segment(file, data) if is_segment(file) else _system_beside(offered)
+        if history := _HISTORY.fullmatch(file):
+            _require_history(int(history[1], 16), file, data)
         self._admit(system)
         if partial is None:
             stored = self._repository.wal.store(system, file, data)
@@ -128,7 +142,7 @@ def archive_file(repository: Repository, path: Path, name: str) -> ArchiveResult
     """Make a file of pg_wal durable, once. Raises BackstayError when it cannot be read, and as `Archiver.store`."""
     check_file(path.name.removesuffix(".partial"))
     try:
-        offered = Offered(path.name, os.open(path, os.O_RDONLY | os.O_CLOEXEC), _system_in(path.parent.parent))
+        offered = Offered(path.name, os.open(path, _READ), _system_in(path.parent.parent))
     except OSError as error:
         raise BackstayError(
             f"cannot read {path}",
@@ -150,7 +164,7 @@ def system_of_control(descriptor: int) -> int | None:
 def _system_in(data: Path) -> int | None:
     """The cluster of a data directory, if its control file can be read."""
     try:
-        descriptor = os.open(data / "global/pg_control", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(data / "global/pg_control", _READ)
     except OSError:
         return None  # segments name their cluster themselves; for others `_system_beside` tells
     try:
@@ -160,12 +174,25 @@ def _system_in(data: Path) -> int | None:
 
 
 def _system_of_segment(file: str, data: bytes) -> int:
-    size = require_segment(data, file)
+    try:
+        size = require_segment(data, file)
+    except CorruptedBackup as error:
+        raise CorruptedSource(f"{file} is no such segment", cause=str(error), hint=_NO_LOG) from error
     if len(data) != size:
         raise WalWrongSize(
             f"{file} is not whole", cause=f"it has {len(data)} bytes, and segments of its cluster have {size}"
         )
     return segment_header(data).system
+
+
+def _require_history(timeline: int, file: str, data: bytes) -> None:
+    """A recovery finds its way by it, and a server that reads another one does not start."""
+    try:
+        forks = len(path_of(timeline, data).stretches) - 1
+    except CorruptedBackup as error:
+        raise CorruptedSource(f"{file} is no history", cause=error.cause, hint=_NO_LOG) from error
+    if not forks:
+        raise CorruptedSource(f"{file} is no history", cause="it names no timeline to come from", hint=_NO_LOG)
 
 
 def _system_beside(offered: Offered) -> int:

@@ -42,11 +42,13 @@ def opened(path: str) -> "tuple[str, list[int]]":
     directory, _, name = path.rpartition("/")
     above, _, _ = directory.rpartition("/")
     files = [
-        posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC),
+        posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK),  # no pipe is waited for
         posix.open(directory or ".", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_DIRECTORY),
     ]
     try:
-        files.append(posix.open(f"{above or '.'}/global/pg_control", posix.O_RDONLY | posix.O_CLOEXEC))
+        files.append(
+            posix.open(f"{above or '.'}/global/pg_control", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+        )
     except OSError:
         return name, files  # segments name their cluster themselves; for others the service says what is missing
     return name, files
