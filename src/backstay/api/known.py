@@ -12,7 +12,7 @@ from backstay.control.access.denied import not_allowed
 from backstay.control.access.scopes import EVERYTHING, policy_scope, source_scope
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.errors import InvalidRequest, NotFound
 
 ALL = "*"

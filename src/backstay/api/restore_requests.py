@@ -25,7 +25,7 @@ from backstay.control.access.scopes import EVERYTHING, policy_scope
 from backstay.control.jobs.kinds import RestoreArguments, RestoreTargetArguments
 from backstay.control.manager.restoring import RestoreRequest
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget, target_of
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.service.target_places import own_places, place_seen, real_path, require_apart
 from backstay.errors import InvalidRequest, NotFound
 from backstay.sources.sqlite.database import path_of

@@ -195,6 +195,24 @@ def test_a_mistake_behind_an_alias_is_told_where_it_stands() -> None:
     assert [told.partition(" ")[0] for told in mistakes(text)] == ["4:", "4:"]
 
 
+def test_sources_of_two_policies_whose_snapshots_would_have_one_name_are_told_with_both_places() -> None:
+    text = (
+        "policies:\n"
+        "  shop:\n    sources:\n      - {type: sqlite, path: /x}\n      - {type: sqlite, path: /y, name: db}\n"
+        "  shop-db:\n    sources: [{type: sqlite, path: /z}]\n"
+    )
+    told = (
+        "7: policies.shop-db.sources[0]: its snapshots would be named 'shop-db', as those of policies.shop.sources[1] "
+        "in line 5 (the retention of one would delete those of the other: give one another `name`)"
+    )
+    assert mistakes(text) == [told]
+
+
+def test_sources_of_two_policies_may_be_named_alike() -> None:
+    text = "policies: {a: {sources: &s [{type: sqlite, path: /x, name: db}]}, b: {sources: *s}}"
+    assert loaded(text).content.names == ["a", "b"]
+
+
 def test_a_mistake_is_a_document_for_programs() -> None:
     with pytest.raises(PolicyInvalid) as told:
         loaded("a: 1\nb: 2\n")

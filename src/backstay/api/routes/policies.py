@@ -31,7 +31,7 @@ from backstay.control.policies.effective import effective, next_times
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Retention
 from backstay.control.policies.showing import as_document, show
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.rules import Decision, RetentionRules, decide

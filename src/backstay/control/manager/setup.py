@@ -21,8 +21,8 @@ from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import BackupManagerSettings, Compression
 from backstay.control.policies.repository_settings import repository_settings
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import zone_of
-from backstay.control.runs.capturing import snapshot_name
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.repository.repository import Repository

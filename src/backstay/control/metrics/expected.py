@@ -11,7 +11,7 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.notifications import Alerts, Limits
 from backstay.control.policies.policy import Policy
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.core.times import parse_length
 
 _KEY_DAYS: Final = 90

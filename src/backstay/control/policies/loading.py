@@ -15,6 +15,7 @@ from backstay.control.policies.mistakes import NO_SUCH_KEY, mistakes_of
 from backstay.control.policies.notifications import Notifications, unknown_names
 from backstay.control.policies.policy import Policy, PolicyFile
 from backstay.control.policies.service_form import as_policy_file, is_service_form
+from backstay.control.policies.snapshot_names import shared_names
 from backstay.errors import Mistake, NotFound, PolicyInvalid
 
 
@@ -62,7 +63,7 @@ def checked(document: Document, environ: Mapping[str, str]) -> LoadedPolicies:
         mistakes += [one for one in found if one.key not in unfilled or one.message == NO_SUCH_KEY]
     mistakes += _open_passwords(document)
     if content is not None:
-        mistakes += _unknown_names(document, content)
+        mistakes += [*_unknown_names(document, content), *shared_names(document, content)]
     if mistakes or content is None:
         raise PolicyInvalid(document.file, sorted(mistakes, key=lambda mistake: mistake.line))
     return LoadedPolicies(document=document, content=content)

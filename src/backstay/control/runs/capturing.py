@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin, CommandOrigin, FilesystemOrigin, PostgresqlOrigin, SqliteOrigin
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import expanded
 from backstay.control.runs.hooks import without_secrets
 from backstay.core.clock import Clock
@@ -21,11 +22,6 @@ from backstay.sources.postgres.dump import dump_source
 from backstay.sources.scratch import scratch_above
 from backstay.sources.source import Source
 from backstay.sources.sqlite.source import sqlite_source
-
-
-def snapshot_name(policy: str, origin: AnyOrigin) -> str:
-    """What the snapshots of a source are named: as its policy, or `POLICY-NAME`."""
-    return policy if origin.name is None else f"{policy}-{origin.name}"
 
 
 def policies_of_snapshots(loaded: LoadedPolicies) -> dict[str, str]:

@@ -18,7 +18,8 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin
 from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy
-from backstay.control.runs.capturing import snapshot_name, source_of
+from backstay.control.policies.snapshot_names import snapshot_name
+from backstay.control.runs.capturing import source_of
 from backstay.control.runs.hooks import HookOutcome, When, run_hook
 from backstay.control.runs.verifying import verify_options
 from backstay.core.clock import Clock

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backstay.control.policies.policy import Policy, Verification
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import expanded
-from backstay.control.runs.capturing import snapshot_name
 from backstay.control.runs.hooks import without_secrets
 from backstay.core.sizes import parse_size
 from backstay.core.times import parse_length

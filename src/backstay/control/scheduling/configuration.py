@@ -19,8 +19,8 @@ from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.policy import Policy
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import expanded
-from backstay.control.runs.capturing import snapshot_name
 from backstay.control.scheduling.remembered_looks import Place, RememberedLooks
 from backstay.core.clock import Clock
 from backstay.errors import BackupFailed, NotFound

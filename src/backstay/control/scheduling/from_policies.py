@@ -21,7 +21,7 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import DATABASES, AnyOrigin
 from backstay.control.policies.policy import Policy
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.scheduling.configuration import watched_sources
 from backstay.control.scheduling.kinds import ON_CHANGE
 from backstay.control.scheduling.timing import set_next

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import told_words
-from backstay.control.runs.capturing import snapshot_name
 from backstay.control.scheduling.kinds import OF_REPOSITORY
 from backstay.errors import InvalidRequest, NotFound
 

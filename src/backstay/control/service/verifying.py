@@ -20,7 +20,7 @@ from backstay.control.jobs.failures import JobFailed
 from backstay.control.manager.checking import outcomes
 from backstay.control.manager.documents import checks_document
 from backstay.control.policies.effective import effective
-from backstay.control.runs.capturing import snapshot_name
+from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.runs.verifying import verify_options
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
 from backstay.core.ids import new_ulid
