@@ -71,6 +71,14 @@ def test_a_held_backup_is_not_deleted(world: World, backup: Any) -> None:
     world.admin.ok("DELETE", where)  # again, which changes nothing
 
 
+@pytest.mark.parametrize("length", [25, 8])
+def test_a_backup_is_deleted_by_its_whole_id_only(world: World, backup: Any, length: int) -> None:
+    for named in (backup["source"], "latest", backup["id"][:length]):
+        problem = world.admin.refused(422, "DELETE", f"/api/backup/{named}")
+        assert "the whole id" in problem["errors"][0]["message"]
+    world.admin.ok("GET", f"/api/backup/{backup['id']}")
+
+
 def test_a_backup_is_verified(world: World, backup: Any) -> None:
     begun = world.admin.ok("POST", f"/api/backup/{backup['id']}/validate", {"level": "full"})
     job = world.ended(f"/api/backup/jobs/{begun['id']}")

@@ -12,7 +12,7 @@ from backstay.errors import InvalidRequest
 Random: TypeAlias = Callable[[int], bytes]  # a source of n random bytes; os.urandom outside of tests
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32, lower case
-_ULID: Final = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
+ULID: Final = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -23,7 +23,7 @@ def new_ulid(now_ns: int, random: Random = os.urandom) -> str:
 
 
 def is_ulid(text: str) -> bool:
-    return _ULID.fullmatch(text) is not None
+    return ULID.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

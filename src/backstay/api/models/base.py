@@ -10,6 +10,8 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
+from backstay.core.ids import ULID, is_ulid
+
 ItemT = TypeVar("ItemT")
 
 DEFAULT_LIMIT: Final = 100
@@ -46,12 +48,19 @@ def _moment(value: Any) -> Any:  # noqa: ANN401 - whatever came
     return found
 
 
+def _whole_id(text: str) -> str:
+    if not is_ulid(text):
+        raise ValueError("write the whole id: a name, or the beginning of an id, means another one the next time")
+    return text
+
+
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(storable)]
 Prose = Annotated[str, StringConstraints(max_length=4000), AfterValidator(storable)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(storable)]
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=datetime), Field(strict=False)]
 
 Ident = Annotated[str, Path(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
+WholeId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ULID.pattern}$"}), AfterValidator(_whole_id)]
 
 
 class Asked(BaseModel):

@@ -21,7 +21,7 @@ from backstay.api.models.backups import (
     ManifestDocument,
     ValidateBackup,
 )
-from backstay.api.models.base import Ident, PageOf
+from backstay.api.models.base import Ident, PageOf, WholeId
 from backstay.api.models.jobs import JobDocument
 from backstay.api.versions import etag_of
 from backstay.catalog.backup_search import BackupFilters, scope_of
@@ -99,8 +99,10 @@ def get_manifest(call: Caller, backup: Ident) -> Response:
 
 
 @section.delete("/api/backup/{backup}", needs="backup:delete", does="backup.delete", refuses=(409, 412))
-def delete_backup(call: Caller, backup: Ident) -> Response:
-    """Delete a backup; one that is held stays. Done again it changes nothing. `gc` frees the space later.
+def delete_backup(call: Caller, backup: WholeId) -> Response:
+    """Delete a backup, by its whole id; one that is held stays. Done again it changes nothing.
+
+    `gc` frees the space later. A name, or the beginning of an id, would mean another backup the next time.
 
     Order: the repository's record first, which decides; then the list. A crash between leaves a row that the next
     refresh takes away.
