@@ -131,12 +131,12 @@ TABLE: dict[str, Row] = {
     "create_token": row(KNOWN, 201, {"name": "tried"}),
     "revoke_token": row((ADMIN,), 404),
     "list_agents": row((ADMIN,), 200),
-    "invite_agent": row((ADMIN,), 201, {"name": "agent-{caller}"}),
+    "invite_agent": row((ADMIN,), 403, {"name": "agent-{caller}"}),
     "renew_agent": row((), 403, {"request": "x"}),
     "fetch_work": row((), 403, PROCESS | {"wait_s": 0}),
     "report_work": row((), 403, PROCESS | {"attempt": 1}),
     "end_work": row((), 403, PROCESS | {"attempt": 1, "status": "cancelled"}),
-    "revoke_agent": row((ADMIN,), 204),  # one that may nothing is managed by all who manage anybody
+    "revoke_agent": row((ADMIN,), 404),
     # events and metrics
     "follow_all": row(KNOWN, 200, endless=True),
     "metrics": row(KNOWN, 403),
@@ -226,6 +226,17 @@ def test_lists_show_a_stranger_nothing_of_others(world: World, names: dict[str, 
     shown = {item["name"] for item in stranger.ok("GET", "/api/users")["items"]}
     assert not shown & {"admin", "viewer", "operator", "restorer", "auditor"}
     assert stranger.ok("GET", "/api/backup/jobs?policy=files")["items"] == []
+
+
+def test_an_administrator_of_one_policy_makes_users_with_roles_there_alone(world: World) -> None:
+    stranger = world["stranger"]
+    stranger.refused(403, "POST", "/api/users", {"name": "of-nobody"})
+    world.admin.refused(404, "GET", "/api/users/of-nobody")
+    made = stranger.ok(
+        "POST", "/api/users", {"name": "theirs", "roles": [{"role": "viewer", "scope": "/policy/other"}]}
+    )
+    assert stranger.ok("POST", "/api/tokens", {"name": "t", "user": "theirs"})["scopes"] == ["/policy/other"]
+    stranger.ok("DELETE", f"/api/users/{made['name']}")
 
 
 def test_a_token_may_less_than_its_owner_and_never_more(world: World, backup: Any) -> None:

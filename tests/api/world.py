@@ -130,6 +130,7 @@ def serving(root: Path, *, options: ApiOptions | None = None, works: bool = True
             service.catalog,
             service.clock,
             authority=open_authority(service.data_dir, service.clock),
+            run_by=service.policies.run_by,
             rates={"api": generous, "restore": generous, "unrecognised": generous},
         )
         if works:

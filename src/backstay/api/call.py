@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,11 @@ from backstay.api.backing import Backing
 from backstay.api.endpoints import Endpoint
 from backstay.api.idempotency import Reservation
 from backstay.api.versions import require_match
-from backstay.control.access.authority import demand_over
 from backstay.control.access.denied import not_allowed, reason_of
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.scopes import meet
+from backstay.control.access.users import UserView
 from backstay.control.metrics.counters import count
 from backstay.control.metrics.names import DENIED
 from backstay.core.ids import new_ulid
@@ -86,10 +86,10 @@ class Call:
             return access.authenticate_certificate(self.certificate, self.address)
         return access.authenticate_bearer(self.credentials, self.address)
 
-    def manages(self, roles: Iterable[tuple[str, str]]) -> bool:
-        """Whether the caller manages a user with these roles."""
+    def manages(self, user: UserView) -> bool:
+        """Whether the caller manages this user."""
         try:
-            demand_over(self.principal, roles)
+            self.backing.access.users.require_power(self.principal, user)
         except Forbidden:
             return False
         return True

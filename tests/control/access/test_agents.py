@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -206,8 +207,10 @@ def test_who_invites_has_power_over_the_agent(catalog: Catalog, access: Access) 
     add(catalog, access, "root", ("admin", "/"))
     add(catalog, access, "part", ("admin", "/policy/a"))
     add(catalog, access, "ann", ("operator", "/"))
+    invite(catalog, access, "narrow")
     invite(catalog, access, "wide")
     with catalog.session() as session:
+        access.users.grant(session, by=MACHINE, name="narrow", role="viewer", scope="/policy/a")
         access.users.grant(session, by=MACHINE, name="wide", role="operator", scope="/")
     part, ann = principal(catalog, access, "part"), principal(catalog, access, "ann")
     with catalog.session() as session:
@@ -223,6 +226,34 @@ def test_who_invites_has_power_over_the_agent(catalog: Catalog, access: Access) 
             agents.invite(session, by=MACHINE, name="root")
         with pytest.raises(InvalidRequest):
             agents.invite(session, by=MACHINE, name="../up")
+
+
+def test_an_agent_is_managed_by_whoever_manages_all_policies_that_it_runs(
+    catalog: Catalog, clock: FakeClock, authority: Authority
+) -> None:
+    run_by = {"own": ["a"], "of-another": ["b"], "shared": ["a", "b"]}
+    access = Access(catalog, clock, authority=authority, run_by=lambda agent: run_by.get(agent, ()))
+    add(catalog, access, "part", ("admin", "/policy/a"))
+    for name in ("of-another", "shared", "idle"):
+        invite(catalog, access, name)
+    part = principal(catalog, access, "part")
+    with catalog.session() as session:
+        access.agents.invite(session, by=part, name="own")
+        assert access.agents.revoke(session, by=part, name="own") == 0
+        for name in ("of-another", "shared", "idle", "new"):
+            with pytest.raises(Forbidden):
+                access.agents.invite(session, by=part, name=name)
+        for name in ("of-another", "shared", "idle"):
+            attempts: list[Callable[..., object]] = [
+                access.agents.revoke,
+                access.agents.certificates,
+                access.users.set_disabled,
+            ]
+            for attempt in attempts:
+                with pytest.raises(Forbidden):
+                    attempt(session, by=part, name=name)
+            with pytest.raises(Forbidden):
+                access.tokens.create(session, by=part, name="x", user=name)
 
 
 def test_where_there_is_no_authority_it_is_said(catalog: Catalog, clock: FakeClock) -> None:

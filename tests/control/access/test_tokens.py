@@ -356,6 +356,19 @@ def test_tokens_of_others_are_for_those_who_manage_them(catalog: Catalog, access
         assert len(access.tokens.of_all(session, by=the_machine())) == 6
 
 
+def test_a_token_for_another_user_stays_within_what_its_maker_manages(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "part", ("admin", "/policy/a"), ("viewer", "/"))
+    add(catalog, access, "carol", ("viewer", "/policy/a/source/x"))
+    part = principal(catalog, access, "part")
+    text = token(catalog, access, "carol", by=part).text
+    with pytest.raises(Forbidden):
+        token(catalog, access, "carol", by=part, scopes=["/policy/b"])
+    with catalog.session() as session:
+        access.users.grant(session, by=the_machine(), name="carol", role="admin")
+    carol = access.authenticate_bearer(text, HERE)
+    assert carol.scopes("backup:delete") == carol.scopes("backup:read") == ("/policy/a",)
+
+
 def test_a_token_of_a_damaged_row_allows_nothing_more(catalog: Catalog, access: Access) -> None:
     add(catalog, access, "ann", ("viewer", "/"))
     made = token(catalog, access, "ann")

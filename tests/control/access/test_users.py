@@ -96,6 +96,22 @@ def test_an_administrator_of_a_part_stays_within_it(catalog: Catalog, access: Ac
             users.revoke(session, by=part, name="bob", role="viewer", scope="/policy/a")
 
 
+@pytest.mark.parametrize(("kind", "roles"), [("user", ()), ("oidc", ()), ("oidc", (("viewer", "/policy/a"),))])
+def test_whom_nothing_puts_into_one_place_is_managed_by_those_who_manage_all(
+    catalog: Catalog, access: Access, kind: str, roles: tuple[tuple[str, str], ...]
+) -> None:
+    add(catalog, access, "root", ("admin", "/"))
+    add(catalog, access, "part", ("admin", "/policy/a"))
+    add(catalog, access, "ann", *roles, kind=kind)
+    part, root = principal(catalog, access, "part"), principal(catalog, access, "root")
+    with catalog.session() as session:
+        with pytest.raises(Forbidden):
+            access.users.set_disabled(session, by=part, name="ann")
+        with pytest.raises(Forbidden):
+            access.tokens.create(session, by=part, name="x", user="ann")
+        assert access.users.set_disabled(session, by=root, name="ann").disabled
+
+
 @pytest.mark.parametrize("role", ["viewer", "operator", "restorer", "auditor"])
 def test_who_is_no_administrator_changes_nobody(catalog: Catalog, access: Access, role: str) -> None:
     add(catalog, access, "root", ("admin", "/"))

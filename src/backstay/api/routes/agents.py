@@ -89,7 +89,7 @@ def list_agents(call: Caller, asked: PageQuery) -> Response:
     with call.backing.catalog.reading() as session:
         seen = last_seen(session)
         for user in access.users.all(session):
-            if user.kind == "agent" and call.manages(user.roles):
+            if user.kind == "agent" and call.manages(user):
                 given = access.agents.certificates(session, by=call.principal, name=user.name)
                 found.append((user, given))
     shown, following = part_of(found, lambda one: one[0].name, asked)
@@ -127,7 +127,10 @@ def list_agents(call: Caller, asked: PageQuery) -> Response:
     creates=True,
 )
 def invite_agent(call: Caller, body: InviteAgent) -> Response:
-    """Give an agent a join token, which is good for one key; the agent begins without roles."""
+    """Give an agent a join token, which is good for one key; the agent begins without roles.
+
+    It takes `user:admin` over each policy that the agent runs; over everything for one that runs none.
+    """
     call.about(f"agent/{body.name}", minutes=body.minutes)
     with call.backing.catalog.session() as session:
         made = call.backing.access.agents.invite(
@@ -181,7 +184,7 @@ def revoke_agent(call: Caller, agent: Ident) -> Response:
     call.about(f"agent/{agent}")
     with call.backing.catalog.session() as session:
         found = call.backing.access.users.get(session, agent)
-        if not call.manages(found.roles):
+        if not call.manages(found):
             raise NotFound(f"there is no agent {agent[:80]!r}", hint="`GET /api/agents` lists those whom you manage")
         call.backing.access.agents.revoke(session, by=call.principal, name=found.name)
         call.record(session)

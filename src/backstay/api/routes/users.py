@@ -46,7 +46,7 @@ def list_roles(call: Caller, asked: PageQuery) -> Response:
 def list_users(call: Caller, asked: PageQuery) -> Response:
     """List the users whom the caller manages."""
     with call.backing.catalog.reading() as session:
-        users = [user for user in call.backing.access.users.all(session) if call.manages(user.roles)]
+        users = [user for user in call.backing.access.users.all(session) if call.manages(user)]
     shown, following = part_of(users, lambda user: user.name, asked)
     return page([_document(user) for user in shown], following)
 
@@ -55,7 +55,10 @@ def list_users(call: Caller, asked: PageQuery) -> Response:
     "/api/users", needs="user:admin", does="user.create", answers={201: UserDocument}, refuses=(404,), creates=True
 )
 def create_user(call: Caller, body: NewUser) -> Response:
-    """Make a user, with roles; none may be given that the caller has not."""
+    """Make a user, with roles; none may be given that the caller has not.
+
+    Who manages the users of some scopes only gives it a role there.
+    """
     access = call.backing.access
     call.about(f"user/{body.name}", roles=[f"{role.role} {role.scope}" for role in body.roles])
     kept = None if body.password is None else access.passwords.hash(body.password, user=body.name)
@@ -63,6 +66,7 @@ def create_user(call: Caller, body: NewUser) -> Response:
         user = access.users.add(session, by=call.principal, name=body.name, password_hash=kept)
         for role in body.roles:
             user = access.users.grant(session, by=call.principal, name=body.name, role=role.role, scope=role.scope)
+        access.users.require_power(call.principal, user)
         where, tag = f"/api/users/{user.name}", etag_of(user.name, user.version)
         return call.made(session, answer(_document(user), 201, location=where, etag=tag))
 
@@ -117,7 +121,7 @@ def delete_user(call: Caller, user: Ident) -> Response:
 def _managed(call: Call, session: Session, name: str) -> UserView:
     """A user whom the caller manages: others are none of its business. Raises NotFound."""
     found = call.backing.access.users.get(session, name)
-    if not call.manages(found.roles):
+    if not call.manages(found):
         raise NotFound(f"there is no user {name[:80]!r}", hint="`GET /api/users` lists those whom you manage")
     return found
 

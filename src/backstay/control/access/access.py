@@ -26,7 +26,7 @@ from backstay.control.access.rate_limits import DEFAULT_RATES, LimitKind, Rate, 
 from backstay.control.access.recognition import principal_of, recognise_token
 from backstay.control.access.sign_in import signed_in
 from backstay.control.access.tokens import Tokens
-from backstay.control.access.users import Users
+from backstay.control.access.users import RunBy, Users
 from backstay.control.policies.access import AccessSettings, Oidc
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
@@ -51,11 +51,12 @@ class Access:
         passwords: Passwords | None = None,
         rates: Mapping[LimitKind, Rate] = DEFAULT_RATES,
         authority: Authority | None = None,
+        run_by: RunBy = lambda _agent: (),
     ) -> None:
         self._catalog, self._clock = catalog, clock
         self.passwords = passwords or Passwords()
-        self.users = Users(clock, random)
-        self.tokens = Tokens(clock, random)
+        self.users = Users(clock, random, run_by)
+        self.tokens = Tokens(clock, random, self.users)
         self.agents = Agents(clock, random, self.users, authority)
         self.audit = AuditLog(catalog, clock)
         self.limits = RateLimits(clock, rates)

@@ -22,7 +22,7 @@ from backstay.control.access.principal import Grant, Principal
 from backstay.control.access.recognition import principal_of
 from backstay.control.access.scopes import EVERYTHING
 from backstay.control.access.token_text import JOIN_PREFIX, LONGEST, digest_of, new_token
-from backstay.control.access.users import Users, roles_of
+from backstay.control.access.users import Users
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import Forbidden, InvalidRequest, NotFound
@@ -89,9 +89,9 @@ class Agents:
             self._users.add(session, by=by, name=name, kind="agent")
             agent = session.scalars(select(User).where(User.name == name)).one()
         elif agent.kind != "agent":
-            power.demand_over(by, roles_of(session, agent.id))
+            self._users.require_power(by, self._users.get(session, agent.id))
             raise InvalidRequest(f"{name} is a user, and no agent", hint="choose another name for the agent")
-        power.demand_over(by, roles_of(session, agent.id))
+        self._users.require_power(by, self._users.get(session, agent.id))
         made, now = new_token(self._random, JOIN_PREFIX), self._clock.now()
         session.add(
             JoinToken(
@@ -200,7 +200,7 @@ class Agents:
         agent = session.scalar(select(User).where(User.name == name, User.kind == "agent"))
         if agent is None:
             raise NotFound(f"there is no agent {name[:80]!r}", hint="`backstay user list` shows users and agents")
-        power.demand_over(by, roles_of(session, agent.id))
+        self._users.require_power(by, self._users.get(session, agent.id))
         return agent
 
     def _issue(self, session: Session, agent: User, request: str, life: timedelta) -> Issued:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from backstay.control.access.denied import not_allowed
 from backstay.control.access.permissions import ROLES, Permission, Role
 from backstay.control.access.principal import Grant, Principal, grants_of_roles
-from backstay.control.access.scopes import EVERYTHING, covers
+from backstay.control.access.scopes import EVERYTHING, covers, policy_scope
 from backstay.errors import Forbidden
 
 
@@ -30,13 +30,19 @@ def demand_role(by: Principal, role: Role, scope: str) -> None:
         raise Forbidden("this is not allowed", cause=f"you may less than the role {role}", reason="missing_permission")
 
 
-def demand_over(by: Principal, bindings: Iterable[tuple[str, str]]) -> None:
+def demand_over(by: Principal, kind: str, bindings: Iterable[tuple[str, str]], policies: Iterable[str] = ()) -> None:
     """Raise Forbidden unless `by` manages users wherever this one may something, and may all that it may.
 
-    One that may nothing is managed by whoever manages users anywhere.
+    `policies` are those that an agent runs. Whom nothing puts into one place, and whose groups may say more than the
+    bindings, is for those who manage users everywhere.
     """
     demand_somewhere(by, "user:admin")
-    for grant in grants_of_roles(bindings):
+    grants, runs = grants_of_roles(bindings), [policy_scope(policy) for policy in policies]
+    if kind == "oidc" or not (grants or runs):
+        demand_everything(by)
+    for scope in runs:
+        demand(by, "user:admin", scope)
+    for grant in grants:
         demand(by, "user:admin", grant.scope)
         if not _has(by, grant):
             raise Forbidden("this is not allowed", cause="that user may more than you", reason="missing_permission")

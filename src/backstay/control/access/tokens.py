@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,9 +15,9 @@ from backstay.control.access import authority
 from backstay.control.access.networks import is_part_of, parse_network
 from backstay.control.access.permissions import parse_permission
 from backstay.control.access.principal import Limits, Principal
-from backstay.control.access.scopes import covers, outermost, parse_scope
+from backstay.control.access.scopes import EVERYTHING, covers, outermost, parse_scope
 from backstay.control.access.token_text import digest_of, new_token, new_token_id
-from backstay.control.access.users import roles_of
+from backstay.control.access.users import Users
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import Forbidden, InvalidRequest, NotFound
@@ -49,8 +49,8 @@ class MadeToken:
 class Tokens:
     """The tokens of a catalog. Each change is part of the caller's transaction, with its line in the audit log."""
 
-    def __init__(self, clock: Clock, random: Random) -> None:
-        self._clock, self._random = clock, random
+    def __init__(self, clock: Clock, random: Random, users: Users) -> None:
+        self._clock, self._random, self._users = clock, random, users
 
     def create(
         self,
@@ -66,12 +66,14 @@ class Tokens:
     ) -> MadeToken:
         """A token for oneself (`token:self`) or for a user whom one manages.
 
-        A token that makes another one gives no more than it has: limits that are not named are its own.
+        A token that makes another one gives no more than it has: limits that are not named are its own. One for another
+        user stays within what its maker manages, whatever that user may later.
 
         Raises Forbidden, NotFound, InvalidRequest.
         """
         owner = self._owner(session, by, user)
-        limits = _narrowed(_checked(permissions, scopes, networks, expires_at), by.limits)
+        own = by.limits if owner.id == by.user_id else replace(by.limits, scopes=_managed_scopes(by))
+        limits = _narrowed(_checked(permissions, scopes, networks, expires_at), own)
         if limits.expires_at is not None and limits.expires_at <= self._clock.now():
             raise InvalidRequest("the token would never be valid", cause="the time of its end has passed")
         made = new_token(self._random)
@@ -125,7 +127,7 @@ class Tokens:
         authority.demand_somewhere(by, "user:admin")  # before telling who is there and who is not
         if owner is None:
             raise NotFound(f"there is no user {wanted[:80]!r}", hint="`backstay user list` shows the users")
-        authority.demand_over(by, roles_of(session, owner.id))
+        self._users.require_power(by, self._users.get(session, owner.id))
         return owner
 
     def _add(self, session: Session, owner: User, id_: str, name: str, digest: str, limits: Limits) -> Token:
@@ -155,6 +157,12 @@ def limits_of(row: Any) -> Limits:  # noqa: ANN401 - a Token, or a row with its 
         networks=None if row.networks is None else tuple(row.networks),
         expires_at=row.expires_at,
     )
+
+
+def _managed_scopes(by: Principal) -> tuple[str, ...] | None:
+    """Where `by` manages users; None for everywhere."""
+    found = by.scopes("user:admin")
+    return None if found == (EVERYTHING,) else found
 
 
 def _checked(
@@ -189,8 +197,8 @@ def _narrowed(wanted: Limits, own: Limits) -> Limits:
     ):
         if not fits:
             raise Forbidden(
-                "a token cannot make one that may more",
-                cause=f"the {what} of the new one lie outside of its own",
+                "nobody makes a token that may more than they do",
+                cause=f"the {what} of the new one lie outside of their own",
                 reason="missing_permission",
             )
     return made

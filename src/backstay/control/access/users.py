@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,6 +19,8 @@ from backstay.control.access.scopes import EVERYTHING, parse_scope
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
 from backstay.errors import InvalidRequest, NotFound
+
+RunBy: TypeAlias = Callable[[str], Iterable[str]]  # the policies whose jobs an agent is given
 
 _ALL_POWER: Final = ("admin", EVERYTHING)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
@@ -41,8 +43,13 @@ class UserView:
 class Users:
     """The users of a catalog. `by` is who changes something: it needs `user:admin` over all that is touched."""
 
-    def __init__(self, clock: Clock, random: Random) -> None:
-        self._clock, self._random = clock, random
+    def __init__(self, clock: Clock, random: Random, run_by: RunBy = lambda _agent: ()) -> None:
+        self._clock, self._random, self._run_by = clock, random, run_by
+
+    def require_power(self, by: Principal, user: UserView) -> None:
+        """Raise Forbidden unless `by` manages this user: see `authority.demand_over`."""
+        policies = self._run_by(user.name) if user.kind == "agent" else ()
+        authority.demand_over(by, user.kind, user.roles, policies)
 
     def add(
         self,
@@ -103,7 +110,7 @@ class Users:
         user = _found(session, name)
         roles = roles_of(session, user.id)
         if by.user_id != user.id or by.token_id is not None:  # a token that leaked must not take over its user
-            authority.demand_over(by, roles)
+            self.require_power(by, _view(user, roles))
         if user.kind != "user":
             raise InvalidRequest(f"{user.name} logs in without a password", cause=f"it is of kind {user.kind}")
         user.password_hash = password_hash
@@ -141,7 +148,7 @@ class Users:
     def _managed(self, session: Session, by: Principal, name: str) -> tuple[User, tuple[tuple[str, str], ...]]:
         user = _found(session, name)
         roles = roles_of(session, user.id)
-        authority.demand_over(by, roles)
+        self.require_power(by, _view(user, roles))
         return user, roles
 
 

@@ -50,6 +50,11 @@ class Policies:
         found = None if loaded is None else loaded.content.policies.get(policy)
         return None if found is None else found.agent
 
+    def run_by(self, agent: str) -> list[str]:
+        """The policies that an agent runs."""
+        loaded = self.loaded
+        return [] if loaded is None else [name for name, one in loaded.content.policies.items() if one.agent == agent]
+
     def required(self) -> LoadedPolicies:
         """Raises NotFound when there is no policy file."""
         if (loaded := self.loaded) is None:

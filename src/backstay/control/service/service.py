@@ -155,7 +155,8 @@ class Service:
                 poll_s=options.poll_s or POLL_S,
             )
             opened.callback(engine.close)
-            access = Access(catalog, clock, random=random, authority=open_authority(directory, clock))
+            authority = open_authority(directory, clock)
+            access = Access(catalog, clock, random=random, authority=authority, run_by=policies.run_by)
             access.use(policies.access)
             jobs = Jobs(catalog, engine, clock, random=random, agent_of=policies.agent_of)
             schedules = Schedules(catalog, clock, policies=lambda: policies.loaded, random=random)
