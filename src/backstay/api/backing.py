@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import select
 
 from backstay.api.browsing import Browsing
+from backstay.api.database_addresses import DatabaseAddress
 from backstay.api.idempotency import Keys
 from backstay.api.quick import QuickThreads
 from backstay.catalog.audit import AuditLog
@@ -42,10 +43,12 @@ class ApiOptions:
     """What whoever runs the service decides about its interface.
 
     `restore_roots` are the directories below which restores by the interface may write; none means anywhere.
+    `restore_databases` are those, beside the databases of policies, that such restores may go to.
     `plan_minutes` is how long a planned restore is good, `most_streams` how many may listen to events at once.
     """
 
     restore_roots: tuple[Path, ...] = ()
+    restore_databases: tuple[DatabaseAddress, ...] = ()
     plan_minutes: int = 15
     most_streams: int = 200
 

@@ -1,9 +1,9 @@
 """What a request to restore means: which backups, where to, and whether the caller may.
 
 Restores write to this machine with the rights of the service, so targets are held tight: whole paths, below the
-directories that whoever runs the service allows, never into the service's own data; and what writes over something that
-lives (a restore in place, into a database, into directories of the system, or one that replaces or deletes what is at
-its target) needs a permission of its own.
+directories and into the databases that whoever runs the service allows, never into the service's own data; and what
+writes over something that lives (a restore in place, into a database, into directories of the system, or one that
+replaces or deletes what is at its target) needs a permission of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from backstay.api.call import Call
+from backstay.api.database_addresses import unreadable
 from backstay.api.known import backup_meant, no_policy, policy_named, sources_meant
 from backstay.api.models.restores import AskedRestore, AskedTarget
+from backstay.api.restore_databases import require_database
 from backstay.catalog.backup_search import BackupFilters, scope_of
 from backstay.catalog.models import Backup
 from backstay.control.access.scopes import EVERYTHING, policy_scope
 from backstay.control.jobs.kinds import RestoreArguments, RestoreTargetArguments
 from backstay.control.manager.restoring import RestoreRequest
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget, target_of
+from backstay.control.policies.origins import has_password
 from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.service.target_places import own_places, place_seen, real_path, require_apart
 from backstay.errors import InvalidRequest, NotFound
@@ -173,8 +176,11 @@ def _target(asked: AskedTarget) -> RestoreTargetArguments:
     assert asked.database is not None
     if asked.source is not None:
         raise InvalidRequest("`source` is a part of files", cause="the target is a database")
-    parts = urlsplit(asked.database)
-    if parts.password is not None or "password" in parse_qs(parts.query):
+    try:
+        urlsplit(asked.database)
+    except ValueError as error:
+        raise unreadable() from error
+    if has_password(asked.database):
         raise InvalidRequest(
             "an address with a password is not taken",
             cause="jobs are kept and shown to others",
@@ -216,6 +222,8 @@ def require_target(call: Call, restore: Settled) -> None:
     for target in targets:
         if (place := _place_of(target)) is not None:
             _require_place(call, place)
+        else:
+            require_database(call, target["database"])
     if in_place and call.backing.options.restore_roots:
         for backup in restore.backups:
             for path in backup.paths:

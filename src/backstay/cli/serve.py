@@ -43,6 +43,10 @@ def serve(
         list[Path] | None,
         option("DIR", "Restores that are asked for by the interface write below this only; repeatable."),
     ] = None,
+    restore_database: Annotated[
+        list[str] | None,
+        option("URL", "Such restores may go to this database, or all of this server, besides; repeatable."),
+    ] = None,
 ) -> int:
     """Serve the REST interface, run what is scheduled, and run jobs, until a signal ends it.
 
@@ -51,6 +55,7 @@ def serve(
     """
     with server_extra("backstay serve"):
         from backstay.api.backing import ApiOptions
+        from backstay.api.database_addresses import parse_database
         from backstay.api.server import run
         from backstay.control.jobs.queues import QUEUES
 
@@ -58,6 +63,7 @@ def serve(
         options = options_of(context, data_dir, database, () if no_worker else tuple(QUEUES), alone=False)
         _check_no_worker(no_worker, embedded=options.embedded)
         _check_tls(tls_cert, tls_key, tls_own)
+        allowed = tuple(map(parse_database, restore_database or ()))
         with started(context, options) as service:
             first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
             service.sign_audit_log()  # the first administrator is an entry
@@ -66,7 +72,10 @@ def serve(
                 host=host,
                 port=port,
                 tls=_tls(service, tls_cert, tls_key, tls_own),
-                options=ApiOptions(restore_roots=tuple(path.absolute() for path in restore_root or ())),
+                options=ApiOptions(
+                    restore_roots=tuple(path.absolute() for path in restore_root or ()),
+                    restore_databases=allowed,
+                ),
                 ready=lambda address: _told(context, service, address, first),
             )
     return leave(0)

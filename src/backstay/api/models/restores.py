@@ -23,7 +23,9 @@ class AskedTarget(Asked):
     source: Annotated[
         PathText | None, Field(pattern="^/", description="only this part of the backup, put itself into the directory")
     ] = None
-    database: Annotated[Line | None, Field(description="postgresql://…, mysql://… or sqlite:///…")] = None
+    database: Annotated[
+        Line | None, Field(description="postgresql://…, mysql://… or sqlite:///…, as the service allows")
+    ] = None
     schemas: Annotated[list[Line], Field(max_length=100, default_factory=list)]
     tables: Annotated[list[Line], Field(max_length=1000, default_factory=list)]
     owners: bool = True
