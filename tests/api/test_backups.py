@@ -6,14 +6,17 @@ import base64
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert
 
 from backstay.api.backing import ApiOptions
 from backstay.api.database_addresses import parse_database
+from backstay.catalog.models import Backup
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
 from tests.api.client import Client
@@ -162,6 +165,48 @@ def test_a_restore_takes_the_newest_of_each_source_at_a_time(world: World, backu
     before = datetime.fromisoformat(backup["time"]) - timedelta(days=1)
     world.admin.refused(404, "POST", "/api/restore/validate", body | {"at": before.isoformat()})
     world.admin.refused(422, "POST", "/api/restore/validate", body | {"at": "2026-01-01T00:00:00"})
+
+
+@pytest.fixture
+def later_runs(world: World, backup: Any) -> Iterator[Any]:
+    """A run of both sources, and so many runs after it that no page has them all."""
+    job = world.backup()
+    run = {one: world.admin.ok("GET", f"/api/backup/list?source={one}")["items"][0] for one in ("files", "files-more")}
+    assert {one["job_id"] for one in run.values()} == {job["id"]}
+    columns = [column.name for column in Backup.__table__.columns]
+    with world.service.catalog.session() as session:
+        row = session.get_one(Backup, run["files-more"]["id"])
+        same = {name: getattr(row, name) for name in columns}
+        made = [
+            same | {"id": f"01{number:024}", "job_id": f"02{number:024}", "time": row.time + timedelta(seconds=1)}
+            for number in range(101)
+        ]
+        session.execute(insert(Backup), made)
+    yield run
+    with world.service.catalog.session() as session:
+        session.execute(delete(Backup).where(Backup.id.in_([one["id"] for one in made])))
+
+
+@pytest.mark.parametrize(
+    ("sources", "meant"),
+    [
+        ([], ["files"]),
+        (["files"], ["files"]),
+        (["more"], ["files-more"]),
+        (["files", "more"], ["files", "files-more"]),
+        (["*"], ["files", "files-more"]),
+    ],
+)
+def test_sources_beside_a_backup_are_those_of_its_run(
+    world: World, later_runs: Any, sources: list[str], meant: list[str]
+) -> None:
+    body = {
+        "backup_id": later_runs["files"]["id"],
+        "sources": sources,
+        "target": {"path": str(world.root / "beside")},
+    }
+    plan = world.admin.ok("POST", "/api/restore/validate", body)
+    assert plan["backups"] == [later_runs[one]["id"] for one in meant]
 
 
 def test_targets_are_held_to_what_the_service_allows(world: World, backup: Any) -> None:

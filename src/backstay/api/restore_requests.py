@@ -28,6 +28,7 @@ from backstay.control.jobs.kinds import RestoreArguments, RestoreTargetArguments
 from backstay.control.manager.restoring import RestoreRequest
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget, target_of
 from backstay.control.policies.origins import has_password
+from backstay.control.policies.policy import Policy
 from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.service.target_places import own_places, place_seen, real_path, require_apart
 from backstay.errors import InvalidRequest, NotFound
@@ -118,8 +119,7 @@ def _backups(call: Call, asked: AskedRestore) -> list[Backup]:
     if asked.policy is not None:
         name, policy = policy_named(call, asked.policy)
         call.require_somewhere_in(policy_scope(name), seen="backup:read", missing=no_policy(name))
-        sources = sources_meant(name, policy, asked.sources) or [snapshot_name(name, one) for one in policy.sources]
-        return [_newest(call, name, source, asked.at) for source in sources]
+        return [_newest(call, name, source, asked.at) for source in _named(name, policy, asked.sources)]
     assert asked.backup_id is not None
     found = backup_meant(call, asked.backup_id)
     sources = _sources_beside(call, found, asked)
@@ -129,11 +129,16 @@ def _backups(call: Call, asked: AskedRestore) -> list[Backup]:
 
 
 def _sources_beside(call: Call, found: Backup, asked: AskedRestore) -> list[str]:
-    """The sources that are wanted of the run that made a backup."""
+    """The sources that are wanted of the run that made a backup; none when that backup alone is."""
     if not asked.sources or found.policy is None:
         return []
     _, policy = policy_named(call, found.policy)
-    return sources_meant(found.policy, policy, asked.sources)
+    return _named(found.policy, policy, asked.sources)
+
+
+def _named(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
+    """The snapshots' names of the sources that are wanted, one by one, also when all are."""
+    return sources_meant(name, policy, asked) or [snapshot_name(name, origin) for origin in policy.sources]
 
 
 def _beside(call: Call, found: Backup, source: str, at: datetime | None) -> Backup:
@@ -141,10 +146,9 @@ def _beside(call: Call, found: Backup, source: str, at: datetime | None) -> Back
     if source == found.source and at is None:
         return found
     if at is None and found.job_id is not None:
-        page = call.backing.index.page(BackupFilters(policy=found.policy, source=source), 100, None)
-        for other in page.items:
-            if other.job_id == found.job_id:
-                return _allowed(call, other)
+        filters = BackupFilters(policy=found.policy, source=source, job_id=found.job_id)
+        if same_run := call.backing.index.page(filters, 1, None).items:
+            return _allowed(call, same_run[0])
     return _newest(call, found.policy, source, at or found.time)
 
 

@@ -43,6 +43,7 @@ class BackupFilters:
     damaged: bool | None = None
     verified: bool | None = None  # the last verification went well, or there was none that did
     repository: str | None = None
+    job_id: str | None = None
     scopes: Sequence[str] | None = None
 
 
@@ -74,7 +75,7 @@ def _conditions(filters: BackupFilters, dialect: str) -> list[ColumnElement[bool
     return found
 
 
-_EQUAL: Final = ("policy", "source", "type", "host", "held", "damaged", "repository")
+_EQUAL: Final = ("policy", "source", "type", "host", "held", "damaged", "repository", "job_id")
 _RECORDS: Final = Records(Backup)
 _LISTING: Final = Listing(_RECORDS, _ORDER, _conditions, filters=BackupFilters, free=(*_EQUAL, "since", "until"))
 
