@@ -15,8 +15,10 @@ import pytest
 from sqlalchemy import delete, insert
 
 from backstay.api.backing import ApiOptions
+from backstay.api.call import Call
 from backstay.api.database_addresses import parse_database
-from backstay.catalog.models import Backup
+from backstay.api.routes import schedules as schedule_routes
+from backstay.catalog.models import Backup, ScheduleRecord
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
 from tests.api.client import Client
@@ -353,6 +355,27 @@ def test_a_restore_goes_to_the_databases_that_the_service_names(databases: World
             assert plan_status(databases.admin, backup, address) == status, address
     finally:
         backing.options = ApiOptions()
+
+
+@pytest.mark.parametrize(("what", "body"), [("pause", {}), ("resume", None)])
+def test_of_two_who_pause_or_resume_one_version_the_second_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str, body: Any
+) -> None:
+    made = world.admin.call(
+        "POST", "/api/backup/schedules", {"name": what, "cron": "0 3 * * *", "policy": "files", "enabled": False}
+    )
+    where, tag, looked = made.headers["location"], made.headers["etag"], schedule_routes._changeable
+
+    def overtaken(call: Call, ident: str) -> ScheduleRecord:
+        found = looked(call, ident)
+        world.service.schedules.resume(ident)  # another request, between the look and the change
+        return found
+
+    monkeypatch.setattr(schedule_routes, "_changeable", overtaken)
+    world.admin.refused(412, "POST", f"{where}/{what}", body, headers={"If-Match": tag})
+    world.admin.ok("POST", f"{where}/{what}", body)
+    monkeypatch.undo()
+    world.admin.ok("DELETE", where)
 
 
 def test_a_schedule_is_made_previewed_paused_and_run(world: World) -> None:

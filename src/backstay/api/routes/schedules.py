@@ -145,7 +145,10 @@ def pause_schedule(call: Caller, schedule: Ident, body: PauseSchedule) -> Respon
     call.match(before.id, before.version)
     call.about(f"schedule/{before.id}", until=None if body.until is None else body.until.isoformat())
     with call.backing.catalog.session() as session:
-        changed = call.backing.schedules.pause(before.id, until=body.until, reason=body.reason, session=session)
+        version = None if call.if_match is None else before.version
+        changed = call.backing.schedules.pause(
+            before.id, until=body.until, reason=body.reason, version=version, session=session
+        )
         call.record(session)
     return _told(changed)
 
@@ -162,7 +165,8 @@ def resume_schedule(call: Caller, schedule: Ident) -> Response:
     before = _changeable(call, schedule)
     call.match(before.id, before.version)
     with call.backing.catalog.session() as session:
-        changed = call.backing.schedules.resume(before.id, session=session)
+        version = None if call.if_match is None else before.version
+        changed = call.backing.schedules.resume(before.id, version=version, session=session)
         call.record(session)
     return _told(changed)
 
