@@ -59,10 +59,33 @@ def test_all_mistakes_of_a_request_are_told_and_no_value_is_repeated(world: Worl
     assert SECRET not in str(problem)
 
 
-@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00%2B14:00"])
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "9000-01-01T00:00:00Z", "0001-01-01T00:00:00%2B14:00"])
 def test_a_time_that_no_calendar_has_in_utc_is_a_mistake(world: World, time: str) -> None:
     for path in ("/api/backup/list", "/api/backup/jobs", "/api/audit"):
         assert "since" in world.admin.refused(422, "GET", f"{path}?since={time}")["cause"]
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999Z", "9999-12-31T00:00:00Z"])
+def test_a_time_behind_which_nothing_can_be_reckoned_is_a_mistake(world: World, backup: Any, time: str) -> None:
+    body = {"backup_id": backup["id"], "target": {"path": str(world.root / "late")}, "at": time}
+    world.admin.refused(422, "POST", "/api/restore/validate", body)
+    made = world.admin.ok("POST", "/api/backup/schedules", {"name": "late", "cron": "0 3 * * *", "policy": "files"})
+    where = f"/api/backup/schedules/{made['id']}"
+    world.admin.refused(422, "POST", f"{where}/pause", {"until": time})
+    world.admin.ok("POST", f"{where}/pause", {"until": "8999-12-31T23:59:59Z"})
+    assert len(world.admin.ok("GET", f"{where}/preview?n=5")["times"]) == 5
+    world.admin.ok("DELETE", where)
+
+
+def test_a_target_whose_name_is_too_long_is_a_mistake(world: World, backup: Any) -> None:
+    body = {"backup_id": backup["id"], "target": {"path": str(world.root / ("x" * 300))}}
+    assert "too long" in world.admin.refused(422, "POST", "/api/restore/validate", body)["cause"]
+
+
+def test_a_last_event_that_no_catalog_can_hold_is_a_mistake(world: World, backup: Any) -> None:
+    for kind in ("backup", "restore"):
+        path = f"/api/{kind}/jobs/{backup['job_id']}/events"
+        world.admin.refused(422, "GET", path, headers={"Last-Event-ID": "9" * 19})
 
 
 def test_what_nobody_asked_for_is_refused(world: World) -> None:

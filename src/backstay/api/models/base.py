@@ -16,6 +16,8 @@ ItemT = TypeVar("ItemT")
 
 DEFAULT_LIMIT: Final = 100
 MAXIMUM_LIMIT: Final = 1000
+LAST_YEAR: Final = 8999  # calendars end with 9999, and what is reckoned from a time must have room
+_NO_YEAR: Final = f"in UTC this time lies outside of the years 1 to {LAST_YEAR}"
 
 
 def storable(text: str) -> str:
@@ -42,9 +44,11 @@ def _moment(value: Any) -> Any:  # noqa: ANN401 - whatever came
     if found.tzinfo is None:
         raise ValueError("a time needs a zone, such as Z at its end")
     try:
-        found.astimezone(UTC)
+        year = found.astimezone(UTC).year
     except OverflowError:
-        raise ValueError("in UTC this time lies outside of the years 1 to 9999") from None
+        raise ValueError(_NO_YEAR) from None
+    if year > LAST_YEAR:
+        raise ValueError(_NO_YEAR)
     return found
 
 

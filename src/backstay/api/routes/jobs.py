@@ -15,7 +15,7 @@ from backstay.api.models.jobs import BackupJobQuery, JobDocument, LineDocument, 
 from backstay.api.streams import MEDIA_TYPE, streamed
 
 section = Section("jobs")
-LastEvent = Annotated[str | None, Header(max_length=20, pattern=r"^[0-9]*$")]
+LastEvent = Annotated[str | None, Header(max_length=18, pattern=r"^[0-9]*$")]  # a number that catalogs can hold
 
 
 @section.get("/api/backup/jobs", needs="backup:read", answers=PageOf[JobDocument])

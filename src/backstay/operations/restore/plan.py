@@ -81,8 +81,16 @@ def may_delete_in(manifest: Manifest, options: RestoreOptions, path: bytes) -> b
 
 
 def existing_root(target: FilesTarget) -> TargetDirectory | None:
-    """The target directory, if it is there."""
-    return target.open_root(create=False) if target.root.is_dir() else None
+    """The target directory, if it is there. Raises InvalidRequest for a place that there cannot be."""
+    try:
+        is_there = target.root.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise InvalidRequest(
+            "nothing can be restored there",
+            cause=f"{printable(bytes(target.root))} cannot be looked at: {error.strerror}",
+            hint="choose another directory",
+        ) from error
+    return target.open_root(create=False) if is_there else None
 
 
 def existing_child(above: TargetDirectory | None, visit: Enter) -> TargetDirectory | None:
