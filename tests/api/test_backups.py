@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from backstay.api.backing import ApiOptions
 from backstay.api.call import Call
 from backstay.api.database_addresses import parse_database
 from backstay.api.routes import schedules as schedule_routes
+from backstay.catalog.checkpoints import CheckpointFile
 from backstay.catalog.models import Backup, ScheduleRecord
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
@@ -487,4 +489,17 @@ def test_metrics_and_readiness(world: World, backup: Any) -> None:
 def test_every_change_is_in_the_audit_log_which_is_whole(world: World, backup: Any) -> None:
     actions = {entry["action"] for entry in world.admin.ok("GET", "/api/audit?limit=1000")["items"]}
     assert "backup.create" in actions
+    assert world.admin.ok("GET", "/api/audit/verify")["ok"] is True
+
+
+def test_the_audit_log_is_verified_against_what_is_kept_beside_the_catalog(world: World, backup: Any) -> None:
+    world.service.sign_audit_log()
+    kept = CheckpointFile(world.service.data_dir / "audit.checkpoints")
+    before = kept.path.read_bytes()
+    kept.append(replace(kept.read()[-1], seq=10**6))
+    try:
+        verdict = world.admin.ok("GET", "/api/audit/verify")
+    finally:
+        kept.path.write_bytes(before)
+    assert (verdict["ok"], "but had 1000000" in verdict["problem"]) == (False, True)
     assert world.admin.ok("GET", "/api/audit/verify")["ok"] is True

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -375,6 +376,24 @@ def test_a_checkpoint_is_kept_as_text(tmp_path: Path, sqlite_catalog: Catalog, c
     assert file.read() == [first, second]
     assert all(one.is_genuine for one in file.read())
     assert file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_that_departs_from_what_was_kept_is_seen_at_one_look(
+    sqlite_catalog: Catalog, tampered: Catalog, clock: FakeClock
+) -> None:
+    log = fill(sqlite_catalog, clock, 3)
+    first = log.checkpoint(SIGNER)
+    fill(sqlite_catalog, clock, 4)
+    last = log.checkpoint(SIGNER)
+    assert first is not None
+    assert last is not None
+    assert log.departure([]) == log.departure([last, first]) == log.departure([replace(last, seq=99)]) == ""
+    fill(sqlite_catalog, clock, ENTRIES)
+    newest = log.checkpoint(SIGNER)
+    assert newest is not None
+    other = AuditLog(tampered, clock)
+    assert "saw another entry 7" in other.departure([last])
+    assert "it has no entry 19" in other.departure([last, newest])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqlalchemy import event, insert, select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.audit_chain import FIRST, entry_hash
-from backstay.catalog.audit_verifying import AuditVerdict, verify
+from backstay.catalog.audit_verifying import AuditVerdict, departure, verify
 from backstay.catalog.checkpoints import Checkpoint, add_checkpoint
 from backstay.catalog.database import Catalog
 from backstay.catalog.discretion import discreet, discreet_document
@@ -97,6 +97,11 @@ class AuditLog:
         """
         with self._catalog.reading() as session:
             return verify(session, kept=kept, trusted=trusted)
+
+    def departure(self, kept: Sequence[Checkpoint]) -> str:
+        """How the log is not what the newest checkpoint that was kept saw, seen at one look; nothing if it is."""
+        with self._catalog.reading() as session:
+            return departure(session, kept)
 
     def checkpoint(self, signer: Signer) -> Checkpoint | None:
         """Sign the head of the log; None when it has a checkpoint already, or no entries."""

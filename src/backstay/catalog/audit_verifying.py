@@ -54,6 +54,17 @@ def verify(
     return walk.verdict(None)
 
 
+def departure(session: Session, kept: Sequence[Checkpoint]) -> str:
+    """How the log is not what the newest of these checkpoints saw; nothing if it is. It takes one look."""
+    newest = max((one for one in kept if one.is_genuine), key=lambda one: one.seq, default=None)
+    if newest is None:
+        return ""
+    found = session.scalar(select(AuditEntry.hash).where(AuditEntry.seq == newest.seq))
+    if found is None:
+        return f"it has no entry {newest.seq}, but had at a checkpoint of {_when(newest)}"
+    return "" if found == newest.hash else f"the checkpoint of {_when(newest)} saw another entry {newest.seq}"
+
+
 @dataclass(slots=True)
 class _Walk:
     session: Session

@@ -168,6 +168,11 @@ def audit_signer(file: Path, random: Random = os.urandom) -> Signer:
     return Signer(seed)
 
 
+def trusted_keys(file: Path, *, alone: bool) -> list[str] | None:
+    """The public keys that may have signed a log: the service's own if it is `alone` with it and has one, else any."""
+    return [audit_signer(file).public.hex()] if alone and file.exists() else None
+
+
 def _no_key(file: Path, cause: str) -> InvalidRequest:
     return InvalidRequest(f"{file} is no key", cause=cause, hint="put it back from a copy, or remove it for a new one")
 

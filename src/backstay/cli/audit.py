@@ -159,15 +159,13 @@ def _kept(file: Path) -> list[Checkpoint]:
 
 def _trusted(place: CatalogPlace, given: list[str] | None) -> list[str] | None:
     """The keys that may have signed: those named, else that of the one service which has a catalog of SQLite."""
-    from backstay.catalog.checkpoints import audit_signer
+    from backstay.catalog.checkpoints import trusted_keys
 
     for key in given or ():
         if not _PUBLIC_KEY.fullmatch(key):
             hint = "`backstay --json audit verify` shows those that signed"
             raise InvalidRequest(f"{key!r} is no public key", cause="it has not 64 hexadecimal digits", hint=hint)
-    if given or place.file is None or not place.key.exists():
-        return given
-    return [audit_signer(place.key).public.hex()]
+    return given or trusted_keys(place.key, alone=place.file is not None)
 
 
 def _show_verdict(verdict: AuditVerdict) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from backstay.catalog.checkpoints import CheckpointFile, stored_checkpoints
 from backstay.catalog.models import AuditEntry, Job, ScheduleRecord
@@ -158,6 +158,41 @@ def test_the_audit_log_is_signed_at_the_start_and_at_the_end(place: Place, monke
         entry(service, "meanwhile")
         service.stop()
         assert signed(service) == (2, 2)
+
+
+def test_an_audit_log_whose_end_was_cut_is_told_of_at_the_start_and_by_its_verification(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Service, "background", lambda _: [])
+    with place.open(queues=()) as service:
+        for number in range(3):
+            service.audit.note(actor="ann", action="some.thing", object=f"/{number}")
+        service.start()
+        assert service.verify_audit_log().ok
+        service.stop()
+        with service.catalog.session() as session:
+            for table in ("audit", "audit_checkpoints"):
+                session.execute(text(f"DROP TRIGGER {table}_no_delete"))
+            session.execute(text("DELETE FROM audit_checkpoints"))
+            session.execute(text("DELETE FROM audit WHERE seq > 1"))
+    assert not any("audit log" in warning for warning in place.warnings)
+    with place.open(queues=()) as service:
+        service.start()
+        verdict = service.verify_audit_log()
+        service.stop()
+    assert any("the audit log is not what it was: it has no entry 3" in warning for warning in place.warnings)
+    assert (verdict.ok, verdict.broken) == (False, 2)
+
+
+def test_an_audit_log_that_another_key_signed_is_not_good(place: Place) -> None:
+    with place.open(queues=()) as service:
+        service.audit.note(actor="ann", action="some.thing", object="/")
+        service.sign_audit_log()
+        assert service.verify_audit_log().ok
+        (place.root / "data" / "audit.key").unlink()
+        service.audit.note(actor="ann", action="some.thing", object="/")
+        service.sign_audit_log()  # by a new one
+        assert "not trusted" in service.verify_audit_log().problem
 
 
 def test_a_service_whose_audit_key_is_no_key_runs_and_says_so(place: Place) -> None:

@@ -20,6 +20,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
+from backstay.catalog.audit_verifying import AuditVerdict
+from backstay.catalog.checkpoints import Checkpoint, CheckpointFile, trusted_keys
 from backstay.catalog.database import Catalog
 from backstay.catalog.index import BackupIndex
 from backstay.catalog.models import ScheduleRecord
@@ -196,6 +198,7 @@ class Service:
         """
         if self.options.own_schedules:
             self._upkeep.take_over()
+            self._look_at_audit_log()
             self.sign_audit_log()
         if self.options.queues:
             self._beat()
@@ -266,6 +269,23 @@ class Service:
         if self._background is not None and self.options.own_schedules:
             self.sign_audit_log()
         return ended
+
+    def verify_audit_log(self) -> AuditVerdict:
+        """Whether the audit log is as it was written, and as the checkpoints saw it that are kept beside the key."""
+        trusted = trusted_keys(self.data_dir / "audit.key", alone=self.options.embedded)
+        return self.audit.verify(kept=self._kept_checkpoints(), trusted=trusted)
+
+    def _look_at_audit_log(self) -> None:
+        """Before its head is signed anew, tell when it is not what was signed before."""
+        try:
+            problem = self.audit.departure(self._kept_checkpoints())
+        except BackstayError as error:
+            problem = str(error)
+        if problem:
+            self.warn(f"the audit log is not what it was: {problem}; see `backstay audit verify`")
+
+    def _kept_checkpoints(self) -> list[Checkpoint]:
+        return CheckpointFile(self.data_dir / "audit.checkpoints").read()
 
     def sign_audit_log(self) -> None:
         """Sign its head now: at the start what a crash left unsigned, at the end all of it. A failure is warned of."""
