@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backstay.api.browsing import MOST, MOST_WAITING, WAIT_S, Browsing
+from backstay.api.browsing import MOST, MOST_EACH, MOST_WAITING, WAIT_S, Browsing
 from backstay.errors import RateLimited
 from tests.api.world import World
 
@@ -22,6 +22,17 @@ def test_clients_that_do_not_read_their_downloads_keep_nobody_from_restoring(wor
         world.admin.ok("GET", f"{where}/tree?path=/")
         target = {"path": str(world.root / "while-others-download")}
         world.admin.ok("POST", "/api/restore/validate", {"backup_id": backup["id"], "target": target})
+
+
+def test_a_user_who_downloads_as_much_as_one_may_leaves_room_for_others(world: World, backup: Any) -> None:
+    where = f"/api/backup/{backup['id']}/download?path={backup['paths'][0]}/d0/f0.txt"
+    user = world["restorer"].ok("GET", "/api/whoami")["user_id"]
+    with ExitStack() as slow:
+        for _ in range(MOST_EACH):
+            slow.enter_context(world.app.state.backing.downloads.repository_for(user))
+        assert "at once" in world["restorer"].refused(429, "GET", where)["cause"]
+        assert world.admin.call("GET", where).status_code == 200
+    assert world["restorer"].call("GET", where).status_code == 200
 
 
 def test_only_a_few_wait_for_a_repository_and_the_others_are_told_at_once(world: World) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from backstay.api import connections
 from backstay.api import server as serving
+from backstay.api.browsing import MOST_EACH
 from backstay.api.server import run
 from backstay.api.tls import Shown, Tls
 from backstay.control.access.agents import CERTIFICATE_LIFE
@@ -174,6 +177,43 @@ def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
     with socket.create_connection(server.place, timeout=10) as link:
         link.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         assert link.recv(100) == b""
+
+
+def test_downloads_that_nobody_takes_are_ended_and_leave_their_places_to_others(
+    server: Running, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "TAKE_S", 0.2)
+    large = world.root / "more" / "large"
+    large.write_bytes(os.urandom(16 << 20))  # more than kernels keep for a client
+    job = world.backup(sources=["more"])
+    large.unlink()
+    where = f"/api/backup/{job['backup_id']}/download?path={large.parent}"
+    request = f"GET {where}/large HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer(world)['Authorization']}\r\n\r\n"
+    with ExitStack() as open_links:
+        for _ in range(MOST_EACH):
+            link = open_links.enter_context(socket.socket())
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            link.connect(server.place)
+            link.sendall(request.encode())
+            assert link.recv(12) == b"HTTP/1.1 200"
+        until = time.monotonic() + 30
+        while (found := httpx.get(f"{server.address}{where}/d0/f0.txt", headers=bearer(world))).status_code == 429:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert found.status_code == 200
+
+
+@pytest.mark.parametrize(("left", "ended"), [((900_000, 700_000, 600_000), True), ((900_000, 700_000, 500_000), False)])
+def test_a_client_that_takes_an_answer_slowly_is_waited_for(left: tuple[int, ...], ended: bool) -> None:
+    connection: Any = connections.Connection.__new__(connections.Connection)
+    connection.transport, connection.loop = Mock(), Mock()
+    connection.transport.get_write_buffer_size.side_effect = [left[0], *(size for size in left[1:] for _ in "ab")]
+    connection.transport.is_closing.return_value = False
+    connection._wait_for_taking()
+    for _ in left[1:]:
+        _, look, before = connection.loop.call_later.call_args.args
+        look(before)
+    assert connection.transport.abort.called is ended
 
 
 def test_a_body_that_does_not_come_to_its_end_is_not_waited_for_and_an_answer_is(

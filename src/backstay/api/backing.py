@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import select
 
-from backstay.api.browsing import Browsing
+from backstay.api.browsing import MOST_EACH, Browsing
 from backstay.api.database_addresses import DatabaseAddress
 from backstay.api.idempotency import Keys
 from backstay.api.quick import QuickThreads
@@ -72,7 +72,7 @@ class Backing:
     def __post_init__(self) -> None:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
-        self.downloads = Browsing(open=lambda: self.opener().open(), clock=self.clock)
+        self.downloads = Browsing(open=lambda: self.opener().open(), clock=self.clock, most_each=MOST_EACH)
         self.streams = threading.BoundedSemaphore(self.options.most_streams)
 
     # -- parts of the service

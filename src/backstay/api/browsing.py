@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 
 MOST: Final = 4
+MOST_EACH: Final = 2  # of those that a client keeps for as long as it reads
 WAIT_S: Final = 20.0
 MOST_WAITING: Final = 8  # each holds one of the few threads that answer requests
 FRESH_S: Final = 10.0
@@ -39,13 +41,33 @@ class Browsing:
     open: Callable[[], AbstractContextManager[Repository]]
     clock: Clock
     most: int = MOST
+    most_each: int = MOST  # for one user
     _idle: queue.LifoQueue[_Open] = field(default_factory=queue.LifoQueue)
     _places: threading.BoundedSemaphore = field(init=False)
     _waiting: threading.BoundedSemaphore = field(init=False)
+    _users: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._places = threading.BoundedSemaphore(self.most)
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+
+    @contextmanager
+    def repository_for(self, user: str) -> Iterator[Repository]:
+        """As `repository`, and only a few for one user, so that others find some. Raises RateLimited."""
+        with self._lock:
+            if self._users[user] >= self.most_each:
+                cause = f"you do {self.most_each} times at once"
+                raise RateLimited("too many look into backups", cause=cause, retry_after=int(WAIT_S))
+            self._users[user] += 1
+        try:
+            with self.repository() as repository:
+                yield repository
+        finally:
+            with self._lock:
+                self._users[user] -= 1
+                if not self._users[user]:
+                    del self._users[user]
 
     @contextmanager
     def repository(self) -> Iterator[Repository]:

@@ -1,8 +1,8 @@
 """Connections: bounded before anything is known of them, and with the certificate that a client showed.
 
 uvicorn's own protocol with what it leaves out: how long and how large the head of a request may be, how long its
-body, and which certificate the client has proved to have. It stands in the scope as
-`extensions["tls"]["client_certificate"]`, in DER.
+body, how long a client may take nothing of an answer, and which certificate the client has proved to have. It stands in
+the scope as `extensions["tls"]["client_certificate"]`, in DER.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ MOST_HEAD_BYTES: Final = 64 << 10
 HEAD_S: Final = 20.0  # from the first byte of a connection, or the end of the request before, to the end of a head
 BODY_S: Final = 60.0  # from there to the end of its body: a mebibyte, by 18 kB a second
 
+TAKE_S: Final = 30.0  # in which a client must take so much of an answer that waits for it, or nearly all that is left
+LEAST_TAKEN: Final = 128 << 10
+
 
 class Connection(HttpToolsProtocol):
     """One connection."""
@@ -26,6 +29,7 @@ class Connection(HttpToolsProtocol):
     _certificate: bytes | None = None
     _head_bytes = 0
     _patience: asyncio.TimerHandle | None = None
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,7 +40,16 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._is_taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_taking()
+
+    def resume_writing(self) -> None:
+        self._is_taken()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -83,6 +96,23 @@ class Connection(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _wait_for_taking(self) -> None:
+        self._is_taken()
+        left = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(TAKE_S, self._look_at_taking, left)
+
+    def _look_at_taking(self, before: int) -> None:
+        self._taking = None
+        if before - self.transport.get_write_buffer_size() >= LEAST_TAKEN:
+            self._wait_for_taking()
+        else:
+            self._too_slow()
+
+    def _is_taken(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def _too_slow(self) -> None:
         self._patience = None

@@ -63,7 +63,7 @@ def download(call: Caller, backup: Ident, asked: Annotated[FileQuery, Query()]) 
     call.about(f"backup/{found.id}", path=asked.path)
     held = ExitStack()
     try:
-        repository = held.enter_context(call.backing.downloads.repository())
+        repository = held.enter_context(call.backing.downloads.repository_for(call.principal.user_id))
         manifest = repository.snapshots.get(found.id)
         node, _ = subtree(manifest.root, path, repository.reader)
         data = open_file(repository, manifest, path, wait=False)
