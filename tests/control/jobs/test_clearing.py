@@ -110,3 +110,14 @@ def test_many_processes_clear_many_batches(
     rest = rows.clear()  # a batch that is short because others have the rest ends a round: the next takes it
     assert sum(done) + rest == 20, kind
     assert rows.left() == {newest}
+
+
+def test_a_dry_run_does_not_stand_for_the_last_run(rows: Rows) -> None:
+    rows.ended(500)
+    stays = {rows.ended(400, status="failed"), rows.ended(300, arguments={"dry_run": True})}
+    # A dry run is no last run either: it goes when a run comes after it.
+    assert rows.clear() == 1
+    assert rows.left() == stays
+    later = rows.ended(200, arguments={"dry_run": False})
+    assert rows.clear() == 2
+    assert rows.left() == {later}

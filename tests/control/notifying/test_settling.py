@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Job
 from backstay.control.metrics.counters import counted
+from backstay.control.metrics.monitor import monitor_status
 from backstay.control.notifying.alerts import Alerts
+from backstay.control.notifying.matchers import Rule
 from backstay.control.notifying.notifier import Notifier
 from backstay.control.notifying.settling import Settling
 from backstay.testing.clock import FakeClock
@@ -180,3 +182,76 @@ def test_many_who_settle_at_once_count_each_job_once(
     with new_catalog.reading() as session:
         assert sum(counts(session, "backup_jobs_total").values()) == 20
         assert session.scalar(select(Job.id).where(Job.settled_at.is_(None))) is None
+
+
+def outcome(**errors: bool) -> dict[str, Any]:
+    """The result of a run, by its sources and whether each failed."""
+    told = [{"name": f"shop-{name}", "error": {"title": "no"} if failed else None} for name, failed in errors.items()]
+    return {"outcome": {"sources": told, "hooks": [], "error": None, "verification": None}}
+
+
+BAD = {"status": "failed", "result": outcome(good=False, bad=True)}
+GOOD = {"arguments": {"sources": ["good"]}, "result": outcome(good=False)}
+MENDED = {"arguments": {"sources": ["shop-bad"]}, "result": outcome(bad=False)}
+FULL = {"type": "full"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "on"),
+    [
+        pytest.param([BAD, {"arguments": {"dry_run": True}}], True, id="a dry run"),
+        pytest.param([{"status": "failed", "arguments": {"dry_run": True}}], False, id="a dry run that fails"),
+        pytest.param([BAD, GOOD], True, id="another source"),
+        pytest.param([BAD, MENDED], False, id="the source that failed"),
+        pytest.param([BAD, MENDED, BAD, GOOD], True, id="the source failed again"),
+        pytest.param([{"status": "failed"}, MENDED, GOOD], True, id="the whole failed"),
+        pytest.param([{"status": "failed"}, MENDED, GOOD, {}], False, id="the whole was done again"),
+        pytest.param(
+            [{"status": "failed", "arguments": {"sources": ["bad"]}}, MENDED], False, id="a source by its short name"
+        ),
+        pytest.param([{"status": "failed", "arguments": FULL}, {}], True, id="an incremental after a full one"),
+        pytest.param([{"status": "failed", "arguments": FULL}, {"arguments": FULL}], False, id="a full one again"),
+        pytest.param([{"status": "failed"}, {"arguments": FULL}], False, id="a full one after an incremental"),
+    ],
+)
+def test_an_alert_ends_when_what_failed_was_done_again(
+    new_catalog: Catalog,
+    clock: FakeClock,
+    settling: Settling,
+    alerts: Alerts,
+    runs: list[dict[str, Any]],
+    on: bool,
+) -> None:
+    for run in runs:
+        add(new_catalog, job(clock.now(), **run))
+        settling.sweep()
+        clock.advance(60)
+    assert bool(alerts.on()) is on
+    assert monitor_status(new_catalog, "shop").status == ("failure" if on else "never")
+
+
+def test_a_verification_of_another_backup_does_not_end_an_alert(
+    new_catalog: Catalog, clock: FakeClock, settling: Settling, alerts: Alerts
+) -> None:
+    for status, asked in (("failed", "a"), ("succeeded", "b")):
+        add(new_catalog, job(clock.now(), kind="verification", status=status, arguments={"backups": [asked]}))
+        clock.advance(60)
+    settling.sweep()
+    assert [alert.subject for alert in alerts.on()] == ["verification of shop"]
+
+
+def test_a_sign_of_life_is_given_only_by_real_backups_while_nothing_is_wrong(
+    new_catalog: Catalog, clock: FakeClock, settling: Settling, notifier: Notifier, mailbox: Mailbox
+) -> None:
+    ping = "ping+https://hc.example/uuid"
+    with new_catalog.session() as session:
+        notifier.targets.create(session, name="ping", address=ping)
+        notifier.matchers.create(session, name="ping", rule=Rule(targets=("ping",), kinds=("backup_succeeded",)))
+    pings = []
+    for run in (BAD, {"arguments": {"dry_run": True}}, GOOD, {}, {"arguments": {"dry_run": True}}):
+        add(new_catalog, job(clock.now(), **run))
+        settling.sweep()
+        notifier.deliver_due()
+        pings.append(sum(address == ping for address, _ in mailbox.got))
+        clock.advance(60)
+    assert pings == [0, 0, 0, 1, 1]

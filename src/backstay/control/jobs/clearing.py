@@ -55,8 +55,9 @@ def _is_not_last_of_schedule() -> ColumnElement[bool]:
 
 
 def _has_newer() -> ColumnElement[bool]:
-    """Whether another job of the same kind and policy came to an end of its own after it."""
+    """Whether another job of the same kind and policy came to an end of its own after it, and was no dry run."""
     newer = aliased(Job)
     same_policy = or_(newer.policy == Job.policy, and_(newer.policy.is_(None), Job.policy.is_(None)))
     later = or_(newer.finished_at > Job.finished_at, and_(newer.finished_at == Job.finished_at, newer.id > Job.id))
-    return exists().where(newer.kind == Job.kind, same_policy, newer.status.in_(("succeeded", "failed")), later)
+    counts = and_(newer.status.in_(("succeeded", "failed")), newer.arguments["dry_run"].as_boolean().is_not(True))
+    return exists().where(newer.kind == Job.kind, same_policy, counts, later)

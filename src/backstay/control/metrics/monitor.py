@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Backup, Job
+from backstay.control.metrics.failures import open_failure
 
 MonitorState: TypeAlias = Literal["success", "failure", "in_progress", "never"]
 
@@ -28,7 +29,8 @@ class MonitorError:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorStatus:
     """The state of a policy, or of all. `size` in bytes and `duration` in seconds are those of the newest good backups,
-    one of each source; `errors` those of the last run, if it failed."""
+    one of each source; `errors` those of the last run that failed and was not done again.
+    """
 
     status: MonitorState
     last_backup: datetime | None
@@ -43,7 +45,7 @@ def monitor_status(catalog: Catalog, policy: str | None = None) -> MonitorStatus
         running = session.scalar(
             _of(select(Job.id).where(Job.kind == "backup", Job.status == "running"), policy).limit(1)
         )
-        failed = [job for job in _last_ends(session, policy) if job.status == "failed"]
+        failed = _open_failures(session, policy)
         newest = _newest_backups(session, policy)
     if running is not None:
         status: MonitorState = "in_progress"
@@ -64,23 +66,12 @@ def _of(asked: Select[str], policy: str | None) -> Select[str]:
     return asked if policy is None else asked.where(Job.policy == policy)
 
 
-def _last_ends(session: Session, policy: str | None) -> list[Job]:
-    """The last backup of each policy that came to an end of its own."""
+def _open_failures(session: Session, policy: str | None) -> list[Job]:
+    """Of each policy the last backup that failed and was not done again."""
     names: list[str | None] = [policy]
     if policy is None:
         names = list(session.scalars(select(Job.policy).where(Job.kind == "backup").distinct()))
-    found = []
-    for name in names:
-        ours = Job.policy.is_(None) if name is None else Job.policy == name
-        last = session.scalar(
-            select(Job)
-            .where(ours, Job.kind == "backup", Job.status.in_(("succeeded", "failed")))
-            .order_by(Job.finished_at.desc(), Job.id.desc())
-            .limit(1)
-        )
-        if last is not None:
-            found.append(last)
-    return found
+    return [job for name in names if (job := open_failure(session, "backup", name)) is not None]
 
 
 def _newest_backups(session: Session, policy: str | None) -> list[Backup]:

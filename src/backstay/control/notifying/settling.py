@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import Job, ScheduleRecord
 from backstay.catalog.models.jobs import FINISHED
+from backstay.control.metrics.failures import is_dry, open_failure
 from backstay.control.metrics.jobs import count_job
 from backstay.control.notifying.alerts import Alerts, alone
 from backstay.control.notifying.conditions import Condition
@@ -69,31 +70,20 @@ class Settling:
         return self.settle(session, job_id)
 
     def _tell(self, session: Session, job: Job) -> None:
-        if job.kind in _SILENT or job.status == "cancelled":
+        if job.kind in _SILENT or job.status == "cancelled" or is_dry(job):
             return
+        failure = open_failure(session, job.kind, job.policy) if job.kind in AGAIN else None
         if job.status == "succeeded":
-            self._notifier.notice(session, _success(session, job))
+            # A sign of life says that all is well.
+            but = frozenset[str]() if failure is None else self._notifier.targets.pings(session)
+            self._notifier.notice(session, _success(session, job), but=but)
         if job.kind not in AGAIN:
             if job.status == "failed":
                 self._notifier.notice(session, _failure_notice(session, job))
-            return
-        newest = _newest_end(session, job)
-        if newest.status == "failed":
-            self._alerts.begin(session, _failure(session, newest))
+        elif failure is None:
+            self._alerts.end(session, _failure(session, job).fingerprint)
         else:
-            self._alerts.end(session, _failure(session, newest).fingerprint)
-
-
-def _newest_end(session: Session, job: Job) -> Job:
-    """The last job of the same kind and policy that came to an end of its own: jobs may be settled in any order."""
-    found = session.scalar(
-        select(Job)
-        .where(Job.kind == job.kind, Job.policy.is_(job.policy) if job.policy is None else Job.policy == job.policy)
-        .where(Job.status.in_(("succeeded", "failed")))
-        .order_by(Job.finished_at.desc(), Job.id.desc())
-        .limit(1)
-    )
-    return found or job
+            self._alerts.begin(session, _failure(session, failure))
 
 
 def _what(job: Job) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Target
-from backstay.control.notifying.addresses import check_address, hidden
+from backstay.control.notifying.addresses import check_address, hidden, is_ping
 from backstay.control.notifying.named import FROM_API, FROM_FILE, changeable, check_name, drop_others_of_file, found
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
@@ -43,6 +43,10 @@ class Targets:
     def get(self, session: Session, target_id: str) -> TargetInfo:
         """One of them. Raises NotFound."""
         return _info(found(session, Target, target_id))
+
+    def pings(self, session: Session) -> frozenset[str]:
+        """The ids of those that are only fetched, as a sign of life."""
+        return frozenset(row.id for row in session.scalars(select(Target)) if is_ping(row.address))
 
     def create(self, session: Session, *, name: str, address: str, enabled: bool = True) -> TargetInfo:
         """Add one. Raises InvalidRequest."""
