@@ -85,6 +85,48 @@ def test_a_target_that_works_again_gets_what_waited(
     assert row(new_catalog).last_error is None
 
 
+def test_no_message_overtakes_another_and_all_come_when_the_target_is_back(
+    new_catalog: Catalog, clock: FakeClock, notifier: Notifier, mailbox: Mailbox
+) -> None:
+    first = tell(new_catalog, notifier)
+    mailbox.refuses.add(ADDRESS)
+    for wait in WAITS[:3]:
+        assert notifier.deliver_due() == Delivered(failed=1)
+        clock.advance(wait.total_seconds())
+    notifier.deliver_due()
+    mailbox.refuses.clear()
+    later = [tell(new_catalog, notifier), tell(new_catalog, notifier)]
+    assert notifier.deliver_due() == Delivered()
+    clock.advance(WAITS[3].total_seconds())
+    assert notifier.deliver_due() == Delivered(sent=3)
+    assert [message.id for _, message in mailbox.got] == [first, *later]
+
+
+def test_what_waited_by_itself_is_due_when_an_older_one_gets_through(
+    new_catalog: Catalog, notifier: Notifier, mailbox: Mailbox, clock: FakeClock
+) -> None:
+    """As on PostgreSQL, where a transaction that began first may end last."""
+    messages = [tell(new_catalog, notifier), tell(new_catalog, notifier)]
+    with new_catalog.session() as session:
+        tried = update(OutboxMessage).where(OutboxMessage.message_id == messages[1])
+        session.execute(tried.values(next_try_at=clock.now() + timedelta(hours=8), tries=8))
+    assert notifier.deliver_due() == Delivered(sent=2)
+    assert [message.id for _, message in mailbox.got] == messages
+
+
+def test_what_waited_behind_a_message_that_is_given_up_is_not_tried_for_days_once_more(
+    new_catalog: Catalog, clock: FakeClock, notifier: Notifier, mailbox: Mailbox
+) -> None:
+    mailbox.refuses.add(ADDRESS)
+    tell(new_catalog, notifier)
+    tell(new_catalog, notifier)
+    for wait in WAITS:
+        assert notifier.deliver_due() == Delivered(failed=1)
+        clock.advance(wait.total_seconds())
+    tell(new_catalog, notifier)
+    assert notifier.deliver_due() == Delivered(given_up=2, failed=1)
+
+
 def test_who_dies_while_sending_leaves_a_message_that_is_sent_again_under_its_id(
     new_catalog: Catalog, clock: FakeClock, notifier: Notifier, mailbox: Mailbox
 ) -> None:

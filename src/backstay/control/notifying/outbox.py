@@ -3,7 +3,8 @@
 Order: a message is written in the transaction of what it tells, so that neither is there without the other. Whoever
 delivers it claims it first, by moving its next try behind the time that a delivery may take, sends it outside of any
 transaction, and notes then that it was sent. A crash between leaves a message that is sent again when the claim has
-passed: its id is the same, so that a receiver can tell.
+passed: its id is the same, so that a receiver can tell. Only the oldest message that waits for a target is claimed, so
+that none overtakes another.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
@@ -28,10 +29,15 @@ from backstay.errors import NotificationFailed
 
 # Between tries; after the last one nobody tries any more. All together they are a little more than two days.
 WAITS: Final = tuple(timedelta(minutes=minutes) for minutes in (0.5, 2, 5, 15, 30, 60, 120, 240, 480, 720, 1440))
+# Messages wait behind older ones: one that is as old as this has had its time, however often it was tried itself.
+PATIENCE: Final = sum(WAITS, timedelta())
 PING_TRIES: Final = 4  # a sign of life that comes hours late would be a lie
 CLAIM: Final = timedelta(minutes=5)  # longer than the longest delivery
+PING_PATIENCE: Final = sum(WAITS[: PING_TRIES - 1], timedelta())
 KEPT: Final = timedelta(days=30)  # so long the text of what was sent or given up can be looked at
 _AT_ONCE: Final = 100  # messages to one target
+
+_WAITS: Final = OutboxMessage.next_try_at.is_not(None)
 
 _Outcome: TypeAlias = Literal["sent", "failed", "given up"] | None
 
@@ -68,29 +74,34 @@ def write(session: Session, notice: Notice, targets: Iterable[Target], *, clock:
 
 
 def targets_due(catalog: Catalog, clock: Clock) -> list[str]:
-    """The targets for which something is due. Raises CatalogUnavailable."""
+    """The targets whose oldest waiting message is due. Raises CatalogUnavailable."""
+    oldest = select(func.min(OutboxMessage.id)).where(_WAITS).group_by(OutboxMessage.target_id)
     with catalog.reading() as session:
-        return list(session.scalars(select(OutboxMessage.target_id).where(_is_due(clock.now())).distinct()))
+        return list(
+            session.scalars(select(OutboxMessage.target_id).where(OutboxMessage.id.in_(oldest), _is_due(clock.now())))
+        )
 
 
 def deliver_due(
     catalog: Catalog, clock: Clock, sender: Sender, target: str, go_on: Callable[[], bool] = lambda: True
 ) -> Delivered:
-    """Send what is due to a target, the oldest first, while it is said to go on.
+    """Send what waits for a target in its order, up to the first that is not due or fails, while it is said to go on.
 
     Several processes may do so at once. Raises CatalogUnavailable.
     """
     sent = failed = given_up = 0
-    theirs = select(OutboxMessage.message_id).where(_is_due(clock.now()), OutboxMessage.target_id == target)
+    theirs = select(OutboxMessage.message_id).where(_WAITS, OutboxMessage.target_id == target)
     with catalog.reading() as session:
-        due = list(session.scalars(theirs.order_by(OutboxMessage.id).limit(_AT_ONCE)))
-    for message_id in due:
+        waiting = list(session.scalars(theirs.order_by(OutboxMessage.id).limit(_AT_ONCE)))
+    for message_id in waiting:
         if not go_on():
             break
         outcome = _deliver(catalog, clock, sender, message_id)
         sent += outcome == "sent"
         failed += outcome == "failed"
         given_up += outcome == "given up"
+        if outcome not in ("sent", "given up"):  # what comes after it waits for it
+            break
     return Delivered(sent=sent, failed=failed, given_up=given_up)
 
 
@@ -116,13 +127,14 @@ def _deliver(catalog: Catalog, clock: Clock, sender: Sender, message_id: str) ->
     claimed = _claim(catalog, clock, message_id)
     if claimed is None:
         return None
-    message, address, tries = claimed
+    message, address, tries, age = claimed
     error: str | None = None
     more = True
     if address is None:
         error, more = "its target is gone or switched off", False
     else:
-        more = tries < (PING_TRIES if is_ping(address) else len(WAITS) + 1)
+        most, patience = (PING_TRIES, PING_PATIENCE) if is_ping(address) else (len(WAITS) + 1, PATIENCE)
+        more = tries < most and age < patience
         try:
             sender.send(message, address)
         except NotificationFailed as failure:
@@ -130,8 +142,8 @@ def _deliver(catalog: Catalog, clock: Clock, sender: Sender, message_id: str) ->
     return _note(catalog, clock, message_id, tries, error, more=more)
 
 
-def _claim(catalog: Catalog, clock: Clock, message_id: str) -> tuple[Message, str | None, int] | None:
-    """The message, where it goes, and which try this is; None if somebody else has it."""
+def _claim(catalog: Catalog, clock: Clock, message_id: str) -> tuple[Message, str | None, int, timedelta] | None:
+    """The message, where it goes, which try this is, and its age; None if it is not due, or somebody else has it."""
     now = clock.now()
     mine = update(OutboxMessage).where(OutboxMessage.message_id == message_id, OutboxMessage.next_try_at <= now)
     with catalog.session() as session:
@@ -150,7 +162,7 @@ def _claim(catalog: Catalog, clock: Clock, message_id: str) -> tuple[Message, st
             body=row.body,
         )
         address = target.address if target is not None and target.enabled else None
-        return message, address, row.tries
+        return message, address, row.tries, now - row.created_at
 
 
 def _note(catalog: Catalog, clock: Clock, message_id: str, tries: int, error: str | None, *, more: bool) -> _Outcome:
@@ -166,5 +178,8 @@ def _note(catalog: Catalog, clock: Clock, message_id: str, tries: int, error: st
         values["given_up_at"], outcome = now, "given up"
     ours = update(OutboxMessage).where(OutboxMessage.message_id == message_id, OutboxMessage.tries == tries)
     with catalog.session() as session:
-        session.execute(ours.values(values))
+        target = session.scalar(ours.values(values).returning(OutboxMessage.target_id))
+        if outcome == "sent" and target is not None:  # it takes messages again
+            others = update(OutboxMessage).where(OutboxMessage.target_id == target, OutboxMessage.next_try_at > now)
+            session.execute(others.values(next_try_at=now))
     return outcome
