@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from backstay.cli.context import Context
 from backstay.cli.options import argument, option
-from backstay.core import environment
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, NotFound
 
@@ -28,13 +27,9 @@ PolicyFile: TypeAlias = Annotated[
 
 def quorum_of(context: Context, policy: Path | None) -> QuorumPolicy | None:
     """The reader's quorum policy, if there is one. Raises InvalidQuorum, InvalidRequest."""
-    named = environment.variable(context.environ, "BACKSTAY_QUORUM_POLICY")
-    path = policy if policy is not None else Path(named) if named is not None else None
-    if path is None:
-        return None
     from backstay.trust.quorum import QuorumPolicy
 
-    return QuorumPolicy.load(path)
+    return QuorumPolicy.of_environment(context.environ) if policy is None else QuorumPolicy.load(policy)
 
 
 @contextmanager

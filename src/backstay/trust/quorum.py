@@ -6,13 +6,14 @@ The policy belongs to whoever reads, as a file or an object of theirs, and never
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from backstay.core import environment
 from backstay.errors import InvalidQuorum, InvalidRequest, QuorumNotReached, UnknownValidator
 from backstay.trust.attestation import Statement
 from backstay.trust.validators import KnownValidator
@@ -99,6 +100,12 @@ class QuorumPolicy:
         """SHA-256 that tells policies apart: over `required` and the sorted keys, whatever the names are."""
         keys = sorted(validator.public_key for validator in self.validators)
         return hashlib.sha256(msgspec.json.encode([self.required, keys])).digest()
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> QuorumPolicy | None:
+        """The one that BACKSTAY_QUORUM_POLICY names, if it names one. Raises as `load` does."""
+        named = environment.variable(environ, "BACKSTAY_QUORUM_POLICY")
+        return None if named is None else cls.load(Path(named))
 
     @classmethod
     def load(cls, path: Path) -> QuorumPolicy:

@@ -26,10 +26,17 @@ from backstay.errors import (
     InvalidRequest,
     JobConflict,
     NotFound,
+    QuorumNotReached,
     RestoreConflict,
     StepFailed,
     StepTimeout,
 )
+from backstay.graph.manager import GraphBackupManager
+from backstay.graph.metadata_graph import MetadataGraph
+from backstay.graph.model import Node, NodeMetadata
+from backstay.repository.cas import ContentAddressableStorage
+from backstay.trust.quorum import QuorumPolicy
+from backstay.trust.validators import Validator
 from tests.control.recovery.conftest import Site
 
 CHAIN = """
@@ -454,3 +461,24 @@ def test_a_state_with_a_time_without_zone_is_refused(site: Site) -> None:
     state_file(site.plan_file).write_text('{"recovery": 1, "begun": "2026-11-29T06:00:00"}\n')
     with pytest.raises(InvalidRequest, match="no state of a recovery"):
         site.recover()
+
+
+def test_only_what_a_quorum_accepts_is_brought_back(site: Site) -> None:
+    anna = Validator.generate("anna")
+    policy = QuorumPolicy(required=1, validators=[anna.public])
+    file = site.root / "quorum.yaml"
+    file.write_text(json.dumps({"required": 1, "validators": [{"name": "anna", "public_key": anna.public.public_key}]}))
+    site.environ["BACKSTAY_QUORUM_POLICY"] = str(file)
+    text = "steps:\n  etl: {type: graph, graph: etl, to: '${ROOT}/out'}\n"
+    shots = []
+    with site.manager.opener.open() as repository:
+        for content in (b"attested", b"not attested"):
+            graph = MetadataGraph("etl")
+            value = ContentAddressableStorage(repository).store(content)
+            graph.add(Node(id="a", hash=value, status="completed", metadata=NodeMetadata(path="a")))
+            shots.append(GraphBackupManager(repository, graph, quorum=policy).create_snapshot().id)
+    assert isinstance(site.recover(text).errors["etl"], QuorumNotReached)
+    with site.manager.opener.open() as repository:
+        GraphBackupManager(repository, quorum=policy).attest(shots[0], anna)
+    assert site.recover().ok
+    assert (site.root / "out/a").read_bytes() == b"attested"

@@ -25,6 +25,7 @@ from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.manager import GraphBackupManager, RestoreMeans
 from backstay.graph.policy import RegenerationPolicy
 from backstay.operations.restore.request import Conflict
+from backstay.trust.quorum import QuorumPolicy
 
 _PID: str = "postmaster.pid"
 
@@ -132,12 +133,16 @@ def cluster_target(step: ClusterStep, doing: Doing) -> ClusterTarget:
 
 
 def graph(step: GraphStep, doing: Doing) -> dict[str, Any]:
-    """Bring back what a graph made; all of its files or none. Raises StepFailed, and what such a restore raises."""
+    """Bring back what a graph made; all of its files or none. Only what the reader's quorum policy accepts, if any.
+
+    Raises StepFailed, and what such a restore raises.
+    """
     rules = RegenerationPolicy.parse(
         {"strategy": step.strategy, "nodes": list(step.nodes), "run_commands": step.run_commands}
     )
+    quorum = QuorumPolicy.of_environment(doing.environ)
     with doing.manager.opener.open() as repository:
-        graphs = GraphBackupManager(repository, events=doing.events)
+        graphs = GraphBackupManager(repository, quorum=quorum, events=doing.events)
         outputs = FileOutputs(Path(expanded(step.to, doing.environ)), graphs.values, clock=doing.clock)
         report = graphs.restore_snapshot(graphs.in_force(step.graph).id, rules, RestoreMeans(outputs=outputs))
     if not report.ok:
