@@ -233,6 +233,28 @@ def test_what_a_step_asks_is_asked(site: Site) -> None:
     assert asked == ["ask: is the network ready?"] * 2
 
 
+@pytest.mark.parametrize(
+    ("on_error", "outcomes"),
+    [
+        ("stop", {"ask": "failed", "same": "not begun", "after": "not begun", "other": "not begun"}),
+        ("skip", {"ask": "failed", "same": "done", "after": "blocked", "other": "done"}),
+        ("continue", {"ask": "failed", "same": "done", "after": "done", "other": "done"}),
+    ],
+)
+def test_a_step_that_is_not_confirmed_keeps_from_beginning_what_one_that_fails_does(
+    site: Site, on_error: str, outcomes: dict[str, str]
+) -> None:
+    text = f"""
+    parallel: 4
+    steps:
+      ask: {{type: command, command: ["true"], confirm: really?, on_error: {on_error}}}
+      same: {{type: command, command: ["true"]}}
+      other: {{type: command, command: ["true"], needs: [same]}}
+      after: {{type: command, command: ["true"], needs: [ask]}}
+    """
+    assert site.recover(text).outcomes == outcomes
+
+
 def test_who_asks_for_the_end_gets_it_and_nothing_is_lost(site: Site) -> None:
     text = """
     steps:

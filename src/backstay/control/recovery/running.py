@@ -137,8 +137,13 @@ class Recovery:
             if not halted:
                 for name in self._ready(waiting, len(running)):
                     waiting.remove(name)
-                    if not self._blocked(name) and self._confirmed(name):
+                    if self._blocked(name):
+                        continue
+                    if self._confirmed(name):
                         running[pool.submit(self._attempts, name, self.loaded.steps[name])] = name
+                    elif self.loaded.steps[name].on_error == "stop":
+                        halted = True
+                        break
             if not running:
                 if halted or not self._ready(waiting, 0):
                     return
