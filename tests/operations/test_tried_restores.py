@@ -14,7 +14,7 @@ import pytest
 from backstay.core.clock import SystemClock
 from backstay.core.events import ignore
 from backstay.operations.backup.run import BackupOptions, run_backup
-from backstay.operations.verify.answers import answer
+from backstay.operations.verify.answers import answer, is_true
 from backstay.operations.verify.rehearsal import rehearse_snapshot
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
 from backstay.operations.verify.trial import Cell, Question, Rehearsed, Rows, Trial, TriedCommand
@@ -203,3 +203,15 @@ def test_a_verification_finds_what_a_rehearsal_finds(repository: Repository, tre
     assert not bad.ok
     (finding,) = bad.findings
     assert (finding.check, finding.subject) == ("rehearsal", f"snapshot {manifest.id}: command sh -c false")
+
+
+@pytest.mark.parametrize("text", ["t", "TRUE", "1", "-1", "12", "0.5", "1e3", "1" * 400])
+def test_an_answer_that_says_yes(text: str) -> None:
+    assert is_true(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "f", "no", "on", "0", "-0", "0.0", "--1", "nan", "1 ", "\u00b2", "nothing is right"]
+)
+def test_an_answer_that_does_not(text: str) -> None:
+    assert not is_true(text)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,19 @@ def test_queries_of_sqlite(site: Site) -> None:
     done = site.recover(text)
     assert {name for name, outcome in done.outcomes.items() if outcome == "failed"} == {"wrong"}
     assert "'7' and not 8" in str(done.errors["wrong"])
+
+
+@pytest.mark.parametrize("value", ["'off'", "'n'", "' '", "0.0", "'nothing is right'", "'--1'", "null"])
+def test_only_what_is_true_answers_a_query_that_expects_nothing_else(site: Site, value: str) -> None:
+    with closing(sqlite3.connect(site.root / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    done = site.recover(
+        f"""
+    steps:
+      truth: {{type: query, connection: "sqlite:///{site.root}/x.db", query: "SELECT {value}"}}
+    """
+    )
+    assert isinstance(done.errors["truth"], StepFailed)
 
 
 def test_a_sqlite_database_is_restored_and_asked(site: Site) -> None:

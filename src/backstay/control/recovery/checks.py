@@ -20,6 +20,7 @@ from backstay.control.recovery.plan import CommandStep, FileStep, QueryStep, Ver
 from backstay.control.runs.hooks import without_secrets
 from backstay.core.sizes import parse_size
 from backstay.errors import BackstayError, CorruptedBackup, StepFailed
+from backstay.operations.verify.answers import is_true
 from backstay.sources.mysql.address import parse_address
 from backstay.sources.mysql.server import Server
 from backstay.sources.postgres.connection import Connection
@@ -29,7 +30,6 @@ from backstay.sources.sqlite.database import path_of
 _PIECE: Final = 1 << 20
 _OPCODES: Final = 100_000  # of SQLite's virtual machine between two looks at the time, some milliseconds
 _SHOWN: Final = 2000  # characters of an output
-_TRUE: Final = ("t", "true", "1", "yes")
 _FALSE: Final = ("f", "false", "0", "no", "")
 
 
@@ -109,7 +109,7 @@ def _asked_sqlite(path: bytes, sql: str, doing: Doing) -> str:
 def _is_wanted(found: str, wanted: str | float | bool) -> bool:
     """Whether a value as text is what a plan wants."""
     if isinstance(wanted, bool):
-        return found.lower() not in _FALSE if wanted else found.lower() in _FALSE
+        return is_true(found) if wanted else found.lower() in _FALSE
     if isinstance(wanted, str):
         return found == wanted
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -10,7 +11,8 @@ from backstay.operations.verify.trial import Cell, Question
 
 Ask: TypeAlias = Callable[[str], Sequence[Sequence[Cell]]]
 
-_TRUE: Final = frozenset({"t", "true", "1"})
+_TRUE: Final = frozenset({"t", "true"})
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _SHOWN: Final = 200  # characters of an answer
 
 
@@ -19,7 +21,7 @@ def answer(question: Question, ask: Ask) -> tuple[bool, str]:
     rows = [tuple(_text(cell) for cell in row) for row in ask(question.sql)]
     if question.expect is None:
         first = rows[0][0] if rows and rows[0] else None
-        return len(rows) == 1 and first is not None and _is_true(first), _shown(rows)
+        return len(rows) == 1 and first is not None and is_true(first), _shown(rows)
     wanted = [tuple(_text(cell) for cell in row) for row in question.expect]
     if rows == wanted:
         return True, _shown(rows)
@@ -34,8 +36,9 @@ def _text(cell: Cell) -> str | None:
     return str(cell)
 
 
-def _is_true(text: str) -> bool:
-    return text.lower() in _TRUE or (text.lstrip("-").isdecimal() and int(text) != 0)
+def is_true(text: str) -> bool:
+    """Whether a database's answer says yes: as its truth values are written, or as a number that is not 0."""
+    return text.lower() in _TRUE or (_NUMBER.fullmatch(text) is not None and float(text) != 0)
 
 
 def _shown(rows: Sequence[Sequence[str | None]]) -> str:
