@@ -46,3 +46,19 @@ def test_the_policy_of_the_page_is_one() -> None:
         "shop-files",
     ]
     assert trial.environ == {"PATH": "/bin"}
+
+
+def test_questions_of_all_policies_are_asked_where_they_are_meant() -> None:
+    asked = "queries: [{sql: a}, {sql: b, source: db}], commands: [{command: [x], source: db}]"
+    file = loaded(
+        f"backup_manager: {{verification: {{each_run: true, restore_test: true, {asked}}}}}\n"
+        "policies:\n"
+        "  p: {sources: [{type: sqlite, name: db, path: /a}, {type: sqlite, path: /b}]}\n"
+        "  q: {sources: [{type: filesystem, paths: [/c]}]}\n"
+    )
+    wanted = file.content.backup_manager.verification
+    assert wanted is not None
+    p, q = (trial_of(wanted, name, file.policy(name), environ={}) for name in "pq")
+    assert [(one.sql, one.name) for one in p.questions] == [("a", "p-db"), ("a", "p"), ("b", "p-db")]
+    assert [one.name for one in p.commands] == ["p-db"]
+    assert (q.questions, q.commands) == ((), ())

@@ -215,3 +215,18 @@ def test_an_answer_that_says_yes(text: str) -> None:
 )
 def test_an_answer_that_does_not(text: str) -> None:
     assert not is_true(text)
+
+
+def test_a_question_that_nothing_answers_is_a_finding(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    def messages(*names: str | None) -> list[str]:
+        trial = Trial(questions=tuple(Question(sql="select 1", name=name) for name in names))
+        options = VerifyOptions(rehearse=tmp_path / "scratch", trial=trial)
+        return [f"{one.subject}: {one.message}" for one in run_verify(repository, None, options).findings]
+
+    files(repository, tree, "tree")
+    nobody = "query select 1: nothing that was restored could answer it"
+    assert messages(None) == [nobody]
+    assert messages("tree") == [nobody]
+    assert messages("another") == []  # it is for a snapshot that was not tried
+    database(repository, tmp_path)
+    assert messages(None) == []

@@ -27,7 +27,26 @@ MATCHER = "backup_manager: {notifications: {targets: {t: {type: apprise, url: 'j
 ALL_KINDS = ", ".join(get_args(Kind)[:-1]) + f" or {get_args(Kind)[-1]}"
 ORDINARY = "it takes 0 to 59, *, lists, ranges and steps such as */15"
 
+ASKING = "verification: {each_run: true, restore_test: true, %s}"
+FILES = "policies: {p: {sources: [{type: filesystem, paths: [/x]}, {type: filesystem, name: a, paths: [/y]}], %s}}"
+
 TABLE = {
+    POLICY
+    % ASKING
+    % "queries: [{sql: select 1}, {sql: select 1, source: pp}]": "policies.p.verification.queries[1] asks "
+    "the source 'pp', which there is not (there are p)",
+    FILES % ASKING % "commands: [{command: ['true'], source: p-b}]": "policies.p.verification.commands[0] asks "
+    "the source 'p-b', which there is not (there are a, p or p-a)",
+    FILES
+    % ASKING
+    % "queries: [{sql: select 1}]": "policies.p.verification.queries[0] asks no source that is a database "
+    "which a rehearsal opens (it opens SQLite and PostgreSQL; look into files with `commands`)",
+    FILES
+    % ASKING
+    % "queries: [{sql: select 1, source: a}]": "policies.p.verification.queries[0] asks no source that is a "
+    "database which a rehearsal opens (it opens SQLite and PostgreSQL; look into files with `commands`)",
+    f"{GOOD}\nbackup_manager: {{{ASKING % 'commands: [{command: [x], source: y}]'}}}": "backup_manager.verification."
+    "commands[0] asks the source 'y', which there is not (there are p)",
     POLICY % "agent: Web 1": "policies.p.agent: 'Web 1' is no name of an agent "
     "(names have up to 64 of a-z, 0-9, `.`, `_`, `@`, `+` and `-`)",
     POLICY % "agent: a, schedule: {configuration: on_change}": "policies.p: nobody sees from here when files of an "

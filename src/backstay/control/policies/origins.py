@@ -62,6 +62,10 @@ class Origin(Model):
 
     name: Name | None = None
 
+    def snapshot_name(self, policy: str) -> str:
+        """What its snapshots are named, as a source of this policy."""
+        return policy if self.name is None else f"{policy}-{self.name}"
+
 
 class FilesystemOrigin(Origin):
     """Files and directories."""
@@ -106,6 +110,7 @@ class CommandOrigin(Origin):
 
 TYPES: Final = ("filesystem", "postgresql", "mysql", "sqlite", "command")
 DATABASES: Final = ("postgresql", "mysql", "sqlite")
+ASKED: Final = ("postgresql", "sqlite")  # databases that rehearsals open and ask
 TYPES_HINT: Final = f"types are {told_words(TYPES)}"
 
 

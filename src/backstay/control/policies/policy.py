@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,6 +13,7 @@ from backstay.control.policies.access import AccessSettings
 from backstay.control.policies.cron import Cron
 from backstay.control.policies.notifications import Alerts, Limits, Notifications, PolicyNotifications
 from backstay.control.policies.origins import (
+    ASKED,
     AnyOrigin,
     MysqlOrigin,
     Name,
@@ -34,6 +36,7 @@ from backstay.control.policies.values import (
     Wrong,
     Zone,
     several,
+    told_words,
 )
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
@@ -260,11 +263,47 @@ def _policy_name(name: str) -> str:
 PolicyName = Annotated[Name, AfterValidator(_policy_name)]
 
 
+def sources_by_name(name: str, policy: Policy) -> dict[str, AnyOrigin]:
+    """The sources of a policy, by their own names and by those of their snapshots."""
+    by_snapshot = {origin.snapshot_name(name): origin for origin in policy.sources}
+    return by_snapshot | {origin.name: origin for origin in policy.sources if origin.name is not None}
+
+
+def _check_asked(wanted: Verification, at: str, known: Mapping[str, AnyOrigin]) -> None:
+    """See that each question has somebody who can answer it. Raises Wrong."""
+    for key in ("queries", "commands"):
+        for number, one in enumerate(getattr(wanted, key)):
+            if one.source is not None and one.source not in known:
+                raise Wrong(
+                    f"{at}.{key}[{number}] asks the source {one.source!r}, which there is not",
+                    f"there are {told_words(sorted(known))}",
+                )
+            asked = known.values() if one.source is None else [known[one.source]]
+            if key == "queries" and not any(origin.type in ASKED for origin in asked):
+                raise Wrong(
+                    f"{at}.{key}[{number}] asks no source that is a database which a rehearsal opens",
+                    "it opens SQLite and PostgreSQL; look into files with `commands`",
+                )
+
+
 class PolicyFile(Model):
     """A whole file."""
 
     backup_manager: BackupManagerSettings = Field(default_factory=BackupManagerSettings)
     policies: dict[PolicyName, Policy] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _questions_have_answers(self) -> Self:
+        """What a policy asks its own sources answer; what all may ask, those of one of them."""
+        known: dict[str, AnyOrigin] = {}
+        for name, policy in self.policies.items():
+            own = sources_by_name(name, policy)
+            if policy.verification is not None:
+                _check_asked(policy.verification, f"policies.{name}.verification", own)
+            known |= own
+        if self.backup_manager.verification is not None and self.policies:
+            _check_asked(self.backup_manager.verification, "backup_manager.verification", known)
+        return self
 
     @property
     def names(self) -> list[str]:

@@ -12,7 +12,7 @@ from backstay.errors import Mistake
 
 def snapshot_name(policy: str, origin: AnyOrigin) -> str:
     """What the snapshots of a source are named: as its policy, or `POLICY-NAME`."""
-    return policy if origin.name is None else f"{policy}-{origin.name}"
+    return origin.snapshot_name(policy)
 
 
 def shared_names(document: Document, content: PolicyFile) -> Iterator[Mistake]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from backstay.control.policies.policy import Policy, Verification
-from backstay.control.policies.snapshot_names import snapshot_name
+from backstay.control.policies.origins import ASKED
+from backstay.control.policies.policy import Policy, Verification, sources_by_name
 from backstay.control.policies.values import expanded
 from backstay.control.runs.hooks import without_secrets
 from backstay.core.sizes import parse_size
@@ -31,33 +31,28 @@ def verify_options(
 
 
 def trial_of(wanted: Verification, name: str, policy: Policy, *, environ: Mapping[str, str]) -> Trial:
-    """What a rehearsal of the policy's backups asks; programs get no password that they did not ask for."""
-    names = dict(_snapshot_names(name, policy))
+    """What a rehearsal of the policy's backups asks; programs get no password that they did not ask for.
+
+    Questions that all policies share may be meant for the sources of another one.
+    """
+    origins = sources_by_name(name, policy)
+    asked = tuple(dict.fromkeys(origin.snapshot_name(name) for origin in policy.sources if origin.type in ASKED))
     return Trial(
         questions=tuple(
-            Question(
-                sql=query.sql,
-                expect=query.expect,
-                name=None if query.source is None else names.get(query.source, query.source),
-                database=query.database,
-            )
+            Question(sql=query.sql, expect=query.expect, name=snapshots, database=query.database)
             for query in wanted.queries
+            if query.source is None or query.source in origins
+            for snapshots in (asked if query.source is None else (origins[query.source].snapshot_name(name),))
         ),
         commands=tuple(
             TriedCommand(
                 words=program.command,
-                name=None if program.source is None else names.get(program.source, program.source),
+                name=None if program.source is None else origins[program.source].snapshot_name(name),
                 patience_s=parse_length(program.timeout).total_seconds(),
             )
             for program in wanted.commands
+            if program.source is None or program.source in origins
         ),
         server=wanted.server,
         environ=without_secrets(environ),
     )
-
-
-def _snapshot_names(name: str, policy: Policy) -> Iterator[tuple[str, str]]:
-    """What the snapshots of each source are called that has a name of its own."""
-    for origin in policy.sources:
-        if origin.name is not None:
-            yield origin.name, snapshot_name(name, origin)

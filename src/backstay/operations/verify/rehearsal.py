@@ -38,6 +38,7 @@ _Asked = TypeVar("_Asked", Question, TriedCommand)
 
 _COMPARING: Final = "verify restored files"  # what the restore says when it begins to compare
 _SHOWN_FAILURES: Final = 5
+_ASKED_HINT: Final = "SQLite and PostgreSQL are asked, dumps of PostgreSQL only where a server for rehearsals is named"
 _LOCK_PATIENCE_S: Final = 30.0
 
 
@@ -51,21 +52,33 @@ def rehearse(
 ) -> tuple[Rehearsed, ...]:
     """Try each snapshot below `place`; what fails becomes findings."""
     done: list[Rehearsed] = []
+    tries = trial or Trial()
 
     def look() -> str:
         place.mkdir(parents=True, exist_ok=True)
+        meant, answered = set[Question](), set[Question]()
         for manifest in manifests:
-            rehearsed = rehearse_snapshot(repository, manifest, place, trial or Trial(), events=events)
+            rehearsed = rehearse_snapshot(repository, manifest, place, tries, events=events)
             done.append(rehearsed)
+            ours = [one for one in tries.questions if one.name in (None, manifest.name)]
+            meant.update(ours)
+            asked = {outcome.check for outcome in rehearsed.outcomes if outcome.status != "skipped"}
+            answered.update(one for one in ours if not rehearsed.ok or _check_of(one) in asked)
             for outcome in rehearsed.outcomes:
                 if outcome.status == "failed":
                     notes.find("rehearsal", f"snapshot {manifest.id}: {outcome.check}", outcome.details)
+        for question in (one for one in tries.questions if one in meant - answered):
+            notes.find("rehearsal", _check_of(question), "nothing that was restored could answer it", _ASKED_HINT)
         tried = sum(outcome.status != "skipped" for one in done for outcome in one.outcomes[2:])
         told = f"{plural(sum(one.compared for one in done), 'file')} restored and compared"
         return told + (f", {plural(tried, 'further check')}" if tried else "")
 
     notes.check("rehearsal", look)
     return tuple(done)
+
+
+def _check_of(question: Question) -> str:
+    return f"query {question.sql}"
 
 
 def rehearse_snapshot(
@@ -161,7 +174,7 @@ class _Rehearsal:
             self._dump()
         else:
             for question in self._ours(self.trial.questions):
-                self._skip(f"query {question.sql}", "only SQLite and PostgreSQL are asked, and this holds neither")
+                self._skip(_check_of(question), "only SQLite and PostgreSQL are asked, and this holds neither")
 
     def _sqlite(self) -> None:
         path = os.fsencode(self.files) + self.manifest.paths[0]
@@ -186,7 +199,7 @@ class _Rehearsal:
         def look(server: ScratchServer) -> None:
             for question in questions:
                 with server.connect(question.database or "postgres") as session:
-                    self._try(f"query {question.sql}", partial(answer, question, session.query))
+                    self._try(_check_of(question), partial(answer, question, session.query))
 
         try:
             plan = plan_recovery(
@@ -226,7 +239,7 @@ class _Rehearsal:
 
     def _ask(self, ask: Ask) -> None:
         for question in self._ours(self.trial.questions):
-            self._try(f"query {question.sql}", partial(answer, question, ask))
+            self._try(_check_of(question), partial(answer, question, ask))
 
     # -- programs
 
