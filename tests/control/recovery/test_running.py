@@ -361,12 +361,17 @@ def test_a_backup_that_is_not_there_is_told_before_anything_is_done(site: Site) 
 
 
 def test_commands_know_no_password(site: Site) -> None:
-    site.environ["BACKSTAY_PASSWORD"] = "hunter2"
+    for name in ("", "NEW_", "TO_", "SFTP_", "FTP_", "WEBDAV_"):
+        site.environ[f"BACKSTAY_{name}PASSWORD"] = "hunter2"
+    site.environ["BACKSTAY_ADMIN_TOKEN"] = "hunter2"
+    site.environ["BACKSTAY_DATABASE"] = "postgresql://backstay:hunter2@catalog/backstay"
+    site.environ["BACKSTAY_PASSWORD_FILE"] = "/a/file"
     done = site.recover('steps:\n  env: {type: command, command: [env], environment: {A: b}, directory: "${ROOT}"}\n')
     assert done.ok
     output = site.root.joinpath("plan.yaml.state").read_text()
     assert "A=b" in output
     assert "BACKSTAY_STEP=env" in output
+    assert "BACKSTAY_PASSWORD_FILE=/a/file" in output
     assert "hunter2" not in output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from backstay.control.policies.origins import has_password
 from backstay.control.policies.policy import Hook
 from backstay.core.clock import Clock
 from backstay.core.times import parse_length
@@ -18,8 +20,10 @@ from backstay.sources.program import Program
 
 When: TypeAlias = Literal["before", "after", "failure", "always"]
 
-# A program that is not ours gets no password that it did not ask for.
-_SECRETS: Final = ("BACKSTAY_PASSWORD", "BACKSTAY_NEW_PASSWORD", "BACKSTAY_TO_PASSWORD")
+# A program that is not ours gets no password that it did not ask for: those of repositories and of their stores, and
+# the right to everything in the service.
+_SECRET: Final = re.compile(r"BACKSTAY_(ADMIN_TOKEN|([A-Z_]+_)?PASSWORD)")
+_ADDRESS: Final = "BACKSTAY_DATABASE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,12 @@ class HookOutcome:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment for programs that are not ours."""
-    return {name: value for name, value in environ.items() if name not in _SECRETS}
+    """An environment for programs that are not ours; of the service's database only an address without a password."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if _SECRET.fullmatch(name) is None and not (name == _ADDRESS and has_password(value))
+    }
 
 
 def run_hook(
