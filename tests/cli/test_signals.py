@@ -235,6 +235,19 @@ def test_outside_of_operations_it_is_interrupted_at_once() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_terminal_that_goes_stops_it_gently_unless_that_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with Interrupts(SystemClock()).installed(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Interrupts(SystemClock()).installed():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_other_threads_are_left_alone() -> None:
     interrupts = Interrupts(SystemClock())
     handlers = []

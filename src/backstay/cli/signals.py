@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first stops gently, a second at once; the repository is good either way.
+"""Ctrl-C, SIGTERM and SIGHUP: the first stops gently, a second at once; the repository is good either way.
 
 An operation is never interrupted in the middle of a step, where it would go on to tidy up with half a state: the
 signal is kept until its next event. What gives none for GRACE_S is left at once, as a crash would: nothing that is
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 GRACE_S = 5.0
 SAME_S = 0.5  # launchers pass a Ctrl-C on that the terminal had already sent to us: within this time it is the same
 ASKED_TO_STOP = "a signal asked it to stop, as Ctrl-C does; the repository is as good as before"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = b"\x1b[?25h\n"
 _ABRUPT = b"error: interrupted\ncause: signals asked it to stop at once\nhint:  run the same command again\n"
 
@@ -43,7 +43,10 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        stopping = set(_SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup asks for
+            stopping.remove(signal.SIGHUP)
+        before = {number: signal.signal(number, self._take) for number in stopping}
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _leave)
         hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         try:
