@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,16 +13,18 @@ import msgspec
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.core.events import ignore
+from backstay.core.events import Event, EventSink, Progress, ignore
+from backstay.errors import Interrupted
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.verify.answers import answer, is_true
-from backstay.operations.verify.rehearsal import rehearse_snapshot
+from backstay.operations.verify.rehearsal import SCRATCH, rehearse_snapshot
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
 from backstay.operations.verify.trial import Cell, Question, Rehearsed, Rows, Trial, TriedCommand
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
+from backstay.sources.scratch import Scratch
 from backstay.sources.source import Source
 from backstay.sources.sqlite.source import sqlite_source
 from backstay.storage.memory import MemoryStorage
@@ -109,6 +112,60 @@ def test_programs_find_the_files(repository: Repository, tree: Path, tmp_path: P
     assert [outcome.status for outcome in done.outcomes[2:]] == ["ok", "ok", "ok", "failed", "failed", "failed"]
     assert "too bad" in done.outcomes[5].details
     assert "did not end" in done.outcomes[6].details
+
+
+def stop_at(check: str) -> EventSink:
+    def sink(event: Event) -> None:
+        if isinstance(event, Progress) and event.current.startswith(check):
+            raise Interrupted("interrupted")
+
+    return sink
+
+
+def test_who_stops_a_rehearsal_stops_its_command_and_leaves_nothing(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    manifest, scratch, told = files(repository, tree), tmp_path / "scratch", tmp_path / "told"
+    command = TriedCommand(words=("sh", "-c", f"pwd > {told}; sleep 60 & echo $! >> {told}; wait"))
+    with pytest.raises(Interrupted):
+        rehearse_snapshot(repository, manifest, scratch, Trial(commands=(command,)), events=stop_at("command sh"))
+    assert list(scratch.iterdir()) == []
+    ran_in, pid = told.read_text().split()
+    assert Path(ran_in).parent.parent == scratch
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and stat.read_text().split()[2] != "Z":
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ends", ["somebody asks", "its time is up"])
+def test_a_query_without_end_is_ended(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    manifest, scratch = database(repository, tmp_path), tmp_path / "scratch"
+    endless = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c"
+    trial = Trial(questions=(Question(sql=endless),))
+    if ends == "somebody asks":
+        with pytest.raises(Interrupted):
+            rehearse_snapshot(repository, manifest, scratch, trial, events=stop_at("query"))
+    else:
+        monkeypatch.setattr("backstay.operations.verify.rehearsal.QUESTION_PATIENCE_S", 0.01)
+        done = rehearse_snapshot(repository, manifest, scratch, trial, events=ignore)
+        assert outcomes(done)[f"query {endless}"] == ("failed", "it did not end within 0.01 s")
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_next_rehearsal_removes_what_a_killed_one_left_and_nothing_else(
+    repository: Repository, tree: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    dead, others = scratch / f"{SCRATCH}-dead", scratch / "rehearsal-notes"
+    for place in (dead / "files", others):
+        place.mkdir(parents=True)
+    with Scratch(scratch / "below", SCRATCH) as alive:
+        place = alive.path.rename(scratch / alive.path.name)
+        rehearse_snapshot(repository, files(repository, tree), scratch, Trial(), events=ignore)
+        assert {*scratch.iterdir()} == {others, place, scratch / "below"}
+        place.rename(alive.path)
 
 
 def test_a_program_gets_no_more_environment_than_it_is_given(

@@ -27,8 +27,10 @@ class Scratch:
         """Remove it; may be called more than once."""
         fd, self._lock = self._lock, -1
         if fd >= 0:
-            shutil.rmtree(self.path)
-            os.close(fd)
+            try:
+                _remove(self.path)
+            finally:
+                os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -55,10 +57,24 @@ def _locked(place: Path) -> int:
     except BlockingIOError:
         os.close(fd)
         return -1
+    except OSError:  # a file system without locks, where nobody takes it for a leftover either
+        return fd
     if place.exists():
         return fd
     os.close(fd)
     return -1
+
+
+def _remove(place: Path) -> None:
+    """Remove it with all that is in it, also what its owner may not change: a restore brings modes back."""
+    try:
+        shutil.rmtree(place)
+    except PermissionError:
+        for above, names, _ in os.walk(place):
+            for path in (Path(above, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(place)
 
 
 def _remove_leftovers(above: Path, kind: str) -> None:
@@ -69,8 +85,8 @@ def _remove_leftovers(above: Path, kind: str) -> None:
             continue  # another user's
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(place, ignore_errors=True)
-        except BlockingIOError:
-            continue  # in use
+            _remove(place)
+        except OSError:
+            continue  # in use, or nobody can tell, or not ours to remove
         finally:
             os.close(fd)

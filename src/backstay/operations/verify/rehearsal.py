@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink, Started
@@ -22,20 +21,35 @@ from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_clu
 from backstay.operations.restore.postgres_dump import is_dump
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.operations.restore.sqlite import is_sqlite
-from backstay.operations.verify.answers import Ask, answer
+from backstay.operations.verify.answers import answer
 from backstay.operations.verify.notes import Notes
+from backstay.operations.verify.patience import stoppable, waiting
 from backstay.operations.verify.scratch_dump import restored_dump
-from backstay.operations.verify.trial import Outcome, Question, Rehearsed, Status, Trial, TriedCommand
+from backstay.operations.verify.trial import (
+    QUESTION_PATIENCE_S,
+    Cell,
+    Outcome,
+    Question,
+    Rehearsed,
+    Status,
+    Trial,
+    TriedCommand,
+)
 from backstay.operations.wal.bases import is_base
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
+from backstay.sources.scratch import Scratch
 from backstay.sources.sqlite.checking import check
 from backstay.sources.sqlite.database import opened
 
+WatchedAsk: TypeAlias = Callable[
+    [str, Callable[[], None]], Sequence[Sequence[Cell]]
+]  # what is called meanwhile ends it
 _Asked = TypeVar("_Asked", Question, TriedCommand)
 
+SCRATCH: Final = "backstay-rehearsal"  # the names of its directories begin so
 _COMPARING: Final = "verify restored files"  # what the restore says when it begins to compare
 _SHOWN_FAILURES: Final = 5
 _ASKED_HINT: Final = "SQLite and PostgreSQL are asked, dumps of PostgreSQL only where a server for rehearsals is named"
@@ -88,8 +102,8 @@ def rehearse_snapshot(
 
     Databases are opened: SQLite as it is, a cluster by a server of its version, a dump in the server of the trial.
     """
-    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as scratch:
-        return _Rehearsal(repository, manifest, Path(scratch).absolute(), trial, events).run()
+    with Scratch(place.absolute(), SCRATCH) as scratch:
+        return _Rehearsal(repository, manifest, scratch.path, trial, events).run()
 
 
 @dataclass(slots=True)
@@ -112,6 +126,10 @@ class _Rehearsal:
 
     def run(self) -> Rehearsed:
         begun = self.clock.monotonic()
+        self.files.mkdir(mode=0o700)
+        self.scratch.chmod(
+            0o711
+        )  # the server of a cluster may have to run as another user, who must be able to get there
         result = self._restore()
         if result is not None:
             self._databases()
@@ -180,17 +198,19 @@ class _Rehearsal:
         path = os.fsencode(self.files) + self.manifest.paths[0]
 
         def whole() -> tuple[bool, str]:
-            with opened(path, "rw", patience_s=_LOCK_PATIENCE_S) as session:
+            tick = waiting("integrity_check", self.events, self.clock)
+            with opened(path, "rw", patience_s=_LOCK_PATIENCE_S) as session, stoppable(session, tick):
                 found = check(session, thorough=True, limit=20)
                 broken = session.execute("PRAGMA foreign_key_check").fetchall()
             return found.is_ok, str(found) + (f", {plural(len(broken), 'broken foreign key')}" if broken else "")
 
-        def ask(sql: str) -> list[tuple[str | int | float | None, ...]]:
-            with opened(path, "ro", patience_s=_LOCK_PATIENCE_S) as session:
+        def ask(sql: str, tick: Callable[[], None]) -> list[tuple[str | int | float | None, ...]]:
+            with opened(path, "ro", patience_s=_LOCK_PATIENCE_S) as session, stoppable(session, tick):
                 return session.execute(sql).fetchall()
 
         self._try("integrity_check", whole)
-        self._ask(ask)
+        for question in self._ours(self.trial.questions):
+            self._ask(question, ask)
 
     def _cluster(self) -> None:
         begun = self.clock.monotonic()
@@ -199,14 +219,13 @@ class _Rehearsal:
         def look(server: ScratchServer) -> None:
             for question in questions:
                 with server.connect(question.database or "postgres") as session:
-                    self._try(_check_of(question), partial(answer, question, session.query))
+                    self._ask(question, session.watched_query)
 
         try:
             plan = plan_recovery(
                 self.repository, self.manifest.name or "", self.manifest.id, RecoveryTarget(kind="immediate")
             )
-            # Beside the files: its server may have to run as another user, who must be able to get there.
-            options = RehearsalOptions(scratch=self.scratch.with_name(f"{self.scratch.name}.cluster"), look=look)
+            options = RehearsalOptions(scratch=self.scratch / "cluster", look=look)
             found = rehearse_cluster(self.repository, plan, options, environ=self.trial.environ, events=self.events)
         except Interrupted:
             raise
@@ -231,15 +250,21 @@ class _Rehearsal:
             ) as session:
                 self.usable_s = self.clock.monotonic() - begun
                 self._note("restore into a server", True, f"PostgreSQL {session.parameter('server_version')}", begun)
-                self._ask(session.query)
+                for question in self._ours(self.trial.questions):
+                    self._ask(question, session.watched_query)
         except Interrupted:
             raise
         except BackstayError as error:
             self._note("restore into a server", False, str(error), begun)
 
-    def _ask(self, ask: Ask) -> None:
-        for question in self._ours(self.trial.questions):
-            self._try(_check_of(question), partial(answer, question, ask))
+    def _ask(self, question: Question, ask: WatchedAsk) -> None:
+        check = _check_of(question)
+
+        def asked() -> tuple[bool, str]:
+            tick = waiting(check, self.events, self.clock, QUESTION_PATIENCE_S)
+            return answer(question, lambda sql: ask(sql, tick))
+
+        self._try(check, asked)
 
     # -- programs
 
@@ -250,11 +275,10 @@ class _Rehearsal:
             "BACKSTAY_SCRATCH": str(self.files),
             "BACKSTAY_SNAPSHOT": self.manifest.id,
         }
-        program = Program(words, environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        tick = waiting(f"command {words[0]}", self.events, self.clock, command.patience_s)
+        program = Program(words, environ, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
-            status = program.wait(command.patience_s)
-            if status is None:
-                return False, f"it did not end within {command.patience_s:g} s"
+            status = program.ended(tick)
             return status == 0, program.failure(status).cause if status else "it ended well"
         finally:
             with suppress(ProcessLookupError):  # what it started goes with it: it has a session of its own

@@ -12,6 +12,7 @@ Rows: TypeAlias = tuple[tuple[Cell, ...], ...]
 Status: TypeAlias = Literal["ok", "failed", "skipped"]
 
 COMMAND_PATIENCE_S: Final = 3600.0
+QUESTION_PATIENCE_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Question:
 class TriedCommand:
     """A program that must end well; `{scratch}` in its words stands for where the snapshot was restored to.
 
-    The variables BACKSTAY_SCRATCH and BACKSTAY_SNAPSHOT tell it too.
+    It runs there, and the variables BACKSTAY_SCRATCH and BACKSTAY_SNAPSHOT tell it too.
     """
 
     words: tuple[str, ...]
