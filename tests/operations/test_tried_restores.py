@@ -154,6 +154,21 @@ def test_a_query_without_end_is_ended(
     assert list(scratch.iterdir()) == []
 
 
+def test_broken_foreign_keys_are_a_warning(repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "create table a(i integer primary key); create table b(a references a); insert into b values (7)"
+        )
+    manifest = snapshot(repository, sqlite_source(os.fsencode(path), scratch=tmp_path), "app")
+    report = run_verify(repository, None, VerifyOptions(rehearse=tmp_path / "scratch"))
+    assert report.ok
+    (found,) = report.findings
+    assert (found.severity, found.subject) == ("warning", f"snapshot {manifest.id}: foreign_key_check")
+    assert found.message == "1 broken foreign key in b, as in the database itself"
+    assert outcomes(report.rehearsals[0])["integrity_check"] == ("ok", "ok")
+
+
 def test_the_next_rehearsal_removes_what_a_killed_one_left_and_nothing_else(
     repository: Repository, tree: Path, tmp_path: Path
 ) -> None:
@@ -192,9 +207,9 @@ def test_a_database_is_checked_and_asked(repository: Repository, tmp_path: Path)
     )
     done = tried(repository, database(repository, tmp_path), tmp_path, trial)
     found = list(outcomes(done).values())[2:]
-    assert [status for status, _ in found] == ["ok", "ok", "ok", "failed", "failed", "failed"]
-    assert found[3][1] == "2, not 3"
-    assert "nowhere" in found[4][1]
+    assert [status for status, _ in found] == ["ok", "ok", "ok", "ok", "failed", "failed", "failed"]
+    assert found[4][1] == "2, not 3"
+    assert "nowhere" in found[5][1]
 
 
 def test_a_database_that_is_broken_inside_fails_it(repository: Repository, tree: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_FINDINGS = 50
 _ALL_DATA = "100%"
-_MARKS = {"ok": "ok   ", "failed": "BAD  ", "skipped": "-    "}
+_MARKS = {"ok": "ok   ", "warning": "warn ", "failed": "BAD  ", "skipped": "-    "}
 
 
 class CheckName(StrEnum):

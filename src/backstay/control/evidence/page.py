@@ -19,7 +19,7 @@ from backstay.core.quantities import format_count, format_size
 from backstay.errors import InvalidRequest
 
 _SEALED: Final = re.compile(rb'<script type="application/json" id="evidence">(.*?)</script>', re.DOTALL)
-_WORDS: Final = {"ok": "passed", "failed": "FAILED", "skipped": "not tried"}
+_WORDS: Final = {"ok": "passed", "warning": "passed with a warning", "failed": "FAILED", "skipped": "not tried"}
 _STYLE: Final = """
 :root { --ok: #17663a; --bad: #a4161a; --dim: #555; --line: #ccc; }
 * { box-sizing: border-box; }

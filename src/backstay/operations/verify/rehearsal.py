@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,18 +42,18 @@ from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
 from backstay.sources.scratch import Scratch
-from backstay.sources.sqlite.checking import check
+from backstay.sources.sqlite.checking import check, what_lacks
 from backstay.sources.sqlite.database import opened
 
-WatchedAsk: TypeAlias = Callable[
-    [str, Callable[[], None]], Sequence[Sequence[Cell]]
-]  # what is called meanwhile ends it
+# What is called meanwhile ends it.
+WatchedAsk: TypeAlias = Callable[[str, Callable[[], None]], Sequence[Sequence[Cell]]]
 _Asked = TypeVar("_Asked", Question, TriedCommand)
 
 SCRATCH: Final = "backstay-rehearsal"  # the names of its directories begin so
 _COMPARING: Final = "verify restored files"  # what the restore says when it begins to compare
 _SHOWN_FAILURES: Final = 5
 _ASKED_HINT: Final = "SQLite and PostgreSQL are asked, dumps of PostgreSQL only where a server for rehearsals is named"
+_FAITHFUL_HINT: Final = "the backup is faithful; mend the database itself"
 _LOCK_PATIENCE_S: Final = 30.0
 
 
@@ -79,8 +80,11 @@ def rehearse(
             asked = {outcome.check for outcome in rehearsed.outcomes if outcome.status != "skipped"}
             answered.update(one for one in ours if not rehearsed.ok or _check_of(one) in asked)
             for outcome in rehearsed.outcomes:
+                subject = f"snapshot {manifest.id}: {outcome.check}"
                 if outcome.status == "failed":
-                    notes.find("rehearsal", f"snapshot {manifest.id}: {outcome.check}", outcome.details)
+                    notes.find("rehearsal", subject, outcome.details)
+                elif outcome.status == "warning":
+                    notes.warn("rehearsal", subject, outcome.details, _FAITHFUL_HINT)
         for question in (one for one in tries.questions if one in meant - answered):
             notes.find("rehearsal", _check_of(question), "nothing that was restored could answer it", _ASKED_HINT)
         tried = sum(outcome.status != "skipped" for one in done for outcome in one.outcomes[2:])
@@ -197,18 +201,36 @@ class _Rehearsal:
     def _sqlite(self) -> None:
         path = os.fsencode(self.files) + self.manifest.paths[0]
 
-        def whole() -> tuple[bool, str]:
-            tick = waiting("integrity_check", self.events, self.clock)
+        @contextmanager
+        def session(what: str) -> Iterator[sqlite3.Connection]:
+            tick = waiting(what, self.events, self.clock)
             with opened(path, "rw", patience_s=_LOCK_PATIENCE_S) as session, stoppable(session, tick):
-                found = check(session, thorough=True, limit=20)
-                broken = session.execute("PRAGMA foreign_key_check").fetchall()
-            return found.is_ok, str(found) + (f", {plural(len(broken), 'broken foreign key')}" if broken else "")
+                yield session
+
+        def whole() -> tuple[bool, str]:
+            with session("integrity_check") as asked:
+                found = check(asked, thorough=True, limit=20)
+            return found.is_ok, str(found)
+
+        def related() -> tuple[Status, str]:
+            with session("foreign_key_check") as asked:
+                try:
+                    broken = asked.execute("PRAGMA foreign_key_check").fetchall()
+                except sqlite3.OperationalError as error:
+                    if (lacking := what_lacks(error)) is None:
+                        raise
+                    return "warning", f"not looked at: SQLite has no {lacking} here"
+            if not broken:
+                return "ok", "no foreign key is broken"
+            tables = ", ".join(sorted({str(row[0]) for row in broken})[:_SHOWN_FAILURES])
+            return "warning", f"{plural(len(broken), 'broken foreign key')} in {tables}, as in the database itself"
 
         def ask(sql: str, tick: Callable[[], None]) -> list[tuple[str | int | float | None, ...]]:
             with opened(path, "ro", patience_s=_LOCK_PATIENCE_S) as session, stoppable(session, tick):
                 return session.execute(sql).fetchall()
 
         self._try("integrity_check", whole)
+        self._try("foreign_key_check", related)
         for question in self._ours(self.trial.questions):
             self._ask(question, ask)
 
@@ -291,19 +313,21 @@ class _Rehearsal:
 
     # -- noting
 
-    def _try(self, check: str, work: Callable[[], tuple[bool, str]]) -> None:
+    def _try(self, check: str, work: Callable[[], tuple[bool | Status, str]]) -> None:
         begun = self.clock.monotonic()
+        found: bool | Status
         try:
-            ok, details = work()
+            found, details = work()
         except Interrupted:
             raise
         except BackstayError as error:
-            ok, details = False, error.cause or str(error)
-        self._note(check, ok, details, begun)
+            found, details = False, error.cause or str(error)
+        self._note(check, found, details, begun)
 
-    def _note(self, check: str, ok: bool, details: str, begun: float) -> None:
+    def _note(self, check: str, found: bool | Status, details: str, begun: float) -> None:
         took = self.clock.monotonic() - begun
-        self.outcomes.append(Outcome(check=check, status="ok" if ok else "failed", details=details, duration_s=took))
+        status: Status = found if isinstance(found, str) else "ok" if found else "failed"
+        self.outcomes.append(Outcome(check=check, status=status, details=details, duration_s=took))
 
     def _skip(self, check: str, why: str) -> None:
         self.outcomes.append(Outcome(check=check, status="skipped", details=why, duration_s=0.0))

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 Cell: TypeAlias = str | int | float | bool | None
 Rows: TypeAlias = tuple[tuple[Cell, ...], ...]
-Status: TypeAlias = Literal["ok", "failed", "skipped"]
+Status: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
 
 COMMAND_PATIENCE_S: Final = 3600.0
 QUESTION_PATIENCE_S: Final = 3600.0
@@ -55,7 +55,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One thing that was tried; `details` says what was found, or why it was not tried."""
+    """One thing that was tried; `details` says what was found, or why it was not tried.
+
+    A warning is about what was backed up, not about the backup, which is faithful.
+    """
 
     check: str
     status: Status

@@ -41,14 +41,21 @@ def check(session: sqlite3.Connection, *, thorough: bool, limit: int) -> Check:
         try:
             return Check(tuple(str(row[0]) for row in session.execute(f"PRAGMA {pragma}({limit})")), tuple(lacked))
         except sqlite3.OperationalError as error:
-            found = _UNKNOWN.fullmatch(str(error))
-            if found is None or len(lacked) >= _MOST:
+            lacking = what_lacks(error)
+            if lacking is None or len(lacked) >= _MOST:
                 raise
-            if found[1]:
-                session.create_collation(found[2], _in_order)
+            kind, _, name = lacking.partition(" ")
+            if kind == "collation":
+                session.create_collation(name, _in_order)
             else:
-                session.create_function(found[4], -1, _nothing, deterministic=True)
-            lacked.append(f"{found[1] or found[3]} {found[2] or found[4]}")
+                session.create_function(name, -1, _nothing, deterministic=True)
+            lacked.append(lacking)
+
+
+def what_lacks(error: sqlite3.Error) -> str | None:
+    """`collation NAME` or `function NAME`, where an error says that SQLite does not know it."""
+    found = _UNKNOWN.fullmatch(str(error))
+    return f"{found[1] or found[3]} {found[2] or found[4]}" if found else None
 
 
 def _in_order(_row: str, _before: str) -> int:
