@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 )
 def test_what_is_no_plan(tmp_path: Path, text: str) -> None:
     assert mistakes(tmp_path, text)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.yaml")
+    with pytest.raises(PlanInvalid, match="no regular file"):
+        load_plan(tmp_path / "plan.yaml", {})
 
 
 def test_variables_are_filled_and_kept_out_of_digests(tmp_path: Path) -> None:

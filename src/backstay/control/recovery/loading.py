@@ -57,6 +57,11 @@ class LoadedPlan:
 
 def load_plan(path: Path, environ: Mapping[str, str]) -> LoadedPlan:
     """The plan of a file. Raises PlanInvalid."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        what = Mistake(
+            file=str(path), line=1, key="", message="it is no regular file", hint="write the plan into a file"
+        )
+        raise PlanInvalid(str(path), [what])
     try:
         written = read_document(path)
     except PolicyInvalid as error:
