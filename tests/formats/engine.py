@@ -49,6 +49,7 @@ def examine(objects: Objects, place: Path, trees: dict[str, Any]) -> Outcome:
         for manifest in live[-1:]:
             _restore(repository, manifest, place / manifest.id, trees.get(manifest.id, {}).get("tree"), outcome)
         outcome.told += [f"{name}: {error}" for name, error in index.damaged]
+        outcome.told += [str(error) for error in repository.collections.damaged.values()]
     return outcome
 
 

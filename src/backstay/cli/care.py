@@ -221,6 +221,7 @@ def _repaired(context: Context, result: RepairResult) -> int:
 def _show_repair(context: Context, result: RepairResult) -> None:
     counts = {
         "objects brought back from the copy": len(result.objects_healed),
+        "records of collections replaced": len(result.collections_mended),
         "packs added to the index": result.packs_indexed,
         "index segments removed": result.segments_removed,
         "damaged packs removed": len(result.packs_removed),

@@ -297,6 +297,8 @@ class Context:
         try:
             with suppress(CorruptedBackup):  # whoever needs the index meets it again, and some can do without
                 repository.reload_index()
+                for error in repository.collections.damaged.values():
+                    self.warn(f"{error}: nothing can be written until that is mended; {error.hint}")
         except (StorageUnavailable, InsufficientSpace) as error:
             self.warn(f"working without a cache: {error}")
             return type(repository).unlocked(

@@ -33,7 +33,7 @@ from backstay.repository.index.index import Index, MemoryPlaceMap, PlaceMap
 from backstay.repository.keys.keyring import Keyring
 from backstay.repository.keys.slots import SlotStore
 from backstay.repository.keys.unlocking import has_header, read_header
-from backstay.repository.logs.collections import CollectionLog, OnDamage
+from backstay.repository.logs.collections import CollectionLog
 from backstay.repository.logs.tiers import refuse_cold_tier, with_tiers
 from backstay.repository.logs.values import ValuesLog
 from backstay.repository.sessions.lease import Lease
@@ -206,15 +206,15 @@ class Repository:
         assert self._index is not None
         return self._index
 
-    def reload_index(self, on_damage: OnDamage | None = None) -> None:
+    def reload_index(self) -> None:
         """See what other processes have written, condemned and deleted meanwhile.
 
         Collections are listed before the segments: a pack condemned after that listing may still be used, since
-        its collector then waits for the session that was announced before. A record of a collection that cannot be
-        read is passed to `on_damage`; without that, its error is raised: nobody may build upon what it forbids.
+        its collector then waits for the session that was announced before. Records of collections that cannot be
+        read are in `collections.damaged`: who builds upon packs, or deletes some, has to refuse them.
         """
         self.collections.refresh()
-        deleted, condemned = self.collections.deleted(on_damage), self.collections.condemned(on_damage)
+        deleted, condemned = self.collections.exclusions()
         if self._index is None:
             self._index = Index(self.backend, self.keyring, self._place_map())
         self._index.load(deleted=deleted, condemned=condemned)
@@ -260,6 +260,11 @@ class Repository:
         session = Session(self.backend, self.keyring, self.clock, process=self.process, random=self.environment.random)
         session.announce()
         self.reload_index()
+        try:
+            self.collections.refuse_damage()
+        except BackstayError:
+            session.close()
+            raise
         return session
 
     def require_fit(self) -> None:

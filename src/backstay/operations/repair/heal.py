@@ -113,7 +113,7 @@ class _Healing:
         if ours:
             self.genuine.require_copy(self.damaged, ours)
         self.genuine.require_copy(self.copy, theirs)
-        self.repository.reload_index(_told_later)
+        self.repository.reload_index()
         self.tier = TierView.of(self.repository, self.damaged, self.copy, ours, theirs)
         names = self._names(ours, theirs)
         if wanted is not None:

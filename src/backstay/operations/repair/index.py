@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
-from backstay.core.events import EventSink, Progress, Started, finished
+from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.ids import is_digest
 from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
@@ -30,6 +31,7 @@ class IndexRepair:
         self.backend, self.keyring = repository.backend, repository.keyring
         self.findings = Findings(events)
         self.damaged: list[bytes] = []
+        self.mended: list[str] = []
         self.indexed = 0
 
     def run(self) -> RepairResult:
@@ -37,9 +39,8 @@ class IndexRepair:
         # named and not listed is gone. Verdicts are read last, because they come before what they delete.
         named = self._named_packs()
         stored = self._stored_packs()
-        log = self.repository.collections
-        log.refresh()
-        deleted = log.deleted()
+        self._mend_collections(named | stored.keys())
+        deleted = self.repository.collections.deleted()
         unnamed = {digest: found for digest, found in stored.items() if digest not in named and digest not in deleted}
         missing = named - stored.keys() - deleted
         names = [pack_name(kind, digest) for digest, (kind, _) in unnamed.items()]
@@ -54,10 +55,20 @@ class IndexRepair:
         finished(self.events, "repair index")
         return RepairResult(
             packs_indexed=self.indexed,
+            collections_mended=tuple(self.mended),
             segments_removed=len(self.damaged),
             packs_removed=tuple(sorted(digest.hex() for digest in missing)),
             findings=tuple(self.findings.found),
         )
+
+    def _mend_collections(self, packs: AbstractSet[bytes]) -> None:
+        log = self.repository.collections
+        log.refresh()
+        self.mended = log.mend(packs, self.repository.clock.now_ns())
+        for name in self.mended:
+            self.events(
+                Warned(message=f"{name} could not be read: its collection is decided anew, and deletes nothing")
+            )
 
     def _named_packs(self) -> set[bytes]:
         """Every pack of the readable segments; the others go to `damaged`."""

@@ -88,7 +88,7 @@ class KnownLoss:
         Others may write and collect meanwhile: segments are read after snapshots, because they are stored before.
         """
         self._manifests = {manifest.id: manifest for manifest in self.repository.snapshots.live(on_damage=_told)}
-        self.repository.reload_index(_told)
+        self.repository.reload_index()
         collections = self.repository.collections.announced(_told)
         self._find_epochs()
         self._find_slots()
@@ -178,7 +178,7 @@ class KnownLoss:
         packs = {info.digest: pack_name(info.kind, info.digest) for _, info in index.packs()}
         missing = [digest for digest, name in packs.items() if not self.is_there(name)]
         if missing:
-            self.repository.reload_index(_told)  # a collector may have deleted them since
+            self.repository.reload_index()  # a collector may have deleted them since
         for digest in missing:
             if index.number(digest) is not None:
                 self._lose(packs[digest], hint=PACK_HINT)

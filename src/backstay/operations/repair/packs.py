@@ -94,6 +94,7 @@ class PackRepair:
             self.findings.add("integrity", digest.hex(), message, "run the repair once more")
 
     def _refuse_damaged_index(self) -> None:
+        self.repository.collections.refuse_damage()
         for name, error in self.repository.index.damaged:
             raise CorruptedBackup(
                 "packs are not repaired while the index is damaged",

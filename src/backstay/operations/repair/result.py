@@ -21,10 +21,12 @@ class RepairResult:
     """What a repair did; `findings` are what it could not mend, `lost` the files that are gone for good.
 
     `chunks_lost` counts chunks that no other pack holds, whether or not a snapshot needs them. `waiting_for` are
-    writers because of which a later `gc` finishes the work.
+    writers because of which a later `gc` finishes the work; `collections_mended` are the names of records of
+    collections that could not be read.
     """
 
     packs_indexed: int = 0
+    collections_mended: tuple[str, ...] = ()
     segments_removed: int = 0
     packs_removed: tuple[str, ...] = ()
     chunks_saved: int = 0
@@ -42,6 +44,7 @@ class RepairResult:
         return bool(
             self.packs_indexed
             or self.objects_healed
+            or self.collections_mended
             or self.segments_removed
             or self.packs_removed
             or self.snapshots_replaced

@@ -59,6 +59,7 @@ class SnapshotRepair:
         finished(self.events, "repair snapshots")
         return RepairResult(
             packs_indexed=index.packs_indexed,
+            collections_mended=index.collections_mended,
             segments_removed=index.segments_removed,
             packs_removed=index.packs_removed,
             snapshots_replaced=tuple(self.replaced),

@@ -36,7 +36,7 @@ class BadPacks:
             return
         collections = self.repository.collections
         collections.refresh()
-        deleted = collections.deleted()
+        deleted, _ = collections.exclusions()
         for kind, digest in missing:
             if digest not in deleted:
                 self.tell(check, kind, digest, message, hint)

@@ -43,10 +43,15 @@ class Notes:
         self.findings.append(Finding(check=check, severity="warning", subject=subject, message=message, hint=hint))
 
     def check(self, check: Check, work: Callable[[], str]) -> None:
-        """Run one step of a check, if that was asked for."""
+        """Run one step of a check, if that was asked for. Damage that stops it is a finding, and the others follow."""
         if check in self.checks or check == "rehearsal":
             begun = self.clock.monotonic()
-            self._details.setdefault(check, []).append(work())
+            details = self._details.setdefault(check, [])
+            try:
+                details.append(work())
+            except (CorruptedBackup, ObjectNotFound) as error:
+                self.find(check, "repository", error)
+                details.append("not to the end")
             self._took[check] = self._took.get(check, 0.0) + self.clock.monotonic() - begun
 
     def guarded(self, check: Check, subject: str, work: Callable[[], None], hint: str) -> None:

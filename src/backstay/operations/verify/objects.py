@@ -35,8 +35,11 @@ class StoredObjects:
         packs: dict[int, PackInfo] = {}
 
         def look() -> str:
+            self.repository.collections.refresh()
             for name in self.repository.collections.foreign:
                 self.notes.find("integrity", name, "a foreign object lies in the repository")
+            for name, problem in self.repository.collections.problems().items():
+                self.notes.find("integrity", name, problem)
             for name, error in self.repository.index.damaged:
                 self.notes.find("integrity", name, error, _INDEX_HINT)
             self._segments()

@@ -35,6 +35,7 @@ def refuse_damage(repository: Repository) -> None:
             cause=repository.collections.foreign[0],
             hint="find out what put it there, and remove it",
         )
+    repository.collections.refuse_damage()
     if repository.index.damaged:
         name, error = repository.index.damaged[0]
         raise CorruptedBackup(

@@ -148,7 +148,7 @@ class SlotStore:
         return tuple(sorted(bytes.fromhex(name) for name in names if is_digest(name)))
 
     def remove(self, ident: str, clock: Clock) -> None:
-        """Remove a slot, named by a prefix of its id. Raises NotFound; InvalidRequest for an unclear id, the last slot.
+        """Remove a slot, named by a prefix of its id. Raises NotFound, InvalidRequest for a vague id or the last key.
 
         Order: the removal is recorded, the slots that no record removes are counted again, then the slot goes. Of
         several removals at once each sees the record of those that counted before it, so that they do not take the

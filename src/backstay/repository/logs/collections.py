@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from backstay.errors import (
 )
 from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
 from backstay.repository.keys.keyring import Keyring
-from backstay.storage.backend import StorageBackend
+from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.copies import retrieve_valid
 
 OnDamage: TypeAlias = Callable[[str, BackstayError], None]
@@ -50,28 +51,46 @@ class VerdictRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: tuple[bytes, ...]
 
 
-Record = TypeVar("Record", CollectionRecord, WaitingRecord, VerdictRecord)
-_KINDS: Final = {
+Record = TypeVar("Record", bound=CollectionRecord | WaitingRecord | VerdictRecord)
+_KINDS: Final[dict[type, RecordKind]] = {
     CollectionRecord: RecordKind.COLLECTION,
     WaitingRecord: RecordKind.WAITING,
     VerdictRecord: RecordKind.VERDICT,
 }
+_TYPES: Final[dict[str, type[CollectionRecord | WaitingRecord | VerdictRecord]]] = {
+    "": CollectionRecord,
+    ".sessions": WaitingRecord,
+    ".done": VerdictRecord,
+}
+_MEND_HINT: Final = "put it back from a copy; else run `backstay repair index`"
 
 
 class CollectionLog:
-    """All collections of a repository. Records are never changed or removed: they forbid their packs for good."""
+    """All collections of a repository. Records are never removed: they forbid their packs for good.
+
+    Only what cannot be read is replaced, by `mend`. Until then it is in `damaged` for readers, who can do without, and
+    an error for writers and collectors, who cannot know what it forbids.
+    """
 
     def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
         self._backend, self._keyring = backend, keyring
         self._cache: dict[str, msgspec.Struct] = {}
+        self._listed: dict[str, ObjectInfo] = {}
         self._names: set[str] = set()
         self.foreign: list[str] = []
+        self.damaged: dict[str, BackstayError] = {}
 
     def refresh(self) -> None:
         """List the collections that exist now."""
-        names = {info.name for info in self._backend.list("gc/")}
-        self._names = {name for name in names if _NAME.fullmatch(name)}
-        self.foreign = sorted(names - self._names)
+        listed = {info.name: info for info in self._backend.list("gc/")}
+        self._cache = {  # a repair may have replaced a verdict; what is condemned, a running writer must not forget
+            name: record
+            for name, record in self._cache.items()
+            if isinstance(record, CollectionRecord) or listed.get(name) == self._listed.get(name)
+        }
+        self._listed = listed
+        self._names = {name for name in listed if _NAME.fullmatch(name)}
+        self.foreign = sorted(listed.keys() - self._names)
 
     @property
     def last(self) -> int:
@@ -83,13 +102,28 @@ class CollectionLog:
         numbers = {int(name[3:11]) for name in self._names}
         return sorted(n for n in numbers if verdict_name(n) not in self._names)
 
-    def condemned(self, on_damage: OnDamage | None = None) -> set[bytes]:
-        """Packs that a collection without a verdict condemned: still readable, but not to be built upon.
+    def condemned(self) -> set[bytes]:
+        """Packs that a collection without a verdict condemned: still readable, but not to be built upon."""
+        return self._condemned(self.open_numbers(), None)
 
-        A record that cannot be read is passed to `on_damage`; without that, its error is raised.
+    def exclusions(self) -> tuple[set[bytes], set[bytes]]:
+        """(deleted, condemned) as far as the records can be read; the others go to `damaged`.
+
+        What was condemned stays so while its verdict cannot be read: who relied on that may go on.
         """
-        names = map(collection_name, self.open_numbers())
+        self.damaged = {}
+        deleted = self.deleted(self.damaged.__setitem__)
+        undecided = {*self.open_numbers(), *(int(name[3:11]) for name in self.damaged)}
+        return deleted, self._condemned(sorted(undecided), self.damaged.__setitem__)
+
+    def _condemned(self, numbers: Iterable[int], on_damage: OnDamage | None) -> set[bytes]:
+        names = map(collection_name, numbers)
         return {pack for record in self._readable(names, CollectionRecord, on_damage) for pack in record.condemned}
+
+    def refuse_damage(self) -> None:
+        """Raises what `exclusions` could not read: nobody may build upon, or delete, what it may forbid."""
+        for error in self.damaged.values():
+            raise error
 
     def may_build_on(self, snapshot: str) -> bool:
         """Whether a new writer may use what a snapshot names without looking each chunk up.
@@ -100,7 +134,10 @@ class CollectionLog:
         return all(snapshot in self.collection(number).marked for number in self.open_numbers())
 
     def deleted(self, on_damage: OnDamage | None = None) -> set[bytes]:
-        """Every pack that some verdict deleted; `on_damage` as in `condemned`."""
+        """Every pack that some verdict deleted.
+
+        A record that cannot be read is passed to `on_damage`; without that, its error is raised.
+        """
         names = sorted(name for name in self._names if name.endswith(".done"))
         return {pack for record in self._readable(names, VerdictRecord, on_damage) for pack in record.deleted}
 
@@ -116,6 +153,47 @@ class CollectionLog:
                 if on_damage is None:
                     raise
                 on_damage(name, error)
+
+    def problems(self) -> dict[str, BackstayError]:
+        """Every record that cannot be read, whether or not anybody needs it."""
+        found: dict[str, BackstayError] = {}
+        for name in sorted(self._names):
+            try:
+                self._read(name, _TYPES[name[11:]])
+            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound) as error:
+                found[name] = error
+        return found
+
+    def mend(self, stored: AbstractSet[bytes], now_ns: int) -> list[str]:
+        """Replace every record that is damaged; their names. `stored` are the packs that are there, or should be."""
+        bad = {name for name, error in self.problems().items() if isinstance(error, CorruptedBackup)}
+        for number in sorted({int(name[3:11]) for name in bad}):
+            self._mend(number, bad, stored, now_ns)
+        return sorted(bad)
+
+    def _mend(self, number: int, bad: AbstractSet[str], stored: AbstractSet[bytes], now_ns: int) -> None:
+        """Decide so that nothing goes that may be needed, whatever the damaged records said.
+
+        Order: the verdict, then the other records, which mean nothing beside it. A verdict that was lost is replaced:
+        condemned packs that are gone were deleted, the others are kept. An open collection of which anything is lost
+        keeps all; a collector that goes on with it finds this verdict.
+        """
+        announced, waiting, verdict = collection_name(number), waiting_name(number), verdict_name(number)
+        if verdict in bad or verdict not in self._names:
+            condemned = () if announced in bad else self.collection(number).condemned
+            gone = {pack for pack in condemned if pack not in stored} if verdict in bad else set()
+            kept = tuple(pack for pack in condemned if pack not in gone)
+            record = VerdictRecord(number, now_ns, tuple(sorted(gone)), kept)
+            if verdict in bad:
+                self._store(verdict, record, overwrite=True)
+            else:
+                self.decide(record)
+        if announced in bad:
+            decided = self._read(verdict, VerdictRecord)
+            condemned = tuple(sorted(decided.deleted + decided.kept))
+            self._store(announced, CollectionRecord(number, now_ns, condemned, ()), overwrite=True)
+        if waiting in bad:
+            self._store(waiting, WaitingRecord(number, ()), overwrite=True)
 
     def collection(self, number: int) -> CollectionRecord:
         return self._read(collection_name(number), CollectionRecord)
@@ -150,13 +228,22 @@ class CollectionLog:
             self._store(name, record)
         except ObjectExists:
             self._names.add(name)
-            return self._read(name, type_)
+            try:
+                return self._read(name, type_)
+            except ObjectNotFound as error:
+                raise CorruptedBackup(
+                    f"{name} can neither be stored nor read",
+                    cause="something else lies under its name",
+                    hint="find out what put it there, and remove it",
+                ) from error
         return record
 
-    def _store(self, name: str, record: CollectionRecord | WaitingRecord | VerdictRecord) -> None:
+    def _store(
+        self, name: str, record: CollectionRecord | WaitingRecord | VerdictRecord, *, overwrite: bool = False
+    ) -> None:
         kind = _KINDS[type(record)]
         data = self._keyring.seal(kind, record)
-        self._backend.store(name, data)
+        self._backend.store(name, data, overwrite=overwrite)
         self._names.add(name)
         self._cache[name] = record
 
@@ -171,18 +258,15 @@ class CollectionLog:
 
     def check(self, name: str, data: bytes) -> None:
         """Raises CorruptedBackup or UnsupportedFormat unless the bytes are the record that the name promises."""
-        match = _NAME.fullmatch(name)
-        if match is None:
+        if not _NAME.fullmatch(name):
             raise CorruptedBackup(f"{name} is no record of a collection")
-        if match[2] == ".done":
-            self._decode(name, data, VerdictRecord)
-        elif match[2] == ".sessions":
-            self._decode(name, data, WaitingRecord)
-        else:
-            self._decode(name, data, CollectionRecord)
+        self._decode(name, data, _TYPES[name[11:]])
 
     def _decode(self, name: str, data: bytes, type_: type[Record]) -> Record:
-        record = self._keyring.open(data, _KINDS[type_], type_)
+        try:
+            record = self._keyring.open(data, _KINDS[type_], type_)
+        except CorruptedBackup as error:
+            raise CorruptedBackup(f"{name} cannot be read", cause=str(error), hint=_MEND_HINT) from error
         if record.number != int(name[3:11]):
-            raise CorruptedBackup(f"{name} is the record of another collection")
+            raise CorruptedBackup(f"{name} is the record of another collection", hint=_MEND_HINT)
         return record
