@@ -12,12 +12,13 @@ from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.blobs.writer import BlobWriter
+from backstay.repository.checking.packs import table_within
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.plan import CollectionPlan
 from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind, pack_name
-from backstay.repository.index.index import IndexedPack
-from backstay.repository.packs.pack import BlobInfo, open_blob
+from backstay.repository.index.index import IndexedPack, stored_pack
+from backstay.repository.packs.pack import BlobInfo, StoredPack, open_blob
 from backstay.repository.records import HEADER_BYTES, header_epoch, open_header
 from backstay.repository.repository import Repository
 
@@ -173,13 +174,27 @@ class PackRepair:
             data = memoryview(b"")
         if sha256(data) == pack.digest:
             self.events(Warned(message=f"{name} is what its name says; it is written anew all the same"))
-        for chunk, raw in _readable(self.repository, pack, data, self.unread):
+        for chunk, raw in _readable(self.repository, stored_pack(pack), data, self.unread):
             writer.put(kind, chunk, bytes(raw))
             self.saved += 1
+        if sha256(data) != pack.digest:
+            self._salvage_strange(data, writer)
+
+    def _salvage_strange(self, data: memoryview, writer: BlobWriter) -> None:
+        """Another pack may lie under this name, and nowhere else: what its own table names is saved as well."""
+        for kind in (RecordKind.DATA_PACK, RecordKind.META_PACK):
+            try:
+                pack = table_within(data, self.repository.keyring, kind)
+            except (CorruptedBackup, UnsupportedFormat):
+                continue
+            for chunk, raw in _readable(self.repository, pack, data, []):
+                if not writer.has(chunk):
+                    writer.put(kind, chunk, bytes(raw))
+                    self.saved += 1
 
 
 def _readable(
-    repository: Repository, pack: IndexedPack, data: memoryview, unread: list[bytes]
+    repository: Repository, pack: StoredPack, data: memoryview, unread: list[bytes]
 ) -> Iterator[tuple[bytes, memoryview]]:
     """Every chunk of a pack that still decodes to what its id says; the ids of the others are added to `unread`."""
     ids = repository.keyring.chunk_ids
@@ -195,7 +210,7 @@ def _readable(
             yield chunk, raw[offset : offset + length]
 
 
-def _decoded(repository: Repository, pack: IndexedPack, data: memoryview, blob: BlobInfo) -> memoryview | None:
+def _decoded(repository: Repository, pack: StoredPack, data: memoryview, blob: BlobInfo) -> memoryview | None:
     header = bytes(data[:HEADER_BYTES])
     try:
         if header_epoch(header, RecordKind(pack.kind), repository.keyring.repository) != pack.epoch:

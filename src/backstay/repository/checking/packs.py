@@ -55,11 +55,23 @@ def check_pack(
     view = memoryview(data)
     header = bytes(view[:HEADER_BYTES])
     key = epoch_key(header_epoch(header, expected.kind, repository))
-    footer = read_footer_length(bytes(view[-TRAILER_BYTES:]), len(data))
-    table = open_table(header, bytes(view[-TRAILER_BYTES - footer : -TRAILER_BYTES]), len(data), key)
+    table = _table_within(view, header, key)
     if _columns(table) != expected.columns:
         raise CorruptedBackup(f"{expected.name} holds other blobs than the index says")
     _check_blobs(view, header, open_header(header, key), ids, table)
+
+
+def table_within(data: memoryview, keyring: Keyring, kind: RecordKind) -> StoredPack:
+    """What the bytes of a pack say of themselves, under whatever name. Raises CorruptedBackup, UnsupportedFormat."""
+    header = bytes(data[:HEADER_BYTES])
+    epoch = header_epoch(header, kind, keyring.repository)
+    table = _table_within(data, header, keyring.key(epoch))
+    return StoredPack(sha256(data), kind, len(data), epoch, table)
+
+
+def _table_within(view: memoryview, header: bytes, epoch_key: bytes) -> PackTable:
+    footer = read_footer_length(bytes(view[-TRAILER_BYTES:]), len(view))
+    return open_table(header, bytes(view[-TRAILER_BYTES - footer : -TRAILER_BYTES]), len(view), epoch_key)
 
 
 def read_table(backend: StorageBackend, keyring: Keyring, kind: RecordKind, digest: bytes, size: int) -> StoredPack:
