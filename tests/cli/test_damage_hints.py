@@ -21,11 +21,29 @@ def without_listings(saved: Account, flip: Callable[[Path], None]) -> Account:
     return saved
 
 
-@pytest.mark.parametrize("argv", [("ls", "latest"), ("find", "note"), ("restore", "latest", "--to", "x"), ("gc",)])
+@pytest.mark.parametrize("argv", [("ls", "latest"), ("gc",)])
 def test_a_listing_that_cannot_be_read(without_listings: Account, argv: tuple[str, ...]) -> None:
     problem = without_listings.json(*argv, status=13)
     assert REPAIR in problem["hint"]
     assert "meta/" in problem["cause"]
+
+
+@pytest.mark.parametrize("argv", [("ls", "latest:/", "-R"), ("find", "note")])
+def test_listings_that_cannot_be_read_are_passed_over_with_a_word(
+    without_listings: Account, argv: tuple[str, ...]
+) -> None:
+    told = without_listings.run(*argv, status=13).err
+    assert REPAIR in told
+    assert "meta/" in told
+
+
+def test_a_restore_names_the_directories_that_it_cannot_look_into(without_listings: Account) -> None:
+    (failed,) = without_listings.json("restore", "latest", "--to", "x", status=13)["errors"]
+    assert (failed["path"], failed["code"]) == ("/", "CorruptedBackup")
+    assert "meta/" in failed["message"]
+    (without_listings.root / "place").mkdir()
+    argv = ("restore", "latest", "--to", without_listings.root / "place", "--dry-run")
+    assert without_listings.json(*argv, status=13)["damaged_paths"] == ["/"]
 
 
 def test_verify_names_the_command_for_each_damaged_pack_and_snapshot(without_listings: Account) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -187,17 +187,33 @@ def ls(
     wanted = choosing.stored_path(path) if path is not None else inside
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, path=wanted)
+        damage = _Damage(context)
         found = (
             entry
             for place in _places(manifest.paths if wanted is None else [wanted], recursive=recursive)
-            for entry in list_entries(repository, manifest, place, recursive=recursive)
+            for entry in list_entries(repository, manifest, place, recursive=recursive, on_damage=damage.of(manifest))
         )
         if context.json:
             entries = [_entry(item) for item in found]
             jsonout.write({"snapshot": manifest.id, "entries": entries}, sys.stdout)
         else:
             _print_entries(found)
-    return 0
+    return damage.status
+
+
+@dataclass(slots=True)
+class _Damage:
+    """Tells of directories that cannot be looked into, and remembers that there were some."""
+
+    context: Context
+    status: int = 0
+
+    def of(self, manifest: Manifest) -> Callable[[bytes, CorruptedBackup], None]:
+        def tell(path: bytes, error: CorruptedBackup) -> None:
+            self.status = CorruptedBackup.exit_status
+            self.context.warn(f"{printable(path)} of snapshot {manifest.id}: {error}; {error.hint}")
+
+        return tell
 
 
 def _places(paths: Sequence[bytes], *, recursive: bool) -> list[bytes]:
@@ -270,14 +286,17 @@ def find(
     with context.open() as repository:
         known, damaged = choosing.readable(context, repository)
         chosen = [choosing.one(context, repository, text) for text in snapshot] if snapshot else known
-        versions = _versions(repository, chosen, matches)
+        damage = _Damage(context)
+        versions = _versions(repository, chosen, matches, damage)
     context.result(
         [_version_document(version) for version in versions], lambda: _show_versions(context, known, versions)
     )
-    return CorruptedBackup.exit_status if damaged else 0
+    return CorruptedBackup.exit_status if damaged else damage.status
 
 
-def _versions(repository: Repository, manifests: Sequence[Manifest], matches: Selection) -> list[_Version]:
+def _versions(
+    repository: Repository, manifests: Sequence[Manifest], matches: Selection, damage: _Damage
+) -> list[_Version]:
     """Every version of every match, by path, newest first."""
     from backstay.operations.snapshots import look
 
@@ -285,7 +304,7 @@ def _versions(repository: Repository, manifests: Sequence[Manifest], matches: Se
     known: dict[object, list[Found]] = {}  # equal roots hold equal files
     for manifest in sorted(manifests, key=lambda found: (found.time_ns, found.id), reverse=True):
         if manifest.root not in known:
-            known[manifest.root] = list(look.find(repository, manifest, matches))
+            known[manifest.root] = list(look.find(repository, manifest, matches, damage.of(manifest)))
         for found in known[manifest.root]:
             node = found.node
             key = (found.path, node.mode, node.size, node.mtime_ns, node.sha256, node.target)

@@ -191,7 +191,9 @@ def _rehearse(
     plan = plan_restore(repository, manifest, target, options)
     context.result(_plan_document(plan), lambda: _show_plan(context, plan))
     refused = plan.conflict_count > 0 and options.conflict == "fail"
-    return RestoreConflict.exit_status if refused else 0
+    if refused:
+        return RestoreConflict.exit_status
+    return CorruptedBackup.exit_status if plan.damaged else 0
 
 
 def _plan_document(plan: RestorePlan) -> dict[str, object]:
@@ -207,6 +209,7 @@ def _plan_document(plan: RestorePlan) -> dict[str, object]:
         "conflict_paths": plan.conflicts,
         "deletions": plan.delete_count,
         "delete_paths": plan.to_delete,
+        "damaged_paths": plan.damaged,
         "cold": need_document(plan.cold) if plan.cold is not None else None,
     }
 
@@ -219,6 +222,8 @@ def _show_plan(context: Context, plan: RestorePlan) -> None:
     )
     _show_paths(context, plan.conflicts, plan.conflict_count, "existing item differs", "existing items differ")
     _show_paths(context, plan.to_delete, plan.delete_count, "item would be deleted", "items would be deleted")
+    for path in plan.damaged:
+        context.warn(f"{path}: what is in this directory cannot be read; `backstay verify` tells why")
     if plan.cold is not None:
         show_need(context, plan.cold)
     context.say("nothing was written")

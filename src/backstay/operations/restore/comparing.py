@@ -10,7 +10,7 @@ import msgspec
 
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.names import printable
-from backstay.errors import RestoreConflict, RestoreFailed
+from backstay.errors import CorruptedBackup, RestoreConflict, RestoreFailed
 from backstay.operations.restore.plan import existing_child, existing_root, wanted
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.tally import FailedItem
@@ -69,7 +69,7 @@ class Comparing:
         root = existing_root(self._target)
         stack: list[TargetDirectory | None] = []
         try:
-            for visit in wanted(self._repository, self._manifest, self._options):
+            for visit in wanted(self._repository, self._manifest, self._options, self._damaged):
                 if isinstance(visit, Enter):
                     stack.append(self._present_child(stack[-1], visit) if stack else root)
                 elif isinstance(visit, Leave):
@@ -80,6 +80,9 @@ class Comparing:
             for directory in stack:
                 _close(directory)
         return self._found
+
+    def _damaged(self, path: bytes, error: CorruptedBackup) -> None:
+        self._found.differing.append(FailedItem(printable(path), error.code, str(error)))
 
     @staticmethod
     def _present_child(above: TargetDirectory | None, visit: Enter) -> TargetDirectory | None:

@@ -15,7 +15,7 @@ from backstay.operations.restore.guarded import Guarded, is_below
 from backstay.operations.restore.known_names import KnownNames
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.strangers import strangers
-from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, Visit, subtree, walk
+from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, OnDamage, Visit, subtree, walk
 from backstay.operations.tiers.cold_packs import ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -40,11 +40,14 @@ class RestorePlan:
     conflict_count: int = 0
     to_delete: list[str] = field(default_factory=list)
     delete_count: int = 0
+    damaged: list[str] = field(default_factory=list)  # directories of which not all that is in them is known
     cold: ColdNeed | None = None  # what must be attached or thawed before
 
 
-def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) -> Iterator[Visit]:
-    """What is to be restored; the root of the walk is what the target directory stands for.
+def wanted(
+    repository: Repository, manifest: Manifest, options: RestoreOptions, on_damage: OnDamage | None = None
+) -> Iterator[Visit]:
+    """What is to be restored; the root of the walk is what the target directory stands for. `on_damage` as in `walk`.
 
     Raises InvalidRequest with --delete for a single file, because all that lies beside it would be what the snapshot
     lacks, and for a snapshot that lacks what could not be read.
@@ -71,7 +74,13 @@ def wanted(repository: Repository, manifest: Manifest, options: RestoreOptions) 
         yield Leave(parent, None)
         return
     yield from walk(
-        listing, repository.reader, path=path, node=node, chooser=options.chooser, tell_passed=options.delete
+        listing,
+        repository.reader,
+        path=path,
+        node=node,
+        chooser=options.chooser,
+        tell_passed=options.delete,
+        on_damage=on_damage,
     )
 
 
@@ -133,8 +142,12 @@ class Planner:
             return plan
         stack: list[_Place] = []
         matched = False
+
+        def note(path: bytes, _: CorruptedBackup) -> None:
+            plan.damaged.append(printable(path))
+
         try:
-            for visit in wanted(self._repository, self._manifest, self._options):
+            for visit in wanted(self._repository, self._manifest, self._options, note):
                 matched = matched or isinstance(visit, Item) or (isinstance(visit, Enter) and visit.selected)
                 if isinstance(visit, Enter):
                     self._enter(plan, visit, stack, root)
@@ -146,7 +159,7 @@ class Planner:
             for place in stack:
                 if place.directory is not None:
                     place.directory.close()
-        if not matched:
+        if not matched and not plan.damaged:
             raise NotFound(
                 "nothing in this snapshot is what was asked for",
                 cause="no path matches the includes, or excludes leave nothing of them",
@@ -203,7 +216,7 @@ class Planner:
     def _leave(self, plan: RestorePlan, place: _Place, visit: Leave) -> None:
         if place.directory is None:
             return
-        if place.names is not None:
+        if place.names is not None and visit.is_whole:
             place.names.update(visit.passed)
             for stranger in strangers(place.directory, place.path, place.names, self._options.chooser):
                 plan.delete_count += 1

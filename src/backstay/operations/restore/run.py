@@ -172,7 +172,7 @@ class _Restore:
     def _windows(self) -> Iterator[Window]:
         window = Window()
         stack: list[_Place] = []
-        for visit in wanted(self.repository, self.manifest, self.options):
+        for visit in wanted(self.repository, self.manifest, self.options, self.tally.note):
             if isinstance(visit, Item):
                 self._item(stack[-1], visit, window)
             elif isinstance(visit, Enter):
@@ -239,7 +239,7 @@ class _Restore:
 
     def _leave(self, place: _Place, visit: Leave, window: Window) -> None:
         directory = place.directory
-        if place.names is not None and not place.blocked:
+        if place.names is not None and visit.is_whole and not place.blocked:
             held = place.names
             held.update(visit.passed)
             window.after.append((place.path, lambda: self._delete_strangers(place, directory, held)))
@@ -447,7 +447,7 @@ class _Restore:
         found = Comparing(self.repository, self.manifest, self.target, self.options).run()
         self.verified = found.equal
         if self.options.conflict not in ("skip", "newer"):
-            self.tally.errors.extend(found.differing)
+            self.tally.errors += [item for item in found.differing if item not in self.tally.errors]
 
 
 def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:

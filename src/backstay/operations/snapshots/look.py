@@ -13,7 +13,7 @@ from backstay.codec.compression import Buffer
 from backstay.core.events import EventSink, ignore
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
-from backstay.operations.snapshots.walk import EVERYTHING, Chooser, Leave, subtree, walk
+from backstay.operations.snapshots.walk import Chooser, Leave, OnDamage, subtree, walk
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.repository.blobs.contents import read_content
 from backstay.repository.format import BlobKind, RecordKind
@@ -45,33 +45,40 @@ class Difference:
 
 
 def list_entries(
-    repository: Repository, manifest: Manifest, path: bytes = b"/", *, recursive: bool = False
+    repository: Repository,
+    manifest: Manifest,
+    path: bytes = b"/",
+    *,
+    recursive: bool = False,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[Found]:
-    """What lies in a directory (or the entry itself), by raw name. Raises NotFound."""
+    """What lies in a directory (or the entry itself), by raw name. Raises NotFound; `on_damage` as in `walk`."""
     node, listing = subtree(manifest.root, path, repository.reader)
     if listing is None:
         assert node is not None
         yield Found(path, node)
     elif recursive:
-        yield from _below(repository, listing_path=path, manifest=manifest, chooser=EVERYTHING)
+        yield from _below(repository, manifest, path, on_damage)
     else:
         for child in sorted(read_listing(listing, repository.reader), key=lambda found: found.name):
             yield Found(_join(path, child.name), child)
 
 
-def _below(repository: Repository, *, listing_path: bytes, manifest: Manifest, chooser: Chooser) -> Iterator[Found]:
-    node, listing = subtree(manifest.root, listing_path, repository.reader)
+def _below(repository: Repository, manifest: Manifest, path: bytes, on_damage: OnDamage | None) -> Iterator[Found]:
+    node, listing = subtree(manifest.root, path, repository.reader)
     if listing is None:
         return
-    for visit in walk(listing, repository.reader, path=listing_path, node=node, chooser=chooser):
-        if isinstance(visit, Leave) or visit.node is None or visit.path == listing_path:
+    for visit in walk(listing, repository.reader, path=path, node=node, on_damage=on_damage):
+        if isinstance(visit, Leave) or visit.node is None or visit.path == path:
             continue
         yield Found(visit.path, visit.node)
 
 
-def find(repository: Repository, manifest: Manifest, matches: Chooser) -> Iterator[Found]:
-    """Every entry that a pattern itself selects, in walk order."""
-    for found in _below(repository, listing_path=b"/", manifest=manifest, chooser=EVERYTHING):
+def find(
+    repository: Repository, manifest: Manifest, matches: Chooser, on_damage: OnDamage | None = None
+) -> Iterator[Found]:
+    """Every entry that a pattern itself selects, in walk order; `on_damage` as in `walk`."""
+    for found in _below(repository, manifest, b"/", on_damage):
         if matches.selects(found.path, found.node.is_dir):
             yield found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -42,15 +42,17 @@ class Item:
 class Leave:
     """The directory entered last ends; `node` is the same as at its beginning.
 
-    `passed` are the names in it that were not chosen, if those were asked for.
+    `passed` are the names in it that were not chosen, if those were asked for. It may hold more if it is not whole.
     """
 
     path: bytes
     node: Node | None
     passed: frozenset[bytes] = frozenset()
+    is_whole: bool = True
 
 
 Visit: TypeAlias = Enter | Item | Leave
+OnDamage: TypeAlias = Callable[[bytes, CorruptedBackup], None]
 
 
 class Everything:
@@ -74,32 +76,55 @@ def walk(
     node: Node | None = None,
     chooser: Chooser = EVERYTHING,
     tell_passed: bool = False,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[Visit]:
-    """Depth first in listing order, below a listing that lies at `path`. Raises CorruptedBackup."""
+    """Depth first in listing order, below a listing that lies at `path`.
+
+    A directory whose listing cannot be read to its end is passed to `on_damage`, and the walk goes on beside it;
+    without that, CorruptedBackup is raised.
+    """
     yield Enter(path, node, chooser.selects(path, True))
     stack = [_Open(path, node, read_listing(root, reader))]
     while stack:
         place = stack[-1]
         prefix = place.path if place.path.endswith(b"/") else place.path + b"/"
-        for found in place.nodes:
-            below = prefix + found.name
-            if found.is_dir:
-                if chooser.may_contain(below):
-                    if len(stack) > MAX_DEPTH:
-                        raise CorruptedBackup(
-                            "a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}"
-                        )
-                    yield Enter(below, found, chooser.selects(below, True))
-                    stack.append(_Open(below, found, read_listing(directory_content(found, below), reader)))
-                    break
-            elif chooser.selects(below, False):
-                yield Item(below, found)
-                continue
-            if tell_passed:
-                place.passed.append(found.name)
-        else:
+        try:
+            for found in place.nodes:
+                below = prefix + found.name
+                if found.is_dir:
+                    if chooser.may_contain(below):
+                        yield Enter(below, found, chooser.selects(below, True))
+                        stack.append(_Open(below, found, _listed(found, below, len(stack), reader)))
+                        break
+                elif chooser.selects(below, False):
+                    yield Item(below, found)
+                    continue
+                if tell_passed:
+                    place.passed.append(found.name)
+            else:
+                stack.pop()
+                yield Leave(place.path, place.node, frozenset(place.passed))
+        except CorruptedBackup as error:
+            if on_damage is None:
+                raise
+            on_damage(place.path, error)
             stack.pop()
-            yield Leave(place.path, place.node, frozenset(place.passed))
+            yield Leave(place.path, place.node, frozenset(place.passed), is_whole=False)
+
+
+def _listed(node: Node, path: bytes, depth: int, reader: BlobReader) -> Iterator[Node]:
+    """The nodes of a directory. What is wrong with it is raised when they are asked for, as with any listing."""
+    try:
+        if depth > MAX_DEPTH:
+            raise CorruptedBackup("a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}")
+        return read_listing(directory_content(node, path), reader)
+    except CorruptedBackup as error:
+        return _failing(error)
+
+
+def _failing(error: CorruptedBackup) -> Iterator[Node]:
+    raise error
+    yield  # a generator, so that it raises when it is asked
 
 
 @dataclass(slots=True)
