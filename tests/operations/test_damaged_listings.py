@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup
+from backstay.operations.repair.run import repair_index
 from backstay.operations.restore.comparing import compare_with_target
 from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.run import RestoreOptions, plan_restore, run_restore
 from backstay.operations.snapshots.look import find, list_entries
 from backstay.operations.snapshots.walk import EVERYTHING, walk
+from backstay.operations.verify.run import run_verify
+from backstay.repository.format import pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
+from backstay.repository.trees.listings import find_node
 from backstay.storage.memory import MemoryStorage
 from tests.operations.copies import SECRET, SMALL_PACKS, back_up, contents
 
@@ -102,3 +106,27 @@ def test_what_is_beside_it_is_found_and_listed(repository: Repository, source: P
 def test_a_walk_that_tells_nobody_raises(repository: Repository) -> None:
     with pytest.raises(CorruptedBackup):
         list(walk(newest(repository).root, repository.reader))
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_verification_names_every_snapshot_that_lacks_something_and_all_that_it_lacks(
+    repository: Repository, source: Path, indexed: bool
+) -> None:
+    if not indexed:
+        repair_index(repository)
+    _, second, third = repository.snapshots.live()
+    told = {finding.subject for finding in run_verify(repository).findings if finding.check == "completeness"}
+    assert f"snapshot {third.id}: {source}/aaa/" in told
+    assert any(second.id in subject for subject in told)
+
+
+def test_a_verification_goes_on_behind_a_bad_listing(repository: Repository, source: Path) -> None:
+    node = find_node(newest(repository).root, bytes(source / "bbb/four"), repository.reader)
+    assert node is not None
+    assert node.content is not None
+    pack = repository.index.pack(repository.reader.place(node.content.ids).pack)
+    repository.backend.delete(pack_name(pack.kind, pack.digest))
+    repair_index(repository)
+    ident = newest(repository).id
+    told = {finding.subject for finding in run_verify(repository, [ident]).findings}
+    assert {f"snapshot {ident}: {source}/aaa/", f"snapshot {ident}: {source}/bbb/four"} <= told

@@ -53,10 +53,12 @@ class Walking:
             events(Started(operation="check snapshots", total_files=sum(m.stats.files for m in manifests)))
             files = 0
             for manifest in manifests:
-                for count in self._walk(manifest, used, seen):
+                walked: set[bytes] = set()
+                for count in self._walk(manifest, used, seen, walked):
                     files += count
                     events(Progress(files=files, bytes=0, current=manifest.id))
-                self._tell(manifest, seen)
+                if self._tell(manifest):
+                    seen.update(walked)
             return f"{plural(len(manifests), 'snapshot')}, {plural(files, 'file')}"
 
         self.notes.check("completeness", look)
@@ -64,15 +66,17 @@ class Walking:
             self._need_packs(used)
         return used
 
-    def _tell(self, manifest: Manifest, seen: set[bytes]) -> None:
-        """What a snapshot lacks, unless it was deleted, and what it alone needed collected, while it was walked."""
+    def _tell(self, manifest: Manifest) -> bool:
+        """Whether a snapshot lacks nothing; what it lacks is told, unless it was deleted while it was walked.
+
+        What it needed alone may have been collected then. Others may share what was found wrong, and are told as well.
+        """
         self._compare_ids()
-        if self._found and self.repository.snapshots.dropped([manifest.id]):
-            seen.clear()  # others may share what was found wrong
-        else:
-            for subject, error in self._found:
+        found, self._found = self._found, []
+        if found and not self.repository.snapshots.dropped([manifest.id]):
+            for subject, error in found:
                 self.notes.find("completeness", subject, error, MEND_HINT)
-        self._found.clear()
+        return not found
 
     def hit_by_bad_packs(self, manifests: list[Manifest], events: EventSink) -> None:
         """Which files cannot be read because of packs that are known to be bad; nothing is walked while none is."""
@@ -110,14 +114,28 @@ class Walking:
         message = "snapshots need this pack, which is missing or cut"
         self.bad.tell_missing("completeness", map(key_of, wrong), GONE_HINT, message)
 
-    def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes]) -> Iterator[int]:
+    def _walk(self, manifest: Manifest, used: set[int], seen: set[bytes], walked: set[bytes]) -> Iterator[int]:
+        """Everything but the listings `seen` to be good in other snapshots; the number of files in each listing."""
         subject = f"snapshot {manifest.id}"
         try:
             self._need(manifest.stat_stream, used)
             self._read_stat_stream(manifest)
-            yield from self._walk_listing(manifest.root, used, seen, subject)
         except (CorruptedBackup, ObjectNotFound) as error:
             self._found.append((subject, error))
+        waiting = [(b"/", manifest.root, 0)]
+        while waiting:
+            path, content, depth = waiting.pop()
+            key = blake2b(content.ids, digest_size=16).digest()
+            if key in seen or key in walked:
+                continue
+            try:
+                if depth > MAX_DEPTH:
+                    raise CorruptedBackup("its directories are nested too deeply", cause=f"more than {MAX_DEPTH}")
+                yield self._walk_listing(path, content, depth, used, waiting, subject)
+                walked.add(key)
+            except (CorruptedBackup, ObjectNotFound) as error:
+                shown = "/" if path == b"/" else f"{printable(path)}/"
+                self._found.append((f"{subject}: {shown}", error))
 
     def _read_stat_stream(self, manifest: Manifest) -> None:
         cursor = StatCursor(manifest.stat_stream, self.repository.reader)
@@ -126,29 +144,28 @@ class Walking:
         if cursor.leave().content != manifest.root:
             raise CorruptedBackup("the stat stream ends at another root than the manifest names")
 
-    def _walk_listing(self, root: Content, used: set[int], seen: set[bytes], subject: str) -> Iterator[int]:
-        """Every listing not seen in an earlier snapshot; the number of files in each."""
-        waiting = [(b"/", root, 0)]
-        while waiting:
-            path, content, depth = waiting.pop()
-            if depth > MAX_DEPTH:
-                raise CorruptedBackup("its directories are nested too deeply", cause=f"more than {MAX_DEPTH}")
-            key = blake2b(content.ids, digest_size=16).digest()
-            if key in seen:
-                continue
-            seen.add(key)
-            self._need(content, used)
-            files = 0
-            for node in read_listing(content, self.repository.reader):
-                below = path.rstrip(b"/") + b"/" + node.name
-                if node.is_dir:
-                    waiting.append((below, directory_content(node, below), depth + 1))
-                else:
-                    files += 1
-                    self._need_file(node, below, used, subject)
-                    if self._ids.is_full:
-                        self._compare_ids()
-            yield files
+    def _walk_listing(
+        self,
+        path: bytes,
+        content: Content,
+        depth: int,
+        used: set[int],
+        waiting: list[tuple[bytes, Content, int]],
+        subject: str,
+    ) -> int:
+        """One directory; those in it are added to `waiting`. The number of its files."""
+        self._need(content, used)
+        files = 0
+        for node in read_listing(content, self.repository.reader):
+            below = path.rstrip(b"/") + b"/" + node.name
+            if node.is_dir:
+                waiting.append((below, directory_content(node, below), depth + 1))
+            else:
+                files += 1
+                self._need_file(node, below, used, subject)
+                if self._ids.is_full:
+                    self._compare_ids()
+        return files
 
     def _compare_ids(self) -> None:
         for subject, chunk in self._ids.wrong():
