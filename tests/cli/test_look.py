@@ -92,6 +92,21 @@ def test_diff(saved: Account) -> None:
     assert "hold the same" in saved.run("diff", first, first).out
 
 
+def test_the_same_bytes_at_another_place_of_a_file_with_holes_are_a_change(saved: Account) -> None:
+    for at in (65536, 131072):
+        with (saved.documents / "sparse").open("wb") as file:
+            file.truncate(1 << 20)
+            file.seek(at)
+            file.write(b"data" * 1024)
+        saved.backup()
+    first, second = [snapshot["id"] for snapshot in saved.json("list")][-2:]
+    (change,) = saved.json("diff", first, second)["changes"]
+    assert (change["change"], change["path"]) == ("changed", f"{saved.documents}/sparse")
+    versions = saved.json("find", "sparse", "--snapshot", second, "--snapshot", first, "--snapshot", second)
+    assert [version["snapshots"] for version in versions] == [1, 1]
+    assert not any("sha256" in version for version in versions)  # that of the data alone says little
+
+
 def test_info_and_stats(saved: Account) -> None:
     shown = saved.run("info", "docs").out
     assert f"Paths     {saved.documents}" in shown

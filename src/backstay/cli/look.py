@@ -242,7 +242,7 @@ def _entry(found: Found) -> dict[str, object]:
         "user": node.user,
         "group": node.group,
     }
-    if node.sha256 is not None:
+    if node.sha256 is not None and node.extents is None:  # with holes it is no digest of the file
         document["sha256"] = node.sha256.hex()
     if node.target is not None:
         document["target"] = node.target
@@ -285,7 +285,8 @@ def find(
     matches = Selection([os.fsencode(pattern)])
     with context.open() as repository:
         known, damaged = choosing.readable(context, repository)
-        chosen = [choosing.one(context, repository, text) for text in snapshot] if snapshot else known
+        wanted = [choosing.one(context, repository, text) for text in snapshot] if snapshot else known
+        chosen = list({manifest.id: manifest for manifest in wanted}.values())
         damage = _Damage(context)
         versions = _versions(repository, chosen, matches, damage)
     context.result(
@@ -307,7 +308,7 @@ def _versions(
             known[manifest.root] = list(look.find(repository, manifest, matches, damage.of(manifest)))
         for found in known[manifest.root]:
             node = found.node
-            key = (found.path, node.mode, node.size, node.mtime_ns, node.sha256, node.target)
+            key = (found.path, node.mode, node.mtime_ns, *look.held(node))
             if key in versions:
                 versions[key].oldest = manifest
                 versions[key].snapshots += 1

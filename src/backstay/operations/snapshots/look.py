@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from backstay.codec.compression import Buffer
 from backstay.core.events import EventSink, ignore
 from backstay.core.names import printable
-from backstay.errors import InvalidRequest
+from backstay.errors import CorruptedBackup, InvalidRequest
 from backstay.operations.snapshots.walk import Chooser, Leave, OnDamage, subtree, walk
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
 from backstay.repository.blobs.contents import read_content
@@ -20,7 +20,7 @@ from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.nodes import Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
-from backstay.repository.trees.listings import listing_key, read_listing
+from backstay.repository.trees.listings import MAX_DEPTH, listing_key, read_listing
 
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
 Change: TypeAlias = Literal["added", "removed", "changed", "metadata", "type"]
@@ -142,12 +142,15 @@ def _zeros(length: int) -> Iterator[bytes]:
 def diff(repository: Repository, old: Manifest, new: Manifest, *, metadata: bool = False) -> Iterator[Difference]:
     """What changed from one snapshot to the other, by path; equal subtrees are not even read.
 
-    With `metadata` entries that differ in owner, mode, times or attributes only are told as well.
+    With `metadata` entries that differ in owner, mode, times or attributes only are told as well. Raises
+    CorruptedBackup.
     """
-    waiting: list[tuple[bytes, Content | None, Content | None]] = [(b"/", old.root, new.root)]
+    waiting: list[tuple[bytes, Content | None, Content | None, int]] = [(b"/", old.root, new.root, 0)]
     while waiting:
-        path, before, after = waiting.pop()
-        deeper: list[tuple[bytes, Content | None, Content | None]] = []
+        path, before, after, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise CorruptedBackup("a snapshot nests its directories too deeply", cause=f"more than {MAX_DEPTH}")
+        deeper: list[tuple[bytes, Content | None, Content | None, int]] = []
         for one, other in _side_by_side(_nodes(repository, before), _nodes(repository, after)):
             present = one or other
             assert present is not None
@@ -157,7 +160,7 @@ def diff(repository: Repository, old: Manifest, new: Manifest, *, metadata: bool
                 yield Difference(place, change, _size(one), _size(other))
             inside = _listing(one), _listing(other)
             if inside[0] != inside[1]:
-                deeper.append((place, *inside))
+                deeper.append((place, *inside, depth + 1))
         waiting.extend(reversed(deeper))
 
 
@@ -180,6 +183,12 @@ def _side_by_side(old: Iterator[Node], new: Iterator[Node]) -> Iterator[tuple[No
             one, other = next(old, None), next(new, None)
 
 
+def held(node: Node) -> tuple[object, ...]:
+    """What an entry holds, to be compared: the digest is that of its extents joined, and base backups have none."""
+    data = (node.sha256 or node.content, node.extents) if node.is_file else None
+    return data, node.target, node.device, node.size
+
+
 def _compare(old: Node | None, new: Node | None, *, metadata: bool) -> Change | None:
     if old is None:
         return "added"
@@ -187,7 +196,7 @@ def _compare(old: Node | None, new: Node | None, *, metadata: bool) -> Change | 
         return "removed"
     if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
         return "type"
-    if (old.sha256, old.target, old.device, old.size) != (new.sha256, new.target, new.device, new.size):
+    if held(old) != held(new):
         return "changed"
     if metadata and replace(old, content=None) != replace(new, content=None):
         return "metadata"
