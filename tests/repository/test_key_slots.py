@@ -9,6 +9,7 @@ import pytest
 
 from backstay.codec.digest import sha256
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.operations.verify.run import run_verify
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keys.slots import SlotRemoval, SlotStore
 from backstay.repository.repository import Environment, Repository
@@ -116,6 +117,35 @@ def test_a_removal_that_was_interrupted_after_its_record_can_be_done_again(
     repository.slots.remove(added.hex(), repository.clock)
     assert repository.slots.opened_by(SECOND) is None
     assert store.retrieve(slot_removal_name(added)) == record
+
+
+def spoil_removal(store: MemoryStorage, digest: bytes) -> str:
+    name = slot_removal_name(digest)
+    store.store(name, store.retrieve(name)[:-1], overwrite=True)
+    return name
+
+
+def test_a_damaged_record_of_removal_is_told_by_verify(repository: Repository, store: MemoryStorage) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    repository.slots.remove(added.hex(), repository.clock)
+    assert not any(finding.check == "signature" for finding in run_verify(repository).findings)
+    name = spoil_removal(store, added)
+    store.store("keys/removed/strange", b"")
+    told = {finding.subject for finding in run_verify(repository).findings if finding.check == "signature"}
+    assert told == {name, "keys/removed/strange"}
+
+
+def test_a_slot_that_comes_back_beside_a_damaged_record_is_removed_with_a_new_record(
+    repository: Repository, store: MemoryStorage
+) -> None:
+    added = bytes.fromhex(add(repository, SECOND))
+    data = store.retrieve(slot_name(added))
+    repository.slots.remove(added.hex(), repository.clock)
+    spoil_removal(store, added)
+    store.store(slot_name(added), data)
+    repository.slots.remove(added.hex(), repository.clock)
+    assert repository.slots.was_removed(added)
+    assert not [*repository.slots.unreadable_removals()]
 
 
 def test_a_record_of_removal_that_names_another_slot_counts_for_nothing(

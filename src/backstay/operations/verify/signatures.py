@@ -17,6 +17,9 @@ from backstay.repository.snapshots.store import Manifest
 
 _HOLD_HINT: Final = "the snapshot counts as held; `backstay hold set` or `hold clear` says anew what holds"
 _EPOCH_HINT: Final = "put this object back from a copy: its packs need it"
+_REMOVAL_HINT: Final = (
+    "put this object back from a copy; without it nobody is told if the key slot comes back, and opens the repository"
+)
 _REPLACED_HINT: Final = "compare the object with a copy: this is another than the one that was stored first"
 
 
@@ -41,6 +44,8 @@ class Signatures:
             message = "this key slot was removed, and is there all the same: its password or key opens the repository"
             hint = f"remove it again: `backstay key remove {digest.hex()[:8]}`"
             self.notes.find("signature", slot_name(digest), message, hint)
+        for name, problem in self.repository.slots.unreadable_removals():
+            self.notes.find("signature", name, problem, _REMOVAL_HINT)
         for number, error in self.repository.keyring.damaged.items():
             self.notes.find("signature", epoch_name(number), error, _EPOCH_HINT)
         for name in self.repository.keyring.foreign:

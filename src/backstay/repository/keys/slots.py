@@ -182,13 +182,28 @@ class SlotStore:
         recorded = {bytes.fromhex(name) for name in names if is_digest(name)}
         return [digest for digest in self.digests() if digest in recorded and self.was_removed(digest)]
 
+    def unreadable_removals(self) -> Iterator[tuple[str, BackstayError]]:
+        """Records of removed slots that say nothing any more, and what is foreign among them."""
+        for info in self._backend.list("keys/removed/"):
+            leaf = info.name.rpartition("/")[2]
+            if not is_digest(leaf):
+                yield info.name, CorruptedBackup("a foreign object lies among the records of removed key slots")
+                continue
+            try:
+                self._require_removal(bytes.fromhex(leaf))
+            except (ObjectNotFound, CorruptedBackup) as error:
+                yield info.name, error
+
     def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
-            retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))
+            self._require_removal(digest)
         except (ObjectNotFound, CorruptedBackup):
             return False
         return True
+
+    def _require_removal(self, digest: bytes) -> None:
+        retrieve_valid(self._backend, slot_removal_name(digest), lambda data: self.check_removal(digest, data))
 
     def check_removal(self, digest: bytes, data: bytes) -> None:
         """Raises CorruptedBackup unless this is a genuine record that the slot was removed."""
