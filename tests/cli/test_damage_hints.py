@@ -63,3 +63,12 @@ def test_a_snapshot_that_cannot_be_read(saved: Account, flip: Callable[[Path], N
     assert REPAIR in saved.json("info", "latest", status=13)["hint"]
     saved.run("repair", "snapshots")
     saved.run("verify", "--read-data")
+
+
+def test_a_name_that_only_a_damaged_snapshot_may_have(saved: Account, flip: Callable[[Path], None]) -> None:
+    saved.backup("--name", "unique")
+    assert saved.json("info", "latest:other", status=1)["code"] == "NotFound"
+    flip(max((saved.repository / "snapshots").iterdir()))
+    problem = saved.json("restore", "latest:unique", "--to", "x", status=13)
+    assert "snapshots/" in problem["cause"]
+    assert REPAIR in problem["hint"]

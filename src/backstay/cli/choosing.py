@@ -12,7 +12,7 @@ from backstay.cli.context import Context
 from backstay.cli.render import local_time
 from backstay.core.local_zone import LOCAL
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, CorruptedBackup
+from backstay.errors import BackstayError, CorruptedBackup, NotFound
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -42,7 +42,13 @@ def one(
     known, damaged = readable(context, repository)
     if damaged and not known:
         raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
-    chosen = choose(known, text, now=context.clock.now(), at=at, path=path)
+    try:
+        chosen = choose(known, text, now=context.clock.now(), at=at, path=path)
+    except NotFound as error:
+        if not damaged:
+            raise
+        cause = f"{damaged[0]} is damaged, and may be it; none of the others is"
+        raise CorruptedBackup(f"snapshot {text!r} cannot be found", cause=cause, hint=_MEND_HINT) from error
     by_id = chosen.id.startswith(text.lower())
     if at is None and not by_id:
         warn_of_future(context, known)
