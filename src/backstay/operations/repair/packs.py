@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from backstay.codec.digest import sha256
 from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.pipeline import Workers
-from backstay.errors import CollectionBusy, CorruptedBackup, InvalidRequest, NotFound, ObjectNotFound, UnsupportedFormat
+from backstay.errors import (
+    BackstayError,
+    CollectionBusy,
+    CorruptedBackup,
+    InvalidRequest,
+    NotFound,
+    ObjectNotFound,
+    UnsupportedFormat,
+)
 from backstay.operations.repair.result import Findings, RepairResult
 from backstay.operations.tiers.cold_packs import make_packs_readable
 from backstay.operations.verify.run import VerifyOptions, run_verify
@@ -50,7 +58,7 @@ class PackRepair:
         if not damaged:
             return self._result()
         number = repository.collections.last + 1
-        marked = tuple(snapshot.id for snapshot in repository.snapshots.live())
+        marked = self._marked()
         names = [pack_name(RecordKind(pack.kind), pack.digest) for pack in damaged]
         make_packs_readable(repository, names, events=self.events)
         self._salvage(damaged)
@@ -71,6 +79,18 @@ class PackRepair:
             waiting_for=tuple(self.waiting_for),
             findings=tuple(self.findings.found),
         )
+
+    def _marked(self) -> tuple[str, ...]:
+        """Every snapshot, readable or not: none needs the damaged packs when what they hold has been salvaged."""
+        unreadable: list[str] = []
+
+        def skip(name: str, error: BackstayError) -> None:
+            if name.startswith("snapshots/"):
+                unreadable.append(name.removeprefix("snapshots/"))
+                self.events(Warned(message=f"{name} is passed over, and left to `backstay repair snapshots`: {error}"))
+
+        live = self.repository.snapshots.live(on_damage=skip)
+        return tuple(sorted({*unreadable, *(snapshot.id for snapshot in live)}))
 
     def _finish_earlier(self, collector: Collector) -> None:
         """What an interrupted repair condemned; a snapshot committed later might name it, and keep it.

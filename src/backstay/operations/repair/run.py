@@ -33,7 +33,7 @@ def repair_packs(
     `packs` are names, digests or their beginnings; without them every pack is read to find the damaged ones. Packs
     that the store lost leave the index, so that the next backup stores their chunks again: put objects back that
     another copy has before you run this. Raises NotFound, InvalidRequest, CollectionBusy when a collector was
-    faster, CorruptedBackup while the index or a manifest is damaged.
+    faster, CorruptedBackup while the index is damaged. Manifests that cannot be read are passed over.
     """
     return PackRepair(repository, events).run(None if packs is None else list(packs))
 

@@ -77,7 +77,7 @@ class Signatures:
 
         self.notes.check("signature", read)
         if "signature" not in self.notes.checks:
-            live = store.live()
+            live = store.live(on_damage=lambda name, error: self.notes.find("completeness", name, error))
         if not live:
             self.notes.warn("completeness", "snapshots", "there is no snapshot")
         return live if wanted is None else [manifest for manifest in live if manifest.id in wanted]

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Warned, ignore
 from backstay.core.quantities import format_size
-from backstay.errors import CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
+from backstay.errors import BackstayError, CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
 from backstay.repository.collection.garbage import Garbage, stored_packs
@@ -192,7 +192,13 @@ class Collector:
         view, and an earlier collection may have moved what it inherited to packs that it never looked at.
         """
         record = self.log.collection(number)
-        others = [snapshot for snapshot in self.snapshots.live() if snapshot.id not in set(record.marked)]
+        marked = set(record.marked)
+
+        def refuse_unless_marked(name: str, error: BackstayError) -> None:
+            if name.startswith("snapshots/") and name.removeprefix("snapshots/") not in marked:
+                raise error  # a drop that cannot be read drops nothing
+
+        others = [one for one in self.snapshots.live(on_damage=refuse_unless_marked) if one.id not in marked]
         needed = {pack for snapshot in others for pack in snapshot.packs}
         if others:
             self.repository.reload_index()
