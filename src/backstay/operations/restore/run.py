@@ -320,7 +320,8 @@ class _Restore:
             self.tally.done(0)
         elif node.is_file:
             content = node.content or EMPTY
-            chunks = [] if content.is_patched else chunk_list(content, self.reader)
+            most = node.size + 1  # none is empty, but that of an empty file
+            chunks = [] if content.is_patched else chunk_list(content, self.reader, most)
             window.add(File(directory, node, item.path, chunks))
         elif directory.make_special(node.name, node):
             self.tally.done(0)

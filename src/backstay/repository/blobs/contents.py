@@ -6,6 +6,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from backstay.errors import CorruptedBackup
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
-from backstay.repository.nodes import Content
+from backstay.repository.nodes import PATCHED, Content
 
 MAX_IDS: Final = 1024  # ids in a node itself; more go one level down
 MAX_DEPTH: Final = 4
@@ -115,9 +116,21 @@ def split_ids(ids: bytes) -> list[bytes]:
     return [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
 
 
-def chunk_list(content: Content, reader: BlobReader) -> list[bytes]:
-    """The ids of a stream's own chunks, in order. Raises CorruptedBackup."""
-    return split_ids(content.ids) if content.depth == 0 else [*chunk_ids(content, reader)]
+def chunk_list(content: Content, reader: BlobReader, most: int | None = None) -> list[bytes]:
+    """The ids of a stream's own chunks, in order. Raises CorruptedBackup, also for more than `most`."""
+    if content.depth == 0:
+        ids = split_ids(content.ids)
+    else:
+        ids = [*islice(chunk_ids(content, reader), None if most is None else most + 1)]
+    if most is not None and len(ids) > most:
+        raise CorruptedBackup("a file has more chunks than bytes")
+    return ids
+
+
+def check_depth(content: Content) -> None:
+    """Raises CorruptedBackup for a depth that no writer makes, before anything goes down so far."""
+    if not 0 <= (content.depth - PATCHED if content.is_patched else content.depth) <= MAX_DEPTH:
+        raise CorruptedBackup("a content nests too deeply", cause=f"depth {content.depth}")
 
 
 def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
@@ -138,7 +151,11 @@ def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
 
 
 def all_chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
-    """The ids of all chunks that a stream needs: its own, those that hold their ids, and those of a patch."""
+    """The ids of all chunks that a stream needs: its own, those that hold their ids, and those of a patch.
+
+    Raises CorruptedBackup.
+    """
+    check_depth(content)
     if content.is_patched:
         yield from all_chunk_ids(content.patch, reader)
         patch = patch_of(content, reader)
@@ -229,6 +246,7 @@ _change_decoder: Final = msgspec.msgpack.Decoder(Change)
 
 def patch_of(content: Content, reader: BlobReader) -> Patch:
     """What a patched content is made of. Raises CorruptedBackup."""
+    check_depth(content)
     frames = [*read_frames(content.patch, reader, limit=MAX_PATCH)]
     if [kind for kind, _ in frames] != [PATCH]:
         raise CorruptedBackup("a patch holds foreign records")
