@@ -23,11 +23,11 @@ def objects() -> Objects:
     return build().objects
 
 
-def stored_chunk(forge: Forge, kind: BlobKind) -> bytes:
-    """The id of a chunk that lies in a blob of its own, or in a bundle."""
+def stored_chunk(forge: Forge, kind: BlobKind) -> tuple[bytes, int]:
+    """The id and the length of a chunk that lies in a blob of its own, or in a bundle."""
     _, record = forge.index_record()
     tables = [pack.table for pack in record.packs]
-    return next(chunk for t in tables for chunk, ordinal, *_ in t.chunks() if t.kinds[ordinal] == kind)
+    return next((chunk, size) for t in tables for chunk, blob, _, size in t.chunks() if t.kinds[blob] == kind)
 
 
 def verified(objects: Objects, cache: Path) -> VerifyReport:
@@ -39,9 +39,9 @@ def verified(objects: Objects, cache: Path) -> VerifyReport:
 @pytest.mark.parametrize("kind", [BlobKind.CHUNK, BlobKind.BUNDLE])
 def test_an_id_that_differs_in_its_last_byte_is_missing(objects: Objects, kind: BlobKind, tmp_path: Path) -> None:
     forge = Forge(objects)
-    chunk = stored_chunk(forge, kind)
+    chunk, size = stored_chunk(forge, kind)
     other = chunk[:-1] + bytes([chunk[-1] ^ 1])
-    node = forge.file(content=Content(0, chunk + other))
+    node = forge.file(content=Content(0, chunk + other), size=2 * size)
     report = verified(forge.tree([node]), tmp_path)
     [finding] = report.findings
     assert finding.subject == f"snapshot {forge.newest.id}: /file"

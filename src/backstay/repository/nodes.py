@@ -15,6 +15,9 @@ EARLIEST: Final = -(1 << 63)  # times, in ns since 1970: September of 1677
 LATEST: Final = (1 << 64) - 1  # and July of 2554; between them lies what msgpack takes for an integer
 
 
+_KINDS: Final = frozenset(
+    (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+)
 PATCHED: Final = 16  # added to the depth of a content that is a patch
 
 
@@ -87,6 +90,20 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             raise CorruptedBackup("a listing holds a malformed digest", cause=repr(name[:80]))
         if self.extents is not None:
             self._check_extents()
+
+    def check_restorable(self, stored: int | None) -> None:
+        """Raises CorruptedBackup for what can be read and never be made; `stored` bytes of data, if that is known."""
+        kind = stat.S_IFMT(self.mode)
+        if kind not in _KINDS or self.mode >> 16:
+            raise CorruptedBackup("it is of a kind that no file system has", cause=f"mode {self.mode:#o}")
+        if kind == stat.S_IFLNK and (not self.target or b"\0" in self.target):
+            raise CorruptedBackup("it is a symlink to an impossible place", cause=repr((self.target or b"")[:80]))
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not (self.device is not None and 0 <= self.device < 1 << 63):
+            raise CorruptedBackup("it is a device with an impossible number", cause=str(self.device))
+        if kind == stat.S_IFREG and stored is not None:
+            expected = self.size if self.extents is None else sum(length for _, length in self.extents)
+            if stored != expected:
+                raise CorruptedBackup("its size is not that of its content", cause=f"{stored} bytes, not {expected}")
 
     def _check_extents(self) -> None:
         end = 0

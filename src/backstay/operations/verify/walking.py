@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.names import printable
@@ -18,13 +19,15 @@ from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
 from backstay.operations.verify.whole_ids import WholeIds
-from backstay.repository.blobs.contents import all_chunk_ids, read_content, split_ids
+from backstay.repository.blobs.contents import all_chunk_ids, check_depth, chunk_ids, read_content, split_ids
 from backstay.repository.format import pack_name
-from backstay.repository.nodes import Content, Node
+from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.repository.trees.listings import MAX_DEPTH, MEND_HINT, read_listing
 from backstay.repository.trees.stat_stream import StatCursor
+
+_IMPOSSIBLE_HINT: Final = "a restore tells of it and goes on without it; `backstay find` shows who else holds this path"
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Walking:
     bad: BadPacks
     read: bool
     _found: list[tuple[str, CorruptedBackup | ObjectNotFound]] = field(default_factory=list)  # of one snapshot
+    _impossible: list[tuple[str, CorruptedBackup]] = field(default_factory=list)  # what no restore can make
     _ids: WholeIds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,10 +77,13 @@ class Walking:
         """
         self._compare_ids()
         found, self._found = self._found, []
-        if found and not self.repository.snapshots.dropped([manifest.id]):
+        impossible, self._impossible = self._impossible, []
+        if (found or impossible) and not self.repository.snapshots.dropped([manifest.id]):
             for subject, error in found:
                 self.notes.find("completeness", subject, error, MEND_HINT)
-        return not found
+            for subject, wrong in impossible:
+                self.notes.find("completeness", subject, wrong, _IMPOSSIBLE_HINT)
+        return not found and not impossible
 
     def hit_by_bad_packs(self, manifests: list[Manifest], events: EventSink) -> None:
         """Which files cannot be read because of packs that are known to be bad; nothing is walked while none is."""
@@ -173,29 +180,42 @@ class Walking:
             self._found.append((subject, CorruptedBackup(f"chunk {chunk.hex()} is missing", cause=cause)))
 
     def _need_file(self, node: Node, path: bytes, used: set[int], subject: str) -> None:
-        if node.content is None:
-            return
+        content, size = node.content or EMPTY, None
         try:
-            self._need(node.content, used, f"{subject}: {printable(path)}" if self.read else "")
-            if node.content.is_patched and self.read:
-                self._put_together(node.content)
+            size = self._need(content, used, f"{subject}: {printable(path)}" if self.read else "")
+            if content.is_patched:
+                size = self._put_together(content) if self.read else None
         except (CorruptedBackup, ObjectNotFound) as error:
             self._found.append((f"{subject}: {printable(path)}", error))
+        try:
+            node.check_restorable(size)
+        except CorruptedBackup as error:
+            self._impossible.append((f"{subject}: {printable(path)}", error))
 
-    def _put_together(self, content: Content) -> None:
-        """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
+    def _put_together(self, content: Content) -> int | None:
+        """That all chunks are good does not say yet that the changes in them fit. The size, if all could be read.
+
+        Raises CorruptedBackup.
+        """
         with suppress(TierNotAttached, ObjectFrozen):  # which is told of the packs
-            for _ in read_content(content, self.repository.reader):
-                pass
+            return sum(len(piece) for piece in read_content(content, self.repository.reader))
+        return None
 
-    def _need(self, content: Content, used: set[int], subject: str = "") -> None:
-        """Every chunk of it has a place; with a subject, one that is there by its whole id."""
+    def _need(self, content: Content, used: set[int], subject: str = "") -> int:
+        """Every chunk of it has a place; with a subject, one that is there by its whole id. The bytes of them all."""
+        size = 0
         if content.depth == 0:  # nearly all of them
             chunks: Iterable[bytes] = split_ids(content.ids)
-        else:
+        elif content.is_patched:
             chunks = all_chunk_ids(content, self.repository.reader)
+        else:
+            check_depth(content)
+            self._need(Content(content.depth - 1, content.ids), used, subject)
+            chunks = chunk_ids(content, self.repository.reader)
         for chunk in chunks:
             place = self.repository.reader.place(chunk)
             used.add(place.pack)
+            size += place.length
             if subject:
                 self._ids.need(chunk, place, subject)
+        return size
