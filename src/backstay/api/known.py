@@ -12,7 +12,6 @@ from backstay.control.access.denied import not_allowed
 from backstay.control.access.scopes import EVERYTHING, policy_scope, source_scope
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.errors import InvalidRequest, NotFound
 
 ALL = "*"
@@ -53,7 +52,7 @@ def sources_meant(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
     """The snapshots' names of the sources that a request names; empty for all of them. Raises NotFound."""
     if not asked or ALL in asked:
         return []
-    known = {snapshot_name(name, origin): origin for origin in policy.sources}
+    known = {origin.snapshot_name(name): origin for origin in policy.sources}
     by_word = {origin.name or whole: whole for whole, origin in known.items()}
     found: list[str] = []
     for word in asked:

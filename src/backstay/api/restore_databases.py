@@ -14,7 +14,6 @@ from backstay.api.call import Call
 from backstay.api.database_addresses import DatabaseAddress, parse_database
 from backstay.control.access.scopes import source_scope
 from backstay.control.policies.origins import MysqlOrigin, PostgresqlOrigin
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.errors import InvalidRequest
 
 _HARMLESS: Final = frozenset({"application_name", "channel_binding", "connect_timeout", "gssencmode", "sslmode"})
@@ -43,7 +42,7 @@ def _of_sources(call: Call) -> Iterator[str]:
     loaded = call.backing.policies
     for name, policy in loaded.content.policies.items() if loaded is not None else ():
         for origin in policy.sources if policy.agent is None else ():
-            scope = source_scope(name, snapshot_name(name, origin))
+            scope = source_scope(name, origin.snapshot_name(name))
             if isinstance(origin, PostgresqlOrigin | MysqlOrigin) and call.principal.may("restore:in_place", scope):
                 yield origin.connection
 

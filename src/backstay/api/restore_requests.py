@@ -29,7 +29,6 @@ from backstay.control.manager.restoring import RestoreRequest
 from backstay.control.manager.targets import DatabaseTarget, DirectoryTarget, RestoreTarget, target_of
 from backstay.control.policies.origins import has_password
 from backstay.control.policies.policy import Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.service.target_places import own_places, place_seen, real_path, require_apart
 from backstay.errors import InvalidRequest, NotFound
 from backstay.sources.sqlite.database import path_of
@@ -138,7 +137,7 @@ def _sources_beside(call: Call, found: Backup, asked: AskedRestore) -> list[str]
 
 def _named(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
     """The snapshots' names of the sources that are wanted, one by one, also when all are."""
-    return sources_meant(name, policy, asked) or [snapshot_name(name, origin) for origin in policy.sources]
+    return sources_meant(name, policy, asked) or [origin.snapshot_name(name) for origin in policy.sources]
 
 
 def _beside(call: Call, found: Backup, source: str, at: datetime | None) -> Backup:

@@ -31,7 +31,6 @@ from backstay.control.policies.effective import effective, next_times
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Retention
 from backstay.control.policies.showing import as_document, show
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
@@ -93,7 +92,7 @@ def list_sources(call: Caller, asked: PageQuery) -> Response:
     for name in policy_names(call):
         assert loaded is not None
         for origin in loaded.policy(name).sources:
-            whole = snapshot_name(name, origin)
+            whole = origin.snapshot_name(name)
             if call.principal.may("policy:read", source_scope(name, whole)):
                 found.append((name, origin.name, whole, origin.type))
     shown, following = part_of(found, lambda one: f"{one[0]}\n{one[2]}", asked)
@@ -164,7 +163,7 @@ def _document(call: Call, loaded: LoadedPolicies, name: str) -> PolicyDocument:
         name=name,
         description=policy.description,
         tags=list(policy.tags),
-        sources=[snapshot_name(name, origin) for origin in policy.sources],
+        sources=[origin.snapshot_name(name) for origin in policy.sources],
         next_runs=next_times(found, call.backing.clock.now()),
         monitor=_monitor(call, name),
     )

@@ -21,7 +21,6 @@ from backstay.control.opening.opener import Opener
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import BackupManagerSettings, Compression
 from backstay.control.policies.repository_settings import repository_settings
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import zone_of
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
@@ -117,7 +116,7 @@ class Setup:
         if self.policies is None:
             return {}
         return {
-            name: frozenset(snapshot_name(name, origin) for origin in policy.sources)
+            name: frozenset(origin.snapshot_name(name) for origin in policy.sources)
             for name, policy in self.policies.content.policies.items()
         }
 

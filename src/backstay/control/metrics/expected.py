@@ -11,7 +11,6 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.notifications import Alerts, Limits
 from backstay.control.policies.policy import Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.core.times import parse_length
 
 _KEY_DAYS: Final = 90
@@ -48,7 +47,7 @@ def _of_policy(name: str, policy: Policy, holds: Effective, alerts: Alerts) -> P
     verification = holds.verification
     tried = verification is not None and verification.restore_test
     return PolicyExpectation(
-        sources=tuple(snapshot_name(name, origin) for origin in policy.sources),
+        sources=tuple(origin.snapshot_name(name) for origin in policy.sources),
         rpo=_optional(own.rpo or alerts.rpo),
         verification=_optional(own.verification or alerts.verification) or scheduled,
         rehearsal=_optional(own.rehearsal or alerts.rehearsal) or (scheduled if tried else None),

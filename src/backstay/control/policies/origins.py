@@ -63,7 +63,7 @@ class Origin(Model):
     name: Name | None = None
 
     def snapshot_name(self, policy: str) -> str:
-        """What its snapshots are named, as a source of this policy."""
+        """What its snapshots are named, as a source of this policy: as the policy, or `POLICY-NAME`."""
         return policy if self.name is None else f"{policy}-{self.name}"
 
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backstay.control.policies.document import Document, Key
-from backstay.control.policies.origins import AnyOrigin
 from backstay.control.policies.policy import PolicyFile
 from backstay.errors import Mistake
-
-
-def snapshot_name(policy: str, origin: AnyOrigin) -> str:
-    """What the snapshots of a source are named: as its policy, or `POLICY-NAME`."""
-    return origin.snapshot_name(policy)
 
 
 def shared_names(document: Document, content: PolicyFile) -> Iterator[Mistake]:
@@ -20,7 +14,7 @@ def shared_names(document: Document, content: PolicyFile) -> Iterator[Mistake]:
     first: dict[str, Key] = {}
     for policy, settings in content.policies.items():
         for number, origin in enumerate(settings.sources):
-            name, key = snapshot_name(policy, origin), ("policies", policy, "sources", number)
+            name, key = origin.snapshot_name(policy), ("policies", policy, "sources", number)
             other = document.mistake(first.setdefault(name, key), "")
             if first[name] != key:
                 yield document.mistake(

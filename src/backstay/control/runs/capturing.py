@@ -8,7 +8,6 @@ from pathlib import Path
 
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin, CommandOrigin, FilesystemOrigin, PostgresqlOrigin, SqliteOrigin
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import expanded
 from backstay.control.runs.hooks import without_secrets
 from backstay.core.clock import Clock
@@ -27,7 +26,7 @@ from backstay.sources.sqlite.source import sqlite_source
 def policies_of_snapshots(loaded: LoadedPolicies) -> dict[str, str]:
     """Which policy's snapshots have which name."""
     return {
-        snapshot_name(name, origin): name
+        origin.snapshot_name(name): name
         for name, policy in loaded.content.policies.items()
         for origin in policy.sources
     }

@@ -18,7 +18,6 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import AnyOrigin
 from backstay.control.policies.policy import BackupManagerSettings, Hooks, Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.runs.capturing import source_of
 from backstay.control.runs.hooks import HookOutcome, When, run_hook
 from backstay.control.runs.verifying import verify_options
@@ -204,7 +203,7 @@ class _Run:
     def _source(
         self, repository: Repository, origin: AnyOrigin, events: EventSink, stop_if_asked: Callable[[], None]
     ) -> SourceOutcome:
-        name = snapshot_name(self.outcome.policy, origin)
+        name = origin.snapshot_name(self.outcome.policy)
         try:
             result = self._backup(repository, origin, name, events, stop_if_asked)
         except Interrupted:
@@ -324,11 +323,11 @@ def chosen_origins(policy: Policy, name: str, wanted: Sequence[str]) -> tuple[An
 
     Raises NotFound.
     """
-    by_name = {snapshot_name(name, origin): origin for origin in policy.sources}
+    by_name = {origin.snapshot_name(name): origin for origin in policy.sources}
     by_name |= {origin.name: origin for origin in policy.sources if origin.name is not None}
     for one in wanted:
         if one not in by_name:
-            known = ", ".join(snapshot_name(name, origin) for origin in policy.sources)
+            known = ", ".join(origin.snapshot_name(name) for origin in policy.sources)
             raise NotFound(
                 f"the policy {name!r} has no source {one!r}",
                 cause=f"it has {known}",

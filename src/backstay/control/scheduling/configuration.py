@@ -19,7 +19,6 @@ from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import FilesystemOrigin
 from backstay.control.policies.policy import Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import expanded
 from backstay.control.scheduling.remembered_looks import Place, RememberedLooks
 from backstay.core.clock import Clock
@@ -33,7 +32,7 @@ MOST_FILES: Final = 20_000  # that are looked at each minute
 
 def watched_sources(name: str, policy: Policy) -> dict[str, tuple[str, ...]]:
     """By the names of their snapshots: the paths of each source that hold configuration."""
-    found = {snapshot_name(name, origin): configuration_paths(origin) for origin in policy.sources}
+    found = {origin.snapshot_name(name): configuration_paths(origin) for origin in policy.sources}
     return {snapshot: paths for snapshot, paths in found.items() if paths}
 
 
@@ -61,7 +60,7 @@ class ConfigurationMarks:
             )
         digest = hashlib.sha256()
         for origin in policy.sources:
-            name = snapshot_name(schedule.policy, origin)
+            name = origin.snapshot_name(schedule.policy)
             if not isinstance(origin, FilesystemOrigin) or (schedule.sources and name not in schedule.sources):
                 continue
             paths = watched_sources(schedule.policy, policy).get(name, ())

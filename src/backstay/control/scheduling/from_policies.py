@@ -21,7 +21,6 @@ from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import DATABASES, AnyOrigin
 from backstay.control.policies.policy import Policy
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.scheduling.configuration import watched_sources
 from backstay.control.scheduling.kinds import ON_CHANGE
 from backstay.control.scheduling.timing import set_next
@@ -116,7 +115,7 @@ def _of_configuration(name: str, policy: Policy, cron: str, zone: str) -> Iterat
 
 def _databases(name: str, policy: Policy) -> tuple[str, ...]:
     origins: tuple[AnyOrigin, ...] = policy.sources
-    return tuple(snapshot_name(name, origin) for origin in origins if origin.type in DATABASES)
+    return tuple(origin.snapshot_name(name) for origin in origins if origin.type in DATABASES)
 
 
 def _new(wanted: FileSchedule, now: datetime) -> ScheduleRecord:

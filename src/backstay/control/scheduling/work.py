@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.policies.values import told_words
 from backstay.control.scheduling.kinds import OF_REPOSITORY
 from backstay.errors import InvalidRequest, NotFound
@@ -26,7 +25,7 @@ def require_work(kind: str, policy: str, sources: Sequence[str], policies: Loade
         ) from error
     if kind == "prune":
         require_retention(policy, policies)
-    known = {origin.name for origin in found.sources} | {snapshot_name(policy, origin) for origin in found.sources}
+    known = {origin.name for origin in found.sources} | {origin.snapshot_name(policy) for origin in found.sources}
     for source in sources:
         if source not in known:
             raise InvalidRequest(

@@ -20,7 +20,6 @@ from backstay.control.jobs.failures import JobFailed
 from backstay.control.manager.checking import outcomes
 from backstay.control.manager.documents import checks_document
 from backstay.control.policies.effective import effective
-from backstay.control.policies.snapshot_names import snapshot_name
 from backstay.control.runs.verifying import verify_options
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
 from backstay.core.ids import new_ulid
@@ -87,7 +86,7 @@ def _of_policy(context: ServiceContext, job: Job) -> VerifyOptions:
 def _newest(context: ServiceContext, repository: Repository, policy: str) -> tuple[str, ...]:
     """The newest backup of each source of a policy. Raises NotFound if there is none."""
     origins = context.policies.required().policy(policy).sources
-    names = {snapshot_name(policy, origin) for origin in origins}
+    names = {origin.snapshot_name(policy) for origin in origins}
     newest: dict[str, tuple[datetime, str]] = {}
     for manifest in repository.snapshots.live():
         if manifest.name in names:
