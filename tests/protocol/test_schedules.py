@@ -19,7 +19,7 @@ from tests.protocol.world import TEMPLATES, Runner, patched, template
 
 SCHEDULES: Final = int(os.environ.get("BACKSTAY_SCHEDULES", "1000"))
 SEED: Final = int(os.environ.get("BACKSTAY_SEED", "0"))
-FOR_WEAKNESSES: Final = 3000  # most are found within 500
+FOR_WEAKNESSES: Final = 5000  # most are found within 500
 PROFILES: Final = (Profile(), Profile(), CROWD, PATIENT)
 BLOCKS: Final = 2 * len(PROFILES)  # so that several processes can share the work
 

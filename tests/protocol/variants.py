@@ -208,16 +208,18 @@ def _nobody(*_: object) -> tuple[str, ...]:
 
 WEAK: Final = [
     Variant("collector ignores sessions", ((Collector, "sessions_to_wait_for", _nobody),)),
-    Variant("writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),)),
     Variant(
-        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=1694
+        "writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),), shown_by=260
+    ),
+    Variant(
+        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=188
     ),
     Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
-    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=114),
+    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=11),
     Variant(
-        "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=292
+        "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=11
     ),
-    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=308),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=65),
     Variant(
         "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=158
     ),
@@ -228,7 +230,7 @@ WEAK: Final = [
         "rewriting relies on packs of its plan",
         ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),),
         CROWD,
-        shown_by=759,
+        shown_by=3255,
     ),
     Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=334),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
