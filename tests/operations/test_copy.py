@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, InvalidRequest
 from backstay.operations.copies import transfer
 from backstay.operations.copies.mirror import can_be_mirror, copy_objects
@@ -16,7 +17,7 @@ from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
-from backstay.repository.format import epoch_name
+from backstay.repository.format import RecordKind, epoch_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
@@ -227,6 +228,17 @@ def drop_first(repository: Repository) -> None:
     collector.execute(collector.plan())
 
 
+def write_garbage(repository: Repository) -> None:
+    """Store packs that no snapshot needs, as a backup does that fails."""
+    with repository.begin_session(), Workers(1, "seal") as workers:
+        writer = repository.writer(workers)
+        data = random.Random(1).randbytes(100_000)
+        writer.put(RecordKind.DATA_PACK, repository.keyring.chunk_ids.of(data), data)
+        writer.flush()
+        repository.index.write(writer.take_packs())
+        writer.close()
+
+
 def test_a_mirror_outlives_collections_that_knew_of_one_copy_only(ours: Store, source: Path, tmp_path: Path) -> None:
     target = Store("target")
     mirror_to(ours, target)
@@ -258,6 +270,39 @@ def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Stor
         mirror_to(ours, target)
     assert "empty place" in str(refused.value.hint)
     assert target.objects() == before
+
+
+def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alone(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        for manifest in repository.snapshots.live():
+            repository.snapshots.drop(manifest.id, "for a test", repository.clock)
+        collector = Collector(repository)
+        collector.execute(collector.plan(allow_empty=True))
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    before = target.objects()
+    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
+        mirror_to(ours, target)
+    assert "gc` ran there" in str(refused.value.cause)
+    assert target.objects() == before
+
+
+def test_a_copy_that_collected_by_itself_what_nobody_has_is_brought_up_to_date(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        write_garbage(repository)
+        collector = Collector(repository)
+        assert collector.execute(collector.plan()).deleted_packs
+    with open_alone(ours) as repository:
+        newest = back_up(repository, source)
+        drop_first(repository)
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
+        assert newest in [manifest.id for manifest in repository.snapshots.live()]
 
 
 def test_a_copy_with_a_torn_key_or_marks_of_its_own_is_brought_up_to_date(ours: Store) -> None:

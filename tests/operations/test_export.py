@@ -200,6 +200,45 @@ def test_a_whole_copy_is_not_exported_to_and_a_medium_not_copied_to(ours: Store)
         can_be_mirror(repository, medium)
 
 
+def collect(medium: Store, *dropped: str) -> None:
+    """Delete snapshots on a medium, and free their space there."""
+    with open_alone(medium) as there:
+        for ident in dropped:
+            there.snapshots.drop(ident, "for a test", there.clock)
+        collector = Collector(there)
+        assert collector.execute(collector.plan(allow_empty=True)).deleted_packs
+
+
+def test_what_was_deleted_and_freed_on_a_medium_can_be_exported_to_it_again(
+    ours: Store, source: Path, tmp_path: Path
+) -> None:
+    medium = Store("medium")
+    export(ours, medium)
+    collect(medium, *ids(medium))
+    assert export(ours, medium).exported == tuple(ids(ours))
+    assert_whole(medium)
+    with open_alone(medium) as there:
+        assert restored(there, ids(ours)[-1], tmp_path / "out", source) == (contents(source), [])
+    held = medium.objects()
+    assert export(ours, medium).objects == 0
+    assert medium.objects() == held
+
+
+def test_a_snapshot_that_needs_what_a_medium_freed_is_exported_whole(ours: Store, source: Path) -> None:
+    medium = Store("medium")
+    first, *rest = ids(ours)
+    export(ours, medium, first)
+    collect(medium, first)
+    assert export(ours, medium, *rest).exported == tuple(rest)
+    assert_whole(medium)
+    with open_alone(ours) as repository:
+        newest = back_up(repository, source)
+    done = export(ours, medium, newest)
+    assert done.exported == (newest,)
+    assert done.bytes < 100_000  # what was sent in other packs is not sent once more
+    assert_whole(medium)
+
+
 def test_a_medium_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
     medium = Store("medium")
     export(ours, medium)

@@ -25,10 +25,10 @@ from backstay.errors import (
     ObjectExists,
     ObjectNotFound,
     StorageMissing,
-    StorageUnavailable,
 )
 from backstay.operations.copies.acknowledged_gaps import carry_acknowledgements
-from backstay.operations.copies.common_keys import require_common_keys
+from backstay.operations.copies.anew import rewritten_meanwhile, send_anew
+from backstay.operations.copies.common_history import require_common_keys
 from backstay.operations.copies.log_sending import damaged_subject, log_of
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
@@ -131,17 +131,19 @@ class _Needed:
 
     repository: Repository
     there: set[bytes]
+    deleted: set[bytes]  # on the medium, by its own collections, and for good
     packs: dict[bytes, int] = field(default_factory=dict)  # digest: number; to be sent
+    anew: dict[bytes, int] = field(default_factory=dict)  # likewise, in packs of other names
     indexed: set[bytes] = field(default_factory=set)  # of those, which a segment there names already
 
     def add(self, chunk: bytes) -> None:
         places = self.repository.index.find_all(chunk)
         if not places:
             self.repository.reader.place(chunk)  # raises what is to be told
-        infos = {place.pack: self.repository.index.pack(place.pack) for place in places}
-        if not any(info.digest in self.there or info.digest in self.packs for info in infos.values()):
-            number, info = next(iter(infos.items()))
-            self.packs[info.digest] = number
+        numbers = {self.repository.index.pack(place.pack).digest: place.pack for place in places}
+        if not any(pack in self.there or pack in self.packs or pack in self.anew for pack in numbers):
+            pack = next((pack for pack in numbers if pack not in self.deleted), next(iter(numbers)))
+            (self.anew if pack in self.deleted else self.packs)[pack] = numbers[pack]
 
 
 @dataclass(slots=True)
@@ -171,6 +173,8 @@ class _Export:
         there = self._opened()
         for batch in _in_batches(self._stored_packs(needed)):
             there.index.write(batch)
+        stored = send_anew(self.repository, there, needed.anew)
+        self.objects, self.sent = self.objects + len(stored), self.sent + sum(pack.size for pack in stored)
         self._send_logs(there, snapshots, held)
         for manifest in snapshots:
             self._send_attestations(manifest)
@@ -217,7 +221,8 @@ class _Export:
         indexed = [info for _, info in there.index.packs()] if there is not None else []
         whole = {info.digest for info in indexed if held.get(pack_name(info.kind, info.digest)) == info.size}
         self.repository.reload_index()
-        needed = _Needed(self.repository, whole)
+        deleted = there.collections.deleted() | there.collections.condemned() if there is not None else set()
+        needed = _Needed(self.repository, whole, deleted)
         for info in indexed:  # torn or lost there
             number = self.repository.index.number(info.digest)
             if info.digest not in whole and number is not None:
@@ -228,7 +233,7 @@ class _Export:
 
     def _make_readable(self, needed: _Needed, days: int, wait: bool) -> None:
         cold = ColdPacks(self.repository)
-        for number in needed.packs.values():
+        for number in (*needed.packs.values(), *needed.anew.values()):
             cold.need_pack(number)
         make_readable(self.repository, cold.needed(), days=days, wait=wait, events=self.events)
 
@@ -271,11 +276,7 @@ class _Export:
                     left.discard(pack.digest)
                     yield stored_pack(pack)
         if left:
-            raise StorageUnavailable(
-                "the export could not be finished",
-                cause="a collection rewrote the index meanwhile",
-                hint="repeat the command: what was sent stays there",
-            )
+            raise rewritten_meanwhile()
 
     def _send_logs(self, there: Repository, snapshots: Sequence[Manifest], held: Mapping[str, int]) -> None:
         """What databases can be recovered with, also from backups that the medium has; parts go when they are whole."""

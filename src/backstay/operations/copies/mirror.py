@@ -14,7 +14,7 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
-from backstay.operations.copies.common_keys import require_common_keys
+from backstay.operations.copies.common_history import require_common_collections, require_common_keys
 from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
@@ -131,6 +131,7 @@ class _MirrorCopy:
             )
         if header_of(self.target) is not None:
             require_common_keys(self.repository, self.target)
+            require_common_collections(self.repository, self.target)
 
     def _send(self, names: set[str]) -> bool:
         """Send those that the target lacks; False when one was deleted since they were listed."""

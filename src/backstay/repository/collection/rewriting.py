@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from backstay.core.events import EventSink, Progress, Started
 from backstay.core.pipeline import Workers
@@ -10,7 +10,6 @@ from backstay.errors import CorruptedBackup
 from backstay.repository.collection.plan import CollectionPlan
 from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind
-from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.packs.pack import PackTable
 from backstay.repository.repository import Repository
 
@@ -37,7 +36,7 @@ def rewrite(repository: Repository, plan: CollectionPlan, events: EventSink) -> 
                 number = numbers[pack.digest]
                 if number is None:
                     raise CorruptedBackup(f"pack {pack.digest.hex()[:16]} is not usable any more")
-                for chunk, data in _live_chunks(repository, number, pack.table, plan.live):
+                for chunk, data in wanted_chunks(repository, number, pack.table, plan.live.__contains__):
                     writer.put(RecordKind(pack.kind), chunk, bytes(data))
                     done += len(data)
                 events(Progress(files=0, bytes=done))
@@ -48,14 +47,14 @@ def rewrite(repository: Repository, plan: CollectionPlan, events: EventSink) -> 
             writer.close()
 
 
-def _live_chunks(
-    repository: Repository, number: int, table: PackTable, live: ChunkFilter
+def wanted_chunks(
+    repository: Repository, number: int, table: PackTable, is_wanted: Callable[[bytes], bool]
 ) -> Iterator[tuple[bytes, memoryview]]:
-    """The live chunks of one pack, each checked against its id."""
+    """Those chunks of one pack, each checked against its id."""
     reader, ids = repository.reader, repository.keyring.chunk_ids
     decoded: tuple[int, memoryview] | None = None
     for chunk, ordinal, offset, length in table.chunks():
-        if chunk not in live:
+        if not is_wanted(chunk):
             continue
         if decoded is None or decoded[0] != ordinal:
             decoded = (ordinal, memoryview(reader.read_blob(number, ordinal)))

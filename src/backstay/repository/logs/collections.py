@@ -219,6 +219,11 @@ class CollectionLog:
         name = waiting_name(number)
         return self._read(name, WaitingRecord) if name in self._names else None
 
+    def verdict(self, number: int) -> VerdictRecord | None:
+        """What a collection decided, if it did."""
+        name = verdict_name(number)
+        return self._read(name, VerdictRecord) if name in self._names else None
+
     def decide(self, record: VerdictRecord) -> VerdictRecord:
         """Fix what is deleted, or learn what another collector decided; only then may anything be deleted."""
         return self._create_once(verdict_name(record.number), record, VerdictRecord)
