@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from backstay.api.backing import ApiOptions
-from backstay.api.database_addresses import parse_database
+from backstay.api.database_addresses import parse_allowed, parse_database
 from backstay.control.policies.document import parse_document
 from backstay.control.policies.loading import checked
+from backstay.errors import InvalidRequest
 from tests.api.client import Client
 from tests.api.world import World
 
@@ -38,7 +39,9 @@ def plan_status(client: Client, backup: Any, database: str) -> int:
     ("address", "status"),
     [
         (SHOP, 200),
-        (SHOP.replace(":5432", "").replace("postgresql", "postgres") + "?sslmode=require&connect_timeout=9", 200),
+        (SHOP.replace(":5432", "").replace("postgresql", "postgres") + "?connect_timeout=9", 200),
+        (SHOP + "?sslmode=disable", 422),
+        (SHOP + "?channel_binding=disable&connect_timeout=9", 422),
         (SHOP.replace("5432", "5433"), 422),
         (SHOP.replace("backup@", "postgres@"), 422),
         (SHOP + "2", 422),
@@ -82,3 +85,9 @@ def test_a_restore_goes_to_the_databases_that_the_service_names(databases: World
             assert plan_status(databases.admin, backup, address) == status, address
     finally:
         backing.options = ApiOptions()
+
+
+def test_an_address_that_the_service_names_has_no_parameters() -> None:
+    assert parse_allowed("postgresql://db.example") == parse_database("postgresql://db.example")
+    with pytest.raises(InvalidRequest, match="without parameters"):
+        parse_allowed("postgresql://db.example?sslmode=verify-full")

@@ -170,6 +170,7 @@ def test_whoever_has_no_home_works_without_a_cache(
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     account.environ["HOME"] = home
+    monkeypatch.chdir(account.root)
     for command in (("backup", account.documents), ("list",)):
         refused = account.run(*command, status=2).err
         assert "there is no home directory" in refused

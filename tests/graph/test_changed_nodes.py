@@ -8,8 +8,9 @@ import pytest
 
 from backstay.errors import CycleFound
 from backstay.graph.metadata_graph import MetadataGraph
-from backstay.graph.model import Node
+from backstay.graph.model import Node, NodeMetadata
 from backstay.graph.outputs import StoredOutputs
+from backstay.graph.recorded_inputs import unmet
 from backstay.graph.regeneration import RegenerationOptions, regenerate
 from backstay.graph.restore_report import with_changes
 from tests.graph.failures import explode, failing
@@ -139,6 +140,23 @@ def test_a_node_with_equal_inputs_is_stale_when_only_one_of_them_was_so() -> Non
     report = world.restore()
     assert "made from another version of b" in result(report, "c").reason
     assert report.changed["c"].metadata.input_hashes == (world.key("a"), world.key("b"))
+
+
+@pytest.mark.parametrize("order", [("d1", "d2"), ("d2", "d1")])
+def test_an_input_that_two_dependencies_could_mean_stands_for_the_one_that_has_no_other(order: tuple[str, str]) -> None:
+    keys = {name: key_of(name.encode()) for name in ("h", "k", "h2")}
+    outputs = {"d1": ("h", "k"), "d2": ("h2", "h")}
+    nodes = [
+        Node(
+            id=name,
+            hash=keys[outputs[name][0]],
+            metadata=NodeMetadata(output_hashes=tuple(keys[one] for one in outputs[name])),
+        )
+        for name in order
+    ]
+    recorded = [keys["k"], keys["h"], key_of(b"from outside")]
+    assert unmet(recorded, nodes) is None
+    assert unmet([keys["h"], key_of(b"x"), key_of(b"y")], nodes) == 1
 
 
 def _with_a_stale_node_between() -> World:

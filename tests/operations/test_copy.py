@@ -17,7 +17,7 @@ from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
-from backstay.repository.format import RecordKind, epoch_name
+from backstay.repository.format import RecordKind, collection_name, epoch_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
@@ -479,3 +479,23 @@ def test_only_the_snapshots_that_were_asked_for(ours: Store, tmp_path: Path, sou
     with open_alone(target, OTHER) as there:
         found, errors = restored(there, result.copied[0][1], tmp_path / "out", source)
     assert (found, errors) == (contents(source), [])
+
+
+@pytest.mark.parametrize("where", ["ours", "target"])
+@pytest.mark.parametrize("data", [None, b"damaged"], ids=["gone", "damaged"])
+def test_a_record_of_a_collection_that_cannot_be_read_stops_no_copy(
+    ours: Store, source: Path, where: str, data: bytes | None
+) -> None:
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+        drop_first(repository)
+    target = Store("target")
+    mirror_to(ours, target)
+    store = ours if where == "ours" else target
+    if data is None:
+        store.delete(collection_name(1))
+    else:
+        store.store(collection_name(1), data, overwrite=True)
+    mirror_to(ours, target)
+    if where == "target":
+        assert target.retrieve(collection_name(1)) == ours.retrieve(collection_name(1))

@@ -158,3 +158,23 @@ def test_a_verification_keeps_what_it_found_when_a_key_is_damaged(world: World) 
     spoil(world, "keys/epochs/00000001")
     with world.open() as repository:
         assert {"keys/epochs/00000001", VERDICT} <= subjects(repository)
+
+
+@pytest.mark.parametrize("damaged", [(), (WAITING,), (VERDICT,)], ids=["rest gone", "rest damaged", "verdict damaged"])
+def test_an_announcement_that_is_gone_is_told_and_mended(world: World, damaged: tuple[str, ...]) -> None:
+    (world.directory / ANNOUNCED).unlink()
+    if VERDICT not in damaged:
+        (world.directory / VERDICT).unlink()
+    spoil(world, *damaged)
+    with world.open() as repository:
+        assert subjects(repository) == {ANNOUNCED, *damaged}
+        with pytest.raises(CorruptedBackup, match="gc/00000001") as caught:
+            world.backup(repository, small_tree())
+        assert "repair index" in caught.value.hint
+    with world.open() as repository:
+        assert set(repair_index(repository).collections_mended) == {ANNOUNCED, *damaged}
+        assert not verified(repository).findings
+        world.backup(repository, small_tree() | {b"/d1/f02": content(9, 500)})
+        collect(repository)
+        world.assert_kept(repository)
+    world.assert_sound()

@@ -207,7 +207,7 @@ def test_events_can_be_searched_from_a_base_on(repository: Repository) -> None:
 
 
 def test_histories_that_make_no_sense_are_damage() -> None:
-    good = b"# comment\n1\t0/3000148\tno recovery target specified\n\n2\t0/5000000\tbefore 2026-01-01\n"
+    good = b'# comment\n1\t0/3000148\tno recovery target specified\n\n2\t0/5000000\tat restore point "a\rb"\n'
     assert path_of(3, good).stretches == (
         Stretch(1, 0, 0x3000148),
         Stretch(2, 0x3000148, 0x5000000),

@@ -188,3 +188,31 @@ def test_a_name_belongs_to_one_cluster(repository: Repository, wal: WalStore, ba
     backend.store(one, backend.retrieve(two), overwrite=True)
     with pytest.raises(CorruptedBackup, match="another name"):
         wal.names()
+
+
+@pytest.mark.parametrize("stored", [(0, 4), (0, 9), None], ids=["shorter part", "longer part", "whole"])
+@pytest.mark.parametrize("given", [b"abcdef", b"abcdefghij"], ids=["beginning", "whole"])
+def test_what_is_stored_and_damaged_keeps_nobody_from_storing_it_again(
+    wal: WalStore, backend: MemoryStorage, stored: tuple[int, int] | None, given: bytes
+) -> None:
+    whole = b"abcdefghij"
+    if stored is None:
+        wal.store(SYSTEM, SEGMENT, whole)
+    else:
+        wal.store_part(SYSTEM, SEGMENT, stored[0], whole[stored[0] : stored[1]])
+    backend.store(wal_name(SYSTEM, SEGMENT, stored), b"damaged", overwrite=True)
+    if given == whole:
+        assert wal.store(SYSTEM, SEGMENT, given)
+        assert wal.read(SYSTEM, SEGMENT, wal.find(SYSTEM, SEGMENT)) == whole
+    else:
+        assert wal.store_beginning(SYSTEM, SEGMENT, given)
+        assert backend.exists(wal_name(SYSTEM, SEGMENT, (0, len(given))))
+
+
+def test_a_beginning_contradicts_what_can_be_read_beside_a_damaged_part(wal: WalStore, backend: MemoryStorage) -> None:
+    wal.store_part(SYSTEM, SEGMENT, 0, b"abc")
+    wal.store_part(SYSTEM, SEGMENT, 3, b"def")
+    backend.store(wal_name(SYSTEM, SEGMENT, (0, 3)), b"damaged", overwrite=True)
+    with pytest.raises(WalConflict):
+        wal.store_beginning(SYSTEM, SEGMENT, b"abcX")
+    assert wal.store_beginning(SYSTEM, SEGMENT, b"abcd")

@@ -377,3 +377,14 @@ def test_an_unfinished_transaction_is_told_and_not_rolled_back(
         backup(repository, file, tmp_path / "scratch")
     assert "sqlite3" in caught.value.hint
     assert file.read_bytes() == before
+
+
+def test_a_generated_column_that_is_not_null_needs_no_function_of_the_program(tmp_path: Path) -> None:
+    place = tmp_path / "own.db"
+    with closing(sqlite3.connect(place)) as session, session:
+        session.create_function("f", 1, str.upper, deterministic=True)
+        session.execute("CREATE TABLE t(a TEXT, g TEXT GENERATED ALWAYS AS (f(a)) VIRTUAL NOT NULL)")
+        session.executemany("INSERT INTO t(a) VALUES (?)", [("x",), ("y",)])
+    with closing(sqlite3.connect(place)) as session:
+        found = check(session, thorough=True, limit=5)
+    assert (found.is_ok, found.lacked) == (True, ("function f",))

@@ -53,6 +53,17 @@ def parse_database(text: str) -> DatabaseAddress:
     )
 
 
+def parse_allowed(text: str) -> DatabaseAddress:
+    """A database, or a whole server, that restores may go to. Raises InvalidRequest, for parameters as well."""
+    if "?" in text:
+        raise InvalidRequest(
+            "--restore-database takes an address without parameters",
+            cause="what it says would not hold for the addresses that are asked for",
+            hint="leave them out, and set PGSSLMODE and its kin in the environment of the service",
+        )
+    return parse_database(text)
+
+
 def unreadable() -> InvalidRequest:
     """What is said of an address that cannot be read; it cites nothing of it: it may hold a password."""
     return InvalidRequest(

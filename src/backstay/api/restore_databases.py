@@ -16,7 +16,8 @@ from backstay.control.access.scopes import source_scope
 from backstay.control.policies.origins import MysqlOrigin, PostgresqlOrigin
 from backstay.errors import InvalidRequest
 
-_HARMLESS: Final = frozenset({"application_name", "channel_binding", "connect_timeout", "gssencmode", "sslmode"})
+# None of those that say how well the line is protected: that is for the policy, or for PGSSLMODE of the service.
+_HARMLESS: Final = frozenset({"application_name", "connect_timeout"})
 _HINT: Final = "take the database of a source, or let who runs the service start it with `--restore-database ADDRESS`"
 
 

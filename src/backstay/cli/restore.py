@@ -222,7 +222,7 @@ def _show_plan(context: Context, plan: RestorePlan) -> None:
     )
     _show_paths(context, plan.conflicts, plan.conflict_count, "existing item differs", "existing items differ")
     _show_paths(context, plan.to_delete, plan.delete_count, "item would be deleted", "items would be deleted")
-    for path in plan.damaged:
+    for path in plan.damaged or ():
         context.warn(f"{path}: what is in this directory cannot be read; `backstay verify` tells why")
     if plan.cold is not None:
         show_need(context, plan.cold)

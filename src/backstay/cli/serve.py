@@ -55,7 +55,7 @@ def serve(
     """
     with server_extra("backstay serve"):
         from backstay.api.backing import ApiOptions
-        from backstay.api.database_addresses import parse_database
+        from backstay.api.database_addresses import parse_allowed
         from backstay.api.server import run
         from backstay.control.jobs.queues import QUEUES
 
@@ -63,7 +63,7 @@ def serve(
         options = options_of(context, data_dir, database, () if no_worker else tuple(QUEUES), alone=False)
         _check_no_worker(no_worker, embedded=options.embedded)
         _check_tls(tls_cert, tls_key, tls_own)
-        allowed = tuple(map(parse_database, restore_database or ()))
+        allowed = tuple(map(parse_allowed, restore_database or ()))
         with started(context, options) as service:
             first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
             service.sign_audit_log()  # the first administrator is an entry

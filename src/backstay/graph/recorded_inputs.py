@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from backstay.graph.model import Node
@@ -20,20 +19,47 @@ def unmet(recorded: Sequence[str], deps: Sequence[Node]) -> int | None:
             if key != deps[at].hash and key not in deps[at].values:
                 return at
         return None
-    left = Counter(recorded)
-    by_further_outputs = []
-    for at in having:
-        key = deps[at].hash or ""
-        if left[key]:
-            left[key] -= 1
-        else:
-            by_further_outputs.append(at)
-    for at in by_further_outputs:
-        found = next((key for key in deps[at].values if left[key]), None)
-        if found is None:
-            return at
-        left[found] -= 1
-    return None
+    assignment = _Assignment(recorded)
+    return next((at for at in having if not assignment.take(at, deps)), None)
+
+
+class _Assignment:
+    """Which dependency each recorded input stands for; one that is taken is given up for another that does as well."""
+
+    def __init__(self, recorded: Sequence[str]) -> None:
+        self._places: dict[str, list[int]] = {}
+        for place, key in enumerate(recorded):
+            self._places.setdefault(key, []).append(place)
+        self._taken: dict[int, int] = {}  # place: dependency
+        self._held: dict[int, int] = {}  # dependency: place
+
+    def take(self, at: int, deps: Sequence[Node]) -> bool:
+        """Find a place for one more dependency, by an augmenting path (Kuhn's algorithm); whether there is one."""
+        wanted_by: dict[int, int] = {}
+        waiting = [at]
+        while waiting:
+            dep = waiting.pop()
+            for key in {deps[dep].hash, *deps[dep].values}:
+                for place in self._places.get(key or "", ()):
+                    if place in wanted_by:
+                        continue
+                    wanted_by[place] = dep
+                    if place not in self._taken:
+                        self._settle(place, wanted_by, at)
+                        return True
+                    waiting.append(self._taken[place])
+        return False
+
+    def _settle(self, free: int, wanted_by: dict[int, int], at: int) -> None:
+        place = free
+        while True:
+            dep = wanted_by[place]
+            before = self._held.get(dep)
+            self._taken[place], self._held[dep] = dep, place
+            if dep == at:
+                return
+            assert before is not None
+            place = before
 
 
 def taken_beyond_first(recorded: Sequence[str], deps: Sequence[Node]) -> int | None:

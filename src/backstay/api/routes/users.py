@@ -88,16 +88,16 @@ def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
     with call.backing.catalog.session() as session:
         found = _managed(call, session, user)
         call.match(found.name, found.version)
-        if body.roles is not None:
+        if body.disabled is not None and body.disabled != found.disabled:
+            access.users.set_disabled(session, by=by, name=found.name, disabled=body.disabled)
+        if kept is not None:
+            access.users.set_password(session, by=by, name=found.name, password_hash=kept)
+        if body.roles is not None:  # last: without roles it may be managed by others than the caller
             wanted: set[tuple[str, str]] = {(role.role, role.scope) for role in body.roles}
             for role, scope in sorted(wanted - set(found.roles)):
                 access.users.grant(session, by=by, name=found.name, role=role, scope=scope)
             for role, scope in sorted(set(found.roles) - wanted):
                 access.users.revoke(session, by=by, name=found.name, role=role, scope=scope)
-        if body.disabled is not None and body.disabled != found.disabled:
-            access.users.set_disabled(session, by=by, name=found.name, disabled=body.disabled)
-        if kept is not None:
-            access.users.set_password(session, by=by, name=found.name, password_hash=kept)
         changed = access.users.get(session, found.name)
         call.record(session)
     return answer(_document(changed), etag=etag_of(changed.name, changed.version))

@@ -40,18 +40,26 @@ def _not_done_again(session: Session, newest_first: Select[Job]) -> Job | None:
         for job in jobs:
             if is_dry(job):
                 continue
-            if job.status == "succeeded":
-                if not _asked(job):
-                    return None
-                done |= _asked(job) | {source["name"] for source in _sources(job)}
-            elif not _is_done(job, done):
+            if job.status == "failed" and not _is_done(job, done):
                 return job
+            if not _asked(job):  # all: what failed of it was done again, and the rest it did
+                return None
+            done |= _done_by(job)
     return None
 
 
 def _is_done(failed: Job, done: set[str]) -> bool:
-    wanted = _failed(failed) or _asked(failed)
-    return bool(wanted) and all(name in done or f"{failed.policy}-{name}" in done for name in wanted)
+    if sources := _failed(failed):
+        return sources <= done
+    asked = _asked(failed)
+    return bool(asked) and all(name in done or f"{failed.policy}-{name}" in done for name in asked)
+
+
+def _done_by(job: Job) -> set[str]:
+    """What it did well, by the names of snapshots where these are told, else by those that it was asked for."""
+    if sources := _sources(job):
+        return {source["name"] for source in sources if not source.get("error")}
+    return _asked(job) if job.status == "succeeded" else set()
 
 
 def _asked(job: Job) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound
 from backstay.repository.collection.garbage import stored_packs
 from backstay.repository.format import epoch_name
-from backstay.repository.logs.collections import CollectionLog
+from backstay.repository.logs.collections import CollectionLog, VerdictRecord
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 
@@ -37,12 +37,22 @@ def require_common_collections(repository: Repository, target: StorageBackend) -
     theirs.refresh()
     deleted: set[bytes] = set()
     for number in range(theirs.last, 0, -1):
-        if number <= ours.last and ours.collection(number) == theirs.collection(number):
+        there = _verdict(theirs, number)
+        if there is None:
+            continue
+        if number <= ours.last and _verdict(ours, number) == there:
             break
-        verdict = theirs.verdict(number)
-        deleted |= set(verdict.deleted) if verdict is not None else set()
+        deleted |= set(there.deleted)
     if deleted and any(pack in deleted for pack, _ in stored_packs(repository.backend)):
         raise _own_history(target, "`backstay gc` ran there, and deleted for good what the repository has")
+
+
+def _verdict(log: CollectionLog, number: int) -> VerdictRecord | None:
+    """What a collection decided; one that cannot be read forbids nothing, and is for `verify` to tell."""
+    try:
+        return log.verdict(number)
+    except (ObjectNotFound, CorruptedBackup):
+        return None
 
 
 def _own_history(target: StorageBackend, cause: str) -> InvalidRequest:

@@ -40,7 +40,7 @@ class RestorePlan:
     conflict_count: int = 0
     to_delete: list[str] = field(default_factory=list)
     delete_count: int = 0
-    damaged: list[str] = field(default_factory=list)  # directories of which not all that is in them is known
+    damaged: list[str] | None = None  # directories of which not all that is in them is known; None if nobody looked
     cold: ColdNeed | None = None  # what must be attached or thawed before
 
 
@@ -142,9 +142,10 @@ class Planner:
             return plan
         stack: list[_Place] = []
         matched = False
+        damaged = plan.damaged = []
 
         def note(path: bytes, _: CorruptedBackup) -> None:
-            plan.damaged.append(printable(path))
+            damaged.append(printable(path))
 
         try:
             for visit in wanted(self._repository, self._manifest, self._options, note):
@@ -159,7 +160,7 @@ class Planner:
             for place in stack:
                 if place.directory is not None:
                     place.directory.close()
-        if not matched and not plan.damaged:
+        if not matched and not damaged:
             raise NotFound(
                 "nothing in this snapshot is what was asked for",
                 cause="no path matches the includes, or excludes leave nothing of them",

@@ -152,11 +152,12 @@ class CollectionLog:
             except (CorruptedBackup, UnsupportedFormat, ObjectNotFound) as error:
                 if on_damage is None:
                     raise
-                on_damage(name, error)
+                on_damage(name, _lost(name) if isinstance(error, ObjectNotFound) else error)
 
     def problems(self) -> dict[str, BackstayError]:
-        """Every record that cannot be read, whether or not anybody needs it."""
-        found: dict[str, BackstayError] = {}
+        """Every record that cannot be read, or is lost beside others of its collection, needed or not."""
+        announced = {collection_name(int(name[3:11])) for name in self._names}
+        found: dict[str, BackstayError] = {name: _lost(name) for name in sorted(announced - self._names)}
         for name in sorted(self._names):
             try:
                 self._read(name, _TYPES[name[11:]])
@@ -275,3 +276,7 @@ class CollectionLog:
         if record.number != int(name[3:11]):
             raise CorruptedBackup(f"{name} is the record of another collection", hint=_MEND_HINT)
         return record
+
+
+def _lost(name: str) -> CorruptedBackup:
+    return CorruptedBackup(f"{name} is missing", cause="others refer to it, or it was listed", hint=_MEND_HINT)

@@ -117,8 +117,7 @@ class WalStore:
         if parts is None:
             stored = self.find(system, file)
             if stored.whole:
-                self._require_same(record)
-                return False
+                return self._settle(record)
             parts = stored.parts
         if others := self.contradicting(system, file, data, parts):
             raise WalConflict(
@@ -132,10 +131,20 @@ class WalStore:
         return self._store(WalRecord(system, _checked(file), start, False, data), compress=len(data) > BLOCK)
 
     def store_beginning(self, system: int, file: str, data: bytes) -> bool:
-        """Make the first bytes of a segment durable; false if they were there. Raises WalConflict, InvalidRequest."""
+        """Make the first bytes of a segment durable; false if they were there. Raises WalConflict, InvalidRequest.
+
+        They stand in for what is stored of it and damaged.
+        """
         stored = self.find(system, file)
-        known = self.read(system, file, stored) if stored.reach != 0 else b""
-        if known[: len(data)] != data[: len(known)]:
+        try:
+            known = self.read(system, file, stored) if stored.reach != 0 else b""
+        except CorruptedBackup:
+            known = b""
+            parts = () if stored.whole else stored.parts
+            same = not any(self._differs(wal_name(system, file, part), data, is_whole=False) for part in parts)
+        else:
+            same = known[: len(data)] == data[: len(known)]
+        if not same:
             raise WalConflict(
                 f"{file} of cluster {system} is stored with other bytes",
                 cause="this segment, or a part of it, came before, and was another one",
@@ -145,33 +154,44 @@ class WalStore:
     def _store(self, record: WalRecord, *, compress: bool = True) -> bool:
         if len(record.data) > MAX_FILE:
             raise InvalidRequest(f"{record.file} is too large", cause=f"it has {len(record.data)} bytes")
-        name = _name_of(record)
         try:
-            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record, compress=compress))
+            self._backend.store(_name_of(record), self._keyring.seal(RecordKind.WAL, record, compress=compress))
         except ObjectExists:
-            self._require_same(record)
-            return False
+            return self._settle(record)
         return True
 
-    def _require_same(self, record: WalRecord) -> None:
-        if self._read(_name_of(record)).data != record.data:
+    def _settle(self, record: WalRecord) -> bool:
+        """Where an object of this name is: false for the same bytes; one that is damaged is replaced.
+
+        Raises WalConflict.
+        """
+        name = _name_of(record)
+        try:
+            there = self._read(name).data
+        except CorruptedBackup:
+            self._backend.store(name, self._keyring.seal(RecordKind.WAL, record), overwrite=True)
+            return True
+        if there != record.data:
             raise WalConflict(
                 f"{record.file} of cluster {record.system} is stored with other bytes",
                 cause="a file of this name came before, and was another one",
             )
+        return False
 
     def contradicting(
         self, system: int, file: str, data: bytes, parts: Iterable[tuple[int, int]]
     ) -> list[tuple[int, int]]:
         """The parts that hold other bytes than a whole file; what is damaged or gone does not contradict it."""
-        return [part for part in parts if self._contradicts(wal_name(system, file, part), data)]
+        return [part for part in parts if self._differs(wal_name(system, file, part), data, is_whole=True)]
 
-    def _contradicts(self, name: str, data: bytes) -> bool:
+    def _differs(self, name: str, data: bytes, *, is_whole: bool) -> bool:
+        """Whether a part has other bytes than a file, or than its beginning, as far as that is known."""
         try:
             part = self._read(name)
-        except (CorruptedBackup, ObjectNotFound):  # the whole file is what replaces it
+        except (CorruptedBackup, ObjectNotFound):  # the file is what replaces it
             return False
-        return data[part.start : part.start + len(part.data)] != part.data
+        known = part.data if is_whole else part.data[: max(0, len(data) - part.start)]
+        return data[part.start : part.start + len(part.data)] != known
 
     def forget_parts(self, system: int, file: str, stored: StoredFile) -> None:
         """Remove the parts of a segment that is stored whole, and that do not contradict it."""

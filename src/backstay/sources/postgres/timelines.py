@@ -82,7 +82,7 @@ def _stretches(timeline: int, forks: Iterable[tuple[int, int]]) -> Iterable[Stre
 
 def _forks(timeline: int, history: bytes) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
-    for line in history.splitlines():
+    for line in history.split(b"\n"):  # and nowhere else: a reason may hold a carriage return
         if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         match = _LINE.fullmatch(line)
