@@ -8,6 +8,8 @@ from pathlib import Path
 
 from backstay.core.clock import SystemClock
 from backstay.operations.backup.run import BackupOptions, run_backup
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.copies.result import CopyResult
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
@@ -119,3 +121,15 @@ def restored(repository: Repository, snapshot: str, to: Path, source: Path) -> t
 
 def kinds(names: Iterable[str]) -> set[str]:
     return {name.partition("/")[0] for name in names}
+
+
+def mirror_to(ours: Store, target: StorageBackend) -> CopyResult:
+    with open_alone(ours) as repository:
+        return copy_objects(repository, target)
+
+
+def drop_first(repository: Repository) -> None:
+    """Delete the oldest snapshot, and free what it alone needs."""
+    repository.snapshots.drop(repository.snapshots.live()[0].id, "for a test", repository.clock)
+    collector = Collector(repository)
+    collector.execute(collector.plan())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backstay.core.pipeline import Workers
 from backstay.errors import CorruptedBackup, InvalidRequest
 from backstay.operations.copies import transfer
 from backstay.operations.copies.mirror import can_be_mirror, copy_objects
@@ -17,7 +16,6 @@ from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
-from backstay.repository.format import RecordKind, collection_name, epoch_name
 from backstay.repository.repository import Repository
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
@@ -31,8 +29,10 @@ from tests.operations.copies import (
     back_up,
     contents,
     damaged,
+    drop_first,
     make_repository,
     make_source,
+    mirror_to,
     open_alone,
     open_mirrored,
     restored,
@@ -66,11 +66,6 @@ def lasting(store: Store) -> dict[str, bytes]:
 def snapshots(store: Store) -> list[str]:
     with open_alone(store) as repository:
         return [manifest.id for manifest in repository.snapshots.live()]
-
-
-def mirror_to(ours: Store, target: StorageBackend) -> CopyResult:
-    with open_alone(ours) as repository:
-        return copy_objects(repository, target)
 
 
 # --- bit for bit ---
@@ -221,24 +216,6 @@ def test_another_repository_is_not_overwritten(ours: Store) -> None:
     assert target.objects() == before
 
 
-def drop_first(repository: Repository) -> None:
-    """Delete the oldest snapshot, and free what it alone needs."""
-    repository.snapshots.drop(repository.snapshots.live()[0].id, "for a test", repository.clock)
-    collector = Collector(repository)
-    collector.execute(collector.plan())
-
-
-def write_garbage(repository: Repository) -> None:
-    """Store packs that no snapshot needs, as a backup does that fails."""
-    with repository.begin_session(), Workers(1, "seal") as workers:
-        writer = repository.writer(workers)
-        data = random.Random(1).randbytes(100_000)
-        writer.put(RecordKind.DATA_PACK, repository.keyring.chunk_ids.of(data), data)
-        writer.flush()
-        repository.index.write(writer.take_packs())
-        writer.close()
-
-
 def test_a_mirror_outlives_collections_that_knew_of_one_copy_only(ours: Store, source: Path, tmp_path: Path) -> None:
     target = Store("target")
     mirror_to(ours, target)
@@ -255,65 +232,6 @@ def test_a_mirror_outlives_collections_that_knew_of_one_copy_only(ours: Store, s
     with open_alone(target) as repository:
         assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
         assert restored(repository, newest, tmp_path / "out", source) == (contents(source), [])
-
-
-def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
-    target = Store("target")
-    mirror_to(ours, target)
-    for store in (target, ours):
-        with open_alone(store) as repository:
-            repository.keyring.begin_epoch(repository.clock)
-    with open_alone(ours) as repository:
-        back_up(repository, source)
-    before = target.objects()
-    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
-        mirror_to(ours, target)
-    assert "empty place" in str(refused.value.hint)
-    assert target.objects() == before
-
-
-def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alone(ours: Store, source: Path) -> None:
-    target = Store("target")
-    mirror_to(ours, target)
-    with open_alone(target) as repository:
-        for manifest in repository.snapshots.live():
-            repository.snapshots.drop(manifest.id, "for a test", repository.clock)
-        collector = Collector(repository)
-        collector.execute(collector.plan(allow_empty=True))
-    with open_alone(ours) as repository:
-        back_up(repository, source)
-    before = target.objects()
-    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
-        mirror_to(ours, target)
-    assert "gc` ran there" in str(refused.value.cause)
-    assert target.objects() == before
-
-
-def test_a_copy_that_collected_by_itself_what_nobody_has_is_brought_up_to_date(ours: Store, source: Path) -> None:
-    target = Store("target")
-    mirror_to(ours, target)
-    with open_alone(target) as repository:
-        write_garbage(repository)
-        collector = Collector(repository)
-        assert collector.execute(collector.plan()).deleted_packs
-    with open_alone(ours) as repository:
-        newest = back_up(repository, source)
-        drop_first(repository)
-    mirror_to(ours, target)
-    with open_alone(target) as repository:
-        assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
-        assert newest in [manifest.id for manifest in repository.snapshots.live()]
-
-
-def test_a_copy_with_a_torn_key_or_marks_of_its_own_is_brought_up_to_date(ours: Store) -> None:
-    target = Store("target")
-    mirror_to(ours, target)
-    for store in (target, ours):
-        with open_alone(store) as repository:
-            repository.keyring.mark_compromised(2, repository.clock)
-    target.store(epoch_name(2), b"torn", overwrite=True)
-    mirror_to(ours, target)
-    assert target.retrieve(epoch_name(2)) == ours.retrieve(epoch_name(2))
 
 
 def test_a_copy_settles_what_a_mirror_left(ours: Store, source: Path) -> None:
@@ -479,23 +397,3 @@ def test_only_the_snapshots_that_were_asked_for(ours: Store, tmp_path: Path, sou
     with open_alone(target, OTHER) as there:
         found, errors = restored(there, result.copied[0][1], tmp_path / "out", source)
     assert (found, errors) == (contents(source), [])
-
-
-@pytest.mark.parametrize("where", ["ours", "target"])
-@pytest.mark.parametrize("data", [None, b"damaged"], ids=["gone", "damaged"])
-def test_a_record_of_a_collection_that_cannot_be_read_stops_no_copy(
-    ours: Store, source: Path, where: str, data: bytes | None
-) -> None:
-    with open_alone(ours) as repository:
-        back_up(repository, source)
-        drop_first(repository)
-    target = Store("target")
-    mirror_to(ours, target)
-    store = ours if where == "ours" else target
-    if data is None:
-        store.delete(collection_name(1))
-    else:
-        store.store(collection_name(1), data, overwrite=True)
-    mirror_to(ours, target)
-    if where == "target":
-        assert target.retrieve(collection_name(1)) == ours.retrieve(collection_name(1))

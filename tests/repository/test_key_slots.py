@@ -45,6 +45,14 @@ def first_slot(repository: Repository) -> str:
     return found
 
 
+def removed(repository: Repository, store: MemoryStorage) -> tuple[bytes, bytes]:
+    """A slot that was added and removed again: its digest, and what was stored."""
+    added = bytes.fromhex(add(repository, SECOND))
+    data = store.retrieve(slot_name(added))
+    repository.slots.remove(added.hex(), repository.clock)
+    return added, data
+
+
 def put(store: MemoryStorage, data: bytes) -> str:
     """An object that has the name of a slot; its id."""
     digest = sha256(data)
@@ -99,9 +107,7 @@ def test_a_slot_that_is_gone_without_a_record_is_lost(repository: Repository, st
 
 
 def test_a_slot_that_comes_back_after_its_removal_is_told(repository: Repository, store: MemoryStorage) -> None:
-    added = bytes.fromhex(add(repository, SECOND))
-    data = store.retrieve(slot_name(added))
-    repository.slots.remove(added.hex(), repository.clock)
+    added, data = removed(repository, store)
     store.store(slot_name(added), data)
     assert repository.slots.returned() == [added]
 
@@ -109,9 +115,7 @@ def test_a_slot_that_comes_back_after_its_removal_is_told(repository: Repository
 def test_a_removal_that_was_interrupted_after_its_record_can_be_done_again(
     repository: Repository, store: MemoryStorage
 ) -> None:
-    added = bytes.fromhex(add(repository, SECOND))
-    data = store.retrieve(slot_name(added))
-    repository.slots.remove(added.hex(), repository.clock)
+    added, data = removed(repository, store)
     record = store.retrieve(slot_removal_name(added))
     store.store(slot_name(added), data)
     repository.slots.remove(added.hex(), repository.clock)
@@ -138,9 +142,7 @@ def test_a_damaged_record_of_removal_is_told_by_verify(repository: Repository, s
 def test_a_slot_that_comes_back_beside_a_damaged_record_is_removed_with_a_new_record(
     repository: Repository, store: MemoryStorage
 ) -> None:
-    added = bytes.fromhex(add(repository, SECOND))
-    data = store.retrieve(slot_name(added))
-    repository.slots.remove(added.hex(), repository.clock)
+    added, data = removed(repository, store)
     spoil_removal(store, added)
     store.store(slot_name(added), data)
     repository.slots.remove(added.hex(), repository.clock)

@@ -1,0 +1,120 @@
+"""Copies that somebody wrote into by itself: those with a history of their own are refused, the others go on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from backstay.core.pipeline import Workers
+from backstay.errors import InvalidRequest
+from backstay.operations.verify.run import VerifyOptions, run_verify
+from backstay.repository.collection.collector import Collector
+from backstay.repository.format import RecordKind, collection_name, epoch_name
+from backstay.repository.repository import Repository
+from tests.operations.copies import Store, back_up, drop_first, make_repository, make_source, mirror_to, open_alone
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "source")
+
+
+@pytest.fixture
+def ours(source: Path) -> Store:
+    store = Store("ours")
+    make_repository(store, source)
+    return store
+
+
+def assert_refused(ours: Store, target: Store, told: str) -> None:
+    """A copy with a history of its own is left alone."""
+    before = target.objects()
+    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
+        mirror_to(ours, target)
+    assert told in str(refused.value.cause)
+    assert "empty place" in str(refused.value.hint)
+    assert target.objects() == before
+
+
+def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    for store in (target, ours):
+        with open_alone(store) as repository:
+            repository.keyring.begin_epoch(repository.clock)
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    assert_refused(ours, target, "another key")
+
+
+def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alone(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        for manifest in repository.snapshots.live():
+            repository.snapshots.drop(manifest.id, "for a test", repository.clock)
+        collector = Collector(repository)
+        collector.execute(collector.plan(allow_empty=True))
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+    assert_refused(ours, target, "gc` ran there")
+
+
+def write_garbage(repository: Repository) -> None:
+    """Store packs that no snapshot needs, as a backup does that fails."""
+    with repository.begin_session(), Workers(1, "seal") as workers:
+        writer = repository.writer(workers)
+        data = random.Random(1).randbytes(100_000)
+        writer.put(RecordKind.DATA_PACK, repository.keyring.chunk_ids.of(data), data)
+        writer.flush()
+        repository.index.write(writer.take_packs())
+        writer.close()
+
+
+def test_a_copy_that_collected_by_itself_what_nobody_has_is_brought_up_to_date(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        write_garbage(repository)
+        collector = Collector(repository)
+        assert collector.execute(collector.plan()).deleted_packs
+    with open_alone(ours) as repository:
+        newest = back_up(repository, source)
+        drop_first(repository)
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
+        assert newest in [manifest.id for manifest in repository.snapshots.live()]
+
+
+def test_a_copy_with_a_torn_key_or_marks_of_its_own_is_brought_up_to_date(ours: Store) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    for store in (target, ours):
+        with open_alone(store) as repository:
+            repository.keyring.mark_compromised(2, repository.clock)
+    target.store(epoch_name(2), b"torn", overwrite=True)
+    mirror_to(ours, target)
+    assert target.retrieve(epoch_name(2)) == ours.retrieve(epoch_name(2))
+
+
+@pytest.mark.parametrize("where", ["ours", "target"])
+@pytest.mark.parametrize("data", [None, b"damaged"], ids=["gone", "damaged"])
+def test_a_record_of_a_collection_that_cannot_be_read_stops_no_copy(
+    ours: Store, source: Path, where: str, data: bytes | None
+) -> None:
+    with open_alone(ours) as repository:
+        back_up(repository, source)
+        drop_first(repository)
+    target = Store("target")
+    mirror_to(ours, target)
+    store = ours if where == "ours" else target
+    if data is None:
+        store.delete(collection_name(1))
+    else:
+        store.store(collection_name(1), data, overwrite=True)
+    mirror_to(ours, target)
+    if where == "target":
+        assert target.retrieve(collection_name(1)) == ours.retrieve(collection_name(1))
