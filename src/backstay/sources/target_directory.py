@@ -16,13 +16,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound, RestoreFailed
 from backstay.repository.nodes import Node
 from backstay.sources import access_lists
-from backstay.sources.attributes import Attributes, Beside
+from backstay.sources.attributes import Beside
 from backstay.sources.directory_descriptors import (
     PATH_ONLY,
     is_readable,
@@ -32,12 +32,12 @@ from backstay.sources.directory_descriptors import (
 )
 from backstay.sources.extents import Extents
 from backstay.sources.facts import Facts
-from backstay.sources.guard import Guard
 from backstay.sources.kernel import CLOSED, is_mount_root, mount_id, rename_noreplace
 from backstay.sources.mount_points import mounted_within
-from backstay.sources.pending_file import BeforeNaming, Bytes, PendingFile, discard, write_all
+from backstay.sources.pending_file import Bytes, PendingFile, discard, write_all
 from backstay.sources.refusals import Refusal, tried
 from backstay.sources.restore_errors import conflict, corrupted, failure, reason
+from backstay.sources.target import Target
 
 MAX_NAME: Final = 255
 ASIDE: Final = b".backstay-old"
@@ -48,32 +48,6 @@ _ENCODING: Final = sys.getfilesystemencoding()
 _ON_ERROR: Final = sys.getfilesystemencodeerrors()
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
-
-
-class Target(Protocol):
-    """What directories need to know of the restore that they belong to."""
-
-    attributes: Attributes
-    before_naming: BeforeNaming | None
-    guard: Guard
-
-    def writes_to(self, device: int, fd: int, *, is_root: bool) -> None:
-        """A directory of this device was opened to be written into; the descriptor is the caller's."""
-
-    def unmade(self, node: Node) -> str | None:
-        """Why an item is never made here; None for one that can be."""
-        ...
-
-    def place(self, path: bytes) -> bytes:
-        """The absolute path of one that is relative to the root."""
-        ...
-
-    def report(self, path: bytes, message: str) -> None:
-        """Something could not be applied, which makes no restore fail; from any thread."""
-
-    def temporary_name(self) -> bytes:
-        """A name that nothing else uses, of the form that `clear_leftovers` knows."""
-        ...
 
 
 class TargetDirectory:
