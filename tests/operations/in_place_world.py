@@ -27,6 +27,7 @@ Seen: TypeAlias = dict[str, tuple[object, ...]]
 
 MOMENT: Final = 1_700_000_000_000_000_000
 OVERWRITE: Final = RestoreOptions(conflict="overwrite", delete=True)
+KEEP: Final = replace(OVERWRITE, keep_old=True)
 
 
 class BrokenCalls(SwitchCalls):

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from backstay.catalog.models.jobs import Job
 from backstay.control.manager.manager import BackupManager
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
@@ -40,3 +42,8 @@ def documents(tmp_path: Path) -> Path:
 def backups(tmp_path: Path, environ: dict[str, str], clock: FakeClock) -> Iterator[BackupManager]:
     with BackupManager(tmp_path / "repository", password=PASSWORD, environ=environ, clock=clock) as made:
         yield made
+
+
+def jobs(backups: BackupManager) -> list[Job]:
+    with backups.records.catalog.reading() as session:
+        return list(session.scalars(select(Job).order_by(Job.created_at, Job.id)))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -275,80 +273,6 @@ def test_who_asks_for_the_end_gets_it_and_nothing_is_lost(site: Site) -> None:
     assert not state.of("slow").is_done
 
 
-@pytest.mark.parametrize(
-    ("step", "error"),
-    [
-        ('{type: command, command: ["false"]}', "status 1"),
-        ("{type: command, command: [nothing-of-this-name]}", "cannot be started"),
-        ('{type: command, command: [echo, "7"], expect: "8"}', "'7' and not '8'"),
-        ('{type: file, path: "/nowhere/at/all"}', "is not there"),
-        ('{type: file, path: "${ROOT}/source/file-1", min_bytes: 1MiB}', "is too small"),
-        ('{type: file, path: "${ROOT}/source", count: 9}', "too few files"),
-        ('{type: file, path: "${ROOT}/source/file-1", contains: other}', "does not hold"),
-        (f'{{type: file, path: "${{ROOT}}/source/file-1", sha256: "{"0" * 64}"}}', "another file"),
-        (
-            '{type: query, connection: "sqlite:///${ROOT}/source/file-1", query: SELECT count(*) FROM sqlite_master}',
-            "cannot be asked",
-        ),
-    ],
-)
-def test_checks_that_fail(site: Site, step: str, error: str) -> None:
-    done = site.recover(f"steps:\n  check: {step}\n")
-    assert isinstance(done.errors["check"], StepFailed)
-    assert error in str(done.errors["check"])
-
-
-def test_queries_of_sqlite(site: Site) -> None:
-    with sqlite3.connect(site.root / "x.db") as connection:
-        connection.execute("CREATE TABLE t (a)")
-        connection.execute("INSERT INTO t VALUES (7)")
-    connection.close()
-    database = f"sqlite:///{site.root}/x.db"
-    text = f"""
-    steps:
-      number: {{type: query, connection: "{database}", query: SELECT count(*) FROM t, expect: 1}}
-      truth: {{type: query, connection: "{database}", query: SELECT a > 3 FROM t}}
-      text: {{type: query, connection: "{database}", query: SELECT 'a', expect: "a"}}
-      nothing: {{type: query, connection: "{database}", query: SELECT a FROM t WHERE a < 3, expect: false}}
-      wrong: {{type: query, connection: "{database}", query: SELECT a FROM t, expect: 8, on_error: skip}}
-    """
-    done = site.recover(text)
-    assert {name for name, outcome in done.outcomes.items() if outcome == "failed"} == {"wrong"}
-    assert "'7' and not 8" in str(done.errors["wrong"])
-
-
-@pytest.mark.parametrize("value", ["'off'", "'n'", "' '", "0.0", "'nothing is right'", "'--1'", "null"])
-def test_only_what_is_true_answers_a_query_that_expects_nothing_else(site: Site, value: str) -> None:
-    with closing(sqlite3.connect(site.root / "x.db")) as connection:
-        connection.execute("CREATE TABLE t (a)")
-    done = site.recover(
-        f"""
-    steps:
-      truth: {{type: query, connection: "sqlite:///{site.root}/x.db", query: "SELECT {value}"}}
-    """
-    )
-    assert isinstance(done.errors["truth"], StepFailed)
-
-
-def test_a_sqlite_database_is_restored_and_asked(site: Site) -> None:
-    with sqlite3.connect(site.root / "x.db") as connection:
-        connection.execute("CREATE TABLE t (a)")
-    connection.close()
-    site.manager.create_backup(f"sqlite:///{site.root}/x.db", name="db")
-    text = """
-    steps:
-      db: {type: restore, backup: latest:db, to: "sqlite:///${ROOT}/restored.db", verify: true}
-      ask:
-        type: query
-        connection: "sqlite:///${ROOT}/restored.db"
-        query: SELECT count(*) FROM sqlite_master
-        expect: 1
-        needs: [db]
-    """
-    done = site.recover(text)
-    assert done.ok, done.errors
-
-
 def test_a_backup_that_is_not_there_is_told_before_anything_is_done(site: Site) -> None:
     text = f"""
     steps:
@@ -463,24 +387,6 @@ def test_what_a_program_started_ends_with_it(site: Site) -> None:
     assert isinstance(site.recover(text).errors["slow"], StepTimeout)
     time.sleep(3)
     assert site.lines() == []
-
-
-ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
-
-
-def test_a_query_without_end_ends_when_its_time_is_up(site: Site) -> None:
-    sqlite3.connect(site.root / "x.db").close()
-    text = f"""
-    steps:
-      ask: {{type: query, connection: "sqlite:///{site.root}/x.db", query: "{ENDLESS}", timeout: 1s}}
-    """
-    assert isinstance(site.recover(text).errors["ask"], StepTimeout)
-
-
-def test_a_pipe_is_not_waited_for(site: Site) -> None:
-    os.mkfifo(site.root / "pipe")
-    done = site.recover(f'steps:\n  look: {{type: file, path: "{site.root}/pipe", contains: x}}\n')
-    assert "no regular file" in str(done.errors["look"])
 
 
 def test_a_full_disk_leaves_a_state_that_can_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from backstay.core.clock import SystemClock
@@ -33,6 +35,23 @@ def rows(directory: OpenDirectory) -> list[Stat]:
 
 def row(directory: OpenDirectory, name: bytes) -> Stat:
     return next(entry for entry in rows(directory) if entry[0] == name)
+
+
+def names(directory: OpenDirectory) -> list[bytes]:
+    return [entry[0] for entry in rows(directory)]
+
+
+def walk(directory: OpenDirectory) -> Iterator[bytes]:
+    for entry in rows(directory):
+        yield directory.path.rstrip(b"/") + b"/" + entry[0]
+        if stat.S_ISDIR(entry[1]):
+            yield from walk(directory.enter(entry))
+
+
+def below(root: Path, found: FilesystemSource) -> list[str]:
+    """Every path of the source that lies below `root`, relative to it."""
+    prefix = os.fsencode(root) + b"/"
+    return sorted(os.fsdecode(path.removeprefix(prefix)) for path in walk(found.root()) if path.startswith(prefix))
 
 
 def descend(directory: OpenDirectory, path: Path | bytes) -> OpenDirectory:
