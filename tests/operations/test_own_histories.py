@@ -9,11 +9,22 @@ import pytest
 
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest
+from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.format import RecordKind, collection_name, epoch_name
 from backstay.repository.repository import Repository
-from tests.operations.copies import Store, back_up, drop_first, make_repository, make_source, mirror_to, open_alone
+from backstay.storage.crash_order import is_transient
+from tests.operations.copies import (
+    Store,
+    back_up,
+    drop_first,
+    make_repository,
+    make_source,
+    mirror_to,
+    open_alone,
+    open_mirrored,
+)
 
 
 @pytest.fixture
@@ -28,14 +39,19 @@ def ours(source: Path) -> Store:
     return store
 
 
-def assert_refused(ours: Store, target: Store, told: str) -> None:
-    """A copy with a history of its own is left alone."""
-    before = target.objects()
-    with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
-        mirror_to(ours, target)
-    assert told in str(refused.value.cause)
-    assert "empty place" in str(refused.value.hint)
+def assert_refused(ours: Store, target: Store, source: Path, told: str) -> None:
+    """A copy with a history of its own is left alone, by whoever makes copies and by writers that have it as mirror."""
+    before, mine = target.objects(), ours.objects()
+    with open_mirrored(ours, target) as mirrored:
+        for write in (lambda: mirror_to(ours, target), lambda: back_up(mirrored, source)):
+            with pytest.raises(InvalidRequest, match="memory:target has a history of its own") as refused:
+                write()
+            assert told in str(refused.value.cause)
+            assert "empty place" in str(refused.value.hint)
     assert target.objects() == before
+    assert {name for name in ours.objects() if not is_transient(name)} == {
+        name for name in mine if not is_transient(name)
+    }
 
 
 def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Store, source: Path) -> None:
@@ -46,7 +62,23 @@ def test_a_copy_whose_keys_went_another_way_is_refused_and_left_alone(ours: Stor
             repository.keyring.begin_epoch(repository.clock)
     with open_alone(ours) as repository:
         back_up(repository, source)
-    assert_refused(ours, target, "another key")
+    assert_refused(ours, target, source, "another key")
+
+
+def test_a_key_that_only_a_copy_has_seals_nothing_until_it_was_brought_back(ours: Store, source: Path) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    with open_alone(target) as repository:
+        number = repository.keyring.begin_epoch(repository.clock).number
+    assert_refused(ours, target, source, f"{epoch_name(number)} is a key that memory:ours lacks")
+    with open_mirrored(ours, target) as mirrored:
+        heal_from_copy(mirrored, ours, target)
+    with open_mirrored(ours, target) as mirrored:
+        newest = back_up(mirrored, source)
+    for store in (ours, target):
+        with open_alone(store) as repository:
+            assert repository.snapshots.get(newest).id == newest
+            assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
 
 
 def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alone(ours: Store, source: Path) -> None:
@@ -59,7 +91,7 @@ def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alon
         collector.execute(collector.plan(allow_empty=True))
     with open_alone(ours) as repository:
         back_up(repository, source)
-    assert_refused(ours, target, "gc` ran there")
+    assert_refused(ours, target, source, "gc` ran there")
 
 
 def write_garbage(repository: Repository) -> None:

@@ -9,8 +9,9 @@ from backstay.core.events import ignore
 from backstay.errors import CorruptedBackup, HoldViolation
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.repository.collection.collector import Collector
-from backstay.repository.collection.garbage import MANY_SMALL, Garbage, stored_packs
+from backstay.repository.collection.garbage import MANY_SMALL, Garbage
 from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
+from backstay.repository.packs.stored import stored_packs
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.storage.memory import MemoryStorage

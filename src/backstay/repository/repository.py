@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -28,6 +29,7 @@ from backstay.errors import (
 from backstay.repository.attestations import AttestationStore
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import PACK_TARGET, BlobWriter
+from backstay.repository.common_history import require_common_history
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
 from backstay.repository.index.index import Index, MemoryPlaceMap, PlaceMap
 from backstay.repository.keys.keyring import Keyring
@@ -95,6 +97,7 @@ class Repository:
         self._reader: BlobReader | None = None
         self._is_fit = False
         self._lease: Lease | None = None
+        backend.examine_copies(partial(require_common_history, keyring))
 
     @classmethod
     def create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -48,6 +48,9 @@ class Room:
 
     total: int
     free: int
+
+
+Examine: TypeAlias = Callable[["StorageBackend", "StorageBackend"], None]
 
 
 class StorageBackend(ABC):
@@ -134,6 +137,12 @@ class StorageBackend(ABC):
         Whoever finds that an object does not decode asks each of them for it (`backstay.storage.copies`).
         """
         return (self,)
+
+    def examine_copies(self, examine: Examine) -> None:  # noqa: B027 - most backends have no other copies
+        """Have `examine(first, copy)` called for each other copy before this process first writes to it.
+
+        An InvalidRequest that it raises refuses what was to be written.
+        """
 
     def archive(self) -> Archive | None:
         """How objects are thawed, for a store that freezes what it keeps; None for one that gives it at once."""

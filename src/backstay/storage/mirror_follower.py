@@ -18,7 +18,7 @@ from backstay.errors import (
     StorageUnavailable,
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
-from backstay.storage.backend import Buffer, StorageBackend
+from backstay.storage.backend import Buffer, Examine, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, in_crash_order
 from backstay.storage.mirror_log import MirrorLog, is_marked_as_first
 
@@ -40,6 +40,7 @@ class Follower:
         self._probe = f"probe/{random(16).hex()}-damaged"
         self._lock = threading.Lock()
         self._is_begun = False  # whether there is a repository already
+        self.examine: Examine | None = None
         self.behind = False
 
     @property
@@ -98,6 +99,8 @@ class Follower:
                 hint="`backstay copy --to` makes an empty store a copy; `backstay repair packs --from-copy` mends one",
             )
         self._is_begun = ours is not None
+        if self._is_begun and self.examine is not None:
+            self.examine(self._authority, self._backend)
         # Only now: a store that is asked what it can do may get an object to try it with.
         if not self._backend.capabilities.range_reads:
             raise InvalidRequest(

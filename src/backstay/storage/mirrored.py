@@ -33,7 +33,7 @@ from backstay.errors import (
 )
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.archive import Archive
-from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, Examine, ObjectInfo, StorageBackend
 from backstay.storage.crash_order import TRANSIENT, is_transient
 from backstay.storage.mirror_archive import MirrorArchive
 from backstay.storage.mirror_follower import Follower, Warn
@@ -98,6 +98,10 @@ class Mirrored(StorageBackend):
 
     def copies(self) -> Sequence[StorageBackend]:
         return self._all
+
+    def examine_copies(self, examine: Examine) -> None:
+        for follower in self._others:
+            follower.examine = examine
 
     def archive(self) -> Archive | None:
         """How to thaw what no copy gives at once, if there is a copy that freezes."""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
-from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, StorageBackend
+from backstay.storage.backend import Buffer, Capabilities, Examine, ObjectInfo, Room, StorageBackend
 from backstay.storage.retention import Retention
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
@@ -52,6 +52,9 @@ class Wrapper(StorageBackend):
     def copies(self) -> Sequence[StorageBackend]:
         found = self.inner.copies()
         return found if len(found) > 1 else (self,)  # one that is alone is read through this wrapper
+
+    def examine_copies(self, examine: Examine) -> None:
+        self.inner.examine_copies(examine)
 
     def archive(self) -> Archive | None:
         return self.inner.archive()

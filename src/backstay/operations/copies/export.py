@@ -28,7 +28,6 @@ from backstay.errors import (
 )
 from backstay.operations.copies.acknowledged_gaps import carry_acknowledgements
 from backstay.operations.copies.anew import rewritten_meanwhile, send_anew
-from backstay.operations.copies.common_history import require_common_keys
 from backstay.operations.copies.log_sending import damaged_subject, log_of
 from backstay.operations.copies.medium import is_medium, make_medium
 from backstay.operations.copies.transfer import copy_snapshots
@@ -43,6 +42,7 @@ from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.reachable import reachable
 from backstay.repository.checking.genuine import Genuine, header_of
 from backstay.repository.collection.marking import mark
+from backstay.repository.common_history import require_common_keys
 from backstay.repository.format import ATTESTATIONS, REPO, drop_name, pack_name, snapshot_name
 from backstay.repository.index.index import PackInfo, read_segment, stored_pack
 from backstay.repository.packs.pack import StoredPack
@@ -207,7 +207,7 @@ class _Export:
                 cause="an export would say of snapshots that they are left out there",
                 hint="bring the copy up to date with `backstay copy --to`, or name an empty directory",
             )
-        require_common_keys(self.repository, self.target)
+        require_common_keys(self.repository.keyring, self.repository.backend.copies()[0], self.target)
 
     def _opened(self) -> Repository:
         there = self.repository.in_store(self.target)

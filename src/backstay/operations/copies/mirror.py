@@ -14,12 +14,12 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
-from backstay.operations.copies.common_history import require_common_collections, require_common_keys
 from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
 from backstay.operations.tiers.cold_packs import THAW_DAYS, make_packs_readable
 from backstay.repository.checking.genuine import Genuine, Gone, header_of
+from backstay.repository.common_history import require_common_history
 from backstay.repository.format import REPO, snapshot_name
 from backstay.repository.logs.value_entries import values_number
 from backstay.repository.logs.values import LogView
@@ -130,8 +130,7 @@ class _MirrorCopy:
                 hint="name an empty store",
             )
         if header_of(self.target) is not None:
-            require_common_keys(self.repository, self.target)
-            require_common_collections(self.repository, self.target)
+            require_common_history(self.repository.keyring, self.repository.backend.copies()[0], self.target)
 
     def _send(self, names: set[str]) -> bool:
         """Send those that the target lacks; False when one was deleted since they were listed."""

@@ -25,7 +25,7 @@ from backstay.core.quantities import format_size
 from backstay.errors import BackstayError, CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
-from backstay.repository.collection.garbage import Garbage, stored_packs
+from backstay.repository.collection.garbage import Garbage
 from backstay.repository.collection.plan import CollectionPlan, CollectionResult
 from backstay.repository.collection.rewriting import rewrite
 from backstay.repository.collection.segments import indexed_packs, refuse_damage
@@ -33,6 +33,7 @@ from backstay.repository.format import pack_name
 from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.logs.collections import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.logs.tiers import refuse_cold_tier
+from backstay.repository.packs.stored import stored_packs
 from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import LEASE, RunningSession, is_dead, running_sessions, store_time
 from backstay.storage.locking import kept_by_locks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +17,6 @@ from backstay.repository.packs.pack import TRAILER_BYTES, PackTable, open_table,
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
-from backstay.storage.backend import StorageBackend
 
 WORTH_KEEPING: Final = 0.6  # packs with a smaller part of live bytes are rewritten
 SMALL_PACK: Final = 8 << 20  # bytes; many packs below this size are rewritten into few
@@ -138,15 +136,6 @@ class Garbage:
             chunk in live and not any(index.pack(place.pack).digest in stays for place in index.find_all(chunk))
             for chunk, *_ in table.chunks()
         )
-
-
-def stored_packs(backend: StorageBackend) -> Iterator[tuple[bytes, tuple[RecordKind, int]]]:
-    """Digest, kind and size of every pack that a store lists."""
-    for prefix, kind in (("packs/", RecordKind.DATA_PACK), ("meta/", RecordKind.META_PACK)):
-        for info in backend.list(prefix):
-            leaf = info.name.rpartition("/")[2]
-            if is_digest(leaf):  # anything else is not ours to delete
-                yield bytes.fromhex(leaf), (kind, info.size)
 
 
 def live_bytes(table: PackTable, live: ChunkFilter) -> tuple[int, int]:
