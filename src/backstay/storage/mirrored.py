@@ -161,7 +161,8 @@ class Mirrored(StorageBackend):
             raise StorageUnavailable(
                 f"{name} was stored in {done} of {len(self._all)} copies",
                 cause=f"{self._quorum} are wanted; out of reach: {', '.join(behind)}",
-                hint="make the other copies reachable, or ask for a smaller quorum; what is missing is sent later",
+                hint="make the other copies reachable, or ask for a smaller quorum; what is missing is sent later "
+                "(`backstay copy --to ADDRESS` begins a copy that is new)",
             )
 
     def _prepare(self) -> None:
