@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -58,6 +59,10 @@ def programs() -> Iterator[list[Program]]:
 def test_serve_tells_where_it_is_answers_and_ends_within_seconds(
     account: Account, data: Path, programs: list[Program]
 ) -> None:
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as taken:  # a start that fails takes away nobody's only look at the token
+        account.json("serve", "--port", taken.getsockname()[1], "--data-dir", data, status=11)
     programs.append(Program(account, "--json", "--data-dir", str(data)))
     told = json.loads(programs[0].out.readline())
     assert (told["data_dir"], told["policy_file"], told["worker"]) == (str(data), None, "embedded")

@@ -64,9 +64,10 @@ def serve(
         _check_no_worker(no_worker, embedded=options.embedded)
         _check_tls(tls_cert, tls_key, tls_own)
         allowed = tuple(map(parse_allowed, restore_database or ()))
+        preset = variable(context.environ, "BACKSTAY_ADMIN_TOKEN")
         with started(context, options) as service:
-            first = service.access.ensure_administrator(variable(context.environ, "BACKSTAY_ADMIN_TOKEN"))
-            service.sign_audit_log()  # the first administrator is an entry
+            if preset is not None:
+                _first_administrator(service, preset)
             run(
                 service,
                 host=host,
@@ -76,7 +77,9 @@ def serve(
                     restore_roots=tuple(path.absolute() for path in restore_root or ()),
                     restore_databases=allowed,
                 ),
-                ready=lambda address: _told(context, service, address, first),
+                ready=lambda address: _told(
+                    context, service, address, None if preset else _first_administrator(service)
+                ),
             )
     return leave(0)
 
@@ -117,6 +120,13 @@ def _tls(service: Service, certificate: Path | None, key: Path | None, own: list
     if certificate is None or key is None:
         return None
     return Tls(certificate=certificate, key=key, clients=authority.certificate)
+
+
+def _first_administrator(service: Service, preset: str | None = None) -> FirstToken | None:
+    """Who may do everything. A token that is made for this is seen once: no sooner than it can be shown."""
+    first = service.access.ensure_administrator(preset)
+    service.sign_audit_log()  # the first administrator is an entry
+    return first
 
 
 def _told(context: Context, service: Service, address: str, first: FirstToken | None) -> None:
