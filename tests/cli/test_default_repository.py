@@ -211,3 +211,11 @@ def test_as_a_program(account: Account) -> None:
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert b"snapshot" in out
+
+
+def test_an_empty_address_does_not_mean_the_default_repository(account: Account) -> None:
+    account.environ["BACKSTAY_REPO"] = ""
+    told = account.json("backup", account.documents, status=2)
+    assert told["cause"] == "BACKSTAY_REPO is set, and has no characters"
+    assert not account.repository.exists()
+    account.run("list", "-r", account.root / "elsewhere", status=10)  # what is named counts

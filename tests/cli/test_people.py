@@ -155,3 +155,28 @@ def test_no_secret_lies_in_the_catalog(account: Account) -> None:
     for secret in secrets:
         assert secret.encode() not in kept
         assert secret.rpartition("_")[2].encode() not in kept
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("user", "list"),
+        ("user", "disable", "ann"),
+        ("token", "list"),
+        ("token", "create", "ann"),
+        ("token", "revoke", "t"),
+        ("agent", "list"),
+        ("agent", "revoke", "web"),
+    ],
+)
+def test_without_a_catalog_only_what_begins_one_makes_one(account: Account, argv: tuple[str, ...]) -> None:
+    place = account.root / "mistyped"
+    told = account.json(*argv, "--data-dir", place, status=1)
+    assert (told["code"], told["title"]) == ("NotFound", "there is no catalog")
+    assert not place.exists()
+
+
+def test_whoever_begins_a_catalog_is_told_so(account: Account) -> None:
+    place = account.root / "new"
+    assert f"{place}/catalog.db was made" in account.run("user", "add", "ann", "--data-dir", place).err
+    assert "was made" not in account.run("user", "add", "bob", "--data-dir", place).err

@@ -35,7 +35,7 @@ def agent_invite(
 
     context = context_of(ctx)
     life = parse_length(valid_for)
-    with people(context, data_dir, database, command="agent invite", agents=True) as found:
+    with people(context, data_dir, database, command="agent invite", agents=True, begins=True) as found:
         with found.changing("agent.invite", f"user/{name}") as session:
             invited = found.access.agents.invite(session, by=found.by, name=name, life=life)
         fingerprint = found.access.agents.authority.fingerprint

@@ -49,17 +49,22 @@ def catalog_place(context: Context, data_dir: Path | None, database: str | None)
     return CatalogPlace(url=options.catalog_url(directory), data_dir=directory)
 
 
-@contextmanager
-def opened_catalog(place: CatalogPlace) -> Iterator[Catalog]:
-    """One that is there. Raises NotFound, CatalogOutdated, CatalogUnavailable."""
-    from backstay.catalog.database import Catalog
-
+def require_made(place: CatalogPlace) -> None:
+    """Raises NotFound where no catalog is."""
     if not place.is_made:
         raise NotFound(
             "there is no catalog",
             cause=f"{place.file} does not exist",
             hint="`backstay serve` makes it; or name another with --data-dir or --database",
         )
+
+
+@contextmanager
+def opened_catalog(place: CatalogPlace) -> Iterator[Catalog]:
+    """One that is there. Raises NotFound, CatalogOutdated, CatalogUnavailable."""
+    from backstay.catalog.database import Catalog
+
+    require_made(place)
     with Catalog.open(place.url) as catalog:
         catalog.require_current()
         yield catalog

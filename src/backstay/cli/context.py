@@ -159,7 +159,7 @@ class Context:
                 cause=f"the command names {named}, and -r {self.repository}",
                 hint="give one of them",
             )
-        address = named or self.repository or environment.variable(self.environ, "BACKSTAY_REPO")
+        address = named or self.repository or environment.repository_address(self.environ)
         if address is not None:
             return Location(address)
         config = environment.config_directory(self.environ)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from backstay.cli.catalogs import catalog_place, require_made
 from backstay.cli.context import Context
 from backstay.cli.extras import server_extra
 from backstay.cli.options import option
 from backstay.cli.serving import DATA_DIR_HELP, DATABASE_HELP
-from backstay.core.environment import data_directory, user, variable
+from backstay.core.environment import user
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -45,11 +46,17 @@ class People:
 
 @contextmanager
 def people(
-    context: Context, data_dir: Path | None, database: str | None, *, command: str, agents: bool = False
+    context: Context,
+    data_dir: Path | None,
+    database: str | None,
+    *,
+    command: str,
+    agents: bool = False,
+    begins: bool = False,
 ) -> Iterator[People]:
-    """The users of a service, whether it runs or not; its tables are made if they are not there.
+    """The users of a service, whether it runs or not. With `begins` a catalog that is not there is made, and told.
 
-    Raises ServerExtraMissing, InvalidRequest, CatalogUnavailable.
+    Raises ServerExtraMissing, InvalidRequest, NotFound, CatalogUnavailable.
     """
     with server_extra(f"backstay {command}"):
         from backstay.catalog.audit import AuditLog
@@ -57,16 +64,17 @@ def people(
         from backstay.control.access.access import Access
         from backstay.control.access.authority_file import open_authority
         from backstay.control.access.principal import the_machine
-        from backstay.control.service.options import ServiceOptions
         from backstay.control.service.place import prepare
 
-        options = ServiceOptions(
-            data_dir=data_dir or data_directory(context.environ),
-            database=database or variable(context.environ, "BACKSTAY_DATABASE"),
-        )
-        directory = prepare(options.data_dir)
-        with Catalog.open(options.catalog_url(directory)) as catalog:
+        place = catalog_place(context, data_dir, database)
+        is_new = not place.is_made
+        if not begins:
+            require_made(place)
+        directory = prepare(place.data_dir)
+        with Catalog.open(place.url) as catalog:
             catalog.migrate()
+            if is_new:
+                context.warn(f"there was no catalog: {place.file} was made")
             yield People(
                 catalog=catalog,
                 access=Access(

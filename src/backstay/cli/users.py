@@ -38,7 +38,7 @@ def user_add(
 ) -> int:
     """Add a user; it has no password, and may nothing without a role."""
     context = context_of(ctx)
-    with people(context, data_dir, database, command="user add") as found:
+    with people(context, data_dir, database, command="user add", begins=True) as found:
         details = {} if role is None else {"roles": [f"{role} {scope}"]}
         with found.changing("user.create", f"user/{name}", **details) as session:
             user = found.access.users.add(session, by=found.by, name=name)

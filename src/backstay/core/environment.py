@@ -16,6 +16,17 @@ def variable(environ: Mapping[str, str], name: str) -> str | None:
     return environ.get(name) or None
 
 
+def repository_address(environ: Mapping[str, str]) -> str | None:
+    """BACKSTAY_REPO. Raises InvalidRequest for an empty one: whoever meant a place does not mean the default one."""
+    if environ.get("BACKSTAY_REPO") == "":
+        raise InvalidRequest(
+            "the address of the repository is empty",
+            cause="BACKSTAY_REPO is set, and has no characters",
+            hint="set it to an address, name one with -r, or unset it for the default repository",
+        )
+    return environ.get("BACKSTAY_REPO")
+
+
 def home(environ: Mapping[str, str]) -> Path:
     """The user's home directory. Raises InvalidRequest when none is known."""
     if (named := variable(environ, "HOME")) is None:

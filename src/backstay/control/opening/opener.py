@@ -16,7 +16,7 @@ from backstay.control.opening.secrets import WAYS, find_secret, given_secret, se
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.repository_settings import RepositorySettings, key_file_name, repository_settings
 from backstay.core.clock import Clock
-from backstay.core.environment import config_directory, data_directory, variable
+from backstay.core.environment import config_directory, data_directory, repository_address
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, StorageUnavailable, WrongKey
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.assembly import StorageSettings, assemble
@@ -56,7 +56,7 @@ class Opener:
         notice: Callable[[str], None] | None = None,
     ) -> Self:
         """The repository at an address; without one that of BACKSTAY_REPO, else the default one."""
-        named = address or variable(environ, "BACKSTAY_REPO")
+        named = address or repository_address(environ)
         settings = RepositorySettings(address=named, compressor=compressor or Compressor(), max_size=max_size)
         return cls._of(settings, environ, clock, warn, password, notice)
 
@@ -84,7 +84,7 @@ class Opener:
         password: str | None,
         notice: Callable[[str], None] | None,
     ) -> Self:
-        address = settings.address or variable(environ, "BACKSTAY_REPO")
+        address = settings.address or repository_address(environ)
         config = config_directory(environ)
         if address is None:
             address, made = str(data_directory(environ) / "repository"), config / "default.key"
