@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from backstay.cli.serve import PORT
 from backstay.control.metrics.names import BY_NAME
 from tests.promtool import promtool
 
@@ -23,6 +24,11 @@ def read(name: str) -> Any:
 
 
 RULES = [rule for group in read("rules.yml")["groups"] for rule in group["rules"]]
+
+
+def test_the_example_asks_where_a_service_listens() -> None:
+    (job,) = read("prometheus.yml")["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"127.0.0.1:{PORT}"]}]
 
 
 def test_all_alerts_are_there_and_say_what_to_do() -> None:

@@ -51,6 +51,7 @@ from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost
 
+_OWN: Final = ("snapshots/", "index/", "packs/", "meta/", "gc/", "drops/", "wal/", "values/")
 DEFAULT_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
 
@@ -114,7 +115,7 @@ class Repository:
     ) -> Self:
         """Create a repository where there is none, at a backend, a path or an address, for a secret or a password.
 
-        Raises RepositoryExists when there is one, InvalidRequest.
+        Raises RepositoryExists when there is one, InvalidRequest, also for a place with other things under its names.
 
         Order: slot, epoch, then repo.json, whose atomic create decides; a crash before it leaves objects that the
         next `create` ignores, because a slot is bound to its own repo.json.
@@ -124,6 +125,7 @@ class Repository:
         backend = _backend(backend, create=True)
         if has_header(backend):
             raise _exists(backend)
+        _refuse_foreign(backend)
         refuse_cold_tier(backend)
         require_fit(backend)
         header = RepoHeader(
@@ -375,6 +377,21 @@ def _secret(secret: Secret | None, password: str | None) -> Secret:
         cause="one of both opens a repository",
         hint="pass password=…, or a Secret",
     )
+
+
+def _refuse_foreign(backend: StorageBackend) -> None:
+    """Raises InvalidRequest for things under its names: a repository could neither use them nor leave them alone."""
+    for prefix in _OWN:
+        try:
+            found = next(iter(backend.list(prefix)), None)
+        except StorageMissing:
+            return
+        if found is not None:
+            raise InvalidRequest(
+                f"no repository can be created at {backend.url}",
+                cause=f"{found.name} lies there already, which it would take for its own",
+                hint=f"name an empty place; if a repository lost its {REPO} there, put that back from a copy",
+            )
 
 
 def _exists(backend: StorageBackend) -> RepositoryExists:
