@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backstay import __version__
-from backstay.cli.main import _command
+from backstay.cli.main import command_tree
 from tests.cli.conftest import SOURCE, Account
 
 
@@ -25,7 +25,7 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield (*above, name), command
 
 
-ALL = dict(commands(_command(None)))
+ALL = dict(commands(command_tree()))
 
 
 def test_the_commands_of_this_version() -> None:

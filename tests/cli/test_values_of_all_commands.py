@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from backstay.cli.as_typed import take_as_typed
 from backstay.cli.context import Context
-from backstay.cli.main import _all, _command
+from backstay.cli.main import _all, command_tree
 from backstay.cli.signals import Interrupts
 from backstay.core.clock import SystemClock
 
@@ -22,7 +22,7 @@ VALUES: list[object] = [
 def _parameters() -> Iterator[tuple[Any, Any]]:
     """Each kind of parameter that there is, with a context; many commands share theirs."""
     seen = set()
-    for command in _all(_command(None)):
+    for command in _all(command_tree()):
         context = command.context_class(command, info_name="x", obj=_context())
         for param in command.get_params(context):
             kind, info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
@@ -68,7 +68,7 @@ def test_every_parameter_takes_and_refuses_the_same() -> None:
 
 
 def test_a_tree_that_is_kept_asks_each_converter_through_one_short_cut_however_often_it_is_used() -> None:
-    command = _command(None)
+    command = command_tree()
     context = command.context_class(command, info_name="x", obj=_context())
     before = [vars(param).get("process_value") for param in command.get_params(context)]
     assert None not in before

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import backstay.testing
-from backstay.cli.main import _command
+from backstay.cli.main import command_tree
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"\bbackstay((?: +-{1,2}[a-z-]+(?:[ =][A-Z~/$\"]\S*)?)*) +([a-z][a-z-]*)(?: +([a-z]+))?")
+COMMAND = re.compile(r"\bbackstay((?: +-{1,2}[a-z-]+(?:[ =][A-Z~/$\"]\S*)?)*) +([a-z][a-z-]*)(?: +([a-z][a-z-]*))?")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -42,7 +42,7 @@ def test_links_resolve(page: Path) -> None:
 @cache
 def commands() -> dict[str, set[str]]:
     """Every command, with its own commands."""
-    return {name: set(getattr(found, "commands", ())) for name, found in _command(None).commands.items()}
+    return {name: set(getattr(found, "commands", ())) for name, found in command_tree().commands.items()}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from backstay.cli.catalogs import CatalogPlace, opened_catalog
 from backstay.cli.context import Context
 from backstay.core.environment import cache_directory
-from backstay.core.quantities import format_size, plural
+from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, InvalidRequest, NoRepository
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def _clock_of_snapshots(repository: Repository, now: datetime) -> Check:
         return Check(
             name="clocks of others",
             state="bad",
-            message=f"the newest snapshot was made {ahead} from now: this clock is behind, or that one was ahead",
+            message=f"the newest snapshot was made {format_duration(ahead.total_seconds())} from now: "
+            "this clock is behind, or that one was ahead",
             hint="set the clock that is wrong, and let NTP keep it: retention and schedules go by it",
         )
     return Check(name="clocks of others", state="good", message="no snapshot is from the time to come")

@@ -65,6 +65,7 @@ class Context:
     progress: str = "auto"
     compressor: Compressor | None = None
     password: str | None = field(default=None, repr=False)  # that a policy file names
+    command: str = "backstay"  # as it was called, for hints
     _policies: LoadedPolicies | None = None
 
     def take(self, **options: Any) -> None:  # noqa: ANN401 - as the fields are
@@ -334,4 +335,5 @@ def context_of(ctx: typer.Context) -> Context:
     """Ours, from typer's."""
     found = ctx.obj
     assert isinstance(found, Context)
+    found.command = ctx.command_path
     return found

@@ -184,6 +184,11 @@ def _command(names: frozenset[str] | None) -> Any:  # noqa: ANN401
     return root
 
 
+def command_tree() -> Any:  # noqa: ANN401 - typer's own type
+    """All commands with all their options."""
+    return _command(None)
+
+
 def _hidden(param: Any) -> Any:  # noqa: ANN401
     """A global option as one of a command's own, whose function does not see it."""
     again = copy.copy(param)
@@ -219,7 +224,7 @@ def _run(argv: Sequence[str], context: Context) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told as three lines, whatever it is
-        return report(error, json=_wants_json(argv, context), verbose=context.verbose)
+        return report(error, json=_wants_json(argv, context), verbose=context.verbose, command=context.command)
     return status
 
 
@@ -236,7 +241,7 @@ def _status(argv: Sequence[str], context: Context) -> int:
 
 def _invoke(argv: list[str], context: Context) -> int:
     if context.environ.get(assist.COMPLETE_VARIABLE):
-        return assist.complete(_command(None))
+        return assist.complete(command_tree())
     command = _command(called(argv))
     if not argv:
         argv = ["--help"]

@@ -24,6 +24,7 @@ from backstay.errors import (
     Mistake,
     PolicyInvalid,
 )
+from backstay.errors.documents import meaning
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MORE_FILES = "let it open more files, as `ulimit -n 1024` does, and run the same command again"
@@ -52,15 +53,15 @@ def typed(error: BaseException) -> BackstayError:
 
 
 def _usage(error: typer.TyperException) -> InvalidRequest:
+    told = error.format_message().replace("Value error, ", "")  # which is how one library speaks to another
+    title = " ".join(told.split()).rstrip(".")
+    title = title[:1].lower() + title[1:]
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "backstay"
-    usage = [command, *context.command.collect_usage_pieces(context)] if context is not None else [command]
-    title = error.format_message().strip().rstrip(".")
-    return InvalidRequest(
-        title[:1].lower() + title[1:],
-        cause=f"it is called as `{' '.join(usage)}`",
-        hint=f"see `{command} --help`",
-    )
+    if context is None:
+        return InvalidRequest(title)
+    command = context.command_path
+    usage = [command, *context.command.collect_usage_pieces(context)]
+    return InvalidRequest(title, cause=f"it is called as `{' '.join(usage)}`", hint=f"see `{command} --help`")
 
 
 def _system(error: OSError) -> BackstayError:
@@ -94,9 +95,11 @@ def output_failed(error: OSError) -> BackstayError:
     return BackstayError("cannot write the result to standard output", cause=cause, hint="check where the output goes")
 
 
-def report(error: BaseException, *, json: bool, verbose: bool) -> int:
+def report(error: BaseException, *, json: bool, verbose: bool, command: str = "backstay") -> int:
     """Tell about a failure; the exit status of the process, whether it can be told or not."""
     failure = typed(error)
+    if failure.hint == InvalidRequest.default_hint:
+        failure.hint = f"see `{command} --help`"
     if verbose and not isinstance(error, (typer.TyperException, KeyboardInterrupt)):
         with suppress(*UNWRITABLE):
             write_err("".join(traceback.format_exception(error)))
@@ -126,14 +129,8 @@ def _tell(failure: BackstayError) -> None:
 
 def lines(failure: BackstayError) -> tuple[str, str, str]:
     """What failed, why, and what to do next."""
-    cause = failure.cause or _meaning(failure)
+    cause = failure.cause or meaning(failure)
     return f"error: {failure.title}", f"cause: {cause}", f"hint:  {failure.hint}"
-
-
-def _meaning(failure: BackstayError) -> str:
-    """What this kind of failure means, for one that tells no cause of its own."""
-    words = (type(failure).__doc__ or failure.code).strip().partition("\n")[0].rstrip(".")
-    return words[:1].lower() + words[1:]
 
 
 def problem(failure: BackstayError) -> dict[str, Any]:
@@ -142,7 +139,7 @@ def problem(failure: BackstayError) -> dict[str, Any]:
         "type": f"urn:backstay:problem:{failure.code}",
         "title": failure.title,
         "code": failure.code,
-        "cause": failure.cause or _meaning(failure),
+        "cause": failure.cause or meaning(failure),
         "hint": failure.hint,
         "exit_status": failure.exit_status,
         "transient": failure.transient,

@@ -37,8 +37,8 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _MOUNT_AGAIN: Final = "mount it again, then repeat the command"
 _HINTS: Final = {
-    errno.EACCES: "check the owner and the permissions of the directory",
-    errno.EPERM: "check the owner and the attributes (lsattr) of the directory",
+    errno.EACCES: "check the owner and the permissions of {url}",
+    errno.EPERM: "check the owner and the attributes (lsattr) of {url}",
     errno.EROFS: "the file system is mounted read-only: the system log says why; mount it for writing",
     errno.EIO: "the disk reports errors: look at the system log and at smartctl, and copy what is left",
     errno.ESTALE: _MOUNT_AGAIN,
@@ -293,7 +293,7 @@ class LocalStorage(StorageBackend):
             hint = "check the address, and that the disk or share is mounted"
             raise StorageMissing(f"no directory {self.url}", cause=_cause(error), hint=hint) from error
         except OSError as error:  # whether it is there is not known
-            hint = _HINTS.get(error.errno or 0, "")
+            hint = self._hint(error)
             raise StorageUnavailable(f"cannot look at {self.url}", cause=_cause(error), hint=hint) from error
         if not stat.S_ISDIR(status.st_mode):
             raise StorageMissing(f"no directory {self.url}", cause="it is a file", hint="check the address")
@@ -323,7 +323,10 @@ class LocalStorage(StorageBackend):
         if number == errno.ENOENT:
             self._durable.clear()  # somebody removed a directory; the next try makes it again
             self._check_root()
-        return StorageUnavailable(title, cause=cause, hint=_HINTS.get(number, ""))
+        return StorageUnavailable(title, cause=cause, hint=self._hint(error))
+
+    def _hint(self, error: OSError) -> str:
+        return _HINTS.get(error.errno or 0, "").replace("{url}", self.url)
 
 
 def _cause(error: OSError) -> str:

@@ -83,7 +83,7 @@ def read_secret_text(path: Path) -> str:
         raise InvalidRequest(title, cause=error.strerror or str(error), hint="check the path") from error
     if len(data) > MAX_BYTES:
         raise InvalidRequest(title, cause="it is larger than 64 KiB", hint="check the path")
-    text = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    text = data.decode("utf-8-sig", "surrogateescape").rstrip("\r\n")  # some editors begin a file with a mark
     if not text:
         raise InvalidRequest(title, cause="it is empty", hint="write the password into its first line")
     return text

@@ -167,6 +167,7 @@ def _only(begun: Sequence[SelectableT], text: str, at: datetime | None) -> Selec
         raise InvalidRequest(
             f"{text!r} is too short to name a snapshot",
             cause=f"no snapshot has this name, and the beginning of an id takes {MINIMUM_PREFIX} characters",
+            hint=NotFound.default_hint,
         )
     if not begun:
         hint = "a path after an id or a name begins with a slash, as in ID:/path" if ":" in text else ""
