@@ -154,6 +154,8 @@ def test_unreadable_items_make_a_partial_backup(account: Account) -> None:
     assert [error["path"] for error in done["errors"]] == [str(account.root / "not-there")]
     again = account.run("backup", account.documents, account.root / "not-there", status=3)
     assert "not backed up" in again.err
+    back = account.run("restore", done["snapshot"], "--to", account.root / "out")
+    assert f"warning: snapshot {done['snapshot']} lacks 1 item, or parts of them, that could not be read" in back.err
 
 
 def test_what_a_stored_file_lacks_is_told_as_that(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,9 @@ def restore(
             wait=not no_wait,
         )
         manifest = choosing.one(context, repository, ident, at=moment, path=path)
+        if manifest.stats.errors:
+            unread = plural(manifest.stats.errors, "item")
+            context.warn(f"snapshot {manifest.id} lacks {unread}, or parts of them, that could not be read for it")
         if to is not None and into_database:
             part = into.part_of(schema, table, no_owner=no_owner)
             return into.restore(context, repository, manifest, to, part, options, dry_run=dry_run)
