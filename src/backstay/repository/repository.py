@@ -125,7 +125,8 @@ class Repository:
         backend = _backend(backend, create=True)
         if has_header(backend):
             raise _exists(backend)
-        _refuse_foreign(backend)
+        for copy in backend.copies():
+            _refuse_foreign(copy)
         refuse_cold_tier(backend)
         require_fit(backend)
         header = RepoHeader(
