@@ -13,9 +13,9 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 from backstay.core.names import printable
@@ -398,13 +398,11 @@ class TargetDirectory:
         """
         path = self._at(name)
         self._refuse_to_lose(name)
-        suffix = ASIDE
-        for number in count(2):
-            new = name[: MAX_NAME - len(suffix)] + suffix
+        for new in names_aside(name):
             try:
                 rename_noreplace(self.fd, name, new)
             except FileExistsError:
-                suffix = b"%s-%d" % (ASIDE, number)
+                continue
             except OSError as error:
                 raise failure(error, path, "rename") from error
             else:
@@ -468,6 +466,12 @@ class TargetDirectory:
 
     def _report(self, path: bytes, what: str, error: Refusal) -> None:
         self.target.report(path, f"{what}: {reason(error)}")
+
+
+def names_aside(name: bytes) -> Iterator[bytes]:
+    """`name.backstay-old`, `name.backstay-old-2` and so on, without end; a long name is cut short for them."""
+    for suffix in chain((ASIDE,), (b"%s-%d" % (ASIDE, number) for number in count(2))):
+        yield name[: MAX_NAME - len(suffix)] + suffix
 
 
 def _is_meant(found: os.stat_result, info: os.stat_result | None) -> bool:

@@ -21,7 +21,7 @@ from backstay.sources.directory_descriptors import PATH_ONLY, is_closed_to_owner
 from backstay.sources.facts import set_mode
 from backstay.sources.source import Problem
 from backstay.sources.switch_calls import SwitchCalls
-from backstay.sources.target_directory import ASIDE
+from backstay.sources.target_directory import names_aside
 
 _CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL})
 _OWNER_ALL: Final = 0o700
@@ -158,12 +158,13 @@ class Switching:
         inode = live.inode()
         if inode in (None, row.old, row.new):
             return
-        suffix, number = ASIDE, 1
-        while _Spot(live.fd, live.name + suffix).info() is not None:
-            number += 1
-            suffix = b"%s-%d" % (ASIDE, number)
-        self.calls.move(live.fd, live.name, live.fd, live.name + suffix)
-        self.problems.append(Problem(row.live, f"it changed meanwhile, and is now {printable(live.name + suffix)}"))
+        for name in names_aside(live.name):
+            try:
+                self.calls.move(live.fd, live.name, live.fd, name)
+            except FileExistsError:
+                continue
+            self.problems.append(Problem(row.live, f"it changed meanwhile, and is now {printable(name)}"))
+            return
 
     # -- attributes
 
