@@ -7,8 +7,7 @@ crash first gets the earlier restore finished, if it had begun to switch, or cle
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
 from backstay.operations.restore.in_place_recovery import Recovered, recover, removed, told, undo
-from backstay.operations.restore.journal import ITEMS, PREFIX, Journal, Switch
+from backstay.operations.restore.journal import ITEMS, PREFIX, Journal
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
 from backstay.operations.restore.sqlite import is_sqlite, look_at_databases
@@ -197,7 +196,7 @@ class _InPlace:
             errors = [item for one in done for item in one.errors]
             if errors:
                 raise _not_staged(errors)
-            rows = list(_switches(plan, journal.header.areas))
+            rows = Switching(journal.header.areas, self.calls).prepare(plan.changes)
             journal.write_rows([*rows, *plan.dresses])
             if is_sqlite(self.manifest):
                 for row in rows:
@@ -262,37 +261,6 @@ class _InPlace:
 _NOTHING: Final = RestoreResult(
     files=0, dirs=0, bytes=0, unchanged=0, skipped=0, renamed=0, deleted=0, verified=0, errors=(), problems=()
 )
-
-
-def _switches(plan: InPlacePlan, areas: tuple[bytes, ...]) -> Iterator[Switch]:
-    """What changes places; without what could not be made here, such as device nodes."""
-    for change in plan.changes:
-        new = None
-        if not change.removal:
-            info = _staged(areas[change.area], change.staged)
-            if info is None:
-                continue
-            new = info.st_ino
-        yield Switch(live=change.live, area=change.area, staged=change.staged, new=new, old=change.old)
-
-
-def _staged(area: bytes, path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(area + b"/" + path)
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        return _staged_in_closed(area, path)
-
-
-def _staged_in_closed(area: bytes, path: bytes) -> os.stat_result | None:
-    """The same below directories that have got modes with which their owner cannot enter them."""
-    *above, name = path.split(b"/")
-    with ExitStack() as opened:
-        directory = opened.enter_context(closing(FilesTarget(Path(os.fsdecode(area))).open_root(create=False)))
-        for part in above:
-            directory = opened.enter_context(closing(directory.child(part, create=False)))
-        return directory.lstat(name)
 
 
 def _not_staged(errors: list[FailedItem]) -> BackstayError:

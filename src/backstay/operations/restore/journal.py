@@ -8,6 +8,7 @@ items before the switch, the old ones after it.
 |---|---|---|
 | 1 | the directories, `state.json` with `staging` | the old state; they are removed the next time |
 | 2 | `items`: everything new, whole, compared with the snapshot, on the disk | the same |
+|   | `items` and `hold`: the directories that old items go to, so that from step 4 on no room is needed | the same |
 | 3 | `rows`: what will change places, and the states to come, on the disk | the same |
 | 4 | `state.json` with `switching`, on the disk | from here on the new state is decided; the next time finishes it |
 | 5 | the switch itself, then attributes, on the disk | some items new, some old; `rows` and inode numbers say which |

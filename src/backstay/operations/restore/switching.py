@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
+from backstay.operations.restore.in_place_plan import Change
 from backstay.operations.restore.journal import HOLD, Dress, Row, Switch
 from backstay.sources.directory_descriptors import PATH_ONLY, is_closed_to_owner
 from backstay.sources.facts import set_mode
@@ -37,10 +38,16 @@ class ChangedMeanwhile(OSError):
 
 @dataclass(slots=True)
 class _Spot:
-    """One name in an open directory."""
+    """One name in an open directory, or in one that is not there."""
 
-    fd: int
+    directory: int | None
     name: bytes
+
+    @property
+    def fd(self) -> int:
+        if self.directory is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.directory
 
     def inode(self) -> int | None:
         info = self.info()
@@ -66,14 +73,33 @@ class Switching:
     _open: dict[_Role, tuple[bytes, int]] = field(default_factory=dict)
     _can_exchange: bool = True
 
+    def prepare(self, changes: Iterable[Change]) -> list[Switch]:
+        """The rows for what is staged, without what could not be made here, such as device nodes.
+
+        The directories that old items go to are made now, so that neither the switch nor its undoing needs room.
+        """
+        rows: list[Switch] = []
+        try:
+            for change in changes:
+                with _telling(change.live):
+                    area = self.areas[change.area]
+                    staged = self._spot(area + b"/" + change.staged, "staged", make=True)
+                    self._directory(area + b"/" + HOLD, "hold", make=True)
+                    new = None if change.removal else staged.inode()
+                if new is not None or change.removal:
+                    rows.append(Switch(change.live, change.area, change.staged, new, change.old))
+        finally:
+            self._close()
+        return rows
+
     def forward(self, rows: Iterable[Row]) -> None:
         """Everything new in its place, and durable."""
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                with _telling(row):
+                with _telling(row.live):
                     if isinstance(row, Switch):
-                        self._forward(row, self._spots(row, number))
+                        self._forward(row, self._spots(row, number, make=True))
                     else:
                         self._dress(row)
             self._sync()
@@ -85,9 +111,9 @@ class Switching:
         self._require_areas()
         try:
             for number, row in enumerate(rows):
-                with _telling(row):
+                with _telling(row.live):
                     if isinstance(row, Switch):
-                        spots = self._spots(row, number)
+                        spots = self._spots(row, number, make=False)
                         self._clear_strange(row, spots[0])
                         self._switch(row, spots, wanted=row.old, other=row.new)
                     else:
@@ -171,23 +197,23 @@ class Switching:
     def _dress(self, row: Dress) -> None:
         if row.new is None and not row.keep_mode:
             return
-        fd, name = self._above(row.live, "dressed")
+        spot = self._spot(row.live, "dressed")
         if row.new is not None:
             self.calls.step("dress")
-            self._put(row, fd, name, forward=True)
+            self._put(row, spot, forward=True)
         elif row.old is not None and row.keep_mode:
             self.calls.step("dress")
-            if not set_mode(fd, name, stat.S_IMODE(row.old.mode), inode=row.inode):
+            if not set_mode(spot.fd, spot.name, stat.S_IMODE(row.old.mode), inode=row.inode):
                 self._was_replaced(row)
 
     def _undress(self, row: Dress) -> None:
         if row.old is None:
             return
-        fd, name = self._above(row.live, "dressed")
+        spot = self._spot(row.live, "dressed")
         self.calls.step("undress")
-        self._put(row, fd, name, forward=False)
+        self._put(row, spot, forward=False)
 
-    def _put(self, row: Dress, fd: int, name: bytes, *, forward: bool) -> None:
+    def _put(self, row: Dress, spot: _Spot, *, forward: bool) -> None:
         facts = row.new if forward else row.old
         assert facts is not None
 
@@ -195,7 +221,7 @@ class Switching:
             self.problems.append(Problem(row.live, f"{what}: {getattr(error, 'strerror', None) or error}".lower()))
 
         try:
-            if not facts.put(fd, name, report, all_of_them=not forward, inode=row.inode):
+            if not facts.put(spot.fd, spot.name, report, all_of_them=not forward, inode=row.inode):
                 self._was_replaced(row)
         except FileNotFoundError:
             self.problems.append(Problem(row.live, "it is gone: another program removed it"))
@@ -205,18 +231,24 @@ class Switching:
 
     # -- places
 
-    def _spots(self, row: Switch, number: int) -> _Spots:
+    def _spots(self, row: Switch, number: int, *, make: bool) -> _Spots:
+        """Where an area lacks a directory nothing is staged there. A stop of the machine may lose one that was made."""
         area = self.areas[row.area]
-        live = _Spot(*self._above(row.live, "live"))
-        staged = _Spot(*self._above(area + b"/" + row.staged, "staged"))
-        return live, staged, _Spot(self._directory(area + b"/" + HOLD, "hold"), b"%d" % number)
+        live = self._spot(row.live, "live")
+        staged = self._spot(area + b"/" + row.staged, "staged", make=make)
+        return live, staged, self._spot(area + b"/" + HOLD + b"/%d" % number, "hold", make=make)
 
-    def _above(self, path: bytes, role: _Role) -> tuple[int, bytes]:
+    def _spot(self, path: bytes, role: _Role, *, make: bool = False) -> _Spot:
         """The directory of a path, opened without following links, and open enough to its owner; and the last name."""
         above, _, name = path.rpartition(b"/")
-        return (self._directory(above, role), name) if name else (self._directory(b"", role), b".")
+        try:
+            return _Spot(self._directory(above, role, make=make), name or b".")
+        except FileNotFoundError:
+            if make or role not in _OURS:
+                raise
+            return _Spot(None, name)
 
-    def _directory(self, path: bytes, role: _Role) -> int:
+    def _directory(self, path: bytes, role: _Role, *, make: bool) -> int:
         """One of each role is kept open: rows come directory by directory."""
         known = self._open.get(role)
         if known is not None and known[0] == path:
@@ -227,7 +259,7 @@ class Switching:
         fd = os.open(b"/", PATH_ONLY | os.O_DIRECTORY)
         for part in filter(None, path.split(b"/")):
             try:
-                below = self._enter(fd, part, ours=role in _OURS)
+                below = self._enter(fd, part, ours=role in _OURS, make=make)
             finally:
                 os.close(fd)
             fd = below
@@ -235,9 +267,8 @@ class Switching:
         self._open[role] = (path, fd)
         return fd
 
-    def _enter(self, fd: int, name: bytes, *, ours: bool) -> int:
-        """A directory; where old items go to there may be none yet."""
-        if ours and _Spot(fd, name).info() is None:
+    def _enter(self, fd: int, name: bytes, *, ours: bool, make: bool) -> int:
+        if make and _Spot(fd, name).info() is None:
             self.calls.mkdir(fd, name)
         try:
             below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
@@ -276,14 +307,14 @@ class Switching:
 
 
 @contextmanager
-def _telling(row: Row) -> Iterator[None]:
+def _telling(live: bytes) -> Iterator[None]:
     """A system call that fails knows a name at best; what a person has to look at is the path."""
     try:
         yield
     except ChangedMeanwhile:
         raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fsdecode(row.live)) from error
+        raise OSError(error.errno, error.strerror, os.fsdecode(live)) from error
 
 
 def _changed(row: Switch) -> ChangedMeanwhile:
