@@ -58,6 +58,16 @@ def test_a_signal_that_finds_it_switched_is_too_late(
     assert note(saved).read_text() == "a note\n"
 
 
+def test_a_way_back_tells_what_was_written_since(saved: Account) -> None:
+    note(saved).write_text("mine\n")
+    done = saved.json("restore", "latest", "--in-place", "--conflict", "overwrite", "--keep-old")
+    note(saved).write_text("written since\n")
+    shown = saved.run("restore", "--rollback", done["kept"][0])
+    assert "but for what is warned of" in shown.out
+    assert "note: it changed meanwhile, and is now note.backstay-old" in shown.err
+    assert (saved.documents / "note.backstay-old").read_text() == "written since\n"
+
+
 class StopsAtTheThird(SwitchCalls):
     """Like a process that is killed while it switches."""
 

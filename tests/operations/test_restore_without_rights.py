@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -235,6 +236,29 @@ def test_a_directory_keeps_its_mode_when_only_attributes_in_it_change(world: InP
     with with_rights():
         assert (world.origin / "locked/inner/file").stat().st_mode & 0o777 == 0o600
         assert [(world.origin / name).stat().st_mode & 0o777 for name in ("locked", "locked/inner")] == [mode, mode]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o500])
+def test_what_is_closed_goes_with_the_restore_unless_it_was_written_to(world: InPlaceWorld, mode: int) -> None:
+    closed = [world.origin / "closed/inner", world.origin / "closed"]
+    write(closed[0] / "file", "as it was")
+    settle(world.origin)
+    for directory in closed:
+        directory.chmod(mode)
+    with with_rights():
+        world.snapshot()
+    for written in (False, True):
+        with with_rights():
+            shutil.rmtree(world.origin / "closed", ignore_errors=True)
+        (kept,) = staged(world, replace(IN_PLACE, keep_old=True)).kept
+        with with_rights():
+            assert [directory.stat().st_mode & 0o777 for directory in closed] == [mode, mode]
+            if written:
+                (closed[0] / "file").write_text("work")
+        assert [problem.path for problem in roll_back_in_place(kept).problems] == [os.fsencode(closed[1])] * written
+        with with_rights():
+            assert not closed[1].exists()
+            assert [path.read_text() for path in world.origin.glob("closed.backstay-old/inner/*")] == ["work"] * written
 
 
 def test_what_a_directory_on_the_way_does_not_tell_is_not_needed(world: InPlaceWorld) -> None:

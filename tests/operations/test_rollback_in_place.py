@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from backstay.errors import InsufficientSpace
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
 from backstay.sources.switch_calls import SwitchCalls
-from tests.operations.in_place_world import KEEP, OVERWRITE, InPlaceWorld, seen, settle, write
+from backstay.testing import CrashPoint
+from tests.operations.in_place_world import KEEP, OVERWRITE, BrokenCalls, InPlaceWorld, seen, settle, write
 
 
 @pytest.fixture
@@ -110,3 +113,149 @@ def test_too_little_room_for_what_is_to_be_removed_is_told_before_the_switch(emp
         empty.restore(tree, calls=NoInodes())
     assert seen(tree) == before
     assert list(tree.parent.iterdir()) == [tree]
+
+
+# -- what was written since
+
+
+def aside(tree: Path) -> dict[str, str]:
+    """What was set aside, with the content of files."""
+    found = [path for path in tree.rglob("*") if ".backstay-old" in str(path) and path.is_file()]
+    return {str(path.relative_to(tree)): path.read_text() for path in found}
+
+
+@pytest.fixture
+def restored(empty: InPlaceWorld) -> Path:
+    """A tree in which a restore, which kept the old state, has put a directory and a file."""
+    tree = empty.place / "tree/data"
+    write(empty.origin / "dir/inner/file", "as it was")
+    write(empty.origin / "file", "as it was")
+    empty.snapshot()
+    write(tree / "file", "changed")
+    settle(tree)
+    empty.restore(tree, KEEP)
+    return tree
+
+
+def kept(tree: Path) -> Path:
+    (found,) = tree.parent.glob(".backstay-restore-*")
+    return found
+
+
+def add_a_file(tree: Path) -> None:
+    (tree / "dir/inner/precious").write_text("work")
+
+
+def write_in_place(tree: Path) -> None:
+    (tree / "dir/inner/file").write_text("work")
+
+
+def write_without_a_trace(tree: Path) -> None:
+    """Another content of the same length and with the same time."""
+    before = (tree / "dir/inner/file").stat()
+    (tree / "dir/inner/file").write_text("as it is ")
+    os.utime(tree / "dir/inner/file", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def remove_a_file(tree: Path) -> None:
+    (tree / "dir/inner/file").unlink()
+
+
+@pytest.mark.parametrize(
+    ("act", "there"),
+    [
+        (add_a_file, {"file": "as it was", "precious": "work"}),
+        (write_in_place, {"file": "work"}),
+        (write_without_a_trace, {"file": "as it is "}),
+        (remove_a_file, {}),
+    ],
+)
+def test_a_restored_directory_that_was_written_to_stays_under_another_name(
+    restored: Path, act: Callable[[Path], None], there: dict[str, str]
+) -> None:
+    act(restored)
+    done = roll_back_in_place(kept(restored))
+    assert [problem.path for problem in done.problems] == [os.fsencode(restored / "dir")]
+    assert sorted(path.name for path in restored.iterdir()) == ["dir.backstay-old", "file"]
+    assert aside(restored) == {f"dir.backstay-old/inner/{name}": text for name, text in there.items()}
+    assert (restored / "file").read_text() == "changed"
+    assert list(restored.parent.iterdir()) == [restored]
+
+
+def test_a_restored_file_that_was_written_to_stays_under_another_name(restored: Path) -> None:
+    (restored / "file").write_text("work")
+    done = roll_back_in_place(kept(restored))
+    assert [problem.path for problem in done.problems] == [os.fsencode(restored / "file")]
+    assert (restored / "file").read_text() == "changed"
+    assert aside(restored) == {"file.backstay-old": "work"}
+
+
+def test_what_only_looks_different_to_others_goes_with_the_restore(restored: Path) -> None:
+    (restored / "dir").chmod(0o700)
+    os.utime(restored / "dir/inner")
+    (restored / "file").chmod(0o600)
+    assert roll_back_in_place(kept(restored)).problems == ()
+    assert [path.name for path in restored.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_is_written_while_a_switch_fails_stays(empty: InPlaceWorld, can_exchange: bool) -> None:
+    tree = empty.place / "tree/data"
+    write(empty.origin / "a", "as it was")
+    write(empty.origin / "b/file", "as it was")
+    empty.snapshot()
+    write(tree / "a", "changed")
+    write(tree / "b", "a file by now")
+
+    class Busy(BrokenCalls):
+        worked = False
+
+        def exchange(self, one_fd: int, one: bytes, other_fd: int, other: bytes) -> None:
+            super().exchange(one_fd, one, other_fd, other)
+            self._work()
+
+        def move(self, from_fd: int, old: bytes, to_fd: int, new: bytes) -> None:
+            super().move(from_fd, old, to_fd, new)
+            self._work()
+
+        def _work(self) -> None:
+            if not self.worked and (tree / "b/file").exists() and (tree / "a").read_text() == "as it was":
+                self.worked = True
+                (tree / "b/file").write_text("work")
+                (tree / "a").write_text("other work")
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    result = empty.restore(tree, calls=Busy(can_exchange=can_exchange))
+    assert result.rolled_back
+    assert {problem.path for problem in result.problems} == {os.fsencode(tree / name) for name in ("a", "b")}
+    assert aside(tree) == {"a.backstay-old": "other work", "b.backstay-old/file": "work"}
+    assert [(tree / name).read_text() for name in ("a", "b")] == ["changed", "a file by now"]
+
+
+def test_a_stop_while_what_was_written_is_set_aside_loses_nothing(restored: Path) -> None:
+    add_a_file(restored)
+    (restored / "file").write_text("other work")
+    place = kept(restored)
+    at = 0
+    while place.exists():
+        at += 1
+        with suppress(CrashPoint):
+            roll_back_in_place(place, calls=BrokenCalls(at))
+            break
+    assert at > 8
+    assert aside(restored) == {
+        "dir.backstay-old/inner/file": "as it was",
+        "dir.backstay-old/inner/precious": "work",
+        "file.backstay-old": "other work",
+    }
+    assert (restored / "file").read_text() == "changed"
+
+
+def test_the_next_restore_tells_what_it_set_aside(empty: InPlaceWorld, restored: Path) -> None:
+    (restored / "file").write_text("work")
+    with pytest.raises(CrashPoint):
+        roll_back_in_place(kept(restored), calls=BrokenCalls(3))
+    result = empty.restore(restored)
+    assert result.recovered == ("undone",)
+    assert [problem.path for problem in result.problems] == [os.fsencode(restored / "file")]
+    assert aside(restored) == {"file.backstay-old": "work"}

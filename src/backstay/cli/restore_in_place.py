@@ -130,10 +130,10 @@ def _recovery(done: Recovery) -> dict[str, object]:
 
 
 def _show_recovery(context: Context, done: Recovery) -> None:
-    of = f" of snapshot {done.snapshot}"
+    of, but = f" of snapshot {done.snapshot}", ", but for what is warned of" if done.problems else ""
     told = {
         "finished": f"the restore{of} was brought to its end",
-        "undone": f"everything is as it was before the restore{of}",
+        "undone": f"everything is as it was before the restore{of}{but}",
         "cleared": f"the restore{of} had not begun to change anything; what it had staged was removed",
         "kept": f"the restore{of} had come to its end; the old state is still kept there",
     }

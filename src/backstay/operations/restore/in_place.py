@@ -27,7 +27,7 @@ from backstay.errors import (
 from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
-from backstay.operations.restore.in_place_recovery import Recovered, recover, removed, told, undo
+from backstay.operations.restore.in_place_recovery import Recovered, Recovery, recover, removed, told, undo
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
@@ -135,15 +135,16 @@ class _InPlace:
 
     def run(self) -> InPlaceResult:
         Guarded(self.repository).refuse_within(os.path.realpath(os.fsencode(self.root)))
-        plan, recovered = self._plan()
+        recovered: list[Recovery] = []
+        plan = self._plan(recovered)
         require_no_conflict(plan)
         result = InPlaceResult(
             snapshot=self.manifest.id,
             target=self.root,
             unchanged=plan.unchanged,
             skipped=plan.skipped,
-            problems=tuple(plan.problems),
-            recovered=recovered,
+            problems=(*(problem for done in recovered for problem in done.problems), *plan.problems),
+            recovered=tuple(done.did for done in recovered),
         )
         if not plan.changes and not plan.dresses:
             return result
@@ -153,9 +154,8 @@ class _InPlace:
         finally:
             journal.close()
 
-    def _plan(self) -> tuple[InPlacePlan, tuple[Recovered, ...]]:
+    def _plan(self, recovered: list[Recovery]) -> InPlacePlan:
         """Compare, after what earlier restores left is finished or cleared away."""
-        recovered: list[Recovered] = []
         kept: set[bytes] = set()
         if is_sqlite(self.manifest):
             target = FilesTarget(self.root, allow_root=True)
@@ -164,13 +164,13 @@ class _InPlace:
             plan = Comparison(self.repository, self.manifest, self.root, self.options).plan()
             found = [path for path in plan.leftovers if path not in kept]
             if not found:
-                return plan, tuple(recovered)
+                return plan
             for path in filter(os.path.lexists, found):  # it may have gone with another one
                 done = recover(path, self.calls, back=False)
                 if done.did == "kept":
                     kept.add(path)
                 else:
-                    recovered.append(done.did)
+                    recovered.append(done)
         raise RestoreConflict(
             f"other restores in place go on in {printable(os.fsencode(self.root))}",
             cause="whatever they leave is followed by another one",

@@ -69,7 +69,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Switch(msgspec.Struct, frozen=True, tag="switch", forbid_unknown_fields=True):
     """Two places whose items change places; None stands for nothing there, numbers are inodes'.
 
-    `live` is an absolute path, `staged` is relative to the directory of its area.
+    `live` is an absolute path, `staged` is relative to the directory of its area; `look` is that of the new item.
     """
 
     live: bytes
@@ -77,6 +77,7 @@ class Switch(msgspec.Struct, frozen=True, tag="switch", forbid_unknown_fields=Tr
     staged: bytes
     new: int | None
     old: int | None
+    look: str | None = None
 
 
 class Dress(msgspec.Struct, frozen=True, tag="dress", forbid_unknown_fields=True):

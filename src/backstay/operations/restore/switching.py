@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.names import printable
 from backstay.operations.restore.in_place_plan import Change
 from backstay.operations.restore.journal import HOLD, Dress, Row, Switch
+from backstay.operations.restore.looks import look_of
 from backstay.sources.directory_descriptors import PATH_ONLY, is_closed_to_owner
 from backstay.sources.facts import set_mode
 from backstay.sources.source import Problem
@@ -85,9 +86,11 @@ class Switching:
                     area = self.areas[change.area]
                     staged = self._spot(area + b"/" + change.staged, "staged", make=True)
                     self._directory(area + b"/" + HOLD, "hold", make=True)
-                    new = None if change.removal else staged.inode()
-                if new is not None or change.removal:
-                    rows.append(Switch(change.live, change.area, change.staged, new, change.old))
+                    info = None if change.removal else staged.info()
+                    look = None if info is None else look_of(staged.fd, staged.name, info)
+                if info is not None or change.removal:
+                    new = None if info is None else info.st_ino
+                    rows.append(Switch(change.live, change.area, change.staged, new, change.old, look))
         finally:
             self._close()
         return rows
@@ -107,7 +110,7 @@ class Switching:
             self._close()
 
     def back(self, rows: Iterable[Row]) -> None:
-        """Everything old in its place, and durable; what another program put there meanwhile is set aside."""
+        """Everything old in its place, and durable; what was put or written there meanwhile is set aside."""
         self._require_areas()
         try:
             for number, row in enumerate(rows):
@@ -116,6 +119,7 @@ class Switching:
                         spots = self._spots(row, number, make=False)
                         self._clear_strange(row, spots[0])
                         self._switch(row, spots, wanted=row.old, other=row.new)
+                        self._spare_written(row, spots)
                     else:
                         self._undress(row)
             self._sync()
@@ -184,9 +188,21 @@ class Switching:
         inode = live.inode()
         if inode in (None, row.old, row.new):
             return
+        self._set_aside(row, live, live)
+
+    def _spare_written(self, row: Switch, spots: _Spots) -> None:
+        """What came from the snapshot and was written to since is nowhere else: it must not go with what is staged."""
+        live, staged, _ = spots
+        info = staged.info()
+        if info is None or info.st_ino != row.new or look_of(staged.fd, staged.name, info) == row.look:
+            return
+        self._let_move(staged)
+        self._set_aside(row, staged, live)
+
+    def _set_aside(self, row: Switch, source: _Spot, live: _Spot) -> None:
         for name in names_aside(live.name):
             try:
-                self.calls.move(live.fd, live.name, live.fd, name)
+                self.calls.move(source.fd, source.name, live.fd, name)
             except FileExistsError:
                 continue
             self.problems.append(Problem(row.live, f"it changed meanwhile, and is now {printable(name)}"))
