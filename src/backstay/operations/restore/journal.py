@@ -48,6 +48,7 @@ _STATE: Final = b"state.json"
 _NEW_STATE: Final = b"state.new"
 _ROWS: Final = b"rows"
 _LEADS_TO: Final = b"leads-to"
+_NEW_LEADS_TO: Final = b"leads-to.new"
 _LARGEST_STATE: Final = 1 << 20
 _BUFFER: Final = 1 << 20
 
@@ -119,7 +120,8 @@ class Journal:
             for area in areas[1:]:
                 other = _make(area, calls)
                 try:
-                    _write(other, _LEADS_TO, areas[0], calls)
+                    _write(other, _NEW_LEADS_TO, areas[0], calls)
+                    calls.replace(other, _NEW_LEADS_TO, _LEADS_TO)
                     calls.fsync(other)
                 finally:
                     os.close(other)
@@ -134,9 +136,9 @@ class Journal:
         fd = _open_own(path)
         try:
             leads_to = _read(fd, _LEADS_TO)
-            if leads_to is not None:
-                os.close(fd)
-                fd = _open_own(leads_to)
+            if leads_to:  # an empty one comes from a stop of the machine before anything was staged
+                fd, other = _open_journal(path, leads_to), fd
+                os.close(other)
                 path = leads_to
             _lock(fd, path)
             return cls(fd, _header(fd, path), calls)
@@ -192,12 +194,13 @@ class Journal:
             if os.path.lexists(area):
                 fd = _open_own(area)
                 try:
-                    _empty(fd, area, (ITEMS, HOLD, _LEADS_TO), self._calls)
+                    _empty(fd, area, (ITEMS, HOLD, _NEW_LEADS_TO, _LEADS_TO), self._calls)
                 finally:
                     os.close(fd)
                 _remove_directory(area, self._calls)
         prepared = tuple(map(_prepared, _LATER))
-        _empty(self._fd, self.path, (ITEMS, HOLD, _ROWS, *prepared, _NEW_STATE, _STATE), self._calls)
+        first = (ITEMS, HOLD, _ROWS, *prepared, _NEW_STATE, _STATE)
+        _empty(self._fd, self.path, (*first, _NEW_LEADS_TO, _LEADS_TO), self._calls)
         _remove_directory(self.path, self._calls)
 
     def _write_state(self) -> None:
@@ -281,6 +284,18 @@ def _open_own(path: bytes) -> int:
     return fd
 
 
+def _open_journal(area: bytes, leads_to: bytes) -> int:
+    """Of the restore that an area belongs to. Raises RestoreConflict also when it is not there."""
+    if not os.path.lexists(leads_to):
+        raise RestoreConflict(
+            f"the restore that keeps {printable(area)} cannot be told how far it came",
+            cause=f"its journal is in {printable(leads_to)}, which is not there",
+            hint="attach the disk that it lies on; if it was removed, take what you need out of `items` in the first "
+            "directory, and remove that too",
+        )
+    return _open_own(leads_to)
+
+
 def _no_directory(path: bytes, cause: str) -> RestoreConflict:
     return RestoreConflict(
         f"{printable(path)} is not a directory that a restore keeps",
@@ -307,7 +322,8 @@ def _lock(fd: int, path: bytes) -> None:
 def _header(fd: int, path: bytes) -> Header:
     data = _read(fd, _STATE)
     if data is None:  # the crash came before the first state or behind the last, so that nothing else is there
-        if set(os.listdir(fd)) - {os.fsdecode(_NEW_STATE)}:
+        names = set(map(os.fsencode, os.listdir(fd)))
+        if names - {_NEW_STATE, _NEW_LEADS_TO, _LEADS_TO} or _read(fd, _LEADS_TO):
             raise _damaged(path, "its state.json is missing")
         return Header(snapshot="", areas=(path,), keep_old=False)
     try:
