@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import InsufficientSpace
+from backstay.errors import InsufficientSpace, RestoreFailed
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
 from backstay.sources.switch_calls import SwitchCalls
 from backstay.testing import CrashPoint
@@ -259,3 +260,95 @@ def test_the_next_restore_tells_what_it_set_aside(empty: InPlaceWorld, restored:
     assert result.recovered == ("undone",)
     assert [problem.path for problem in result.problems] == [os.fsencode(restored / "file")]
     assert aside(restored) == {"file.backstay-old": "work"}
+
+
+# -- what cannot come back as it was
+
+
+@pytest.fixture
+def three(empty: InPlaceWorld) -> Path:
+    """A tree in which a restore, which kept the old state, has replaced a file in each of three directories."""
+    tree = empty.place / "tree/data"
+    for name in ("a", "b", "c"):
+        write(empty.origin / name / "inner/file", "as it was")
+    empty.snapshot()
+    for name in ("a", "b", "c"):
+        write(tree / name / "inner/file", "changed")
+        (tree / name / "inner").chmod(0o750)
+    settle(tree)
+    return tree
+
+
+def test_directories_that_are_gone_are_made_anew_for_what_comes_back(empty: InPlaceWorld, three: Path) -> None:
+    before = seen(three)
+    empty.restore(three, KEEP)
+    shutil.rmtree(three / "a")
+    settle(three)
+    done = roll_back_in_place(kept(three))
+    assert [problem.path for problem in done.problems] == [os.fsencode(three / name) for name in ("a", "a/inner")]
+    assert seen(three) == before
+
+
+def test_what_has_no_place_any_more_keeps_nothing_else_from_coming_back(empty: InPlaceWorld, three: Path) -> None:
+    empty.restore(three, KEEP)
+    (three / "c/inner/file").write_text("written since")
+    (three / "a").rename(three / "moved")
+    (three / "a").write_text("a file by now")
+    place = kept(three)
+    with pytest.raises(RestoreFailed, match="cannot be put back") as failed:
+        roll_back_in_place(place)
+    assert f"{three}/a/inner/file: not a directory" in failed.value.cause
+    assert "c/inner/file: it changed meanwhile, and is now file.backstay-old" in failed.value.cause
+    assert [(three / name / "inner/file").read_text() for name in ("b", "c")] == ["changed", "changed"]
+    assert (place / "items/a/inner/file").read_text() == "changed"
+    assert (three / "a").read_text() == "a file by now"
+    with pytest.raises(RestoreFailed, match="cannot be put back"):
+        empty.restore(three)
+    (three / "a").unlink()
+    (three / "moved").rename(three / "a")
+    assert roll_back_in_place(place).problems == ()
+    assert (three / "a/inner/file").read_text() == "changed"
+    assert not place.exists()
+
+
+def test_all_that_cannot_come_back_is_counted(empty: InPlaceWorld, three: Path) -> None:
+    empty.restore(three, KEEP)
+    for name in ("a", "b"):
+        shutil.rmtree(three / name)
+        (three / name).symlink_to(three / "c")
+    with pytest.raises(RestoreFailed) as failed:
+        roll_back_in_place(kept(three))
+    assert "not a directory, and 1 more could not be put back" in failed.value.cause
+    assert (three / "c/inner/file").read_text() == "changed"
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_directory_that_is_renamed_during_the_switch_lets_the_others_come_back(
+    empty: InPlaceWorld, three: Path, can_exchange: bool
+) -> None:
+    class Renames(BrokenCalls):
+        def step(self, what: str) -> None:
+            if not (three / "renamed").exists():
+                (three / "b").rename(three / "renamed")
+
+    result = empty.restore(three, calls=Renames(can_exchange=can_exchange))
+    assert result.rolled_back
+    assert [(three / name / "inner/file").read_text() for name in ("a", "b", "c")] == ["changed"] * 3
+    assert (three / "renamed/inner/file").read_text() == "as it was"
+    assert not list(three.parent.glob(".backstay-restore-*"))
+
+
+def test_what_was_never_switched_needs_no_place(empty: InPlaceWorld, three: Path) -> None:
+    class Renames(BrokenCalls):
+        def replace(self, fd: int, old: bytes, new: bytes) -> None:
+            super().replace(fd, old, new)
+            if old == b"state.switching":
+                (three / "b").rename(three / "renamed")
+
+    result = empty.restore(three, calls=Renames())
+    assert result.rolled_back
+    gone = {os.path.relpath(os.fsdecode(problem.path), three) for problem in result.problems}
+    assert gone == {"b", "b/inner", "b/inner/file"}
+    names = ("a", "renamed", "c")
+    assert [(three / name / "inner/file").read_text() for name in names] == ["changed"] * 3
+    assert not (three / "b").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from backstay.core.names import printable
 from backstay.errors import BackstayError, RestoreConflict, RestoreFailed
@@ -13,6 +13,8 @@ from backstay.operations.restore.journal import Journal
 from backstay.operations.restore.switching import Switching
 from backstay.sources.source import Problem
 from backstay.sources.switch_calls import SwitchCalls
+
+_SHOWN: Final = 20
 
 Recovered: TypeAlias = Literal["finished", "undone", "cleared", "kept"]
 
@@ -59,10 +61,17 @@ def undo(journal: Journal, calls: SwitchCalls) -> tuple[Problem, ...]:
     except OSError as error:
         raise RestoreFailed(
             "the old state cannot be put back as a whole",
-            cause=told(error),
-            hint=f"mend the cause, then run `backstay restore --rollback {printable(journal.path)}`",
+            cause="; ".join((told(error), *_shown(switching.problems))),
+            hint=f"mend the cause, then run `backstay restore --rollback {printable(journal.path)}`, "
+            "or take what is not back out of `items` there, and remove that directory",
         ) from error
     return (*switching.problems, *removed(journal))
+
+
+def _shown(problems: list[Problem]) -> list[str]:
+    """What was done all the same, and will not be told again."""
+    shown = [f"{printable(problem.path)}: {problem.message}" for problem in problems[:_SHOWN]]
+    return shown if len(problems) <= _SHOWN else [*shown, f"and {len(problems) - _SHOWN} more"]
 
 
 def removed(journal: Journal) -> tuple[Problem, ...]:

@@ -73,6 +73,7 @@ class Switching:
     problems: list[Problem] = field(default_factory=list)
     _open: dict[_Role, tuple[bytes, int]] = field(default_factory=dict)
     _can_exchange: bool = True
+    _anew: set[bytes] = field(default_factory=set)
 
     def prepare(self, changes: Iterable[Change]) -> list[Switch]:
         """The rows for what is staged, without what could not be made here, such as device nodes.
@@ -102,7 +103,7 @@ class Switching:
             for number, row in enumerate(rows):
                 with _telling(row.live):
                     if isinstance(row, Switch):
-                        self._forward(row, self._spots(row, number, make=True))
+                        self._forward(row, self._spots(row, number, forward=True))
                     else:
                         self._dress(row)
             self._sync()
@@ -110,21 +111,25 @@ class Switching:
             self._close()
 
     def back(self, rows: Iterable[Row]) -> None:
-        """Everything old in its place, and durable; what was put or written there meanwhile is set aside."""
+        """Everything old in its place, and durable; what was put or written there meanwhile is set aside.
+
+        What cannot come back stays where it waits and holds up nothing else; its error is raised in the end.
+        """
         self._require_areas()
+        first: OSError | None = None
+        failures = 0
         try:
             for number, row in enumerate(rows):
-                with _telling(row.live):
-                    if isinstance(row, Switch):
-                        spots = self._spots(row, number, make=False)
-                        self._clear_strange(row, spots[0])
-                        self._switch(row, spots, wanted=row.old, other=row.new)
-                        self._spare_written(row, spots)
-                    else:
-                        self._undress(row)
+                try:
+                    with _telling(row.live):
+                        self._back(row, number) if isinstance(row, Switch) else self._undress(row)
+                except OSError as error:
+                    first, failures = first or error, failures + 1
             self._sync()
         finally:
             self._close()
+        if first is not None:
+            raise first if failures == 1 else _with_more(first, failures - 1)
 
     # -- one row
 
@@ -135,6 +140,12 @@ class Switching:
         if row.new is not None and row.new not in (live, staged, hold):
             raise _changed(row)
         self._switch(row, spots, wanted=row.new, other=row.old)
+
+    def _back(self, row: Switch, number: int) -> None:
+        spots = self._spots(row, number, forward=False)
+        self._clear_strange(row, spots[0])
+        self._switch(row, spots, wanted=row.old, other=row.new)
+        self._spare_written(row, spots)
 
     def _switch(self, row: Switch, spots: _Spots, *, wanted: int | None, other: int | None) -> None:
         """Bring the item `wanted` to the live place and `other` to the staged one."""
@@ -225,19 +236,20 @@ class Switching:
     def _undress(self, row: Dress) -> None:
         if row.old is None:
             return
-        spot = self._spot(row.live, "dressed")
+        spot = self._spot(row.live, "dressed", may_lack=True)
         self.calls.step("undress")
         self._put(row, spot, forward=False)
 
     def _put(self, row: Dress, spot: _Spot, *, forward: bool) -> None:
         facts = row.new if forward else row.old
         assert facts is not None
+        inode = None if row.live in self._anew else row.inode
 
         def report(what: str, error: Exception) -> None:
             self.problems.append(Problem(row.live, f"{what}: {getattr(error, 'strerror', None) or error}".lower()))
 
         try:
-            if not facts.put(spot.fd, spot.name, report, all_of_them=not forward, inode=row.inode):
+            if not facts.put(spot.fd, spot.name, report, all_of_them=not forward, inode=inode):
                 self._was_replaced(row)
         except FileNotFoundError:
             self.problems.append(Problem(row.live, "it is gone: another program removed it"))
@@ -247,20 +259,25 @@ class Switching:
 
     # -- places
 
-    def _spots(self, row: Switch, number: int, *, make: bool) -> _Spots:
-        """Where an area lacks a directory nothing is staged there. A stop of the machine may lose one that was made."""
-        area = self.areas[row.area]
-        live = self._spot(row.live, "live")
-        staged = self._spot(area + b"/" + row.staged, "staged", make=make)
-        return live, staged, self._spot(area + b"/" + HOLD + b"/%d" % number, "hold", make=make)
+    def _spots(self, row: Switch, number: int, *, forward: bool) -> _Spots:
+        """Where an area lacks a directory nothing is staged; a live one is made anew for what comes back into it.
 
-    def _spot(self, path: bytes, role: _Role, *, make: bool = False) -> _Spot:
+        Forwards those of an area are made where a stop of the machine lost them.
+        """
+        area = self.areas[row.area]
+        staged = self._spot(area + b"/" + row.staged, "staged", make=forward, may_lack=not forward)
+        hold = self._spot(area + b"/" + HOLD + b"/%d" % number, "hold", make=forward, may_lack=not forward)
+        comes_back = not forward and row.old is not None and row.old in (staged.inode(), hold.inode())
+        live = self._spot(row.live, "live", make=comes_back, may_lack=not forward and not comes_back)
+        return live, staged, hold
+
+    def _spot(self, path: bytes, role: _Role, *, make: bool = False, may_lack: bool = False) -> _Spot:
         """The directory of a path, opened without following links, and open enough to its owner; and the last name."""
         above, _, name = path.rpartition(b"/")
         try:
             return _Spot(self._directory(above, role, make=make), name or b".")
-        except FileNotFoundError:
-            if make or role not in _OURS:
+        except (FileNotFoundError, NotADirectoryError):
+            if not may_lack:
                 raise
             return _Spot(None, name)
 
@@ -272,27 +289,38 @@ class Switching:
         if known is not None:
             del self._open[role]
             os.close(known[1])
-        fd = os.open(b"/", PATH_ONLY | os.O_DIRECTORY)
+        fd, here = os.open(b"/", PATH_ONLY | os.O_DIRECTORY), b""
         for part in filter(None, path.split(b"/")):
+            here += b"/" + part
             try:
-                below = self._enter(fd, part, ours=role in _OURS, make=make)
+                if make and _Spot(fd, part).info() is None:
+                    self.calls.mkdir(fd, part)
+                    self._note_made(here, role)
+                below = self._enter(fd, part, ours=role in _OURS)
             finally:
                 os.close(fd)
             fd = below
+        self._open[role] = (path, fd)  # so that it is closed whatever comes
         self._let_owner_in(fd, _OWNER_ENTERS if role == "dressed" else _OWNER_ALL)
-        self._open[role] = (path, fd)
         return fd
 
-    def _enter(self, fd: int, name: bytes, *, ours: bool, make: bool) -> int:
-        if make and _Spot(fd, name).info() is None:
-            self.calls.mkdir(fd, name)
+    def _note_made(self, path: bytes, role: _Role) -> None:
+        if role not in _OURS:
+            self._anew.add(path)
+            self.problems.append(Problem(path, "it was gone, and was made anew"))
+
+    def _enter(self, fd: int, name: bytes, *, ours: bool) -> int:
         try:
             below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
         except PermissionError:
             self._let_owner_in(fd, _OWNER_ENTERS)
             below = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=fd)
         if ours:
-            self._let_owner_in(below, _OWNER_ALL)
+            try:
+                self._let_owner_in(below, _OWNER_ALL)
+            except OSError:
+                os.close(below)
+                raise
         return below
 
     def _let_owner_in(self, fd: int, needed: int) -> None:
@@ -331,6 +359,10 @@ def _telling(live: bytes) -> Iterator[None]:
         raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fsdecode(live)) from error
+
+
+def _with_more(error: OSError, count: int) -> OSError:
+    return OSError(error.errno, f"{error.strerror}, and {count} more could not be put back", error.filename)
 
 
 def _changed(row: Switch) -> ChangedMeanwhile:
