@@ -14,6 +14,9 @@ from backstay.catalog.models import Base
 from backstay.control.access.access import Access
 from backstay.control.access.passwords import Passwords
 from backstay.testing import FakeClock
+from tests.control.catalogs import catalog_server, kept_postgresql, new_catalog, postgresql_template
+
+__all__ = ["catalog_server", "kept_postgresql", "new_catalog", "postgresql_template"]
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backstay.catalog.database import Catalog
@@ -14,6 +13,7 @@ from backstay.catalog.models import Token, User
 from backstay.control.access.principal import the_machine
 from backstay.control.access.token_text import LONGEST, digest_of
 from backstay.control.access.tokens import Tokens
+from backstay.control.access.turns import take_turn
 from backstay.control.access.users import Users, has_administrator
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest
@@ -43,12 +43,9 @@ def ensure_administrator(
     """
     if preset is not None:
         _check_preset(preset)
-    try:
-        with catalog.session() as session:
-            return _ensure(session, users, tokens, clock, preset)
-    except IntegrityError:  # another server was faster
-        with catalog.session() as session:
-            return _ensure(session, users, tokens, clock, preset)
+    with catalog.session() as session:
+        take_turn(session)
+        return _ensure(session, users, tokens, clock, preset)
 
 
 def _ensure(session: Session, users: Users, tokens: Tokens, clock: Clock, preset: str | None) -> FirstToken | None:

@@ -10,7 +10,6 @@ import re
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
@@ -20,6 +19,7 @@ from backstay.control.access.claims import Claims
 from backstay.control.access.first_administrator import NAME as ADMINISTRATOR
 from backstay.control.access.principal import Principal, the_machine
 from backstay.control.access.recognition import principal_of
+from backstay.control.access.turns import take_turn
 from backstay.control.access.users import Users, is_user_name
 
 _BY_SUBJECT: Final = re.compile(r"oidc-[0-9a-f]{16}")
@@ -31,10 +31,7 @@ def signed_in(catalog: Catalog, users: Users, audit: AuditLog, claims: Claims, *
         user = _known(session, claims)
         if user is not None:
             return principal_of(session, user, address=address, more=claims.grants)
-    try:
-        _add(catalog, users, audit, claims)
-    except IntegrityError:  # their other request was faster, or somebody else took the name
-        _add(catalog, users, audit, claims)
+    _add(catalog, users, audit, claims)
     with catalog.reading() as session:
         user = session.scalars(select(User).where(User.subject == claims.subject)).one()
         return principal_of(session, user, address=address, more=claims.grants)
@@ -46,7 +43,8 @@ def _known(session: Session, claims: Claims) -> User | None:
 
 def _add(catalog: Catalog, users: Users, audit: AuditLog, claims: Claims) -> None:
     with catalog.session() as session:
-        if _known(session, claims) is not None:
+        take_turn(session)
+        if _known(session, claims) is not None:  # their other request was faster
             return
         name = _free_name(session, claims)
         users.add(session, by=the_machine(), name=name, kind="oidc", subject=claims.subject)

@@ -16,6 +16,7 @@ from backstay.control.access import authority
 from backstay.control.access.permissions import parse_role
 from backstay.control.access.principal import Principal, UserKind
 from backstay.control.access.scopes import EVERYTHING, parse_scope
+from backstay.control.access.turns import take_turn
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
 from backstay.errors import InvalidRequest, NotFound
@@ -64,6 +65,7 @@ class Users:
         """A user without roles. Raises InvalidRequest, Forbidden."""
         authority.demand_somewhere(by, "user:admin")
         check_user_name(name)
+        take_turn(session)
         if session.scalar(select(User.id).where(User.name == name)) is not None:
             raise InvalidRequest(f"there is a user {name} already", hint="choose another name")
         now = self._clock.now()
@@ -107,7 +109,7 @@ class Users:
 
         Raises NotFound, Forbidden, InvalidRequest.
         """
-        user = _found(session, name)
+        user = _changeable(session, name)
         roles = roles_of(session, user.id)
         if by.user_id != user.id or by.token_id is not None:  # a token that leaked must not take over its user
             self.require_power(by, _view(user, roles))
@@ -122,7 +124,7 @@ class Users:
         """Give a role within a scope; one that is there already stays. Raises NotFound, Forbidden, InvalidRequest."""
         wanted, where = parse_role(role), parse_scope(scope)
         authority.demand_role(by, wanted, where)
-        user = _found(session, name)
+        user = _changeable(session, name)
         if (wanted, where) not in roles_of(session, user.id):
             id_ = new_ulid(self._clock.now_ns(), self._random)
             session.add(Binding(id=id_, user_id=user.id, role=wanted, scope=where))
@@ -146,7 +148,7 @@ class Users:
         return _view(user, roles_of(session, user.id))
 
     def _managed(self, session: Session, by: Principal, name: str) -> tuple[User, tuple[tuple[str, str], ...]]:
-        user = _found(session, name)
+        user = _changeable(session, name)
         roles = roles_of(session, user.id)
         self.require_power(by, _view(user, roles))
         return user, roles
@@ -205,10 +207,17 @@ def _all_roles(session: Session) -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def _found(session: Session, name: str) -> User:
-    user = session.scalar(select(User).where((User.name == name) | (User.id == name)))
+    query = select(User).where((User.name == name) | (User.id == name))
+    user = session.scalar(query, execution_options={"populate_existing": True})  # it may have been read before its turn
     if user is None:
         raise NotFound(f"there is no user {name[:80]!r}", hint="`backstay user list` shows the users")
     return user
+
+
+def _changeable(session: Session, name: str) -> User:
+    """A user as it is once nobody else changes it. Raises NotFound."""
+    take_turn(session)
+    return _found(session, name)
 
 
 def _view(user: User, roles: Sequence[tuple[str, str]]) -> UserView:

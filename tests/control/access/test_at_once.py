@@ -1,0 +1,79 @@
+"""Changes of who may do what that are made at the same moment, on PostgreSQL."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from backstay.catalog.database import Catalog
+from backstay.control.access.access import Access
+from backstay.control.access.passwords import Passwords
+from backstay.control.access.principal import the_machine
+from backstay.errors import InvalidRequest
+from backstay.testing import FakeClock
+from tests.control.access.conftest import CHEAP
+from tests.control.access.people import add
+from tests.control.at_once import first
+
+MACHINE = the_machine()
+
+
+@pytest.fixture
+def database() -> str:
+    return "postgresql"
+
+
+@pytest.fixture
+def catalog(new_catalog: Catalog) -> Catalog:
+    return new_catalog
+
+
+@pytest.fixture
+def access(catalog: Catalog, clock: FakeClock) -> Access:
+    return Access(catalog, clock, passwords=Passwords(CHEAP))
+
+
+def test_two_administrators_who_shut_each_other_out_leave_one(catalog: Catalog, access: Access) -> None:
+    for name in ("one", "two"):
+        add(catalog, access, name, ("admin", "/"))
+
+    def disable() -> None:
+        with catalog.session() as session:
+            access.users.set_disabled(session, by=MACHINE, name="two")
+
+    def demote() -> None:
+        with catalog.session() as session:
+            access.users.revoke(session, by=MACHINE, name="two", role="admin")
+
+    with first(catalog, disable) as (session, told):
+        access.users.set_disabled(session, by=MACHINE, name="one")
+    with pytest.raises(InvalidRequest, match="nobody would be left"):
+        told.result()
+    with catalog.session() as session:
+        access.users.set_disabled(session, by=MACHINE, name="one", disabled=False)
+    with first(catalog, demote) as (session, told):
+        access.users.revoke(session, by=MACHINE, name="one", role="admin")
+    with pytest.raises(InvalidRequest, match="nobody would be left"):
+        told.result()
+
+
+def test_of_two_who_take_a_name_at_once_one_is_told_that_it_is_taken(catalog: Catalog, access: Access) -> None:
+    with first(catalog, partial(add, catalog, access, "ann")) as (session, told):
+        access.users.add(session, by=MACHINE, name="ann")
+    with pytest.raises(InvalidRequest, match="ann already"):
+        told.result()
+
+
+def test_a_role_that_two_give_at_once_is_given_once(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "ann")
+
+    def grant() -> None:
+        with catalog.session() as session:
+            access.users.grant(session, by=MACHINE, name="ann", role="viewer")
+
+    with first(catalog, grant) as (session, told):
+        access.users.grant(session, by=MACHINE, name="ann", role="viewer")
+    told.result()
+    with catalog.reading() as session:
+        assert access.users.get(session, "ann").roles == (("viewer", "/"),)
