@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,9 @@ class Loop:
 
     def request(self, method: str, path: str, **given: Any) -> httpx.Response:
         return self._runner.run(self._http.request(method, path, **given))
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._runner.run(work)
 
     def together(self, *requests: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
         """Answers of requests that are sent at once."""

@@ -95,11 +95,23 @@ class Call:
         return True
 
     def still_allowed(self) -> None:
-        """For answers that last: see again that the caller may. Raises Unauthorized, Forbidden."""
+        """For bodies that come slowly, and answers that last: see again that the caller may.
+
+        Raises Unauthorized, RateLimited, Forbidden.
+        """
         self.principal = self.recognised()
         if self.scope is not None:
             self.backing.access.check(self.principal, self.needs, self.scope)
         elif not self.scopes:
+            raise not_allowed(self.needs, "any scope")
+
+    def take_turn(self, session: Session) -> None:
+        """For what gives or takes rights, before it reads anything: wait for others who do so, and look again.
+
+        Raises Unauthorized, Forbidden.
+        """
+        self.principal = self.backing.access.take_turn(session, self.principal)
+        if not self.scopes:
             raise not_allowed(self.needs, "any scope")
 
     def also(self, permission: Permission, scope: str) -> None:

@@ -1,5 +1,7 @@
 """Before an endpoint: who calls, whether they may, and not too often. After it: what became of it is written down.
 
+Of somebody who may not ask no body is read. A body may take its time: once it is there, the guard looks again.
+
 Refusals are written by themselves. A change is written in its own transaction by the endpoint where that can be; what
 an endpoint left to say is written here, right after it.
 """
@@ -9,8 +11,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -19,6 +21,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from backstay.api.answers import answer
@@ -57,13 +60,17 @@ class Guarded(APIRoute):
                 except BaseException as error:
                     await run_in_threadpool(failed, call, error)
                     raise
-            digest = _digest(call, await request.body()) if call.key is not None else ""
-            kept = await run_in_threadpool(_before, call, digest)
-            if kept is not None:
-                return kept
-            try:
-                if call.endpoint.method in ("POST", "PUT") and not _is_json(request.headers.get("content-type", "")):
+            known = not isinstance(call.endpoint.needs, Public)
+            if known:
+                await run_in_threadpool(_before, call)
+            if call.endpoint.method in ("POST", "PUT"):
+                if not _is_json(request.headers.get("content-type", "")):
                     raise HTTPException(415)
+                body = await _whole_body(request)
+                kept = await run_in_threadpool(_before_again, call, body) if known else None
+                if kept is not None:
+                    return kept
+            try:
                 response = await inner(request)
             except BaseException as error:
                 await run_in_threadpool(failed, call, error)
@@ -136,18 +143,27 @@ def admitted(call: Call, given: Mapping[str, Any]) -> Response:
     return response
 
 
-def _before(call: Call, digest: str = "") -> Response | None:
-    """Let the call through, or raise; the kept answer, if it is a repetition."""
-    if isinstance(call.endpoint.needs, Public):
-        return None
+async def _whole_body(request: Request) -> bytes:
+    """What a client sent; the endpoint is given the same. Raises HTTPException."""
     try:
+        return await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400) from None
+
+
+def _before(call: Call) -> None:
+    """Let the call through, or raise."""
+    with _refusals_told(call):
         _admit(call)
-    except (Unauthorized, Forbidden, RateLimited) as error:
-        call.refused(error)
-        raise
+
+
+def _before_again(call: Call, body: bytes) -> Response | None:
+    """Let the call through with its body, or raise; the kept answer, if it is a repetition."""
+    with _refusals_told(call):
+        call.still_allowed()
     if call.key is None:
         return None
-    call.reservation = call.backing.keys.begin(call.owner, call.key, digest)
+    call.reservation = call.backing.keys.begin(call.owner, call.key, _digest(call, body))
     if call.reservation.status is None:
         return None
     return answer(
@@ -156,6 +172,16 @@ def _before(call: Call, digest: str = "") -> Response | None:
         location=call.reservation.location,
         headers={"Idempotent-Replayed": "true"},
     )
+
+
+@contextmanager
+def _refusals_told(call: Call) -> Iterator[None]:
+    """Write down who is refused."""
+    try:
+        yield
+    except (Unauthorized, Forbidden, RateLimited) as error:
+        call.refused(error)
+        raise
 
 
 def _admit(call: Call) -> None:

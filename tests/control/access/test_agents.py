@@ -147,6 +147,20 @@ def test_an_agent_renews_its_certificate_with_itself(catalog: Catalog, access: A
     assert access.authenticate_certificate(renewed, HERE).user_id == by.user_id
 
 
+@pytest.mark.parametrize("way", ["revoked", "disabled"])
+def test_an_agent_that_is_shut_out_after_it_was_recognised_renews_nothing(
+    catalog: Catalog, access: Access, way: str
+) -> None:
+    by = access.authenticate_certificate(join(catalog, access, invite(catalog, access)), HERE)
+    with catalog.session() as session:
+        if way == "revoked":
+            access.agents.revoke(session, by=MACHINE, name="host-7")
+        else:
+            access.users.set_disabled(session, by=MACHINE, name="host-7")
+    with catalog.session() as session, pytest.raises(Unauthorized):
+        access.agents.renew(session, by=by, request=new_request("me")[1])
+
+
 def test_nobody_else_gets_an_agents_certificate(catalog: Catalog, access: Access) -> None:
     add(catalog, access, "root", ("admin", "/"))
     invite(catalog, access)

@@ -10,10 +10,10 @@ from backstay.catalog.database import Catalog
 from backstay.control.access.access import Access
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.principal import the_machine
-from backstay.errors import InvalidRequest
+from backstay.errors import InvalidRequest, Unauthorized
 from backstay.testing import FakeClock
 from tests.control.access.conftest import CHEAP
-from tests.control.access.people import add
+from tests.control.access.people import HERE, add, principal, token
 from tests.control.at_once import first
 
 MACHINE = the_machine()
@@ -77,3 +77,32 @@ def test_a_role_that_two_give_at_once_is_given_once(catalog: Catalog, access: Ac
     told.result()
     with catalog.reading() as session:
         assert access.users.get(session, "ann").roles == (("viewer", "/"),)
+
+
+def test_a_token_gives_nothing_once_whoever_revokes_it_had_their_turn(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "ann", ("admin", "/"))
+    made = token(catalog, access, "ann")
+    ann = access.authenticate_bearer(made.text, HERE)
+
+    def make_another() -> None:
+        with catalog.session() as session:
+            access.tokens.create(session, by=access.take_turn(session, ann), name="lasting")
+
+    with first(catalog, make_another) as (session, told):
+        access.tokens.revoke(session, by=MACHINE, token_id=made.token.id)
+    with pytest.raises(Unauthorized):
+        told.result()
+
+
+def test_roles_that_are_taken_in_somebody_elses_turn_are_gone(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "root", ("admin", "/"))
+    add(catalog, access, "ann", ("admin", "/"))
+    ann = principal(catalog, access, "ann")
+
+    def left() -> tuple[str, ...]:
+        with catalog.session() as session:
+            return access.take_turn(session, ann).scopes("user:admin")
+
+    with first(catalog, left) as (session, told):
+        access.users.revoke(session, by=MACHINE, name="ann", role="admin")
+    assert told.result() == ()

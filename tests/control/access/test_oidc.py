@@ -68,6 +68,17 @@ def test_groups_become_roles(known: Access, idp: IdentityProvider, clock: FakeCl
     assert known.allowed_scopes(found, "user:admin") == ()
 
 
+def test_who_changes_rights_keeps_what_the_groups_gave(
+    known: Access, catalog: Catalog, idp: IdentityProvider, clock: FakeClock
+) -> None:
+    found = known.authenticate_bearer(idp.token(clock.now().timestamp()), HERE)
+    with catalog.session() as session:
+        assert known.take_turn(session, found) == found
+        known.users.set_disabled(session, by=the_machine(), name="ann")
+    with catalog.session() as session, pytest.raises(Unauthorized):
+        known.take_turn(session, found)
+
+
 def test_the_keys_are_fetched_once(known: Access, idp: IdentityProvider, clock: FakeClock) -> None:
     for _ in range(3):
         known.authenticate_bearer(idp.token(clock.now().timestamp()), HERE)

@@ -133,6 +133,7 @@ def invite_agent(call: Caller, body: InviteAgent) -> Response:
     """
     call.about(f"agent/{body.name}", minutes=body.minutes)
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         made = call.backing.access.agents.invite(
             session, by=call.principal, name=body.name, life=timedelta(minutes=body.minutes)
         )
@@ -165,6 +166,7 @@ def renew_agent(call: Caller, body: RenewAgent) -> Response:
     """Get a further certificate, with one that is still valid."""
     access = call.backing.access
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         issued = access.agents.renew(session, by=call.principal, request=body.request)
         call.about(f"agent/{call.principal.name}", serial=issued.serial)
         call.record(session)
@@ -183,6 +185,7 @@ def revoke_agent(call: Caller, agent: Ident) -> Response:
     """Make all certificates and join tokens of an agent worthless from now on."""
     call.about(f"agent/{agent}")
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         found = call.backing.access.users.get(session, agent)
         if not call.manages(found):
             raise NotFound(f"there is no agent {agent[:80]!r}", hint="`GET /api/agents` lists those whom you manage")

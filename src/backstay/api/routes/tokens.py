@@ -47,6 +47,7 @@ def create_token(call: Caller, body: NewToken) -> Response:
     A repetition with the same Idempotency-Key tells of the token, and not its text.
     """
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         made = call.backing.access.tokens.create(session, by=call.principal, **body.model_dump())
         call.about(f"token/{made.token.id}", user=made.token.user, name=made.token.name)
         call.hidden["token"] = None
@@ -59,6 +60,7 @@ def revoke_token(call: Caller, token: Ident) -> Response:
     call.about(f"token/{token}")
     try:
         with call.backing.catalog.session() as session:
+            call.take_turn(session)
             call.backing.access.tokens.revoke(session, by=call.principal, token_id=token)
             call.record(session)
     except Forbidden as error:  # nobody learns which tokens others have

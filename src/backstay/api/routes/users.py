@@ -63,6 +63,7 @@ def create_user(call: Caller, body: NewUser) -> Response:
     call.about(f"user/{body.name}", roles=[f"{role.role} {role.scope}" for role in body.roles])
     kept = None if body.password is None else access.passwords.hash(body.password, user=body.name)
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         user = access.users.add(session, by=call.principal, name=body.name, password_hash=kept)
         for role in body.roles:
             user = access.users.grant(session, by=call.principal, name=body.name, role=role.role, scope=role.scope)
@@ -82,11 +83,12 @@ def get_user(call: Caller, user: Ident) -> Response:
 @section.put("/api/users/{user}", needs="user:admin", does="user.update", answers=UserDocument)
 def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
     """Shut a user out or let it in, change its password or its roles; what is left out stays."""
-    access, by = call.backing.access, call.principal
+    access = call.backing.access
     call.about(f"user/{user}", changed=sorted(body.model_fields_set))
     kept = None if body.password is None else access.passwords.hash(body.password, user=user)
     with call.backing.catalog.session() as session:
-        found = _managed(call, session, user)
+        call.take_turn(session)
+        by, found = call.principal, _managed(call, session, user)
         call.match(found.name, found.version)
         if body.disabled is not None and body.disabled != found.disabled:
             access.users.set_disabled(session, by=by, name=found.name, disabled=body.disabled)
@@ -111,6 +113,7 @@ def delete_user(call: Caller, user: Ident) -> Response:
     """
     call.about(f"user/{user}")
     with call.backing.catalog.session() as session:
+        call.take_turn(session)
         found = _managed(call, session, user)
         call.match(found.name, found.version)
         call.backing.access.users.set_disabled(session, by=call.principal, name=found.name)

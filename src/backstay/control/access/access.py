@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
@@ -23,9 +24,10 @@ from backstay.control.access.passwords import Passwords
 from backstay.control.access.permissions import Permission
 from backstay.control.access.principal import Principal
 from backstay.control.access.rate_limits import DEFAULT_RATES, LimitKind, Rate, RateLimits, rates_of
-from backstay.control.access.recognition import principal_of, recognise_token
+from backstay.control.access.recognition import principal_of, recognise_again, recognise_token
 from backstay.control.access.sign_in import signed_in
 from backstay.control.access.tokens import Tokens
+from backstay.control.access.turns import take_turn
 from backstay.control.access.users import RunBy, Users
 from backstay.control.policies.access import AccessSettings, Oidc
 from backstay.core.clock import Clock
@@ -103,6 +105,14 @@ class Access:
         """
         with self.slowing_guesses(address), self._catalog.reading() as session:
             return self.agents.recognise(session, certificate, address=address)
+
+    def take_turn(self, session: Session, by: Principal) -> Principal:
+        """For who changes what others may, or gets something that lasts: wait for those who do so too.
+
+        What `by` may after that: somebody may have taken it away since it was recognised. Raises Unauthorized.
+        """
+        take_turn(session)
+        return recognise_again(session, by, now=self._clock.now())
 
     @contextmanager
     def slowing_guesses(self, address: str) -> Iterator[None]:

@@ -19,9 +19,10 @@ from backstay.control.access import authority as power
 from backstay.control.access.denied import unrecognised
 from backstay.control.access.permissions import OF_AGENTS
 from backstay.control.access.principal import Grant, Principal
-from backstay.control.access.recognition import principal_of
+from backstay.control.access.recognition import principal_of, recognise_again
 from backstay.control.access.scopes import EVERYTHING
 from backstay.control.access.token_text import JOIN_PREFIX, LONGEST, digest_of, new_token
+from backstay.control.access.turns import take_turn
 from backstay.control.access.users import Users
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
@@ -84,6 +85,7 @@ class Agents:
         _ = self.authority
         if not timedelta() < life <= timedelta(days=7):
             raise InvalidRequest("a join token cannot be valid for so long", hint="let it end within seven days")
+        take_turn(session)
         agent = session.scalar(select(User).where(User.name == name))
         if agent is None:
             self._users.add(session, by=by, name=name, kind="agent")
@@ -114,6 +116,7 @@ class Agents:
         Raises Unauthorized, InvalidRequest.
         """
         key = request_key_digest(request)
+        take_turn(session)
         digest, now = digest_of(text[: LONGEST + 1]), self._clock.now()
         taken = session.execute(
             update(JoinToken)
@@ -135,14 +138,15 @@ class Agents:
     def renew(self, session: Session, *, by: Principal, request: str, life: timedelta = CERTIFICATE_LIFE) -> Issued:
         """A further certificate for an agent that showed a valid one; the old one stays valid until it ends.
 
-        Raises Forbidden, InvalidRequest.
+        Raises Unauthorized for one that does not count any more, Forbidden, InvalidRequest.
         """
-        agent = session.get(User, by.user_id)
-        if agent is None or agent.kind != "agent" or by.token_id is not None:
+        if by.certificate is None:
             raise Forbidden(
                 "only an agent renews its certificate", cause="no certificate was shown", reason="missing_permission"
             )
-        return self._issue(session, agent, request, life)
+        take_turn(session)
+        by = recognise_again(session, by, now=self._clock.now())
+        return self._issue(session, session.get_one(User, by.user_id), request, life)
 
     def recognise(self, session: Session, certificate: bytes, *, address: str) -> Principal:
         """Which agent a certificate (DER) belongs to. Raises Unauthorized."""
@@ -153,13 +157,14 @@ class Agents:
             raise unrecognised("bad_certificate")
         if row.fingerprint != found.fingerprint or agent.name != found.name or row.revoked_at is not None:
             raise unrecognised("bad_certificate")
-        return principal_of(session, agent, address=address, more=_OWN)
+        return principal_of(session, agent, address=address, more=_OWN, certificate=found.serial)
 
     def revoke(self, session: Session, *, by: Principal, name: str) -> int:
         """Make all certificates and join tokens of an agent worthless from now on; how many certificates it had.
 
         It may be invited again. Raises NotFound, Forbidden.
         """
+        take_turn(session)
         agent, now = self._managed(session, by, name), self._clock.now()
         session.execute(
             update(JoinToken).where(JoinToken.user_id == agent.id, JoinToken.expires_at > now).values(expires_at=now)

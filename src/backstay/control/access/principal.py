@@ -33,15 +33,20 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """A user, or a token that speaks for one. `address` is where the request came from, empty if it is not known."""
+    """A user, or a token that speaks for one. `address` is where the request came from, empty if it is not known.
+
+    `more` is what the way in which it was recognised grants besides its roles; `certificate` the serial of an agent's.
+    """
 
     user_id: str
     name: str
     grants: tuple[Grant, ...]
     kind: str = "user"
     token_id: str | None = None
+    certificate: str | None = None
     address: str = ""
     limits: Limits = field(default_factory=Limits)
+    more: tuple[Grant, ...] = ()
 
     def may(self, permission: Permission, scope: str) -> bool:
         """Whether this is allowed: only what a grant says is. Raises InvalidRequest for what is no scope."""

@@ -1,4 +1,4 @@
-"""Who a token speaks for: one read of the catalog, the same for unknown tokens and for wrong ones."""
+"""Who somebody is: by a token, one read of the catalog, the same for unknown tokens and for wrong ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from backstay.catalog.models import Binding, Token, User
+from backstay.catalog.models import AgentCertificate, Binding, Token, User
 from backstay.control.access.denied import unrecognised
 from backstay.control.access.networks import is_from
 from backstay.control.access.principal import Grant, Limits, Principal, grants_of_roles, limited
@@ -30,7 +30,7 @@ class Recognised:
     last_used_at: datetime | None
 
 
-_BY_DIGEST = (
+_TOKENS = (
     select(
         Token.id,
         Token.secret_digest,
@@ -49,8 +49,9 @@ _BY_DIGEST = (
     )
     .join(User, User.id == Token.user_id)
     .outerjoin(Binding, Binding.user_id == User.id)
-    .where(Token.secret_digest == bindparam("digest", type_=Token.secret_digest.type))
 )
+_BY_DIGEST = _TOKENS.where(Token.secret_digest == bindparam("digest", type_=Token.secret_digest.type))
+_BY_ID = _TOKENS.where(Token.id == bindparam("id", type_=Token.id.type))
 
 
 def recognise_token(connection: Connection, text: str, *, address: str, now: datetime) -> Recognised:
@@ -89,7 +90,9 @@ def _judged(rows: Any, address: str, now: datetime) -> Recognised:  # noqa: ANN4
     return Recognised(principal=principal, last_used_at=row.last_used_at)
 
 
-def principal_of(session: Session, user: User, *, address: str, more: Iterable[Grant] = ()) -> Principal:
+def principal_of(
+    session: Session, user: User, *, address: str, more: Iterable[Grant] = (), certificate: str | None = None
+) -> Principal:
     """A user who proved in another way who it is, with what that way grants besides.
 
     Raises Unauthorized for a disabled one.
@@ -97,10 +100,32 @@ def principal_of(session: Session, user: User, *, address: str, more: Iterable[G
     if user.disabled:
         raise unrecognised("disabled_user")
     rows = session.execute(select(Binding.role, Binding.scope).where(Binding.user_id == user.id))
+    more = tuple(more)
     return Principal(
         user_id=user.id,
         name=user.name,
         kind=user.kind,
         grants=limited((*grants_of_roles((role, scope) for role, scope in rows), *more), Limits()),
+        certificate=certificate,
         address=address,
+        more=more,
     )
+
+
+def recognise_again(session: Session, by: Principal, *, now: datetime) -> Principal:
+    """What somebody may by now who was recognised before. Raises Unauthorized for whom nothing is left of that."""
+    if by.kind == "system":
+        return by
+    if by.token_id is not None:
+        rows = session.execute(_BY_ID, {"id": by.token_id}).all()
+        if not rows:
+            raise unrecognised("unknown_token")
+        return _judged(rows, by.address, now).principal
+    if by.certificate is not None:
+        row = session.get(AgentCertificate, by.certificate, populate_existing=True)
+        if row is None or row.revoked_at is not None or row.expires_at <= now:
+            raise unrecognised("bad_certificate")
+    user = session.get(User, by.user_id, populate_existing=True)
+    if user is None:
+        raise unrecognised("disabled_user")
+    return principal_of(session, user, address=by.address, more=by.more, certificate=by.certificate)

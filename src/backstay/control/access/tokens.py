@@ -17,6 +17,7 @@ from backstay.control.access.permissions import parse_permission
 from backstay.control.access.principal import Limits, Principal
 from backstay.control.access.scopes import EVERYTHING, covers, outermost, parse_scope
 from backstay.control.access.token_text import digest_of, new_token, new_token_id
+from backstay.control.access.turns import take_turn
 from backstay.control.access.users import Users
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
@@ -71,6 +72,7 @@ class Tokens:
 
         Raises Forbidden, NotFound, InvalidRequest.
         """
+        take_turn(session)
         owner = self._owner(session, by, user)
         own = by.limits if owner.id == by.user_id else replace(by.limits, scopes=_managed_scopes(by))
         limits = _narrowed(_checked(permissions, scopes, networks, expires_at), own)
@@ -104,7 +106,8 @@ class Tokens:
 
     def revoke(self, session: Session, *, by: Principal, token_id: str) -> TokenView:
         """Make a token worthless from now on; one that is revoked stays so. Raises NotFound, Forbidden."""
-        row = session.get(Token, token_id)
+        take_turn(session)
+        row = session.get(Token, token_id, populate_existing=True)
         owner = None if row is None else session.get(User, row.user_id)
         if row is None or owner is None:
             raise NotFound(f"there is no token {token_id[:80]!r}", hint="`backstay token list` shows the tokens")
