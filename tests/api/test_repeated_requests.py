@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
-from backstay.catalog.models import IdempotencyKey
+from backstay.catalog.models import IdempotencyKey, Matcher, Target
+from backstay.control.access.access import Access
+from backstay.control.access.principal import Principal, the_machine
+from backstay.control.notifying import named
 from tests.api.world import World
 
 DRY = {"policy": "other", "dry_run": True}
@@ -100,6 +106,51 @@ def test_users_and_targets_have_versions_too(world: World) -> None:
     world.admin.refused(412, "DELETE", "/api/users/versioned", headers={"If-Match": tag})
     world.admin.ok("DELETE", "/api/users/versioned")
     assert world.admin.ok("GET", "/api/users/versioned")["disabled"] is True
+
+
+def test_a_change_of_a_user_is_compared_with_what_others_did_before_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.admin.ok("POST", "/api/users", {"name": "raced"})
+    first = {"If-Match": world.admin.call("GET", "/api/users/raced").headers["etag"]}
+    users, take_turn = world.service.access.users, Access.take_turn
+
+    def overtaken(self: Access, session: Session, by: Principal) -> Principal:
+        found = take_turn(self, session, by)
+        users.grant(session, by=the_machine(), name="raced", role="viewer")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Access, "take_turn", overtaken)
+        world.admin.refused(412, "PUT", "/api/users/raced", {"roles": []}, headers=first)
+        world.admin.refused(412, "DELETE", "/api/users/raced", headers=first)
+    world.admin.ok("PUT", "/api/users/raced", {"roles": []}, headers=first)
+
+
+@pytest.mark.parametrize(
+    ("table", "document"), [(Target, {"address": "json://raced.example/x"}), (Matcher, {"targets": ["for-raced"]})]
+)
+def test_a_change_of_notifications_is_compared_with_what_others_did_before_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch, table: type[Target | Matcher], document: dict[str, Any]
+) -> None:
+    where, body = f"/api/notifications/{table.__name__.lower()}s", {"name": "raced", **document}
+    needed = world.admin.ok(
+        "POST", "/api/notifications/targets", {"name": "for-raced", "address": "json://raced.example/y"}
+    )
+    made = world.admin.call("POST", where, body)
+    where, first = made.headers["location"], {"If-Match": made.headers["etag"]}
+    take_turn = named.take_turn
+
+    def overtaken(session: Session) -> None:
+        take_turn(session)
+        session.execute(update(table).values(version=table.version + 1))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(named, "take_turn", overtaken)
+        world.admin.refused(412, "PUT", where, body, headers=first)
+        world.admin.refused(412, "DELETE", where, headers=first)
+    world.admin.ok("DELETE", where, headers=first)
+    world.admin.ok("DELETE", f"/api/notifications/targets/{needed['id']}")
 
 
 def test_the_last_administrator_stays(world: World) -> None:

@@ -106,3 +106,18 @@ def test_roles_that_are_taken_in_somebody_elses_turn_are_gone(catalog: Catalog, 
     with first(catalog, left) as (session, told):
         access.users.revoke(session, by=MACHINE, name="ann", role="admin")
     assert told.result() == ()
+
+
+def test_what_others_changed_in_their_turn_is_seen_by_version(catalog: Catalog, access: Access) -> None:
+    add(catalog, access, "ann")
+
+    def seen() -> int:
+        with catalog.session() as session:
+            before = access.users.get(session, "ann").version
+            access.take_turn(session, MACHINE)
+            assert before == 1
+            return access.users.get(session, "ann").version
+
+    with first(catalog, seen) as (session, told):
+        access.users.grant(session, by=MACHINE, name="ann", role="viewer")
+    assert told.result() == 2

@@ -64,7 +64,7 @@ def update_target(call: Caller, target: Ident, body: ChangedTarget) -> Response:
     _everything(call)
     call.about(f"target/{target}", changed=sorted(body.model_fields_set))
     with call.backing.catalog.session() as session:
-        before = call.backing.notifier.targets.get(session, target)
+        before = call.backing.notifier.targets.get(session, target, to_change=True)
         call.match(before.id, before.version)
         changed = call.backing.notifier.targets.update(
             session, target, name=body.name, address=body.address, enabled=body.enabled
@@ -78,7 +78,7 @@ def delete_target(call: Caller, target: Ident) -> Response:
     """Remove a target; what waits for it is not sent."""
     _everything(call)
     with call.backing.catalog.session() as session:
-        before = call.backing.notifier.targets.get(session, target)
+        before = call.backing.notifier.targets.get(session, target, to_change=True)
         call.about(f"target/{before.id}", name=before.name)
         call.match(before.id, before.version)
         call.backing.notifier.targets.delete(session, target)
@@ -131,7 +131,7 @@ def update_matcher(call: Caller, matcher: Ident, body: AskedMatcher) -> Response
     _everything(call)
     call.about(f"matcher/{matcher}")
     with call.backing.catalog.session() as session:
-        before = call.backing.notifier.matchers.get(session, matcher)
+        before = call.backing.notifier.matchers.get(session, matcher, to_change=True)
         call.match(before.id, before.version)
         changed = call.backing.notifier.matchers.update(
             session, matcher, name=body.name, rule=_rule(body), enabled=body.enabled
@@ -145,7 +145,7 @@ def delete_matcher(call: Caller, matcher: Ident) -> Response:
     """Remove a matcher."""
     _everything(call)
     with call.backing.catalog.session() as session:
-        before = call.backing.notifier.matchers.get(session, matcher)
+        before = call.backing.notifier.matchers.get(session, matcher, to_change=True)
         call.about(f"matcher/{before.id}", name=before.name)
         call.match(before.id, before.version)
         call.backing.notifier.matchers.delete(session, matcher)

@@ -12,7 +12,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Matcher, Target
-from backstay.control.notifying.named import FROM_API, FROM_FILE, changeable, check_name, drop_others_of_file, found
+from backstay.control.notifying.named import (
+    FROM_API,
+    FROM_FILE,
+    changeable,
+    check_name,
+    drop_others_of_file,
+    found,
+    take_turn,
+)
 from backstay.control.notifying.notices import KINDS, SEVERITIES, Notice
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
@@ -54,9 +62,9 @@ class Matchers:
         """All of them, by name."""
         return [_info(row) for row in session.scalars(select(Matcher).order_by(Matcher.name))]
 
-    def get(self, session: Session, matcher_id: str) -> MatcherInfo:
-        """One of them. Raises NotFound."""
-        return _info(found(session, Matcher, matcher_id))
+    def get(self, session: Session, matcher_id: str, *, to_change: bool = False) -> MatcherInfo:
+        """One of them; `to_change` it, nobody else does until the transaction ends. Raises NotFound."""
+        return _info(found(session, Matcher, matcher_id, to_change=to_change))
 
     def create(self, session: Session, *, name: str, rule: Rule, enabled: bool = True) -> MatcherInfo:
         """Add one. Raises InvalidRequest."""
@@ -99,6 +107,7 @@ class Matchers:
 
     def sync(self, session: Session, rules: dict[str, Rule]) -> None:
         """Make the matchers of policy files these, by name. Those of the API that have such a name give way."""
+        take_turn(session)
         rows = {row.name: row for row in session.scalars(select(Matcher))}
         for name, rule in rules.items():
             row = rows.get(name)

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backstay.catalog.locking import take
 from backstay.catalog.models import Matcher, Target
 from backstay.errors import InvalidRequest, NotFound, PreconditionFailed
 
@@ -18,9 +19,16 @@ _NAME_MOST: Final = 255
 Named = TypeVar("Named", Target, Matcher)
 
 
-def found(session: Session, table: type[Named], ident: str) -> Named:
-    """A row by its id. Raises NotFound."""
-    row = session.get(table, ident)
+def take_turn(session: Session) -> None:
+    """Wait until nobody else changes targets or matchers; until the end of the transaction."""
+    take(session, "notifications")
+
+
+def found(session: Session, table: type[Named], ident: str, *, to_change: bool = False) -> Named:
+    """A row by its id; to change it, as it is once nobody else does. Raises NotFound."""
+    if to_change:
+        take_turn(session)
+    row = session.get(table, ident, populate_existing=to_change)
     if row is None:
         word = _word(table)
         raise NotFound(f"there is no {word} {ident!r}", hint=f"list the {word}s of notifications")
@@ -32,7 +40,7 @@ def changeable(session: Session, table: type[Named], ident: str, version: int | 
 
     Raises NotFound, InvalidRequest, PreconditionFailed.
     """
-    row, word = found(session, table, ident), _word(table)
+    row, word = found(session, table, ident, to_change=True), _word(table)
     if row.origin == FROM_FILE:
         raise InvalidRequest(
             f"the {word} {row.name!r} is one of the policy file", hint="change the file, and load it again"
@@ -44,6 +52,7 @@ def changeable(session: Session, table: type[Named], ident: str, version: int | 
 
 def check_name(session: Session, table: type[Named], name: str) -> None:
     """See that a new row may have this name. Raises InvalidRequest."""
+    take_turn(session)
     word = _word(table)
     if not name.strip() or len(name) > _NAME_MOST or not name.isprintable():
         raise InvalidRequest(f"this is no name for a {word}", hint=f"it has 1 to {_NAME_MOST} printable characters")

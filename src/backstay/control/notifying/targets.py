@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from backstay.catalog.models import Target
 from backstay.control.notifying.addresses import check_address, hidden, is_ping
-from backstay.control.notifying.named import FROM_API, FROM_FILE, changeable, check_name, drop_others_of_file, found
+from backstay.control.notifying.named import (
+    FROM_API,
+    FROM_FILE,
+    changeable,
+    check_name,
+    drop_others_of_file,
+    found,
+    take_turn,
+)
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, new_ulid
 
@@ -40,9 +48,9 @@ class Targets:
         """All of them, by name."""
         return [_info(row) for row in session.scalars(select(Target).order_by(Target.name))]
 
-    def get(self, session: Session, target_id: str) -> TargetInfo:
-        """One of them. Raises NotFound."""
-        return _info(found(session, Target, target_id))
+    def get(self, session: Session, target_id: str, *, to_change: bool = False) -> TargetInfo:
+        """One of them; `to_change` it, nobody else does until the transaction ends. Raises NotFound."""
+        return _info(found(session, Target, target_id, to_change=to_change))
 
     def pings(self, session: Session) -> frozenset[str]:
         """The ids of those that are only fetched, as a sign of life."""
@@ -87,6 +95,7 @@ class Targets:
 
     def sync(self, session: Session, addresses: Mapping[str, str]) -> None:
         """Make the targets of policy files these: name to address. Those of the API that have such a name give way."""
+        take_turn(session)
         rows = {row.name: row for row in session.scalars(select(Target))}
         for name, address in addresses.items():
             row = rows.get(name)
