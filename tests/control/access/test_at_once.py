@@ -8,10 +8,13 @@ import pytest
 
 from backstay.catalog.database import Catalog
 from backstay.control.access.access import Access
+from backstay.control.access.claims import Claims
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.principal import the_machine
+from backstay.control.access.sign_in import signed_in
 from backstay.errors import InvalidRequest, Unauthorized
 from backstay.testing import FakeClock
+from backstay.trust.authority import Authority
 from tests.control.access.conftest import CHEAP
 from tests.control.access.people import HERE, add, principal, token
 from tests.control.at_once import first
@@ -77,6 +80,26 @@ def test_a_role_that_two_give_at_once_is_given_once(catalog: Catalog, access: Ac
     told.result()
     with catalog.reading() as session:
         assert access.users.get(session, "ann").roles == (("viewer", "/"),)
+
+
+def test_an_agent_that_two_invite_at_once_is_one_user_with_two_join_tokens(catalog: Catalog, clock: FakeClock) -> None:
+    agents = Access(catalog, clock, passwords=Passwords(CHEAP), authority=Authority.generate(clock)).agents
+
+    def invite() -> str:
+        with catalog.session() as session:
+            return agents.invite(session, by=MACHINE, name="web").text
+
+    with first(catalog, invite) as (session, told):
+        one = agents.invite(session, by=MACHINE, name="web").text
+    assert one != told.result()
+
+
+def test_somebody_who_signs_in_twice_at_once_becomes_one_user(catalog: Catalog, access: Access) -> None:
+    claims = Claims(subject="0" * 64, name="ann", grants=())
+    sign_in = partial(signed_in, catalog, access.users, access.audit, claims, address=HERE)
+    with first(catalog, sign_in) as (session, told):
+        made = access.users.add(session, by=MACHINE, name="ann", kind="oidc", subject=claims.subject)
+    assert told.result().user_id == made.id
 
 
 def test_a_token_gives_nothing_once_whoever_revokes_it_had_their_turn(catalog: Catalog, access: Access) -> None:
