@@ -297,7 +297,20 @@ def test_who_comes_for_the_first_time_gets_a_row_and_a_line_in_the_audit_log(
 
 
 @pytest.mark.parametrize(
-    "name", ["bob", "BOB", "admin", "oidc-0123456789abcdef", "a b", "\u0430dmin", "", "x" * 65, 7, None]
+    "name",
+    [
+        "bob",
+        "BOB",
+        "admin",
+        "oidc-0123456789abcdef",
+        "01hzy3v9k8" + "0" * 16,
+        "a b",
+        "\u0430dmin",
+        "",
+        "x" * 65,
+        7,
+        None,
+    ],
 )
 def test_a_name_that_a_provider_says_takes_nobodys_place(
     catalog: Catalog, known: Access, idp: IdentityProvider, clock: FakeClock, name: Any

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from backstay.catalog.database import Catalog
+from backstay.catalog.models import User
 from backstay.control.access.access import Access
 from backstay.control.access.principal import the_machine
 from backstay.errors import Forbidden, InvalidRequest, NotFound
-from tests.control.access.people import PASSWORD, add, principal
+from tests.control.access.people import HERE, PASSWORD, add, principal, token
 
 MACHINE = the_machine()
 
@@ -25,11 +26,34 @@ def test_users_are_told_apart_by_name(catalog: Catalog, access: Access, name: st
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Ann", "-ann", "a b", "a/b", "a:b", "ann\n", "änn", "x" * 65, "../ann", "\u0430nn"]
+    "name",
+    ["", "Ann", "-ann", "a b", "a/b", "a:b", "ann\n", "änn", "x" * 65, "../ann", "\u0430nn", "01hzy3v9k8" + "0" * 16],
 )
 def test_names_that_look_like_others_are_refused(catalog: Catalog, access: Access, name: str) -> None:
     with pytest.raises(InvalidRequest):
         add(catalog, access, name)
+
+
+def test_a_name_that_is_the_id_of_another_user_leads_to_that_one(catalog: Catalog, access: Access) -> None:
+    """As a catalog may have it from before such names were refused."""
+    add(catalog, access, "mallory", ("admin", "/policy/a"))
+    add(catalog, access, "root", ("admin", "/"))
+    boss = add(catalog, access, "boss", ("viewer", "/"))
+    other = add(catalog, access, "other", ("viewer", "/policy/a"))
+    with catalog.session() as session:
+        session.get_one(User, other).name = boss
+    mallory, of_boss = principal(catalog, access, "mallory"), token(catalog, access, "boss")
+    with catalog.session() as session:
+        assert access.users.get(session, boss).name == "boss"
+        for attempt in (
+            lambda: access.tokens.revoke(session, by=mallory, token_id=of_boss.token.id),
+            lambda: access.tokens.create(session, by=mallory, name="x", user=boss),
+            lambda: access.users.set_disabled(session, by=mallory, name=boss),
+        ):
+            with pytest.raises(Forbidden):
+                attempt()
+        assert access.users.set_disabled(session, by=mallory, name=other).disabled
+    assert access.authenticate_bearer(of_boss.text, HERE).name == "boss"
 
 
 def test_roles_are_given_and_taken(catalog: Catalog, access: Access) -> None:

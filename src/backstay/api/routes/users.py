@@ -91,16 +91,16 @@ def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
         by, found = call.principal, _managed(call, session, user)
         call.match(found.name, found.version)
         if body.disabled is not None and body.disabled != found.disabled:
-            access.users.set_disabled(session, by=by, name=found.name, disabled=body.disabled)
+            access.users.set_disabled(session, by=by, name=found.id, disabled=body.disabled)
         if kept is not None:
-            access.users.set_password(session, by=by, name=found.name, password_hash=kept)
+            access.users.set_password(session, by=by, name=found.id, password_hash=kept)
         if body.roles is not None:  # last: without roles it may be managed by others than the caller
             wanted: set[tuple[str, str]] = {(role.role, role.scope) for role in body.roles}
             for role, scope in sorted(wanted - set(found.roles)):
-                access.users.grant(session, by=by, name=found.name, role=role, scope=scope)
+                access.users.grant(session, by=by, name=found.id, role=role, scope=scope)
             for role, scope in sorted(set(found.roles) - wanted):
-                access.users.revoke(session, by=by, name=found.name, role=role, scope=scope)
-        changed = access.users.get(session, found.name)
+                access.users.revoke(session, by=by, name=found.id, role=role, scope=scope)
+        changed = access.users.get(session, found.id)
         call.record(session)
     return answer(_document(changed), etag=etag_of(changed.name, changed.version))
 
@@ -116,7 +116,7 @@ def delete_user(call: Caller, user: Ident) -> Response:
         call.take_turn(session)
         found = _managed(call, session, user)
         call.match(found.name, found.version)
-        call.backing.access.users.set_disabled(session, by=call.principal, name=found.name)
+        call.backing.access.users.set_disabled(session, by=call.principal, name=found.id)
         call.record(session)
     return done()
 

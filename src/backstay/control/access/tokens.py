@@ -18,7 +18,7 @@ from backstay.control.access.principal import Limits, Principal
 from backstay.control.access.scopes import EVERYTHING, covers, outermost, parse_scope
 from backstay.control.access.token_text import digest_of, new_token, new_token_id
 from backstay.control.access.turns import take_turn
-from backstay.control.access.users import Users
+from backstay.control.access.users import Users, find_user
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import Forbidden, InvalidRequest, NotFound
@@ -111,7 +111,7 @@ class Tokens:
         owner = None if row is None else session.get(User, row.user_id)
         if row is None or owner is None:
             raise NotFound(f"there is no token {token_id[:80]!r}", hint="`backstay token list` shows the tokens")
-        self._owner(session, by, owner.id)
+        self._demand_over(session, by, owner)
         row.revoked_at = row.revoked_at or self._clock.now()
         session.flush()
         return _view(row, owner.name)
@@ -122,16 +122,20 @@ class Tokens:
 
     def _owner(self, session: Session, by: Principal, user: str | None) -> User:
         """Whose tokens are meant, if `by` may deal with them."""
-        wanted = by.user_id if user is None else user
-        owner = session.scalar(select(User).where((User.id == wanted) | (User.name == wanted)))
-        if owner is not None and owner.id == by.user_id:
-            authority.demand_somewhere(by, "token:self")
-            return owner
-        authority.demand_somewhere(by, "user:admin")  # before telling who is there and who is not
-        if owner is None:
-            raise NotFound(f"there is no user {wanted[:80]!r}", hint="`backstay user list` shows the users")
-        self._users.require_power(by, self._users.get(session, owner.id))
+        try:
+            owner = find_user(session, by.user_id if user is None else user)
+        except NotFound:
+            authority.demand_somewhere(by, "user:admin")  # before telling who is there and who is not
+            raise
+        self._demand_over(session, by, owner)
         return owner
+
+    def _demand_over(self, session: Session, by: Principal, owner: User) -> None:
+        """Raise Forbidden unless `by` may deal with the tokens of this user."""
+        if owner.id == by.user_id:
+            authority.demand_somewhere(by, "token:self")
+        else:
+            self._users.require_power(by, self._users.get(session, owner.id))
 
     def _add(self, session: Session, owner: User, id_: str, name: str, digest: str, limits: Limits) -> Token:
         if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():

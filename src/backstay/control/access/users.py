@@ -18,7 +18,7 @@ from backstay.control.access.principal import Principal, UserKind
 from backstay.control.access.scopes import EVERYTHING, parse_scope
 from backstay.control.access.turns import take_turn
 from backstay.core.clock import Clock
-from backstay.core.ids import Random, new_ulid
+from backstay.core.ids import Random, is_ulid, new_ulid
 from backstay.errors import InvalidRequest, NotFound
 
 RunBy: TypeAlias = Callable[[str], Iterable[str]]  # the policies whose jobs an agent is given
@@ -87,8 +87,8 @@ class Users:
         return [_view(user, roles.get(user.id, ())) for user in session.scalars(select(User).order_by(User.name))]
 
     def get(self, session: Session, name: str) -> UserView:
-        """The user of this name or id. Raises NotFound."""
-        user = _found(session, name)
+        """The user of this id or name. Raises NotFound."""
+        user = find_user(session, name)
         return _view(user, roles_of(session, user.id))
 
     def set_disabled(self, session: Session, *, by: Principal, name: str, disabled: bool = True) -> UserView:
@@ -179,8 +179,8 @@ def _demand_another_administrator(session: Session, user_id: str) -> None:
 
 
 def is_user_name(name: str) -> bool:
-    """Whether users can be called so."""
-    return _NAME.fullmatch(name) is not None
+    """Whether users can be called so; not like an id, by which another one may be known."""
+    return _NAME.fullmatch(name) is not None and not is_ulid(name)
 
 
 def check_user_name(name: str) -> None:
@@ -188,7 +188,7 @@ def check_user_name(name: str) -> None:
     if not is_user_name(name):
         raise InvalidRequest(
             f"{name[:80]!r} cannot name a user",
-            cause="names have 1 to 64 of the characters a-z 0-9 . _ @ + - and begin with a letter or digit",
+            cause="names have 1 to 64 of the characters a-z 0-9 . _ @ + -, begin with one of a-z 0-9, and are no ids",
             hint="choose another name",
         )
 
@@ -206,9 +206,11 @@ def _all_roles(session: Session) -> dict[str, tuple[tuple[str, str], ...]]:
     return {user_id: tuple(sorted(roles)) for user_id, roles in found.items()}
 
 
-def _found(session: Session, name: str) -> User:
-    query = select(User).where((User.name == name) | (User.id == name))
-    user = session.scalar(query, execution_options={"populate_existing": True})  # it may have been read before its turn
+def find_user(session: Session, name: str) -> User:
+    """The user of this id, else of this name, as it is now. Raises NotFound."""
+    user = session.get(User, name, populate_existing=True)
+    if user is None:
+        user = session.scalar(select(User).where(User.name == name), execution_options={"populate_existing": True})
     if user is None:
         raise NotFound(f"there is no user {name[:80]!r}", hint="`backstay user list` shows the users")
     return user
@@ -217,7 +219,7 @@ def _found(session: Session, name: str) -> User:
 def _changeable(session: Session, name: str) -> User:
     """A user as it is once nobody else changes it. Raises NotFound."""
     take_turn(session)
-    return _found(session, name)
+    return find_user(session, name)
 
 
 def _view(user: User, roles: Sequence[tuple[str, str]]) -> UserView:
