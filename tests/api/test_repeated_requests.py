@@ -13,6 +13,7 @@ from backstay.catalog.models import IdempotencyKey, Matcher, Target
 from backstay.control.access.access import Access
 from backstay.control.access.principal import Principal, the_machine
 from backstay.control.notifying import named
+from tests.api.client import Client
 from tests.api.world import World
 
 DRY = {"policy": "other", "dry_run": True}
@@ -54,21 +55,37 @@ def test_a_request_that_failed_may_be_sent_again_with_its_key(world: World) -> N
     world.admin.ok("DELETE", f"/api/backup/schedules/{made['id']}")
 
 
-def test_a_key_whose_server_stopped_halfway_leads_to_the_job_that_it_made(world: World) -> None:
-    key = {"Idempotency-Key": "stopped"}
+def test_a_kept_answer_is_given_only_to_who_may_still_ask_for_it(world: World) -> None:
+    here, there = ([{"role": "operator", "scope": f"/policy/{name}"}] for name in ("other", "files"))
+    world.admin.ok("POST", "/api/users", {"name": "moving", "roles": here})
+    moving = Client(world.loop, world.admin.ok("POST", "/api/tokens", {"name": "x", "user": "moving"})["token"])
+    key = {"Idempotency-Key": "kept"}
+    made = moving.ok("POST", "/api/backup/create", DRY, headers=key)
+    world.admin.ok("PUT", "/api/users/moving", {"roles": there})
+    moving.refused(403, "POST", "/api/backup/create", DRY, headers=key)
+    world.admin.ok("PUT", "/api/users/moving", {"roles": here})
+    assert moving.ok("POST", "/api/backup/create", DRY, headers=key)["id"] == made["id"]
+
+
+@pytest.mark.parametrize(
+    "begun", [timedelta(minutes=-1), timedelta(hours=1)], ids=["a while ago", "before a clock went back"]
+)
+def test_a_key_whose_server_stopped_halfway_leads_to_the_job_that_it_made(world: World, begun: timedelta) -> None:
+    name = f"stopped{begun.days}"
+    key = {"Idempotency-Key": name}
     first = world.admin.ok("POST", "/api/backup/create", DRY, headers=key)
     stopped = (
         update(IdempotencyKey)
-        .where(IdempotencyKey.key == "stopped")
+        .where(IdempotencyKey.key == name)
         .values(status=None, response={"id": first["id"]}, location=None)
     )
     with world.service.catalog.session() as session:  # as it is between the job and the end of the request
         session.execute(stopped)
     world.admin.refused(409, "POST", "/api/backup/create", DRY, headers=key)  # it may still be at work
     with world.service.catalog.session() as session:
-        row = session.get(IdempotencyKey, (_owner(world), "stopped"))
+        row = session.get(IdempotencyKey, (_owner(world), name))
         assert row is not None
-        row.created_at -= timedelta(minutes=1)
+        row.created_at += begun
     assert world.admin.ok("POST", "/api/backup/create", DRY, headers=key)["id"] == first["id"]
 
 

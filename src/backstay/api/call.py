@@ -138,6 +138,7 @@ class Call:
             status=answer.status_code,
             response=document | self.hidden,
             location=location,
+            scope=self.scope,
         )
         self.key = None
 

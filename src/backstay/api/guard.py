@@ -166,6 +166,9 @@ def _before_again(call: Call, body: bytes) -> Response | None:
     call.reservation = call.backing.keys.begin(call.owner, call.key, _digest(call, body))
     if call.reservation.status is None:
         return None
+    if call.reservation.scope is not None:
+        with _refusals_told(call):
+            call.also(call.needs, call.reservation.scope)
     return answer(
         call.reservation.response,
         call.reservation.status,

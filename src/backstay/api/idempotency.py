@@ -37,6 +37,7 @@ class Reservation:
     status: int | None = None
     response: dict[str, Any] | None = None
     location: str | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,14 @@ class Keys:
             response = dict(found.response or {})
             if found.status is not None:
                 return Reservation(
-                    ident=str(response.get("id", "")), status=found.status, response=response, location=found.location
+                    ident=str(response.get("id", "")),
+                    status=found.status,
+                    response=response,
+                    location=found.location,
+                    scope=found.scope,
                 )
             now = self.clock.now()
-            if now - found.created_at < AT_WORK:
+            if timedelta() <= now - found.created_at < AT_WORK:  # a clock may have been set back
                 raise JobConflict(
                     "a request with this Idempotency-Key is at work",
                     cause="it came a moment ago and is not done yet",
@@ -106,11 +111,15 @@ class Keys:
         status: int,
         response: dict[str, Any],
         location: str | None,
+        scope: str | None,
     ) -> None:
-        """Keep the answer, in a transaction that may be the one that makes what it tells of."""
+        """Keep the answer, in a transaction that may be the one that makes what it tells of.
+
+        `scope` is where whoever asks again must still have the right to it; None for anywhere.
+        """
         found = session.get(IdempotencyKey, (principal, key))
         if found is not None:
-            found.status, found.response, found.location = status, response, location
+            found.status, found.response, found.location, found.scope = status, response, location, scope
 
     def forget(self, principal: str, key: str) -> None:
         """Give a key up whose request made nothing."""

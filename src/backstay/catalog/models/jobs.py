@@ -103,4 +103,5 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]
     response: Mapped[Document | None] = mapped_column(JsonDocument)
     location: Mapped[str | None] = mapped_column(String(512))
+    scope: Mapped[str | None] = mapped_column(String(512))  # of what the answer tells of, for whoever asks again
     created_at: Mapped[datetime] = mapped_column(Moment, index=True)
