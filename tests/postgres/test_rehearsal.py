@@ -14,6 +14,7 @@ from backstay.operations.clusters.rehearse import RehearsalOptions, programs_of,
 from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import local_server, scratch_server
+from tests.postgres.conftest import StartServer
 from tests.postgres.recovering import NAME, archive, back_up
 from tests.postgres.servers import AS_ROOT, Server, installation
 
@@ -45,6 +46,35 @@ def test_the_evidence_says_what_was_recovered(repository: Repository, server: Se
     assert server.sql("select count(*) from t") == "1500"  # the server itself was left alone
     good = rehearse_cluster(repository, plan, options(place, asked[0]))
     assert good.ok
+
+
+def test_a_rehearsal_does_none_of_the_work_of_the_server(
+    repository: Repository, start_server: StartServer, place: Path
+) -> None:
+    publisher = start_server("publisher", wal_level="logical")
+    server = start_server(shared_preload_libraries="pg_prewarm")  # which starts a worker
+    for each in (publisher, server):
+        each.sql("create table shared (x int)")
+    publisher.sql("create publication p for table shared")
+    publisher.sql("select pg_create_logical_replication_slot('s', 'pgoutput')")
+    server.sql(
+        f"create subscription s connection '{publisher.url}' publication p"
+        " with (create_slot = false, copy_data = false, slot_name = s)"
+    )
+    server.sql("create function away() returns event_trigger language plpgsql as $$ begin perform 1 / 0; end $$")
+    server.sql("create event trigger away on ddl_command_start execute function away()")
+    back_up(repository, server)
+    plan = plan_recovery(repository, NAME, "latest", RecoveryTarget(kind="immediate"))
+    server.stop()
+    publisher.sql("insert into shared select generate_series(1, 100)")
+    none = "select current_setting('max_worker_processes') = '0'"
+    loaded = "select current_setting('shared_preload_libraries') = 'pg_prewarm'"
+    slot = "select confirmed_flush_lsn, active from pg_replication_slots"
+    before = publisher.sql(slot)
+    assert before.endswith("|f")
+    found = rehearse_cluster(repository, plan, options(place, none, loaded, "select count(*) = 0 from shared"))
+    assert found.ok, found
+    assert publisher.sql(slot) == before
 
 
 def test_a_recovery_that_fails_is_told_with_the_log(

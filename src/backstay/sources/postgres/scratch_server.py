@@ -1,7 +1,7 @@
 """A server that is started from a restored data directory to see whether it recovers, and stopped again.
 
-It listens on a socket in a directory of its own and on no network, and archives nothing: it must never be taken for the
-server that it is a copy of.
+It listens on a socket in a directory of its own and on no network, archives nothing, and runs nothing by itself: it
+must never be taken for the server that it is a copy of, nor do the work of that one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backstay.sources.postgres.local_server import LocalServer
 
 _PORT: Final = 5432  # of the name of the socket only
 _CONFIGURATION: Final = "postgresql.conf"
+_EVENT_TRIGGERS_FROM: Final = 17  # the first version that can switch them off
 
 
 class ScratchServer:
@@ -30,6 +31,7 @@ class ScratchServer:
         self._superuser = superuser
         # Its name must be short, because it becomes part of the name of a socket.
         self._place = Path(tempfile.mkdtemp(prefix="backstay-"))
+        self._data = data
         try:
             self._server = LocalServer(data, programs, self._place, clock=clock)
             self._server.own(self._place)
@@ -64,7 +66,16 @@ class ScratchServer:
             "hot_standby": "off",  # which wants as large limits as the server had
             "primary_conninfo": "",
             "synchronous_standby_names": "",
+            # A subscription would be served from the slot of the server itself, which then has lost what came.
+            "max_logical_replication_workers": "0",
+            # Libraries are loaded, as tables may need them, but start nothing, such as the jobs of pg_cron.
+            "max_worker_processes": "0",
+            # Those at login may reach other servers, and others may keep pg_amcheck from installing what it needs.
+            **({"event_triggers": "off"} if self._version() >= _EVENT_TRIGGERS_FROM else {}),
         }
+
+    def _version(self) -> int:
+        return int((self._data / "PG_VERSION").read_text().partition(".")[0])
 
     def connect(self, database: str = "postgres") -> Connection:
         host, user, name = (quote(text, safe="") for text in (str(self._place), self._superuser, database))
