@@ -95,6 +95,25 @@ def test_every_kind_of_target_is_met_exactly(
         copy.stop()
 
 
+def test_what_the_server_was_told_of_other_recoveries_does_not_hold(
+    repository: Repository, server: Server, stopping: list[Server]
+) -> None:
+    server.configure(
+        "postgresql.auto.conf",
+        recovery_target_inclusive="off",
+        recovery_min_apply_delay="1h",
+        archive_cleanup_command="false",
+    )
+    server.sql("create table t (x int)")
+    back_up(repository, server)
+    moment = insert(server, 3)
+    insert(server, 4)
+    archive(repository, server)
+    stopping.append(copy := recovered(repository, server, "copy", target=RecoveryTarget(kind="xid", xid=moment.xid)))
+    assert count(copy) == moment.rows
+    assert copy.sql("show archive_cleanup_command") == ""
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300 + 20 * TARGETS)
 def test_random_targets_meet_what_was_there(

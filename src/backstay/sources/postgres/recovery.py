@@ -35,6 +35,10 @@ def settings(target: Mapping[str, str], *, timeline: int, port: int | None = Non
         "primary_slot_name": "",
         **{name: "" for name in _TARGETS if name not in target},
         **target,
+        # What a server or a standby was told for a recovery of its own does not hold for this one.
+        "recovery_target_inclusive": "on",
+        "recovery_min_apply_delay": "0",
+        "archive_cleanup_command": "",
         **({} if port is None else {"port": str(port)}),
     }
     lines = ["# recovery from a backup, written by backstay"]
