@@ -230,6 +230,16 @@ def test_an_operation_is_interrupted_between_its_steps() -> None:
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
+def test_what_has_to_tidy_up_is_not_left_while_it_does() -> None:
+    interrupts = Interrupts(SystemClock())
+    with interrupts.installed(), interrupts.deferred(tidies=True) as stop_if_asked:
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0  # it may be stuck in a step
+        with pytest.raises(Interrupted):
+            stop_if_asked()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
 def test_outside_of_operations_it_is_interrupted_at_once() -> None:
     with Interrupts(SystemClock()).installed(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)

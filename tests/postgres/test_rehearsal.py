@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.errors import RecoveryFailed, RecoveryTimeout, RestoreConflict, VersionUnsupported
+from backstay.core.events import Event, Progress
+from backstay.errors import Interrupted, RecoveryFailed, RecoveryTimeout, RestoreConflict, VersionUnsupported
 from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, programs_of, rehearse_cluster, start_recovered
 from backstay.operations.clusters.restore import restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import local_server, scratch_server
 from tests.postgres.conftest import StartServer
-from tests.postgres.recovering import NAME, archive, back_up
+from tests.postgres.receivers import Archive
+from tests.postgres.recovering import NAME, back_up
+from tests.postgres.recovering import archive as store_wal
 from tests.postgres.servers import AS_ROOT, Server, installation
+
+LONG = "select pg_sleep(60)"
 
 
 def planned(repository: Repository, server: Server) -> RecoveryPlan:
     server.sql("create table t as select generate_series(1, 1000) x; create index on t(x)")
     back_up(repository, server)
     server.sql("insert into t select generate_series(1, 500)")
-    archive(repository, server)
+    store_wal(repository, server)
     return plan_recovery(repository, NAME, "latest", RecoveryTarget())
 
 
@@ -116,6 +124,82 @@ def test_a_damaged_index_is_found(repository: Repository, server: Server, place:
     found = rehearse_cluster(repository, plan_recovery(repository, NAME, "latest", RecoveryTarget()), options(place))
     assert found.amcheck == "failed"
     assert not found.ok
+
+
+@dataclass
+class Stopping:
+    """Asks to stop when something is waited for, and knows which server ran then."""
+
+    data: Path
+    when: str
+    server: int = 0
+
+    def __call__(self, event: Event) -> None:
+        pid = self.data / "postmaster.pid"
+        if isinstance(event, Progress) and event.current == self.when and pid.exists() and (lines := pid.read_text()):
+            self.server = int(lines.splitlines()[0])
+            raise Interrupted("interrupted", cause="a test asked for it")
+
+    @property
+    def left_a_server(self) -> bool:
+        command = Path(f"/proc/{self.server}/cmdline")
+        return self.server == 0 or (command.exists() and command.read_bytes() != b"")  # which it has as a zombie
+
+
+@pytest.mark.parametrize("when", ["check indexes", LONG])
+def test_a_rehearsal_that_is_interrupted_leaves_nothing_behind(
+    repository: Repository, server: Server, place: Path, when: str
+) -> None:
+    plan = planned(repository, server)
+    programs = place / "programs"
+    programs.mkdir()
+    if when == "check indexes":
+        (programs / "pg_amcheck").write_text("#!/bin/sh\nsleep 60\n")
+        (programs / "pg_amcheck").chmod(0o755)
+    (programs / "pg_ctl").symlink_to(installation(18) / "bin" / "pg_ctl")
+    events = Stopping(place / "scratch", when)
+    with pytest.raises(Interrupted):
+        rehearse_cluster(repository, plan, options(place, LONG, programs=programs), events=events)
+    assert not events.left_a_server
+    assert not (place / "scratch").exists()
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [{"recovery_min_apply_delay": "1h"}, {"restore_command": "sleep 60"}],
+    ids=["behind its start", "at its start"],
+)
+def test_a_recovery_that_is_interrupted_stops_its_server(
+    repository: Repository, server: Server, place: Path, slow: dict[str, str]
+) -> None:
+    plan = planned(repository, server)
+    copy = Server(place, name="copy")
+    restore_cluster(repository, plan, copy.data)
+    copy.configure("postgresql.auto.conf", port=copy.port, **slow)
+    events = Stopping(copy.data, "recover")
+    with pytest.raises(Interrupted):
+        start_recovered(copy.data, installation(18) / "bin", patience_s=60, clock=SystemClock(), events=events)
+    assert not events.left_a_server
+    assert not (copy.data / "postmaster.pid").exists()
+
+
+def test_whoever_interrupts_a_recovery_is_told_how_it_goes_on(archive: Archive, server: Server, place: Path) -> None:
+    with archive.open() as repository:
+        planned(repository, server)
+    programs = place / "programs"
+    programs.mkdir()
+    (programs / "pg_ctl").write_text(f"#!/bin/sh\ntouch {place}/asked\nsleep 60\n")
+    (programs / "pg_ctl").chmod(0o755)
+    argv = ("pg", "restore", "--name", NAME, "--to", place / "copy", "--programs", programs, "--start")
+    with subprocess.Popen(**archive.command(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        until = time.monotonic() + 60
+        while not (place / "asked").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == Interrupted.exit_status
+    assert f"all is restored: `pg_ctl -D {place / 'copy'} start` goes on" in told.decode()
 
 
 def test_what_is_in_the_way_or_missing_is_told_first(repository: Repository, server: Server, place: Path) -> None:

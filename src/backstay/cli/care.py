@@ -82,7 +82,10 @@ def verify(
     signer = proofs.signer_of(evidence_key, evidence or ())
     part = _part(read_data) if read_data is not None else 0.0
     least = parse_size(min_bytes) if min_bytes is not None else None
-    with context.open(then=["backstay.operations.verify.run"]) as repository, context.watching() as events:
+    with (
+        context.open(then=["backstay.operations.verify.run"]) as repository,
+        context.watching(tidies=rehearse is not None) as events,
+    ):
         from backstay.operations.copies.medium import is_medium
         from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, run_verify
 

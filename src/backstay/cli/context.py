@@ -99,9 +99,12 @@ class Context:
         err(f"warning: {text}")
 
     @contextmanager
-    def watching(self) -> Iterator[EventSink]:
-        """A sink that shows the events of an operation while it runs, and where it can be interrupted."""
-        with self.interruptible() as (sink, _):
+    def watching(self, *, tidies: bool = False) -> Iterator[EventSink]:
+        """A sink that shows the events of an operation while it runs, and where it can be interrupted.
+
+        What `tidies` removes what it made when it is interrupted, or stops what it started, however long that takes.
+        """
+        with self.interruptible(tidies=tidies) as (sink, _):
             yield sink
 
     @contextmanager
@@ -117,12 +120,12 @@ class Context:
             yield heard
 
     @contextmanager
-    def interruptible(self) -> Iterator[tuple[EventSink, Callable[[], None]]]:
+    def interruptible(self, *, tidies: bool = False) -> Iterator[tuple[EventSink, Callable[[], None]]]:
         """As `watching`, with what interrupts where there are no events."""
         tune_for_large_buffers()
         with (
             progress.watching(self.progress, self.environ, quiet=self.quiet) as show,
-            self.interrupts.deferred() as stop_if_asked,
+            self.interrupts.deferred(tidies=tidies) as stop_if_asked,
         ):
 
             def sink(event: Event) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -103,11 +104,14 @@ def pg_restore(
             context.result(_plan_document(plan), lambda: _show_plan(context, plan))
             return 0
         found = programs_of(plan, programs, context.environ) if start else None  # before anything is written
-        with context.watching() as events:
+        with context.watching(tidies=start) as events:
             result = restore_cluster(repository, plan, to.absolute(), options, events=events)
             if found is not None:
-                with serving(repository, to.absolute()) if wal == "stream" else nullcontext():
-                    start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock)
+                with (
+                    _told_how_to_go_on(to, streamed=wal == "stream"),
+                    serving(repository, to.absolute()) if wal == "stream" else nullcontext(),
+                ):
+                    start_recovered(to.absolute(), found, patience_s=patience_s, clock=context.clock, events=events)
         for problem in result.problems[:20]:
             context.warn(problem)
         document = {**_plan_document(plan), **dataclasses.asdict(result), "dry_run": False, "started": start}
@@ -115,6 +119,20 @@ def pg_restore(
         if wal == "stream" and not start:
             _serve(context, repository, to)
     return 0
+
+
+@contextmanager
+def _told_how_to_go_on(data: Path, *, streamed: bool) -> Iterator[None]:
+    """Whoever interrupts a recovery is told that its restore need not be made again."""
+    try:
+        yield
+    except Interrupted as error:
+        first = f"`backstay pg fetch {data}` and " if streamed else ""
+        raise Interrupted(
+            f"the server in {data} had not recovered yet, and is stopped",
+            cause=error.cause,
+            hint=f"all is restored: {first}`pg_ctl -D {data} start` go{'' if streamed else 'es'} on with the recovery",
+        ) from error
 
 
 def pg_fetch(
@@ -267,7 +285,7 @@ def pg_verify(
     with context.open() as repository, announced(repository, warn=context.warn):
         plan = plan_recovery(repository, name, snapshot, target)
         _warn_of_plan(context, plan)
-        with context.watching() as events:
+        with context.watching(tidies=True) as events:
             result = rehearse_cluster(repository, plan, options, environ=context.environ, events=events)
 
     def show() -> None:

@@ -2,7 +2,7 @@
 
 An operation is never interrupted in the middle of a step, where it would go on to tidy up with half a state: the
 signal is kept until its next event. What gives none for GRACE_S is left at once, as a crash would: nothing that is
-stored needs tidying.
+stored needs tidying. What has more to tidy than that, such as a server that it has started, says so.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Interrupts:
         self._clock = clock
         self._first: float | None = None
         self._deferred = False
+        self._tidies = False
         self._patient = False
 
     @contextmanager
@@ -58,14 +59,18 @@ class Interrupts:
                 signal.signal(number, previous)
 
     @contextmanager
-    def deferred(self) -> Iterator[Callable[[], None]]:
-        """Within, signals wait until the function is called; one that comes too late changes nothing."""
-        outer, self._deferred = self._deferred, True
+    def deferred(self, *, tidies: bool = False) -> Iterator[Callable[[], None]]:
+        """Within, signals wait until the function is called; one that comes too late changes nothing.
+
+        What `tidies` has all the time that it takes once it was interrupted, unless another signal comes.
+        """
+        outer, self._deferred = (self._deferred, self._tidies), True
+        self._tidies = tidies or self._tidies
         try:
             yield self._raise_if_asked
         finally:
-            self._deferred = outer
-            if not outer:
+            self._deferred, self._tidies = outer
+            if not self._deferred:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
@@ -88,6 +93,8 @@ class Interrupts:
     def _raise_if_asked(self) -> None:
         """Each time, not only the first: that one may have come too late for a snapshot, but not for what follows."""
         if self._first is not None and self._deferred and threading.current_thread() is threading.main_thread():
+            if self._tidies:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             raise Interrupted("interrupted", cause=ASKED_TO_STOP)
 
     def _take(self, number: int, frame: FrameType | None) -> None:

@@ -43,7 +43,7 @@ def run(around: Surroundings, target: ClusterTarget, request: RestoreRequest) ->
         programs = programs_of(plan, None, around.environ) if target.start else None
         done = restore_cluster(around.repository, plan, place, options, events=around.events)
         if programs is not None:
-            start_recovered(place, programs, patience_s=target.patience_s, clock=around.clock)
+            start_recovered(place, programs, patience_s=target.patience_s, clock=around.clock, events=around.events)
     return RestoredPart(
         backup_id=plan.base.snapshot,
         kind="cluster",

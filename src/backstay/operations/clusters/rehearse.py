@@ -6,11 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from backstay.core.clock import Clock
-from backstay.core.events import EventSink, Started, finished, ignore
+from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.errors import BackstayError, SourceRefused
 from backstay.operations.clusters.configuration import Configuration
 from backstay.operations.clusters.directory import require_empty
@@ -107,19 +108,25 @@ def programs_of(plan: RecoveryPlan, given: Path | None, environ: Mapping[str, st
     return given if given is not None else server_programs(int(plan.base.version.partition(".")[0]), environ)
 
 
-def start_recovered(data: Path, programs: Path, *, patience_s: float, clock: Clock) -> None:
+def start_recovered(data: Path, programs: Path, *, patience_s: float, clock: Clock, events: EventSink = ignore) -> None:
     """Start a server in a restored data directory and wait until it has recovered; its log lies in it.
 
-    Raises RecoveryFailed with the end of that log; the server is stopped then, unless it ended by itself.
+    Raises RecoveryFailed with the end of that log, and what `events` raises; the server is stopped then, unless it
+    ended by itself.
     """
     server = LocalServer(data, programs, data, clock=clock)
     try:
-        server.start(patience_s=patience_s)
+        server.start(patience_s=patience_s, tick=_ticking(events, "recover"))
     except BaseException:
         server.stop()
         raise
     finally:
         server.tidy()
+
+
+def _ticking(events: EventSink, what: str) -> Callable[[], None]:
+    """To be called during a wait: it raises what `events` does when somebody asks for the end."""
+    return partial(events, Progress(files=0, bytes=0, current=what))
 
 
 def _remove(place: Path, *, keep: bool) -> None:
@@ -157,7 +164,7 @@ class _Rehearsal:
         restored_at = clock.monotonic()
         self.events(Started(operation="recover"))
         with ScratchServer(self.data, self.programs, superuser=self.options.superuser, clock=clock) as server:
-            server.start(patience_s=self.options.patience_s)
+            server.start(patience_s=self.options.patience_s, tick=_ticking(self.events, "recover"))
             recovered_at = clock.monotonic()
             with server.connect() as session:
                 lsn, timeline = session.query("select pg_current_wal_lsn(), timeline_id from pg_control_checkpoint()")[
@@ -186,12 +193,12 @@ class _Rehearsal:
             finished=clock.now().isoformat(timespec="seconds"),
         )
 
-    @staticmethod
-    def _amcheck(server: ScratchServer) -> tuple[Literal["ok", "failed", "not there"], str]:
+    def _amcheck(self, server: ScratchServer) -> tuple[Literal["ok", "failed", "not there"], str]:
         """Every index against its table, in all databases."""
         if not server.has("pg_amcheck"):
             return "not there", "pg_amcheck is not installed"
-        done = server.run("pg_amcheck", "--all", "--install-missing", "--heapallindexed")
+        tick = _ticking(self.events, "check indexes")
+        done = server.run("pg_amcheck", "--all", "--install-missing", "--heapallindexed", tick=tick)
         output = done.stdout.strip()[-_TAIL:]
         if done.returncode == 0:
             return "ok", output
@@ -201,7 +208,7 @@ class _Rehearsal:
     def _assert(self, server: ScratchServer, sql: str) -> Assertion:
         try:
             with server.connect(self.options.database) as session:
-                value = session.value(sql)
+                value = session.watched_query(sql, _ticking(self.events, sql))[0][0] or ""
         except (SourceRefused, IndexError) as error:
             told = error.cause if isinstance(error, BackstayError) else "it gives no row"
             return Assertion(sql=sql, ok=False, value=told)

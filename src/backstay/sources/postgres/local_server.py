@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from backstay.core.clock import Clock
+from backstay.core.clock import LOOK_S, Clock
 from backstay.errors import RecoveryFailed, RecoveryTimeout
 from backstay.sources.postgres.control_file import read_control
 
-_POLL_S: Final = 0.1
 _STOP_S: Final = 60
+_ENDS_WITHIN_S: Final = 1.0  # a program that is told to
 _LOG_LINES: Final = 6
 _SEVERE: Final = ("FATAL:", "PANIC:")
 _PRINTED: Final = "backstay-printed"
@@ -43,16 +44,17 @@ class LocalServer:
                 )
             self._user = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
 
-    def start(self, *, patience_s: float, settings: Mapping[str, str] | None = None) -> None:
+    def start(self, *, patience_s: float, tick: Callable[[], None], settings: Mapping[str, str] | None = None) -> None:
         """Start it and wait until it has recovered and is promoted; `settings` outweigh those in files.
 
-        Raises RecoveryFailed, or RecoveryTimeout, with the end of its log.
+        `tick`, called meanwhile, may raise what ends the wait; the server may run then. Raises RecoveryFailed, or
+        RecoveryTimeout, with the end of its log.
         """
         # On its command line: a file may name the directory, and the pid file, of the server that was backed up.
         given = {"data_directory": str(self.data), "external_pid_file": "", **(settings or {})}
         options = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in given.items())
         where = ("-D", str(self.data), "-l", str(self.log_file), "-o", options)
-        started = self.call("pg_ctl", *where, *_waiting(patience_s), "start")
+        started = self.call("pg_ctl", *where, *_waiting(patience_s), "start", tick=tick)
         if started.returncode != 0:
             raise self._failed("the server did not start", started.stdout)
         until = self._clock.monotonic() + patience_s
@@ -61,7 +63,8 @@ class LocalServer:
                 raise self._failed("the server ended before it came to its target")
             if self._clock.monotonic() > until:
                 raise self._failed(f"the server has not recovered within {patience_s:.0f} s", kind=RecoveryTimeout)
-            self._clock.sleep(_POLL_S)
+            tick()
+            self._clock.sleep(LOOK_S)
 
     def is_running(self) -> bool:
         return (self.data / _PID).exists()
@@ -69,30 +72,34 @@ class LocalServer:
     def stop(self) -> None:
         """Stop it at once, by the process id in its directory."""
         if self.is_running():
-            self.call("pg_ctl", "-D", str(self.data), "-m", "immediate", *_waiting(_STOP_S), "stop")
+            self.call("pg_ctl", "-D", str(self.data), "-m", "immediate", *_waiting(_STOP_S), "stop", tick=_no_tick)
 
     def has(self, program: str) -> bool:
         return (self._programs / program).exists()
 
-    def call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of its programs; what it printed is its `stdout`. Raises RecoveryFailed when it cannot be run."""
+    def call(self, program: str, *arguments: str, tick: Callable[[], None]) -> subprocess.CompletedProcess[str]:
+        """Run one of its programs; what it printed is its `stdout`. What `tick`, called meanwhile, raises ends it.
+
+        Raises RecoveryFailed when it cannot be run.
+        """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         command = [str(self._programs / program), *arguments]
         try:
             # Into a file: the server that pg_ctl leaves behind would keep a pipe open for as long as it runs.
             with (self.place / _PRINTED).open("w+") as printed:
-                done = subprocess.run(
+                process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=printed,
                     cwd="/",
                     env=environment,
-                    check=False,
+                    start_new_session=True,  # Ctrl-C stops us, and not it before us
                     **self._user,
                 )
+                status = _ended(process, tick)
                 printed.seek(0)
-                return subprocess.CompletedProcess(command, done.returncode, printed.read(), "")
+                return subprocess.CompletedProcess(command, status, printed.read(), "")
         except OSError as error:
             raise RecoveryFailed(
                 f"cannot run {self._programs / program}",
@@ -122,6 +129,32 @@ class LocalServer:
         severe = [line for line in lines if any(word in line for word in _SEVERE)] or lines
         tail = " | ".join(lines[-_LOG_LINES:])
         return kind(title, cause=severe[-1].strip() if severe else "", hint=f"the end of its log: {tail}")
+
+
+def _ended(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
+    """Wait for its end; its status. What `tick` raises ends it and all that it has started."""
+    try:
+        while (status := _status(process, LOOK_S)) is None:
+            tick()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGINT)  # so that pg_ctl stops the server that it waits for
+        if _status(process, _ENDS_WITHIN_S) is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise
+    return status
+
+
+def _status(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Its exit status; None if it still runs after so many seconds."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _no_tick() -> None:
+    """For what must be waited for, whoever asks to stop."""
 
 
 def _waiting(patience_s: float) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -47,9 +48,12 @@ class ScratchServer:
             shutil.rmtree(self._place, ignore_errors=True)
             raise
 
-    def start(self, *, patience_s: float) -> None:
-        """Start it and wait until it has recovered and is promoted. Raises RecoveryFailed with the end of its log."""
-        self._server.start(patience_s=patience_s, settings=self._settings())
+    def start(self, *, patience_s: float, tick: Callable[[], None]) -> None:
+        """Start it and wait until it has recovered and is promoted; `tick`, called meanwhile, may raise what ends that.
+
+        Raises RecoveryFailed with the end of its log.
+        """
+        self._server.start(patience_s=patience_s, tick=tick, settings=self._settings())
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -81,10 +85,13 @@ class ScratchServer:
         host, user, name = (quote(text, safe="") for text in (str(self._place), self._superuser, database))
         return Connection(f"postgresql://{user}@/{name}?host={host}&port={_PORT}")
 
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A client program of the same version, pointed at this server; what it printed is its `stdout`."""
+    def run(self, program: str, *arguments: str, tick: Callable[[], None]) -> subprocess.CompletedProcess[str]:
+        """A client program of the same version, pointed at this server; what it printed is its `stdout`.
+
+        What `tick`, called meanwhile, raises ends it.
+        """
         where = ("-h", str(self._place), "-p", str(_PORT), "-U", self._superuser)
-        return self._server.call(program, *where, *arguments)
+        return self._server.call(program, *where, *arguments, tick=tick)
 
     def has(self, program: str) -> bool:
         return self._server.has(program)
