@@ -15,6 +15,7 @@ from backstay.errors import BackstayError, ClientTooOld, DumpFailed, NotFound, S
 from backstay.operations.snapshots.look import open_file
 from backstay.repository.repository import Repository
 from backstay.sources.postgres import programs
+from backstay.sources.postgres.connection import Connection
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
 from tests.ports import free_port
@@ -81,6 +82,27 @@ def test_a_dump_of_schemas_is_another_source(repository: Repository, shop: Serve
     assert b"log_1" in dumped
     assert b"customers" not in dumped
     assert json.loads(stored(repository, "database.json"))["dumped_schemas"] == ["B x"]
+
+
+def test_a_database_whose_name_looks_like_an_address_is_dumped_and_restored_where_it_is(
+    repository: Repository, shop: Server
+) -> None:
+    """Else the password would go where that address leads."""
+    odd = f"host=127.0.0.1 port={free_port()} dbname=x"
+    try:
+        url = new_database(shop, odd)
+        with Connection(url) as session:
+            session.query("create table t as select 1 x")
+        dump(repository, url)
+        assert b"CREATE ROLE postgres" in stored(repository, "globals.sql")
+        with Connection(url) as session:
+            session.query("drop table t")
+        restore(repository, url)
+        restore(repository, url, conflict="overwrite")
+        with Connection(url) as session:
+            assert session.value("select x from t") == "1"
+    finally:
+        shop.sql(f'drop database "{odd}"')
 
 
 def test_what_cannot_be_dumped_has_a_typed_error(repository: Repository, shop: Server) -> None:

@@ -155,7 +155,11 @@ def _dump_command(programs: Programs, access: Login, schemas: Sequence[str], cod
 
 
 def _globals_command(programs: Programs, access: Login, found: _Found) -> list[str]:
-    command = [programs["pg_dumpall"], "--globals-only", "--no-password", f"--database={found.database}"]
+    from psycopg import conninfo
+
+    # Not bare: libpq takes a name that looks like connection settings for such, and would go where they say.
+    database = conninfo.make_conninfo("", dbname=found.database)
+    command = [programs["pg_dumpall"], "--globals-only", "--no-password", f"--database={database}"]
     if not found.reads_passwords:
         command.append("--no-role-passwords")
     return [*command, f"--dbname={access.conninfo}"]
