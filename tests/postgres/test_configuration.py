@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.clusters.configuration import Configuration
+from backstay.operations.clusters.configuration import Configuration, overrule_places
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
 from backstay.operations.clusters.restore import ClusterRestoreOptions, restore_cluster
 from backstay.repository.repository import Repository
+from backstay.sources.postgres.owned_files import OwnedFiles
 from tests.postgres.recovering import NAME, back_up
 from tests.postgres.servers import Server, installation
 
@@ -61,6 +62,50 @@ def test_a_copy_has_the_settings_of_the_server_and_places_of_its_own(
         ),
     )
     assert rehearsed.ok, rehearsed
+
+
+def test_a_copy_does_not_start_the_server_that_its_settings_name(
+    repository: Repository, server: Server, place: Path, stopping: list[Server]
+) -> None:
+    server.sql("create table t as select 1 x")
+    server.stop("fast")
+    named = {"data_directory": server.data, "hba_file": server.data / "pg_hba.conf", "external_pid_file": place / "pid"}
+    server.configure("postgresql.conf", **named)
+    server.start()
+    back_up(repository, server)
+    server.stop()
+    copy = Server(place, name="copy")
+    stopping += [copy, server]
+    plan = plan_recovery(repository, NAME, "latest", RecoveryTarget())
+    restored = restore_cluster(repository, plan, copy.data, ClusterRestoreOptions(port=copy.port))
+    assert ["data_directory" in problem for problem in restored.problems] == [True]
+    verified = copy.tool("pg_verifybackup", "-n", "-i", "backstay_wal", copy.data, check=False)
+    assert verified.returncode == 0, verified.stderr
+    copy.start()
+    copy.wait_until_promoted()
+    shown = [copy.sql(f"show {name}") for name in ("data_directory", "hba_file", "external_pid_file")]
+    assert shown == [str(copy.data), str(copy.data / "pg_hba.conf"), ""]
+    assert not (server.data / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("line", [b"Data_Directory '/srv'", b" hba_file = '/srv/hba'", b"include_dir 'conf.d'"])
+def test_settings_that_name_places_are_overruled_in_one_copy_alone(tmp_path: Path, line: bytes) -> None:
+    main, other = tmp_path / "postgresql.conf", tmp_path / "other"
+    main.write_bytes(before := b"work_mem = '7MB'\n" + line + b"\n")
+    other.hardlink_to(main)
+    assert overrule_places(OwnedFiles(tmp_path))
+    assert main.read_bytes().startswith(before)
+    assert f"data_directory = '{tmp_path}'" in main.read_text()
+    assert other.read_bytes() == before
+    assert not overrule_places(OwnedFiles(tmp_path))  # a second time
+
+
+@pytest.mark.parametrize("line", [b"#data_directory = 'ConfigDir'", b"#include_dir = '...'", b"include_me.not = 'x'"])
+def test_settings_that_name_no_places_stay_as_they_are(tmp_path: Path, line: bytes) -> None:
+    main = tmp_path / "postgresql.conf"
+    main.write_bytes(line + b"\n")
+    assert not overrule_places(OwnedFiles(tmp_path))
+    assert main.read_bytes() == line + b"\n"
 
 
 def test_configuration_that_is_missing_or_in_the_backup_is_told_before_anything_is_written(

@@ -1,11 +1,12 @@
-"""Configuration files that a server kept outside of its data directory, as Debian does, put into a restored one.
+"""The configuration of a restored server: its own, or one that lay outside of its data directory, as Debian has it.
 
-What they say of places is overruled at the end of postgresql.conf: it named the data directory of the server that was
+What it says of places is overruled at the end of postgresql.conf: it named the data directory of the server that was
 backed up, and a copy must never run there.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,27 @@ from backstay.sources.postgres.recovery import place_settings
 MAIN: Final = "postgresql.conf"
 _OTHERS: Final = ("pg_hba.conf", "pg_ident.conf")
 _MORE: Final = "conf.d"  # what Debian's postgresql.conf includes
+# Or files that may name them.
+_NAMES_PLACES: Final = re.compile(
+    rb"^\s*(data_directory|hba_file|ident_file|external_pid_file|include|include_dir|include_if_exists)\b",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def overrule_places(owned: OwnedFiles) -> bool:
+    """Let a postgresql.conf that was in the backup name no places but those of the copy. Raises OSError.
+
+    False if it needs no change. It is replaced, not written to: in an older data directory it may have other names.
+    """
+    main = owned.data / MAIN
+    if not main.is_file() or not _NAMES_PLACES.search(data := main.read_bytes()):
+        return False
+    present = [name for name in _OTHERS if (owned.data / name).exists()]
+    lines = place_settings(owned.data, present).encode()
+    if data.endswith(lines):  # it was restored to this very place before
+        return False
+    owned.publish(main, data + lines)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

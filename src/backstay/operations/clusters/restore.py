@@ -16,7 +16,7 @@ from backstay.core.events import EventSink, finished, ignore
 from backstay.core.names import printable
 from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, RestoreFailed
-from backstay.operations.clusters.configuration import Configuration
+from backstay.operations.clusters.configuration import MAIN, Configuration, overrule_places
 from backstay.operations.clusters.delta import apply_delta
 from backstay.operations.clusters.directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
 from backstay.operations.clusters.files import DATA, TABLESPACES
@@ -313,6 +313,9 @@ class _ClusterRestore:
     def _write_configuration(self) -> None:
         if self.options.configuration is not None:
             self.options.configuration.write(self.owned)
+        elif overrule_places(self.owned):
+            told_of = "data_directory and its kin, or files that it includes"
+            self.problems.append(f"{MAIN} names {told_of}: lines at its end now give the places of this copy")
 
     def _write_settings(self) -> None:
         lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)

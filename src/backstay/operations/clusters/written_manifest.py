@@ -10,7 +10,7 @@ from typing import Final
 
 from backstay.core.pipeline import Workers
 from backstay.errors import BackupFailed, CorruptedBackup, NotFound
-from backstay.operations.clusters.configuration import Configuration
+from backstay.operations.clusters.configuration import MAIN, Configuration
 from backstay.operations.clusters.files import DATA, TABLESPACES
 from backstay.operations.clusters.plan import RecoveryPlan
 from backstay.operations.snapshots.walk import Item, walk
@@ -25,6 +25,7 @@ from backstay.sources.postgres.recovery import SIGNAL, STANDBY
 MANIFEST: Final = "backup_manifest"
 LINKS: Final = b"pg_tblspc"
 MAP: Final = b"tablespace_map"
+_COMPLETED: Final = MAIN.encode()  # has other places than in the backup, if it names any
 _READ: Final = 1 << 20
 _DIGESTED: Final = 64  # files at once
 
@@ -90,9 +91,12 @@ class WrittenManifest:
     def _manifest_file(self, found: tuple[bytes, Node]) -> ManifestFile:
         path, node = found
         checksum = self._checksum(path, node) or _sha256(os.fsencode(self._target) + b"/" + path)
-        return ManifestFile(path, node.size, node.mtime_ns / 1e9, checksum)
+        size = (self._target / MAIN).stat().st_size if path == _COMPLETED else node.size
+        return ManifestFile(path, size, node.mtime_ns / 1e9, checksum)
 
     def _checksum(self, path: bytes, node: Node) -> Checksum | None:
+        if path == _COMPLETED:
+            return None
         if node.sha256 is not None:
             return Checksum("SHA256", node.sha256)
         sent = self._sent.get(path)
