@@ -80,13 +80,16 @@ def test_what_another_server_stored_does_not_replace_what_was_acknowledged(
     assert len(spool.left()) == 3
 
 
+@pytest.mark.parametrize(("at", "damage"), [(54, b"?"), (0, bytes(4)), (0, b"\x7f"), (3, b"?")])
 def test_damage_within_a_journal_is_told_and_put_aside(
-    repository: Repository, spool: WalSpool, spooling: Spooling
+    repository: Repository, spool: WalSpool, spooling: Spooling, at: int, damage: bytes
 ) -> None:
+    """In a record, and in the length before it."""
     journal = spool.left()[0]
     data = bytearray(journal.read_bytes())
     second = 4 + int.from_bytes(data[:4], "big")
-    data[second + 50] ^= 1
+    assert data[second + at : second + at + len(damage)] != damage
+    data[second + at : second + at + len(damage)] = damage
     journal.write_bytes(data)
     events: list[Event] = []
     assert replay(repository, spool, events=events.append) == 3

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from backstay.errors import SlotInUse, StorageUnavailable
+from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
+from backstay.repository.format import epoch_name
 from backstay.repository.repository import Repository
-from backstay.repository.wal.spool import WalSpool
+from backstay.repository.wal.spool import Spooled, WalSpool
+from backstay.repository.wal.store import BLOCK
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
 
@@ -38,6 +43,18 @@ def fill(spool: WalSpool, file: str, *pieces: bytes) -> None:
         at += len(piece)
 
 
+def put(journal: Path, data: bytes | bytearray) -> None:
+    """Write over a file in place: one that is emptied first goes to the disk each time."""
+    with journal.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
+def second_frame(journal: bytes | bytearray) -> int:
+    """Where it begins."""
+    return 4 + int.from_bytes(journal[:4])
+
+
 def contents(spool: WalSpool) -> dict[str, bytes]:
     read = [spool.read(journal) for journal in spool.left()]
     return {spooled.file: spooled.data for spooled in read if spooled is not None}
@@ -58,9 +75,69 @@ def test_wherever_a_crash_tore_it_off_the_frames_before_are_read(spool: WalSpool
     seen = set()
     for length in range(len(data) + 1):
         for torn in (data[:length], data[:length] + bytes(len(data) - length)):
-            journal.write_bytes(torn)
+            put(journal, torn)
             seen.add(contents(spool).get(FIRST, b""))
     assert seen == {b"", b"one", b"onetwo", b"onetwothree"}
+
+
+def test_whatever_is_damaged_before_the_last_frame_is_seen(spool: WalSpool) -> None:
+    fill(spool, FIRST, b"one", b"two")
+    (journal,) = spool.left()
+    data = bytearray(journal.read_bytes())
+    for bit in range(second_frame(data) * 8):
+        flipped = data.copy()
+        flipped[bit // 8] ^= 1 << bit % 8
+        put(journal, flipped)
+        assert spool.read(journal) == Spooled(0, FIRST, b"", is_damaged=True)
+
+
+def test_each_block_that_is_lost_before_the_last_frame_is_seen(spool: WalSpool) -> None:
+    pieces = [bytes([number]) * 1500 for number in range(11)]
+    fill(spool, FIRST, *pieces)
+    (journal,) = spool.left()
+    whole = journal.read_bytes()
+    frame = second_frame(whole)
+    for start in range(0, frame * (len(pieces) - 1) - BLOCK, BLOCK):
+        put(journal, whole[:start] + bytes(BLOCK) + whole[start + BLOCK :])
+        before = b"".join(pieces[: start // frame])
+        assert spool.read(journal) == Spooled(SYSTEM if before else 0, FIRST, before, is_damaged=True)
+
+
+def test_what_is_sealed_in_an_epoch_that_cannot_be_read_waits_for_it(
+    spool: WalSpool, tmp_path: Path, repository: Repository
+) -> None:
+    fill(spool, FIRST, b"one")
+    backend, name = repository.backend, epoch_name(repository.keyring.current.number)
+    record = backend.retrieve(name)
+    repository.keyring.begin_epoch(repository.clock)
+    backend.store(name, record[:-1] + bytes([record[-1] ^ 1]), overwrite=True)
+    (journal,) = spool.left()
+    with (
+        Repository.open(backend, SECRET) as other,
+        WalSpool(tmp_path / "other", other.keyring) as later,
+        pytest.raises(CorruptedBackup),
+    ):
+        later.read(journal)
+
+
+def test_a_journal_that_finds_no_room_leaves_it_to_others(
+    spool: WalSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def scarce(descriptor: int, data: memoryview) -> int:
+        if len(data) <= 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[: len(data) - 1000])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", scarce)
+        for make in (partial(spool.begin, FIRST), spool.prepare):
+            with pytest.raises(InsufficientSpace, match="spool"):
+                make()
+            assert list((tmp_path / "spool").iterdir()) == []
+    fill(spool, FIRST, b"one")
+    assert contents(spool) == {FIRST: b"one"}
 
 
 def test_a_journal_that_is_written_over_gives_nothing_of_the_one_before(spool: WalSpool) -> None:

@@ -18,6 +18,7 @@ from backstay.repository.format import MAX_RECORD, SUITE, RecordKind
 MAGIC: Final = b"BKSY"
 VERSION: Final = 1
 _FIELDS: Final = struct.Struct(">4sBBBB16sI32s")  # magic, version, kind, suite, flags, repository, epoch, salt
+_KNOWN: Final = struct.calcsize(">4sBBBB16s")  # bytes of them that are the same in all objects of a kind
 HEADER_BYTES: Final = _FIELDS.size + COMMITMENT_BYTES  # 92
 _BODY: Final = struct.Struct(">BII")  # codec, raw length, stored length
 _NONCE: Final = b"\x02" + bytes(11)
@@ -62,6 +63,11 @@ def header_epoch(data: bytes, kind: RecordKind, repository: bytes) -> int:
     if stored_repository != repository:
         raise CorruptedBackup("a stored object belongs to another repository")
     return int(epoch)
+
+
+def header_start(kind: RecordKind, repository: bytes) -> bytes:
+    """What each stored object of a kind begins with, in any epoch."""
+    return _FIELDS.pack(MAGIC, VERSION, kind, SUITE, 0, repository, 0, b"")[:_KNOWN]
 
 
 def names_repository(data: bytes, repository: bytes) -> bool:

@@ -28,6 +28,7 @@ import msgspec
 from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.keys.keyring import Keyring
+from backstay.repository.records import HEADER_BYTES, claimed_epoch, header_start
 from backstay.repository.wal.store import BLOCK, WalRecord
 
 _LENGTH: Final = struct.Struct(">I")
@@ -74,33 +75,41 @@ class WalSpool:
             return sorted(self._directory.glob("*.journal"))
 
     def read(self, journal: Path) -> Spooled | None:
-        """What a journal holds, up to where a crash tore it off; None for nothing. Raises StorageUnavailable."""
+        """What a journal holds, up to where a crash tore it off; None for nothing.
+
+        Raises StorageUnavailable, and CorruptedBackup where the repository cannot give the key.
+        """
         with self._told():
             data = journal.read_bytes()
-        file, system, joined, is_whole = journal.name.partition(".")[0], 0, bytearray(), True
-        for record in self._records(data):
-            is_own = record is not None and record.file == file and (not joined or record.system == system)
-            if record is None or not is_own:
-                is_whole = False
-            elif is_whole and record.start == len(joined):
-                system, joined = record.system, joined + record.data
-            elif record.start > len(joined):  # it was written behind what cannot be read: no crash does that
+        file, system, joined, place = journal.name.partition(".")[0], 0, bytearray(), 0
+        for begin, end, record in self._frames(data):
+            if record.file != file or (joined and record.system != system):
+                continue
+            if begin == place and record.start == len(joined):
+                system, place = record.system, end
+                joined += record.data
+            elif record.start >= len(joined):  # it was written behind what cannot be read: no crash does that
                 return Spooled(system, file, bytes(joined), is_damaged=True)
         return Spooled(system, file, bytes(joined), is_damaged=False) if joined else None
 
-    def _records(self, data: bytes) -> Iterator[WalRecord | None]:
-        """One for each frame, None for what is none."""
-        at = 0
-        while at + _LENGTH.size < len(data):
-            begin = at + _LENGTH.size
-            length = _LENGTH.unpack_from(data, at)[0]
-            if not length:  # room that was never written to
-                return
-            at = begin + length
+    def _frames(self, data: bytes) -> Iterator[tuple[int, int, WalRecord]]:
+        """Where each frame begins and ends, and its record, of those that can be read.
+
+        They are searched for: a length that is wrong hides none of those behind it.
+        """
+        mark = header_start(RecordKind.WAL, self._keyring.repository)
+        begin = data.find(mark, _LENGTH.size)
+        while begin >= 0:
+            end = begin + _LENGTH.unpack_from(data, begin - _LENGTH.size)[0]
             try:
-                yield self._keyring.open(data[begin:at], RecordKind.WAL, WalRecord)
+                record = self._keyring.open(data[begin:end], RecordKind.WAL, WalRecord)
             except CorruptedBackup:
-                yield None
+                # Whether it is torn cannot be told without its key, and what was acknowledged waits for that.
+                if claimed_epoch(data[begin : begin + HEADER_BYTES], self._keyring.repository) in self._keyring.damaged:
+                    raise
+            else:
+                yield begin - _LENGTH.size, end, record
+            begin = data.find(mark, begin + len(mark))
 
     def keep(self, journal: Path) -> Path:
         """Put a journal aside, where nothing removes it; its new place."""
@@ -152,11 +161,11 @@ class WalSpool:
             numbers = [int(path.suffixes[0][1:]) for path in self._journals(file)]
             path = self._directory / f"{file}.{max(numbers, default=0) + 1:06d}.journal"
             used = next(self._directory.glob("*.free"), None)
-            if used is not None:
-                used.rename(path)
-            self._open = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if used is None:
-                _fill(self._open, self._room)
+                self._open = self._with_room(path)
+            else:
+                used.rename(path)
+                self._open = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             os.fsync(self._place)
         self._segment = file
 
@@ -169,15 +178,19 @@ class WalSpool:
             if any(self._directory.glob("*.free")):
                 return
             new = self._directory / "new"
-            room = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _fill(room, self._room)
-            except OSError:
-                new.unlink(missing_ok=True)  # others may need what little there is
-                raise
-            finally:
-                os.close(room)
+            os.close(self._with_room(new))
             new.rename(self._directory / "next.free")
+
+    def _with_room(self, path: Path) -> int:
+        """A new file with room for a journal, open; none where there is too little, which others may need."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _fill(descriptor, self._room)
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        return descriptor
 
     def _journals(self, file: str) -> list[Path]:
         return list(self._directory.glob(f"{file}.*.journal"))
