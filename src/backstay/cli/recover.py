@@ -51,9 +51,11 @@ def recover(
     for name in done or ():
         if name not in loaded.steps:
             raise InvalidRequest(f"the plan has no step {name!r}", cause=f"it has {', '.join(loaded.steps)}")
+    if report is not None:
+        _require_apart(report, plan, place)
     manager = _manager(context)
     if dry_run:
-        known = RecoveryState(place, context.clock) if restart else RecoveryState.peek(place, context.clock)
+        known = RecoveryState.peek(place, context.clock, restart=restart)
         preview = preview_plan(loaded, known, manager, environ=context.environ, clock=context.clock)
         context.result(preview.document, lambda: _show_preview(context, preview))
         return _status_of(preview)
@@ -136,6 +138,22 @@ def _asked(context: Context, question: str) -> bool:
     if context.json or not sys.stdin.isatty():
         return False
     return typer.confirm(question, default=False, err=True)
+
+
+def _require_apart(report: Path, *others: Path) -> None:
+    """Raises InvalidRequest, before hours of work, where a report has no place or would replace what it is about."""
+    if any(report.resolve() == other.resolve() for other in others):
+        raise InvalidRequest(
+            f"the report cannot be written to {report}",
+            cause="that is the plan, or where is noted what is done",
+            hint="name another file with --report",
+        )
+    if not report.absolute().parent.is_dir():
+        raise InvalidRequest(
+            f"the report cannot be written to {report}",
+            cause=f"{report.absolute().parent} is not there",
+            hint="make that directory first",
+        )
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,9 @@ Event: TypeAlias = Literal["pinned", "begun", "writing", "done", "failed"]
 
 VERSION: Final = 1
 _LARGEST: Final = 16 << 20
+_HEAD: Final = re.compile(rb'\{"recovery": ([0-9]+), "begun": "[^"]*"')
+_BEGIN: Final = f'{{"recovery": {VERSION}, "begun": "'.encode()
+_TORN_HEAD: Final = re.compile(re.escape(_BEGIN) + rb'[-+:.T0-9]*"?\}?')
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,14 +70,16 @@ class RecoveryState:
     def open(cls, path: Path, clock: Clock, *, restart: bool = False) -> Self:
         """Take the file, and read what it tells; with `restart` that is forgotten.
 
-        Raises JobConflict while another process has it, InvalidRequest.
+        What is no state of a recovery stays as it is. Raises JobConflict while another process has it, InvalidRequest.
         """
         state = cls(path, clock)
         state._take()
         try:
-            if restart:
-                os.ftruncate(state._fd, 0)
-            if not state._read():
+            data = state._contents()
+            whole = 0 if restart else state._read(data)
+            if whole < len(data):  # the beginning of a line that a crash left, or what is to be forgotten
+                os.ftruncate(state._fd, whole)
+            if not whole:
                 state._append({"recovery": VERSION, "begun": state.begun_at.isoformat()})
                 _sync_directory(path.parent)
         except BaseException:
@@ -82,13 +88,15 @@ class RecoveryState:
         return state
 
     @classmethod
-    def peek(cls, path: Path, clock: Clock) -> Self:
-        """What the file tells, without taking it. Raises InvalidRequest."""
+    def peek(cls, path: Path, clock: Clock, *, restart: bool = False) -> Self:
+        """What `open` would find in the file, without taking it. Raises InvalidRequest."""
         state = cls(path, clock)
         if path.exists():
             state._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                state._read()
+                data = state._contents()
+                if not restart:
+                    state._read(data)
             finally:
                 state.close()
         return state
@@ -143,36 +151,40 @@ class RecoveryState:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         os.fsync(self._fd)
 
-    def _read(self) -> bool:
-        """Whether there is anything in it. The beginning of a line that a crash left is cut off."""
+    def _contents(self) -> bytes:
+        """What is in the file, if that is from a recovery; no more than shows that it is too large."""
         data = os.pread(self._fd, _LARGEST + 1, 0)
-        whole, _, rest = data.rpartition(b"\n")
+        head, newline, _ = data.partition(b"\n")
+        is_own = _HEAD.match(head) if newline else _BEGIN.startswith(head) or _TORN_HEAD.fullmatch(head)
+        if not is_own:
+            raise InvalidRequest(
+                f"{self.path} is no state of a recovery",
+                cause="its first line is not that of one",
+                hint="name another file with --state",
+            )
+        return data
+
+    def _read(self, data: bytes) -> int:
+        """Take over what is told; how many bytes that are, without the beginning of a line that a crash left."""
+        whole = data[: data.rfind(b"\n") + 1]
         if not whole:
-            if rest and self._writes:
-                os.ftruncate(self._fd, 0)
-            return False
-        if rest and self._writes:
-            os.ftruncate(self._fd, len(whole) + 1)
+            return 0
         try:
             if len(data) > _LARGEST:
                 raise ValueError("it is larger than 16 MiB")
-            head, *lines = [json.loads(line) for line in whole.split(b"\n")]
+            head, *lines = [json.loads(line) for line in whole.splitlines()]
             if head["recovery"] != VERSION:
                 raise ValueError("it is of another version")
             self.begun_at = _moment(head["begun"])
             for line in lines:
                 self._apply(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidRequest(
-                f"{self.path} is no state of a recovery",
+                f"{self.path} cannot be read as the state of a recovery",
                 cause=str(error),
                 hint="name another file with --state, or begin anew with --restart",
             ) from error
-        return True
-
-    @property
-    def _writes(self) -> bool:
-        return fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        return len(whole)
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         state = self.steps.setdefault(line["step"], StepState())
