@@ -28,6 +28,7 @@ from backstay.catalog.models import AuditCheckpoint, AuditEntry, User
 from backstay.errors import CatalogUnavailable, InvalidRequest
 from backstay.testing.clock import FakeClock
 from backstay.trust.signing import Signer
+from tests.synced import Synced
 
 SIGNER = Signer(b"\1" * 32)
 ENTRIES = 12
@@ -447,3 +448,25 @@ def test_times_may_go_back(sqlite_catalog: Catalog) -> None:
     clock.jump(-timedelta(days=3).total_seconds())
     fill(sqlite_catalog, clock, 2)
     assert log.verify().ok
+
+
+@pytest.mark.crash
+def test_checkpoints_that_are_kept_are_durable(
+    tmp_path: Path, sqlite_catalog: Catalog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fill(sqlite_catalog, clock, 1).checkpoint(SIGNER)
+    assert made is not None
+    file, synced = CheckpointFile(tmp_path / "kept"), Synced(tmp_path, monkeypatch)
+    for _ in range(2):
+        file.append(made)
+        assert synced.contents["kept"] == file.path.read_bytes()
+    assert synced.calls == ["fsync kept", "fsync .", "fsync kept"]
+
+
+@pytest.mark.crash
+def test_the_key_of_the_log_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = Synced(tmp_path, monkeypatch)
+    audit_signer(tmp_path / "key", random=bytes)
+    beside = f"key.{bytes(8).hex()}"
+    assert synced.calls == [f"fsync {beside}", f"link {beside} key", f"unlink {beside}", "fsync ."]
+    assert synced.contents[beside] == (tmp_path / "key").read_bytes()

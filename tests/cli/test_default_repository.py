@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from tests.cli.conftest import Account
+from tests.synced import Synced
 
 
 def recovery_key(text: str) -> str:
@@ -79,6 +80,24 @@ def test_a_first_backup_that_was_stopped_before_it_told_the_recovery_key(account
     done = account.run("backup", account.documents)
     assert account.json("list", env={"BACKSTAY_PASSWORD": recovery_key(done.err)})
     assert len(account.json("list")) == 2
+
+
+@pytest.mark.crash
+def test_the_only_key_is_durable_before_anything_is_sealed_with_it(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(account.root, monkeypatch)
+    account.run("init")
+    directory, key = (str(path.relative_to(account.root)) for path in (account.key_file.parent, account.key_file))
+    repository = str(account.repository.relative_to(account.root))
+    calls = [call for call in synced.calls if directory in call or repository in call]
+    begin = next(number for number, call in enumerate(calls) if repository in call)
+    made = calls.index(f"rename {key}.new {key}")
+    assert calls[1].endswith(f" {key}.new")
+    assert calls[begin - 1] == f"fsync {directory}"
+    assert any(call.endswith("/repo.json") for call in calls[begin:made])
+    assert calls[made + 1] == f"fsync {directory}"
+    assert synced.contents[calls[0].removeprefix("fsync ")] == account.key_file.read_bytes()
 
 
 def test_two_first_backups_at_once(account: Account) -> None:

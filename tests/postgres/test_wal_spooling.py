@@ -153,3 +153,20 @@ def test_no_room_ahead_does_not_stop_who_receives(
     spooling.add(3 * SIZE, STREAM[:100_000])
     spooling.commit()
     assert spooling.durable == 3 * SIZE + 100_000
+
+
+@pytest.mark.crash
+def test_nothing_is_acknowledged_that_could_not_be_made_durable(
+    spool: WalSpool, spooling: Spooling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = spooling.durable
+    spooling.add(3 * SIZE + len(STREAM), bytes(1000))
+
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", failing)
+        with pytest.raises(StorageUnavailable):
+            spooling.commit()
+    assert spooling.durable == before

@@ -17,6 +17,7 @@ from backstay.repository.wal.spool import Spooled, WalSpool
 from backstay.repository.wal.store import BLOCK
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
+from tests.synced import Synced
 
 SYSTEM = 7313317639881522009
 FIRST, SECOND, THIRD = (f"0000000100000000000000A{number}" for number in range(3))
@@ -168,3 +169,32 @@ def test_a_directory_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path,
     with pytest.raises(StorageUnavailable, match="spool") as caught:
         WalSpool(tmp_path / "file" / "spool", repository.keyring)
     assert "--spool" in caught.value.hint
+
+
+@pytest.mark.crash
+def test_a_journal_and_what_is_in_it_are_durable_before_anything_is_acknowledged(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(tmp_path, monkeypatch)
+    with WalSpool(tmp_path / "above" / "spool", repository.keyring) as spool:
+        assert synced.calls == ["fsync .", "fsync above"]
+        spool.restart(4096)
+        for file, used in ((FIRST, ""), (SECOND, f"rename above/spool/{FIRST}.000001.free above/spool/")):
+            synced.calls.clear()
+            spool.begin(file)
+            journal = f"above/spool/{file}.000001.journal"
+            made = used + journal.removeprefix("above/spool/") if used else f"fsync {journal}"
+            assert synced.calls == [made, "fsync above/spool"]
+            fill(spool, file, b"one", b"two")
+            assert synced.calls[2:] == [f"fdatasync {journal}"] * 2
+            assert synced.contents[journal] == (tmp_path / journal).read_bytes()
+            spool.restart(4096)
+            spool.forget(file)
+
+
+@pytest.mark.crash
+def test_room_is_durable_before_it_is_offered(spool: WalSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = Synced(tmp_path / "spool", monkeypatch)
+    spool.prepare()
+    assert synced.calls == ["fsync new", "rename new next.free"]
+    assert synced.contents["new"] == bytes(4096)

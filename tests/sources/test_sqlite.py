@@ -30,8 +30,10 @@ from backstay.repository.snapshots.store import Manifest
 from backstay.sources.sqlite.checking import check
 from backstay.sources.sqlite.database import opened, path_of
 from backstay.sources.sqlite.source import sqlite_source
+from backstay.sources.sqlite.target import make_way
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
+from tests.synced import Synced
 
 WRITER = """
 import sqlite3, sys
@@ -388,3 +390,23 @@ def test_a_generated_column_that_is_not_null_needs_no_function_of_the_program(tm
     with closing(sqlite3.connect(place)) as session:
         found = check(session, thorough=True, limit=5)
     assert (found.is_ok, found.lacked) == (True, ("function f",))
+
+
+@pytest.mark.crash
+def test_a_restored_database_is_durable_before_the_log_of_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the log is gone, durably, before the restored database may have its name."""
+    for name in ("new", "db", "db-wal", "db-shm"):
+        (tmp_path / name).write_bytes(name.encode())
+    file, directory = os.open(tmp_path / "new", os.O_RDWR), os.open(tmp_path, os.O_RDONLY)
+    synced = Synced(tmp_path, monkeypatch)
+    try:
+        make_way(file, directory, b"db")
+    finally:
+        os.close(file)
+        os.close(directory)
+    first, *removed, last = synced.calls
+    assert (first, last) == ("fsync new", "fsync .")
+    assert {"unlink db-wal", "unlink db-shm"} <= set(removed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "new"]

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.locking import take
 from backstay.catalog.models import AuditCheckpoint, AuditEntry
 from backstay.codec.canonical_json import canonical
+from backstay.core.durable_names import sync_directory
 from backstay.core.ids import Random, is_digest
 from backstay.errors import CatalogUnavailable, InvalidRequest
 from backstay.trust.signing import PUBLIC_BYTES, SEED_BYTES, SIGNATURE_BYTES, Signer, is_signed
@@ -127,6 +128,8 @@ class CheckpointFile:
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 os.write(descriptor, b"\n" + line if torn else line)
                 os.fsync(descriptor)
+                if not size:
+                    sync_directory(self.path.parent)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -191,11 +194,7 @@ def _make_key(file: Path, random: Random) -> None:
         pass  # another process was faster
     finally:
         made.unlink()
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(file.parent)
 
 
 def _body(seq: int, time: datetime, digest: str) -> bytes:

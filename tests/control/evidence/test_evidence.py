@@ -33,6 +33,7 @@ from backstay.sources.filters import Filters
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.signing import Signer
 from tests.crash.small_world import SECRET
+from tests.synced import Synced
 
 SIGNER = Signer(bytes(range(32)))
 BEGAN = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -262,3 +263,13 @@ def test_unknown_levels_and_missing_places_are_refused() -> None:
         options_of("thorough")
     with pytest.raises(InvalidRequest, match="needs a place"):
         options_of("restore_test")
+
+
+@pytest.mark.crash
+def test_a_file_of_evidence_is_durable_before_it_has_its_name(
+    tmp_path: Path, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(tmp_path, monkeypatch)
+    write(evidence, tmp_path / "some.json")
+    assert synced.calls == ["fsync some.json.new", "replace some.json.new some.json"]
+    assert synced.contents["some.json.new"] == (tmp_path / "some.json").read_bytes()

@@ -10,6 +10,7 @@ import pytest
 from backstay.control.recovery.state import RecoveryState
 from backstay.errors import InvalidRequest
 from backstay.testing import FakeClock
+from tests.synced import Synced
 
 CLOCK = FakeClock()
 FOREIGN = {
@@ -95,3 +96,14 @@ def test_a_full_disk_leaves_a_state_that_can_be_read(path: Path, monkeypatch: py
         monkeypatch.undo()
         state.note("b", "begun", digest="x")
     assert list(RecoveryState.peek(path, CLOCK).steps) == ["b"]
+
+
+@pytest.mark.crash
+def test_each_line_is_durable_on_return(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = Synced(path.parent, monkeypatch)
+    with RecoveryState.open(path, CLOCK) as state:
+        assert synced.calls == [f"fsync {path.name}", "fsync ."]
+        for event in ("begun", "writing"):
+            state.note("one", event, digest="x")
+            assert synced.contents[path.name] == path.read_bytes()
+    assert synced.calls[2:] == [f"fsync {path.name}"] * 2

@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from backstay.control.opening.key_files import sync_directory, write_secret_file
+from backstay.control.opening.key_files import write_secret_file
 from backstay.core.clock import Clock
+from backstay.core.durable_names import sync_directory
 from backstay.core.ids import Random
 from backstay.errors import InvalidRequest
 from backstay.trust.authority import Authority

@@ -19,7 +19,8 @@ from typing import Final
 
 import msgspec
 
-from backstay.control.opening.key_files import sync_directory, write_secret_file
+from backstay.control.opening.key_files import write_secret_file
+from backstay.core.durable_names import sync_directory
 from backstay.errors import InvalidRequest, JobConflict, NotFound
 from backstay.trust.certificate_requests import validity_of
 

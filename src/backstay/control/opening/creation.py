@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backstay.control.opening.key_files import make_directory, sync_directory, unfinished, write_secret_file
+from backstay.control.opening.key_files import make_directory, unfinished, write_secret_file
 from backstay.control.opening.location import Location
 from backstay.control.opening.secrets import read_key_file
+from backstay.core.durable_names import sync_directory
 from backstay.errors import NoRepository, RepositoryExists, StorageMissing
 
 if TYPE_CHECKING:

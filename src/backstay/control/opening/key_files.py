@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import Final
 
+from backstay.core.durable_names import make_directories, sync_directory
 from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -65,9 +66,9 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory for such files, unless it is there. Raises InsufficientSpace, BackstayError."""
+    """Make a directory for such files durably, unless it is there. Raises InsufficientSpace, BackstayError."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directories(path, 0o700)
     except OSError as error:
         kind = InsufficientSpace if error.errno in _FULL else BackstayError
         raise kind(
@@ -85,12 +86,3 @@ def _refused(path: Path, error: OSError) -> BackstayError:
         return InvalidRequest(title, cause=cause, hint="name a new file")
     kind = InvalidRequest if error.errno in (errno.ENOENT, errno.ENOTDIR) else BackstayError
     return kind(title, cause=cause, hint="name a directory that this user may write to")
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from backstay.core.clock import Clock
+from backstay.core.durable_names import sync_directory
 from backstay.errors import InvalidRequest, JobConflict
 
 Event: TypeAlias = Literal["pinned", "begun", "writing", "done", "failed"]
@@ -81,7 +82,7 @@ class RecoveryState:
                 os.ftruncate(state._fd, whole)
             if not whole:
                 state._append({"recovery": VERSION, "begun": state.begun_at.isoformat()})
-                _sync_directory(path.parent)
+                sync_directory(path.parent)
         except BaseException:
             state.close()
             raise
@@ -213,11 +214,3 @@ def _moment(text: str) -> datetime:
     if found.tzinfo is None:
         raise ValueError(f"the time {text!r} has no zone")
     return found
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

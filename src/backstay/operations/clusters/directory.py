@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from backstay.core.durable_names import sync_directory
 from backstay.errors import RestoreConflict, RestoreFailed
 from backstay.sources.postgres.control_file import CONTROL, read_control
 from backstay.sources.postgres.neighbours import tablespaces_of, user_of
@@ -124,25 +125,17 @@ def begin(target: Path, system: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync(target)
+    sync_directory(target)
     control = target / CONTROL
     if control.exists():
         control.unlink()
-        _sync(control.parent)
+        sync_directory(control.parent)
 
 
 def end(target: Path) -> None:
     """All is written and durable. A crash before leaves the note, with which a server starts too. Raises OSError."""
     (target / UNFINISHED).unlink()
-    _sync(target)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(target)
 
 
 def _owner(place: Path) -> int | None:

@@ -25,6 +25,7 @@ from typing import Final, Self
 
 import msgspec
 
+from backstay.core.durable_names import make_directories
 from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.keys.keyring import Keyring
@@ -59,7 +60,7 @@ class WalSpool:
         self._data = bytearray()
         self._room = 0
         with self._told():
-            _make(directory)
+            make_directories(directory, 0o700)
             self._place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,16 +252,3 @@ def _fill(descriptor: int, size: int) -> None:
         room = room[os.write(descriptor, room) :]
     os.fsync(descriptor)
     os.lseek(descriptor, 0, os.SEEK_SET)
-
-
-def _make(directory: Path) -> None:
-    """Make a directory, and those above it, durably: what a crash takes with a directory was acknowledged."""
-    if directory.is_dir():
-        return
-    _make(directory.parent)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)

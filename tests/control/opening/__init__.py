@@ -1,0 +1,1 @@
+"""Opening and creating repositories: key files."""
