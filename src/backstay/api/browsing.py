@@ -16,7 +16,6 @@ from typing import Final
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, InvalidRequest, NotFound, RateLimited
 from backstay.repository.repository import Repository
-from backstay.repository.snapshots.store import Manifest
 
 MOST: Final = 4
 MOST_EACH: Final = 2  # of those that a client keeps for as long as it reads
@@ -119,8 +118,3 @@ class Browsing:
                 raise
             found.seen = now
         return found
-
-
-def manifest_of(repository: Repository, ident: str) -> Manifest:
-    """The manifest of a snapshot by its whole id. Raises NotFound, CorruptedBackup."""
-    return repository.snapshots.get(ident)

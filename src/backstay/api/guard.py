@@ -34,7 +34,6 @@ from backstay.control.access.principal import Principal
 from backstay.errors import BackstayError, Forbidden, InvalidRequest, RateLimited, Unauthorized
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
-ENDPOINT: Final = "x-backstay-endpoint"
 NOBODY: Final = Principal(user_id="", name="anonymous", grants=(), kind="anonymous")
 
 

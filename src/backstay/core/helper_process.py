@@ -121,11 +121,6 @@ class HelperProcess:
         """Whether another request can be made before an answer is taken."""
         return bool(self._free)
 
-    @property
-    def owes(self) -> int:
-        """Answers not taken yet."""
-        return len(self._asked)
-
     def ask(
         self, request: bytes, files: Sequence[int] = (), data: Iterable[bytes | bytearray | memoryview] = ()
     ) -> None:

@@ -5,7 +5,7 @@ All numbers are whole, so that the canonical form (RFC 8785) is the same everywh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
@@ -155,8 +155,3 @@ def _text(text: str) -> str:
     """Whatever a program said, as text that UTF-8 can hold and a report has room for."""
     sound = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return sound if len(sound) <= _MOST_TEXT else sound[:_MOST_TEXT] + "…"
-
-
-def backup_ids(report: Mapping[str, Any]) -> list[str]:
-    """The snapshots that a report is about."""
-    return [str(backup["id"]) for backup in report["backups"]]

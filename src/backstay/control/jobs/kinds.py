@@ -1,4 +1,4 @@
-"""The kinds of jobs, and what each is asked for with: the words between who asks for a job and who does it.
+"""The kinds of jobs, and what those are asked for with that take more than a word or two.
 
 All arguments are small: ids, names and numbers, never data and never secrets. What is left out has the default of the
 command that does the same.
@@ -6,26 +6,13 @@ command that does the same.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from typing_extensions import TypedDict
 
 from backstay.catalog.models.jobs import FINISHED as FINISHED
 from backstay.catalog.models.jobs import JobKind as JobKind
 from backstay.catalog.models.jobs import JobStatus as JobStatus
-
-BackupType: TypeAlias = Literal["full", "incremental", "differential"]
-
-
-class BackupArguments(TypedDict, total=False):
-    """`backup`, with the policy in the row. `sources` are names of some of its sources; none means all."""
-
-    type: BackupType
-    sources: list[str]
-    tags: list[str]
-    description: str | None
-    retention_days: int | None
-    dry_run: bool
 
 
 class RestoreTargetArguments(TypedDict, total=False):
@@ -74,30 +61,6 @@ class RestoreArguments(TypedDict, total=False):
     dry_run: bool
 
 
-class VerificationArguments(TypedDict, total=False):
-    """`verification` and `rehearsal`, of the row's backup, else of the newest of each source of the row's policy.
-
-    `level` is a word of `control.evidence.levels`, in place of the others. `read_data` is a share from 0 to 1 of what
-    is read; `restore_test` restores it all into a scratch place.
-    """
-
-    level: Literal["metadata", "integrity", "full", "restore_test"]
-    checks: list[str]
-    min_bytes: int | None
-    read_data: float
-    restore_test: bool
-
-
-class PruneArguments(TypedDict, total=False):
-    """`prune`, by the rules of the row's policy, or of all policies without one."""
-
-    dry_run: bool
-
-
-class DeleteArguments(TypedDict, total=False):
-    """`delete`, of the row's backup."""
-
-
 class RecoveryArguments(TypedDict, total=False):
     """`recovery`, by the plan of a name whose steps have this digest.
 
@@ -109,14 +72,4 @@ class RecoveryArguments(TypedDict, total=False):
     digest: str
     confirmed: list[str]
     run: str
-    dry_run: bool
-
-
-class CopyArguments(TypedDict, total=False):
-    """`copy`: bring the copies that the policy file names up to date."""
-
-
-class GcArguments(TypedDict, total=False):
-    """`gc`: free what no backup needs."""
-
     dry_run: bool

@@ -197,11 +197,6 @@ def moment_of(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def backup_named(step: AnyStep) -> str | None:
-    """The backup that a step is about."""
-    return step.backup if isinstance(step, (RestoreStep, VerifyStep)) else None
-
-
 def names(steps: Sequence[str]) -> str:
     """Names for a message."""
     return ", ".join(steps)

@@ -64,7 +64,6 @@ class _Counts:
     files_changed: int = 0
     bytes_read: int = 0
     seen_files: int = 0
-    seen_bytes: int = 0
 
 
 def run_backup(

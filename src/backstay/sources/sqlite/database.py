@@ -81,11 +81,6 @@ def translated(path: bytes) -> Iterator[None]:
         raise _failure(error, path) from error
 
 
-def is_locked(error: sqlite3.Error) -> bool:
-    """Whether somebody else holds a lock that was wanted."""
-    return _code(error) in _LOCKED
-
-
 def _code(error: sqlite3.Error) -> int:
     return (getattr(error, "sqlite_errorcode", None) or 0) & _PRIMARY
 
