@@ -12,9 +12,8 @@ from backstay.graph.model import Node, NodeMetadata
 from backstay.graph.outputs import StoredOutputs
 from backstay.graph.recorded_inputs import unmet
 from backstay.graph.regeneration import RegenerationOptions, regenerate
-from backstay.graph.restore_report import with_changes
 from tests.graph.failures import explode, failing
-from tests.graph.worlds import CAPABILITY, World, actions, key_of, result
+from tests.graph.worlds import CAPABILITY, World, actions, key_of, result, with_changes
 
 # -- what comes back different
 

@@ -169,6 +169,11 @@ def random_world(seed: int, size: int, *, fan: int = 3) -> World:
     return world
 
 
+def with_changes(graph: MetadataGraph, changed: Mapping[str, Node]) -> MetadataGraph:
+    """The graph as it is after a restore in which some outputs came back as new versions."""
+    return MetadataGraph.of(graph.head, (changed.get(node.id, node) for node in graph))
+
+
 def actions(report: RestoreReport) -> dict[str, str]:
     return {node.id: node.action for node in report.nodes}
 

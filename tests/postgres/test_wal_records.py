@@ -18,7 +18,6 @@ from backstay.sources.postgres.wal_records import (
     EventReader,
     RestorePoint,
     events,
-    first_commit,
     last_commit,
     segment_header,
 )
@@ -89,7 +88,6 @@ def test_events_are_those_of_pg_waldump(start_server: StartServer, version: int)
         inside = list(events(data))
         single += inside
         commits = [event for event in inside if isinstance(event, Commit)]
-        assert first_commit(data) == (commits[0] if commits else None)
         assert last_commit(data) == (commits[-1] if commits else None)
     assert len(segments) >= 3
     assert len(found) > 12_000

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from backstay.graph.metadata_graph import MetadataGraph
 from backstay.graph.model import Node
 
 Outcome: TypeAlias = Literal["reused", "restored", "recomputed", "failed", "blocked"]
@@ -51,9 +50,3 @@ class RestoreReport:
         told = ", ".join(f"{count} {action}" for action, count in sorted(self.counts.items()))
         first = "".join(f"; {node.id} {node.action}: {node.reason}" for node in self.problems[:3])
         return f"{told or 'nothing to do'}{first}"
-
-
-def with_changes(graph: MetadataGraph, changed: Mapping[str, Node]) -> MetadataGraph:
-    """The graph as it is after a restore in which some outputs came back as new versions."""
-    nodes: Iterable[Node] = (changed.get(node.id, node) for node in graph)
-    return MetadataGraph.of(graph.head, nodes)

@@ -10,11 +10,11 @@ from backstay.catalog.database import Catalog
 from backstay.control.access.access import Access
 from backstay.control.access.passwords import Passwords
 from backstay.control.access.principal import the_machine
-from backstay.control.access.token_text import is_well_formed
 from backstay.errors import InvalidRequest, Unauthorized
 from backstay.testing import FakeClock
 from tests.control.access.conftest import CHEAP
 from tests.control.access.people import HERE, add
+from tests.control.access.token_form import is_well_formed
 
 PRESET = "bst_some_form_of_its_own_0123456789"
 

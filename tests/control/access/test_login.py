@@ -41,7 +41,7 @@ def test_the_right_password_lets_in(catalog: Catalog, access: Access) -> None:
     id_ = add(catalog, access, "ann", ("viewer", "/policy/a"), password=PASSWORD)
     found = access.login("Ann", PASSWORD, HERE)
     assert (found.user_id, found.name, found.token_id, found.address) == (id_, "ann", None, HERE)
-    assert access.allowed_scopes(found, "backup:read") == ("/policy/a",)
+    assert found.scopes("backup:read") == ("/policy/a",)
 
 
 def test_wrong_passwords_and_unknown_users_are_told_alike(catalog: Catalog, access: Access, clock: FakeClock) -> None:

@@ -12,7 +12,6 @@ from backstay.catalog.models import Base, Job
 from backstay.control.access.scopes import (
     EVERYTHING,
     REPOSITORY,
-    backup_scope,
     covers,
     meet,
     outermost,
@@ -114,11 +113,6 @@ def test_a_name_cannot_leave_its_segment(name: str) -> None:
         policy_scope(name)
     with pytest.raises(InvalidRequest):
         source_scope("a", name)
-
-
-def test_a_backup_that_no_policy_made_belongs_to_whoever_has_everything() -> None:
-    assert backup_scope(None, "home") == "/"
-    assert backup_scope("files", "home") == "/policy/files/source/home"
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from backstay.catalog.models import Token
 from backstay.control.access.access import Access
 from backstay.control.access.networks import is_from, is_part_of, parse_network
 from backstay.control.access.principal import the_machine
-from backstay.control.access.token_text import is_well_formed, new_token
+from backstay.control.access.token_text import new_token
 from backstay.errors import Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized
 from backstay.testing import FakeClock
 from tests.control.access.people import HERE, PASSWORD, add, at, principal, token
+from tests.control.access.token_form import is_well_formed
 
 
 def refused(access: Access, text: str, address: str = HERE) -> str:
@@ -67,7 +68,7 @@ def test_a_token_speaks_for_its_owner(catalog: Catalog, access: Access) -> None:
     found = access.authenticate_bearer(made.text, HERE)
     assert (found.user_id, found.name, found.token_id, found.address) == (id_, "ann", made.token.id, HERE)
     access.check(found, "backup:create", "/policy/files/source/home")
-    assert access.allowed_scopes(found, "backup:create") == ("/policy/files",)
+    assert found.scopes("backup:create") == ("/policy/files",)
     with pytest.raises(Forbidden) as caught:
         access.check(found, "backup:create", "/policy/other")
     assert caught.value.reason == "missing_permission"
@@ -168,8 +169,8 @@ def test_a_role_that_is_taken_away_is_gone_from_tokens(catalog: Catalog, access:
     with catalog.session() as session:
         access.users.revoke(session, by=the_machine(), name="ann", role="operator")
     found = access.authenticate_bearer(text, HERE)
-    assert access.allowed_scopes(found, "backup:create") == ()
-    assert access.allowed_scopes(found, "backup:read") == ("/policy/a",)
+    assert found.scopes("backup:create") == ()
+    assert found.scopes("backup:read") == ("/policy/a",)
 
 
 @pytest.mark.parametrize(

@@ -166,19 +166,6 @@ def test_a_pause_ends_by_itself_and_is_not_made_up_for(catalog: Catalog, clock: 
         schedules.pause(made.id, until=clock.now())
 
 
-def test_an_expression_that_nobody_keeps_can_be_tried(sqlite_catalog: Catalog, clock: FakeClock) -> None:
-    schedules = Schedules(sqlite_catalog, clock)
-    assert schedules.preview_of("0 2 * * *", "Europe/Berlin", 2) == [
-        datetime(2026, 1, 1, 1, tzinfo=UTC),
-        datetime(2026, 1, 2, 1, tzinfo=UTC),
-    ]
-    attempts: list[Callable[[], object]] = [lambda: schedules.preview_of("x")]
-    attempts.append(lambda: schedules.preview_of("* * * * *", n=101))
-    for attempt in attempts:
-        with pytest.raises(InvalidRequest):
-            attempt()
-
-
 # -- the policy file
 
 

@@ -148,10 +148,6 @@ class Access:
         """Raise Forbidden unless this is allowed. Raises InvalidRequest for what is no scope."""
         authorities.demand(principal, permission, scope)
 
-    def allowed_scopes(self, principal: Principal, permission: Permission) -> tuple[str, ...]:
-        """Where this is allowed, in the fewest scopes; empty if nowhere. See `scopes.within` for queries."""
-        return principal.scopes(permission)
-
     def _note_use(self, principal: Principal, before: datetime | None) -> None:
         """Write when a token was used, once a minute. A catalog that cannot be written keeps nobody from reading."""
         now = self._clock.now()

@@ -33,11 +33,6 @@ def source_scope(policy: str, snapshot_name: str) -> str:
     return parse_scope(f"/policy/{_one_segment(policy)}/source/{_one_segment(snapshot_name)}")
 
 
-def backup_scope(policy: str | None, snapshot_name: str) -> str:
-    """Where a backup belongs; one that no policy made belongs to whoever has everything. Raises InvalidRequest."""
-    return EVERYTHING if policy is None else source_scope(policy, snapshot_name)
-
-
 def parse_scope(text: str) -> str:
     """The same text, if it is a scope. Raises InvalidRequest."""
     if text in (EVERYTHING, REPOSITORY):

@@ -14,9 +14,7 @@ from sqlalchemy.orm import Session
 from backstay.catalog.database import Catalog
 from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.pages import Order, Page, page_of
-from backstay.control.policies.fire_times import FireTimes
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.values import zone_of
 from backstay.control.scheduling.from_policies import SyncedSchedules, sync
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next
@@ -160,12 +158,6 @@ class Schedules:
     def preview(self, schedule_id: str, n: int = 5) -> list[datetime]:
         """The next moments at which it will run, in UTC; none if it will not. Raises NotFound, InvalidRequest."""
         return preview(self.get(schedule_id), _checked_count(n), self.clock.now())
-
-    def preview_of(self, cron: str, timezone: str = "UTC", n: int = 5) -> list[datetime]:
-        """When an expression would come that nobody keeps yet. Raises InvalidRequest."""
-        spec = checked(ScheduleSpec(name="preview", type="gc", cron=cron, timezone=timezone), None)
-        times = FireTimes(spec.cron, zone_of(spec.timezone)).after(self.clock.now())
-        return [time for _, time in zip(range(_checked_count(n)), times, strict=False)]
 
     def refusal(self, record: ScheduleRecord) -> str | None:
         """Why a schedule that was good when it was made has nothing to do any more; None if it has."""

@@ -154,11 +154,6 @@ def events(data: bytes) -> Iterator[Event]:
     return EventReader().feed(data)
 
 
-def first_commit(data: bytes) -> Commit | None:
-    """The first commit whose record lies within a segment."""
-    return next((event for event in events(data) if isinstance(event, Commit)), None)
-
-
 def last_commit(data: bytes) -> Commit | None:
     """The last commit whose record lies within a segment, or some pages of it; looked for from the end."""
     pages = _Pages.of(data)
