@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from backstay.codec.chunker import DUMPS
 from backstay.core.clock import Clock
-from backstay.sources.generated import PRIVATE_FILE, GeneratedFile, GeneratedSource, made_node, path_component
+from backstay.sources.generated import GeneratedSource, dump_file, path_component
 from backstay.sources.program import ProgramReader
 
 KIND: Final = "command"
@@ -30,7 +29,6 @@ def command_source(
     DumpFailed: half an output looks like a whole one. `warn` is told what it says although it succeeds; `tick` is
     called while it says nothing, and may raise what ends it.
     """
-    path = b"/" + KIND.encode() + b"/" + path_component(file_name)
-    node = made_node(path, PRIVATE_FILE, clock.now_ns())
     reading = partial(ProgramReader, [os.fspath(word) for word in command], environ, warn, tick)
-    return GeneratedSource(KIND, [path], [GeneratedFile(path=path, node=node, open=reading, chunking=DUMPS)])
+    file = dump_file(b"/" + KIND.encode(), clock.now_ns(), path_component(file_name), reading)
+    return GeneratedSource(KIND, [file.path], [file])

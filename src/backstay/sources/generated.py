@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from backstay.codec.chunker import Chunking
+from backstay.codec.chunker import DUMPS, Chunking
 from backstay.repository.nodes import Node, storable_time
 from backstay.sources.metadata import Owners, read_xattrs
 from backstay.sources.source import NEVER_SAME, PAGE_ENTRIES, Capture, Problem, Stat
@@ -54,6 +54,15 @@ def made_node(path: bytes, mode: int, mtime_ns: int, *, size: int = 0) -> Node:
     return Node(
         path.rpartition(b"/")[2], mode, uid, gid, owners.user(uid), owners.group(gid), size, storable_time(mtime_ns)
     )
+
+
+def dump_file(
+    directory: bytes, made_ns: int, name: bytes, open_: Callable[[], ByteReader], size: int = 0
+) -> GeneratedFile:
+    """What a program prints, as a file that only its owner reads."""
+    path = directory + b"/" + name
+    node = made_node(path, PRIVATE_FILE, made_ns, size=size)
+    return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
 
 
 def path_component(text: str) -> bytes:

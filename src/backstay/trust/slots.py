@@ -30,7 +30,7 @@ class Argon2Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lanes: int = 4
 
     def check(self) -> None:
-        """Bounds on both sides: a slot may neither weaken the derivation nor exhaust the machine."""
+        """Bounds on both sides: the least that Argon2id takes, and what would exhaust the machine."""
         if not (1 <= self.iterations <= 64 and 1 <= self.lanes <= 64 and 8 * self.lanes <= self.memory_kib <= 2 << 20):
             raise CorruptedBackup("a key slot asks for absurd key derivation costs", cause=repr(self))
 

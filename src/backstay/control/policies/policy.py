@@ -37,6 +37,7 @@ from backstay.control.policies.values import (
     Zone,
     several,
     told_words,
+    understood,
 )
 from backstay.core.times import Span
 from backstay.errors import InvalidRequest
@@ -251,16 +252,7 @@ class BackupManagerSettings(Model):
     service: ServiceSettings | None = None
 
 
-def _policy_name(name: str) -> str:
-    """A name that snapshots can have. Raises Wrong."""
-    try:
-        check_name(name)
-    except InvalidRequest as error:
-        raise Wrong(str(error), error.hint) from error
-    return name
-
-
-PolicyName = Annotated[Name, AfterValidator(_policy_name)]
+PolicyName = Annotated[Name, AfterValidator(understood(check_name))]
 
 
 def sources_by_name(name: str, policy: Policy) -> dict[str, AnyOrigin]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageUnavailable
 from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
@@ -26,7 +26,8 @@ from backstay.repository.logs.values import LogView
 from backstay.repository.repository import Repository
 from backstay.storage.assembly import is_same_place
 from backstay.storage.backend import StorageBackend
-from backstay.storage.crash_order import in_crash_order, is_transient
+from backstay.storage.crash_order import in_crash_order
+from backstay.storage.holdings import held_sizes
 from backstay.storage.mirror_log import MirrorLog, unmark_as_first
 
 READ_AHEAD: Final = 48 << 20  # bytes of objects that are read before they are sent
@@ -41,7 +42,7 @@ def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
     if header is not None:
         return header == repository.header.encode()
     genuine = Genuine(repository)  # what is sent before repo.json are a few keys
-    begun = _names(target)
+    begun = held_sizes(target)
     return all(name.startswith("keys/") for name in begun) and all(
         genuine.is_whole(name, target.retrieve(name)) and repository.backend.exists(name) for name in begun
     )
@@ -88,7 +89,7 @@ class _MirrorCopy:
             snapshots = {info.name for info in self.repository.backend.list(_SNAPSHOTS)}
             # Values are listed after the snapshots that may refer to them, and before what their own log refers to.
             values = self.repository.values_log.refresh()
-            everything = _names(self.repository.backend)
+            everything = held_sizes(self.repository.backend)
             snapshots |= everything.keys() & set(map(snapshot_name, values.snapshots))
             rest = {name for name in everything if not name.startswith(_SNAPSHOTS) and not _is_newer(name, values)}
             if self._send(rest) and self._send(snapshots):
@@ -134,7 +135,7 @@ class _MirrorCopy:
 
     def _send(self, names: set[str]) -> bool:
         """Send those that the target lacks; False when one was deleted since they were listed."""
-        sizes, there = _names(self.repository.backend), _names(self.target)
+        sizes, there = held_sizes(self.repository.backend), held_sizes(self.target)
         wanted = names - self.damaged
         if not wanted <= sizes.keys():  # what took its place, or the record that it is gone, is not among the names
             return False
@@ -165,7 +166,7 @@ class _MirrorCopy:
 
     def _remove_deleted(self, ours: set[str]) -> None:
         """What a record says to be deleted; a target with snapshots of its own may still need it."""
-        theirs = set(_names(self.target)) - ours
+        theirs = set(held_sizes(self.target)) - ours
         self.repository.reload_index()
         gone = Gone(self.repository, [name for name in ours if name.startswith("index/")])
         if any(name.startswith(_SNAPSHOTS) and not gone.is_gone(name) for name in theirs):
@@ -194,11 +195,3 @@ def _is_newer(name: str, values: LogView) -> bool:
     """Whether an object is an entry of the values log that came later than the log was looked at."""
     number = values_number(name)
     return number is not None and number > values.last
-
-
-def _names(store: StorageBackend) -> dict[str, int]:
-    """Every object that belongs to the repository, with its size; none where there is no place yet."""
-    try:
-        return {info.name: info.size for info in store.list() if not is_transient(info.name)}
-    except StorageMissing:
-        return {}

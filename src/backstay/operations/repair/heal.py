@@ -21,8 +21,6 @@ from backstay.errors import (
     BackstayError,
     NotFound,
     ObjectFrozen,
-    ObjectNotFound,
-    StorageMissing,
     TierNotAttached,
 )
 from backstay.operations.repair.heal_tiers import Sizes, TierView
@@ -44,7 +42,8 @@ from backstay.repository.format import pack_name
 from backstay.repository.repository import Repository
 from backstay.storage.addressing import is_addressed
 from backstay.storage.backend import StorageBackend
-from backstay.storage.crash_order import in_crash_order, is_transient
+from backstay.storage.crash_order import in_crash_order
+from backstay.storage.holdings import held, held_sizes
 from backstay.storage.tiered import MOVABLE, RULES
 
 READ_AHEAD = 48 << 20  # bytes of objects that are read before their turn
@@ -109,7 +108,7 @@ class _Healing:
 
     def run(self, wanted: list[str] | None) -> RepairResult:
         self._make_place()
-        ours, theirs = _sizes(self.damaged), _sizes(self.copy)
+        ours, theirs = held_sizes(self.damaged), held_sizes(self.copy)
         if ours:
             self.genuine.require_copy(self.damaged, ours)
         self.genuine.require_copy(self.copy, theirs)
@@ -175,14 +174,14 @@ class _Healing:
 
     def _examine(self, name: str) -> _Examined:
         try:
-            mine = _read(self.tier.of_damaged(self.damaged, name), name)
+            mine = held(self.tier.of_damaged(self.damaged, name), name)
         except ObjectFrozen:
             return _Examined(name, is_unread=True)
         if mine is not None and self._is_whole(name, mine):
             return _Examined(name)
         is_distant, other = False, None
         try:
-            other = _read(self.tier.behind(self.copy), name)
+            other = held(self.tier.behind(self.copy), name)
         except (ObjectFrozen, TierNotAttached):
             is_distant = True
         if other is not None and self._is_whole(name, other):
@@ -322,21 +321,6 @@ class _Healing:
             on_damage=lambda name, error: self.events(Warned(message=f"{name}: {error}"))
         )
         return [LostPath(manifest.id, printable(path)) for manifest in live for path in survey.of(manifest).lost]
-
-
-def _sizes(store: StorageBackend) -> dict[str, int]:
-    """Every object that belongs to the repository; none where there is no place yet."""
-    try:
-        return {info.name: info.size for info in store.list() if not is_transient(info.name)}
-    except StorageMissing:
-        return {}
-
-
-def _read(store: StorageBackend, name: str) -> bytes | None:
-    try:
-        return store.retrieve(name)
-    except (ObjectNotFound, StorageMissing):
-        return None
 
 
 def _told_later(name: str, error: BackstayError) -> None:

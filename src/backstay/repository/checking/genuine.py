@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from backstay.core.ids import is_digest, is_ulid
-from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, StorageMissing, UnsupportedFormat
+from backstay.errors import CorruptedBackup, InvalidRequest, ObjectNotFound, UnsupportedFormat
 from backstay.repository.format import ATTESTATIONS, GRAPHS, REPO, VALUES, WAL, tier_name
 from backstay.repository.index.index import decode_segment, read_segment
 from backstay.repository.logs.collections import OnDamage
@@ -19,6 +19,7 @@ from backstay.repository.wal.store import whole_of
 from backstay.storage.addressing import contradicts_name, is_addressed
 from backstay.storage.backend import StorageBackend
 from backstay.storage.crash_order import is_transient
+from backstay.storage.holdings import held
 from backstay.storage.tiered import NOTES, RULES
 
 Check: TypeAlias = Callable[[str, bytes], object]  # (rest of the name, bytes); raises CorruptedBackup
@@ -80,10 +81,10 @@ class Genuine:
 
         Its repo.json may be damaged: then one genuine record must speak for it.
         """
-        if _read(store, REPO) == self._header:
+        if held(store, REPO) == self._header:
             return
         for name in names:
-            if name.startswith(_TELLING) and self.is_whole(name, _read(store, name) or b""):
+            if name.startswith(_TELLING) and self.is_whole(name, held(store, name) or b""):
                 return
         raise InvalidRequest(
             f"{store.url} is no copy of this repository",
@@ -178,19 +179,12 @@ class Gone:
 
 def header_of(store: StorageBackend) -> bytes | None:
     """repo.json as it is stored; None where there is none."""
-    return _read(store, REPO)
+    return held(store, REPO)
 
 
 def digest_of(name: str) -> bytes:
     """The digest in the name of a pack."""
     return _digest(name.rpartition("/")[2])
-
-
-def _read(store: StorageBackend, name: str) -> bytes | None:
-    try:
-        return store.retrieve(name)
-    except (ObjectNotFound, StorageMissing):
-        return None
 
 
 def _digest(text: str) -> bytes:

@@ -13,16 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from backstay.codec.chunker import DUMPS
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, DumpFailed, NotFound
 from backstay.sources.generated import (
-    PRIVATE_FILE,
     ByteReader,
     BytesReader,
-    GeneratedFile,
     GeneratedSource,
-    made_node,
+    dump_file,
     path_component,
 )
 from backstay.sources.mysql.address import parse_address
@@ -72,14 +69,8 @@ def mysql_source(url: str, *, clock: Clock, environ: Mapping[str, str], warn: Ca
     definitions = partial(server.definitions, names) if server.logs and not one else frozenset[tuple[str, str]]
     command = _command(program, server, names, one=bool(one))
     dump = _Dump(program, command, server.environ, warn, logged=server.logs, definitions=definitions)
-    now = clock.now_ns()
     place = b"".join(b"/" + path_component(part) for part in (KIND, address.name, *([one] if one else [])))
-
-    def made(name: bytes, open_: Callable[[], ByteReader], size: int = 0) -> GeneratedFile:
-        path = place + b"/" + name
-        node = made_node(path, PRIVATE_FILE, now, size=size)
-        return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
-
+    made = partial(dump_file, place, clock.now_ns())
     files = [
         made(ONE if one else ALL, dump.open, sum(database.size for database in databases)),
         made(FACTS, partial(_facts, server, databases, program, dump)),

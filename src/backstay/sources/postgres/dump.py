@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from backstay.codec.chunker import DUMPS
 from backstay.core.clock import Clock
 from backstay.errors import NotFound
 from backstay.sources.generated import (
-    PRIVATE_FILE,
     BytesReader,
-    GeneratedFile,
     GeneratedSource,
-    made_node,
+    dump_file,
     path_component,
 )
 from backstay.sources.postgres.connection import Connection
@@ -71,13 +68,8 @@ def dump_source(
     facts = found.told(schemas, programs)
     dumping = _dump_command(programs, access, schemas, codec_of(found.encoding))
     roles = _globals_command(programs, access, found)
-    now, place = clock.now_ns(), _place(access, found.database, schemas)
-
-    def made(name: bytes, open_: Callable[[], ProgramReader | BytesReader], size: int = 0) -> GeneratedFile:
-        path = place + b"/" + name
-        node = made_node(path, PRIVATE_FILE, now, size=size)
-        return GeneratedFile(path=path, node=node, open=open_, chunking=DUMPS)
-
+    place = _place(access, found.database, schemas)
+    made = partial(dump_file, place, clock.now_ns())
     files = [
         made(FACTS, partial(BytesReader, facts), len(facts)),
         made(GLOBALS, partial(ProgramReader, roles, access.environ, warn, tick)),
