@@ -43,6 +43,17 @@ def left(account: Account) -> list[str]:
         return list(repository.wal.files(SYSTEM))
 
 
+def test_expiry_tells_from_where_on_wal_stays_on_the_way_to_each_timeline(clusters: Account) -> None:
+    with opened(clusters) as repository:
+        repository.wal.store(SYSTEM, "00000002.history", b"1\t0/200000\tbefore\n")
+        store_wal(repository, range(2, 7), timeline=2)
+        make_base(repository, clusters.documents, 5, timeline=2)
+    told = clusters.run("pg", "expire", "--name", NAME, "--dry-run").out
+    assert "no recovery needs what lies before 0/300064 on the way to timeline 1, where base backup " in told
+    assert "; or before 0/500064 on the way to timeline 2, where base backup " in told
+    assert "all from 0/300064 on the way to timeline 1 and from 0/500064 on the way to timeline 2 on, " in told
+
+
 def test_prune_tells_which_wal_goes_and_why(clusters: Account) -> None:
     before = left(clusters)
     told = clusters.run("prune", "--keep-last", 1, "--dry-run").out

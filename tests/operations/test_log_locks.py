@@ -76,6 +76,21 @@ def test_what_can_be_recovered_with_stays_locked_and_nothing_else(
     assert all(store.locks[name] < clock.now() + timedelta(days=15) for name in segments([1, 2, 6]))
 
 
+def test_a_window_keeps_the_way_to_a_timeline_locked_that_begins_before_the_last_base_backup(
+    store: LockedStorage, clock: FakeClock, source: Path
+) -> None:
+    with opened(store, clock) as repository:
+        store_wal(repository, range(1, 8))
+        make_base(repository, source, 2)
+        make_base(repository, source, 6)
+        repository.wal.store(SYSTEM, "00000002.history", b"1\t0/400000\tbefore\n")
+        store_wal(repository, [4, 5], timeline=2)
+        clock.advance(20 * DAYS)
+        locked = extended(repository, store, timedelta(days=1))
+    assert {wal_name(SYSTEM, file) for file in (wal_file(3), wal_file(4, 2), wal_file(5, 2))} <= locked
+    assert wal_name(SYSTEM, wal_file(5)) not in locked
+
+
 def test_a_window_leaves_out_what_lies_between_older_base_backups(
     store: LockedStorage, clock: FakeClock, source: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from backstay.operations.retention.holds import set_hold
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.wal.expire import expire_wal, plan_abandonment, plan_expiry
+from backstay.repository.format import wal_name
 from backstay.repository.readers import announced, running_readers
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.sessions.session import LEASE, Process
@@ -21,7 +22,7 @@ from backstay.testing import FakeClock, Fault, FaultyBackend
 from backstay.trust.secrets import Secret
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
 from tests.operations.copies import make_source
-from tests.postgres.made_wal import DAY, SYSTEM
+from tests.postgres.made_wal import DAY, SYSTEM, commit, segment
 
 LAST = RetentionRules(keep_last=1)
 
@@ -53,6 +54,10 @@ def plan(repository: Repository, rules: RetentionRules = LAST, window: timedelta
 
 def stored(repository: Repository) -> list[str]:
     return list(repository.wal.files(SYSTEM))
+
+
+def store_commit(repository: Repository, number: int, moment: datetime) -> None:
+    repository.wal.store(SYSTEM, wal_file(number), segment(number, [commit(number, moment)]))
 
 
 def days(repository: Repository, source: Path, clock: FakeClock, *numbers: int) -> list[str]:
@@ -153,6 +158,76 @@ def test_a_timeline_newer_than_all_base_backups_waits_for_its_own(
     assert wal_file(4, 2) in stored(repository)
     make_base(repository, source, 5, timeline=2, stop_time=clock.now())
     assert wal_file(4, 2) in plan_expiry(repository, NAME).expired
+
+
+FORK = b"1\t0/400000\tbefore\n"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def recovered(repository: Repository, source: Path, clock: FakeClock) -> list[str]:
+    """A server that was recovered to before its second base backup, and goes on with segment 4; its base backups."""
+    store_wal(repository, range(1, 9))
+    made = []
+    for number in (2, 6):
+        clock.advance(86_400)
+        made.append(make_base(repository, source, number, stop_time=clock.now()))
+    repository.wal.store(SYSTEM, "00000002.history", FORK)
+    store_wal(repository, range(4, 10), timeline=2)
+    clock.advance(86_400)
+    return made
+
+
+def test_a_base_backup_that_does_not_lead_to_the_newest_timeline_does_not_end_its_wal(
+    repository: Repository, recovered: list[str]
+) -> None:
+    found = plan_expiry(repository, NAME, window=HOUR)
+    assert (found.since, found.expired) == (recovered[0], (wal_file(1),))
+    assert [(needed.timeline, needed.since) for needed in found.timelines] == [(2, recovered[0])]
+
+
+def test_the_way_to_a_base_backup_within_the_window_stays_over_a_fork(
+    repository: Repository, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    newest = make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    assert plan_expiry(repository, NAME, window=HOUR).expired == (wal_file(1),)
+    clock.advance(7200)
+    found = plan_expiry(repository, NAME, window=HOUR)
+    assert found.since == newest
+    assert {*found.expired} == {*map(wal_file, (1, 3, 4, 5, 7)), *(wal_file(number, 2) for number in (4, 5, 7))}
+
+
+def test_a_timeline_that_was_left_keeps_its_wal_while_it_has_commits_in_the_window(
+    repository: Repository, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    clock.advance(7200)
+    store_commit(repository, 9, clock.now())
+    found = plan_expiry(repository, NAME, window=HOUR)
+    assert {needed.timeline: needed.since for needed in found.timelines}[1] == recovered[1]
+    assert not {wal_file(7), wal_file(8), wal_file(9)} & {*found.expired}
+    clock.advance(7200)
+    assert wal_file(7) in plan_expiry(repository, NAME, window=HOUR).expired
+
+
+def test_where_a_commit_cannot_be_read_its_timeline_counts(
+    repository: Repository, store: MemoryStorage, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    clock.advance(7200)
+    store.store(wal_name(SYSTEM, wal_file(8)), b"damaged", overwrite=True)
+    assert wal_file(7) not in plan_expiry(repository, NAME, window=HOUR).expired
+
+
+def test_nothing_lies_outside_of_the_window_while_a_history_is_missing(
+    repository: Repository, store: MemoryStorage, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    store.delete(wal_name(SYSTEM, "00000002.history"))
+    assert plan_expiry(repository, NAME, window=HOUR).expired == (wal_file(1),)
+    make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    assert wal_file(3) not in plan_expiry(repository, NAME, window=HOUR).expired
+    clock.advance(7200)
+    assert wal_file(3) in plan_expiry(repository, NAME, window=HOUR).expired
 
 
 def test_nothing_is_removed_under_a_restore(repository: Repository, source: Path, clock: FakeClock) -> None:

@@ -65,3 +65,28 @@ def test_what_lies_before_the_first_needed_base_backup_goes(
     with pytest.raises(WalGap):
         plan_recovery(repository, NAME, first.snapshot, RecoveryTarget())
     assert plan_recovery(repository, NAME, second.snapshot, RecoveryTarget()).segments
+
+
+def test_a_server_that_was_recovered_to_before_its_last_base_backup_can_be_recovered_again(
+    repository: Repository, start_server: StartServer, stopping: list[Server]
+) -> None:
+    server = start_server(segment_mib=1)
+    server.sql("create table t(x int)")
+    first = back_up(repository, server)
+    fill(server, 2)
+    server.sql("select pg_create_restore_point('before')")
+    server.sql("delete from t")
+    fill(server, 2)
+    back_up(repository, server)
+    archive(repository, server)
+    server.stop("fast")
+    target = RecoveryTarget(kind="name", name="before")
+    second = recovered(repository, server, "second", snapshot=first.snapshot, target=target)
+    stopping.append(second)
+    fill(second, 3)
+    archive(repository, second)
+    second.stop("fast")
+    assert expire_wal(repository, plan_expiry(repository, NAME, window=timedelta(0))).removed
+    copy = recovered(repository, server, "copy")
+    stopping.append(copy)
+    assert copy.sql("select count(*) from t") == "500"

@@ -103,11 +103,23 @@ def _told(plan: WalExpiry) -> str:
 def _why_gone(plan: WalExpiry) -> str:
     if plan.since is None:
         return "no base backup of the cluster exists"
-    return f"no recovery needs what lies before {plan.from_lsn}, where base backup {plan.since} begins"
+    if _has_one_start(plan):
+        return f"no recovery needs what lies before {plan.from_lsn}, where base backup {plan.since} begins"
+    starts = (
+        f"{needed.from_lsn} on the way to timeline {needed.timeline}, where base backup {needed.since} begins"
+        for needed in plan.timelines
+    )
+    return f"no recovery needs what lies before {'; or before '.join(starts)}"
 
 
 def _why_kept(plan: WalExpiry) -> str:
     if plan.since is None:
         waits = "it waits for a base backup, of which there is none"
         return f"{waits}; `backstay pg expire --name {plan.names[0]} --all` removes it" if plan.names else waits
-    return f"all from {plan.from_lsn} on, and what makes older base backups consistent"
+    starts = [f"{needed.from_lsn} on the way to timeline {needed.timeline}" for needed in plan.timelines]
+    told = plan.from_lsn if _has_one_start(plan) else " and from ".join(starts)
+    return f"all from {told} on, and what makes older base backups consistent"
+
+
+def _has_one_start(plan: WalExpiry) -> bool:
+    return len({needed.since for needed in plan.timelines}) == 1

@@ -40,6 +40,7 @@ from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_read
 from backstay.operations.wal.bases import base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.reachable import reachable
+from backstay.operations.wal.ways import ways
 from backstay.repository.checking.genuine import Genuine, header_of
 from backstay.repository.collection.marking import mark
 from backstay.repository.common_history import require_common_keys
@@ -284,7 +285,7 @@ class _Export:
         sizes, bases = wal.objects(), [base_of(manifest) for manifest in snapshots if is_base(manifest)]
         own = {system: [base for base in bases if base.system == system] for system in {base.system for base in bases}}
         clusters = [WalCoverage.load(wal, system, segment_size=own[system][0].segment_size) for system in sorted(own)]
-        wanted = {coverage.system: reachable(coverage, own[coverage.system]) for coverage in clusters}
+        wanted = {coverage.system: reachable(coverage, ways(coverage, own[coverage.system])) for coverage in clusters}
         names = dict.fromkeys(sorted({wal.binding_name(base.name) for base in bases}))
         for coverage in clusters:
             for file in wanted[coverage.system]:

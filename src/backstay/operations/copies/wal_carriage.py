@@ -20,6 +20,7 @@ from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
 from backstay.operations.wal.reachable import reachable
+from backstay.operations.wal.ways import ways
 from backstay.repository.readers import announced
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -85,7 +86,7 @@ class WalCarriage:
     def _carry_cluster(self, bases: Sequence[Base]) -> None:
         system, size = bases[0].system, bases[0].segment_size
         coverage = WalCoverage.load(self._source.wal, system, segment_size=size)
-        wanted, there = reachable(coverage, bases), self._target.wal.files(system)
+        wanted, there = reachable(coverage, ways(coverage, bases)), self._target.wal.files(system)
         # Two clusters that parted differ in each segment from then on: the last one that both have tells.
         last = {
             timeline_of(file): file

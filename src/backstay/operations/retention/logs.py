@@ -8,11 +8,12 @@ from datetime import timedelta
 from backstay.core.events import EventSink, Warned, ignore
 from backstay.errors import CorruptedBackup
 from backstay.operations.mysql import reachable as binlogs
-from backstay.operations.wal.bases import Base, base_of, is_base, sound
+from backstay.operations.wal.bases import Base, base_of, is_base
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.needs import needed_wal
 from backstay.operations.wal.reachable import reachable
 from backstay.operations.wal.since_window import needed_from
+from backstay.operations.wal.ways import needed_ways
 from backstay.repository.format import WAL
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -64,12 +65,9 @@ def _of_cluster(repository: Repository, system: int, bases: Sequence[Base], wind
     wal = repository.wal
     yield from (wal.binding_name(base.name) for base in bases)
     yield from (name for name in wal.objects() if name.startswith(f"{WAL}gaps/{system:016x}."))
-    usable = sound(bases) or bases
-    since = needed_from(
-        usable, window, repository.clock.now(), name=lambda base: base.name, moment=lambda base: base.stop_time
-    )
     coverage = WalCoverage.load(wal, system, segment_size=bases[0].segment_size)
-    yield from _objects(system, {file: coverage.files[file] for file in reachable(coverage, since)})
+    needed = needed_ways(coverage, bases, window, repository.clock.now())
+    yield from _objects(system, {file: coverage.files[file] for file in reachable(coverage, needed)})
 
 
 def _objects(system: int, files: dict[str, StoredFile]) -> Iterator[str]:

@@ -1,24 +1,25 @@
 """Remove WAL that no recovery needs any more: a plan first, then its execution.
 
-Needed is what makes each base backup consistent, and everything from one base backup on: the newest that lets the
-whole window be recovered, or the oldest if no window is given. All base backups of the cluster count, whatever their
-names are: they share its WAL. What lies between older base backups goes, which leaves gaps on purpose. Base backups are
-dropped by `prune` and `delete`, which holds forbid: so holds keep their WAL as well.
+Needed is what makes each base backup consistent, and on the way to each timeline everything from one base backup on:
+the newest that lets the whole window be recovered, or the oldest if no window is given. All base backups of the cluster
+count, whatever their names are: they share its WAL. What lies between older base backups goes, which leaves gaps on
+purpose. Base backups are dropped by `prune` and `delete`, which holds forbid: so holds keep their WAL as well.
 
 Without any base backup all WAL waits for one, and so does that of a timeline which is newer than all of them: one may
-be under way.
+be under way. So it may on an older timeline that nothing needs: what lies behind all that is needed stays there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.errors import InvalidRequest, NotFound
-from backstay.operations.wal.bases import Base, base_backups, require_bases, sound
-from backstay.operations.wal.since_window import needed_from
+from backstay.operations.wal.bases import Base, base_backups, require_bases
+from backstay.operations.wal.coverage import WalCoverage
+from backstay.operations.wal.ways import needed_ways
 from backstay.repository.readers import running_readers
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import StoredFile
@@ -26,10 +27,20 @@ from backstay.sources.postgres.lsn import format_lsn, is_segment, segment_start,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WalExpiry:
-    """What is to be removed of a cluster's WAL; everything from `from_lsn` on stays, that of base backup `since`.
+class NeededWal:
+    """From where on WAL stays on the way to a timeline: from the start of a base backup."""
 
-    Both are None where no base backup is left. `names` are those of the cluster, `kept` counts segments.
+    timeline: int
+    since: str
+    from_lsn: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalExpiry:
+    """What is to be removed of a cluster's WAL; what stays on the way to each of `timelines`, as recoveries need it.
+
+    `since` and `from_lsn` are those of the one that begins first, and None where no base backup is left. `names` are
+    those of the cluster, `kept` counts segments.
     """
 
     system: int
@@ -38,6 +49,7 @@ class WalExpiry:
     from_lsn: str | None
     expired: tuple[str, ...]
     kept: int
+    timelines: tuple[NeededWal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,32 +128,56 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
 
 
 def _plan(repository: Repository, system: int, bases: Sequence[Base], window: timedelta | None) -> WalExpiry:
-    segments = _segments(repository, system)
     if not bases:
         names = tuple(name for name, bound in repository.wal.names().items() if bound == system)
-        return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=len(segments))
-    now = repository.clock.now()
-    usable = sound(bases) or bases
-    needed = needed_from(usable, window, now, name=lambda base: base.name, moment=lambda base: base.stop_time)
-    since = min(needed, key=lambda base: base.start_lsn)
-    newest = max(base.timeline for base in bases)
-    size = since.segment_size
-    expired = [
-        file
-        for file in segments
-        if timeline_of(file) <= newest
-        and segment_start(file, size) + size <= since.start_lsn
-        and not any(base.needs(segment_start(file, size)) for base in bases)
-    ]
-    expired.sort(key=lambda file: segment_start(file, size))
+        kept = len(_segments(repository, system))
+        return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=kept)
+    coverage = WalCoverage.load(repository.wal, system, segment_size=bases[0].segment_size)
+    firsts = first_needed(coverage, bases, window, repository.clock.now())
+    since = min(firsts.values(), key=_start)
+    expired = sorted(expired_segments(coverage, bases, firsts), key=lambda file: segment_start(file, coverage.size))
     return WalExpiry(
         system=system,
         names=tuple(sorted({base.name for base in bases})),
         since=since.snapshot,
         from_lsn=format_lsn(since.start_lsn),
         expired=tuple(expired),
-        kept=len(segments) - len(expired),
+        kept=sum(map(is_segment, coverage.files)) - len(expired),
+        timelines=tuple(
+            NeededWal(timeline=timeline, since=base.snapshot, from_lsn=format_lsn(base.start_lsn))
+            for timeline, base in sorted(firsts.items())
+        ),
     )
+
+
+def first_needed(
+    coverage: WalCoverage, bases: Sequence[Base], window: timedelta | None, now: datetime
+) -> dict[int, Base]:
+    """Of each timeline that is needed the base backup from which on all WAL on the way to it stays."""
+    firsts: dict[int, Base] = {}
+    for way in needed_ways(coverage, bases, window, now):
+        firsts[way.timeline] = min(*way.bases, firsts.get(way.timeline, way.bases[0]), key=_start)
+    return firsts
+
+
+def expired_segments(coverage: WalCoverage, bases: Sequence[Base], firsts: Mapping[int, Base]) -> Iterator[str]:
+    """The segments that lie before the first needed base backup on each way that they are on."""
+    size, kept = coverage.size, set[str]()
+    for timeline, base in firsts.items():
+        path = coverage.path(timeline)
+        numbers = coverage.numbers(path)
+        kept.update(coverage.file(path, number) for number in numbers if number >= base.start_lsn // size)
+    newest = max(base.timeline for base in bases)
+    lowest = min(map(_start, firsts.values()))
+    for file in filter(is_segment, coverage.files):
+        timeline, start = timeline_of(file), segment_start(file, size)
+        is_passed = timeline in firsts or (timeline <= newest and start + size <= lowest)
+        if is_passed and file not in kept and not any(base.needs(start) for base in bases):
+            yield file
+
+
+def _start(base: Base) -> int:
+    return base.start_lsn
 
 
 def _segments(repository: Repository, system: int) -> list[str]:

@@ -19,8 +19,7 @@ def needed_from(
 ) -> list[_Backup]:
     """Of each name the newest backup that is at least as old as the window, or the oldest, and all after it.
 
-    All of them without a window. A later one may lie further in front in the log: on a timeline that left the first
-    one before it.
+    All of them without a window. A later one may lie further in front in the log, where a clock was set.
     """
     if window is None:
         return list(backups)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from backstay.errors import NotFound
 from backstay.operations.wal.bases import Base, base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage, run_with
+from backstay.operations.wal.ways import leads, ways
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import OnDamage
 from backstay.sources.postgres.timelines import Path
@@ -57,17 +58,9 @@ def covered(repository: Repository, name: str | None = None, *, on_damage: OnDam
 def windows(coverage: WalCoverage, bases: list[Base]) -> list[Window]:
     """The windows of some base backups of one cluster, timeline by timeline, oldest first."""
     found: list[Window] = []
-    for timeline in sorted({*coverage.timelines, *(base.timeline for base in bases)}):
-        path = coverage.path(timeline)
-        on_path = [base for base in bases if leads(path, base)]
-        found += _on_path(coverage, path, sorted(on_path, key=lambda base: base.stop_lsn))
+    for way in ways(coverage, bases):
+        found += _on_path(coverage, way.path, way.bases)
     return found
-
-
-def leads(path: Path, base: Base) -> bool:
-    """Whether recovery can come from a base backup to a timeline."""
-    stretch = path.stretch(base.timeline)
-    return stretch is not None and (stretch.end is None or base.stop_lsn <= stretch.end)
 
 
 def open_gap(coverage: WalCoverage, path: Path, bases: list[Base], *, before: int | None = None) -> Gap | None:
@@ -86,7 +79,7 @@ def has_base_behind(bases: list[Base], system: int, path: Path, lsn: int) -> boo
     return any(base.system == system and base.start_lsn >= lsn and leads(path, base) for base in bases)
 
 
-def _on_path(coverage: WalCoverage, path: Path, bases: list[Base]) -> Iterator[Window]:
+def _on_path(coverage: WalCoverage, path: Path, bases: Sequence[Base]) -> Iterator[Window]:
     """Base backups that reach the same end, and find the WAL that they need, make one window."""
     runs = coverage.runs(path)
     groups: dict[tuple[int, bool], list[Base]] = {}
