@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import HoldViolation, InvalidRequest, NotFound
+from backstay.errors import HoldViolation, InvalidRequest, NotFound, TargetNotCovered
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.clusters.status import pg_status
 from backstay.operations.retention.holds import set_hold
 from backstay.operations.retention.prune import PrunePlan, execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
@@ -184,6 +186,50 @@ def test_a_base_backup_that_does_not_lead_to_the_newest_timeline_does_not_end_it
     found = plan_expiry(repository, NAME, window=HOUR)
     assert (found.since, found.expired) == (recovered[0], (wal_file(1),))
     assert [(needed.timeline, needed.since) for needed in found.timelines] == [(2, recovered[0])]
+
+
+def test_prune_spares_the_newest_base_backup_that_leads_to_the_newest_timeline(
+    repository: Repository, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    found = plan(repository)
+    kept = {decision.candidate.id: decision.reasons for decision in found.kept}
+    assert kept[recovered[0]] == (f"newest base backup of {NAME} on the way to timeline 2",)
+    assert kept.keys() == {*recovered}
+    assert found.wal[0].expired == (wal_file(1),)
+    newest = make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    assert [decision.candidate.id for decision in plan(repository).kept] == [newest]
+
+
+def test_prune_spares_a_base_backup_of_a_timeline_that_was_left_while_it_has_commits_in_the_window(
+    repository: Repository, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    newest = make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    store_commit(repository, 9, clock.now())
+    kept = {decision.candidate.id for decision in plan(repository, window=HOUR).kept}
+    assert kept == {recovered[1], newest}
+    clock.advance(7200)
+    assert [decision.candidate.id for decision in plan(repository, window=HOUR).kept] == [newest]
+
+
+def test_a_timeline_that_no_base_backup_leads_to_is_told_and_not_passed_over(
+    repository: Repository, store: MemoryStorage, recovered: list[str]
+) -> None:
+    latest = RecoveryTarget()
+    assert plan_recovery(repository, NAME, "latest", latest).base.snapshot == recovered[0]
+    assert not [problem for problem in pg_status(repository, NAME).problems if "timeline" in problem]
+    repository.snapshots.drop(recovered[0], "by hand", repository.clock)
+    assert "no base backup leads to timeline 2, the newest: make one with `backstay pg backup`" in (
+        pg_status(repository, NAME).problems
+    )
+    for target in (latest, RecoveryTarget(kind="immediate")):
+        with pytest.raises(TargetNotCovered, match="leads to timeline 2") as caught:
+            plan_recovery(repository, NAME, "latest", target)
+        assert "--timeline 1" in caught.value.hint
+    assert plan_recovery(repository, NAME, "latest", RecoveryTarget(timeline=1)).path.timeline == 1
+    assert plan_recovery(repository, NAME, recovered[1], latest).path.timeline == 1
+    store.delete(wal_name(SYSTEM, "00000002.history"))
+    with pytest.raises(TargetNotCovered, match=r"00000002\.history, is not stored"):
+        plan_recovery(repository, NAME, "latest", latest)
 
 
 def test_the_way_to_a_base_backup_within_the_window_stays_over_a_fork(

@@ -1,4 +1,4 @@
-"""What could be recovered within a window still can be when WAL went, however timelines fork."""
+"""What could be recovered within a window still can be when WAL and base backups went, however timelines fork."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backstay.operations.retention.prune import newest_bases
 from backstay.operations.wal.bases import Base, sound
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.expire import expired_segments, first_needed
@@ -179,3 +180,18 @@ def test_no_moment_in_the_window_is_lost_with_wal(steps: list[tuple[str, int]], 
     locked = reachable(coverage, needed_ways(coverage, world.bases, window, now))
     assert before <= world.recoverable(whole, locked, at(0))
     assert all(world.file(base.timeline, base.start_lsn // SIZE) not in expired for base in world.bases)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=STEPS, minutes=st.integers(0, 15))
+def test_the_ends_of_timelines_that_live_keep_a_base_backup(steps: list[tuple[str, int]], minutes: int) -> None:
+    world = lived(steps)
+    since = at(world.minute - minutes)
+    coverage, whole = world.coverage(), sound(world.bases)
+    ends = {(name, state) for name, state in world.recoverable(whole, world.stored, since) if not state.over}
+    newest = {name: world.newest([base for base in whole if base.name == name]) for name in NAMES}
+    for moment in (None, since):
+        spared = newest_bases(coverage, whole, moment)
+        kept = [base for base in whole if base.snapshot in spared]
+        wanted = {(name, end) for name, end in ends if moment is not None or end.timeline == newest[name]}
+        assert wanted <= world.recoverable(kept, world.stored, at(0))

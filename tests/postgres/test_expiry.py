@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from backstay.errors import NotFound, WalGap
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
+from backstay.operations.retention.prune import execute_prune, plan_prune
+from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.wal.expire import expire_wal, plan_expiry
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import is_segment, parse_lsn, segment_start
@@ -86,7 +88,10 @@ def test_a_server_that_was_recovered_to_before_its_last_base_backup_can_be_recov
     fill(second, 3)
     archive(repository, second)
     second.stop("fast")
-    assert expire_wal(repository, plan_expiry(repository, NAME, window=timedelta(0))).removed
+    now = datetime.now(UTC)
+    last = plan_prune(repository, RetentionRules(keep_last=1), now=now, zone=UTC, wal_window=timedelta(0))
+    assert not last.dropped
+    assert execute_prune(repository, last).wal[0].removed
     copy = recovered(repository, server, "copy")
     stopping.append(copy)
     assert copy.sql("select count(*) from t") == "500"

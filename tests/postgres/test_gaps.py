@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 
 from backstay.core.events import EventSink
 from backstay.errors import ChecksumFailure, SourceUnreachable
-from backstay.operations.clusters import gap_base
+from backstay.operations.clusters import required_base
 from backstay.operations.clusters.backup import ClusterBackupOptions, ClusterBackupResult, back_up_cluster
+from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.receive import slot_name
+from backstay.operations.wal.bases import base_backups
 from backstay.repository.repository import Repository
 from tests.postgres.conftest import StartServer
-from tests.postgres.receivers import Archive, ThreadedReceiver, until, until_stored
+from tests.postgres.receivers import Archive, ThreadedReceiver, add_base, until, until_stored
 from tests.postgres.recovering import back_up
 from tests.postgres.servers import Server
 
@@ -87,6 +90,39 @@ def test_a_lost_slot_leads_to_a_base_backup(
     assert receiver.warnings == []
 
 
+def test_a_receiver_makes_a_base_backup_on_a_timeline_that_none_leads_to(server: Server, archive: Archive) -> None:
+    """A standby that is behind is promoted: the base backup that was made meanwhile lies on the timeline it left."""
+    server.stop("fast")
+    standby = Server(server.place, name="standby")
+    shutil.copytree(server.data, standby.data, symlinks=True)
+    (standby.data / "standby.signal").touch()
+    standby.configure("postgresql.auto.conf", port=standby.port)
+    standby.own(standby.data)
+    server.start()
+    add_base(archive, server)
+    server.stop("fast")
+    try:
+        standby.start()
+        with ThreadedReceiver(archive, standby) as receiver:
+            until(lambda: standby.sql("select active from pg_replication_slots") == "t", "the receiver streams")
+            standby.sql("select pg_promote()")
+            until(lambda: len(receiver.warnings) == 2, "a base backup")
+        begun, made = receiver.warnings
+        assert "is being made, as none leads to timeline 2" in begun
+        assert "can be recovered" in made
+        with archive.open() as repository:
+            (base,) = (base for base in base_backups(repository) if base.timeline == 2)
+            repository.snapshots.drop(base.snapshot, "test", repository.clock)
+        assert any("leads to timeline 2" in problem for problem in problems(archive, status=1))
+        with ThreadedReceiver(archive, standby) as receiver:  # as if the first one was killed before it made one
+            until(lambda: len(receiver.warnings) == 2, "a base backup")
+    finally:
+        standby.stop()
+    assert problems(archive, status=0) == []
+    with archive.open() as repository:
+        assert plan_recovery(repository, "main", "latest", RecoveryTarget()).path.timeline == 2
+
+
 def test_a_receiver_that_was_killed_before_its_base_backup_leaves_it_to_the_next(
     start_small: Callable[[int], Server], archive: Archive
 ) -> None:
@@ -122,8 +158,8 @@ def test_a_base_backup_that_fails_is_tried_again_while_wal_comes_in(
             raise SourceUnreachable("the server is away", cause="a test")
         return back_up_cluster(repository, url, options, events=events)
 
-    monkeypatch.setattr(gap_base, "back_up_cluster", failing_twice)
-    monkeypatch.setattr(gap_base, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(required_base, "back_up_cluster", failing_twice)
+    monkeypatch.setattr(required_base, "FIRST_PAUSE_S", 0.1)
     server = start_small(18)
     receive_and_lose(archive, server)
     with ThreadedReceiver(archive, server) as receiver:
@@ -142,8 +178,8 @@ def test_a_server_with_damaged_pages_is_not_read_again_and_again(
         tried.append(url)
         raise ChecksumFailure("the server has damaged pages", cause="a test")
 
-    monkeypatch.setattr(gap_base, "back_up_cluster", damaged)
-    monkeypatch.setattr(gap_base, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(required_base, "back_up_cluster", damaged)
+    monkeypatch.setattr(required_base, "FIRST_PAUSE_S", 0.01)
     server = start_small(18)
     receive_and_lose(archive, server)
     with ThreadedReceiver(archive, server) as receiver:
@@ -160,7 +196,7 @@ def test_a_mistake_in_making_a_base_backup_ends_the_receiver(
 
     server = start_small(18)
     receive_and_lose(archive, server)
-    monkeypatch.setattr(gap_base, "back_up_cluster", mistaken)
+    monkeypatch.setattr(required_base, "back_up_cluster", mistaken)
     receiver = ThreadedReceiver(archive, server)
     with pytest.raises(ZeroDivisionError), receiver:
         assert isinstance(receiver.ended(), ZeroDivisionError)

@@ -50,7 +50,7 @@ def receive(
         Path | None, option("DIR", "Where --ack local keeps WAL; below ~/.local/share/backstay if not given.")
     ] = None,
     no_base_backup: Annotated[
-        bool, flag("Make no base backup by itself when WAL is missing.", "--no-base-backup")
+        bool, flag("Make no base backup by itself behind missing WAL or on a new timeline.", "--no-base-backup")
     ] = False,
 ) -> int:
     """Receive WAL until it is stopped: what the server logs is durable here seconds later."""

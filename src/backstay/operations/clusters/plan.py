@@ -20,6 +20,7 @@ from backstay.errors import (
 )
 from backstay.operations.wal.bases import Base, require_bases, sound
 from backstay.operations.wal.coverage import Run, WalCoverage, run_with
+from backstay.operations.wal.ways import is_led_to, leads, timeline_without_base, ways
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.selectors import LATEST, choose
 from backstay.repository.snapshots.store import Manifest
@@ -128,6 +129,8 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
     coverage = WalCoverage.load(repository.wal, bases[-1].system)
     if snapshot == LATEST:
         bases = _sound(bases, name)
+        if target.timeline is None:
+            _require_newest_led_to(coverage, bases, name)
     else:
         manifests = [base.manifest for base in bases if base.manifest is not None]
         chosen = choose(manifests, snapshot, now=repository.clock.now())
@@ -145,6 +148,22 @@ def _sound(bases: list[Base], name: str) -> list[Base]:
     return found
 
 
+def _require_newest_led_to(coverage: WalCoverage, bases: Sequence[Base], name: str) -> None:
+    """The newest timeline is what everybody expects: another one comes only to those who name it."""
+    lost = timeline_without_base(coverage, bases)
+    if lost is None:
+        return
+    led = max(way.timeline for way in ways(coverage, bases) if way.bases)
+    history = history_file(lost)
+    why = "" if history in coverage.files else f", as far as is known: its history, {history}, is not stored"
+    raise TargetNotCovered(
+        f"no base backup of {name} leads to timeline {lost}, the newest",
+        cause=f"its WAL is stored, and all base backups lie on what it left, on the way to timeline {led}{why}",
+        hint=f"make one with `backstay pg backup`, from which on it can be recovered; --timeline {led} recovers what "
+        "it left",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Passed:
     """What lies on the way of a recovery: the time of its last commit, where the last record begins, where it stops."""
@@ -160,7 +179,7 @@ class _Planner:
 
     def run(self) -> RecoveryPlan:
         path = self._path()
-        leading = [base for base in self._bases if path.leads_over(base.timeline, base.stop_lsn)]
+        leading = [base for base in self._bases if leads(path, base)]
         refused: Exception | None = None
         for base in reversed(leading):  # the newest that can reach the target needs the least WAL
             if not self._may_reach(base):
@@ -182,7 +201,7 @@ class _Planner:
             timelines = {self._target.timeline}
         for timeline in sorted(timelines, reverse=True):
             path = self._coverage.path(timeline)
-            if self._is_led_to(path):
+            if is_led_to(path, self._bases):
                 self._require_histories(path)
                 return path
         raise NotFound(
@@ -190,9 +209,6 @@ class _Planner:
             cause=f"there is WAL of {', '.join(map(str, self._coverage.timelines)) or 'none'}",
             hint="`backstay pg windows` shows what can be reached",
         )
-
-    def _is_led_to(self, path: Path) -> bool:
-        return any(path.leads_over(base.timeline, base.stop_lsn) for base in self._bases)
 
     def _require_histories(self, path: Path) -> None:
         """Without its history a server does not know where a timeline comes from, and does not start."""
@@ -294,7 +310,7 @@ class _Planner:
         for timeline in self._coverage.timelines:
             other = self._coverage.path(timeline)
             parted = path.parts_from(other)
-            if parted is None or end <= parted or not self._is_led_to(other):
+            if parted is None or end <= parted or not is_led_to(other, self._bases):
                 continue
             if self._covers(other, parted) and not self._is_before_all_behind(parted, path, other):
                 raise TargetAmbiguousTimeline(
@@ -334,7 +350,7 @@ class _Planner:
         own = self._last_commit(path)
         for timeline in self._coverage.timelines:
             other = self._coverage.path(timeline)
-            if timeline == path.timeline or not self._is_led_to(other):
+            if timeline == path.timeline or not is_led_to(other, self._bases):
                 continue
             last = self._last_commit(other)
             if last is not None and (own is None or last > own):

@@ -27,8 +27,8 @@ from backstay.errors import (
     WalGap,
 )
 from backstay.operations.clusters.backup import ClusterBackupOptions
-from backstay.operations.clusters.gap_base import GapBase
 from backstay.operations.clusters.heartbeat import Heartbeat
+from backstay.operations.clusters.required_base import RequiredBase
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
@@ -36,6 +36,7 @@ from backstay.operations.wal.spooling import Spooling, replay
 from backstay.operations.wal.start import Start, first_start, start_at
 from backstay.operations.wal.storing import Assembler, Piece, Storing, as_warning, forget_superseded
 from backstay.operations.wal.streaming import STATUS_S, Stopped, Streaming
+from backstay.operations.wal.ways import is_led_to
 from backstay.operations.wal.windows import open_gap
 from backstay.repository.repository import Repository
 from backstay.repository.wal.spool import WalSpool
@@ -57,6 +58,7 @@ from backstay.storage.fitness import require_fit
 
 LONGEST_PAUSE_S: Final = 30.0
 IN_USE_S: Final = 10.0  # how long a receiver that was killed may still seem to be there
+_BEHIND_GAP: Final = "WAL before it is missing"
 _NOT_IN_SLOTS: Final = re.compile(r"[^a-z0-9_]")
 
 
@@ -68,7 +70,8 @@ class ReceiveOptions:
     """Whose WAL to receive. What has come is stored every `every` seconds; `heartbeat` is in seconds, 0 for none.
 
     A `synchronous` receiver may be named in synchronous_standby_names: it stores and acknowledges as fast as it can.
-    Spools lie below `spool`. Behind a gap a base backup is made, from host `host`, unless `base_backup` is false.
+    Spools lie below `spool`. Behind a gap, and on a timeline that no base backup leads to, one is made, from host
+    `host`, unless `base_backup` is false.
     """
 
     url: str
@@ -172,9 +175,9 @@ def _open_spool(
     return spool if options.acknowledge == "local" else None
 
 
-def _bases(repository: Repository, options: ReceiveOptions, events: EventSink) -> GapBase:
-    wanted = ClusterBackupOptions(name=options.name, host=options.host, description="made behind missing WAL")
-    return GapBase(repository, options.url, wanted, events)
+def _bases(repository: Repository, options: ReceiveOptions, events: EventSink) -> RequiredBase:
+    wanted = ClusterBackupOptions(name=options.name, host=options.host)
+    return RequiredBase(repository, options.url, wanted, events)
 
 
 class _Removed(Exception):
@@ -192,7 +195,7 @@ class _Receiver:
     system: int
     storing: Storing
     spooling: Spooling | None
-    bases: GapBase | None
+    bases: RequiredBase | None
     stopped: Stopped
     events: EventSink
     has_begun: bool = False
@@ -250,7 +253,7 @@ class _Receiver:
         kept = start_at(path, kept_from, size)
         coverage = WalCoverage.load(self.repository.wal, self.system)
         start = first_start(coverage, path, kept, size)
-        self._look_for_gap(coverage, path, start)
+        self._require_base(coverage, path, start)
         try:
             self._stream(start, size, kept_from)
         except _Removed as removed:
@@ -258,17 +261,23 @@ class _Receiver:
                 raise removed.error from removed
             self.events(as_warning(self._gap(start, kept)))
             if self.bases is not None:
-                self.bases.require(self.system, path, kept.lsn)
+                self.bases.require(self.system, path, kept.lsn, _BEHIND_GAP)
             self._stream(kept, size, kept_from)
 
-    def _look_for_gap(self, coverage: WalCoverage, path: Path, start: Start) -> None:
-        """A gap that was met before, by this receiver or another, must have a base backup behind it."""
+    def _require_base(self, coverage: WalCoverage, path: Path, start: Start) -> None:
+        """A gap that was met before, by this receiver or another, must have a base backup behind it; and where others
+        were made before, one must lead to the timeline of the server.
+        """
         if self.bases is None:
             return
-        bases = sound(base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None))
+        known = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
+        bases = [base for base in sound(known) if base.system == self.system]
         gap = open_gap(coverage, path, bases, before=start.lsn + len(start.known))
         if gap is not None:
-            self.bases.require(self.system, path, gap.to_lsn)
+            self.bases.require(self.system, path, gap.to_lsn, _BEHIND_GAP)
+        elif bases and not is_led_to(path, bases):
+            why = f"none leads to timeline {path.timeline}"
+            self.bases.require(self.system, path, path.stretches[-1].begin, why)
 
     def _ready_slot(self, plain: Connection, stream: WalStream) -> Slot:
         """The slot, made if there is none, and made anew if the server gave up what it kept."""
@@ -349,6 +358,8 @@ class _Receiver:
                 self._settle()
                 self._history(stream, ended.timeline)
                 start = Start(ended.timeline, ended.lsn // size * size)
+                coverage = WalCoverage.load(self.repository.wal, self.system, segment_size=size)
+                self._require_base(coverage, coverage.path(ended.timeline), start)
 
     def _is_well(self, stream: WalStream) -> None:
         if self.is_told:

@@ -12,6 +12,7 @@ from backstay.operations.clusters.receive import slot_name
 from backstay.operations.clusters.receiving_problems import receiving_problems
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage
+from backstay.operations.wal.ways import timeline_without_base
 from backstay.operations.wal.windows import Window, open_gap, windows
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import require_cluster
@@ -80,6 +81,8 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
         problems.append(f"base backup {known[-1].snapshot}, the newest, is no good: {known[-1].damage}")
     if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
         problems.append(_OPEN_GAP)
+    if (lost := timeline_without_base(coverage, bases)) is not None:
+        problems.append(f"no base backup leads to timeline {lost}, the newest: make one with `backstay pg backup`")
     if server is not None:
         problems += archiving_problems(server.archiving)
         if server.slot is not None or not archives_here(server.archiving, coverage.files):

@@ -9,8 +9,10 @@ from functools import partial
 
 from backstay.core.events import EventSink, ignore
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
-from backstay.operations.wal.bases import damage_of, is_base
+from backstay.operations.wal.bases import Base, base_of, is_base, sound
+from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.expire import ExpiryResult, WalExpiry, expire_wal, plan_expiries
+from backstay.operations.wal.ways import current_ways
 from backstay.repository.collection.reserve import with_reserve
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
@@ -49,16 +51,17 @@ def plan_prune(
     wal_window: timedelta | None = None,
     only: Collection[str] | None = None,
 ) -> PrunePlan:
-    """Decide about every snapshot and about WAL; changes nothing. Raises InvalidRequest without any rule.
+    """Decide about every snapshot and about WAL; changes nothing.
 
     WAL goes as `wal.expire` says, once what is dropped is gone. With `only`, ids of snapshots, nothing is decided
-    about others, and WAL stays: no rule counts what it is not about.
+    about others, and WAL stays: no rule counts what it is not about. Raises InvalidRequest without any rule, and
+    CorruptedBackup where it cannot be told which base backups are needed.
     """
     held = repository.snapshots.holds.held()
     manifests = repository.snapshots.shown()
-    newest = _newest_bases(manifests)
+    newest = _newest_bases(repository, manifests, None if wal_window is None else repository.clock.now() - wal_window)
     decisions = [
-        _spared(found, held=found.candidate.id in held, is_newest_base=found.candidate.id in newest)
+        _spared(found, held=found.candidate.id in held, needed=newest.get(found.candidate.id, ""))
         for found in decide([one for one in manifests if only is None or one.id in only], rules, now=now, zone=zone)
     ]
     if only is not None:
@@ -67,28 +70,37 @@ def plan_prune(
     return PrunePlan(decisions, plan_expiries(repository, without=doomed, window=wal_window))
 
 
-def _spared(decision: Decision[Manifest], *, held: bool, is_newest_base: bool) -> Decision[Manifest]:
+def _spared(decision: Decision[Manifest], *, held: bool, needed: str) -> Decision[Manifest]:
     """The same, but that it stays where something outweighs the rules."""
     reasons = decision.reasons if decision.keep else ()
-    if is_newest_base:
-        reasons = (*reasons, f"newest base backup of {decision.candidate.name}")
+    if needed:
+        reasons = (*reasons, needed)
     if held:
         reasons = (*reasons, "it is held")
-    return replace(decision, keep=True, reasons=reasons) if held or is_newest_base else decision
+    return replace(decision, keep=True, reasons=reasons) if held or needed else decision
 
 
-def _newest_bases(manifests: Iterable[Manifest]) -> set[str]:
-    """Of each name of a cluster the newest base backup: the next one is built upon it, and its WAL leads to now.
+def _newest_bases(repository: Repository, manifests: Iterable[Manifest], since: datetime | None) -> dict[str, str]:
+    """The base backups that stay whatever the rules say, with the reason. Raises CorruptedBackup."""
+    bases = sound(base_of(manifest) for manifest in manifests if is_base(manifest))
+    found: dict[str, str] = {}
+    for system in sorted({base.system for base in bases}):
+        own = [base for base in bases if base.system == system]
+        coverage = WalCoverage.load(repository.wal, system, segment_size=own[0].segment_size)
+        found.update(newest_bases(coverage, own, since))
+    return found
 
-    One that is damaged does not count: it is the newest good one that the rest must be recovered from.
+
+def newest_bases(coverage: WalCoverage, bases: Sequence[Base], since: datetime | None) -> dict[str, str]:
+    """Of some base backups of a cluster that are whole, the newest of each name: the next one is built upon it; and the
+    newest on the way to each timeline that goes on, or has since a moment: its WAL is worth nothing without.
     """
-    newest: dict[tuple[str, str | None], Manifest] = {}
-    for manifest in manifests:
-        if not is_base(manifest) or damage_of(manifest):
-            continue
-        key = (manifest.source, manifest.name)
-        newest[key] = max(newest.get(key, manifest), manifest, key=lambda found: (found.time_ns, found.id))
-    return {manifest.id for manifest in newest.values()}
+    found: dict[str, str] = {}
+    for way in current_ways(coverage, bases, since):
+        base = way.bases[-1]
+        found[base.snapshot] = f"newest base backup of {base.name} on the way to timeline {way.timeline}"
+    newest = {base.name: base for base in sorted(bases, key=lambda base: (base.stop_time, base.snapshot))}
+    return found | {base.snapshot: f"newest base backup of {name}" for name, base in newest.items()}
 
 
 def execute_prune(repository: Repository, plan: PrunePlan, *, events: EventSink = ignore) -> PruneResult:

@@ -1,11 +1,11 @@
 """Which base backups lead to which timelines of a cluster, and which of them a length of time needs.
 
-Whoever recovers, removes WAL or locks it asks here.
+Whoever recovers, removes WAL or base backups, locks WAL, or makes base backups asks here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,6 +36,11 @@ class Way:
 def leads(path: Path, base: Base) -> bool:
     """Whether recovery can come from a base backup to a timeline."""
     return path.leads_over(base.timeline, base.stop_lsn)
+
+
+def is_led_to(path: Path, bases: Iterable[Base]) -> bool:
+    """Whether any base backup leads to a timeline."""
+    return any(leads(path, base) for base in bases)
 
 
 def ways(coverage: WalCoverage, bases: Sequence[Base]) -> list[Way]:
@@ -80,6 +85,13 @@ def needed_ways(coverage: WalCoverage, bases: Sequence[Base], window: timedelta 
         Way(way.path, tuple(needed_from(way.usable, window, now, name=_name, moment=_moment)))
         for way in current_ways(coverage, bases, since)
     ]
+
+
+def timeline_without_base(coverage: WalCoverage, bases: Sequence[Base]) -> int | None:
+    """The newest timeline of which WAL is stored, if there are base backups and none leads to it."""
+    newest = max(coverage.timelines, default=0)
+    own = [base for base in bases if base.system == coverage.system]
+    return newest if own and newest > _newest(own) and not is_led_to(coverage.path(newest), own) else None
 
 
 def _newest(bases: Sequence[Base]) -> int:

@@ -1,4 +1,5 @@
-"""A base backup behind a gap: without one nothing can be recovered that a receiver stores from there on.
+"""A base backup behind a gap or on a timeline that none leads to: without one nothing can be recovered that a receiver
+stores from there on.
 
 Whether one is needed is seen in the repository, so that a receiver that was killed before it made one leaves that to
 the next.
@@ -7,7 +8,7 @@ the next.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from backstay.core.events import Event, EventSink, Warned
@@ -33,9 +34,10 @@ class _Wanted:
     system: int
     path: Path
     lsn: int
+    why: str
 
 
-class GapBase:
+class RequiredBase:
     """Makes base backups that are required, on a thread of its own, and tries until they are there.
 
     They use the index of the repository, and its lease where one is needed; both are let go of afterwards. A crash in
@@ -51,10 +53,10 @@ class GapBase:
         self._thread = threading.Thread(target=self._run, name="base backup", daemon=True)
         self._thread.start()
 
-    def require(self, system: int, path: Path, lsn: int) -> None:
-        """Let there be a base backup of a cluster behind a position."""
+    def require(self, system: int, path: Path, lsn: int, why: str) -> None:
+        """Let there be a base backup of a cluster behind a position; `why` is told after "as"."""
         with self._changed:
-            self._wanted = _Wanted(system, path, lsn)
+            self._wanted = _Wanted(system, path, lsn, why)
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -85,7 +87,7 @@ class GapBase:
             except BackstayError as error:
                 if not is_told:
                     self._events(as_warning(error))
-                    self._events(Warned(message="there is no base backup behind the gap yet; it is tried again"))
+                    self._events(Warned(message="there is no such base backup yet; it is tried again"))
                 is_told = True
                 pause = min(2 * pause, LONGEST_PAUSE_S) or FIRST_PAUSE_S
                 if isinstance(error, ChecksumFailure):
@@ -103,24 +105,23 @@ class GapBase:
     def _satisfy(self, wanted: _Wanted) -> None:
         bases = sound(base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None))
         if not has_base_behind(bases, wanted.system, wanted.path, wanted.lsn):
-            self._make(wanted.lsn)
+            self._make(wanted)
         with self._changed:
             if self._wanted == wanted:
                 self._wanted = None
 
-    def _make(self, lsn: int) -> None:
-        self._events(
-            Warned(message=f"a base backup behind {format_lsn(lsn)} is being made, as WAL before it is missing")
-        )
+    def _make(self, wanted: _Wanted) -> None:
+        self._events(Warned(message=f"a base backup behind {format_lsn(wanted.lsn)} is being made, as {wanted.why}"))
+        options = replace(self._options, description=f"made by the receiver, as {wanted.why}")
         try:
-            made = back_up_cluster(self._repository, self._url, self._options, events=self._pass_on)
+            made = back_up_cluster(self._repository, self._url, options, events=self._pass_on)
         finally:
             self._repository.release()
-        self._events(Warned(message=f"base backup {made.snapshot} is made: what follows the gap can be recovered"))
+        self._events(Warned(message=f"base backup {made.snapshot} is made: what follows can be recovered"))
 
     def _pass_on(self, event: Event) -> None:
         """Warnings; its progress is not that of the receiver. Raises Interrupted at the end."""
         if self._is_closing:
-            raise Interrupted("the base backup behind a gap was given up", cause="its receiver was stopped")
+            raise Interrupted("a base backup that is required was given up", cause="its receiver was stopped")
         if isinstance(event, Warned):
             self._events(event)
