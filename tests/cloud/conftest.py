@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from backstay.storage.backend import StorageBackend
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
+from backstay.storage.registry import open_backend
 from tests.cli.conftest import Account
+from tests.cloud import google_server
 from tests.cloud.servers import BUCKET, CREDENTIALS, rclone_s3, seaweedfs
 
 
@@ -75,3 +78,18 @@ def account(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def address(weed: str) -> str:
     """Where in SeaweedFS a repository may be made."""
     return f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={weed}"
+
+
+@pytest.fixture
+def keys(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return {**CREDENTIALS, "HOME": str(home)}
+
+
+@pytest.fixture
+def google(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StorageBackend, google_server.Bucket]]:
+    for name, value in google_server.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with google_server.google() as (endpoint, bucket):
+        yield open_backend(f"gs://{BUCKET}/x?endpoint={endpoint}"), bucket

@@ -22,8 +22,15 @@ from xml.sax.saxutils import escape
 
 from tests.cloud.servers import BUCKET
 
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
 TOKEN = "a-bearer-token"
 CREDENTIALS = {"GOOGLE_BEARER_TOKEN": TOKEN}
+PAGE = b"<html><body>Please log in</body></html>"
+PAGE_TAGS = ('"5f3a-61"', _etag(PAGE))  # of common web servers
 _JSON = "/storage/v1/b/"
 _MODES = {"COMPLIANCE": "Locked", "GOVERNANCE": "Unlocked"}
 _PAGE = 100  # small, so that tests see listings of several pages
@@ -34,15 +41,21 @@ class Bucket:
     """Objects by key: bytes, when they were stored, their storage class; and the lock that makes a create atomic.
 
     `damage` is done to what arrives. `admits` says whose tokens are good. `portal` says to which paths a web page
-    is the answer, as from a proxy that wants a login, and with which status. `locks` are the retention and the hold of
-    objects, in the words of the JSON interface; `takes_locks` says whether the bucket was made with object retention,
-    and `versioned` whether what is locked becomes noncurrent when it is deleted, instead of staying.
+    is the answer, as from a proxy that wants a login, and with which status: to the methods `strays`, with
+    `page_headers` besides its type. `generation` is what an upload is told besides its tag, `asked` are the methods
+    of all requests. `locks` are the retention and the hold of objects, in the words of the JSON interface;
+    `takes_locks` says whether the bucket was made with object retention, and `versioned` whether what is locked
+    becomes noncurrent when it is deleted, instead of staying.
     """
 
     objects: dict[str, tuple[bytes, float, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     damage: Callable[[bytes], bytes] = lambda data: data
     portal: Callable[[str], int] = lambda _: 0
+    strays: tuple[str, ...] = ("GET", "HEAD", "PUT", "DELETE")
+    page_headers: dict[str, str] = field(default_factory=dict)
+    generation: dict[str, str] = field(default_factory=lambda: {"x-goog-generation": "1"})
+    asked: list[str] = field(default_factory=list)
     admits: Callable[[str], bool] = lambda token: token == TOKEN
     locks: dict[str, dict[str, Any]] = field(default_factory=dict)
     takes_locks: bool = True
@@ -83,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.bucket.locks[key] = lock
             storage_class = self.headers.get("x-goog-storage-class", "STANDARD")
             self.bucket.objects[key] = (data, time.time(), storage_class)
-        self._answer(200, headers={"ETag": _etag(data), "x-goog-generation": "1"})
+        self._answer(200, headers={"ETag": _etag(data), **self.bucket.generation})
 
     def _lock_of_upload(self) -> dict[str, Any]:
         mode, until = (self.headers.get(f"x-goog-object-lock-{name}") for name in ("mode", "retain-until-date"))
@@ -160,8 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _key(self) -> str | None:
         """The object's key, "" for the bucket; None after a refusal."""
-        if status := self.bucket.portal(self.path):
-            self._answer(status, b"<html><body>Please log in</body></html>", {"Content-Type": "text/html"})
+        self.bucket.asked.append(self.command)
+        if self.command in self.bucket.strays and (status := self.bucket.portal(self.path)):
+            self._answer(status, PAGE, {"Content-Type": "text/html", **self.bucket.page_headers})
             return None
         bucket, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
         if not self.bucket.admits(self.headers.get("Authorization", "").removeprefix("Bearer ")):
@@ -223,10 +237,6 @@ class _Handler(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
-def _etag(data: bytes) -> str:
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-
-
 def _contents(key: str, data: bytes, stored: float) -> str:
     moment = datetime.fromtimestamp(stored, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return (
@@ -248,7 +258,7 @@ def google() -> Iterator[tuple[str, Bucket]]:
     """The endpoint of a server with one empty bucket, and the bucket."""
     bucket = Bucket()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
-    thread = threading.Thread(target=server.serve_forever, name="google", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="google", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", bucket

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
+from backstay.errors import StorageUnavailable
 from backstay.operations.trials.check_storage import Point, StorageReport, check_storage
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.memory import MemoryStorage
@@ -86,6 +87,21 @@ def test_a_store_for_one_writer_is_limited(backend: StorageBackend) -> None:
     report = check_storage(backend, size=1 << 20)
     assert report.verdict == "limited"
     assert "decides races" in [point.name for point in report.points if not point.ok]
+
+
+class _ForSmallThings(MemoryStorage):
+    """As behind a proxy that lets no large body through."""
+
+    def store(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        if memoryview(data).nbytes > 4 << 20:
+            raise StorageUnavailable(f"{name} was not stored", cause="it is not there")
+        super().store(name, data, overwrite=overwrite)
+
+
+def test_a_store_that_takes_no_packs_is_unusable() -> None:
+    report = check_storage(_ForSmallThings(), size=1 << 20)
+    assert report.verdict == "unusable"
+    assert "takes objects as large as packs" in [point.name for point in report.points if not point.ok]
 
 
 def same_time(report: StorageReport) -> Point:

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import HTTPServer
@@ -27,7 +27,6 @@ from obstore.exceptions import GenericError
 from backstay.errors import (
     BackstayError,
     ObjectFrozen,
-    ObjectNotFound,
     StorageMissing,
     StorageRefused,
     StorageUnavailable,
@@ -40,44 +39,14 @@ from backstay.storage.object_store import ObjectStorage
 from backstay.storage.patience import Patience
 from backstay.storage.registry import open_backend
 from tests.cloud import google_server
+from tests.cloud.calls import every_call, failure
 from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs
 from tests.cloud.test_settings import Recorder
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
 
-Calls = dict[str, Callable[[], object]]
 LARGE = 96 << 20
-
-
-def every_call(store: StorageBackend) -> Calls:
-    return {
-        "list": lambda: list(store.list()),
-        "list below": lambda: list(store.list("sessions/")),
-        "stat": lambda: store.stat("a"),
-        "exists": lambda: store.exists("a"),
-        "retrieve": lambda: store.retrieve("a"),
-        "retrieve a part": lambda: store.retrieve("a", start=1, length=2),
-        "retrieve the rest": lambda: store.retrieve("a", start=1),
-        "delete": lambda: store.delete("a"),
-        "store": lambda: store.store("a", b"x"),
-        "overwrite": lambda: store.store("a", b"x", overwrite=True),
-        "refuses_damage": lambda: store.refuses_damage("a"),
-    }
-
-
-def failure(call: Callable[[], object]) -> BackstayError:
-    with pytest.raises(BackstayError) as caught:
-        call()
-    assert not isinstance(caught.value, ObjectNotFound)
-    return caught.value
-
-
-@pytest.fixture
-def keys(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    return {**CREDENTIALS, "HOME": str(home)}
 
 
 def test_a_missing_bucket_is_neither_empty_nor_made(weed: str, keys: dict[str, str]) -> None:
@@ -183,51 +152,6 @@ def test_a_server_that_never_answers_is_given_up(keys: dict[str, str]) -> None:
 # --- answers that are none ---
 
 
-@pytest.fixture
-def google(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StorageBackend, google_server.Bucket]]:
-    for name, value in google_server.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with google_server.google() as (endpoint, bucket):
-        yield open_backend(f"gs://{BUCKET}/x?endpoint={endpoint}"), bucket
-
-
-@pytest.mark.parametrize("status", [200, 302, 403, 404, 500, 502, 503])
-def test_web_pages_are_no_answers(google: tuple[StorageBackend, google_server.Bucket], status: int) -> None:
-    store, bucket = google
-    store.store("a", b"x")
-    bucket.portal = lambda _: status
-    for name, call in every_call(store).items():
-        if name in ("stat", "exists", "store", "overwrite", "delete", "refuses_damage") and status == 200:
-            continue  # there the status is the whole answer
-        if name == "refuses_damage":
-            continue  # it asks S3 only
-        assert isinstance(failure(call), StorageUnavailable), name
-    bucket.portal = lambda _: 0
-    assert store.retrieve("a") == b"x"
-
-
-def test_a_web_page_in_place_of_a_range_is_asked_again(
-    google: tuple[StorageBackend, google_server.Bucket], keys: dict[str, str]
-) -> None:
-    """Of Google a page lacks what every answer has; S3 takes it for a whole object."""
-    there, bucket = google
-    there.store("a", b"0123456789")
-    bucket.admits = lambda _: True
-    store = ObjectStorage(parse_address(there.url.replace("gs://", "s3://")), keys)
-    asked: list[str] = []
-
-    def once(path: str) -> int:
-        asked.append(path)
-        return 200 if len(asked) == 1 else 0
-
-    bucket.portal = once
-    assert store.retrieve("a", start=3, length=4) == b"3456"
-    bucket.portal = lambda _: 200
-    error = failure(lambda: store.retrieve("a", start=3, length=4))
-    assert error.transient, "whoever logs in can go on"
-    assert "web page" in str(error)
-
-
 def test_a_store_that_gives_whole_objects_for_ranges_is_unfit(
     google: tuple[StorageBackend, google_server.Bucket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,42 +166,6 @@ def test_a_store_that_gives_whole_objects_for_ranges_is_unfit(
 
     monkeypatch.setattr(obstore, "get", without_ranges)
     assert isinstance(failure(lambda: store.retrieve("a", start=3, length=4)), StorageUnfit)
-
-
-def test_an_empty_directory_is_told_from_a_web_page(google: tuple[StorageBackend, google_server.Bucket]) -> None:
-    store, bucket = google
-    store.store("repo.json", b"x")
-    assert [*store.list("sessions/")] == []
-    store.store("sessions/one", b"x")
-    for prefix in ("sessions/", "sessions/o", ""):
-        asked: list[str] = []
-
-        def once(path: str, asked: list[str] = asked) -> int:
-            asked.append(path)
-            return 200 if len(asked) == 1 else 0
-
-        bucket.portal = once
-        assert "sessions/one" in [info.name for info in store.list(prefix)], prefix
-
-
-def test_a_web_page_in_the_middle_does_not_end_a_listing(
-    google: tuple[StorageBackend, google_server.Bucket],
-) -> None:
-    store, bucket = google
-    names = [f"packs/{number:03}" for number in range(250)]  # three pages
-    for name in names:
-        store.store(name, b"")
-    for bad in range(1, 4):
-        listings: list[str] = []
-
-        def portal(path: str, bad: int = bad, listings: list[str] = listings) -> int:
-            listings.append(path)
-            return 200 if len(listings) == bad else 0
-
-        bucket.portal = portal
-        assert sorted(info.name for info in store.list("packs/")) == names, bad
-    bucket.portal = lambda path: 200 if "continuation-token" in path or "start-after" in path else 0
-    assert "not complete" in str(failure(lambda: list(store.list("packs/"))))
 
 
 def test_damage_on_the_way_is_noticed_by_the_entity_tag(google: tuple[StorageBackend, google_server.Bucket]) -> None:
@@ -462,7 +350,7 @@ def test_certificates_are_checked_and_ones_own_authority_may_be_named(tmp_path: 
         assert failure(lambda: store.store("a", b"x")).cause == "InvalidCertificate: UnknownIssuer"
         assert not seen
         ObjectStorage(parse_address(f"{address}&ca={authority}"), keys).delete("a")
-        assert [command for command, _, _ in seen] == ["HEAD", "DELETE"]
+        assert [command for command, _, _ in seen] == ["HEAD", "DELETE", "HEAD"]
     finally:
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,26 +21,26 @@ from tests.cloud.servers import BUCKET, CREDENTIALS, KEY, SECRET, control
 
 
 class Recorder(BaseHTTPRequestHandler):
-    """Says yes to everything and keeps what was asked."""
+    """Says yes to everything, but for what was deleted, and keeps what was asked."""
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str, dict[str, str]]]
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._note()
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._note(200, hashlib.md5(body, usedforsecurity=False).hexdigest())
 
     def do_HEAD(self) -> None:
-        self._note()
+        self._note(404 if any(seen[:2] == ("DELETE", self.path) for seen in self.seen) else 200)
 
     def do_DELETE(self) -> None:
-        self._note()
+        self._note(204)
 
-    def _note(self) -> None:
+    def _note(self, status: int, tag: str = "x") -> None:
         self.seen.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", "0")
-        self.send_header("ETag", '"x"')
+        self.send_header("ETag", f'"{tag}"')
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so

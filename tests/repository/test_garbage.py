@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backstay.codec.digest import sha256
-from backstay.core.events import ignore
+from backstay.core.events import Event, Warned, ignore
 from backstay.errors import CorruptedBackup, HoldViolation
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.repository.collection.collector import Collector
@@ -198,3 +198,31 @@ def test_something_foreign_among_the_records_of_collections_stops_the_collection
     heap.storage.store(f"{collection_name(1)}.notes", b"mine")
     with pytest.raises(CorruptedBackup, match="something foreign"):
         Collector(heap.open()).plan()
+
+
+class _Unmoved(MemoryStorage):
+    """Says that it has deleted a pack, as a proxy does in its place, while `deaf`."""
+
+    deaf = False
+
+    def delete(self, name: str) -> None:
+        if not (self.deaf and name.startswith(("packs/", "meta/"))):
+            super().delete(name)
+
+
+def test_what_is_still_there_was_not_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    heap = Heap()
+    first = heap.back_up(files(1))
+    heap.back_up(files(2))
+    heap.repository.snapshots.drop(first.id, "for a test", heap.clock)
+    told: list[Event] = []
+    monkeypatch.setattr(heap.storage, "__class__", _Unmoved)
+    heap.storage.deaf = True  # type: ignore[attr-defined]
+    collector = Collector(heap.open(), events=told.append)
+    plan = collector.plan()
+    assert plan.dead
+    assert collector.execute(plan).freed_bytes == 0
+    assert any("still there although" in event.message for event in told if isinstance(event, Warned))
+    heap.storage.deaf = False  # type: ignore[attr-defined]
+    again = Collector(heap.open())
+    assert again.execute(again.plan()).freed_bytes >= plan.dead_bytes

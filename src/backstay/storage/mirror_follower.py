@@ -106,7 +106,7 @@ class Follower:
             raise InvalidRequest(
                 f"{self.url} cannot be a copy", cause="it does not give parts of objects", hint="name another store"
             )
-        self._backend.refuses_damage(self._probe)  # a store that does saves itself a check later
+        self._backend.refuses_damage(self._probe)  # of one that does, a tag that differs shows no damage
 
     def _require_no_first(self) -> None:
         """Two that decide may both let win, a commit and its cancellation; and one under two names is no copy."""

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 import obstore
 
@@ -25,14 +25,17 @@ from backstay.storage.patience import Patience
 from backstay.storage.retention import Retention, must_stay
 
 if TYPE_CHECKING:
-    from obstore import Attributes, GetOptions, ObjectMeta
+    from obstore import Attributes, GetOptions, ObjectMeta, PutResult
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 
 _PROOF_S: Final = 60.0  # for so long a bucket that was seen counts as being there
 ARCHIVE_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # of S3; GLACIER_IR gives objects at once
 _FREEZABLE: Final = "packs/"  # a repository whose records are frozen could not be opened
+_SWEPT: Final = ("packs/", "meta/")  # deleted by the thousand, by a collection that looks at a listing afterwards
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
+_SAID_SO: Final = "the answer said so"
+_BETWEEN: Final = "see that no proxy and no login page answers in place of the store"
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
 
 
@@ -88,10 +91,25 @@ class ObjectStorage(StorageBackend):
             if says_exists(error):
                 raise ObjectExists(name) from None
             raise self._failure(error, f"cannot store {name}") from error
-        if not self._etags.fits(answer["e_tag"], body):
+        if not self._etags.prove(answer["e_tag"], body):
+            self._require_arrived(name, answer, len(body))
+        self._witness = self._witness or name
+
+    def _require_arrived(self, name: str, answer: PutResult, size: int) -> None:
+        """Look at what was stored, where the answer does not prove it: a web page has a good status and a tag as well.
+
+        Only a store names versions. Nothing is deleted as damaged that another program may have stored.
+        """
+        if answer["version"] is None or self._etags.are_sums:
+            try:
+                meta = self._head(name)
+            except ObjectNotFound:
+                raise _not_stored(name, "it is not there") from None
+            if meta["size"] != size or _bare(meta["e_tag"]) != _bare(answer["e_tag"]):
+                raise _not_stored(name, "under its name is something else")
+        if self._etags.show_damage(answer["e_tag"]):
             self.delete(name)  # nobody was told that it is there, and nobody could use it
             raise StorageUnavailable(f"{name} was damaged on its way", cause="the store received other bytes")
-        self._witness = self._witness or name
 
     def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         check_name(name)
@@ -116,6 +134,19 @@ class ObjectStorage(StorageBackend):
         except FAILURES as error:
             if not isinstance(error, FileNotFoundError) or self.exists(name):
                 raise self._failure(error, f"cannot delete {name}") from error
+            return
+        if self._address.scheme != "az" and not name.startswith(_SWEPT):  # Azure's answer names what it deleted
+            self._require_gone(name)
+
+    def _require_gone(self, name: str) -> None:
+        """Of the answer to a delete only the status is known, which a web page may have."""
+        try:
+            self._ask_head(name)
+        except FileNotFoundError:
+            return
+        except FAILURES as error:
+            raise self._failure(error, f"cannot tell whether {name} was deleted") from error
+        raise StorageUnavailable(f"{name} was not deleted", cause=f"it is still there, although {_SAID_SO}")
 
     def list(self, prefix: str = "") -> _Infos:
         check_prefix(prefix)
@@ -123,13 +154,20 @@ class ObjectStorage(StorageBackend):
 
     def stat(self, name: str) -> ObjectInfo:
         check_name(name)
+        return self._info(self._head(name))
+
+    def _head(self, name: str) -> ObjectMeta:
         try:
-            meta = obstore.head(self._clients.for_reading(), self._root + name)
+            return self._ask_head(name)
         except FAILURES as error:
             if read_answer(error).status:
-                return self._ask_again(name)
+                self._ask_again(name)
             raise self._failure(error, f"cannot examine {name}") from error
-        return self._info(meta)
+
+    def _ask_head(self, name: str) -> ObjectMeta:
+        answer = obstore.get(self._clients.for_reading(), self._root + name, options={"head": True})
+        self._check_type(f"cannot examine {name}", answer.attributes)
+        return answer.meta
 
     def archive(self) -> Archive | None:
         """How data packs are thawed, where they are stored in an archive class of S3. Raises InvalidRequest."""
@@ -194,7 +232,7 @@ class ObjectStorage(StorageBackend):
         """
         try:
             answer = obstore.get(client, self._root + name, options=options)
-            self._check_type(name, answer.attributes)
+            self._check_type(f"cannot read {name}", answer.attributes)
             size = answer.meta["size"] if length is None else length
             if length is None and size > USUAL:  # this client would give up too early
                 return self._read(name, self._clients.for_reading(size), {"range": (0, size)}, size)
@@ -218,13 +256,13 @@ class ObjectStorage(StorageBackend):
         """Raises StorageUnavailable when a page comes instead of an object: its status is that of a whole one."""
         with self._told(f"cannot read {name}"):
             attributes = obstore.get(self._clients.for_reading(), self._root + name).attributes
-        self._check_type(name, attributes)
+        self._check_type(f"cannot read {name}", attributes)
 
     @staticmethod
-    def _check_type(name: str, attributes: Attributes) -> None:
+    def _check_type(title: str, attributes: Attributes) -> None:
         """Refuse a page for people: a portal or a proxy answered, not the store."""
         if attributes.get("Content-Type", "").startswith("text/html"):
-            raise StorageUnavailable(f"cannot read {name}", cause="a web page came instead of the object")
+            raise StorageUnavailable(title, cause="a web page came instead of the object", hint=_BETWEEN)
 
     def _unreadable(self, error: BaseException, name: str) -> BackstayError:
         if read_answer(error).status == 416:
@@ -267,7 +305,7 @@ class ObjectStorage(StorageBackend):
 
     # --- proof of absence ---
 
-    def _ask_again(self, name: str) -> ObjectInfo:
+    def _ask_again(self, name: str) -> NoReturn:
         """Raise what is wrong after a HEAD: the answers to it have no body that would say what, nor what is missing."""
         self._read(name, self._clients.for_reading(), {"range": (0, 1)}, 1)
         raise StorageUnavailable(f"cannot examine {name}", cause="the store says that it is there and that it is not")
@@ -338,8 +376,8 @@ class ObjectStorage(StorageBackend):
 class _Etags:
     """Compares what a store says it has received, where its entity tags are MD5 sums.
 
-    Whether they are depends on the store and on how it encrypts, so the first ones are watched. A store that has
-    proved to check the SHA-256 sums itself need not be checked again.
+    Whether they are depends on the store and on how it encrypts, so the first ones are watched. What arrives in a store
+    that has proved to check the SHA-256 sums itself is not damaged, whatever its tags say.
     """
 
     def __init__(self) -> None:
@@ -347,16 +385,37 @@ class _Etags:
         self._are_md5: bool | None = None
         self._lock = threading.Lock()
 
-    def fits(self, tag: str | None, body: memoryview) -> bool:
-        """False only if this body did not arrive as it was sent."""
+    @property
+    def are_sums(self) -> bool:
+        """Whether tags have proved to be sums."""
+        return self._are_md5 is True
+
+    def prove(self, tag: str | None, body: memoryview) -> bool:
+        """Whether a tag says that this very body has arrived: nobody else knows its sum."""
         match = _MD5.match(tag or "")
-        if match is None or self.checked_by_store or self._are_md5 is False:
-            return True
+        if match is None or self._are_md5 is False:
+            return False
         same = hashlib.md5(body, usedforsecurity=False).hexdigest() == match[1]
+        if same:
+            with self._lock:
+                self._are_md5 = True
+        return same
+
+    def show_damage(self, tag: str | None) -> bool:
+        """Whether a body was damaged on its way that the store has under this tag, which is not its sum."""
         with self._lock:
-            if self._are_md5 is None:
-                self._are_md5 = same
-            return same or not self._are_md5
+            if self._are_md5 is None and _MD5.match(tag or ""):
+                self._are_md5 = False
+            return self._are_md5 is True and not self.checked_by_store
+
+
+def _bare(tag: str | None) -> str:
+    """A tag as a proxy leaves it that compresses nothing: without the mark of a weak one, and without quotes."""
+    return (tag or "").removeprefix("W/").strip('"')
+
+
+def _not_stored(name: str, cause: str) -> StorageUnavailable:
+    return StorageUnavailable(f"{name} was not stored", cause=f"{cause}, although {_SAID_SO}", hint=_BETWEEN)
 
 
 def _flat(data: Buffer) -> memoryview:

@@ -24,6 +24,7 @@ BAD_RANGES: Final = (
     (0, 1001), (1, 1000), (999, 2), (1000, 1), (1001, 0), (1001, None), (5000, None), (5000, 1), (0, 1 << 62),
 )  # fmt: skip
 SIZES: Final = (0, 1, 2, 3, 4095, 4096, 4097, 65_535, 65_536, 1 << 20)
+PACK: Final = 18 << 20  # bytes; packs are hardly ever larger
 _THOUSAND: Final = random.Random(0).randbytes(1000)  # noqa: S311 - repeatable, not secret
 
 
@@ -37,6 +38,13 @@ def content_comes_back(backend: StorageBackend, place: str) -> str:
         if (told := backend.stat(name).size) != size:
             return f"of {size} bytes, it says that there are {told}"
     return KEPT
+
+
+def takes_packs(backend: StorageBackend, place: str) -> str:
+    """An object as large as packs are is stored and comes back: what lies between may let only small ones through."""
+    data = (_THOUSAND * (PACK // len(_THOUSAND) + 1))[:PACK]
+    backend.store(f"{place}/pack", data)
+    return KEPT if backend.retrieve(f"{place}/pack") == data else f"of {PACK} bytes, other bytes came back"
 
 
 def written_once(backend: StorageBackend, place: str) -> str:

@@ -82,6 +82,7 @@ def _races_are_decided(backend: StorageBackend, place: str) -> str:
 _Promise: TypeAlias = Callable[[StorageBackend, str], str]
 _PROMISES: Final[tuple[tuple[str, Need, _Promise], ...]] = (
     ("gives back what was stored", "any use", promises.content_comes_back),
+    ("takes objects as large as packs", "any use", promises.takes_packs),
     ("says what is absent", "any use", promises.absence_is_told),
     ("gives exact parts of objects", "any use", promises.ranges_are_exact),
     ("refuses parts behind the end", "any use", promises.bad_ranges_are_refused),
