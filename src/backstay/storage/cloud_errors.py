@@ -52,6 +52,7 @@ _PASSING_CODES: Final = _LOST_RACE | {
     "Md5Mismatch",
 }
 _CREDENTIALS: Final = "check the credentials: which key, for which store, and until when it is good"
+BETWEEN: Final = "see that no proxy and no login page answers in place of the store"
 _HINTS: Final = {
     "RequestTimeTooSkewed": "set this machine's clock",
     "ExpiredToken": "get new temporary credentials",

@@ -18,7 +18,7 @@ from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore
-from backstay.storage.cloud_errors import FAILURES, Answer, failure, gave_whole, read_answer, says_exists
+from backstay.storage.cloud_errors import BETWEEN, FAILURES, Answer, failure, gave_whole, read_answer, says_exists
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
 from backstay.storage.patience import Patience
@@ -35,7 +35,6 @@ _FREEZABLE: Final = "packs/"  # a repository whose records are frozen could not 
 _SWEPT: Final = ("packs/", "meta/")  # deleted by the thousand, by a collection that looks at a listing afterwards
 _LARGEST: Final = (1 << 63) - 1  # bytes; ends of ranges above it are no number to obstore
 _SAID_SO: Final = "the answer said so"
-_BETWEEN: Final = "see that no proxy and no login page answers in place of the store"
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?\Z')
 
 
@@ -262,7 +261,7 @@ class ObjectStorage(StorageBackend):
     def _check_type(title: str, attributes: Attributes) -> None:
         """Refuse a page for people: a portal or a proxy answered, not the store."""
         if attributes.get("Content-Type", "").startswith("text/html"):
-            raise StorageUnavailable(title, cause="a web page came instead of the object", hint=_BETWEEN)
+            raise StorageUnavailable(title, cause="a web page came instead of the object", hint=BETWEEN)
 
     def _unreadable(self, error: BaseException, name: str) -> BackstayError:
         if read_answer(error).status == 416:
@@ -415,7 +414,7 @@ def _bare(tag: str | None) -> str:
 
 
 def _not_stored(name: str, cause: str) -> StorageUnavailable:
-    return StorageUnavailable(f"{name} was not stored", cause=f"{cause}, although {_SAID_SO}", hint=_BETWEEN)
+    return StorageUnavailable(f"{name} was not stored", cause=f"{cause}, although {_SAID_SO}", hint=BETWEEN)
 
 
 def _flat(data: Buffer) -> memoryview:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile
+from backstay.storage.cloud_errors import BETWEEN
 
 AT_ONCE: Final = 16  # requests at a time; each is about one object
 _REFUSED: Final = (401, 403)
@@ -56,6 +57,8 @@ class S3Control:
             raise (StorageRefused if refused else StorageUnavailable)(title, cause=f"it answered {code}") from error
         except BotoCoreError as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
+        if operation.startswith("put_") and _is_page(answer):  # boto3 minds only bodies that it reads
+            raise StorageUnavailable(title, cause="a web page came instead of an answer", hint=BETWEEN)
         return answer
 
     def _prove_bucket(self) -> None:
@@ -69,6 +72,11 @@ class S3Control:
     def _no_bucket(self, cause: str) -> StorageMissing:
         hint = "check the bucket's name, the endpoint and the credentials"
         return StorageMissing(f"the bucket {self._bucket} cannot be seen", cause=cause, hint=hint)
+
+
+def _is_page(answer: Mapping[str, Any]) -> bool:
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return str(headers.get("content-type", "")).startswith("text/html")
 
 
 def _client(address: CloudAddress, environ: Mapping[str, str], what_for: str) -> Any:  # noqa: ANN401 - boto3 makes its types at run time

@@ -19,7 +19,7 @@ from backstay.storage.s3_control import S3Control
 # Two names for an object without a lock, and one for an object without a hold; stores differ.
 _NONE: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold")
 _MARKER: Final = ("MethodNotAllowed",)  # what is current is a marker: the object was deleted
-_NO_LOCKS: Final = "InvalidRequest"  # what a bucket answers that was made without Object Lock
+_NO_LOCKS: Final = ("InvalidRequest",)  # what a bucket answers that was made without Object Lock
 
 
 class S3Retention(Retention):
@@ -37,34 +37,45 @@ class S3Retention(Retention):
     def extend(self, name: str, until: datetime) -> None:
         wanted = {"Mode": self._mode, "RetainUntilDate": until}
         try:
-            self._call(f"cannot extend the lock of {name}", "put_object_retention", name, Retention=wanted)
+            self._put(f"cannot extend the lock of {name}", "put_object_retention", name, Retention=wanted)
         except StorageRefused:  # also the answer to who would shorten a lock: another program may have been here
             if (found := self._until(name)) is None or found < until:
                 raise
 
     def hold(self, name: str, *, on: bool) -> None:
         what = f"cannot put a legal hold on {name}" if on else f"cannot take the legal hold off {name}"
-        self._call(what, "put_object_legal_hold", name, LegalHold={"Status": "ON" if on else "OFF"})
+        self._put(what, "put_object_legal_hold", name, LegalHold={"Status": "ON" if on else "OFF"})
 
     def state(self, name: str) -> LockState:
         # Not from the headers of the object: they leave out what the caller has no right to see.
-        hold = self._call(f"cannot see the legal hold of {name}", "get_object_legal_hold", name)
+        hold = self._get(f"cannot see the legal hold of {name}", "get_object_legal_hold", name)
         return LockState(until=self._until(name), held=hold.get("LegalHold", {}).get("Status") == "ON")
 
     def _until(self, name: str) -> datetime | None:
-        answer = self._call(f"cannot see the lock of {name}", "get_object_retention", name)
+        answer = self._get(f"cannot see the lock of {name}", "get_object_retention", name)
         until = answer.get("Retention", {}).get("RetainUntilDate")
         return until.astimezone(UTC) if isinstance(until, datetime) else None
 
-    def _call(self, title: str, operation: str, name: str, **request: object) -> dict[str, Any]:
-        refusals = (*_NONE, _NO_LOCKS)
-        answer = self._control.call(title, operation, name, fine=refusals, gone=_MARKER, **request)
+    def _get(self, title: str, operation: str, name: str) -> dict[str, Any]:
+        """What the store tells; nothing where it says that there is nothing."""
+        answer = self._call(title, operation, name)
         if isinstance(answer, dict):
             return answer
-        if answer == _NO_LOCKS:
-            raise InvalidRequest(
-                title,
-                cause=f"the bucket {self._bucket} was made without Object Lock",
-                hint="make one with Object Lock, or leave retain-days out of the address",
-            )
+        if answer in _NO_LOCKS:
+            raise self._no_locks(title)
         return {}
+
+    def _put(self, title: str, operation: str, name: str, **request: object) -> None:
+        """What says of an object that it has no lock says of a change that there cannot be one."""
+        if not isinstance(self._call(title, operation, name, **request), dict):
+            raise self._no_locks(title)
+
+    def _call(self, title: str, operation: str, name: str, **request: object) -> dict[str, Any] | str:
+        return self._control.call(title, operation, name, fine=(*_NONE, *_NO_LOCKS), gone=_MARKER, **request)
+
+    def _no_locks(self, title: str) -> InvalidRequest:
+        return InvalidRequest(
+            title,
+            cause=f"the bucket {self._bucket} was made without Object Lock",
+            hint="make one with Object Lock, or leave retain-days out of the address",
+        )

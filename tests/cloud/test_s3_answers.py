@@ -1,0 +1,69 @@
+"""What S3 says about locks and holds, by answers of our own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import InvalidRequest, StorageUnavailable
+from backstay.storage.cloud_address import parse_address
+from backstay.storage.object_store import ObjectStorage
+from backstay.storage.retention import LockState, Retention
+from tests.cloud.calls import failure
+from tests.cloud.google_server import PAGE
+from tests.cloud.servers import CREDENTIALS
+from tests.storage.remote.http_stub import HttpStub, Reply
+
+NAME = "packs/ab/one"
+LATER = datetime(2040, 1, 1, tzinfo=UTC)
+
+
+def refusal(status: int, code: str) -> Reply:
+    return status, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
+
+
+@contextmanager
+def locks(home: Path, reply: Callable[[str, str], Reply]) -> Iterator[Retention]:
+    """The locks of a bucket whose server answers so to method and path."""
+    with HttpStub(lambda method, path, _: reply(method, path)) as stub:
+        thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        address = parse_address(f"s3://box/r?endpoint=http://127.0.0.1:{stub.port}&retain-days=10")
+        found = ObjectStorage(address, {**CREDENTIALS, "HOME": str(home)}).retention()
+        assert found is not None
+        try:
+            yield found
+        finally:
+            stub.shutdown()
+            thread.join()
+
+
+def changes(retention: Retention) -> dict[str, Callable[[], object]]:
+    return {
+        "extend": lambda: retention.extend(NAME, LATER),
+        "hold": lambda: retention.hold(NAME, on=True),
+        "clear": lambda: retention.hold(NAME, on=False),
+    }
+
+
+@pytest.mark.parametrize("code", ["ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"])
+def test_a_refused_change_is_no_success(home: Path, code: str) -> None:
+    with locks(home, lambda *_: refusal(404, code)) as retention:
+        assert retention.state(NAME) == LockState()
+        for name, change in changes(retention).items():
+            error = failure(change)
+            assert isinstance(error, InvalidRequest), name
+            assert "without Object Lock" in error.cause
+
+
+def test_a_web_page_changes_no_lock(home: Path) -> None:
+    with locks(home, lambda *_: (200, {"Content-Type": "text/html"}, PAGE)) as retention:
+        for name, change in changes(retention).items():
+            error = failure(change)
+            assert isinstance(error, StorageUnavailable), name
+            assert "web page" in error.cause
