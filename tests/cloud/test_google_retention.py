@@ -95,6 +95,14 @@ def test_a_lock_is_seen_and_extended_and_never_shortened(gs: Open) -> None:
     assert locks.state(NAME).until == later
 
 
+def test_a_lock_of_another_mode_is_extended_as_it_is(gs: Open, bucket: Bucket) -> None:
+    gs().store(NAME, b"kept")
+    locks = locks_of(gs("&retain-mode=governance"))
+    locks.extend(NAME, later := days_from_now(30))
+    assert locks.state(NAME).until == later
+    assert bucket.locks[f"r/{NAME}"]["retention"]["mode"] == "Locked"
+
+
 def test_a_hold_comes_and_goes(gs: Open) -> None:
     store = gs()
     store.store("probe/a", b"x")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.errors import InvalidRequest, StorageUnavailable
+from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
 from backstay.storage.retention import LockState, Retention
@@ -28,12 +28,12 @@ def refusal(status: int, code: str) -> Reply:
 
 
 @contextmanager
-def locks(home: Path, reply: Callable[[str, str], Reply]) -> Iterator[Retention]:
-    """The locks of a bucket whose server answers so to method and path."""
-    with HttpStub(lambda method, path, _: reply(method, path)) as stub:
+def locks(home: Path, reply: Callable[[str, bytes], Reply], options: str = "") -> Iterator[Retention]:
+    """The locks of a bucket whose server answers so to method and body."""
+    with HttpStub(lambda method, *_: reply(method, stub.bodies[-1])) as stub:
         thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        address = parse_address(f"s3://box/r?endpoint=http://127.0.0.1:{stub.port}&retain-days=10")
+        address = parse_address(f"s3://box/r?endpoint=http://127.0.0.1:{stub.port}&retain-days=10{options}")
         found = ObjectStorage(address, {**CREDENTIALS, "HOME": str(home)}).retention()
         assert found is not None
         try:
@@ -59,6 +59,30 @@ def test_a_refused_change_is_no_success(home: Path, code: str) -> None:
             error = failure(change)
             assert isinstance(error, InvalidRequest), name
             assert "without Object Lock" in error.cause
+
+
+def test_a_lock_of_another_mode_is_extended_as_it_is(home: Path) -> None:
+    """A compliance lock is never made a governance lock; the address asks for governance."""
+    asked: list[str] = []
+
+    def reply(method: str, body: bytes) -> Reply:
+        if method == "GET":
+            lock = "<Mode>COMPLIANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate>"
+            return 200, {"Content-Type": "application/xml"}, f"<Retention>{lock}</Retention>".encode()
+        asked.append("COMPLIANCE" if b"COMPLIANCE" in body else "GOVERNANCE")
+        return refusal(403, "AccessDenied") if asked[-1] == "GOVERNANCE" else (200, {}, b"")
+
+    with locks(home, reply, "&retain-mode=governance") as retention:
+        retention.extend(NAME, LATER)
+        assert asked == ["GOVERNANCE", "COMPLIANCE"]
+        retention.extend(NAME, datetime(2029, 1, 1, tzinfo=UTC))
+        assert asked[2:] == ["GOVERNANCE"], "the lock is longer than that"
+
+
+def test_a_refusal_that_is_not_for_the_mode_is_told(home: Path) -> None:
+    lock = b"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate></Retention>"
+    with locks(home, lambda method, _: (200, {}, lock) if method == "GET" else refusal(403, "AccessDenied")) as found:
+        assert isinstance(failure(lambda: found.extend(NAME, LATER)), StorageRefused)
 
 
 def test_a_web_page_changes_no_lock(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from backstay.sources.filters import Filters
 from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
-from backstay.storage.retention import locked_until, must_stay
+from backstay.storage.retention import Retention, locked_until, must_stay
 from backstay.testing import FakeClock, LockedStorage
 from tests.operations.copies import SECRET, make_source, open_alone
 
@@ -238,6 +239,30 @@ def test_a_backup_tells_when_it_could_not_extend(place: Place, monkeypatch: pyte
     assert place.back_up(events.append)
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert any("AccessDenied" in text and "backstay retain" in text for text in warnings)
+
+
+def test_what_is_refused_keeps_nothing_else_from_being_extended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.back_up()
+    place.clock.advance(20 * DAY)
+    locks = type(place.store.retention())
+    extend = locks.extend
+
+    def extend_some(self: Retention, name: str, until: datetime) -> None:
+        if name.startswith("keys/"):
+            raise StorageRefused(f"cannot extend the lock of {name}", cause="it answered AccessDenied")
+        extend(self, name, until)
+
+    monkeypatch.setattr(locks, "extend", extend_some)
+    keys = place.names("keys/")
+    with pytest.raises(StorageRefused) as caught:
+        place.extend()
+    assert len(place.store.extended) > 5
+    assert caught.value.title.startswith(f"{len(keys)} of ")
+    assert all(name in caught.value.cause for name in keys)
+    assert "AccessDenied" in caught.value.cause
+    with pytest.raises(StorageRefused):
+        place.extend()
+    assert place.store.extended == [], "what was extended is due no more"
 
 
 def test_a_wish_to_stop_while_locks_are_extended_is_told_with_the_snapshot(place: Place) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from backstay.core.clock import Clock
 from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
@@ -32,24 +32,45 @@ class GoogleRetention(Retention):
         return self._days
 
     def extend(self, name: str, until: datetime) -> None:
-        wanted = {"mode": self._mode, "retainUntilTime": until.astimezone(UTC).isoformat().replace("+00:00", "Z")}
         try:
-            self._api.patch(f"cannot extend the lock of {name}", name, {"retention": wanted})
-        except (InvalidRequest, StorageRefused):  # also the answer to who would shorten a lock
-            if (found := self.state(name).until) is None or found < until:
+            self._lock(name, self._mode, until)
+        except (InvalidRequest, StorageRefused):  # also the answer to who would shorten a lock, or change its mode
+            found = self._look(name)
+            ends, mode = self._end(name, found), _lock_in(found).get("mode")
+            if ends is not None and ends >= until:  # another program may have been here
+                return
+            if mode in (None, self._mode):
                 raise
+            self._lock(name, str(mode), until)
+
+    def _lock(self, name: str, mode: str, until: datetime) -> None:
+        wanted = {"mode": mode, "retainUntilTime": until.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+        self._api.patch(f"cannot extend the lock of {name}", name, {"retention": wanted})
 
     def hold(self, name: str, *, on: bool) -> None:
         what = f"cannot put a hold on {name}" if on else f"cannot take the hold off {name}"
         self._api.patch(what, name, {"temporaryHold": on})
 
     def state(self, name: str) -> LockState:
-        title = f"cannot see the lock of {name}"
-        found = self._api.get(title, name, "retention,temporaryHold,eventBasedHold")
-        retention = found.get("retention")
-        text = retention.get("retainUntilTime") if isinstance(retention, dict) else None
+        found = self._look(name)
+        held = bool(found.get("temporaryHold") or found.get("eventBasedHold"))
+        return LockState(until=self._end(name, found), held=held)
+
+    def _look(self, name: str) -> dict[str, Any]:
+        return self._api.get(_title(name), name, "retention,temporaryHold,eventBasedHold")
+
+    def _end(self, name: str, found: dict[str, Any]) -> datetime | None:
+        text = _lock_in(found).get("retainUntilTime")
         try:
-            until = None if text is None else datetime.fromisoformat(str(text)).astimezone(UTC)
+            return None if text is None else datetime.fromisoformat(str(text)).astimezone(UTC)
         except ValueError as error:
-            raise StorageUnavailable(title, cause="its answer has no time in it") from error
-        return LockState(until=until, held=bool(found.get("temporaryHold") or found.get("eventBasedHold")))
+            raise StorageUnavailable(_title(name), cause="its answer has no time in it") from error
+
+
+def _title(name: str) -> str:
+    return f"cannot see the lock of {name}"
+
+
+def _lock_in(found: dict[str, Any]) -> dict[str, Any]:
+    lock = found.get("retention")
+    return lock if isinstance(lock, dict) else {}

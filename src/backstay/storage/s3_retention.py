@@ -35,12 +35,19 @@ class S3Retention(Retention):
         return self._days
 
     def extend(self, name: str, until: datetime) -> None:
-        wanted = {"Mode": self._mode, "RetainUntilDate": until}
         try:
-            self._put(f"cannot extend the lock of {name}", "put_object_retention", name, Retention=wanted)
-        except StorageRefused:  # also the answer to who would shorten a lock: another program may have been here
-            if (found := self._until(name)) is None or found < until:
+            self._lock(name, self._mode, until)
+        except StorageRefused:  # also the answer to who would shorten a lock, or change its mode
+            found, mode = self._lock_of(name)
+            if found is not None and found >= until:  # another program may have been here
+                return
+            if mode in (None, self._mode):
                 raise
+            self._lock(name, mode, until)
+
+    def _lock(self, name: str, mode: str, until: datetime) -> None:
+        wanted = {"Mode": mode, "RetainUntilDate": until}
+        self._put(f"cannot extend the lock of {name}", "put_object_retention", name, Retention=wanted)
 
     def hold(self, name: str, *, on: bool) -> None:
         what = f"cannot put a legal hold on {name}" if on else f"cannot take the legal hold off {name}"
@@ -49,12 +56,13 @@ class S3Retention(Retention):
     def state(self, name: str) -> LockState:
         # Not from the headers of the object: they leave out what the caller has no right to see.
         hold = self._get(f"cannot see the legal hold of {name}", "get_object_legal_hold", name)
-        return LockState(until=self._until(name), held=hold.get("LegalHold", {}).get("Status") == "ON")
+        return LockState(until=self._lock_of(name)[0], held=hold.get("LegalHold", {}).get("Status") == "ON")
 
-    def _until(self, name: str) -> datetime | None:
-        answer = self._get(f"cannot see the lock of {name}", "get_object_retention", name)
-        until = answer.get("Retention", {}).get("RetainUntilDate")
-        return until.astimezone(UTC) if isinstance(until, datetime) else None
+    def _lock_of(self, name: str) -> tuple[datetime | None, str | None]:
+        """When the lock of an object ends, and its mode."""
+        found = self._get(f"cannot see the lock of {name}", "get_object_retention", name).get("Retention", {})
+        until = found.get("RetainUntilDate")
+        return until.astimezone(UTC) if isinstance(until, datetime) else None, found.get("Mode")
 
     def _get(self, title: str, operation: str, name: str) -> dict[str, Any]:
         """What the store tells; nothing where it says that there is nothing."""

@@ -18,6 +18,7 @@ class HttpStub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
         self.requests: list[str] = []
+        self.bodies: list[bytes] = []
 
     @property
     def port(self) -> int:
@@ -34,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
             return
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.server.requests.append(f"{self.command} {self.path}")
         status, headers, body = self.server.reply(self.command, self.path, dict(self.headers))
         self.send_response(status)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from backstay.core.clock import datetime_from_ns
 from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore, too_late_to_stop
 from backstay.core.pipeline import Workers
-from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound
+from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound, StorageRefused
 from backstay.operations.locks.memory import LockMemory
 from backstay.repository.collection.needs import PACKS, SHARED, needed_objects
 from backstay.repository.format import WAL
@@ -25,6 +26,7 @@ from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, lock_stat
 from backstay.storage.retention import Retention, locked_until, must_stay
 
 DUE_SHARE: Final = 0.5  # of the days for which objects are locked: with less left, a lock is extended
+_NAMED: Final = 10  # objects in one message
 _LISTED: Final = (*SHARED, *PACKS, "snapshots/")
 
 
@@ -86,24 +88,40 @@ def plan_extension(
 
 
 def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventSink = ignore) -> ExtensionResult:
-    """Carry a plan out. Stopped in the middle it can be made and carried out again: no lock ever gets shorter."""
+    """Carry a plan out. Stopped in the middle it can be made and carried out again: no lock ever gets shorter.
+
+    Raises StorageRefused at the end, when all others are extended, if the store refused some.
+    """
     events(Started(operation="extend", total_files=plan.due))
     places = {place.url: place for place in locking_places(repository.backend)}
     extended = gone = 0
+    refused: dict[str, StorageRefused] = {}
     for part in plan.places:
         place = places[part.address]
         memory = LockMemory(repository.cache, place.url)
         try:
-            for name, done in zip(part.due, _extend_all(place.retention, part), strict=True):
-                if done:
+            for name, outcome in zip(part.due, _extend_all(place.retention, part), strict=True):
+                if isinstance(outcome, StorageRefused):
+                    refused[name] = outcome
+                elif outcome:
                     memory.note(name, part.until)
-                extended += done
-                gone += not done
-                events(Progress(files=extended + gone, bytes=0, current=name))
+                    extended += 1
+                else:
+                    gone += 1
+                events(Progress(files=extended + gone + len(refused), bytes=0, current=name))
         finally:
             memory.save(repository.clock.now())
+    if refused:
+        raise _refused(refused, plan.due)
     finished(events, "extend")
     return ExtensionResult(extended=extended, gone=gone)
+
+
+def _refused(refused: Mapping[str, StorageRefused], due: int) -> StorageRefused:
+    first = next(iter(refused.values()))
+    names = ", ".join([*islice(refused, _NAMED), *(["..."] if len(refused) > _NAMED else [])])
+    title = f"{len(refused)} of {due} locks could not be extended"
+    return StorageRefused(title, cause=f"{first.cause or first.title}: {names}", hint=first.hint)
 
 
 def extend_after_backup(
@@ -197,14 +215,16 @@ def _written(store: StorageBackend, prefixes: Sequence[str]) -> dict[str, dateti
     return {info.name: datetime_from_ns(info.modified_ns) for info in infos}
 
 
-def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool]:
-    """Whether each object that was due is locked now; False for one that is gone."""
+def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool | StorageRefused]:
+    """Whether each object that was due is locked now; False for one that is gone, the refusal if there was one."""
 
-    def extend(name: str) -> bool:
+    def extend(name: str) -> bool | StorageRefused:
         try:
             retention.extend(name, part.until)
         except ObjectNotFound:
             return False
+        except StorageRefused as error:  # of this object: others may have a lock of another kind
+            return error
         return True
 
     with Workers(AT_ONCE, "locks") as workers:
