@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.errors import StorageUnavailable
+from backstay.errors import BackstayError, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.operations.trials.check_storage import Point, StorageReport, check_storage
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.registry import open_backend
-from backstay.testing import FakeClock
+from backstay.testing import FakeClock, LockedStorage
 from tests.cli.conftest import Account
 from tests.cloud.servers import BUCKET
 
@@ -102,6 +102,30 @@ def test_a_store_that_takes_no_packs_is_unusable() -> None:
     report = check_storage(_ForSmallThings(), size=1 << 20)
     assert report.verdict == "unusable"
     assert "takes objects as large as packs" in [point.name for point in report.points if not point.ok]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "verdict"),
+    [
+        (InvalidRequest("cannot hold", cause="the bucket was made without Object Lock"), "unusable"),
+        (StorageRefused("cannot hold", cause="it answered AccessDenied"), "usable"),
+        (None, "usable"),
+    ],
+)
+def test_whether_it_locks_is_tried_where_the_address_asks_for_locks(
+    monkeypatch: pytest.MonkeyPatch, refusal: BackstayError | None, verdict: str
+) -> None:
+    store = LockedStorage(clock=(clock := FakeClock()))
+
+    def hold(_: object, name: str, *, on: bool) -> None:
+        if refusal is not None:
+            raise refusal
+
+    monkeypatch.setattr(type(store.retention()), "hold", hold)
+    report = check_storage(store, size=1 << 20, clock=clock)
+    [point] = [point for point in report.points if point.name == "locks objects"]
+    assert (report.verdict, point.ok) == (verdict, refusal is None)
+    assert refusal is None or refusal.cause in point.details
 
 
 def same_time(report: StorageReport) -> Point:

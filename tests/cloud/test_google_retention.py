@@ -130,6 +130,19 @@ def test_what_is_wrong_is_told(gs: Open, bucket: Bucket) -> None:
     assert "object retention" in caught.value.hint
 
 
+def test_a_bucket_without_object_retention_is_told(gs: Open, bucket: Bucket) -> None:
+    store = gs()
+    store.store("probe/a", b"x")
+    locks_of(store).try_out("probe/a")
+    assert bucket.locks["r/probe/a"]["retention"]
+    bucket.takes_locks = False
+    with pytest.raises(InvalidRequest):
+        locks_of(store).try_out("probe/a")
+    with pytest.raises(StorageRefused) as caught:
+        store.store(NAME, b"kept")
+    assert "made without object retention" in caught.value.cause
+
+
 def test_without_versions_a_delete_of_what_is_locked_is_refused_with_a_hint(gs: Open, bucket: Bucket) -> None:
     store = gs()
     store.store(NAME, b"kept")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backstay.core.clock import SystemClock
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.limits import LimitPolicy, Limits
 from backstay.storage.object_store import ObjectStorage
@@ -107,9 +107,27 @@ def test_a_bucket_without_object_lock_is_told(weed: str, s3: Open) -> None:
         lambda: retention.state(NAME),
         lambda: retention.extend(NAME, days_from_now(1)),
         lambda: retention.hold(NAME, on=True),
+        lambda: retention.try_out(NAME),
     ):
         with pytest.raises(InvalidRequest, match="without Object Lock"):
             call()
+
+
+def test_a_bucket_without_object_lock_is_told_to_who_writes(weed: str, s3: Open) -> None:
+    store = s3(weed, "&retain-days=10")
+    store.store("probe/a", b"not locked")
+    with pytest.raises(StorageRefused) as caught:
+        store.store(NAME, b"locked")
+    assert "made without Object Lock" in caught.value.cause
+    assert "retain-days" in caught.value.hint
+
+
+def test_what_was_tried_out_is_not_kept(locked: Open) -> None:
+    store = locked()
+    store.store("probe/a", b"x")
+    retention = retention_of(store)
+    retention.try_out("probe/a")
+    assert retention.state("probe/a") == LockState()
 
 
 def test_a_bucket_that_is_not_there_is_told(weed: str, s3: Open) -> None:

@@ -124,6 +124,12 @@ def gave_whole(error: BaseException) -> bool:
     return read_answer(error).reason == _WHOLE
 
 
+def lacks_locks(error: BaseException) -> bool:
+    """Whether this may be the answer to a lock of a bucket that was made without: S3's and Google's words."""
+    answer = read_answer(error)
+    return answer.status == 400 and answer.code in ("InvalidRequest", "InvalidArgument")
+
+
 def failure(error: BaseException, title: str) -> StorageUnavailable | InsufficientSpace:
     """The error to raise for anything but an object that exists, and objects and buckets that do not."""
     answer = read_answer(error)

@@ -6,7 +6,7 @@ In a bucket with Object Versioning a delete makes a locked object noncurrent; wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from backstay.core.clock import Clock
@@ -16,6 +16,7 @@ from backstay.storage.cloud_clients import retention_of
 from backstay.storage.google_api import GoogleApi
 from backstay.storage.retention import LockState, Retention
 
+_TRIED: Final = timedelta(minutes=1)  # then an old version of what was tried out can be removed for good
 _MODES: Final = {"COMPLIANCE": "Locked", "GOVERNANCE": "Unlocked"}  # what S3 and Google's XML interface call them
 
 
@@ -25,7 +26,7 @@ class GoogleRetention(Retention):
     def __init__(self, address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> None:
         self._days, mode = retention_of(address)
         self._mode = _MODES[mode]
-        self._api = GoogleApi(address, environ, clock)
+        self._api, self._clock = GoogleApi(address, environ, clock), clock
 
     @property
     def days(self) -> int:
@@ -55,6 +56,10 @@ class GoogleRetention(Retention):
         found = self._look(name)
         held = bool(found.get("temporaryHold") or found.get("eventBasedHold"))
         return LockState(until=self._end(name, found), held=held)
+
+    def try_out(self, name: str) -> None:
+        """Any bucket takes a hold, also one that cannot lock."""
+        self.extend(name, self._clock.now() + _TRIED)
 
     def _look(self, name: str) -> dict[str, Any]:
         return self._api.get(_title(name), name, "retention,temporaryHold,eventBasedHold")

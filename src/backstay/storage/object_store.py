@@ -13,12 +13,28 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 import obstore
 
 from backstay.core.clock import Clock, SystemClock, ns_from_datetime
-from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.errors import (
+    BackstayError,
+    ObjectExists,
+    ObjectNotFound,
+    StorageMissing,
+    StorageRefused,
+    StorageUnavailable,
+)
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
 from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore
-from backstay.storage.cloud_errors import BETWEEN, FAILURES, Answer, failure, gave_whole, read_answer, says_exists
+from backstay.storage.cloud_errors import (
+    BETWEEN,
+    FAILURES,
+    Answer,
+    failure,
+    gave_whole,
+    lacks_locks,
+    read_answer,
+    says_exists,
+)
 from backstay.storage.cloud_listing import PAGE, CloudListing
 from backstay.storage.names import check_name, check_prefix, check_range
 from backstay.storage.patience import Patience
@@ -89,6 +105,8 @@ class ObjectStorage(StorageBackend):
         except FAILURES as error:
             if says_exists(error):
                 raise ObjectExists(name) from None
+            if must_stay(name) and self._address.get("retain-days") and lacks_locks(error):
+                raise self._no_locks(error, f"cannot store {name}") from error
             raise self._failure(error, f"cannot store {name}") from error
         if not self._etags.prove(answer["e_tag"], body):
             self._require_arrived(name, answer, len(body))
@@ -362,6 +380,14 @@ class ObjectStorage(StorageBackend):
     def _failure(self, error: BaseException, title: str) -> BackstayError:
         answer = read_answer(error)
         return self._missing(answer) if answer.says_no_bucket else failure(error, title)
+
+    def _no_locks(self, error: BaseException, title: str) -> StorageRefused:
+        made_with = "object retention" if self._address.scheme == "gs" else "Object Lock"
+        return StorageRefused(
+            title,
+            cause=f"{read_answer(error)} to a lock: the bucket {self._address.bucket} was made without {made_with}",
+            hint=f"make one with {made_with}, or leave retain-days out of the address",
+        )
 
     def _missing(self, answer: Answer) -> StorageMissing:
         what = CONTAINER[self._address.scheme]

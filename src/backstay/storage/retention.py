@@ -75,3 +75,8 @@ class Retention(ABC):
     @abstractmethod
     def state(self, name: str) -> LockState:
         """What keeps an object, as the store says it now."""
+
+    def try_out(self, name: str) -> None:
+        """Raise InvalidRequest if the bucket cannot lock. The object is one that nobody needs, and may go then."""
+        self.hold(name, on=True)
+        self.hold(name, on=False)

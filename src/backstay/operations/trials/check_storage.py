@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.clock import Clock, SystemClock
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.quantities import format_duration
-from backstay.errors import BackstayError, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.errors import BackstayError, InvalidRequest, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage import promises
 from backstay.storage.backend import StorageBackend
 from backstay.storage.local import LocalStorage
@@ -107,6 +107,7 @@ def check_storage(
     events(Started(operation="check-storage"))
     with _emptied(backend, place) as scratch:
         points = [*_try_promises(scratch, place, events), _checksum(scratch, place), _skew(scratch, place, clock)]
+        points += _locks(scratch, f"{place}/locked")
         report = StorageReport(address=backend.url, points=tuple(points), figures=None)
         if report.verdict != "unusable":
             figures = _measure(scratch, f"{place}/speed", size, clock, events)
@@ -153,6 +154,26 @@ def _checksum(backend: StorageBackend, place: str) -> Point:
     refuses = backend.refuses_damage(f"{place}/damaged")
     details = "" if refuses else "damage on the way is noticed when the data is read, not when it is stored"
     return Point(name="checks what arrives by its checksum", ok=refuses, needed_for="nothing", details=details)
+
+
+def _locks(backend: StorageBackend, name: str) -> Iterator[Point]:
+    """Whether it can lock, where its address says for how long: else no record could be stored there."""
+    point = partial(Point, name="locks objects")
+    try:
+        if (retention := backend.retention()) is None:
+            return
+    except InvalidRequest as error:  # what it takes to ask is not installed
+        yield point(ok=False, needed_for="nothing", details=f"that cannot be tried out: {error}; {error.hint}")
+        return
+    backend.store(name, b"")
+    try:
+        retention.try_out(name)
+    except InvalidRequest as error:
+        yield point(ok=False, needed_for="any use", details=f"{error}; {error.hint}")
+    except StorageRefused as error:
+        yield point(ok=False, needed_for="nothing", details=f"that cannot be tried out: {error}")
+    else:
+        yield point(ok=True, needed_for="any use", details="")
 
 
 def _skew(backend: StorageBackend, place: str, clock: Clock) -> Point:
