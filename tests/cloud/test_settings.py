@@ -118,7 +118,8 @@ def test_objects_are_locked_to_the_end_of_the_last_day(server: Server, keys: dic
     ("name", "locked"),
     [
         *((name, True) for name in ("repo.json", "keys/slots/a", "packs/ab/a", "meta/ab/a", "index/a", "snapshots/a")),
-        *((name, True) for name in ("drops/a", "holds/a.000001", "tiers/00000001", "log/a")),
+        *((name, True) for name in ("drops/a", "holds/a.000001", "tiers/00000001", "log/a", "tier.json")),
+        *((name, True) for name in ("attestations/a/b", "graphs/a.deleted", "values/a", "wal/0000000000000001/a")),
         *((name, False) for name in ("sessions/a.000001", "lease/a.000001", "probe/a", "quota/a", "mirror/a")),
         *((name, False) for name in ("gc/00000001", "reserve", "check-0123456789abcdef/0/a", "packs-of-mine/a")),
     ],

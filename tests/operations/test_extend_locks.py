@@ -25,6 +25,7 @@ from backstay.storage.memory import MemoryStorage
 from backstay.storage.mirrored import Mirrored
 from backstay.storage.retention import Retention, locked_until, must_stay
 from backstay.testing import FakeClock, LockedStorage
+from backstay.trust.validators import Validator
 from tests.operations.copies import SECRET, make_source, open_alone
 
 DAY = 86400
@@ -135,6 +136,23 @@ def test_a_backup_extends_what_its_snapshot_needs_and_asks_nothing(place: Place)
     assert all(place.store.locks[name] == until for name in extended)
     assert extended <= old, "what was just written was locked again"
     assert not {name for name in extended if not must_stay(name)}
+
+
+def test_what_is_extended_was_locked_when_it_was_written(place: Place) -> None:
+    snapshot = place.back_up()
+    with place.open() as repository:
+        digest = repository.snapshots.digest(snapshot)
+        repository.attestations.attest(snapshot, digest, Validator.generate("anna"), place.clock)
+        repository.snapshots.graph_deletions.mark(snapshot, "for a test", place.clock)
+        plan = plan_extension(repository, repository.snapshots.live())
+    assert place.names("attestations/")
+    assert place.names("graphs/")
+    assert plan.due == 0
+    place.clock.advance(20 * DAY)
+    with place.open() as repository:
+        (part,) = plan_extension(repository, repository.snapshots.live()).places
+    assert {*place.names("attestations/"), *place.names("graphs/")} <= {*part.due}
+    assert all(must_stay(name) for name in part.due)
 
 
 def test_the_next_backup_remembers_and_another_machine_does_it_once_more(place: Place) -> None:

@@ -10,30 +10,17 @@ from typing import Final
 
 _WAL_PART: Final = re.compile(r"wal/.*\.[0-9a-f]{8}-[0-9a-f]{8}")  # goes when its segment is stored whole
 
-# By the first part of its name, what nobody ever deletes while it is needed. All else is what programs have to delete
-# to get on: announcements, leases, claims of a quota, marks of mirrors, probes, and whatever tries out a store.
-_STAYS: Final = frozenset(
-    {
-        "repo.json",
-        "keys",
-        "packs",
-        "meta",
-        "index",
-        "snapshots",
-        "drops",
-        "holds",
-        "tiers",
-        "tier.json",
-        "wal",
-        "values",
-        "log",
-    }
-)
+# What every snapshot needs, or a reader may need to understand it: small, and few beside the packs. A segment may name
+# packs of any snapshot.
+SHARED: Final = ("repo.json", "keys/", "index/", "drops/", "holds/", "tiers/", "attestations/", "graphs/")
+# What nobody ever deletes while it is needed. All else is what programs have to delete to get on: announcements,
+# leases, claims of a quota, marks of mirrors, probes, and whatever tries out a store.
+_STAYS: Final = (*SHARED, "packs/", "meta/", "snapshots/", "tier.json", "wal/", "values/", "log/")
 
 
 def must_stay(name: str) -> bool:
     """Whether an object is locked when it is written, where objects are locked."""
-    return name.partition("/")[0] in _STAYS and not _WAL_PART.fullmatch(name)
+    return name.startswith(_STAYS) and not _WAL_PART.fullmatch(name)
 
 
 def locked_until(now: datetime, days: int) -> datetime:

@@ -17,13 +17,13 @@ from backstay.core.events import EventSink, Progress, Started, Warned, finished,
 from backstay.core.pipeline import Workers
 from backstay.errors import BackstayError, InvalidRequest, ObjectNotFound, StorageRefused
 from backstay.operations.locks.memory import LockMemory
-from backstay.repository.collection.needs import PACKS, SHARED, needed_objects
+from backstay.repository.collection.needs import PACKS, needed_objects
 from backstay.repository.format import WAL
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.storage.backend import StorageBackend
 from backstay.storage.locking import AT_ONCE, UNDER_WAY, LockingPlace, lock_states, locking_places
-from backstay.storage.retention import Retention, locked_until, must_stay
+from backstay.storage.retention import SHARED, Retention, locked_until, must_stay
 
 DUE_SHARE: Final = 0.5  # of the days for which objects are locked: with less left, a lock is extended
 _NAMED: Final = 10  # objects in one message
@@ -174,7 +174,10 @@ def _ask(
 
 
 def _remember(repository: Repository, place: LockingPlace, snapshot: Manifest, logs: Collection[str]) -> PlaceExtension:
-    """What is due by what is known without asking: when objects were written, and what was extended from here."""
+    """What is due by what is known without asking: when objects were written, and what was extended from here.
+
+    All of it must stay, and so was locked when it was written.
+    """
     memory = LockMemory(repository.cache, place.url)
     now, days = repository.clock.now(), place.retention.days
     ends: dict[str, datetime | None] = {}

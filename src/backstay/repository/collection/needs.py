@@ -12,11 +12,9 @@ from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.index.index import IndexedPack, read_segment
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
+from backstay.storage.retention import SHARED
 
 PACKS = ("packs/", "meta/")
-# What every snapshot needs, or a reader may need to understand it: small, and few beside the packs. A segment may name
-# packs of any snapshot.
-SHARED = ("repo.json", "keys/", "index/", "drops/", "holds/", "tiers/", "attestations/", "graphs/")
 
 
 def needed_objects(repository: Repository, snapshots: Sequence[Manifest], among: Collection[str]) -> set[str]:
