@@ -91,3 +91,24 @@ def test_a_web_page_changes_no_lock(home: Path) -> None:
             error = failure(change)
             assert isinstance(error, StorageUnavailable), name
             assert "web page" in error.cause
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "transient", "hint"),
+    [
+        (400, "ExpiredToken", False, "temporary credentials"),
+        (403, "RequestTimeTooSkewed", False, "clock"),
+        (403, "AccessDenied", False, "legal hold"),
+        (403, "InvalidAccessKeyId", False, "credentials"),
+        (400, "InvalidArgument", False, "endpoint"),
+        (409, "OperationAborted", True, ""),
+    ],
+)
+def test_what_is_refused_is_told_with_what_to_do(
+    home: Path, status: int, code: str, transient: bool, hint: str
+) -> None:
+    with locks(home, lambda *_: refusal(status, code)) as retention:
+        error = failure(lambda: retention.hold(NAME, on=True))
+    assert isinstance(error, StorageUnavailable)
+    assert (error.transient, error.cause) == (transient, f"it answered {status} {code}")
+    assert hint in error.hint

@@ -53,13 +53,14 @@ _PASSING_CODES: Final = _LOST_RACE | {
 }
 _CREDENTIALS: Final = "check the credentials: which key, for which store, and until when it is good"
 BETWEEN: Final = "see that no proxy and no login page answers in place of the store"
+_DENIED: Final = "AccessDenied"
 _HINTS: Final = {
     "RequestTimeTooSkewed": "set this machine's clock",
     "ExpiredToken": "get new temporary credentials",
     "InvalidAccessKeyId": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
     "AuthenticationFailed": _CREDENTIALS,
-    "AccessDenied": "allow this key to list the bucket, and to get, put and delete its objects",
+    _DENIED: "allow this key to list the bucket, and to get, put and delete its objects",
     "AuthorizationHeaderMalformed": "name the bucket's region: ?region=REGION",
     "PermanentRedirect": "name the bucket's region: ?region=REGION",
     "RetentionPolicyNotMet": "turn on Object Versioning for the bucket, so that deleting hides what is locked",
@@ -132,8 +133,14 @@ def lacks_locks(error: BaseException) -> bool:
 
 def failure(error: BaseException, title: str) -> StorageUnavailable | InsufficientSpace:
     """The error to raise for anything but an object that exists, and objects and buckets that do not."""
-    answer = read_answer(error)
+    return failure_of(read_answer(error), title)
+
+
+def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavailable | InsufficientSpace:
+    """The same for an answer of whatever library. `allow` is the hint at what a key must be allowed to."""
     cause, hint = str(answer), _HINTS.get(answer.code, "")
+    if answer.code == _DENIED:
+        hint = allow or hint
     if answer.status == 507 or answer.code in _FULL:
         return InsufficientSpace(title, cause=cause)
     if answer.code == _FROZEN:

@@ -37,7 +37,12 @@ class S3Archive(Archive):
         if (self._class, self._retrieval) not in _USUAL_S:
             known = sorted(kind.lower() for class_, kind in _USUAL_S if class_ == self._class)
             raise InvalidRequest(f"{self._class} has no such retrieval", hint=f"retrieval is {' or '.join(known)}")
-        self._control = S3Control(address, environ, what_for="archive classes of S3")
+        self._control = S3Control(
+            address,
+            environ,
+            what_for="archive classes of S3",
+            allow="allow this key to restore objects, and to see them",
+        )
 
     @property
     def usual_s(self) -> float:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile
-from backstay.storage.cloud_errors import BETWEEN
+from backstay.storage.cloud_errors import BETWEEN, Answer, failure_of
 
 AT_ONCE: Final = 16  # requests at a time; each is about one object
-_REFUSED: Final = (401, 403)
 _NO_BUCKET: Final = "NoSuchBucket"
 _GONE: Final = ("404", "NoSuchKey", "NotFound")
 
 
 class S3Control:
-    """One bucket, below one prefix. Any thread may call it."""
+    """One bucket, below one prefix. Any thread may call it. `allow` is the hint when a key has no right."""
 
-    def __init__(self, address: CloudAddress, environ: Mapping[str, str], *, what_for: str) -> None:
+    def __init__(self, address: CloudAddress, environ: Mapping[str, str], *, what_for: str, allow: str) -> None:
+        self._allow = allow
         self._bucket = address.bucket
         self._root = f"{address.prefix}/" if address.prefix else ""
         self._client = _client(address, environ, what_for)
@@ -36,7 +36,7 @@ class S3Control:
     ) -> dict[str, Any] | str:
         """What S3 answers to one of boto3's operations on one object; the code of a refusal that is among `fine`.
 
-        Raises ObjectNotFound, also for the codes in `gone`; StorageMissing, StorageRefused, StorageUnavailable.
+        Raises ObjectNotFound, also for the codes in `gone`; StorageMissing, StorageUnavailable.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -53,8 +53,9 @@ class S3Control:
             if code in _GONE or code in gone:
                 self._prove_bucket()  # the answer to a HEAD does not say what is missing
                 raise ObjectNotFound(name) from None
-            refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in _REFUSED
-            raise (StorageRefused if refused else StorageUnavailable)(title, cause=f"it answered {code}") from error
+            told = "" if code.isdigit() else code  # in place of what an answer to HEAD has no body for
+            refusal = Answer(error.response["ResponseMetadata"]["HTTPStatusCode"], told, "")
+            raise failure_of(refusal, title, allow=self._allow) from error
         except BotoCoreError as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
         if operation.startswith("put_") and _is_page(answer):  # boto3 minds only bodies that it reads

@@ -18,6 +18,7 @@ from backstay.storage.s3_control import S3Control
 
 # Two names for an object without a lock, and one for an object without a hold; stores differ.
 _NONE: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold")
+_RIGHTS: Final = "allow this key to see and set the retention and the legal hold of objects"
 _MARKER: Final = ("MethodNotAllowed",)  # what is current is a marker: the object was deleted
 _NO_LOCKS: Final = ("InvalidRequest",)  # what a bucket answers that was made without Object Lock
 
@@ -28,7 +29,7 @@ class S3Retention(Retention):
     def __init__(self, address: CloudAddress, environ: Mapping[str, str]) -> None:
         self._bucket = address.bucket
         self._days, self._mode = retention_of(address)
-        self._control = S3Control(address, environ, what_for="locks of S3")
+        self._control = S3Control(address, environ, what_for="locks of S3", allow=_RIGHTS)
 
     @property
     def days(self) -> int:
