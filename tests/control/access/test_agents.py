@@ -72,7 +72,7 @@ def test_an_agent_that_was_invited_joins_and_is_known(catalog: Catalog, access: 
         access.users.grant(session, by=MACHINE, name="host-7", role="operator", scope="/policy/files")
     found = access.authenticate_certificate(join(catalog, access, text), HERE)
     assert (found.name, found.kind, found.token_id, found.address) == ("host-7", "agent", None, HERE)
-    assert access.allowed_scopes(found, "backup:create") == ("/policy/files",)
+    assert found.scopes("backup:create") == ("/policy/files",)
 
 
 def test_a_join_token_is_good_for_one_key(catalog: Catalog, access: Access) -> None:
