@@ -14,7 +14,8 @@ from backstay.cli.context import context_of
 from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, out
 from backstay.core.quantities import format_size, plural
-from backstay.errors import InvalidRequest, RestoreConflict, RestoreFailed
+from backstay.errors import InvalidRequest, RestoreConflict
+from backstay.errors.results import not_written
 
 if TYPE_CHECKING:
     from backstay.repository.cas import ContentAddressableStorage
@@ -103,7 +104,7 @@ def _write(to: Path, pieces: Iterable[bytes]) -> int:
     except FileExistsError as error:
         raise RestoreConflict(f"{to} exists already", cause="no file is overwritten", hint="name another") from error
     except OSError as error:
-        raise RestoreFailed(f"cannot write {to}", cause=error.strerror or "", hint="check where it goes") from error
+        raise not_written("the value", to, error) from error
     return size
 
 

@@ -14,6 +14,7 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.render import err, print_table
 from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
+from backstay.errors.results import not_written
 
 if TYPE_CHECKING:
     from backstay.control.manager.manager import BackupManager
@@ -160,9 +161,7 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     try:
         path.write_text(jsonout.line(document))
     except OSError as error:
-        raise InvalidRequest(
-            f"the report cannot be written to {path}", cause=error.strerror or str(error), hint="name another file"
-        ) from error
+        raise not_written("the report", path, error) from error
 
 
 def _status_of(preview: PlanPreview) -> int:

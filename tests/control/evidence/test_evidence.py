@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from backstay.control.evidence.page import as_html
 from backstay.control.evidence.report import Occasion, report_of
 from backstay.control.evidence.seal import SIGNED_AS, Evidence, opened, seal
 from backstay.core.clock import SystemClock
-from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace, InvalidRequest
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.verify.trial import Trial, TriedCommand
@@ -273,3 +274,16 @@ def test_a_file_of_evidence_is_durable_before_it_has_its_name(
     write(evidence, tmp_path / "some.json")
     assert synced.calls == ["fsync some.json.new", "replace some.json.new some.json"]
     assert synced.contents["some.json.new"] == (tmp_path / "some.json").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, InsufficientSpace), (errno.EACCES, InvalidRequest)])
+def test_what_cannot_be_written_is_told_by_its_reason_and_leaves_nothing(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[BackstayError]
+) -> None:
+    def refused(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(kind, match="the evidence cannot be written to"):
+        write(evidence, tmp_path / "evidence.html")
+    assert list(tmp_path.iterdir()) == []

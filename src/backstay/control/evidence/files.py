@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from backstay.control.evidence.page import as_html, sealed_in
 from backstay.control.evidence.seal import LARGEST, Evidence, opened, read_json
 from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.errors.results import not_written
 
 _PAGES: Final = (".html", ".htm")
 _JSON: Final = ".json"
@@ -42,7 +44,7 @@ def require_form(path: Path) -> None:
 
 
 def write(evidence: Evidence, path: Path) -> None:
-    """As a page if the name ends with .html, as JSON if with .json. Raises InvalidRequest.
+    """As a page if the name ends with .html, as JSON if with .json. Raises InvalidRequest, InsufficientSpace.
 
     The file appears whole: a crash leaves none, or one whose name ends with `.new`.
     """
@@ -56,11 +58,9 @@ def write(evidence: Evidence, path: Path) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as error:
-        raise InvalidRequest(
-            f"the evidence cannot be written to {path}",
-            cause=(error.strerror or str(error)).lower(),
-            hint="name a file in a directory that you may write to",
-        ) from error
+        with suppress(OSError):  # what failed first says more
+            new.unlink()
+        raise not_written("the evidence", path, error) from error
 
 
 def check(path: Path, *, trusted: Collection[str] | None = None) -> Checked:
