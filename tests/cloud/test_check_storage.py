@@ -47,10 +47,19 @@ def test_a_bad_object_store_is_told_apart(account: Account, rclone: str) -> None
 
 def test_a_directory_is_usable_and_stays_empty(account: Account) -> None:
     place = account.root / "disk"
+    place.mkdir()
     shown = account.run("check-storage", place, "--size", "1MiB").out
     assert "several programs write to at the same time" in shown
     assert "MiB/s" in shown
     assert not [*place.iterdir()]
+
+
+def test_a_directory_that_is_not_there_is_told_and_not_left_behind(account: Account) -> None:
+    document = account.json("check-storage", account.root / "disk/deep", "--size", "1MiB")
+    (point,) = [point for point in document["points"] if point["name"] == "is there already"]
+    assert not point["ok"]
+    assert point["details"].startswith(f"{account.root}/disk was made for this and is gone again")
+    assert not (account.root / "disk").exists()
 
 
 def test_a_store_that_is_not_reached_is_an_error(account: Account) -> None:

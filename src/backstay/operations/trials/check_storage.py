@@ -105,15 +105,34 @@ def check_storage(
     """Try everything, and clean up. Raises StorageUnavailable when the store cannot be reached or refuses us."""
     place = f"check-{(rng or random.SystemRandom()).getrandbits(64):016x}"
     events(Started(operation="check-storage"))
-    with _emptied(backend, place) as scratch:
-        points = [*_try_promises(scratch, place, events), _checksum(scratch, place), _skew(scratch, place, clock)]
-        points += _locks(scratch, f"{place}/locked")
+    with _made_for_now(backend) as missing, _emptied(backend, place) as scratch:
+        points = [*_place(missing), *_try_promises(scratch, place, events), _checksum(scratch, place)]
+        points += [_skew(scratch, place, clock), *_locks(scratch, f"{place}/locked")]
         report = StorageReport(address=backend.url, points=tuple(points), figures=None)
         if report.verdict != "unusable":
             figures = _measure(scratch, f"{place}/speed", size, clock, events)
             report = StorageReport(address=backend.url, points=report.points, figures=figures)
     finished(events, "check-storage")
     return report
+
+
+@contextmanager
+def _made_for_now(backend: StorageBackend) -> Iterator[Path | None]:
+    """The first directory on the way that was not there, if one was not; afterwards it is not there again."""
+    path = Path(backend.url) if isinstance(backend, LocalStorage) else None
+    missing = [] if path is None else [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        yield missing[-1] if missing else None
+    finally:
+        for each in missing:
+            with suppress(OSError):  # somebody else may use it by now
+                each.rmdir()
+
+
+def _place(missing: Path | None) -> Iterator[Point]:
+    if missing is not None:
+        details = f"{missing} was made for this and is gone again: tried was the disk that {missing.parent} is on"
+        yield Point(name="is there already", ok=False, needed_for="nothing", details=details)
 
 
 @contextmanager
