@@ -38,7 +38,8 @@ from backstay.operations.repair.splice import spliced
 from backstay.operations.snapshots.lost_chunks import lost_chunks
 from backstay.operations.snapshots.rewrite import DamageSurvey
 from backstay.repository.checking.genuine import Genuine, Gone, digest_of
-from backstay.repository.format import pack_name
+from backstay.repository.checking.values import FOLD_HINT
+from backstay.repository.format import drop_name, pack_name, snapshot_name
 from backstay.repository.repository import Repository
 from backstay.storage.addressing import is_addressed
 from backstay.storage.backend import StorageBackend
@@ -124,6 +125,7 @@ class _Healing:
         self._judge()
         losses = self._known_losses(names) if wanted is None else None
         self._tell(losses.losses if losses is not None else [])
+        self._tell_deleted()
         lost = self._lost_files(losses)
         finished(self.events, "heal")
         return RepairResult(objects_healed=tuple(self.healed), lost=tuple(lost), findings=tuple(self.findings.found))
@@ -301,6 +303,18 @@ class _Healing:
                 where = self.damaged.url if store is None else store.address
                 message = f"{what} are frozen, and were not read"
                 self.findings.warn("integrity", where, message, "a restore thaws what it needs")
+
+    def _tell_deleted(self) -> None:
+        """The object of a snapshot can come back; that it was deleted is said for ever."""
+        back = {name.partition("/")[2] for name in self.healed if name.startswith("snapshots/")}
+        dropped = self.repository.snapshots.dropped(back) if back else set()
+        counted = set(self.repository.values_log.refresh().snapshots) if dropped else set()
+        for ulid in sorted(dropped):
+            name, message = snapshot_name(ulid), f"its object is back, but by {drop_name(ulid)} it stays deleted"
+            if ulid in counted:
+                self.findings.add("completeness", name, f"{message}, although values are in it", FOLD_HINT)
+            else:
+                self.findings.warn("completeness", name, message)
 
     def _lost_files(self, losses: KnownLoss | None) -> list[LostPath]:
         """Which files need what is lost, by walking every snapshot; nothing is walked when nothing is lost."""

@@ -7,15 +7,19 @@ from typing import Final
 from backstay.core.events import EventSink, Progress, Started, Warned, finished
 from backstay.core.names import printable
 from backstay.core.pipeline import Workers
+from backstay.core.quantities import plural
 from backstay.errors import BackstayError, CorruptedBackup, NotFound, UnsupportedFormat
 from backstay.operations.repair.index import IndexRepair
 from backstay.operations.repair.result import Findings, LostPath, RepairResult
 from backstay.operations.snapshots.rewrite import LOST_SHOWN, Damage, DamageSurvey, SnapshotRewriter
 from backstay.repository.format import RecordKind, snapshot_name
+from backstay.repository.logs.values import MEND_HINT, LogView
 from backstay.repository.records import header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import REPAIRED_FROM, Manifest, is_values
 from backstay.repository.values.fold import fold
+from backstay.repository.values.state import ValuesState
+from backstay.repository.values.tree import ValueTrees
 
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
 
@@ -39,23 +43,23 @@ class SnapshotRepair:
         live = self.snapshots.live(on_damage=lambda name, error: unreadable.append((name, error)))
         self.live = list(live)
         self._check_wanted(live, unreadable)
+        values = self.repository.values_log.refresh()
         for name, error in unreadable:
-            self._drop_unreadable(name, error)
+            self._drop_unreadable(name, error, values)
         self._accept_gaps(live)
         survey = DamageSurvey(self.repository)
-        damaged_values = False
+        damaged_values: list[tuple[Manifest, Damage]] = []
         self.events(Started(operation="repair snapshots", total_files=len(live)))
         for done, manifest in enumerate(live, 1):
             damage = survey.of(manifest)
             if damage and not self.snapshots.dropped([manifest.id]) and self._may_go(manifest.id):
                 if is_values(manifest):
-                    self.lost += [LostPath(manifest.id, printable(path)) for path in damage.lost]
-                    damaged_values = True
+                    damaged_values.append((manifest, damage))
                 else:
                     self._replace(manifest, damage)
             self.events(Progress(files=done, bytes=0, current=manifest.id))
-        if damaged_values:  # their log names them: only a fold can do without what is lost
-            fold(self.repository, accept_loss=True)
+        if damaged_values:
+            self._give_up_values(damaged_values)
         finished(self.events, "repair snapshots")
         return RepairResult(
             packs_indexed=index.packs_indexed,
@@ -92,7 +96,7 @@ class SnapshotRepair:
                 self.snapshots.accept_loss(ulid, "its object was lost", self.clock)
                 self.dropped.append(ulid)
 
-    def _drop_unreadable(self, name: str, error: BackstayError) -> None:
+    def _drop_unreadable(self, name: str, error: BackstayError, values: LogView) -> None:
         ulid = name.rpartition("/")[2]
         if not self._may_go(ulid):
             return
@@ -100,9 +104,27 @@ class SnapshotRepair:
             hint = "put keys/epochs/ back from a copy; to give the snapshot up all the same, name it"
             self.findings.add("signature", name, error, hint)
             return
+        if ulid in values.snapshots or values.damaged:  # all values may be in it
+            why = "may rely" if values.damaged else "relies"
+            told = f"it was left as it is, because the log of values {why} on it: {error}"
+            self.findings.add("completeness", name, told, MEND_HINT)
+            return
         self.snapshots.accept_loss(ulid, f"it could not be read: {error}", self.clock)
         self.dropped.append(ulid)
         self.events(Warned(message=f"{name} cannot be read and is dropped: {error}"))
+
+    def _give_up_values(self, damaged: list[tuple[Manifest, Damage]]) -> None:
+        """Their log names these snapshots: only a fold can do without what is lost, and with all else that is."""
+        view = self.repository.values_log.refresh()
+        try:
+            ValuesState(self.repository, view, ValueTrees(lambda: self.repository.reader)).require_whole()
+        except CorruptedBackup as error:
+            for manifest, damage in damaged:
+                told = f"{plural(len(damage.lost), 'value')} of it cannot be read, and were left: {error}"
+                self.findings.add("completeness", snapshot_name(manifest.id), told, MEND_HINT)
+            return
+        self.lost += [LostPath(manifest.id, printable(path)) for manifest, damage in damaged for path in damage.lost]
+        fold(self.repository, accept_loss=True)
 
     def _lacks_key(self, name: str) -> bool:
         """Whether the manifest may be whole, and only the key of its epoch is missing."""

@@ -9,8 +9,9 @@ from backstay.core.quantities import plural
 from backstay.errors import CorruptedBackup, ObjectNotFound, UnsupportedFormat
 from backstay.operations.verify.notes import Notes
 from backstay.repository.cas import ContentAddressableStorage
+from backstay.repository.checking.values import refuse_dropped_values
 from backstay.repository.format import VALUES, values_name
-from backstay.repository.logs.values import LogView
+from backstay.repository.logs.values import MEND_HINT, LogView
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.repository.values.ids import value_id
@@ -49,7 +50,11 @@ class ValuesChecks:
         for number, damage in self._view.damaged.items():
             self.notes.find("integrity", values_name(number), damage, "")
         for problem in self._state().problems:
-            self.notes.find("completeness", "values", problem, "")
+            self.notes.find("completeness", "values", problem, MEND_HINT)
+        try:
+            refuse_dropped_values(self.repository)
+        except CorruptedBackup as error:
+            self.notes.find("completeness", "values", error, "")
         return f"{plural(len(self._view.entries), 'entry', 'entries')} of the log of values"
 
     def references(self, manifests: Iterable[Manifest]) -> str:

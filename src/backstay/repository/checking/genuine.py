@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from backstay.core.ids import is_digest, is_ulid
@@ -13,6 +14,7 @@ from backstay.repository.index.index import decode_segment, read_segment
 from backstay.repository.logs.collections import OnDamage
 from backstay.repository.logs.tiers import TierLog
 from backstay.repository.logs.value_entries import values_number
+from backstay.repository.logs.values import LogView
 from backstay.repository.records import claimed_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import whole_of
@@ -120,7 +122,6 @@ class Gone:
     def __init__(self, repository: Repository, segments: Iterable[str], on_damage: OnDamage | None = None) -> None:
         self._repository = repository
         self._deleted = repository.collections.deleted(on_damage)
-        self._covers: int | None = None
         self._named: set[bytes] = set()
         for name in segments:
             self._named |= self._packs_of(name) or set()
@@ -138,7 +139,7 @@ class Gone:
             leaf = leaf.partition(".")[0]
             return is_digest(leaf) and bytes.fromhex(leaf) in self._deleted
         if kind == "snapshots":
-            return leaf in self._repository.snapshots.dropped([leaf])
+            return leaf in self._repository.snapshots.dropped([leaf]) and leaf not in self._values.snapshots
         if name.startswith((ATTESTATIONS, GRAPHS)):
             ulid = rest.partition("/")[0].partition(".")[0]
             return ulid in self._repository.snapshots.dropped([ulid])
@@ -153,9 +154,11 @@ class Gone:
     def _is_covered(self, name: str) -> bool:
         """Whether a checkpoint stands for an entry of the values log, so that it counts for nothing."""
         number = values_number(name)
-        if self._covers is None:
-            self._covers = self._repository.values_log.refresh().covers
-        return number is not None and number <= self._covers
+        return number is not None and number <= self._values.covers
+
+    @cached_property
+    def _values(self) -> LogView:
+        return self._repository.values_log.refresh()
 
     def is_superseded(self, name: str, data: bytes) -> bool:
         """Whether our segments name all packs of another store's segment that are not deleted."""

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from backstay.core.events import EventSink, Warned, ignore
 from backstay.core.quantities import format_size
 from backstay.errors import BackstayError, CollectionBusy, InsufficientSpace, ObjectNotFound, TierNotAttached
+from backstay.repository.checking.values import refuse_lost_values
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
 from backstay.repository.collection.garbage import Garbage
@@ -65,6 +66,7 @@ class Collector:
         stored = dict(stored_packs(self.backend))
         self.repository.reload_index()
         refuse_damage(self.repository)
+        refuse_lost_values(self.repository)
         live = self.garbage.live_snapshots(bool(stored), allow_empty=allow_empty)
         plan.marked = tuple(snapshot.id for snapshot in live)
         plan.total_packs, plan.total_bytes = len(stored), sum(size for _, size in stored.values())
@@ -192,6 +194,7 @@ class Collector:
         What a snapshot needs is found by walking it: the packs that its manifest names are those of its writer's
         view, and an earlier collection may have moved what it inherited to packs that it never looked at.
         """
+        refuse_lost_values(self.repository)
         record = self.log.collection(number)
         marked = set(record.marked)
 
@@ -278,6 +281,7 @@ class Collector:
 
     def _remove_dropped(self) -> None:
         """The objects of dropped snapshots, after what attests them; their drop records stay."""
+        refuse_lost_values(self.repository)
         for ulid in self.snapshots.dropped(self.repository.attestations.snapshots()):
             self.repository.attestations.forget(ulid)
         taken = set(self.snapshots.taken())

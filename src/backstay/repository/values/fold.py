@@ -73,10 +73,17 @@ class _Fold:
 
     def run(self) -> FoldResult | None:
         with self._log.lock:
-            if not self._accept_loss and all(map(_is_checkpoint, self._log.refresh().entries)):
+            if not self._accept_loss and not self._is_needed(self._log.refresh()):
                 self._sweep()
                 return None
             return self._run()
+
+    def _is_needed(self, view: LogView) -> bool:
+        """Whether an entry says something new, or others take a snapshot for deleted that the log counts on."""
+        return not all(map(_is_checkpoint, view.entries)) or bool(self._dropped(view))
+
+    def _dropped(self, view: LogView) -> set[str]:
+        return self._repository.snapshots.dropped(view.snapshots) if view.snapshots else set()
 
     def _run(self) -> FoldResult | None:
         with writing_values(self._repository) as writer:
@@ -114,11 +121,16 @@ class _Fold:
 
     def _write(self, writer: ValueWriter, state: ValuesState) -> Manifest:
         tree = writer.tree(self._repository.clock.now_ns())
+        dropped = self._dropped(state.view)  # nobody kept what they need
+
+        def trusts(source: Manifest) -> bool:
+            return source.id not in dropped and writer.trusts(source)
+
         base = state.base
-        keeps = base is not None and writer.trusts(base) and not self._accept_loss
+        keeps = base is not None and trusts(base) and not self._accept_loss
         kept = state.shards_of_base() if keeps else {}
         changed = state.changed_shards()
-        origins = {source.id: writer.trusts(source) for source in state.sources}
+        origins = {source.id: trusts(source) for source in state.sources}
         is_trusted = all(origins.values()) and not self._accept_loss
         for shard in range(256):
             if shard in kept and shard not in changed:
