@@ -36,6 +36,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
+from tests.operations.segments import split_by_kind
 from tests.ports import free_port
 from tests.postgres.conftest import StartServer
 from tests.postgres.receivers import Archive
@@ -165,13 +166,17 @@ def test_who_asks_to_stop_when_the_base_backup_is_made_gets_it(repository: Repos
     assert [one.id for one in repository.snapshots.live()] == [result.snapshot]
 
 
-def test_a_lost_parent_makes_a_full_one(repository: Repository, server: Server) -> None:
+@pytest.mark.parametrize("lost", ["packs", "segment"])
+def test_a_lost_parent_makes_a_full_one(repository: Repository, server: Server, lost: str) -> None:
     fill(server)
     first = back_up(repository, server)
-    for info in list(repository.backend.list("packs/")):
+    if lost == "segment":
+        repository.backend.delete(split_by_kind(repository)[RecordKind.DATA_PACK])
+    for info in list(repository.backend.list("packs/")) if lost == "packs" else ():
         repository.backend.delete(info.name)
     result = back_up(repository, server)
     assert result.kind == "full"
+    assert "can be built upon" in result.reason
     assert result.parent is None
     assert result.bytes_added > first.bytes_added / 2
 

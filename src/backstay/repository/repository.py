@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from backstay.codec.compression import Compressor
 from backstay.codec.digest import sha256
 from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock, SystemClock
-from backstay.core.ids import Random, is_digest, parse_digest
+from backstay.core.ids import Random
 from backstay.core.pipeline import Workers
 from backstay.errors import (
     BackstayError,
@@ -38,9 +39,10 @@ from backstay.repository.keys.unlocking import has_header, read_header
 from backstay.repository.logs.collections import CollectionLog
 from backstay.repository.logs.tiers import refuse_cold_tier, with_tiers
 from backstay.repository.logs.values import ValuesLog
+from backstay.repository.packs.stored import stored_packs
 from backstay.repository.sessions.lease import Lease
 from backstay.repository.sessions.session import Process, Session
-from backstay.repository.snapshots.store import SnapshotStore
+from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.repository.wal.store import WalStore
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
@@ -226,12 +228,20 @@ class Repository:
         self._index.load(deleted=deleted, condemned=condemned)
 
     def hide_missing_packs(self) -> set[bytes]:
-        """Before a backup: packs that are lost must not be built upon; their digests."""
-        present: set[bytes] = set()
-        for prefix in ("packs/", "meta/"):
-            names = (info.name.rpartition("/")[2] for info in self.backend.list(prefix))
-            present.update(parse_digest(name) for name in names if is_digest(name))
-        return self.index.hide_missing(present)
+        """Before a backup: packs that are lost, or not whole by their size, must not be built upon; their digests."""
+        return self.index.hide_missing({digest: size for digest, (_, size) in stored_packs(self.backend)})
+
+    def findable(self, snapshots: Sequence[Manifest]) -> list[Manifest]:
+        """Those of which everything is where the index says, as far as that is known without reading it.
+
+        To be asked after `hide_missing_packs`. Others are not to be built upon: what they need is to be looked up
+        chunk by chunk, or stored anew.
+        """
+        found = [snapshot for snapshot in snapshots if self.index.finds_all(snapshot.packs)]
+        if len(found) < len(snapshots):
+            self.index.look_again()  # some may be younger than what was read of it
+            found = [snapshot for snapshot in snapshots if self.index.finds_all(snapshot.packs)]
+        return found
 
     def _place_map(self) -> PlaceMap:
         if self.cache is None:

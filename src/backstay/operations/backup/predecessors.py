@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from backstay.core.events import EventSink, Warned
 from backstay.core.quantities import plural
@@ -28,11 +28,15 @@ def usable_base(
 ) -> tuple[Manifest, StatCursor] | None:
     """The snapshot whose stat data is trusted, with that data; None when everything must be read.
 
-    What a snapshot shares with packs that are lost must be read again, so that it is no base.
+    What lies in packs that are lost, or that the index does not name, must be read again: who needs it is no base.
     """
-    lost = _lost_packs(repository, events)
+    lost = repository.hide_missing_packs()
     base = _newest(repository, history, kind)
-    if base is None or not lost.isdisjoint(base.packs):
+    is_whole = base is None or bool(repository.findable([base]))
+    then = "what is read of it" if is_whole else "everything is read, and what the source still holds"
+    for what, mend in _losses(repository, lost, is_whole=is_whole):
+        events(Warned(message=f"{what}: {then} is stored again; run {mend}"))
+    if base is None or not is_whole:
         return None
     try:
         return base, StatCursor(base.stat_stream, repository.reader)
@@ -41,17 +45,20 @@ def usable_base(
         return None
 
 
-def _lost_packs(repository: Repository, events: EventSink) -> set[bytes]:
-    lost = repository.hide_missing_packs()
+def _losses(repository: Repository, lost: set[bytes], *, is_whole: bool) -> Iterator[tuple[str, str]]:
+    """What the repository lacks of what it should have, and what mends it."""
+    unread = repository.index.unread
     if lost:
         told = plural(len(lost), "pack is", "packs are")
-        events(
-            Warned(
-                message=f"{told} missing from the repository: everything is read, and what the source still holds "
-                "of them is stored again; run `backstay repair index`, then `repair snapshots`"
-            )
+        yield (
+            f"{told} missing from the repository, or cut short",
+            "`backstay repair index`, then `repair packs` and `repair snapshots`",
         )
-    return lost
+    if unread:
+        more = f" and {plural(len(unread) - 1, 'more segment')}" if len(unread) > 1 else ""
+        yield f"{unread[0]}{more} of the index cannot be read", "`backstay repair index`"
+    if not is_whole and not lost and not unread:
+        yield "the index does not name all packs of the previous snapshot", "`backstay repair index`"
 
 
 def _newest(repository: Repository, history: Sequence[Manifest], kind: BackupKind) -> Manifest | None:

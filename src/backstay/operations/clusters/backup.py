@@ -163,9 +163,9 @@ class _ClusterBackup:
     def run(self) -> tuple[Manifest, ClusterBackupResult]:
         require_version(self.connection)
         cluster = self._identify()
-        lost = self.repository.hide_missing_packs()
+        self.repository.hide_missing_packs()
         history = self._known()
-        usable = self._usable(history, lost)
+        usable = self._usable(history)
         base = self._base(cluster, history, usable)
         with Workers(self.repository.environment.threads, "seal") as sealing:
             self.writer = self.repository.writer(sealing)
@@ -288,16 +288,13 @@ class _ClusterBackup:
             return on_timeline[-1]
         return None
 
-    def _usable(self, history: list[Manifest], lost: set[bytes]) -> list[Manifest]:
+    def _usable(self, history: list[Manifest]) -> list[Manifest]:
         """Those that may be built upon, oldest first."""
         log = self.repository.collections
         return [
             found
-            for found in history
-            if log.may_build_on(found.id)
-            and lost.isdisjoint(found.packs)
-            and found.chunkers["files"] == _CHUNKER
-            and not damage_of(found)
+            for found in self.repository.findable(history)
+            if log.may_build_on(found.id) and found.chunkers["files"] == _CHUNKER and not damage_of(found)
         ]
 
     # -- the files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -212,6 +212,7 @@ class Index:
         self._live: set[int] = set()
         self._reusable: set[int] = set()
         self._missing: frozenset[bytes] = frozenset()
+        self._cut: frozenset[bytes] = frozenset()
         self._distrusted: frozenset[int] = frozenset()
         self._vanished = False
         self.damaged: list[tuple[str, CorruptedBackup]] = []
@@ -236,6 +237,12 @@ class Index:
             self._listed = names
             if not self._vanished:
                 break
+
+    def look_again(self) -> None:
+        """Read segments that were written since. What is deleted and condemned stays as it was when it was loaded: who
+        asks whether something may be built upon relies on an answer from before it was found."""
+        self._ask(self._fill)
+        self._refresh_live()
 
     def search(self, chunk: bytes) -> Place | None:
         """As `find`; before nothing is found, the map is built anew once: damage to it is no loss of a chunk."""
@@ -275,18 +282,38 @@ class Index:
             else:
                 self.damaged.append((info.name, CorruptedBackup("a foreign object lies among the index segments")))
 
-    def hide_missing(self, present: AbstractSet[bytes]) -> set[bytes]:
-        """Leave out packs that segments name and the store does not have, so that what they held is stored again.
+    def hide_missing(self, present: Mapping[bytes, int]) -> set[bytes]:
+        """Leave out packs that segments name and the store, whose packs have these sizes, does not have or has in
+        another size, so that what they held is stored again; of the latter, what can be read still is.
 
         Packs that were missed before are looked for again: they may be back, or missing still.
         """
-        self._missing = frozenset(self._ask(self._named) - self._deleted - present)
+        wrong = {digest for digest, size in self._ask(self._named).items() if present.get(digest) != size}
+        wrong -= self._deleted
+        self._missing, self._cut = frozenset(wrong - present.keys()), frozenset(wrong & present.keys())
         self._refresh_live()
-        return set(self._missing)
+        return wrong
 
-    def _named(self, places: PlaceMap) -> set[bytes]:
+    def _named(self, places: PlaceMap) -> dict[bytes, int]:
         segments = places.segments()
-        return {places.pack(number).digest for name in self._listed for number in segments.get(name, ())}
+        packs = (places.pack(number) for name in self._listed for number in segments.get(name, ()))
+        return {pack.digest: pack.size for pack in packs}
+
+    @property
+    def unread(self) -> list[str]:
+        """The segments that could not be read, by name."""
+        return [name for name, _ in self.damaged if is_digest(name.rpartition("/")[2])]
+
+    def finds_all(self, packs: Iterable[bytes]) -> bool:
+        """Whether all that snapshots with these packs need has a place, as far as packs are not deleted or missing.
+
+        A collection may have put it into other packs: then no segment may be unread.
+        """
+        if self.damaged and self.unread:
+            return False
+        return all(
+            (pack_number(pack) in self._live and pack not in self._cut) or pack in self._deleted for pack in packs
+        )
 
     def distrust(self, pack: int) -> None:
         """Let nothing new build upon a pack in which damage was met; what it holds is stored again where it comes."""
@@ -297,7 +324,7 @@ class Index:
         numbers = {number for packs in self._segments().values() for number in packs}
         self._live = numbers - set(map(pack_number, self._deleted | self._missing))
         condemned = set(map(pack_number, self._condemned))
-        self._reusable = self._live - condemned - self._distrusted
+        self._reusable = self._live - condemned - self._distrusted - set(map(pack_number, self._cut))
 
     def _segments(self) -> dict[bytes, list[int]]:
         """Those of this store, with the numbers of their packs."""

@@ -51,10 +51,10 @@ def writing_values(repository: Repository) -> Iterator[ValueWriter]:
     """A session for one values snapshot. Nothing that was stored in it counts unless its writer commits."""
     with repository.begin_session() as session, Workers(repository.environment.threads, "seal") as workers:
         session.start_heartbeat()
-        lost = repository.hide_missing_packs()
+        repository.hide_missing_packs()
         writer = repository.writer(workers)
         try:
-            yield ValueWriter(repository, session, writer, lost)
+            yield ValueWriter(repository, session, writer)
         finally:
             writer.close()
 
@@ -62,9 +62,9 @@ def writing_values(repository: Repository) -> Iterator[ValueWriter]:
 class ValueWriter:
     """Stores chunks, and makes the snapshot that names them. One thread."""
 
-    def __init__(self, repository: Repository, session: Session, writer: BlobWriter, lost: set[bytes]) -> None:
+    def __init__(self, repository: Repository, session: Session, writer: BlobWriter) -> None:
         self.session = session
-        self._repository, self._writer, self._lost = repository, writer, lost
+        self._repository, self._writer = repository, writer
         self._ids = repository.keyring.chunk_ids
         self._chunker = ContentDefinedChunker(VALUES_CHUNKS, repository.keyring.chunker_secret)
         self._started = repository.clock.monotonic()
@@ -146,7 +146,7 @@ class ValueWriter:
         """
         known = self._trusted.get(source.id)
         if known is None:
-            is_whole = self._lost.isdisjoint(source.packs)
+            is_whole = bool(self._repository.findable([source]))
             known = self._trusted[source.id] = is_whole and self._repository.collections.may_build_on(source.id)
             if known:
                 self._packs.update(set(source.packs) - self._repository.collections.deleted())
