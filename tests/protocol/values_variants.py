@@ -46,9 +46,9 @@ class _Hasty(_Fold):
 
 
 VARIANTS: Final = (
-    Variant("an entry counts whatever was covered", ((ValuesLog, "_counts", _always_counts),), SLOW, 125),
-    Variant("snapshots are dropped before the checkpoint", ((_Fold, "_checkpoint", _drop_first),), ORDINARY, 238),
+    Variant("an entry counts whatever was covered", ((ValuesLog, "_counts", _always_counts),), SLOW, 102),
+    Variant("snapshots are dropped before the checkpoint", ((_Fold, "_checkpoint", _drop_first),), ORDINARY, 421),
     Variant("entries are deleted before the checkpoint", ((_Fold, "_checkpoint", _delete_first),), ORDINARY, 0),
     Variant("a removal ignores intents", ((Removal, "_require_no_intents", _no_intents),), ORDINARY, 37),
-    Variant("a fold does not wait for snapshots to come", ((_Fold, "_state", _Hasty._state),), SLOW, 61),
+    Variant("a fold does not wait for snapshots to come", ((_Fold, "_state", _Hasty._state),), SLOW, 17),
 )

@@ -207,21 +207,21 @@ def _nobody(*_: object) -> tuple[str, ...]:
 
 
 WEAK: Final = [
-    Variant("collector ignores sessions", ((Collector, "sessions_to_wait_for", _nobody),)),
+    Variant("collector ignores sessions", ((Collector, "sessions_to_wait_for", _nobody),), shown_by=26),
     Variant(
         "writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),), shown_by=260
     ),
     Variant(
-        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=188
+        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=125
     ),
     Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
-    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=11),
+    Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=54),
     Variant(
-        "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=11
+        "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=54
     ),
-    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=65),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=149),
     Variant(
-        "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=158
+        "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=26
     ),
     Variant("segments are deleted unread", ((Collector, "compact", _delete_unread_segments),)),
     Variant("rewritten packs are not indexed", ((Collector, "_rewrite", _rewrite_without_index),)),
@@ -230,16 +230,16 @@ WEAK: Final = [
         "rewriting relies on packs of its plan",
         ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),),
         CROWD,
-        shown_by=3255,
+        shown_by=351,
     ),
-    Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=334),
+    Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=1136),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
     Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW, shown_by=704),
     Variant(
-        "late snapshots are judged by their pack lists", ((Collector, "_packs_holding", _nothing),), CROWD, shown_by=173
+        "late snapshots are judged by their pack lists", ((Collector, "_packs_holding", _nothing),), CROWD, shown_by=107
     ),
     Variant("readers avoid condemned packs", ((Index, "find", Index.find_reusable),)),
-    Variant("a pack that no segment names is dead", ((Garbage, "_alone_holds_live", _no),), shown_by=252),
+    Variant("a pack that no segment names is dead", ((Garbage, "_alone_holds_live", _no),), shown_by=69),
 ]
 
 # Too rare for chance: what shows it is written out among the known schedules.
