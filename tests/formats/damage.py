@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.formats.damage_of_contents import OF_CONTENTS
 from tests.formats.damage_of_packs import OF_PACKS
 from tests.formats.damage_of_records import OF_RECORDS
 from tests.formats.damage_of_trees import OF_TREES
 from tests.formats.damage_without_keys import WITHOUT_KEYS
 
-DAMAGES: Final = [*WITHOUT_KEYS, *OF_RECORDS, *OF_PACKS, *OF_TREES]
+DAMAGES: Final = [*WITHOUT_KEYS, *OF_RECORDS, *OF_PACKS, *OF_TREES, *OF_CONTENTS]

@@ -13,6 +13,7 @@ from backstay.codec.cipher import COMMITMENT_BYTES, KEY_BYTES, TAG_BYTES, Cipher
 from backstay.codec.compression import RAW, Compressor, decompress
 from backstay.core.ids import Random
 from backstay.errors import CorruptedBackup
+from backstay.repository.decoding import decoded
 from backstay.repository.format import MAX_RECORD, SUITE, RecordKind
 
 MAGIC: Final = b"BKSY"
@@ -145,11 +146,7 @@ def open_record(data: bytes, *, key: bytes, type: type[Body]) -> Body:  # noqa: 
 
 def decode_strictly(raw: bytes, type: type[Body]) -> Body:  # noqa: A002 - msgspec's own word
     """Decode msgpack to a struct and insist that it encodes back to the same bytes: one form, no duplicate keys."""
-    try:
-        body = msgspec.msgpack.decode(raw, type=type)
-        again = msgspec.msgpack.encode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CorruptedBackup("a record cannot be read", cause=str(error)) from error
-    if again != raw:
+    body = decoded(msgspec.msgpack.Decoder(type), raw, "a record cannot be read")
+    if msgspec.msgpack.encode(body) != raw:
         raise CorruptedBackup("a record is not in its canonical form")
     return body

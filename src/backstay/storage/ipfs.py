@@ -43,6 +43,7 @@ _OK: Final = 200
 _FAILED: Final = 500  # every error of a command
 _DIRECTORY: Final = 1  # as a listing says it
 _PARALLEL: Final = 8
+_NO_ANSWER: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # of bytes that may be anything
 _BOUNDARY: Final = "backstay-7d1f6f0c3e5b4a29"
 _SYSTEM_CLOCK: Final = SystemClock()
 
@@ -265,7 +266,7 @@ class IpfsStorage(StorageBackend):
             raise self._failure(title, answer)
         try:
             return msgspec.json.decode(answer.body, type=kind)
-        except msgspec.DecodeError as error:
+        except _NO_ANSWER as error:
             raise StorageUnavailable(
                 title, cause="the answer is none of Kubo's", hint="check that the address is that of its RPC interface"
             ) from error
@@ -278,7 +279,7 @@ class IpfsStorage(StorageBackend):
 
 
 def _message(answer: Answer) -> str:
-    with suppress(msgspec.DecodeError):
+    with suppress(*_NO_ANSWER):
         return msgspec.json.decode(answer.body, type=_Error).message
     return ""
 

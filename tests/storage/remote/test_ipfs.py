@@ -113,6 +113,9 @@ def test_short_reads_are_noticed(node: KuboStub, store: IpfsStorage) -> None:
     ("answer", "error"),
     [
         ((200, "text/html", b"<html>welcome</html>"), StorageUnavailable),
+        ((200, "application/json", b'{"x": ' + b"[" * 100_000), StorageUnavailable),
+        ((500, "application/json", b'{"x": ' + b"[" * 100_000), StorageUnavailable),
+        ((200, "application/json", b'{"Name": "\xff"}'), StorageUnavailable),
         ((404, "text/plain", b"404 page not found"), StorageUnavailable),
         ((403, "text/plain", b"403 - Forbidden"), StorageRefused),
         ((500, "application/json", b'{"Message": "disk full", "Code": 0}'), StorageUnavailable),

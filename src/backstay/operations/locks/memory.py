@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from backstay.core.clock import datetime_from_ns, ns_from_datetime
+from backstay.errors import CorruptedBackup
+from backstay.repository.decoding import decoded
 
 _decoder = msgspec.msgpack.Decoder(dict[str, int])
 
@@ -26,8 +28,8 @@ class LockMemory:
         self._path = None if cache is None else cache / "locks" / digest
         self._ends: dict[str, int] = {}
         if self._path is not None:
-            with suppress(OSError, msgspec.MsgspecError):  # a torn or foreign file is as good as none
-                self._ends = _decoder.decode(self._path.read_bytes())
+            with suppress(OSError, CorruptedBackup):  # a torn or foreign file is as good as none
+                self._ends = decoded(_decoder, self._path.read_bytes(), "what is known of locks cannot be read")
 
     def end(self, name: str) -> datetime | None:
         """When the lock of an object ends as far as is known here."""

@@ -18,6 +18,7 @@ from backstay.codec.digest import ID_BYTES, ChunkIds
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import BlobWriter
+from backstay.repository.decoding import decoded
 from backstay.repository.format import RecordKind
 from backstay.repository.nodes import PATCHED, Content
 
@@ -250,10 +251,7 @@ def patch_of(content: Content, reader: BlobReader) -> Patch:
     frames = [*read_frames(content.patch, reader, limit=MAX_PATCH)]
     if [kind for kind, _ in frames] != [PATCH]:
         raise CorruptedBackup("a patch holds foreign records")
-    try:
-        patch = _patch_decoder.decode(frames[0][1])
-    except msgspec.MsgspecError as error:
-        raise CorruptedBackup("a patch cannot be read", cause=str(error)) from error
+    patch = decoded(_patch_decoder, frames[0][1], "a patch cannot be read")
     # One look is enough, however often a file has changed.
     if patch.size < 0 or patch.base.is_patched or patch.changes.is_patched:
         raise CorruptedBackup("a patch changes what cannot be patched")
@@ -266,10 +264,7 @@ def changes_of(patch: Patch, reader: BlobReader) -> Iterator[Change]:
     for kind, body in read_frames(patch.changes, reader, limit=MAX_CHANGE):
         if kind != CHANGE:
             raise CorruptedBackup("a patch holds a foreign record")
-        try:
-            change = _change_decoder.decode(body)
-        except msgspec.MsgspecError as error:
-            raise CorruptedBackup("a patch cannot be read", cause=str(error)) from error
+        change = decoded(_change_decoder, body, "a patch cannot be read")
         change.check(end)
         end = change.at + change.length
         if end > patch.size:

@@ -12,6 +12,7 @@ from backstay.core.names import printable
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.repository.blobs.contents import frame, read_frames
 from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.decoding import decoded
 from backstay.repository.nodes import MAX_NODE, Content, Node
 
 NODE_FRAME: Final = 0
@@ -53,10 +54,7 @@ def encode_node(node: Node) -> bytes:
 
 def decode_node(body: bytes) -> Node:
     """One node. Raises CorruptedBackup."""
-    try:
-        node = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CorruptedBackup("a listing entry cannot be read", cause=str(error)) from error
+    node = decoded(_decoder, body, "a listing entry cannot be read")
     node.check()
     return node
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs.contents import frame, read_frames
 from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.decoding import decoded
 from backstay.repository.nodes import Content
 
-_T = TypeVar("_T")
 Row: TypeAlias = tuple[bytes, int, int, int, int, int]  # name, mode, size, mtime_ns, ctime_ns, inode
 NEVER_SAME: Final = -1  # as ctime: differs from everything, so that the next run reads the entry again
 PAGE_ENTRIES: Final = 4096  # entries compared and recorded at a time
@@ -21,6 +21,7 @@ ENTER: Final = 1  # a directory begins: its name and first page
 PAGE: Final = 2  # one more page of the directory begun last
 LEAVE: Final = 3  # a directory ends: its listing and what it holds itself
 MAX_FRAME: Final = 64 << 20
+_UNREADABLE: Final = "a stat stream cannot be read"
 _PART: Final = 1 << 20  # bytes of frames handed on at once
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -80,7 +81,7 @@ class StatCursor:
 
     def _peek_enter(self) -> tuple[bytes, list[Row]]:
         if self._entered is None:
-            self._entered = _decoded(_decode_enter, self._body)
+            self._entered = decoded(_decode_enter, self._body, _UNREADABLE)
         return self._entered
 
     def enter(self, name: bytes) -> tuple[list[Row], bytes] | None:
@@ -101,7 +102,7 @@ class StatCursor:
         if self._kind != PAGE:
             return None
         body = self._body
-        rows = _decoded(_decode_page, body)
+        rows = decoded(_decode_page, body, _UNREADABLE)
         self._advance()
         return rows, body
 
@@ -125,7 +126,7 @@ class StatCursor:
             size += len(body)
             depth += kind == ENTER
             if kind == LEAVE:
-                left = _decoded(_decode_leave, body)
+                left = decoded(_decode_leave, body, _UNREADABLE)
                 files, dirs, total, depth = files + left.files, dirs + 1, total + left.bytes, depth - 1
                 if depth == 0:
                     self._advance()
@@ -148,14 +149,7 @@ class StatCursor:
                 depth += 1
             elif kind == LEAVE:
                 if depth == 0:
-                    return _decoded(_decode_leave, body)
+                    return decoded(_decode_leave, body, _UNREADABLE)
                 depth -= 1
             elif kind != PAGE:
                 raise CorruptedBackup("a stat stream ends too early")
-
-
-def _decoded(decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CorruptedBackup("a stat stream cannot be read", cause=str(error)) from error
