@@ -772,6 +772,8 @@ class Repository:
                 problem = DamageError(f"chunk {chunk.hex()[:16]} in {name}: {error}")
                 continue
             if blake3(data, key=self.id_key).digest() == chunk:
+                if not data:
+                    raise DamageError("an empty chunk is listed")
                 return data
         raise problem
 

@@ -1,4 +1,4 @@
-"""Forged contents of files: patches."""
+"""Forged contents of files: lists of ids, and patches."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def _nested_change(forge: Forge) -> Content:
 
 
 OF_CONTENTS: Final = [
+    _content("an empty chunk", lambda forge: Content(0, forge.chunks(b"", HELLO)), says="empty"),
+    _content("a list of empty chunks", lambda forge: Content(1, forge.chunks(b"") * 9), says="empty"),
+    _content(
+        "a patch of another size",
+        lambda forge: _patched(forge, encode(Patch(4, Content(0, forge.chunks(HELLO)), EMPTY))),
+        says="length",
+    ),
     _content("a patch that nests without end", _nested_patch, says="deep"),
     _content("a change that nests without end", _nested_change, says="deep"),
 ]

@@ -29,7 +29,7 @@ from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.tiers.moving import plan_move, run_move, set_tier
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.operations.wal.bases import base_backups
-from backstay.repository.blobs.contents import chunk_list
+from backstay.repository.blobs.contents import chunk_ids
 from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.repository import Repository
@@ -284,7 +284,7 @@ def harm(repository: Repository, path: bytes, snapshot: str, number: int) -> Non
     node = find_node(repository.snapshots.get(snapshot).root, path, repository.reader)
     assert node is not None
     assert node.content is not None
-    place = repository.reader.place(chunk_list(node.content, repository.reader)[number])
+    place = repository.reader.place([*chunk_ids(node.content, repository.reader)][number])
     [pack] = [pack for pack in indexed_packs(repository) if pack.digest == repository.index.pack(place.pack).digest]
     blob = next(blob for blob in pack.table.blobs() if blob.ordinal == place.ordinal)
     name = pack_name(RecordKind(pack.kind), pack.digest)

@@ -100,10 +100,9 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             raise CorruptedBackup("it is a symlink to an impossible place", cause=repr((self.target or b"")[:80]))
         if kind in (stat.S_IFCHR, stat.S_IFBLK) and not (self.device is not None and 0 <= self.device < 1 << 63):
             raise CorruptedBackup("it is a device with an impossible number", cause=str(self.device))
-        if kind == stat.S_IFREG and stored is not None:
-            expected = self.size if self.extents is None else sum(length for _, length in self.extents)
-            if stored != expected:
-                raise CorruptedBackup("its size is not that of its content", cause=f"{stored} bytes, not {expected}")
+        if kind == stat.S_IFREG and stored is not None and stored != self.data_size:
+            cause = f"{stored} bytes, not {self.data_size}"
+            raise CorruptedBackup("its size is not that of its content", cause=cause)
 
     def _check_extents(self) -> None:
         end = 0
@@ -111,6 +110,11 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             if start < end or length <= 0 or start + length > self.size:
                 raise CorruptedBackup("a listing holds impossible extents", cause=repr(self.name[:80]))
             end = start + length
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of data, holes left out."""
+        return self.size if self.extents is None else sum(length for _, length in self.extents)
 
     @property
     def link_group(self) -> bytes | None:

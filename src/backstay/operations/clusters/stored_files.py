@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from backstay.codec.compression import Buffer
 from backstay.errors import BackstayError, CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached
-from backstay.repository.blobs.contents import Change, changes_of, chunk_list, patch_of
+from backstay.repository.blobs.contents import Change, changes_of, chunk_ids, patch_of
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import EMPTY, Node
 
@@ -48,7 +48,8 @@ class StoredFile:
         if content.is_patched:
             patch = patch_of(content, reader)
             content, changes = patch.base, changes_of(patch, reader)
-        self._chunks = chunk_list(content, reader)
+        self._ids = chunk_ids(content, reader)
+        self._at, self._id = -1, b""  # the chunk that was asked for last
         self._changes = changes
         self._failure: BackstayError | None = None
         self._next = self._change()
@@ -62,9 +63,16 @@ class StoredFile:
             self._next = self._change()
         change = self._next if self._next is not None and self._next.at < start + CHUNK else None
         length = min(CHUNK, self._size - start)
-        if number >= len(self._chunks) or (change is not None and _range(change) != (start, length, start, length)):
+        chunk = self._chunk_id(number)
+        if not chunk or (change is not None and _range(change) != (start, length, start, length)):
             raise CorruptedBackup("it is not cut as files of a cluster are")
-        return StoredChunk(self._chunks[number], change, length)
+        return StoredChunk(chunk, change, length)
+
+    def _chunk_id(self, number: int) -> bytes:
+        """The id of a chunk that is stored; nothing behind the last."""
+        while self._at < number:
+            self._at, self._id = self._at + 1, next(self._ids, b"")
+        return self._id
 
     def _change(self) -> Change | None:
         if self._failure is not None:

@@ -22,7 +22,14 @@ from backstay.operations.copies.value_carriage import carry_values
 from backstay.operations.copies.wal_carriage import WalCarriage, kept_meanwhile
 from backstay.operations.snapshots.rewrite import Damage, OpenDirectory, Rewritten, SnapshotRewriter
 from backstay.operations.tiers.cold_packs import THAW_DAYS, ColdPacks, make_readable
-from backstay.repository.blobs.contents import PlainStream, all_chunk_ids, changes_of, chunk_ids, content_of, patch_of
+from backstay.repository.blobs.contents import (
+    ContentWriter,
+    PlainStream,
+    all_chunk_ids,
+    changes_of,
+    chunk_ids,
+    patch_of,
+)
 from backstay.repository.blobs.patches import PatchWriter
 from backstay.repository.blobs.writer import BlobWriter
 from backstay.repository.format import RecordKind
@@ -277,8 +284,10 @@ class _SnapshotTransfer(SnapshotRewriter):
         return sent
 
     def _send_all(self, content: Content) -> Content:
-        ids = [self._send(chunk) for chunk in chunk_ids(content, self._reader)]
-        return content_of(ids, self._writer, self._ids, self._repository.listing_chunker)
+        sent = ContentWriter(self._writer, self._ids, self._repository.listing_chunker)
+        for chunk in chunk_ids(content, self._reader):
+            sent.add(self._send(chunk))
+        return sent.finish()
 
     def _send_patched(self, content: Content) -> Content:
         """The same base with the same changes, whose bytes have other ids there."""

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from backstay.codec.compression import Buffer
-from backstay.codec.digest import ChunkIds
+from backstay.codec.digest import ID_BYTES, ChunkIds
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, NotFound
-from backstay.operations.restore.large_file import LargeFile, LargePart, spans
+from backstay.errors import CorruptedBackup, InsufficientSpace, NotFound
+from backstay.operations.restore.large_file import LargeFile, LargePart, spans, wrong_size
 from backstay.operations.restore.tally import Tally
 from backstay.operations.restore.write_process import SmallFile
 from backstay.operations.restore.writers import Errands, Portion, Writers
 from backstay.repository.blobs.ahead import Ahead, BlobsAhead
-from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.contents import NeededChunks, chunk_ids, patch_of, read_content, summed
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import SMALL
 from backstay.repository.index.index import Place
-from backstay.repository.nodes import Node
+from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.packs.blobs import BlobKeys
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import descriptor_limit
@@ -48,12 +48,16 @@ class File:
     directory: TargetDirectory
     node: Node
     path: bytes
-    chunks: list[bytes]
 
     @property
-    def size(self) -> int:
-        """Bytes of data, holes left out."""
-        return self.node.size if self.node.extents is None else sum(length for _, length in self.node.extents)
+    def content(self) -> Content:
+        return self.node.content or EMPTY
+
+    @property
+    def chunk(self) -> bytes:
+        """The id of its only chunk; nothing if it has none, or more."""
+        content = self.content
+        return content.ids if content.depth == 0 and len(content.ids) == ID_BYTES else b""
 
 
 def _directories() -> int:
@@ -72,7 +76,7 @@ class Window:
 
     def add(self, file: File) -> None:
         self.files.append(file)
-        self.size += file.size
+        self.size += max(file.node.data_size, len(file.content.ids))
 
     def is_full(self) -> bool:
         return len(self.files) >= WINDOW_FILES or self.size >= WINDOW_BYTES or len(self.after) >= self.most_after
@@ -157,15 +161,15 @@ class FileWriter:
         self._writers.expect(len(window.files))
         groups: dict[tuple[int, int], list[tuple[File, Place]]] = {}
         for file in window.files:
-            if file.node.content is not None and file.node.content.is_patched:
+            if file.content.is_patched:
                 running.files.append(self._workers.submit(self._write_patched, file))
-            elif len(file.chunks) == 1:
+            elif file.chunk:
                 found = self._locate(file)
                 if found is not None:
                     groups.setdefault((found.pack, found.ordinal), []).append((file, found))
-            elif not file.chunks:
+            elif file.content == EMPTY:
                 running.blobless.append(SmallFile(file.directory, file.node, file.path, self._nothing, 0, 0))
-            elif file.size > WHOLE or self._writers.decode:
+            elif file.node.data_size > WHOLE or self._writers.decode:
                 running.larger.append(file)
             else:
                 running.files.append(self._workers.submit(self._write_whole, file))
@@ -206,7 +210,7 @@ class FileWriter:
 
     def _locate(self, file: File) -> Place | None:
         found: list[Place] = []
-        self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunks[0])))
+        self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunk)))
         return found[0] if found else None
 
     def _write_group(
@@ -223,7 +227,7 @@ class FileWriter:
 
     def _fetch_again(self, small: SmallFile) -> None:
         """Write one file whose bytes are not what its chunk's id says; another place may have them."""
-        self._write_whole(File(small.directory, small.node, small.path, [small.chunk]))
+        self._write_whole(File(small.directory, small.node, small.path))
 
     def _write_small(self, file: File, data: Buffer) -> None:
         file.directory.write_small(file.node.name, data, file.node)
@@ -233,16 +237,18 @@ class FileWriter:
         """Write one file, chunk after chunk."""
 
         def write() -> None:
-            self._write_small(file, self._whole(file.chunks))
+            self._write_small(file, self._whole(file))
 
         self._tally.guard(file.path, write)
 
-    def _whole(self, chunks: Sequence[bytes]) -> Buffer:
-        if len(chunks) == 1:
-            return self._reader.chunk(chunks[0])
+    def _whole(self, file: File) -> Buffer:
+        if file.chunk:
+            return self._reader.chunk(file.chunk)
         joined = bytearray()
-        for chunk in chunks:  # not at the end: each keeps in memory the blob that it is a small part of
-            joined += self._reader.chunk(chunk)
+        for piece in read_content(file.content, self._reader):
+            joined += piece  # not at the end: each keeps in memory the blob that it is a small part of
+            if len(joined) > file.node.data_size:
+                raise wrong_size()
         return joined
 
     def _write_patched(self, file: File) -> None:
@@ -250,14 +256,13 @@ class FileWriter:
 
         def write() -> None:
             node, at = file.node, 0
-            assert node.content is not None
+            if patch_of(file.content, self._reader).size != node.data_size:
+                raise wrong_size()
             with file.directory.begin_file(node.name, node.size, node.extents) as pending:
-                for piece in read_content(node.content, self._reader):
+                for piece in read_content(file.content, self._reader):
                     for to, start, length in spans(node.extents, at, len(piece)):
                         pending.write_at(to, memoryview(piece)[start : start + length])
                     at += len(piece)
-                if at != file.size:
-                    raise CorruptedBackup("its chunks do not add up to its size")
                 pending.commit(node)
             self._tally.done(node.size)
 
@@ -268,13 +273,18 @@ class FileWriter:
         begun: list[PendingFile] = []
 
         def begin() -> None:
-            begun.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
+            try:
+                begun.append(file.directory.begin_file(file.node.name, file.node.size, file.node.extents))
+            except InsufficientSpace:
+                self._check_size(file)  # no disk has room for what a damaged file may claim
+                raise
 
         self._tally.guard(file.path, begin)
         if not begun:
             return
         self._begun += 1
-        large = LargeFile(self._begun, file.node, file.path, file.chunks, begun[0], self._reader, self._tally)
+        chunks = chunk_ids(file.content, self._reader)
+        large = LargeFile(self._begun, file.node, file.path, chunks, begun[0], self._reader, self._tally)
         self._large.append(large)
         running.large.append(large)
         portions = self._workers.ordered(
@@ -283,6 +293,15 @@ class FileWriter:
         for portion in portions:
             if portion is not None:
                 self._writers.write(portion, running.errands)
+
+    def _check_size(self, file: File) -> None:
+        """Raises CorruptedBackup when its content has another size than it claims."""
+
+        def lengths(ids: list[bytes]) -> int:
+            return sum([self._reader.place(chunk).length for chunk in ids])
+
+        if summed(NeededChunks(self._reader).of(file.content), lengths) != file.node.data_size:
+            raise wrong_size()
 
     def _parts(self, large: LargeFile) -> Iterator[_Work]:
         """Each part of a file; the blobs of those that threads of this process write are read from now on."""
@@ -323,7 +342,7 @@ def _size(work: _Work) -> int:
 
 
 def _small(file: File, at: Place, twin: bytes = b"") -> SmallFile:
-    return SmallFile(file.directory, file.node, file.path, file.chunks[0], at.offset, at.length, twin)
+    return SmallFile(file.directory, file.node, file.path, file.chunk, at.offset, at.length, twin)
 
 
 class _Written:
@@ -339,15 +358,15 @@ class _Written:
     def add(self, files: Sequence[File]) -> None:
         """Take note of files that are complete, or could not be written."""
         for file in files:
-            if len(file.chunks) == 1 and file.node.extents is None:
+            if file.chunk and file.node.extents is None:
                 above, name = file.directory.path, file.node.name
-                self._paths[file.chunks[0]] = above + b"/" + name if above else name
+                self._paths[file.chunk] = above + b"/" + name if above else name
         while len(self._paths) > REMEMBERED:
             self._paths.popitem(last=False)
 
     def copies(self, group: Sequence[tuple[File, Place]]) -> list[SmallFile] | None:
         """All files of a group as copies of others; None when one of them must be decoded, which serves all."""
-        paths = [self._paths.get(file.chunks[0]) for file, _ in group]
+        paths = [self._paths.get(file.chunk) for file, _ in group]
         if None in paths:
             return None
         return [_small(file, at, path or b"") for (file, at), path in zip(group, paths, strict=True)]

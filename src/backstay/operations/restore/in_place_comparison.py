@@ -388,8 +388,7 @@ class Comparison:
         )
 
     def _need(self, node: Node) -> None:
-        held = node.size if node.extents is None else sum(length for _, length in node.extents)
-        self._plan.room[self._areas.of(self._stack)] += held if node.is_file else 0
+        self._plan.room[self._areas.of(self._stack)] += node.data_size if node.is_file else 0
 
     def _look_for_leftovers(self, live: LiveDirectory) -> None:
         assert live.directory is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -38,7 +38,7 @@ class LargeFile:
         number: int,
         node: Node,
         path: bytes,
-        chunks: Sequence[bytes],
+        chunks: Iterable[bytes],
         pending: PendingFile,
         reader: BlobReader,
         tally: Tally,
@@ -58,11 +58,6 @@ class LargeFile:
     def size(self) -> int:
         return self._node.size
 
-    @property
-    def _data_size(self) -> int:
-        """Bytes of data, holes left out."""
-        return self.size if self._node.extents is None else sum(length for _, length in self._node.extents)
-
     def parts(self) -> Iterator[LargePart]:
         """All chunks in order; the index knows where they lie, and their lengths. None once one has failed."""
         offset = 0
@@ -74,19 +69,22 @@ class LargeFile:
                 self._open += 1
             yield LargePart(tuple(chunks), offset, place)
             offset += place.length
-        if not self._failed and offset != self._data_size:
-            self._refuse(CorruptedBackup("its chunks do not add up to its size"))
+        if not self._failed and offset != self._node.data_size:
+            self._refuse(wrong_size())
         self._landed()
 
     def _places(self) -> Iterator[tuple[bytes, Place]]:
-        """Where each chunk lies, up to the first that no index knows."""
-        for chunk in self._chunks:
-            try:
+        """Where each chunk lies, up to the first that no index knows, or that goes on behind the end of the file."""
+        left = self._node.data_size
+        try:
+            for chunk in self._chunks:
                 place = self._reader.place(chunk)
-            except BackstayError as error:
-                self._refuse(error)
-                return
-            yield chunk, place
+                left -= place.length
+                if left < 0:
+                    raise wrong_size()
+                yield chunk, place
+        except BackstayError as error:
+            self._refuse(error)
 
     def write(self, part: LargePart, *, lying: Lying | None = None) -> None:
         """Have a part written, from any place that has it; `lying` is its blob, if that was read already.
@@ -197,6 +195,11 @@ def _together(places: Iterator[tuple[bytes, Place]]) -> Iterator[tuple[list[tupl
         chunks.append((chunk, place.length))
     if whole is not None:
         yield chunks, whole
+
+
+def wrong_size() -> CorruptedBackup:
+    """What is told of a file whose size is not that of its content."""
+    return CorruptedBackup("its chunks do not add up to its size")
 
 
 def spans(extents: Sequence[tuple[int, int]] | None, offset: int, length: int) -> Iterator[tuple[int, int, int]]:

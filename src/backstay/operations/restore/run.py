@@ -25,8 +25,7 @@ from backstay.operations.restore.strangers import NOT_LOOKED_INTO, is_spared, st
 from backstay.operations.restore.tally import FailedItem, Tally
 from backstay.operations.snapshots.walk import Enter, Item, Leave
 from backstay.operations.tiers.cold_packs import make_readable
-from backstay.repository.blobs.contents import chunk_list
-from backstay.repository.nodes import EMPTY, Node
+from backstay.repository.nodes import Node
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.existing import existing_equals
@@ -319,10 +318,7 @@ class _Restore:
             directory.make_symlink(node.name, node)
             self.tally.done(0)
         elif node.is_file:
-            content = node.content or EMPTY
-            most = node.size + 1  # none is empty, but that of an empty file
-            chunks = [] if content.is_patched else chunk_list(content, self.reader, most)
-            window.add(File(directory, node, item.path, chunks))
+            window.add(File(directory, node, item.path))
         elif directory.make_special(node.name, node):
             self.tally.done(0)
         elif node.link_group is not None:

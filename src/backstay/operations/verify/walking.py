@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,7 +19,7 @@ from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.operations.verify.objects import GONE_HINT
 from backstay.operations.verify.whole_ids import WholeIds
-from backstay.repository.blobs.contents import all_chunk_ids, check_depth, chunk_ids, read_content, split_ids
+from backstay.repository.blobs.contents import NeededChunks, read_content, split_ids, summed
 from backstay.repository.format import pack_name
 from backstay.repository.nodes import EMPTY, Content, Node
 from backstay.repository.repository import Repository
@@ -44,9 +44,11 @@ class Walking:
     _found: list[tuple[str, CorruptedBackup | ObjectNotFound]] = field(default_factory=list)  # of one snapshot
     _impossible: list[tuple[str, CorruptedBackup]] = field(default_factory=list)  # what no restore can make
     _ids: WholeIds = field(init=False)
+    _needed: NeededChunks = field(init=False)
 
     def __post_init__(self) -> None:
         self._ids = WholeIds(self.repository)
+        self._needed = NeededChunks(self.repository.reader)
 
     def completeness(self, manifests: list[Manifest], events: EventSink) -> set[int]:
         """Walk every listing; each chunk must have a place. The packs that are needed are returned."""
@@ -183,8 +185,8 @@ class Walking:
         content, size = node.content or EMPTY, None
         try:
             size = self._need(content, used, f"{subject}: {printable(path)}" if self.read else "")
-            if content.is_patched:
-                size = self._put_together(content) if self.read else None
+            if content.is_patched and self.read and size == node.data_size:
+                self._put_together(content)
         except (CorruptedBackup, ObjectNotFound) as error:
             self._found.append((f"{subject}: {printable(path)}", error))
         try:
@@ -192,27 +194,23 @@ class Walking:
         except CorruptedBackup as error:
             self._impossible.append((f"{subject}: {printable(path)}", error))
 
-    def _put_together(self, content: Content) -> int | None:
-        """That all chunks are good does not say yet that the changes in them fit. The size, if all could be read.
-
-        Raises CorruptedBackup.
-        """
+    def _put_together(self, content: Content) -> None:
+        """That all chunks are good does not say yet that the changes in them fit. Raises CorruptedBackup."""
         with suppress(TierNotAttached, ObjectFrozen):  # which is told of the packs
-            return sum(len(piece) for piece in read_content(content, self.repository.reader))
-        return None
+            for _ in read_content(content, self.repository.reader):
+                pass
 
     def _need(self, content: Content, used: set[int], subject: str = "") -> int:
-        """Every chunk of it has a place; with a subject, one that is there by its whole id. The bytes of them all."""
-        size = 0
+        """Every chunk of it has a place; with a subject, one that is there by its whole id. The size of the stream."""
         if content.depth == 0:  # nearly all of them
-            chunks: Iterable[bytes] = split_ids(content.ids)
-        elif content.is_patched:
-            chunks = all_chunk_ids(content, self.repository.reader)
-        else:
-            check_depth(content)
-            self._need(Content(content.depth - 1, content.ids), used, subject)
-            chunks = chunk_ids(content, self.repository.reader)
-        for chunk in chunks:
+            return self._look_up(split_ids(content.ids), used, subject)
+        # Whose whole ids are wrong is told of every file that needs it.
+        needed = NeededChunks(self.repository.reader) if subject else self._needed
+        return summed(needed.of(content), lambda ids: self._look_up(ids, used, subject))
+
+    def _look_up(self, ids: list[bytes], used: set[int], subject: str) -> int:
+        size = 0
+        for chunk in ids:
             place = self.repository.reader.place(chunk)
             used.add(place.pack)
             size += place.length

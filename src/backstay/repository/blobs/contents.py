@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from hashlib import sha256
-from itertools import islice
-from typing import Final
+from itertools import accumulate, islice
+from typing import Final, TypeAlias, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ from backstay.repository.format import RecordKind
 from backstay.repository.nodes import PATCHED, Content
 
 MAX_IDS: Final = 1024  # ids in a node itself; more go one level down
+IDS_AT_ONCE: Final = 1024  # of a long list that are in memory
+KNOWN_LISTS: Final = 1 << 17  # chunks whose lists are not gone through again
 MAX_DEPTH: Final = 4
 MAX_PATCH: Final = 1 << 20  # bytes of the record that says what is changed
 MAX_CHANGE: Final = 2 * MOST  # bytes of one change
@@ -30,6 +32,7 @@ PATCH: Final = 5  # kinds of frames
 CHANGE: Final = 6
 _FRAME: Final = struct.Struct("<BI")  # kind, length of the body
 _FRAME_BYTES: Final = _FRAME.size
+_PAGE_BYTES: Final = IDS_AT_ONCE * ID_BYTES
 
 
 class MetaWriter:
@@ -117,17 +120,6 @@ def split_ids(ids: bytes) -> list[bytes]:
     return [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
 
 
-def chunk_list(content: Content, reader: BlobReader, most: int | None = None) -> list[bytes]:
-    """The ids of a stream's own chunks, in order. Raises CorruptedBackup, also for more than `most`."""
-    if content.depth == 0:
-        ids = split_ids(content.ids)
-    else:
-        ids = [*islice(chunk_ids(content, reader), None if most is None else most + 1)]
-    if most is not None and len(ids) > most:
-        raise CorruptedBackup("a file has more chunks than bytes")
-    return ids
-
-
 def check_depth(content: Content) -> None:
     """Raises CorruptedBackup for a depth that no writer makes, before anything goes down so far."""
     if not 0 <= (content.depth - PATCHED if content.is_patched else content.depth) <= MAX_DEPTH:
@@ -141,31 +133,93 @@ def chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
     if content.depth == 0:
         yield from split_ids(content.ids)
         return
-    rest = b""
+    rests = [b""]
     for inner in chunk_ids(Content(content.depth - 1, content.ids), reader):
-        data = rest + bytes(reader.chunk(inner))
-        whole = len(data) - len(data) % ID_BYTES
-        yield from split_ids(data[:whole])
-        rest = data[whole:]
-    if rest:
+        for ids in _listed(reader.chunk(inner), rests, 0):
+            yield from ids
+    _check_ended(rests)
+
+
+def _listed(data: Buffer, rests: list[bytes], level: int) -> Iterator[list[bytes]]:
+    """The ids in a further chunk of a list, some at a time; `rests[level]` is what of one is left over."""
+    view = memoryview(data)
+    for at in range(0, len(view), IDS_AT_ONCE * ID_BYTES):
+        joined = rests[level] + view[at : at + IDS_AT_ONCE * ID_BYTES]
+        whole = len(joined) - len(joined) % ID_BYTES
+        rests[level] = joined[whole:]
+        yield split_ids(joined[:whole])
+
+
+def _check_ended(rests: list[bytes]) -> None:
+    if any(rests):
         raise CorruptedBackup("a list of chunk ids is cut short")
 
 
-def all_chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
-    """The ids of all chunks that a stream needs: its own, those that hold their ids, and those of a patch.
+Needs: TypeAlias = Generator[list[bytes], int | None, int]
 
-    Raises CorruptedBackup.
+
+class NeededChunks:
+    """The chunks that contents need: their own, those that hold their ids, and those of patches.
+
+    What a chunk lists is gone through once, however often it is named: a few bytes can name more than anybody counts.
     """
-    check_depth(content)
-    if content.is_patched:
-        yield from all_chunk_ids(content.patch, reader)
-        patch = patch_of(content, reader)
-        yield from all_chunk_ids(patch.base, reader)
-        yield from all_chunk_ids(patch.changes, reader)
-        return
-    if content.depth:
-        yield from all_chunk_ids(Content(content.depth - 1, content.ids), reader)
-    yield from chunk_ids(content, reader)
+
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+        # By depth, chunk, and what was left over before it: the size of what it lists, and what is left over behind it.
+        self._known: dict[tuple[object, ...], tuple[int, list[bytes]]] = {}
+
+    def of(self, content: Content) -> Needs:
+        """Their ids, some at a time; what is sent back, as their lengths, is added up for those of the stream itself.
+
+        The sum is what is returned; for a patch, the size that it says. Raises CorruptedBackup.
+        """
+        check_depth(content)
+        if content.is_patched:
+            yield from self.of(content.patch)
+            patch = patch_of(content, self._reader)
+            yield from self.of(patch.base)
+            yield from self.of(patch.changes)
+            return patch.size
+        rests = [b""] * content.depth
+        size = yield from self._below(content.depth, split_ids(content.ids), rests)
+        _check_ended(rests)
+        return size
+
+    def _below(self, depth: int, ids: list[bytes], rests: list[bytes]) -> Needs:
+        size = (yield ids) or 0
+        if depth == 0:
+            return size
+        size = 0
+        for chunk in ids:
+            key = (depth, chunk, *rests[:depth])
+            known = self._known.get(key)
+            if known is None:
+                listed = 0
+                for inner in _listed(self._reader.chunk(chunk), rests, depth - 1):
+                    listed += yield from self._below(depth - 1, inner, rests)
+                if len(self._known) >= KNOWN_LISTS:
+                    self._known.clear()
+                known = self._known[key] = listed, rests[:depth]
+            listed, rests[:depth] = known
+            size += listed
+        return size
+
+
+def summed(needs: Needs, measure: Callable[[list[bytes]], int]) -> int:
+    """Go through all chunks that a content needs; what is returned in the end."""
+    try:
+        ids = next(needs)
+        while True:
+            ids = needs.send(measure(ids))
+    except StopIteration as end:
+        return cast("int", end.value)
+
+
+def all_chunk_ids(content: Content, reader: BlobReader) -> Iterator[bytes]:
+    """The ids of all chunks that a stream needs, in no order, each at least once. Raises CorruptedBackup."""
+    for ids in NeededChunks(reader).of(content):
+        yield from ids
 
 
 def read_content(content: Content, reader: BlobReader) -> Iterator[Buffer]:
@@ -192,19 +246,23 @@ def frame(kind: int, body: bytes) -> bytes:
 
 def read_frames(content: Content, reader: BlobReader, *, limit: int) -> Iterator[tuple[int, bytes]]:
     """(kind, body) of each framed record; one longer than `limit` bytes is an error. Raises CorruptedBackup."""
-    rest = b""
+    rest, needed = bytearray(), 0  # what is left over, and how long it must be to hold a record
     for chunk in read_content(content, reader):
-        data = rest + chunk if rest else bytes(chunk)
-        at, end = 0, len(data)
+        if len(rest) + len(chunk) < needed:
+            rest += chunk
+            continue
+        data = b"".join((rest, chunk)) if rest else bytes(chunk)
+        at, end, needed = 0, len(data), 0
         while (start := at + _FRAME_BYTES) <= end:
             kind, length = _FRAME.unpack_from(data, at)
             if length > limit:
                 raise CorruptedBackup("a stream declares an absurd record length", cause=f"{length} bytes")
             if start + length > end:
+                needed = start + length - at
                 break
             at = start + length
             yield kind, data[start:at]
-        rest = data[at:]
+        rest = bytearray(data[at:])
     if rest:
         raise CorruptedBackup("a stream ends in the middle of a record")
 
@@ -248,7 +306,7 @@ _change_decoder: Final = msgspec.msgpack.Decoder(Change)
 def patch_of(content: Content, reader: BlobReader) -> Patch:
     """What a patched content is made of. Raises CorruptedBackup."""
     check_depth(content)
-    frames = [*read_frames(content.patch, reader, limit=MAX_PATCH)]
+    frames = [*islice(read_frames(content.patch, reader, limit=MAX_PATCH), 2)]
     if [kind for kind, _ in frames] != [PATCH]:
         raise CorruptedBackup("a patch holds foreign records")
     patch = decoded(_patch_decoder, frames[0][1], "a patch cannot be read")
@@ -273,35 +331,72 @@ def changes_of(patch: Patch, reader: BlobReader) -> Iterator[Change]:
 
 
 class PlainStream:
-    """Any range of a stream that is no patch."""
+    """Any range of a stream that is no patch.
+
+    A long list of its chunks is such a stream itself, of which only as much is looked at as is asked for.
+    """
 
     def __init__(self, content: Content, reader: BlobReader) -> None:
-        """Raises CorruptedBackup when a chunk is not known."""
+        """Raises CorruptedBackup for a content that cannot be."""
+        check_depth(content)
         self._reader = reader
-        self._ids = chunk_list(content, reader)
-        self._starts: list[int] = []
-        self.size = 0
-        for chunk in self._ids:
-            self._starts.append(self.size)
-            self.size += reader.place(chunk).length
+        self._ids = content.ids
+        self._list = PlainStream(Content(content.depth - 1, content.ids), reader) if content.depth else None
+        self._starts = [0]  # of each page of ids that was looked at, and of the next one
+        self._has_ended = False
+        self._page: tuple[int, list[bytes], list[int]] = (-1, [], [])  # number, ids, where each chunk begins and ends
+
+    @property
+    def size(self) -> int:
+        """In bytes. Raises CorruptedBackup when a chunk is not known."""
+        while not self._has_ended:
+            self._turn_to(len(self._starts) - 1)
+        return self._starts[-1]
+
+    def reaches(self, position: int) -> bool:
+        """Whether it has so many bytes. Raises CorruptedBackup when a chunk before is not known."""
+        while self._starts[-1] < position and not self._has_ended:
+            self._turn_to(len(self._starts) - 1)
+        return position <= self._starts[-1]
+
+    def _turn_to(self, number: int) -> tuple[list[bytes], list[int]]:
+        """A page that was looked at, or the next one."""
+        if self._page[0] != number:
+            at, length = number * _PAGE_BYTES, _PAGE_BYTES
+            ids = split_ids(self._ids[at : at + length] if self._list is None else self._list.read_most(at, length))
+            lengths = (self._reader.place(chunk).length for chunk in ids)
+            ends = [*accumulate(lengths, initial=self._starts[number])]
+            if number == len(self._starts) - 1:
+                self._starts.append(ends[-1])
+                self._has_ended = len(ids) < IDS_AT_ONCE
+            self._page = number, ids, ends
+        return self._page[1:]
 
     def pieces(self, start: int, end: int) -> Iterator[Buffer]:
         """The bytes from `start` to before `end`, chunk by chunk. Raises CorruptedBackup where there are none."""
-        if start != end and not 0 <= start < end <= self.size:
-            raise CorruptedBackup("a patch refers to what its base does not have", cause=f"{end} of {self.size} bytes")
-        number = bisect_right(self._starts, start) - 1
-        while start < end:
-            data = memoryview(self._reader.chunk(self._ids[number]))
-            first = start - self._starts[number]
-            piece = data[first : first + end - start]
-            yield piece
-            start += len(piece)
-            number += 1
+        while start != end:
+            if not (0 <= start < end and self.reaches(start + 1)):
+                raise CorruptedBackup("a patch refers to what its base does not have", cause=f"bytes {start} to {end}")
+            ids, ends = self._turn_to(bisect_right(self._starts, start) - 1)
+            for number in range(bisect_right(ends, start) - 1, len(ids)):
+                first, last = ends[number], ends[number + 1]
+                data = memoryview(self._reader.chunk(ids[number]))
+                if len(data) != last - first:
+                    raise CorruptedBackup("a chunk has another length than its index says")
+                yield data[start - first : end - first]
+                start = last
+                if start >= end:
+                    return
 
     def read(self, start: int, length: int) -> Buffer:
         """The same in one piece."""
         pieces = [*self.pieces(start, start + length)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_most(self, start: int, length: int) -> bytes:
+        """As many of these bytes as there are."""
+        end = start + length if self.reaches(start + length) else self._starts[-1]
+        return bytes(self.read(start, end - start)) if start < end else b""
 
 
 def _read_patched(content: Content, reader: BlobReader) -> Iterator[Buffer]:

@@ -42,7 +42,10 @@ class BlobReader:
         self._lock = threading.Lock()
 
     def place(self, chunk: bytes) -> Place:
-        """Where a chunk is. Raises CorruptedBackup when no index segment names it."""
+        """Where a chunk is. Raises CorruptedBackup when no index segment names it, and for an empty one.
+
+        A list can name one chunk as often as it likes, and without bytes it would never come to an end.
+        """
         place = self._index.find(chunk)
         if place is None:
             self._reload()
@@ -53,6 +56,8 @@ class BlobReader:
                 cause="no index segment says where it lies",
                 hint="run `backstay repair index`, then `backstay verify`",
             )
+        if not place.length:
+            raise CorruptedBackup("an empty chunk is listed", cause="no stream is made of such chunks")
         return place
 
     def chunk(self, chunk: bytes) -> Buffer:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Protocol
 
-from backstay.repository.blobs.contents import all_chunk_ids
+from backstay.repository.blobs.contents import NeededChunks, split_ids
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.nodes import Content
 from backstay.repository.snapshots.store import Manifest
@@ -22,13 +22,23 @@ class Chunks(Protocol):
 def mark(snapshots: Iterable[Manifest], reader: BlobReader, live: Chunks) -> None:
     """Add every chunk that the snapshots need. Raises CorruptedBackup when a listing cannot be read."""
     seen: set[bytes] = set()
+    needed = NeededChunks(reader)
     for snapshot in snapshots:
-        for chunk in all_chunk_ids(snapshot.stat_stream, reader):
+        _mark(snapshot.stat_stream, needed, live)
+        _mark_listings(snapshot.root, reader, needed, live, seen)
+
+
+def _mark(content: Content, needed: NeededChunks, live: Chunks) -> None:
+    if content.depth == 0:  # nearly all of them
+        for chunk in split_ids(content.ids):
             live.add(chunk)
-        _mark_listings(snapshot.root, reader, live, seen)
+        return
+    for ids in needed.of(content):
+        for chunk in ids:
+            live.add(chunk)
 
 
-def _mark_listings(root: Content, reader: BlobReader, live: Chunks, seen: set[bytes]) -> None:
+def _mark_listings(root: Content, reader: BlobReader, needed: NeededChunks, live: Chunks, seen: set[bytes]) -> None:
     waiting = [root]
     while waiting:
         content = waiting.pop()
@@ -36,13 +46,11 @@ def _mark_listings(root: Content, reader: BlobReader, live: Chunks, seen: set[by
         if key in seen:
             continue
         seen.add(key)
-        for chunk in all_chunk_ids(content, reader):
-            live.add(chunk)
+        _mark(content, needed, live)
         for node in read_listing(content, reader):
             if node.content is None:
                 continue
             if node.is_dir:
                 waiting.append(node.content)
             else:
-                for chunk in all_chunk_ids(node.content, reader):
-                    live.add(chunk)
+                _mark(node.content, needed, live)

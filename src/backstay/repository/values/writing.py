@@ -129,7 +129,7 @@ class ValueWriter:
         try:
             stored = patch_of(earlier, reader).base if earlier.is_patched else earlier
             base = PlainStream(stored, reader)
-            if base.size > MOST or (delta := worthwhile(data, base.read(0, base.size))) is None:
+            if base.reaches(MOST + 1) or (delta := worthwhile(data, base.read(0, base.size))) is None:
                 return None
             self.secure(stored)
         except (CorruptedBackup, ObjectNotFound, TierNotAttached, ObjectFrozen):
