@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from backstay.codec.digest import sha256
 from backstay.repository import format as stored
@@ -46,6 +48,15 @@ def test_the_pack_vector_can_be_read_whatever_zstd_wrote_it() -> None:
     ]
     assert raw[:2] == [HELLO, b"".join(MEMBERS)]
     assert not any(raw[2])
+
+
+def test_the_document_says_what_is_signed() -> None:
+    said = parsed(DOCUMENT)
+    record = bytes.fromhex(said["record of the removal"])
+    (first,) = re.findall(r'^"(DSSEv1 \d+ \S+snapshot\S+ )" ‖ length of record', DOCUMENT, re.MULTILINE)
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(said["public key of epoch 1"]))
+    public.verify(bytes.fromhex(said["signature over that record"]), f"{first}{len(record)} ".encode() + record)
+    assert f"({first.split()[1]} is the length of the type)" in DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,10 @@ def test_the_document_names_every_record_kind(kind: RecordKind) -> None:
         RecordKind.COMPROMISE: "compromise mark",
     }
     assert f"{int(kind)} {words.get(kind, kind.name.lower().replace('_', ' '))}" in " ".join(DOCUMENT.split())
+
+
+def test_the_document_says_which_record_kinds_there_are() -> None:
+    assert f"record kinds beyond {max(RecordKind)}," in DOCUMENT
 
 
 def test_the_document_says_the_limits() -> None:
