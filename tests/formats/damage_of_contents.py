@@ -23,6 +23,10 @@ def _patched(forge: Forge, body: bytes) -> Content:
     return Content(PATCHED, forge.chunks(frame(PATCH, body)))
 
 
+def _longer_patch(forge: Forge) -> Content:
+    return _patched(forge, encode([len(HELLO), Content(0, forge.chunks(HELLO)), EMPTY, 0]))
+
+
 def _nested_patch(forge: Forge) -> Content:
     """Behind the elements that everybody knows comes one that nests without end."""
     patch = Patch(len(HELLO), Content(0, forge.chunks(HELLO)), EMPTY)
@@ -43,6 +47,7 @@ OF_CONTENTS: Final = [
         lambda forge: _patched(forge, encode(Patch(4, Content(0, forge.chunks(HELLO)), EMPTY))),
         says="length",
     ),
+    _content("a patch with an element more", _longer_patch, says="number of fields"),
     _content("a patch that nests without end", _nested_patch, says="deep"),
     _content("a change that nests without end", _nested_change, says="deep"),
 ]

@@ -267,7 +267,7 @@ def read_frames(content: Content, reader: BlobReader, *, limit: int) -> Iterator
         raise CorruptedBackup("a stream ends in the middle of a record")
 
 
-class Patch(msgspec.Struct, array_like=True, frozen=True):
+class Patch(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
     """What a patched content is made of: `size` bytes, those of `base` but for the `changes`, a stream of them."""
 
     size: int
@@ -275,7 +275,7 @@ class Patch(msgspec.Struct, array_like=True, frozen=True):
     changes: Content
 
 
-class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class Change(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """`length` bytes from `at` on, whose id as a chunk is `chunk`: what `delta` makes of a range of the base."""
 
     at: int

@@ -29,7 +29,7 @@ _decode_enter: Final = msgspec.msgpack.Decoder(tuple[bytes, list[Row]])
 _decode_page: Final = msgspec.msgpack.Decoder(list[Row])
 
 
-class Leave(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class Leave(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """The end of a directory: its listing, how many files lie directly in it, and their bytes."""
 
     content: Content
