@@ -332,6 +332,25 @@ def test_an_unreadable_manifest_is_dropped(world: World) -> None:
     world.assert_sound()
 
 
+def test_a_damaged_record_of_a_deletion_gives_the_snapshot_back_until_it_is_deleted_again(world: World) -> None:
+    with world.open() as repository:
+        first, second = (manifest.id for manifest in repository.snapshots.live())
+        repository.snapshots.drop(first, "for a test", repository.clock)
+        (record,) = objects(world, "drops")
+    record.chmod(0o600)
+    damage(record)
+    with world.open() as repository:
+        told = repair_snapshots(repository)
+        assert told.snapshots_dropped == ()
+        (finding,) = told.findings
+        assert (finding.subject, first in finding.hint) == (f"drops/{first}", True)
+        assert set(repository.snapshots.dropped()) == set()
+        repository.snapshots.drop(first, "once more", repository.clock)
+    with world.open() as repository:
+        assert [manifest.id for manifest in repository.snapshots.live()] == [second]
+        assert repair_snapshots(repository).findings == ()
+
+
 def test_snapshots_without_their_key_are_not_given_up_unasked(world: World) -> None:
     with world.open() as repository:
         repository.keyring.begin_epoch(world.clock)

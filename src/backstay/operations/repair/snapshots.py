@@ -21,6 +21,7 @@ from backstay.repository.values.fold import fold
 from backstay.repository.values.state import ValuesState
 from backstay.repository.values.tree import ValueTrees
 
+_DROPS: Final = "drops/"
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
 
 
@@ -45,7 +46,10 @@ class SnapshotRepair:
         self._check_wanted(live, unreadable)
         values = self.repository.values_log.refresh()
         for name, error in unreadable:
-            self._drop_unreadable(name, error, values)
+            if name.startswith(_DROPS):
+                self._tell_damaged_drop(name, error)
+            else:
+                self._drop_unreadable(name, error, values)
         self._accept_gaps(live)
         survey = DamageSurvey(self.repository)
         damaged_values: list[tuple[Manifest, Damage]] = []
@@ -112,6 +116,12 @@ class SnapshotRepair:
         self.snapshots.accept_loss(ulid, f"it could not be read: {error}", self.clock)
         self.dropped.append(ulid)
         self.events(Warned(message=f"{name} cannot be read and is dropped: {error}"))
+
+    def _tell_damaged_drop(self, name: str, error: BackstayError) -> None:
+        """A snapshot that was deleted is back, and nobody knows whether whoever damaged the record wants that."""
+        ulid = name.removeprefix(_DROPS)
+        hint = f"`backstay delete {ulid}` deletes the snapshot again; or put the record back from a copy"
+        self.findings.add("integrity", name, f"the snapshot is there again, because {error}", hint)
 
     def _give_up_values(self, damaged: list[tuple[Manifest, Damage]]) -> None:
         """Their log names these snapshots: only a fold can do without what is lost, and with all else that is."""

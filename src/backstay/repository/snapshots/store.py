@@ -196,7 +196,10 @@ class SnapshotStore:
         try:
             self._backend.store(drop_name(ulid), data)
         except ObjectExists:
-            return
+            try:
+                self._read_drop(ulid)
+            except CorruptedBackup:  # it deletes nothing as it is
+                self._backend.store(drop_name(ulid), data, overwrite=True)
 
     def hold(self, ulid: str, reason: str, clock: Clock) -> bool:
         """Let nobody drop a snapshot; False if it was held before.
@@ -238,13 +241,16 @@ class SnapshotStore:
         if ulid in self._dropped:
             return True
         try:
-            retrieve_valid(self._backend, drop_name(ulid), lambda data: self.decode_drop(ulid, data))
+            self._read_drop(ulid)
         except (CorruptedBackup, UnsupportedFormat) as error:
             if on_damage is not None:
                 on_damage(drop_name(ulid), error)
             return False
         self._dropped.add(ulid)
         return True
+
+    def _read_drop(self, ulid: str) -> DropRecord:
+        return retrieve_valid(self._backend, drop_name(ulid), lambda data: self.decode_drop(ulid, data))
 
     def decode_drop(self, ulid: str, data: bytes) -> DropRecord:
         """The drop record of a snapshot. Raises CorruptedBackup, UnsupportedFormat."""
