@@ -15,6 +15,7 @@ from backstay.repository.collection.collector import Collector
 from backstay.repository.format import RecordKind, collection_name, epoch_name
 from backstay.repository.repository import Repository
 from backstay.storage.crash_order import is_transient
+from backstay.trust.secrets import Secret
 from tests.operations.copies import (
     Store,
     back_up,
@@ -79,6 +80,17 @@ def test_a_key_that_only_a_copy_has_seals_nothing_until_it_was_brought_back(ours
         with open_alone(store) as repository:
             assert repository.snapshots.get(newest).id == newest
             assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
+
+
+def test_a_key_of_another_repository_makes_no_history(ours: Store, source: Path) -> None:
+    target, other = Store("target"), Store("other")
+    mirror_to(ours, target)
+    with Repository.create(other, Secret.new_keyfile()):
+        target.store(epoch_name(9), other.retrieve(epoch_name(1)))
+    with open_mirrored(ours, target) as mirrored:
+        newest = back_up(mirrored, source)
+    with open_alone(target) as repository:
+        assert repository.snapshots.get(newest).id == newest
 
 
 def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alone(ours: Store, source: Path) -> None:

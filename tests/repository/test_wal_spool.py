@@ -121,6 +121,24 @@ def test_what_is_sealed_in_an_epoch_that_cannot_be_read_waits_for_it(
         later.read(journal)
 
 
+def test_a_rest_of_an_epoch_that_cannot_be_read_holds_nothing_up(
+    spool: WalSpool, repository: Repository, tmp_path: Path
+) -> None:
+    fill(spool, FIRST, b"a" * 50, b"b" * 50, b"c" * 50)
+    backend, name = repository.backend, epoch_name(repository.keyring.current.number)
+    repository.keyring.begin_epoch(repository.clock)
+    spool.restart()
+    spool.forget(FIRST)
+    fill(spool, SECOND, b"x" * 10)  # behind it lies what is left of the other one
+    record = backend.retrieve(name)
+    backend.store(name, record[:-1] + bytes([record[-1] ^ 1]), overwrite=True)
+    (journal,) = spool.left()
+    with Repository.open(backend, SECRET) as later, WalSpool(tmp_path / "other", later.keyring) as reader:
+        found = reader.read(journal)
+    assert found is not None
+    assert (found.data, found.is_damaged) == (b"x" * 10, False)
+
+
 def test_a_journal_that_finds_no_room_leaves_it_to_others(
     spool: WalSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

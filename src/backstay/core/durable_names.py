@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -10,9 +11,10 @@ def make_directories(directory: Path, mode: int = 0o777) -> None:
     """Make a directory unless it is there, and those above it, durably. Raises OSError."""
     if directory.is_dir():
         return
-    make_directories(directory.parent)
+    make_directories(directory.parent, mode)
     directory.mkdir(mode, exist_ok=True)
-    sync_directory(directory.parent)
+    with suppress(PermissionError):  # where names may be made and not read, nobody but root can make them durable
+        sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:

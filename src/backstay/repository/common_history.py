@@ -10,6 +10,7 @@ from backstay.repository.format import epoch_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.repository.logs.collections import CollectionLog, VerdictRecord
 from backstay.repository.packs.stored import stored_packs
+from backstay.repository.records import names_repository
 from backstay.storage.backend import StorageBackend
 
 _EPOCH: Final = re.compile(r"keys/epochs/(\d{8,})")
@@ -31,7 +32,7 @@ def require_common_keys(keyring: Keyring, first: StorageBackend, copy: StorageBa
     What else lies under the same name with other bytes (marks, holds, drops) says the same whoever wrote it.
     """
     theirs = _epochs(copy)
-    if alone := sorted(theirs - _epochs(first)):
+    if alone := sorted(number for number in theirs - _epochs(first) if _is_own(keyring, copy, number)):
         raise _own_history(
             copy,
             f"{epoch_name(alone[0])} is a key that {first.url} lacks",
@@ -46,6 +47,14 @@ def require_common_keys(keyring: Keyring, first: StorageBackend, copy: StorageBa
         if here.signer.public != there.signer.public:
             raise _own_history(copy, f"{name} is another key there, and what is sealed with ours could not be read")
         return
+
+
+def _is_own(keyring: Keyring, store: StorageBackend, number: int) -> bool:
+    """Whether a key is one of this repository: what an interrupted creation left counts nowhere."""
+    try:
+        return names_repository(store.retrieve(epoch_name(number)), keyring.repository)
+    except ObjectNotFound:
+        return False
 
 
 def _epochs(store: StorageBackend) -> set[int]:

@@ -52,10 +52,11 @@ def test_a_file_that_no_recovery_made_stays_as_it_is(path: Path, data: bytes, re
 @pytest.mark.crash
 def test_wherever_a_crash_tore_it_off_it_is_gone_on_with(path: Path, noted: bytes) -> None:
     first = noted.index(b"\n") + 1
-    for length in range(len(noted)):
-        path.write_bytes(noted[:length])
+    torn = [noted[:length] for length in range(len(noted))]
+    for left in (*torn, *(data + bytes(100) for data in torn[:first])):  # what was not durable may read as zeros
+        path.write_bytes(left)
         assert RecoveryState.peek(path, CLOCK).steps == {}
-        assert path.read_bytes() == noted[:length]
+        assert path.read_bytes() == left
         with RecoveryState.open(path, CLOCK) as state:
             state.note("two", "begun", digest="x")
         assert path.read_bytes()[:first] == noted[:first]

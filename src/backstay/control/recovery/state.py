@@ -31,6 +31,7 @@ from backstay.errors import InvalidRequest, JobConflict
 Event: TypeAlias = Literal["pinned", "begun", "writing", "done", "failed"]
 
 VERSION: Final = 1
+_PAGE: Final = 4096
 _LARGEST: Final = 16 << 20
 _HEAD: Final = re.compile(rb'\{"recovery": ([0-9]+), "begun": "[^"]*"')
 _BEGIN: Final = f'{{"recovery": {VERSION}, "begun": "'.encode()
@@ -156,7 +157,9 @@ class RecoveryState:
         """What is in the file, if that is from a recovery; no more than shows that it is too large."""
         data = os.pread(self._fd, _LARGEST + 1, 0)
         head, newline, _ = data.partition(b"\n")
-        is_own = _HEAD.match(head) if newline else _BEGIN.startswith(head) or _TORN_HEAD.fullmatch(head)
+        # Of what was not durable yet a crash may leave zeros; lines are short.
+        torn = head.rstrip(b"\0") if len(head) <= _PAGE else head
+        is_own = _HEAD.match(head) if newline else _BEGIN.startswith(torn) or _TORN_HEAD.fullmatch(torn)
         if not is_own:
             raise InvalidRequest(
                 f"{self.path} is no state of a recovery",

@@ -84,6 +84,10 @@ class WalSpool:
             data = journal.read_bytes()
         file, system, joined, place = journal.name.partition(".")[0], 0, bytearray(), 0
         for begin, end, record in self._frames(data):
+            if isinstance(record, CorruptedBackup):
+                if begin == place:  # else it is a rest of what the file held before
+                    raise record
+                continue
             if record.file != file or (joined and record.system != system):
                 continue
             if begin == place and record.start == len(joined):
@@ -93,10 +97,11 @@ class WalSpool:
                 return Spooled(system, file, bytes(joined), is_damaged=True)
         return Spooled(system, file, bytes(joined), is_damaged=False) if joined else None
 
-    def _frames(self, data: bytes) -> Iterator[tuple[int, int, WalRecord]]:
-        """Where each frame begins and ends, and its record, of those that can be read.
+    def _frames(self, data: bytes) -> Iterator[tuple[int, int, WalRecord | CorruptedBackup]]:
+        """Where each frame begins and ends, and its record, of those that can be read or whose key is damaged.
 
-        They are searched for: a length that is wrong hides none of those behind it.
+        Whether one of the latter is torn cannot be told, and what was acknowledged waits for its key. They are
+        searched for: a length that is wrong hides none of those behind it.
         """
         mark = header_start(RecordKind.WAL, self._keyring.repository)
         begin = data.find(mark, _LENGTH.size)
@@ -104,10 +109,9 @@ class WalSpool:
             end = begin + _LENGTH.unpack_from(data, begin - _LENGTH.size)[0]
             try:
                 record = self._keyring.open(data[begin:end], RecordKind.WAL, WalRecord)
-            except CorruptedBackup:
-                # Whether it is torn cannot be told without its key, and what was acknowledged waits for that.
+            except CorruptedBackup as error:
                 if claimed_epoch(data[begin : begin + HEADER_BYTES], self._keyring.repository) in self._keyring.damaged:
-                    raise
+                    yield begin - _LENGTH.size, end, error
             else:
                 yield begin - _LENGTH.size, end, record
             begin = data.find(mark, begin + len(mark))
