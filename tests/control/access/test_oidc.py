@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from backstay.control.access.access import Access
 from backstay.control.access.claims import subject_of
 from backstay.control.access.oidc import OidcTokens
 from backstay.control.access.principal import the_machine
-from backstay.control.access.provider import Provider
+from backstay.control.access.provider import Provider, fetch_document
 from backstay.control.policies.access import AccessSettings, Oidc
 from backstay.errors import IdentityProviderUnavailable, RateLimited, Unauthorized
 from backstay.testing import FakeClock
@@ -240,6 +241,7 @@ def test_while_the_provider_is_away_its_keys_are_used_for_a_day(
         ("/.well-known/openid-configuration", (200, b'{"issuer": "https://evil.example"}', {})),
         ("/.well-known/openid-configuration", (200, b'{"issuer": "%s", "jwks_uri": "http://evil.example/k"}', {})),
         ("/.well-known/openid-configuration", (200, b'{"issuer": "%s", "jwks_uri": "file:///etc/passwd"}', {})),
+        ("/.well-known/openid-configuration", (200, b'{"issuer": "%s", "jwks_uri": "https://[bad/x"}', {})),
         ("/.well-known/openid-configuration", (200, b'{"issuer": "%s"}', {})),
         ("/.well-known/openid-configuration", (302, b"", {"Location": "/realm/elsewhere"})),
         ("/keys", (200, b"{}", {})),
@@ -370,6 +372,73 @@ def test_what_a_policy_file_says_is_heeded_at_once(access: Access) -> None:
     )  # the same again: it goes on counting
     with pytest.raises(RateLimited, match="1 in 600 seconds"):
         access.limits.hit("api", "k")
+
+
+class Slow:
+    """A provider that answers when it is let."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.let, self.asked, self.keys = threading.Event(), 0, [shown(KEY)]
+        self.provider = Provider("https://id.example.org", clock, fetch=self._fetch, wait_s=0.01)
+
+    def _fetch(self, address: str) -> bytes:
+        self.asked += 1
+        assert self.let.wait(10)
+        if address.endswith("/keys"):
+            return json.dumps({"keys": self.keys}).encode()
+        return b'{"issuer": "https://id.example.org", "jwks_uri": "https://id.example.org/keys"}'
+
+    def end(self) -> None:
+        """Answer what was asked, and wait until that is known."""
+        self.let.set()
+        for thread in threading.enumerate():
+            if thread.name == "backstay-provider":
+                thread.join(10)
+
+
+@pytest.fixture
+def slow(clock: FakeClock) -> Iterator[Slow]:
+    found = Slow(clock)
+    yield found
+    found.end()
+
+
+def test_a_provider_that_says_nothing_keeps_nobody_waiting_and_is_asked_by_one_thread(
+    slow: Slow, clock: FakeClock
+) -> None:
+    for _ in range(3):
+        with pytest.raises(IdentityProviderUnavailable, match="not fetched yet"):
+            slow.provider.keys("one")
+        clock.advance(61)
+    assert slow.asked == 1
+    slow.end()
+    assert [key["kid"] for key in slow.provider.keys("one")] == ["one"]
+
+
+def test_kept_keys_answer_while_new_ones_are_fetched(slow: Slow, clock: FakeClock) -> None:
+    slow.let.set()
+    assert slow.provider.keys("one")
+    slow.end()
+    slow.let.clear()
+    slow.keys.append(shown(OTHER_ID))
+    clock.advance(3601)
+    assert slow.provider.keys("one")
+    with pytest.raises(IdentityProviderUnavailable, match="new key"):  # it may be one by the time it has answered
+        slow.provider.keys("two")
+    slow.end()
+    assert slow.provider.keys("two")
+    assert slow.provider.keys("three") == ()
+
+
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(idp: IdentityProvider, clock: FakeClock) -> None:
+    class Hasty(FakeClock):
+        def monotonic(self) -> float:
+            self.advance(40)
+            return super().monotonic()
+
+    idp.answers["/realm/keys"] = 200, b" " * 100_000, {}
+    with pytest.raises(TimeoutError, match="no whole answer within 30 seconds"):
+        fetch_document(idp.issuer + "/keys", Hasty())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -23,7 +23,10 @@ Fetch = Callable[[str], bytes]
 _FRESH_S: Final = 3600.0  # so long the keys are used without asking again
 _STALE_S: Final = 86400.0  # so long they are used while the provider does not answer
 _PAUSE_S: Final = 60.0  # at least, between two tries: strangers can make us look for keys that there are not
-_TIMEOUT_S: Final = 10.0
+_WAIT_S: Final = 1.0  # at most, since a try began, somebody is kept waiting for it
+_TIMEOUT_S: Final = 10.0  # of each read
+_LONGEST_S: Final = 30.0  # of one document
+_FIRST: Final = "its keys were not fetched yet; ask again in a moment"
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 100
 
@@ -31,39 +34,62 @@ _MOST_KEYS: Final = 100
 class Provider:
     """The keys of one issuer."""
 
-    def __init__(self, issuer: str, clock: Clock, *, fetch: Fetch | None = None) -> None:
-        self._issuer, self._clock, self._fetch = issuer, clock, fetch or fetch_document
+    def __init__(self, issuer: str, clock: Clock, *, fetch: Fetch | None = None, wait_s: float = _WAIT_S) -> None:
+        self._issuer, self._clock, self._wait_s = issuer, clock, wait_s
+        self._fetch = fetch or (lambda address: fetch_document(address, clock))
         self._lock = threading.Lock()
         self._keys: tuple[Document, ...] = ()
         self._fetched: float | None = None
+        self._trouble = _FIRST
         self._tried: float | None = None
+        self._ended: threading.Event | None = None  # of the fetch that is at work
 
     def keys(self, key_id: str | None) -> tuple[Document, ...]:
         """The keys that may have signed something under this key id; new ones are looked for if there is none.
 
-        Raises IdentityProviderUnavailable when there are no keys at all that could be used.
+        Whoever comes right after they began to be fetched waits a moment for them. Otherwise those that are kept answer
+        at once: no provider can hold up whoever asks. Raises IdentityProviderUnavailable when there are none that could
+        be used, or those may come that are missing.
         """
         with self._lock:
-            now = self._clock.monotonic()
-            fresh = self._fetched is not None and now - self._fetched < _FRESH_S
-            if not (fresh and _chosen(self._keys, key_id)) and self._may_try(now):
-                self._renew(now)
-            if self._fetched is None or now - self._fetched > _STALE_S:
-                raise _unavailable(self._issuer, "its keys could not be fetched; the next try is within a minute")
-            return _chosen(self._keys, key_id)
+            ended, left = self._renewed(key_id)
+        if ended is not None and left > 0:
+            ended.wait(left)
+        with self._lock:
+            if self._fetched is None or self._clock.monotonic() - self._fetched > _STALE_S:
+                raise _unavailable(self._issuer, self._trouble)
+            found = _chosen(self._keys, key_id)
+            if not found and self._ended is not None:
+                raise _unavailable(self._issuer, "it is being asked whether it has a new key")
+            return found
 
-    def _may_try(self, now: float) -> bool:
-        return self._tried is None or now - self._tried >= _PAUSE_S
+    def _renewed(self, key_id: str | None) -> tuple[threading.Event | None, float]:
+        """Begin to fetch the keys if they are old or lack this one: what tells the end of that, and how long to wait.
 
-    def _renew(self, now: float) -> None:
-        self._tried = now
+        It is done by one thread at a time, so that a provider that keeps it for ever keeps no other.
+        """
+        now = self._clock.monotonic()
+        fresh = self._fetched is not None and now - self._fetched < _FRESH_S
+        if fresh and _chosen(self._keys, key_id):
+            return None, 0
+        if self._ended is None and (self._tried is None or now - self._tried >= _PAUSE_S):
+            self._tried, self._ended = now, threading.Event()
+            args = (now, self._ended)
+            threading.Thread(target=self._renew, args=args, name="backstay-provider", daemon=True).start()
+        return self._ended, 0 if self._tried is None else self._tried + self._wait_s - now
+
+    def _renew(self, now: float, ended: threading.Event) -> None:
+        keys, trouble = None, "looking for its keys failed"
         try:
-            self._keys = self._asked()
-        except IdentityProviderUnavailable:
-            if self._fetched is None or now - self._fetched > _STALE_S:
-                raise
-            return
-        self._fetched = now
+            keys = self._asked()
+        except IdentityProviderUnavailable as error:
+            trouble = error.cause
+        finally:
+            with self._lock:
+                self._trouble, self._ended = trouble, None
+                if keys is not None:
+                    self._keys, self._fetched = keys, now
+            ended.set()
 
     def _asked(self) -> tuple[Document, ...]:
         said = self._document(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -89,7 +115,7 @@ class Provider:
         return found
 
 
-def fetch_document(address: str) -> bytes:
+def fetch_document(address: str, clock: Clock) -> bytes:
     """What lies at an address. Not led elsewhere, not through a proxy for this machine, and not endless.
 
     Raises OSError, HTTPException, ValueError.
@@ -100,12 +126,22 @@ def fetch_document(address: str) -> bytes:
     opener = build_opener(*handlers)
     try:
         with opener.open(address, timeout=_TIMEOUT_S) as answer:
-            data: bytes = answer.read(_MOST_BYTES + 1)
+            data = _whole(answer, clock)
     except HTTPError as error:
         error.close()  # it is an answer too, with a connection of its own
         raise ConnectionError(f"it answers with status {error.code}") from None
-    if len(data) > _MOST_BYTES:
-        raise ValueError("it is too long")
+    return data
+
+
+def _whole(answer: HTTPResponse, clock: Clock) -> bytes:
+    """All of an answer, in a bounded time: one byte at a time would be in time for each read."""
+    end, data = clock.monotonic() + _LONGEST_S, b""
+    while piece := answer.read1(_MOST_BYTES):
+        data += piece
+        if len(data) > _MOST_BYTES:
+            raise ValueError("it is too long")
+        if clock.monotonic() > end:
+            raise TimeoutError(f"there was no whole answer within {_LONGEST_S:.0f} seconds")
     return data
 
 
@@ -118,7 +154,10 @@ class _NoRedirects(HTTPRedirectHandler):
 
 def _as_safe(address: str, issuer: str) -> bool:
     """Keys come by TLS, unless the issuer is on this machine, and they are too."""
-    parts, theirs = urlsplit(address), urlsplit(issuer)
+    try:
+        parts, theirs = urlsplit(address), urlsplit(issuer)
+    except ValueError:
+        return False
     return parts.scheme == "https" or (parts.scheme == theirs.scheme == "http" and parts.hostname == theirs.hostname)
 
 
