@@ -89,3 +89,21 @@ def test_they_begin_when_they_are_needed_and_end_with_what_they_were_asked() -> 
 
 def quick() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("backstay-quick-")}
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end(threads: QuickThreads) -> None:
+    begun, let = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        let.wait(10)
+
+    async def leave() -> None:
+        asked = asyncio.create_task(threads.run(hang))
+        await asyncio.to_thread(begun.wait, 10)
+        asked.cancel()
+
+    asyncio.run(leave())
+    threads.close(within_s=0.01)
+    assert not let.is_set()
+    let.set()

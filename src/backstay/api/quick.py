@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+from backstay.core.clock import SystemClock
+
 QUICK_THREADS: Final = 2
+ENDING_S: Final = 5.0  # for all of them together
 
 ResultT = TypeVar("ResultT")
 Arguments = TypeVarTuple("Arguments")
@@ -30,7 +33,7 @@ class QuickThreads:
     """A few threads that do what they are asked to in order. They begin with the first task, and end with `close`."""
 
     def __init__(self, count: int = QUICK_THREADS) -> None:
-        self._count = count
+        self._count, self._clock = count, SystemClock()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._beginning = threading.Lock()
@@ -44,12 +47,13 @@ class QuickThreads:
         self._tasks.put(_Task(loop, told, lambda: work(*arguments)))
         return await told
 
-    def close(self) -> None:
-        """Let the threads end, after what they were asked to do."""
+    def close(self, *, within_s: float = ENDING_S) -> None:
+        """Let the threads end, after what they were asked to do; one that takes longer is left alone."""
         for _ in self._threads:
             self._tasks.put(None)
+        until = self._clock.monotonic() + within_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - self._clock.monotonic()))
         self._threads.clear()
 
     def _begin(self) -> None:

@@ -159,14 +159,10 @@ def _sqlite(url: str) -> tuple[Engine, Engine]:
 
 
 def _postgresql(url: str) -> tuple[Engine, Engine]:
+    from backstay.catalog.postgresql import postgresql_engine
+
     try:
-        engine = create_engine(
-            "postgresql+psycopg:" + url.partition(":")[2],
-            pool_pre_ping=True,
-            pool_size=_LASTING,
-            max_overflow=_AT_ONCE,
-            json_deserializer=_document,
-        )
+        engine = postgresql_engine(url, pool_size=_LASTING, max_overflow=_AT_ONCE, json_deserializer=_document)
     except (ArgumentError, ValueError) as error:
         raise InvalidRequest(
             "the catalog cannot be kept there",

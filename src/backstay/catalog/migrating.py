@@ -30,6 +30,9 @@ def migrate(engine: Engine) -> None:
             return  # without loading what changes tables, which takes a second
     with _changing(engine) as alone, alone.begin() as connection:
         if connection.dialect.name == "postgresql":
+            from backstay.catalog.postgresql import without_end
+
+            without_end(connection.connection.dbapi_connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         version = _version(connection)
         if version is not None and version not in REVISIONS:

@@ -23,7 +23,7 @@ _POOL: Final = 8  # connections: each queue polls by itself, and each running jo
 
 def open_database(url: str, *, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Engine:
     """An engine for `sqlite:////whole/path` or `postgresql://…`. Raises InvalidRequest, CatalogUnavailable."""
-    scheme, _, rest = url.partition(":")
+    scheme = url.partition(":")[0]
     if scheme == "sqlite":
         _make_private(url)
         engine = create_engine(url, pool_size=_POOL)
@@ -40,7 +40,9 @@ def open_database(url: str, *, sqlite_version: tuple[int, ...] = sqlite3.sqlite_
 
         return engine
     if scheme in ("postgresql", "postgres"):
-        return create_engine(f"postgresql+psycopg:{rest}", pool_size=_POOL, pool_pre_ping=True)
+        from backstay.catalog.postgresql import postgresql_engine
+
+        return postgresql_engine(url, pool_size=_POOL)
     raise InvalidRequest(
         "jobs cannot be kept there",
         cause=f"it is neither sqlite: nor postgresql: but {scheme}:",
