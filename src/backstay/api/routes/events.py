@@ -62,7 +62,9 @@ class _WatchedJobs:
         ):
             found |= {job.id: job for job in self._call.backing.jobs.page(filters, _MOST).items}
         for ident in self._shown.keys() - found.keys():  # it ran, and was asked for before
-            found[ident] = self._call.backing.jobs.get(ident)
+            job = self._call.backing.jobs.get(ident)
+            if self._call.principal.may(self._call.needs, job.scope):  # rights may have been taken away since
+                found[ident] = job
         sent = []
         for job in found.values():
             document = job_document(job)

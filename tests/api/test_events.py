@@ -1,0 +1,70 @@
+"""What streams of events tell, to whom, and to how many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from backstay.api.app import ENDPOINTS
+from backstay.api.call import Call
+from backstay.api.routes.events import _WatchedJobs
+from backstay.catalog.models import Job
+from backstay.control.access.principal import grants_of_roles, the_machine
+from backstay.control.access.scopes import policy_scope
+from tests.api.world import World
+
+
+@pytest.fixture
+def call(world: World) -> Call:
+    """One of somebody who sees two policies, and follows all jobs."""
+    (endpoint,) = (one for one in ENDPOINTS if one.name == "follow_all")
+    both = grants_of_roles([("viewer", "/policy/files"), ("viewer", "/policy/other")])
+    return Call(
+        backing=world.app.state.backing,
+        endpoint=endpoint,
+        principal=replace(the_machine(), grants=both),
+        address="",
+        request_id="",
+        path="",
+    )
+
+
+def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(world: World, call: Call) -> None:
+    now = world.service.clock.now()
+    jobs = [
+        Job(
+            id=f"0000000000000000000000000{number}",
+            kind="backup",
+            queue="direct",
+            priority=0,
+            policy=name,
+            scope=policy_scope(name),
+            status="running",
+            actor="test",
+            arguments={},
+            attempts=1,
+            cancel_asked=False,
+            created_at=now - timedelta(hours=1),
+        )
+        for number, name in enumerate(("files", "other"))
+    ]
+    with world.service.catalog.session() as session:
+        session.add_all(jobs)
+    try:
+        watched = _WatchedJobs(call, None)
+        assert {sent.data["policy"] for sent in watched.look()} == {"files", "other"}
+        call.principal = replace(call.principal, grants=grants_of_roles([("viewer", "/policy/other")]))
+        with world.service.catalog.session() as session:
+            for job in jobs:
+                session.get_one(Job, job.id).progress = {"files": 7}
+        assert {sent.data["policy"] for sent in watched.look()} == {"other"}
+        with world.service.catalog.session() as session:
+            for job in jobs:
+                session.get_one(Job, job.id).status = "failed"
+        assert {sent.data["policy"] for sent in watched.look()} == {"other"}  # the last that is told of it
+    finally:
+        with world.service.catalog.session() as session:
+            for job in jobs:
+                session.delete(session.get_one(Job, job.id))
