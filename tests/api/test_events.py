@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,10 +10,13 @@ import pytest
 
 from backstay.api.app import ENDPOINTS
 from backstay.api.call import Call
+from backstay.api.listeners import Listeners
 from backstay.api.routes.events import _WatchedJobs
+from backstay.api.streams import streamed
 from backstay.catalog.models import Job
 from backstay.control.access.principal import grants_of_roles, the_machine
 from backstay.control.access.scopes import policy_scope
+from backstay.errors import RateLimited
 from tests.api.world import World
 
 
@@ -68,3 +72,28 @@ def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(worl
         with world.service.catalog.session() as session:
             for job in jobs:
                 session.delete(session.get_one(Job, job.id))
+
+
+def test_one_user_leaves_places_to_others() -> None:
+    listeners = Listeners(8)
+    for _ in range(2):
+        listeners.come("viewer")
+    with pytest.raises(RateLimited, match="you listen"):
+        listeners.come("viewer")
+    for name in ("ann", "bob", "cid"):
+        for _ in range(2):
+            listeners.come(name)
+    with pytest.raises(RateLimited, match="too many listen"):
+        listeners.come("admin")
+    listeners.go("ann")
+    listeners.come("admin")
+
+
+def test_a_stream_gives_its_place_back_to_who_took_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call.backing, "listeners", Listeners(4))
+    stream = streamed(call, _WatchedJobs(call, None))
+    with pytest.raises(RateLimited):
+        streamed(call, _WatchedJobs(call, None))
+    del stream
+    gc.collect()
+    assert streamed(call, _WatchedJobs(call, None))

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from backstay.api.browsing import MOST_EACH, Browsing
 from backstay.api.database_addresses import DatabaseAddress
 from backstay.api.idempotency import Keys
+from backstay.api.listeners import Listeners
 from backstay.api.quick import QuickThreads
 from backstay.catalog.audit import AuditLog
 from backstay.catalog.database import Catalog
@@ -44,7 +45,8 @@ class ApiOptions:
 
     `restore_roots` are the directories below which restores by the interface may write; none means anywhere.
     `restore_databases` are those, beside the databases of policies, that such restores may go to.
-    `plan_minutes` is how long a planned restore is good, `most_streams` how many may listen to events at once.
+    `plan_minutes` is how long a planned restore is good, `most_streams` how many may listen to events at once;
+    one user may a quarter of that.
     """
 
     restore_roots: tuple[Path, ...] = ()
@@ -64,7 +66,7 @@ class Backing:
     keys: Keys = field(init=False)
     browsing: Browsing = field(init=False)
     downloads: Browsing = field(init=False)  # by themselves: a client that reads slowly keeps nobody from restoring
-    streams: threading.BoundedSemaphore = field(init=False)
+    listeners: Listeners = field(init=False)
     quick: QuickThreads = field(default_factory=QuickThreads)
     _told: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,7 +75,7 @@ class Backing:
         self.keys = Keys(catalog=self.catalog, clock=self.clock, random=self.random)
         self.browsing = Browsing(open=lambda: self.opener().open(), clock=self.clock)
         self.downloads = Browsing(open=lambda: self.opener().open(), clock=self.clock, most_each=MOST_EACH)
-        self.streams = threading.BoundedSemaphore(self.options.most_streams)
+        self.listeners = Listeners(self.options.most_streams)
 
     # -- parts of the service
 

@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 
 from backstay.api.call import Call
 from backstay.api.problems import document_of
-from backstay.errors import BackstayError, RateLimited
+from backstay.errors import BackstayError
 
 MEDIA_TYPE: Final = "text/event-stream"
 LOOK_S: Final = 0.5
@@ -49,11 +49,7 @@ class Watched(Protocol):
 
 def streamed(call: Call, watched: Watched) -> StreamingResponse:
     """A stream as an answer. Raises RateLimited when too many listen."""
-    backing = call.backing
-    if not backing.streams.acquire(blocking=False):
-        raise RateLimited(
-            "too many listen to events", cause=f"{backing.options.most_streams} do", retry_after=int(ALIVE_S)
-        )
+    call.backing.listeners.come(call.principal.user_id)
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(_Released(call, _events(call, watched)), media_type=MEDIA_TYPE, headers=headers)
 
@@ -62,7 +58,8 @@ class _Released:
     """Events, and the place given back when they are over, however that comes."""
 
     def __init__(self, call: Call, events: AsyncIterator[bytes]) -> None:
-        self._call, self._events, self._open = call, events, True
+        self._events, self._open = events, True
+        self._listeners, self._user = call.backing.listeners, call.principal.user_id
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -77,7 +74,7 @@ class _Released:
     def _release(self) -> None:
         if self._open:
             self._open = False
-            self._call.backing.streams.release()
+            self._listeners.go(self._user)
 
     def __del__(self) -> None:
         self._release()
