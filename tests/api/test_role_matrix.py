@@ -216,6 +216,74 @@ def test_an_endpoint_serves_those_who_may_and_nobody_else(
         assert tried(world["stranger"], "stranger", endpoint, expected, names) == expected.stranger
 
 
+HIDDEN = [e for e in ENDPOINTS if e.needs is not PUBLIC and TABLE[e.name].stranger == 404]
+
+
+@pytest.mark.parametrize("endpoint", HIDDEN, ids=lambda e: e.name)
+def test_what_somebody_may_not_see_is_told_of_as_what_does_not_exist(
+    world: World, names: dict[str, str], evidence: str, endpoint: Endpoint
+) -> None:
+    asked, there = TABLE[endpoint.name], names | {"evidence": evidence}
+    if endpoint.path.startswith("/api/restore/jobs"):
+        there["job"] = names["restore"]
+    absent = there | dict.fromkeys(("backup", "job", "schedule", "token", "evidence", "other"), "0" * 26)
+    absent |= dict.fromkeys(("policy", "user", "agent"), "not-there")
+
+    def told(known: dict[str, str]) -> tuple[int, str]:
+        body = filled(asked.body, known)
+        if isinstance(body, dict) and "policy" in body:
+            body["policy"] = known["policy"]
+        answer = world["stranger"].call(endpoint.method, filled(endpoint.path + asked.query, known), body)
+        text = answer.text.replace(answer.json()["request_id"], "REQUEST")
+        for name in ("backup", "job", "schedule", "token", "evidence", "policy", "user", "agent"):
+            text = text.replace(f"{known[name]}'", "ID'").replace(f"/{known[name]}", "/ID")
+        return answer.status_code, text
+
+    assert told(there) == told(absent)
+
+
+@pytest.fixture(scope="module")
+def evidence(world: World, backup: Any) -> str:
+    """A report about a backup."""
+    begun = world.admin.ok("POST", f"/api/backup/{backup['id']}/validate", {"level": "metadata"})
+    world.ended(f"/api/backup/jobs/{begun['id']}")
+    return str(world.admin.ok("GET", f"/api/backup/{backup['id']}/evidence")["items"][0]["id"])
+
+
+def test_nobody_is_told_which_users_there_are(world: World) -> None:
+    for name, status in (("stranger", 404), ("viewer", 403)):
+        asked = world[name]
+        for method, path, body in (
+            ("GET", "/api/tokens?user={}", None),
+            ("POST", "/api/tokens", {"name": "x", "user": "{}"}),
+        ):
+            told = [
+                asked.refused(status, method, path.format(user), filled(body, {"": user}))
+                for user in ("auditor", "not-there")
+            ]
+            assert told[0]["detail"].replace("auditor", "not-there") == told[1]["detail"]
+            assert told[0].get("cause") == told[1].get("cause")
+
+
+def test_policies_and_sources_are_counted_and_named_as_far_as_somebody_sees_them(world: World) -> None:
+    stranger = world["stranger"]
+    assert stranger.ok("POST", "/api/backup/create", {"dry_run": True})["policy"] == "other"
+    hidden = stranger.refused(404, "POST", "/api/backup/create", {"policy": "files", "sources": ["nope"]})
+    assert "more" not in str(hidden)
+    one = world.token(scopes=["/policy/files/source/files-more"])
+    absent = one.refused(404, "POST", "/api/backup/create", {"policy": "files", "sources": ["nope"]})
+    assert absent["cause"] == "it has more"
+    other = one.refused(404, "POST", "/api/backup/create", {"policy": "files", "sources": ["files"]})
+    assert other["cause"] == "it has more"
+
+
+def test_a_policy_is_restored_as_far_as_somebody_sees_it(world: World, backup: Any) -> None:
+    one = world.token(scopes=[f"/policy/files/source/{backup['source']}"])
+    asked = {"policy": "files", "target": {"path": str(world.root / "part")}}
+    (planned,) = one.ok("POST", "/api/restore/validate", asked)["backups"]
+    assert one.ok("GET", f"/api/backup/{planned}")["source"] == backup["source"]
+
+
 def test_lists_show_a_stranger_nothing_of_others(world: World, names: dict[str, str]) -> None:
     stranger = world["stranger"]
     for path in ("/api/backup/list", "/api/backup/jobs", "/api/restore/jobs"):

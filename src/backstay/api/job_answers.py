@@ -10,6 +10,7 @@ from fastapi import Response
 
 from backstay.api.answers import answer, page
 from backstay.api.call import Call
+from backstay.api.known import told_as
 from backstay.api.models.jobs import JobDocument, JobQuery, LineDocument, LogQuery
 from backstay.api.problems import job_problem
 from backstay.api.streams import Sent
@@ -72,7 +73,8 @@ def _duration(began: datetime | None, ended: datetime | None) -> float | None:
 def job_meant(call: Call, ident: str, kinds: Sequence[str]) -> Job:
     """A job that the caller may do this to. Raises NotFound, also for one of another kind; Forbidden."""
     missing = NotFound(f"there is no job {ident[:80]!r}", hint="the list of jobs shows them")
-    job = call.backing.jobs.get(ident)
+    with told_as(missing):
+        job = call.backing.jobs.get(ident)
     if job.kind not in kinds:
         raise missing
     call.about(f"job/{job.id}", kind=job.kind, policy=job.policy)

@@ -1,20 +1,35 @@
-"""What a request means by a name: policies, their sources, backups, as far as the caller may know of them."""
+"""What a request means by a name: policies, their sources, backups, users, as far as the caller may know of them.
+
+Of what somebody may not see they are told the very same as of what does not exist.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from sqlalchemy.orm import Session
 
 from backstay.api.call import Call
 from backstay.catalog.backup_search import scope_of
 from backstay.catalog.models import Backup, PassedOver
 from backstay.control.access.denied import not_allowed
-from backstay.control.access.scopes import EVERYTHING, policy_scope, source_scope
+from backstay.control.access.scopes import EVERYTHING, meet, policy_scope, source_scope
+from backstay.control.access.users import UserView
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.policy import Policy
 from backstay.errors import InvalidRequest, NotFound
 
 ALL = "*"
+
+
+@contextmanager
+def told_as(missing: NotFound) -> Iterator[None]:
+    """What is not found, told in the words that are used for what is hidden."""
+    try:
+        yield
+    except NotFound:
+        raise missing from None
 
 
 def policies_of(call: Call) -> LoadedPolicies | None:
@@ -34,25 +49,40 @@ def no_policy(name: str) -> NotFound:
 
 
 def policy_named(call: Call, name: str | None) -> tuple[str, Policy]:
-    """A policy of the file; without a name the only one. Raises NotFound, InvalidRequest."""
+    """A policy of the file; without a name the only one that the caller sees. Raises NotFound, InvalidRequest."""
     names = policy_names(call)
     if name is None:
-        if len(names) != 1:
+        reach = _reach(call)
+        seen = [one for one in names if any(meet(policy_scope(one), own) is not None for own in reach)]
+        if len(seen) != 1:
             raise InvalidRequest(
-                "no policy is named", cause=f"there are {len(names)} policies", hint="name one as `policy`"
+                "no policy is named", cause=f"there are {len(seen)} policies", hint="name one as `policy`"
             )
-        name = names[0]
+        name = seen[0]
     found = policies_of(call)
     if found is None or name not in names:
         raise no_policy(name)
     return name, found.policy(name)
 
 
-def sources_meant(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
+def _reach(call: Call) -> tuple[str, ...]:
+    """Where the caller sees what there is, or may do what it asks for."""
+    return call.principal.scopes("backup:read") + call.principal.scopes("policy:read") + call.scopes
+
+
+def sources_seen(call: Call, name: str, policy: Policy) -> list[str]:
+    """The snapshots' names of the sources of a policy that the caller sees."""
+    whole = [origin.snapshot_name(name) for origin in policy.sources]
+    reach = _reach(call)
+    return [one for one in whole if any(meet(source_scope(name, one), own) is not None for own in reach)]
+
+
+def sources_meant(call: Call, name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
     """The snapshots' names of the sources that a request names; empty for all of them. Raises NotFound."""
     if not asked or ALL in asked:
         return []
-    known = {origin.snapshot_name(name): origin for origin in policy.sources}
+    seen = set(sources_seen(call, name, policy))
+    known = {origin.snapshot_name(name): origin for origin in policy.sources if origin.snapshot_name(name) in seen}
     by_word = {origin.name or whole: whole for whole, origin in known.items()}
     found: list[str] = []
     for word in asked:
@@ -65,12 +95,22 @@ def sources_meant(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
             )
         found.append(whole)
     chosen = list(dict.fromkeys(found))
-    return [] if len(chosen) == len(known) else chosen
+    return [] if len(chosen) == len(policy.sources) else chosen
 
 
 def run_scope(name: str, sources: Sequence[str]) -> str:
     """What the right to run a policy, or one source of it, is asked of."""
     return source_scope(name, sources[0]) if len(sources) == 1 else policy_scope(name)
+
+
+def user_meant(call: Call, session: Session, name: str) -> UserView:
+    """A user whom the caller manages: others are none of its business. Raises NotFound."""
+    missing = NotFound(f"there is no user {name[:80]!r}", hint="`GET /api/users` lists those whom you manage")
+    with told_as(missing):
+        found = call.backing.access.users.get(session, name)
+    if not call.manages(found):
+        raise missing
+    return found
 
 
 def was_deleted(call: Call, ident: str) -> bool:

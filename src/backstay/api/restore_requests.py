@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from backstay.api.call import Call
 from backstay.api.database_addresses import unreadable
-from backstay.api.known import backup_meant, no_policy, policy_named, sources_meant
+from backstay.api.known import backup_meant, no_policy, policy_named, sources_meant, sources_seen
 from backstay.api.models.restores import AskedRestore, AskedTarget
 from backstay.api.restore_databases import require_database
 from backstay.catalog.backup_search import BackupFilters, scope_of
@@ -118,7 +118,7 @@ def _backups(call: Call, asked: AskedRestore) -> list[Backup]:
     if asked.policy is not None:
         name, policy = policy_named(call, asked.policy)
         call.require_somewhere_in(policy_scope(name), seen="backup:read", missing=no_policy(name))
-        return [_newest(call, name, source, asked.at) for source in _named(name, policy, asked.sources)]
+        return [_newest(call, name, source, asked.at) for source in _named(call, name, policy, asked.sources)]
     assert asked.backup_id is not None
     found = backup_meant(call, asked.backup_id)
     sources = _sources_beside(call, found, asked)
@@ -132,12 +132,12 @@ def _sources_beside(call: Call, found: Backup, asked: AskedRestore) -> list[str]
     if not asked.sources or found.policy is None:
         return []
     _, policy = policy_named(call, found.policy)
-    return _named(found.policy, policy, asked.sources)
+    return _named(call, found.policy, policy, asked.sources)
 
 
-def _named(name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
-    """The snapshots' names of the sources that are wanted, one by one, also when all are."""
-    return sources_meant(name, policy, asked) or [origin.snapshot_name(name) for origin in policy.sources]
+def _named(call: Call, name: str, policy: Policy, asked: Sequence[str]) -> list[str]:
+    """The snapshots' names of the sources that are wanted, one by one, also when all are that the caller sees."""
+    return sources_meant(call, name, policy, asked) or sources_seen(call, name, policy)
 
 
 def _beside(call: Call, found: Backup, source: str, at: datetime | None) -> Backup:

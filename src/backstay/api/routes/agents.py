@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from backstay.api.answers import answer, done, page
 from backstay.api.call import Caller
 from backstay.api.endpoints import PUBLIC, Section
+from backstay.api.known import told_as, user_meant
 from backstay.api.models.base import Asked, Ident, PageOf, PageQuery
 from backstay.api.models.people import UserName
 from backstay.api.paging import part_of
@@ -186,9 +187,9 @@ def revoke_agent(call: Caller, agent: Ident) -> Response:
     call.about(f"agent/{agent}")
     with call.backing.catalog.session() as session:
         call.take_turn(session)
-        found = call.backing.access.users.get(session, agent)
-        if not call.manages(found):
-            raise NotFound(f"there is no agent {agent[:80]!r}", hint="`GET /api/agents` lists those whom you manage")
-        call.backing.access.agents.revoke(session, by=call.principal, name=found.name)
+        missing = NotFound(f"there is no agent {agent[:80]!r}", hint="`GET /api/agents` lists those whom you manage")
+        with told_as(missing):
+            found = user_meant(call, session, agent)
+            call.backing.access.agents.revoke(session, by=call.principal, name=found.name)
         call.record(session)
     return done()

@@ -26,6 +26,7 @@ from backstay.api.models.jobs import JobDocument
 from backstay.api.versions import etag_of
 from backstay.catalog.backup_search import BackupFilters, scope_of
 from backstay.catalog.models import Backup
+from backstay.control.access.scopes import policy_scope
 from backstay.operations.retention.holds import clear_hold, set_hold
 
 section = Section("backups")
@@ -45,9 +46,9 @@ def create_backup(call: Caller, body: CreateBackup) -> Response:
     Only what the policy file names is backed up: no request can name other paths or commands.
     """
     name, policy = policy_named(call, body.policy)
-    sources = sources_meant(name, policy, body.sources)
-    scope = run_scope(name, sources)
-    call.require(scope, seen="backup:read", missing=no_policy(name))
+    call.require_somewhere_in(policy_scope(name), seen="backup:read", missing=no_policy(name))
+    sources = sources_meant(call, name, policy, body.sources)
+    call.require(scope := run_scope(name, sources), seen="backup:read", missing=no_policy(name))
     call.about(f"policy/{name}", type=body.type, sources=sources)
     job = call.backing.jobs.create(
         "backup",

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from backstay.api.answers import answer, page
 from backstay.api.call import Caller
 from backstay.api.endpoints import Section
-from backstay.api.known import backup_meant
+from backstay.api.known import backup_meant, told_as
 from backstay.api.models.backups import EvidenceDocument
 from backstay.api.models.base import Ident, PageOf, PageQuery
 from backstay.catalog.models import Evidence
@@ -72,11 +72,13 @@ def _meant(call: Caller, evidence: str) -> Evidence:
 
     It is sealed, so that no part of it can be left out. Raises NotFound, Forbidden.
     """
+    missing = NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
     with call.backing.catalog.reading() as session:
         row = session.get(Evidence, evidence)
     if row is None:
-        raise NotFound(f"there is no report {evidence[:80]!r}", hint="`GET /api/backup/ID/evidence` lists them")
-    backup_meant(call, row.backup_id)
+        raise missing
+    with told_as(missing):
+        backup_meant(call, row.backup_id)
     report = row.report["report"]
     if len(report["backups"]) > 1:
         policy = report["policy"]

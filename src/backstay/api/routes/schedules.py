@@ -11,7 +11,7 @@ from backstay.api.answers import answer, done, page
 from backstay.api.call import Call, Caller
 from backstay.api.endpoints import Section
 from backstay.api.job_answers import accepted
-from backstay.api.known import no_policy, policy_named, sources_meant
+from backstay.api.known import no_policy, policy_named, sources_meant, told_as
 from backstay.api.models.base import Ident, PageOf
 from backstay.api.models.jobs import JobDocument
 from backstay.api.models.schedules import (
@@ -189,7 +189,7 @@ def _spec(call: Call, body: AskedSchedule) -> ScheduleSpec:
     name, policy = policy_named(call, body.policy)
     call.require(policy_scope(name), seen="backup:read", missing=no_policy(name))
     _require_work(call, body.type, policy_scope(name))
-    return ScheduleSpec(**asked, policy=name, sources=sources_meant(name, policy, body.sources), options=options)
+    return ScheduleSpec(**asked, policy=name, sources=sources_meant(call, name, policy, body.sources), options=options)
 
 
 def _require_work(call: Call, kind: str, scope: str) -> None:
@@ -201,7 +201,8 @@ def _require_work(call: Call, kind: str, scope: str) -> None:
 def _meant(call: Call, ident: str) -> ScheduleRecord:
     """A schedule that the caller may do this to. Raises NotFound, Forbidden."""
     missing = NotFound(f"there is no schedule {ident[:80]!r}", hint="`GET /api/backup/schedules` lists them")
-    found = call.backing.schedules.get(ident)
+    with told_as(missing):
+        found = call.backing.schedules.get(ident)
     call.about(f"schedule/{found.id}", policy=found.policy, type=found.type)
     call.require(_scope_of(found), seen="schedule:read", missing=missing)
     return found

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Query, Response
+from sqlalchemy.orm import Session
 
 from backstay.api.answers import answer, done, page
-from backstay.api.call import Caller
+from backstay.api.call import Call, Caller
 from backstay.api.endpoints import Section
+from backstay.api.known import told_as, user_meant
 from backstay.api.models.base import Ident, Paged, PageOf
 from backstay.api.models.people import MadeTokenDocument, NewToken, TokenDocument, UserName
 from backstay.api.paging import part_of
+from backstay.control.access.denied import not_allowed
 from backstay.control.access.tokens import TokenView
 from backstay.errors import Forbidden, NotFound
 
@@ -28,7 +31,7 @@ class WhoseTokens(Paged):
 def list_tokens(call: Caller, asked: Annotated[WhoseTokens, Query()]) -> Response:
     """List one's own tokens, or those of a user whom one manages."""
     with call.backing.catalog.reading() as session:
-        tokens = call.backing.access.tokens.of(session, by=call.principal, user=asked.user)
+        tokens = call.backing.access.tokens.of(session, by=call.principal, user=_owner(call, session, asked.user))
     shown, following = part_of(tokens, lambda token: token.id, asked)
     return page([_document(token) for token in shown], following)
 
@@ -48,7 +51,8 @@ def create_token(call: Caller, body: NewToken) -> Response:
     """
     with call.backing.catalog.session() as session:
         call.take_turn(session)
-        made = call.backing.access.tokens.create(session, by=call.principal, **body.model_dump())
+        asked = body.model_dump() | {"user": _owner(call, session, body.user)}
+        made = call.backing.access.tokens.create(session, by=call.principal, **asked)
         call.about(f"token/{made.token.id}", user=made.token.user, name=made.token.name)
         call.hidden["token"] = None
         return call.made(session, answer(MadeTokenDocument(**_document(made.token), token=made.text), 201))
@@ -58,15 +62,25 @@ def create_token(call: Caller, body: NewToken) -> Response:
 def revoke_token(call: Caller, token: Ident) -> Response:
     """Make a token worthless from now on."""
     call.about(f"token/{token}")
+    missing = NotFound(f"there is no token {token[:80]!r}", hint="`GET /api/tokens` lists your own")
     try:
-        with call.backing.catalog.session() as session:
+        with told_as(missing), call.backing.catalog.session() as session:
             call.take_turn(session)
             call.backing.access.tokens.revoke(session, by=call.principal, token_id=token)
             call.record(session)
     except Forbidden as error:  # nobody learns which tokens others have
         call.refused(error)
-        raise NotFound(f"there is no token {token[:80]!r}", hint="`GET /api/tokens` lists your own") from None
+        raise missing from None
     return done()
+
+
+def _owner(call: Call, session: Session, user: str | None) -> str | None:
+    """Whose tokens are meant: the caller's own, or those of a user whom it manages. Raises NotFound, Forbidden."""
+    if user in (None, call.principal.name, call.principal.user_id):
+        return None
+    if not call.principal.scopes("user:admin"):
+        raise not_allowed("user:admin", "any scope")
+    return user_meant(call, session, user).id
 
 
 def _document(token: TokenView) -> TokenDocument:

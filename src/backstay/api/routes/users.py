@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from fastapi import Response
-from sqlalchemy.orm import Session
 
 from backstay.api.answers import answer, done, page
-from backstay.api.call import Call, Caller
+from backstay.api.call import Caller
 from backstay.api.endpoints import Section
+from backstay.api.known import user_meant
 from backstay.api.models.base import Ident, PageOf, PageQuery
 from backstay.api.models.people import ChangedUser, NewUser, RoleDocument, Self, UserDocument
 from backstay.api.paging import part_of
 from backstay.api.versions import etag_of
 from backstay.control.access.permissions import PERMISSIONS, ROLES
 from backstay.control.access.users import UserView
-from backstay.errors import NotFound
 
 section = Section("users")
 
@@ -76,7 +75,7 @@ def create_user(call: Caller, body: NewUser) -> Response:
 def get_user(call: Caller, user: Ident) -> Response:
     """Tell about one user."""
     with call.backing.catalog.reading() as session:
-        found = _managed(call, session, user)
+        found = user_meant(call, session, user)
     return answer(_document(found), etag=etag_of(found.name, found.version))
 
 
@@ -88,7 +87,7 @@ def update_user(call: Caller, user: Ident, body: ChangedUser) -> Response:
     kept = None if body.password is None else access.passwords.hash(body.password, user=user)
     with call.backing.catalog.session() as session:
         call.take_turn(session)
-        by, found = call.principal, _managed(call, session, user)
+        by, found = call.principal, user_meant(call, session, user)
         call.match(found.name, found.version)
         if body.disabled is not None and body.disabled != found.disabled:
             access.users.set_disabled(session, by=by, name=found.id, disabled=body.disabled)
@@ -114,19 +113,11 @@ def delete_user(call: Caller, user: Ident) -> Response:
     call.about(f"user/{user}")
     with call.backing.catalog.session() as session:
         call.take_turn(session)
-        found = _managed(call, session, user)
+        found = user_meant(call, session, user)
         call.match(found.name, found.version)
         call.backing.access.users.set_disabled(session, by=call.principal, name=found.id)
         call.record(session)
     return done()
-
-
-def _managed(call: Call, session: Session, name: str) -> UserView:
-    """A user whom the caller manages: others are none of its business. Raises NotFound."""
-    found = call.backing.access.users.get(session, name)
-    if not call.manages(found):
-        raise NotFound(f"there is no user {name[:80]!r}", hint="`GET /api/users` lists those whom you manage")
-    return found
 
 
 def _document(user: UserView) -> UserDocument:
