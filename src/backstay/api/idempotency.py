@@ -74,7 +74,7 @@ class Keys:
 
     def _known(self, principal: str, key: str, digest: str) -> Reservation:
         with self.catalog.session() as session:
-            found = session.get(IdempotencyKey, (principal, key))
+            found = session.get(IdempotencyKey, (principal, key), with_for_update=True)  # of two, one takes it over
             if found is None:
                 raise JobConflict("this Idempotency-Key was just given up", hint="send the request again")
             if found.request_digest != digest:
