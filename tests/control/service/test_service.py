@@ -93,6 +93,17 @@ def test_a_service_that_runs_no_jobs_says_so(place: Place) -> None:
         service.stop()
 
 
+def test_a_service_whose_disk_is_full_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with place.open() as service:
+        service.start()
+        assert service.troubles() == []
+        monkeypatch.setattr("backstay.control.service.place.LEAST_FREE", 1 << 62)
+        (trouble,) = service.troubles()
+        assert isinstance(trouble, CatalogUnavailable)
+        assert (trouble.title, trouble.hint) == ("the catalog cannot be written", "make room there")
+        service.stop()
+
+
 def test_the_end_leaves_a_running_job_to_the_next_process(place: Place) -> None:
     with place.open() as service:
         service.start()

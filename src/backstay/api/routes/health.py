@@ -29,7 +29,7 @@ def health_live(call: Caller) -> Response:
 def health_ready(call: Caller) -> Response:
     """Tell whether jobs can run: the catalog answers, and somebody works.
 
-    503 with the cause if not.
+    503 with the cause if not, which may be that the disk of the data directory is full.
     """
     call.backing.require_ready()
     return answer({"status": "ok"})

@@ -8,8 +8,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from backstay.errors import InvalidRequest, JobConflict
+from backstay.errors import CatalogUnavailable, InvalidRequest, JobConflict
+
+LEAST_FREE: Final = 1 << 20  # bytes; with less of them SQLite soon finds no room for a row
 
 
 def prepare(directory: Path) -> Path:
@@ -35,6 +38,20 @@ def _usable(directory: Path) -> Iterator[None]:
             cause=error.strerror or str(error),
             hint="give --data-dir a directory that this user may write to",
         ) from error
+
+
+def full_disk(directory: Path) -> CatalogUnavailable | None:
+    """What is wrong if nothing more can be written there: a worker's beat goes over what its file has already."""
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        return CatalogUnavailable("the catalog cannot be written", cause=f"{directory}: {error.strerror}")
+    free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
+    if free >= LEAST_FREE:
+        return None
+    return CatalogUnavailable(
+        "the catalog cannot be written", cause=f"the disk of {directory} has {free} bytes left", hint="make room there"
+    )
 
 
 @contextmanager

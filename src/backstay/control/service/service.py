@@ -314,6 +314,8 @@ class Service:
             self.engine.holders()
         except CatalogUnavailable as error:
             return [*found, error]
+        if self.options.embedded and (full := place.full_disk(self.data_dir)) is not None:
+            found.append(full)
         now = self.clock.now()
         if not any(worker.lease_until > now for worker in workers):
             found.append(
