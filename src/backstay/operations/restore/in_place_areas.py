@@ -13,6 +13,7 @@ from backstay.core.names import printable
 from backstay.errors import InsufficientSpace, RestoreFailed
 from backstay.operations.restore.guarded import is_below
 from backstay.operations.restore.in_place_plan import InPlacePlan
+from backstay.operations.snapshots.walk import Enter
 from backstay.repository.nodes import Node
 from backstay.sources.directory_descriptors import is_closed_to_owner, is_readable
 from backstay.sources.facts import Facts
@@ -22,9 +23,20 @@ from backstay.sources.restore_errors import failure
 from backstay.sources.target_directory import TargetDirectory
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A directory that is not there, and what has its name, if anything."""
+
+    visit: Enter
+    info: os.stat_result | None
+
+
 @dataclass(slots=True, eq=False)
 class LiveDirectory:
-    """A directory of the walk as it is here. A `fresh` one is not there, and comes as part of a tree."""
+    """A directory of the walk as it is here. A `fresh` one is not there, and comes as part of a tree.
+
+    An `undecided` one is not there either, and comes only if something in it is chosen.
+    """
 
     path: bytes
     node: Node | None = None
@@ -33,6 +45,7 @@ class LiveDirectory:
     mount: tuple[int, int] = (0, 0)
     inode: int | None = None
     fresh: bool = False
+    undecided: Missing | None = None
     touched: bool = False
     linked: bool = False  # it holds a name of a file with several
     leads: bool = False  # something below it changes, or may

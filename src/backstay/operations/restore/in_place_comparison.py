@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from backstay.core.names import printable
@@ -18,6 +18,7 @@ from backstay.operations.restore.in_place_areas import (
     Areas,
     Immovable,
     LiveDirectory,
+    Missing,
     examined,
     require_changeable,
     require_room,
@@ -149,10 +150,10 @@ class Comparison:
         self._stack.append(live)
         if above is None:
             live.open(self._target.open_root(create=False))
-        elif above.fresh:
-            live.fresh = True
-        elif above.directory is not None:
+        else:
             self._open_child(above, live, visit, name)
+        if visit.selected:
+            self._decide()
         if live.directory is None:
             return
         if may_delete_in(self._manifest, self._options, visit.path):
@@ -160,16 +161,28 @@ class Comparison:
         if self._areas.may_lie_in(live.path) or above is None or above.mount != live.mount:
             self._look_for_leftovers(live)
 
-    def _open_child(self, above: LiveDirectory, live: LiveDirectory, visit: Enter, name: bytes) -> None:
-        assert above.directory is not None
-        info = above.directory.lstat(name)
-        if info is not None and stat.S_ISDIR(info.st_mode):
+    @staticmethod
+    def _open_child(above: LiveDirectory, live: LiveDirectory, visit: Enter, name: bytes) -> None:
+        info = None if above.directory is None else above.directory.lstat(name)
+        if above.directory is not None and info is not None and stat.S_ISDIR(info.st_mode):
             live.open(above.directory.child(name, create=False))
-            return
-        if info is not None and not self._gives_way(live.path, info, visit.node):
-            return
-        live.fresh = True
-        self._change(above, live.path, visit.path, old=info, node=visit.node, is_tree=True)
+        else:
+            live.undecided = Missing(visit, info)
+
+    def _decide(self) -> None:
+        """Something is chosen here: whether the directories that lead to it and are not there come."""
+        if self._stack[-1].undecided is None:
+            return  # nor is any above it
+        for above, live in pairwise(self._stack):
+            missing, live.undecided = live.undecided, None
+            if missing is None:
+                continue
+            visit, info = missing.visit, missing.info
+            if above.fresh:
+                live.fresh = True
+            elif above.directory is not None and (info is None or self._gives_way(live.path, info, visit.node)):
+                live.fresh = True
+                self._change(above, live.path, visit.path, old=info, node=visit.node, is_tree=True)
 
     def _leave(self, live: LiveDirectory, passed: frozenset[bytes] = frozenset()) -> None:
         if live.directory is None:
@@ -228,6 +241,7 @@ class Comparison:
     def _item(self, item: Item) -> None:
         self._matched = True
         node, above = item.node, self._stack[-1]
+        self._decide()
         if above.names is not None:
             above.names.add(node.name)
         if stat.S_ISSOCK(node.mode):

@@ -129,6 +129,7 @@ class Planner:
         self._guarded = Guarded(repository, options.spared)
         self._cold = ColdPacks(repository)
         self.names = KnownNames()
+        self._in_the_way: bytes | None = None  # in the place of a directory of which nothing was chosen so far
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
@@ -177,8 +178,9 @@ class Planner:
         try:
             directory = root if above is None else existing_child(above.directory, visit)
         except (RestoreConflict, RestoreFailed):  # which the restore itself tells of what others have closed
-            self._conflict(plan, visit.path)
-            directory = None
+            self._in_the_way, directory = visit.path, None
+        if visit.selected:
+            self._needs_directory(plan)
         names: set[bytes] | None = set() if may_delete_in(self._manifest, self._options, visit.path) else None
         within = b"" if above is None else above.within
         if within and visit.selected:
@@ -191,6 +193,7 @@ class Planner:
     def _item(self, plan: RestorePlan, item: Item, place: _Place) -> None:
         plan.files += 1
         plan.bytes += item.node.size
+        self._needs_directory(plan)
         if place.within:
             self._guarded.refuse_within(place.within)
         if place.names is not None:
@@ -215,6 +218,8 @@ class Planner:
                 self._cold.need_file(item.node)
 
     def _leave(self, plan: RestorePlan, place: _Place, visit: Leave) -> None:
+        if place.path == self._in_the_way:
+            self._in_the_way = None  # nothing in it was chosen
         if place.directory is None:
             return
         if place.names is not None and visit.is_whole:
@@ -224,6 +229,12 @@ class Planner:
                 if len(plan.to_delete) < SHOWN:
                     plan.to_delete.append(printable(stranger.path(self._target.place(place.directory.path))))
         place.directory.close()
+
+    def _needs_directory(self, plan: RestorePlan) -> None:
+        """Something is chosen: what stands in the place of a directory that leads to it is a conflict now."""
+        if self._in_the_way is not None:
+            self._conflict(plan, self._in_the_way)
+            self._in_the_way = None
 
     @staticmethod
     def _conflict(plan: RestorePlan, path: bytes) -> None:
