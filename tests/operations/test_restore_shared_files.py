@@ -121,6 +121,28 @@ def test_files_of_the_snapshot_that_have_become_one_are_two_again(tmp_path: Path
     assert (mode(tree / "a"), mode(tree / "b")) == ("0o600", "0o666")
 
 
+@WAYS
+@pytest.mark.parametrize("conflict", ["skip", "newer", "fail"])
+def test_a_name_that_lacks_does_not_get_the_rights_of_a_file_that_stays(
+    world: InPlaceWorld, tree: Path, way: Way, conflict: Conflict
+) -> None:
+    write(tree / "one", "two names", mode=0o666, at=5)
+    (tree / "two").unlink()
+    way(world, tree, conflict)
+    assert ((tree / "two").read_text(), mode(tree / "two")) == ("two names", "0o644")
+    assert mode(world.place / "secret of two") == "0o666"
+
+
+@pytest.mark.parametrize("conflict", ["skip", "newer"])
+def test_a_name_that_lacks_joins_a_file_that_stays_and_looks_right(
+    world: InPlaceWorld, tree: Path, conflict: Conflict
+) -> None:
+    (tree / "one").chmod(0o644)
+    (tree / "two").unlink()
+    direct(world, tree, conflict)
+    assert (tree / "two").samefile(tree / "one")
+
+
 def test_another_file_that_takes_the_name_keeps_its_attributes(world: InPlaceWorld) -> None:
     tree = world.place / "tree/data"
     write(tree / "alone", "equal", mode=0o600)

@@ -21,6 +21,7 @@ class KnownNames:
 
     def __init__(self) -> None:
         self._counts: Counter[_Inode] = Counter()
+        self._told: set[_Inode] = set()
 
     def add(self, node: Node, info: os.stat_result) -> None:
         """One more name of an inode."""
@@ -32,6 +33,15 @@ class KnownNames:
         if info.st_nlink < 2:
             return True
         return node.link_group is not None and info.st_nlink <= self._counts[_inode(node.link_group, info)]
+
+    def is_first(self, node: Node, info: os.stat_result) -> bool:
+        """Whether nobody was told yet about the inode of a link group."""
+        if node.link_group is None:
+            return True
+        inode = _inode(node.link_group, info)
+        is_new = inode not in self._told
+        self._told.add(inode)
+        return is_new
 
     def forget(self, node: Node, info: os.stat_result) -> None:
         """One of an inode's names becomes a new file: from now on it cannot be told whose the others are."""

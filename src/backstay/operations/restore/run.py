@@ -336,9 +336,8 @@ class _Restore:
         if existing_equals(directory, node.name, node, info=info):
             if node.link_group in self.links and conflict in ("overwrite", "fail"):
                 return True  # it may have to become another name of the file that was restored first
-            if self._is_dressed(directory, item, info):
+            if self._is_dressed(directory, place, item, info):
                 self.tally.count("unchanged")
-                self._remember_link(place, node)
                 return False
         elif self.target.unmade(node) is not None and node.link_group not in self.links:
             return True  # nothing comes into its place
@@ -355,20 +354,28 @@ class _Restore:
             self.moved.append(moved[0])
         return True
 
-    def _is_dressed(self, directory: TargetDirectory, item: Item, info: os.stat_result) -> bool:
-        """Give an equal item its attributes, where the policy says so; False when it must become a file of its own."""
+    def _is_dressed(self, directory: TargetDirectory, place: _Place, item: Item, info: os.stat_result) -> bool:
+        """Give an equal item its attributes, where the policy says so; False when it must become a file of its own.
+
+        Only with the right ones it may get more names: they would have those of whoever made it.
+        """
         node = item.node
-        if not self.options.replaces(info.st_mtime_ns, node):
-            return True
-        if self.names.are_all(node, info):
+        replaces = self.options.replaces(info.st_mtime_ns, node)
+        if replaces and self.names.are_all(node, info):
             directory.apply(node.name, node, info)
+        elif not replaces and node.link_group is None:
             return True
-        if directory.looks_like(node.name, node):
-            return True
+        elif not directory.looks_like(node.name, node):
+            return not replaces or self._stays_shared(item, info)
+        self._remember_link(place, node)
+        return True
+
+    def _stays_shared(self, item: Item, info: os.stat_result) -> bool:
         if self.options.conflict != "fail":
-            self.names.forget(node, info)
+            self.names.forget(item.node, info)
             return False
-        self.target.report(item.path, STAYS_SHARED)
+        if self.names.is_first(item.node, info):
+            self.target.report(item.path, STAYS_SHARED)
         return True
 
     def _settle(self, moved: _Moved) -> None:
