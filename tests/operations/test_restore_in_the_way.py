@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -14,6 +16,7 @@ from backstay.operations.restore.contents import FileWriter
 from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
 from backstay.repository.repository import Environment, Repository
+from backstay.sources import target_directory
 from tests.crash.small_world import SECRET
 from tests.operations.in_place_world import InPlaceWorld, write
 
@@ -51,26 +54,67 @@ def test_a_directory_gives_way_to_a_file(world: InPlaceWorld) -> None:
     assert (world.place / "out/a").samefile(world.place / "out/b")
 
 
-def test_a_directory_stays_where_the_file_cannot_be_restored(world: InPlaceWorld) -> None:
+MOVED: Final = pytest.mark.parametrize("conflict", ["overwrite", "rename"])
+
+
+@MOVED
+def test_a_directory_stays_where_the_file_cannot_be_restored(world: InPlaceWorld, conflict: Conflict) -> None:
     lose_data(world)
     for name in ("a/old", "b/in/old"):
         write(world.place / "out" / name, "old")
-    assert len(restored(world).errors) == 2
+    assert len(restored(world, conflict).errors) == 2
     assert there(world) == ["a", "a/old", "b", "b/in", "b/in/old"]
 
 
-def test_a_directory_is_back_when_the_restore_ends_too_early(
+def test_a_file_that_would_be_renamed_stays_where_the_new_one_cannot_be_restored(world: InPlaceWorld) -> None:
+    lose_data(world)
+    write(world.place / "out/a", "old")
+    result = restored(world, "rename")
+    assert (len(result.errors), result.renamed) == (2, 0)
+    assert there(world) == ["a"]
+    assert (world.place / "out/a").read_text() == "old"
+
+
+def test_a_file_that_would_be_renamed_stays_where_the_directory_cannot_be_made(
     world: InPlaceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(world.place / "out/a/old", "old")
+    write(world.origin / "d/file", "held")
+    world.snapshot()
+    write(world.place / "out/d", "old")
+
+    def fails(*_: object) -> bool:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    monkeypatch.setattr(target_directory, "make_directory", fails)
+    result = restored(world, "rename")
+    assert (result.errors[0].path, result.renamed) == (f"{world.origin}/d", 0)
+    assert (world.place / "out/d").read_text() == "old"
+
+
+def test_what_is_renamed_is_counted_once_the_new_item_is_there(world: InPlaceWorld) -> None:
+    write(world.origin / "d/file", "held")
+    world.snapshot()
+    for name in ("a", "b/old", "d"):
+        write(world.place / "out" / name, "old")
+    assert restored(world, "rename").renamed == 3
+    aside = ["a.backstay-old", "b.backstay-old", "b.backstay-old/old", "d.backstay-old"]
+    assert there(world) == sorted(["a", "b", "d", "d/file", *aside])
+
+
+@MOVED
+@pytest.mark.parametrize("old", ["a", "a/old"])
+def test_what_was_moved_is_back_when_the_restore_ends_too_early(
+    world: InPlaceWorld, monkeypatch: pytest.MonkeyPatch, conflict: Conflict, old: str
+) -> None:
+    write(world.place / "out" / old, "old")
 
     def unreachable(*_: object) -> None:
         raise StorageUnavailable("the store is out of reach")
 
     monkeypatch.setattr(FileWriter, "write", unreachable)
     with pytest.raises(StorageUnavailable):
-        restored(world)
-    assert there(world) == ["a", "a/old"]
+        restored(world, conflict)
+    assert there(world) == (["a"] if old == "a" else ["a", "a/old"])
 
 
 @pytest.mark.parametrize("conflict", ["fail", "overwrite", "newer", "rename"])

@@ -72,14 +72,25 @@ class Window:
     files: list[File] = field(default_factory=list)
     size: int = 0  # bytes
     after: list[tuple[bytes, Callable[[], None]]] = field(default_factory=list)
-    most_after: int = field(default_factory=_directories)
+    closing: int = 0  # directories, at its end
+    most_closing: int = field(default_factory=_directories)
 
     def add(self, file: File) -> None:
         self.files.append(file)
         self.size += max(file.node.data_size, len(file.content.ids))
 
+    def close_after(self, path: bytes, action: Callable[[], None]) -> None:
+        """The last thing that is done in a directory."""
+        self.after.append((path, action))
+        self.closing += 1
+
     def is_full(self) -> bool:
-        return len(self.files) >= WINDOW_FILES or self.size >= WINDOW_BYTES or len(self.after) >= self.most_after
+        return (
+            len(self.files) >= WINDOW_FILES
+            or self.size >= WINDOW_BYTES
+            or len(self.after) >= WINDOW_FILES
+            or self.closing >= self.most_closing
+        )
 
 
 @dataclass(slots=True)

@@ -115,11 +115,13 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Moved:
-    """A directory that was moved aside for an entry that is not there yet."""
+    """What was moved aside for an entry that is not there yet; it stays there if it is `kept`."""
 
     directory: TargetDirectory
-    item: Item
+    name: bytes
+    path: bytes
     aside: bytes
+    kept: bool
 
 
 class _Restore:
@@ -139,7 +141,7 @@ class _Restore:
         self.reader = repository.reader
         self.tally = Tally(events)
         self.links: dict[bytes, tuple[_Place, bytes]] = {}
-        self.moved: list[_Moved] = []
+        self.moved: set[_Moved] = set()
         self.verified = 0
 
     def run(self, plan: RestorePlan) -> RestoreResult:
@@ -155,7 +157,7 @@ class _Restore:
                 workers.close()
                 writer.abandon()
                 for moved in list(self.moved):
-                    self.tally.guard(moved.item.path, partial(self._settle, moved))
+                    self.tally.guard(moved.path, partial(self._settle, moved))
                 raise
         self.target.sync()
         if self.options.verify:
@@ -225,6 +227,7 @@ class _Restore:
     def _open_child(self, above: TargetDirectory, parent: _Place, place: _Place) -> None:
         info = None if parent.is_new else above.lstat(place.name)
         place.is_new = info is None
+        moved: _Moved | None = None
         if info is not None and not stat.S_ISDIR(info.st_mode):
             if not self.options.replaces(info.st_mtime_ns, place.node):
                 self.tally.count("skipped")
@@ -232,9 +235,13 @@ class _Restore:
             if self.options.conflict == "fail":
                 raise _appeared(place.path)
             if self.options.conflict == "rename":
-                self._set_aside(above, parent, place.name)
+                moved = self._move_aside(above, parent, place.name, place.path)
             place.is_new = True
-        place.directory = above.child(place.name, create=True, replace_nondir=place.is_new and info is not None)
+        try:
+            place.directory = above.child(place.name, create=True, replace_nondir=place.is_new and info is not None)
+        finally:
+            if moved is not None:
+                self._settle(moved)
 
     def _leave(self, place: _Place, visit: Leave, window: Window) -> None:
         directory = place.directory
@@ -245,7 +252,7 @@ class _Restore:
         if directory is None:
             return
         applies = place.node is not None and (place.is_new or (place.selected and not self._is_passed(place)))
-        window.after.append((place.path, lambda: self._finish(place, directory, applies=applies)))
+        window.close_after(place.path, lambda: self._finish(place, directory, applies=applies))
 
     def _is_passed(self, place: _Place) -> bool:
         """Whether it is in its original place, and lies above what was backed up."""
@@ -325,9 +332,9 @@ class _Restore:
             del self.links[node.link_group]  # a second name has nothing to be linked to, and is told as well
 
     def _clear_the_way(self, directory: TargetDirectory, place: _Place, item: Item, moved: list[_Moved]) -> bool:
-        """Deal with what is in the place of an entry; False when it stays.
+        """Deal with what is in the place of an entry; False when it stays. A file stays until the entry is there.
 
-        A directory is moved aside until the entry is there.
+        With "rename" anything, else a directory, is moved aside before.
         """
         node, conflict = item.node, self.options.conflict
         info = directory.lstat(node.name)
@@ -346,12 +353,10 @@ class _Restore:
         elif not self.options.replaces(info.st_mtime_ns, node):
             self.tally.count("skipped")
             return False
-        if conflict == "rename":
-            self._set_aside(directory, place, node.name)
-        elif stat.S_ISDIR(info.st_mode):
+        if conflict != "rename" and stat.S_ISDIR(info.st_mode):
             directory.refuse_mounts(node.name)
-            moved.append(_Moved(directory, item, self._aside(directory, place, node.name)))
-            self.moved.append(moved[0])
+        if conflict == "rename" or stat.S_ISDIR(info.st_mode):
+            moved.append(self._move_aside(directory, place, node.name, item.path))
         return True
 
     def _is_dressed(self, directory: TargetDirectory, place: _Place, item: Item, info: os.stat_result) -> bool:
@@ -379,26 +384,24 @@ class _Restore:
         return True
 
     def _settle(self, moved: _Moved) -> None:
-        """Remove the directory that an entry has replaced, or put it back where there is no such entry."""
-        self.moved.remove(moved)
-        directory, item = moved.directory, moved.item
-        if directory.lstat(item.node.name) is None:
-            directory.put_back(moved.aside, item.node.name)
-        elif self.tally.has_failed(item.path):
-            self.target.report(item.path, f"what was there is now {printable(moved.aside)}")
+        """Leave or remove what an entry has replaced, or put it back where there is no such entry."""
+        self.moved.discard(moved)
+        directory = moved.directory
+        if directory.lstat(moved.name) is None:
+            directory.put_back(moved.aside, moved.name)
+        elif moved.kept:
+            self.tally.count("renamed")
+        elif self.tally.has_failed(moved.path):
+            self.target.report(moved.path, f"what was there is now {printable(moved.aside)}")
         else:
             directory.remove(moved.aside)
 
-    def _set_aside(self, directory: TargetDirectory, place: _Place, name: bytes) -> None:
-        self._aside(directory, place, name)
-        self.tally.count("renamed")
-
-    @staticmethod
-    def _aside(directory: TargetDirectory, place: _Place, name: bytes) -> bytes:
-        aside = directory.set_aside(name)
+    def _move_aside(self, directory: TargetDirectory, place: _Place, name: bytes, path: bytes) -> _Moved:
+        moved = _Moved(directory, name, path, directory.set_aside(name), self.options.conflict == "rename")
         if place.names is not None:
-            place.names.add(aside)
-        return aside
+            place.names.add(moved.aside)
+        self.moved.add(moved)
+        return moved
 
     def _link(self, directory: TargetDirectory, place: _Place, item: Item, window: Window) -> bool:
         """Make another name of an inode that was restored before; False for its first name."""
