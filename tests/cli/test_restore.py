@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from backstay.sources import target_directory
+from backstay.sources.directory_descriptors import open_directory
 from tests.cli.conftest import Account
 
 
@@ -99,6 +103,22 @@ def test_dry_run(saved: Account) -> None:
     done = saved.run("restore", "latest", "--to", target, "--dry-run")
     assert "6 files" in done.out
     assert not target.exists()
+
+
+def test_a_dry_run_tells_what_could_not_be_restored(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = saved.root / "target"
+    saved.run("restore", "latest", "--to", target)
+
+    def closed(fd: int, name: bytes, *, writing: bool) -> tuple[int, int | None]:
+        if name == b"letters":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_directory(fd, name, writing=writing)
+
+    monkeypatch.setattr(target_directory, "open_directory", closed)
+    argv = ("restore", "latest", "--to", target, "--conflict", "overwrite")
+    told = [saved.run(*argv, *more, status=1).err for more in ((), ("--dry-run",))]
+    assert f"would not be restored: {saved.documents}/letters: cannot open directory" in told[1]
+    assert f"not restored: {saved.documents}/letters: cannot open directory" in told[0]
 
 
 def test_delete(saved: Account) -> None:

@@ -19,6 +19,7 @@ from backstay.operations.restore import postgres_dump  # noqa: F401 - while it c
 from backstay.operations.restore.comparing import compare_with_target
 from backstay.operations.restore.in_place import InPlaceResult, restore_in_place
 from backstay.operations.restore.in_place_recovery import roll_back_in_place
+from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, RestorePlan, RestoreResult, plan_restore, run_restore
 from backstay.sources.filters import Selection
 from tests.operations.in_place_world import OVERWRITE, InPlaceWorld, seen, settle, write
@@ -197,13 +198,20 @@ def test_what_others_have_closed_counts_as_different(closed: InPlaceWorld) -> No
         os.chown(target / "file", 0, 0)
         os.chown(target / "closed", 0, 0)
     assert plan_restore_to(closed, target).conflict_count == 2
+    plan = plan_restore_to(closed, target, "overwrite")
+    assert (plan.conflicts, [item.path for item in plan.errors]) == (
+        [f"{closed.origin}/file"],
+        [f"{closed.origin}/closed"],
+    )
     result = to(closed, target, RestoreOptions(conflict="overwrite", verify=True))
+    assert plan.errors[0] in result.errors
     assert {item.path for item in result.errors} == {f"{closed.origin}/closed", f"{closed.origin}/closed/file"}
     assert (target / "file").stat().st_uid == os.geteuid()
 
 
-def plan_restore_to(world: InPlaceWorld, target: Path) -> RestorePlan:
-    return plan_restore(world.repository, world.manifest, target, RestoreOptions(path=os.fsencode(world.origin)))
+def plan_restore_to(world: InPlaceWorld, target: Path, conflict: Conflict = "fail") -> RestorePlan:
+    options = RestoreOptions(path=os.fsencode(world.origin), conflict=conflict)
+    return plan_restore(world.repository, world.manifest, target, options)
 
 
 @WAYS

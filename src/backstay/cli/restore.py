@@ -196,7 +196,9 @@ def _rehearse(
     refused = plan.conflict_count > 0 and options.conflict == "fail"
     if refused:
         return RestoreConflict.exit_status
-    return CorruptedBackup.exit_status if plan.damaged else 0
+    if plan.damaged:
+        return CorruptedBackup.exit_status
+    return RestoreFailed.exit_status if plan.errors else 0
 
 
 def _plan_document(plan: RestorePlan) -> dict[str, object]:
@@ -212,6 +214,7 @@ def _plan_document(plan: RestorePlan) -> dict[str, object]:
         "conflict_paths": plan.conflicts,
         "deletions": plan.delete_count,
         "delete_paths": plan.to_delete,
+        "errors": [asdict(item) for item in plan.errors],
         "damaged_paths": plan.damaged,
         "cold": need_document(plan.cold) if plan.cold is not None else None,
     }
@@ -225,6 +228,10 @@ def _show_plan(context: Context, plan: RestorePlan) -> None:
     )
     _show_paths(context, plan.conflicts, plan.conflict_count, "existing item differs", "existing items differ")
     _show_paths(context, plan.to_delete, plan.delete_count, "item would be deleted", "items would be deleted")
+    for item in plan.errors[:SHOWN]:
+        context.warn(f"would not be restored: {item.path}: {item.message}")
+    if len(plan.errors) > SHOWN:
+        context.warn(f"and {plural(len(plan.errors) - SHOWN, 'more', 'more')}")
     for path in plan.damaged or ():
         context.warn(f"{path}: what is in this directory cannot be read; `backstay verify` tells why")
     if plan.cold is not None:

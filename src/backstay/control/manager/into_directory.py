@@ -40,7 +40,7 @@ def preview(around: Surroundings, manifest: Manifest, target: DirectoryTarget, r
         deletions=tuple(plan.to_delete),
         deletion_count=plan.delete_count,
         room=room_at(place),
-        warnings=cold,
+        warnings=(*cold, *(f"{item.path} would not be restored: {item.message}" for item in plan.errors)),
     )
 
 

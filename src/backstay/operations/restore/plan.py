@@ -10,11 +10,12 @@ from typing import Final
 
 from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
+from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, NotFound, RestoreConflict, RestoreFailed
 from backstay.operations.restore.guarded import Guarded, is_below
 from backstay.operations.restore.known_names import KnownNames
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.strangers import strangers
+from backstay.operations.restore.tally import FailedItem
 from backstay.operations.snapshots.walk import EVERYTHING, Enter, Item, Leave, OnDamage, Visit, subtree, walk
 from backstay.operations.tiers.cold_packs import ColdNeed, ColdPacks
 from backstay.repository.repository import Repository
@@ -40,6 +41,7 @@ class RestorePlan:
     conflict_count: int = 0
     to_delete: list[str] = field(default_factory=list)
     delete_count: int = 0
+    errors: list[FailedItem] = field(default_factory=list)  # directories that the restore could not enter
     damaged: list[str] | None = None  # directories of which not all that is in them is known; None if nobody looked
     cold: ColdNeed | None = None  # what must be attached or thawed before
 
@@ -129,7 +131,7 @@ class Planner:
         self._guarded = Guarded(repository, options.spared)
         self._cold = ColdPacks(repository)
         self.names = KnownNames()
-        self._in_the_way: bytes | None = None  # in the place of a directory of which nothing was chosen so far
+        self._in_the_way: tuple[bytes, BackstayError] | None = None  # of a directory of which nothing was chosen yet
 
     def plan(self) -> RestorePlan:
         """Raises InvalidRequest, RestoreFailed for a target that cannot take a restore, NotFound."""
@@ -177,8 +179,8 @@ class Planner:
             above.names.add(visit.node.name)
         try:
             directory = root if above is None else existing_child(above.directory, visit)
-        except (RestoreConflict, RestoreFailed):  # which the restore itself tells of what others have closed
-            self._in_the_way, directory = visit.path, None
+        except (RestoreConflict, RestoreFailed) as error:  # which the restore itself tells of what others have closed
+            self._in_the_way, directory = (visit.path, error), None
         if visit.selected:
             self._needs_directory(plan)
         names: set[bytes] | None = set() if may_delete_in(self._manifest, self._options, visit.path) else None
@@ -218,7 +220,7 @@ class Planner:
                 self._cold.need_file(item.node)
 
     def _leave(self, plan: RestorePlan, place: _Place, visit: Leave) -> None:
-        if place.path == self._in_the_way:
+        if self._in_the_way is not None and self._in_the_way[0] == place.path:
             self._in_the_way = None  # nothing in it was chosen
         if place.directory is None:
             return
@@ -231,10 +233,14 @@ class Planner:
         place.directory.close()
 
     def _needs_directory(self, plan: RestorePlan) -> None:
-        """Something is chosen: what stands in the place of a directory that leads to it is a conflict now."""
-        if self._in_the_way is not None:
-            self._conflict(plan, self._in_the_way)
-            self._in_the_way = None
+        """Something is chosen: what keeps a directory that leads to it from being entered matters now."""
+        if self._in_the_way is None:
+            return
+        (path, error), self._in_the_way = self._in_the_way, None
+        if isinstance(error, RestoreConflict) or self._options.conflict == "fail":
+            self._conflict(plan, path)
+        else:
+            plan.errors.append(FailedItem(printable(path), error.code, str(error)))
 
     @staticmethod
     def _conflict(plan: RestorePlan, path: bytes) -> None:
