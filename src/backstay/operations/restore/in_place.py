@@ -27,7 +27,7 @@ from backstay.errors import (
 from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
-from backstay.operations.restore.in_place_recovery import Recovered, Recovery, recover, removed, told, undo
+from backstay.operations.restore.in_place_recovery import Recovered, Recovery, recover, removed, switch, told, undo
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
@@ -181,7 +181,13 @@ class _InPlace:
         name = PREFIX + new_ulid(self.repository.clock.now_ns(), self.repository.environment.random).encode()
         areas = tuple(place.rstrip(b"/") + b"/" + name for place in plan.places)
         try:
-            return Journal.begin(areas, self.manifest.id, keep_old=self.options.keep_old, calls=self.calls)
+            return Journal.begin(
+                areas,
+                self.manifest.id,
+                keep_old=self.options.keep_old,
+                calls=self.calls,
+                is_database=is_sqlite(self.manifest),
+            )
         except OSError as error:
             with suppress(OSError, BackstayError):  # what was made of it is no harm, and cleared away the next time
                 recover(areas[0], self.calls, back=True)
@@ -240,8 +246,7 @@ class _InPlace:
         switching = Switching(journal.header.areas, self.calls)
         try:
             journal.set_state("switching")
-            switching.forward(journal.rows())
-            journal.set_state("done")
+            switch(journal, switching)
         except (OSError, BackstayError) as error:
             problems = undo(journal, self.calls)
             return replace(result, rolled_back=True, error=_switch_failed(error), problems=result.problems + problems)

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from backstay.core.names import printable
 from backstay.errors import BackstayError, RestoreConflict, RestoreFailed
 from backstay.operations.restore.journal import Journal
+from backstay.operations.restore.switched_databases import logs_left, settle_databases
 from backstay.operations.restore.switching import Switching
 from backstay.sources.source import Problem
 from backstay.sources.switch_calls import SwitchCalls
@@ -51,11 +52,24 @@ def roll_back_in_place(directory: Path, *, calls: SwitchCalls | None = None) -> 
     return recover(_absolute(directory), calls or SwitchCalls(), back=True)
 
 
+def switch(journal: Journal, switching: Switching) -> None:
+    """Put everything new in its place, once that is decided. Raises OSError, RestoreConflict."""
+    settle_databases(journal, back=False)
+    switching.set_aside(logs_left(journal, back=False))
+    switching.forward(journal.rows())
+    journal.set_state("done")
+
+
 def undo(journal: Journal, calls: SwitchCalls) -> tuple[Problem, ...]:
-    """Put everything back and remove what was staged. Raises RestoreFailed when that does not work."""
+    """Put everything back and remove what was staged.
+
+    Raises RestoreFailed when that does not work, RestoreConflict while a restored database is in use.
+    """
     switching = Switching(journal.header.areas, calls)
     try:
+        settle_databases(journal, back=True)
         journal.set_state("undoing")
+        switching.set_aside(logs_left(journal, back=True))
         switching.back(journal.rows())
         journal.set_state("undone")
     except OSError as error:
@@ -120,8 +134,7 @@ def _finish(journal: Journal, calls: SwitchCalls) -> Recovery:
     switching = Switching(header.areas, calls)
     if header.state == "switching":
         try:
-            switching.forward(journal.rows())
-            journal.set_state("done")
+            switch(journal, switching)
         except OSError as error:
             raise RestoreFailed(
                 "an earlier restore in place was cut short, and cannot be brought to its end",

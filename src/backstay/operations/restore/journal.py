@@ -57,13 +57,17 @@ _LATER: Final[tuple[State, ...]] = ("switching", "undoing", "done", "undone")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`areas` are the absolute paths of all directories, the journal's own first; `digest` is the SHA-256 of `rows`."""
+    """`areas` are the absolute paths of all directories, the journal's own first; `digest` is the SHA-256 of `rows`.
+
+    With `is_database` the files are SQLite databases, which have logs beside them.
+    """
 
     format: Literal[1] = 1
     state: State = "staging"
     snapshot: str
     areas: tuple[bytes, ...]
     keep_old: bool
+    is_database: bool = False
     digest: str = ""
 
 
@@ -109,9 +113,11 @@ class Journal:
         return self.header.areas[0]
 
     @classmethod
-    def begin(cls, areas: tuple[bytes, ...], snapshot: str, *, keep_old: bool, calls: SwitchCalls) -> Journal:
+    def begin(
+        cls, areas: tuple[bytes, ...], snapshot: str, *, keep_old: bool, calls: SwitchCalls, is_database: bool = False
+    ) -> Journal:
         """Make the directories; the times of those that they lie in stay what they are."""
-        header = Header(snapshot=snapshot, areas=areas, keep_old=keep_old)
+        header = Header(snapshot=snapshot, areas=areas, keep_old=keep_old, is_database=is_database)
         fd = _make(areas[0], calls)
         try:
             _lock(fd, areas[0])

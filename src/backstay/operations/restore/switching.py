@@ -131,6 +131,19 @@ class Switching:
         if first is not None:
             raise first if failures == 1 else _with_more(first, failures - 1)
 
+    def set_aside(self, paths: Iterable[bytes]) -> None:
+        """Give other names to what must not be beside an item that gets its place, and make that durable."""
+        problems = len(self.problems)
+        try:
+            for path in paths:
+                with _telling(path):
+                    spot = self._spot(path, "live")
+                    self._set_aside(path, spot, spot, "it came since")
+            if len(self.problems) > problems:
+                self._sync()
+        finally:
+            self._close()
+
     # -- one row
 
     def _forward(self, row: Switch, spots: _Spots) -> None:
@@ -199,7 +212,7 @@ class Switching:
         inode = live.inode()
         if inode in (None, row.old, row.new):
             return
-        self._set_aside(row, live, live)
+        self._set_aside(row.live, live, live)
 
     def _spare_written(self, row: Switch, spots: _Spots) -> None:
         """What came from the snapshot and was written to since is nowhere else: it must not go with what is staged."""
@@ -208,15 +221,15 @@ class Switching:
         if info is None or info.st_ino != row.new or look_of(staged.fd, staged.name, info) == row.look:
             return
         self._let_move(staged)
-        self._set_aside(row, staged, live)
+        self._set_aside(row.live, staged, live)
 
-    def _set_aside(self, row: Switch, source: _Spot, live: _Spot) -> None:
+    def _set_aside(self, path: bytes, source: _Spot, live: _Spot, why: str = "it changed meanwhile") -> None:
         for name in names_aside(live.name):
             try:
                 self.calls.move(source.fd, source.name, live.fd, name)
             except FileExistsError:
                 continue
-            self.problems.append(Problem(row.live, f"it changed meanwhile, and is now {printable(name)}"))
+            self.problems.append(Problem(path, f"{why}, and is now {printable(name)}"))
             return
 
     # -- attributes
