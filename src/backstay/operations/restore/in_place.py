@@ -27,7 +27,16 @@ from backstay.errors import (
 from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.in_place_comparison import Comparison
 from backstay.operations.restore.in_place_plan import Chosen, InPlacePlan, require_no_conflict
-from backstay.operations.restore.in_place_recovery import Recovered, Recovery, recover, removed, switch, told, undo
+from backstay.operations.restore.in_place_recovery import (
+    Recovered,
+    Recovery,
+    cleared,
+    recover,
+    removed,
+    switch,
+    told,
+    undo,
+)
 from backstay.operations.restore.journal import ITEMS, PREFIX, Journal
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.run import RestoreResult, run_restore
@@ -254,7 +263,7 @@ class _InPlace:
             undo(journal, self.calls)
             raise
         kept = self.options.keep_old
-        problems = tuple(switching.problems) + (() if kept else removed(journal))
+        problems = tuple(switching.problems) if kept else cleared(journal, switching)
         finished(self.events, "switch")
         return replace(
             result,

@@ -26,6 +26,7 @@ from backstay.operations.restore.in_place_areas import (
 from backstay.operations.restore.in_place_plan import SHOWN, Change, InPlacePlan
 from backstay.operations.restore.journal import ITEMS, Dress, leftovers
 from backstay.operations.restore.known_names import STAYS_SHARED
+from backstay.operations.restore.looks import change_time, look_of
 from backstay.operations.restore.plan import may_delete_in, wanted
 from backstay.operations.restore.request import RestoreOptions
 from backstay.operations.restore.sqlite import is_sqlite
@@ -38,6 +39,7 @@ from backstay.sources.directory_descriptors import is_readable
 from backstay.sources.existing import existing_equals
 from backstay.sources.facts import Facts
 from backstay.sources.files_target import FilesTarget
+from backstay.sources.restore_errors import failure
 from backstay.sources.source import Problem
 from backstay.sources.sqlite.database import SIDE_FILES
 from backstay.sources.target_directory import TargetDirectory
@@ -310,7 +312,7 @@ class Comparison:
             self._plan.dresses.append(Dress(live, old, new, inode=info.st_ino))
             above.leads = True
         if names is not None:
-            change = self._as_change(live, item.path, self._areas.of(self._stack), info)
+            change = self._as_change(above, live, item.path, info)
             inode = (info.st_dev, info.st_ino)
             names.there.append(_Name(change, item.node.size, inode, info.st_nlink, dress))
             above.linked = True
@@ -371,8 +373,7 @@ class Comparison:
         if old is not None and stat.S_ISDIR(old.st_mode):
             self._immovable.refuse(live)
             above.directory.refuse_guarded(live.rpartition(b"/")[2], old)
-        area = self._areas.of(self._stack)
-        self._plan.changes.append(self._as_change(live, inside, area, old, removal=removal, is_tree=is_tree))
+        self._plan.changes.append(self._as_change(above, live, inside, old, removal=removal, is_tree=is_tree))
         facts = None
         if old is not None and stat.S_ISDIR(old.st_mode):
             facts = examined(above.directory.fd, live.rpartition(b"/")[2], live)
@@ -382,9 +383,9 @@ class Comparison:
 
     def _as_change(
         self,
+        above: LiveDirectory,
         live: bytes,
         inside: bytes,
-        area: int,
         old: os.stat_result | None,
         *,
         removal: bool = False,
@@ -395,8 +396,10 @@ class Comparison:
             live=live,
             inside=inside,
             staged=ITEMS + b"/" + below if below else ITEMS,
-            area=area,
+            area=self._areas.of(self._stack),
             old=None if old is None else old.st_ino,
+            old_look=None if old is None else _look(above, live, old),
+            old_changed=0 if old is None else change_time(old),
             removal=removal,
             is_tree=is_tree,
         )
@@ -426,3 +429,14 @@ class Comparison:
             yield from (self._live(top) for top in self._manifest.paths)
         else:
             yield self._live(self._options.path or self._base)
+
+
+def _look(above: LiveDirectory, live: bytes, info: os.stat_result) -> str | None:
+    """What tells later whether an item was written to. Raises RestoreFailed."""
+    assert above.directory is not None
+    try:
+        return look_of(above.directory.fd, live.rpartition(b"/")[2], info)
+    except PermissionError:
+        return None  # a directory with one that others have closed, which is not removed in the end
+    except OSError as error:
+        raise failure(error, live, "examine") from error

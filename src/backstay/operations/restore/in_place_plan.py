@@ -17,7 +17,8 @@ SHOWN: Final = 1000  # conflicts that are named
 class Change:
     """One item to put, to replace or, with `removal`, to take away; `inside` is its path in the snapshot.
 
-    `live` is its absolute path here, `staged` its path in the directory of `area`; `old` is the inode there is.
+    `live` is its absolute path here, `staged` its path in the directory of `area`; `old` is the inode there is,
+    `old_look` and `old_changed` are what it looks like and when it was changed, as far as that tells whether it is.
     """
 
     live: bytes
@@ -25,6 +26,8 @@ class Change:
     staged: bytes
     area: int
     old: int | None
+    old_look: str | None = None
+    old_changed: int = 0
     removal: bool = False
     is_tree: bool = False
 

@@ -93,9 +93,24 @@ def removed(journal: Journal) -> tuple[Problem, ...]:
     try:
         journal.remove()
     except (OSError, BackstayError) as error:
-        why = told(error) if isinstance(error, OSError) else str(error)
-        return (Problem(journal.path, f"it could not be removed: {why}"),)
+        return (_not_removed(journal, error),)
     return ()
+
+
+def cleared(journal: Journal, switching: Switching) -> tuple[Problem, ...]:
+    """After a switch: the same, but old items that were written to meanwhile stay; all that is to be told."""
+    try:
+        if journal.header.state == "done":
+            switching.spare_old(journal.rows())
+            journal.set_state("clearing")  # or what is left of a directory would look like one that was written to
+    except (OSError, BackstayError) as error:
+        return (*switching.problems, _not_removed(journal, error))
+    return (*switching.problems, *removed(journal))
+
+
+def _not_removed(journal: Journal, error: OSError | BackstayError) -> Problem:
+    why = told(error) if isinstance(error, OSError) else str(error)
+    return Problem(journal.path, f"it could not be removed: {why}")
 
 
 def recover(path: bytes, calls: SwitchCalls, *, back: bool) -> Recovery:
@@ -113,8 +128,8 @@ def recover(path: bytes, calls: SwitchCalls, *, back: bool) -> Recovery:
         if state in ("staging", "undone"):
             did: Recovered = "cleared" if state == "staging" else "undone"
             return Recovery(snapshot=journal.header.snapshot, did=did, problems=removed(journal))
-        if back and state == "done" and not journal.header.keep_old:
-            removed(journal)
+        if back and (state == "clearing" or (state == "done" and not journal.header.keep_old)):
+            cleared(journal, Switching(journal.header.areas, calls))
             raise RestoreConflict(
                 "the restore had come to its end, and the old state is not kept any more",
                 cause="it was begun without --keep-old",
@@ -141,7 +156,7 @@ def _finish(journal: Journal, calls: SwitchCalls) -> Recovery:
                 cause=told(error),
                 hint=f"`backstay restore --rollback {printable(journal.path)}` puts the old state back",
             ) from error
-    problems = tuple(switching.problems) + (() if header.keep_old else removed(journal))
+    problems = tuple(switching.problems) if header.keep_old else cleared(journal, switching)
     return Recovery(snapshot=header.snapshot, did="finished", problems=problems)
 
 

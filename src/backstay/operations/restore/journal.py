@@ -13,6 +13,8 @@ items before the switch, the old ones after it.
 | 4 | `state.json` with `switching`, on the disk | from here on the new state is decided; the next time finishes it |
 | 5 | the switch itself, then attributes, on the disk | some items new, some old; `rows` and inode numbers say which |
 | 6 | `state.json` with `done` | the new state; what is old is removed the next time, unless it is to be kept |
+|   | old items that were written to since: out of `items`, beside the new ones | the same |
+|   | `state.json` with `clearing`, unless what is old is to be kept | the same |
 | 7 | removal: the others, then `items`, `rows`, `state.json`, the directory | the same |
 
 When step 5 fails, or somebody wants the old state back, `state.json` says `undoing` before the first item goes back,
@@ -52,8 +54,8 @@ _NEW_LEADS_TO: Final = b"leads-to.new"
 _LARGEST_STATE: Final = 1 << 20
 _BUFFER: Final = 1 << 20
 
-State: TypeAlias = Literal["staging", "switching", "undoing", "done", "undone"]
-_LATER: Final[tuple[State, ...]] = ("switching", "undoing", "done", "undone")
+State: TypeAlias = Literal["staging", "switching", "undoing", "done", "clearing", "undone"]
+_LATER: Final[tuple[State, ...]] = ("switching", "undoing", "done", "clearing", "undone")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +77,7 @@ class Switch(msgspec.Struct, frozen=True, tag="switch", forbid_unknown_fields=Tr
     """Two places whose items change places; None stands for nothing there, numbers are inodes'.
 
     `live` is an absolute path, `staged` is relative to the directory of its area; `look` is that of the new item.
+    `old_look` and `old_changed` are those of the old one when it was compared: one that was written to since is kept.
     """
 
     live: bytes
@@ -83,6 +86,8 @@ class Switch(msgspec.Struct, frozen=True, tag="switch", forbid_unknown_fields=Tr
     new: int | None
     old: int | None
     look: str | None = None
+    old_look: str | None = None
+    old_changed: int = 0
 
 
 class Dress(msgspec.Struct, frozen=True, tag="dress", forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""What a staged item looks like, so that it can be told later whether it was written to since."""
+"""What an item looks like, so that it can be told later whether it was written to since."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ def look_of(dir_fd: int, name: bytes, info: os.stat_result) -> str:
         for directory in stack:
             directory.close()
     return digest.hexdigest()
+
+
+def change_time(info: os.stat_result) -> int:
+    """Of an item that nothing but a write to it changes as long as it stays where it is; else 0.
+
+    Those of directories and of files with other names may change with what is restored beside; one that its owner may
+    not read was opened to him while it was compared.
+    """
+    if stat.S_ISDIR(info.st_mode) or info.st_nlink > 1 or not info.st_mode & stat.S_IRUSR:
+        return 0
+    return info.st_ctime_ns
 
 
 @dataclass(slots=True)

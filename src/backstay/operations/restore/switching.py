@@ -74,6 +74,7 @@ class Switching:
     _open: dict[_Role, tuple[bytes, int]] = field(default_factory=dict)
     _can_exchange: bool = True
     _anew: set[bytes] = field(default_factory=set)
+    _written: set[bytes] = field(default_factory=set)  # old items that were changed before they changed places
 
     def prepare(self, changes: Iterable[Change]) -> list[Switch]:
         """The rows for what is staged, without what could not be made here, such as device nodes.
@@ -91,7 +92,7 @@ class Switching:
                     look = None if info is None else look_of(staged.fd, staged.name, info)
                 if info is not None or change.removal:
                     new = None if info is None else info.st_ino
-                    rows.append(Switch(change.live, change.area, change.staged, new, change.old, look))
+                    rows.append(_row(change, new, look))
         finally:
             self._close()
         return rows
@@ -131,6 +132,19 @@ class Switching:
         if first is not None:
             raise first if failures == 1 else _with_more(first, failures - 1)
 
+    def spare_old(self, rows: Iterable[Row]) -> None:
+        """After `forward`, before old items are removed: those that were written to since they were compared stay."""
+        problems = len(self.problems)
+        try:
+            for row in rows:
+                if isinstance(row, Switch) and row.old_look is not None:
+                    with _telling(row.live):
+                        self._spare_old(row, row.old_look)
+            if len(self.problems) > problems:
+                self._sync()
+        finally:
+            self._close()
+
     def set_aside(self, paths: Iterable[bytes]) -> None:
         """Give other names to what must not be beside an item that gets its place, and make that durable."""
         problems = len(self.problems)
@@ -147,7 +161,10 @@ class Switching:
     # -- one row
 
     def _forward(self, row: Switch, spots: _Spots) -> None:
-        live, staged, hold = (spot.inode() for spot in spots)
+        info = spots[0].info()
+        live, staged, hold = None if info is None else info.st_ino, spots[1].inode(), spots[2].inode()
+        if info is not None and live == row.old and row.old_changed not in (0, info.st_ctime_ns):
+            self._written.add(row.live)
         if live not in (row.new, row.old) and (staged, hold) == (row.old, None):
             return  # it was switched before a crash, and another program has changed it since
         if row.new is not None and row.new not in (live, staged, hold):
@@ -222,6 +239,17 @@ class Switching:
             return
         self._let_move(staged)
         self._set_aside(row.live, staged, live)
+
+    def _spare_old(self, row: Switch, look: str) -> None:
+        staged = self._spot(self.areas[row.area] + b"/" + row.staged, "staged", may_lack=True)
+        info = None if staged.directory is None else staged.info()
+        if info is None or info.st_ino != row.old:
+            return
+        if row.live in self._written or look_of(staged.fd, staged.name, info) != look:
+            self._let_move(staged)
+            self._set_aside(
+                row.live, staged, self._spot(row.live, "live", make=True), "what was there changed meanwhile"
+            )
 
     def _set_aside(self, path: bytes, source: _Spot, live: _Spot, why: str = "it changed meanwhile") -> None:
         for name in names_aside(live.name):
@@ -376,6 +404,10 @@ def _telling(live: bytes) -> Iterator[None]:
 
 def _with_more(error: OSError, count: int) -> OSError:
     return OSError(error.errno, f"{error.strerror}, and {count} more could not be put back", error.filename)
+
+
+def _row(change: Change, new: int | None, look: str | None) -> Switch:
+    return Switch(change.live, change.area, change.staged, new, change.old, look, change.old_look, change.old_changed)
 
 
 def _changed(row: Switch) -> ChangedMeanwhile:
