@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -155,6 +156,29 @@ def test_a_single_file_is_put_back(world: InPlaceWorld) -> None:
     result = restore_in_place(world.repository, world.manifest, options)
     assert (result.files, result.replaced) == (1, 1)
     assert (world.origin / "differs").read_text() == "as it was"
+
+
+def test_an_item_far_below_is_put_back(tmp_path: Path) -> None:
+    """Its path is longer than those that the system takes."""
+    world, names = InPlaceWorld(tmp_path), ["n" * 200] * 25
+    world.origin.mkdir(parents=True)
+    here = os.open(world.origin, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=here)
+        above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(above)
+
+    def put(text: str) -> None:
+        with open("leaf", "w", opener=partial(os.open, dir_fd=here)) as file:
+            file.write(text)
+
+    put("as it was")
+    world.snapshot()
+    put("changed")
+    assert restore_in_place(world.repository, world.manifest, replace(OVERWRITE, delete=False)).replaced == 1
+    with open("leaf", opener=partial(os.open, dir_fd=here)) as file:
+        assert file.read() == "as it was"
+    os.close(here)
 
 
 # -- before anything was moved
