@@ -63,6 +63,10 @@ def test_serve_tells_where_it_is_answers_and_ends_within_seconds(
         ("127.0.0.1", 0)
     ) as taken:  # a start that fails takes away nobody's only look at the token
         account.json("serve", "--port", taken.getsockname()[1], "--data-dir", data, status=11)
+    with Path("/dev/full").open("w") as full:  # nor does one that cannot tell of it
+        unseen = account.program("serve", "--port", "0", "--data-dir", data, stdout=full)
+        unseen.communicate(timeout=60)
+        assert unseen.returncode != 0
     programs.append(Program(account, "--json", "--data-dir", str(data)))
     told = json.loads(programs[0].out.readline())
     assert (told["data_dir"], told["policy_file"], told["worker"]) == (str(data), None, "embedded")

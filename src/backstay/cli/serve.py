@@ -67,7 +67,8 @@ def serve(
         preset = variable(context.environ, "BACKSTAY_ADMIN_TOKEN")
         with started(context, options) as service:
             if preset is not None:
-                _first_administrator(service, preset)
+                service.access.ensure_administrator(preset)
+                service.sign_audit_log()  # the first administrator is an entry
             run(
                 service,
                 host=host,
@@ -77,9 +78,7 @@ def serve(
                     restore_roots=tuple(path.absolute() for path in restore_root or ()),
                     restore_databases=allowed,
                 ),
-                ready=lambda address: _told(
-                    context, service, address, None if preset else _first_administrator(service)
-                ),
+                ready=lambda address: _ready(context, service, address, has_preset=preset is not None),
             )
     return leave(0)
 
@@ -122,11 +121,16 @@ def _tls(service: Service, certificate: Path | None, key: Path | None, own: list
     return Tls(certificate=certificate, key=key, clients=authority.certificate)
 
 
-def _first_administrator(service: Service, preset: str | None = None) -> FirstToken | None:
-    """Who may do everything. A token that is made for this is seen once: no sooner than it can be shown."""
-    first = service.access.ensure_administrator(preset)
-    service.sign_audit_log()  # the first administrator is an entry
-    return first
+def _ready(context: Context, service: Service, address: str, *, has_preset: bool) -> None:
+    """Tell where it is. A first administrator is made only if somebody can see the token, which is shown once."""
+
+    def show(first: FirstToken) -> None:
+        _told(context, service, address, first)
+
+    if not has_preset and service.access.ensure_administrator(None, show) is not None:
+        service.sign_audit_log()
+        return
+    _told(context, service, address, None)
 
 
 def _told(context: Context, service: Service, address: str, first: FirstToken | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -67,9 +67,11 @@ class Access:
         self._noted: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
-    def ensure_administrator(self, preset: str | None) -> FirstToken | None:
+    def ensure_administrator(
+        self, preset: str | None, show: Callable[[FirstToken], None] = lambda _: None
+    ) -> FirstToken | None:
         """See `first_administrator`; `preset` is BACKSTAY_ADMIN_TOKEN. A token that is returned is shown once."""
-        return ensure_administrator(self._catalog, self.users, self.tokens, self._clock, preset=preset)
+        return ensure_administrator(self._catalog, self.users, self.tokens, self._clock, preset=preset, show=show)
 
     def use(self, settings: AccessSettings | None) -> None:
         """Heed what a policy file says. Rates that did not change go on counting.

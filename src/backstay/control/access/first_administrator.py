@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,12 +33,20 @@ class FirstToken:
 
 
 def ensure_administrator(
-    catalog: Catalog, users: Users, tokens: Tokens, clock: Clock, *, preset: str | None
+    catalog: Catalog,
+    users: Users,
+    tokens: Tokens,
+    clock: Clock,
+    *,
+    preset: str | None,
+    show: Callable[[FirstToken], None] = lambda _: None,
 ) -> FirstToken | None:
     """Make the user `admin` if nobody may do everything, or if a preset token should speak for it.
 
     Another preset than before takes the place of the old one, which is revoked; one that was revoked by hand stays
     revoked. Returns a token only if it was made here. Of two servers that start at once, one makes the administrator.
+
+    `show` is given that token before it counts: where it raises, no administrator was made.
 
     Raises InvalidRequest for a preset that could be guessed.
     """
@@ -45,7 +54,10 @@ def ensure_administrator(
         _check_preset(preset)
     with catalog.session() as session:
         take_turn(session)
-        return _ensure(session, users, tokens, clock, preset)
+        first = _ensure(session, users, tokens, clock, preset)
+        if first is not None:
+            show(first)
+        return first
 
 
 def _ensure(session: Session, users: Users, tokens: Tokens, clock: Clock, preset: str | None) -> FirstToken | None:
