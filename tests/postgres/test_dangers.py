@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from backstay.errors import CorruptedBackup, RestoreConflict, TargetNotCovered
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
+from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.expire import expire_wal, plan_expiry
 from backstay.repository.format import snapshot_name
@@ -148,8 +150,8 @@ def test_after_a_recovery_the_new_timeline_is_followed_kept_and_not_used_again(
     assert other.sql("select timeline_id from pg_control_checkpoint()") == "3"
 
 
-def test_a_tablespace_that_was_made_behind_the_base_backup_is_never_made_again(
-    repository: Repository, server: Server, place: Path
+def test_a_tablespace_that_was_made_behind_the_base_backup_is_made_only_where_nobody_has_it(
+    repository: Repository, server: Server, place: Path, stopping: list[Server]
 ) -> None:
     back_up(repository, server)
     fill(server)
@@ -159,14 +161,38 @@ def test_a_tablespace_that_was_made_behind_the_base_backup_is_never_made_again(
     space.mkdir()
     server.own(space)
     server.sql(f"create tablespace other location '{space}'")
-    fill(server)
+    server.sql("create table u tablespace other as select generate_series(1, 1000) x")
     archive_wal(repository, server)
+    plan = plan_recovery(repository, NAME, "latest", LATEST)
+    copy = place / "copy"
     with pytest.raises(RestoreConflict, match="tablespace") as caught:
-        plan_recovery(repository, NAME, "latest", LATEST)
-    assert str(space) in caught.value.cause
-    assert plan_recovery(repository, NAME, "latest", RecoveryTarget(kind="lsn", lsn=parse_lsn(before))).segments
+        restore_cluster(repository, plan, copy)
+    assert f"{space} again, which holds PG_18" in caught.value.cause
+    assert not copy.exists()
+    earlier = plan_recovery(repository, NAME, "latest", RecoveryTarget(kind="lsn", lsn=parse_lsn(before)))
+    assert require_target(repository, earlier, copy, ClusterRestoreOptions()) == {}
+    server.stop()
+    shutil.rmtree(space)
+    with pytest.raises(RestoreConflict, match="cannot be rehearsed"):
+        rehearse(repository, place)
+    assert not space.exists()
+    # As on a new machine, or when the tablespace was dropped.
+    again = recovered(repository, server, "again")
+    stopping.append(again)
+    assert again.sql("select count(*) from u") == "1000"
+    assert again.sql("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'other'") == str(space)
+
+
+def test_a_tablespace_within_the_data_directory_is_in_nobodys_way(
+    repository: Repository, server: Server, place: Path
+) -> None:
     back_up(repository, server)
-    assert plan_recovery(repository, NAME, "latest", LATEST).segments
+    server.sql("alter system set allow_in_place_tablespaces = on")
+    server.sql("select pg_reload_conf()")
+    server.sql("create tablespace inside location ''")
+    server.sql("create table u tablespace inside as select generate_series(1, 1000) x")
+    archive_wal(repository, server)
+    assert rehearse(repository, place, "select count(*) = 1000 from u")
 
 
 def test_a_rehearsal_leaves_what_was_there(repository: Repository, server: Server, place: Path) -> None:

@@ -225,6 +225,7 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
         "other_timelines": [
             {"timeline": other.timeline, "last_commit": other.last_commit.isoformat()} for other in plan.others
         ],
+        "made_tablespaces": [{"oid": made.oid, "place": made.place, "lsn": format_lsn(made.lsn)} for made in plan.made],
     }
 
 
@@ -233,6 +234,8 @@ def _warn_of_plan(context: Context, plan: RecoveryPlan) -> None:
         context.warn(f"base backup {plan.base.snapshot} is damaged: {plan.base.damage}")
     for other in plan.others:
         context.warn(f"{other}: --timeline {other.timeline} follows it, without that the newest timeline is taken")
+    for made in plan.made:
+        context.warn(str(made))
 
 
 def _show_plan(context: Context, plan: RecoveryPlan) -> None:

@@ -29,7 +29,7 @@ def preview(around: Surroundings, target: ClusterTarget) -> PlannedPart:
         dirs=base.stats.dirs,
         bytes=base.stats.bytes + plan.wal_bytes,
         room=room_at(place),
-        warnings=tuple(str(other) for other in plan.others),
+        warnings=tuple(map(str, (*plan.others, *plan.made))),
     )
 
 

@@ -72,6 +72,19 @@ def require_older(place: Path, system: int, *, any_cluster: bool) -> None:
         )
 
 
+def require_free(place: Path, oid: int, at: str) -> None:
+    """Raises RestoreConflict unless a server that recovers may make a tablespace in a place, as its WAL says at `at`.
+
+    It takes the directory as it is: what another server has there would be taken for its own, and overwritten.
+    """
+    if found := _names(place):
+        raise RestoreConflict(
+            f"tablespace {oid} was made at {at}, behind the base backup; nothing was written",
+            cause=f"a server that recovers makes it in {place} again, which holds {', '.join(found[:5])}",
+            hint="choose a base backup that was begun later or a target before it, or restore where that place is free",
+        )
+
+
 def require_unused(place: Path, own: Path) -> None:
     """Raises RestoreConflict when a server of another data directory runs that has a tablespace in a place."""
     user = user_of(place)

@@ -11,7 +11,6 @@ from typing import Final, Literal, TypeAlias
 from backstay.errors import (
     ChecksumFailure,
     NotFound,
-    RestoreConflict,
     SnapshotIncomplete,
     TargetAmbiguousTimeline,
     TargetBeforeSnapshot,
@@ -97,6 +96,7 @@ class OtherTimeline:
 class RecoveryPlan:
     """What a recovery takes; `last_commit` is of the last transaction that will be there, None if none came since.
 
+    `made` are tablespaces that the server makes on the way, outside of its data directory and where they lay.
     `others` are timelines that whoever names none may have meant: a test copy that archives begins the newest one.
     """
 
@@ -107,6 +107,7 @@ class RecoveryPlan:
     histories: tuple[WalFile, ...]
     end_lsn: int
     last_commit: datetime | None
+    made: tuple[TablespaceMade, ...]
     others: tuple[OtherTimeline, ...]
 
     @property
@@ -166,11 +167,14 @@ def _require_newest_led_to(coverage: WalCoverage, bases: Sequence[Base], name: s
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What lies on the way of a recovery: the time of its last commit, where the last record begins, where it stops."""
+    """What lies on the way of a recovery: the time of its last commit, where the last record begins, where it stops,
+    and the tablespaces that the server makes.
+    """
 
     last_commit: datetime | None
     newest: int
     end: int
+    made: tuple[TablespaceMade, ...]
 
 
 class _Planner:
@@ -265,6 +269,7 @@ class _Planner:
             histories=tuple(map(self._file, self._histories())),
             end_lsn=passed.end,
             last_commit=passed.last_commit,
+            made=passed.made,
             others=tuple(self._others(path)) if self._target.timeline is None else (),
         )
 
@@ -278,25 +283,20 @@ class _Planner:
     def _passed(self, base: Base, names: Sequence[str], end: int) -> _Passed:
         """Read all WAL that a recovery will, which also shows whether it is whole.
 
-        Where a clock was ahead, a commit before `end` may be later than the target: there the server stops. Raises
-        RestoreConflict when a tablespace was made on the way: the server would make it where it lay.
+        Where a clock was ahead, a commit before `end` may be later than the target: there the server stops.
         """
-        reader, last = EventReader(), None
+        reader, last, made = EventReader(), None, list[TablespaceMade]()
         for name in names:
             for event in reader.feed(self._coverage.read(name)):
                 if event.lsn >= end or event.end <= base.start_lsn:
                     continue
                 if isinstance(event, Commit):
                     if self._is_past(event) and event.lsn >= base.stop_lsn:
-                        return _Passed(last, event.lsn, event.lsn)
+                        return _Passed(last, event.lsn, event.lsn, tuple(made))
                     last = event.time
-                if isinstance(event, TablespaceMade) and event.lsn >= base.start_lsn:
-                    raise RestoreConflict(
-                        f"a tablespace was made at {format_lsn(event.lsn)}, after base backup {base.snapshot}",
-                        cause=f"a server that recovers would put it into {event.place}, where the other one has it",
-                        hint="choose a target before it, or make a base backup after each CREATE TABLESPACE",
-                    )
-        return _Passed(last, reader.newest or base.start_lsn, end)
+                if isinstance(event, TablespaceMade) and event.place and event.lsn >= base.start_lsn:
+                    made.append(event)
+        return _Passed(last, reader.newest or base.start_lsn, end, tuple(made))
 
     def _is_past(self, commit: Commit) -> bool:
         return self._target.time is not None and commit.time > self._target.time

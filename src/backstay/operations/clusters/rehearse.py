@@ -12,13 +12,14 @@ from typing import Final, Literal
 
 from backstay.core.clock import Clock
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
-from backstay.errors import BackstayError, SourceRefused
+from backstay.errors import BackstayError, RestoreConflict, SourceRefused
 from backstay.operations.clusters.configuration import Configuration
 from backstay.operations.clusters.directory import require_empty
 from backstay.operations.clusters.plan import RecoveryPlan
 from backstay.operations.clusters.restore import ClusterRestoreOptions, restore_cluster
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.local_server import LocalServer
+from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.programs import server_programs
 from backstay.sources.postgres.scratch_server import ScratchServer
 
@@ -95,6 +96,13 @@ def rehearse_cluster(
     spaces = data.with_name(f"{data.name}.tablespaces")
     for place in (data, spaces):
         require_empty(place)
+    if plan.made:
+        made = plan.made[0]
+        raise RestoreConflict(
+            f"this cannot be rehearsed: tablespace {made.oid} was made behind the base backup",
+            cause=f"at {format_lsn(made.lsn)} its server makes it in {made.place}, outside of the scratch place",
+            hint="make a base backup after each CREATE TABLESPACE; `backstay pg restore` goes where that place is free",
+        )
     existed = [place for place in (data, spaces) if place.exists()]
     try:
         return _Rehearsal(repository, plan, options, programs, data, events).run()

@@ -18,7 +18,15 @@ from backstay.core.syncfs import sync_filesystem
 from backstay.errors import InvalidRequest, RestoreFailed
 from backstay.operations.clusters.configuration import MAIN, Configuration, overrule_places
 from backstay.operations.clusters.delta import apply_delta
-from backstay.operations.clusters.directory import UNFINISHED, begin, end, own_tablespaces, require_empty, require_older
+from backstay.operations.clusters.directory import (
+    UNFINISHED,
+    begin,
+    end,
+    own_tablespaces,
+    require_empty,
+    require_free,
+    require_older,
+)
 from backstay.operations.clusters.files import DATA, TABLESPACES
 from backstay.operations.clusters.plan import RecoveryPlan
 from backstay.operations.clusters.staging import bring_later, stage_all
@@ -32,6 +40,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import read_listing
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.postgres.control_file import CONTROL
+from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.owned_files import OwnedFiles
 from backstay.sources.postgres.recovery import SETTINGS, SIGNAL, STANDBY, settings
 from backstay.sources.restore_errors import told
@@ -69,7 +78,8 @@ class ClusterRestoreOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRestoreResult:
-    """What is there now; sizes in bytes. `tablespaces` are the places of those outside of the data directory.
+    """What is there now; sizes in bytes. `tablespaces` are the places of those outside of the data directory, as they
+    will be when the server has recovered.
 
     `bytes` are those of all files, of which `bytes_kept` were there before; `removed` did not belong there.
     """
@@ -89,8 +99,10 @@ def require_target(
 ) -> dict[bytes, Path]:
     """Where the tablespaces go. Raises RestoreConflict, InvalidRequest for a target that must not be written to."""
     places = _places(plan, target, options.tablespaces)
-    for place in (target, *places.values()):
+    for place in (target, *places.values(), *_made(plan)):
         Guarded(repository).refuse_within(bytes(FilesTarget(place).root))
+    for made in plan.made:
+        require_free(Path(made.place), made.oid, format_lsn(made.lsn))
     if options.delta is None:
         for place in (target, *places.values()):
             require_empty(place)
@@ -126,6 +138,11 @@ def _places(plan: RecoveryPlan, target: Path, parent: Path | None) -> dict[bytes
     """Where each tablespace goes, by its oid. Never where it lay: the server of the backup may be using that."""
     above = parent if parent is not None else target.with_name(f"{target.name}.tablespaces")
     return {b"%d" % oid: above.absolute() / str(oid) for oid in plan.base.tablespaces}
+
+
+def _made(plan: RecoveryPlan) -> list[Path]:
+    """Where the server makes tablespaces while it recovers: that stands in its WAL."""
+    return sorted({Path(made.place) for made in plan.made})
 
 
 def _require_no_configuration(repository: Repository, plan: RecoveryPlan, configuration: Configuration | None) -> None:
@@ -171,6 +188,7 @@ class _ClusterRestore:
         self.repository, self.plan, self.target, self.places = repository, plan, target, places
         self.options, self.events = options, events
         self.owned = OwnedFiles(target)
+        self.made = _made(plan)
         self.root = b"/" + DATA
         self.problems: list[str] = []
         self.manifest = WrittenManifest(
@@ -202,6 +220,8 @@ class _ClusterRestore:
             told(partial(self._make, place.parent), "make the directory of tablespaces")
             told(partial(self._link, oid, place), "link a tablespace")  # first: it says whose the place is
             self._restore(b"/" + TABLESPACES + b"/" + oid, place, frozenset(), shared=True)
+        for place in self.made:  # where a server that recovers makes a tablespace, it needs a directory of its own
+            told(partial(self._make_own, place), "make the directory of a tablespace")
         told(self._write_configuration, "write the configuration")
         told(self._write_wal, "stage the WAL")
         told(self._write_settings, "write the settings")
@@ -217,7 +237,7 @@ class _ClusterRestore:
             removed=self.removed,
             wal_files=len(self.plan.segments),
             wal_bytes=self.plan.wal_bytes,
-            tablespaces=tuple(self.places.values()),
+            tablespaces=(*self.places.values(), *self.made),
             problems=tuple(self.problems),
         )
 
@@ -293,6 +313,11 @@ class _ClusterRestore:
         if not place.exists():
             self.owned.make(place)
 
+    def _make_own(self, place: Path) -> None:
+        """An empty directory for the server."""
+        self._make(place)
+        self.owned.own(place)
+
     def _link(self, oid: bytes, place: Path) -> None:
         link = self.target / LINKS.decode() / oid.decode()
         if link.is_symlink():
@@ -325,7 +350,7 @@ class _ClusterRestore:
         self.owned.write(self.target / SIGNAL, b"")
 
     def _sync(self) -> None:
-        for place in (self.target, *self.places.values()):
+        for place in (self.target, *self.places.values(), *self.made):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 sync_filesystem(descriptor)

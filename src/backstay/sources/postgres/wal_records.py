@@ -61,11 +61,15 @@ class RestorePoint:
 
 @dataclass(frozen=True, slots=True)
 class TablespaceMade:
-    """A tablespace was created, at a place of the server's file system."""
+    """A tablespace was created, at a place of the server's file system; an empty one is within its data directory."""
 
     lsn: int
     end: int
+    oid: int
     place: str
+
+    def __str__(self) -> str:
+        return f"a server that recovers makes tablespace {self.oid} in {self.place}, as its WAL says"
 
 
 Event: TypeAlias = Commit | RestorePoint | TablespaceMade
@@ -281,7 +285,8 @@ def _event(magic: int, lsn: int, end: int, record: bytes) -> Iterator[Event]:
     elif manager == _TBLSPC and info & 0xF0 == _TABLESPACE_CREATE:
         own = _own_data(record)
         if own is not None and len(own) > 4:
-            yield TablespaceMade(lsn, end, own[4:].partition(b"\0")[0].decode(errors="replace"))
+            (oid,) = _U32.unpack_from(own)
+            yield TablespaceMade(lsn, end, oid, own[4:].partition(b"\0")[0].decode(errors="replace"))
 
 
 def _own_data(record: bytes) -> bytes | None:
