@@ -19,7 +19,9 @@ from backstay.errors import (
     RestoreConflict,
     SourceUnreachable,
 )
-from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
+from backstay.operations.clusters import backup
+from backstay.operations.clusters.backup import ClusterBackupOptions, TablespaceMadeMeanwhile, back_up_cluster
+from backstay.operations.clusters.files import ClusterFiles
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.restore import restore_cluster
 from backstay.operations.clusters.status import pg_status
@@ -34,6 +36,7 @@ from backstay.repository.collection.segments import indexed_packs
 from backstay.repository.format import RecordKind, pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
+from backstay.sources.postgres.tar_stream import Sink
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
 from tests.operations.segments import split_by_kind
@@ -345,3 +348,36 @@ def test_a_base_backup_is_made_while_the_cold_tier_with_the_earlier_one_is_away(
         result = back_up(repository, server)
         assert result.kind == "full"
         assert "not attached" in result.reason
+
+
+def test_a_base_backup_during_which_a_tablespace_was_made_is_made_once_more(
+    repository: Repository, server: Server, stopping: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces = [server.place / f"space{number}" for number in range(3)]
+    for space in spaces:
+        space.mkdir()
+        server.own(space)
+    left = list(spaces[:1])
+    archive = ClusterFiles.archive
+
+    def archive_beside(files: ClusterFiles, tablespace: int | None) -> Sink:
+        if tablespace is None and left:  # the server is about to send far more than sockets hold
+            space = left.pop()
+            server.sql(f"create tablespace {space.name} location '{space}'")
+            server.sql(f"create table of_{space.name} tablespace {space.name} as select generate_series(1, 1000) x")
+        return archive(files, tablespace)
+
+    monkeypatch.setattr(ClusterFiles, "archive", archive_beside)
+    told: list[Event] = []
+    made = back_up_cluster(repository, server.url, OPTIONS, events=told.append)
+    (warned,) = [event.message for event in told if isinstance(event, Warned) and "once more" in event.message]
+    assert str(spaces[0]) in warned
+    assert [base.snapshot for base in base_backups(repository)] == [made.snapshot]
+    copy = recovered(repository, server, "copy", target=RecoveryTarget(kind="immediate"))
+    stopping.append(copy)
+    assert copy.sql("select count(*) from of_space0") == "1000"
+    left += spaces[1:]
+    monkeypatch.setattr(backup, "_TRIES", 2)
+    with pytest.raises(TablespaceMadeMeanwhile, match="could not be recovered"):
+        back_up(repository, server, full=True)
+    assert [base.snapshot for base in base_backups(repository)] == [made.snapshot]

@@ -17,6 +17,7 @@ from backstay.core.pipeline import Workers
 from backstay.core.version import VERSION
 from backstay.errors import (
     BackstayError,
+    BackupFailed,
     ChecksumFailure,
     CorruptedBackup,
     NotFound,
@@ -57,9 +58,12 @@ from backstay.sources.postgres.base_backup import (
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.receiver import read_history
+from backstay.sources.postgres.wal_records import TablespaceMade
 
 CHECKPOINT_S: Final = 10.0
 PROGRESS_EVERY_S: Final = 0.2
+_TRIES: Final = 3  # while tablespaces are made
+_STANDBY: Final = "in_hot_standby"  # a setting that servers report
 _NO_SETTINGS: Final = (
     "the server's postgresql.conf does not lie in its data directory and is not part of the backup: "
     "back up its directory as files, because a restored server needs it"
@@ -105,10 +109,21 @@ def back_up_cluster(
 
     Order: slot, files, WAL up to their end, snapshot; each is durable before the next, so that a snapshot that exists
     can be recovered. A crash leaves packs that no snapshot needs, and WAL that the next backup finds.
-    Raises SourceUnreachable, ReplicationDenied, WalLevelTooLow, IdentityMismatch, VersionUnsupported, SnapshotFenced,
-    ChecksumFailure.
+    One during which a tablespace was made is made once more. Raises SourceUnreachable, ReplicationDenied,
+    WalLevelTooLow, IdentityMismatch, VersionUnsupported, SnapshotFenced, ChecksumFailure, TablespaceMadeMeanwhile.
     """
     check_name(options.name)
+    for _ in range(_TRIES - 1):
+        try:
+            return _back_up(repository, url, options, events)
+        except TablespaceMadeMeanwhile as error:
+            if error.is_standby:
+                raise
+            events(Warned(message=f"{error}; the base backup is made once more"))
+    return _back_up(repository, url, options, events)
+
+
+def _back_up(repository: Repository, url: str, options: ClusterBackupOptions, events: EventSink) -> ClusterBackupResult:
     with (
         Connection(url, replication=True) as connection,
         repository.begin_session() as session,
@@ -128,6 +143,22 @@ def back_up_cluster(
             cause=manifest.consistency[DAMAGED],
         )
     return result
+
+
+class TablespaceMadeMeanwhile(BackupFailed):
+    """A tablespace was made during a base backup: a server that recovers from it makes it where it lay.
+
+    A standby begins its base backups at the last checkpoint of its primary, so that the next may have the same WAL.
+    """
+
+    default_hint = "make the base backup again; of a standby, after a CHECKPOINT on its primary"
+
+    def __init__(self, made: TablespaceMade, *, is_standby: bool) -> None:
+        super().__init__(
+            "a tablespace was made during the base backup, which could not be recovered beside its server",
+            cause=f"at {format_lsn(made.lsn)} tablespace {made.oid} was made in {made.place}",
+        )
+        self.is_standby = is_standby
 
 
 @dataclass(slots=True)
@@ -172,7 +203,9 @@ class _ClusterBackup:
             try:
                 with WalFetch(self.repository, self.url, cluster.system_id, cluster.segment_size) as wal:
                     files, received, base = self._receive(base, usable[-1] if usable else None)
-                    wal.fetch(received.start, received.stop)
+                    made = wal.fetch(received.start, received.stop)
+                if made:
+                    raise TablespaceMadeMeanwhile(made[0], is_standby=self.connection.parameter(_STANDBY) == "on")
                 stop_time = self._server_time()
                 files.require_sizes(received.manifest)
                 files.add(SERVER_MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))

@@ -10,7 +10,9 @@ from backstay.errors import SourceUnreachable
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.base_backup import Position
 from backstay.sources.postgres.lsn import format_lsn, segment_name
+from backstay.sources.postgres.made_tablespaces import TablespaceReader
 from backstay.sources.postgres.receiver import Asked, Data, Ended, WalStream
+from backstay.sources.postgres.wal_records import TablespaceMade
 
 PATIENCE_S: Final = 60.0  # for the server to send what it has written
 SWITCH_S: Final = 5.0  # for it to fill up the last segment; a part of it is enough
@@ -59,28 +61,36 @@ class WalFetch:
             self._stream.close()
             raise
 
-    def fetch(self, start: Position, stop: Position) -> None:
+    def fetch(self, start: Position, stop: Position) -> list[TablespaceMade]:
         """Make all WAL between two positions of a timeline durable, as whole segments as far as they are complete.
+
+        Tells which tablespaces it makes between them.
 
         What is stored already is compared: it may be the log of a copy of this server, which makes nothing of this one
         consistent. Raises SourceUnreachable, WalConflict and others.
         """
         first = start.lsn - start.lsn % self._size
         self._stream.start(self._slot, stop.timeline, first)
-        self._store(_Tail(first), stop)
+        made: list[TablespaceMade] = []
+        self._store(_Tail(first), stop, made)
+        return [event for event in made if start.lsn <= event.lsn < stop.lsn]
 
-    def _store(self, tail: _Tail, stop: Position) -> None:
+    def _store(self, tail: _Tail, stop: Position, made: list[TablespaceMade]) -> None:
+        reader = TablespaceReader()
         since = self._clock.monotonic()
         patience = 0.0 if self._is_stored(stop) else SWITCH_S
         while True:
             if len(tail.data) >= self._size:
                 name = self._name(tail, stop)
-                self._wal.store(self._system, name, tail.take(self._size))
+                segment = tail.take(self._size)
+                made += reader.feed(segment)
+                self._wal.store(self._system, name, segment)
                 if tail.start >= stop.lsn:
                     return
                 continue
             idle = self._clock.monotonic() - since
             if tail.end >= stop.lsn and idle >= patience:
+                made += reader.feed(bytes(tail.data))
                 self._wal.store_beginning(self._system, self._name(tail, stop), bytes(tail.data))
                 return
             if self._receive(tail):
