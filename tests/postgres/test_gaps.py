@@ -200,3 +200,36 @@ def test_a_mistake_in_making_a_base_backup_ends_the_receiver(
     receiver = ThreadedReceiver(archive, server)
     with pytest.raises(ZeroDivisionError), receiver:
         assert isinstance(receiver.ended(), ZeroDivisionError)
+
+
+def test_behind_each_tablespace_that_is_made_a_base_backup_is_made(archive: Archive, start_server: StartServer) -> None:
+    server = start_server(segment_mib=1)
+
+    def make_space(name: str) -> None:
+        space = server.place / name
+        space.mkdir()
+        server.own(space)
+        server.sql(f"create tablespace {name} location '{space}'")
+
+    def tablespaces() -> list[int]:
+        with archive.open() as repository:
+            return [len(base.tablespaces) for base in base_backups(repository)]
+
+    with archive.open() as repository:
+        back_up(repository, server)
+    with ThreadedReceiver(archive, server, base_backup=False) as receiver:
+        make_space("one")
+        until(lambda: receiver.warnings, "it is told")
+        until_stored(archive, server)
+        told = problems(archive, server.url, status=1)
+    (warned,) = receiver.warnings
+    assert f"was made in {server.place}/one" in warned
+    assert "`backstay pg backup`" in warned
+    assert any(f"in {server.place}/one is not in the newest base backup" in problem for problem in told)
+    with ThreadedReceiver(archive, server) as receiver:
+        until(lambda: tablespaces() == [0, 1], "a base backup for the one that nobody made it for")
+        make_space("two")
+        until(lambda: tablespaces() == [0, 1, 2], "a base backup behind the next")
+        until_stored(archive, server)
+        assert problems(archive, server.url, status=0) == []
+    assert sum("is being made, as tablespace" in word for word in receiver.warnings) == 2

@@ -29,7 +29,8 @@ from backstay.errors import (
 from backstay.operations.clusters.backup import ClusterBackupOptions
 from backstay.operations.clusters.heartbeat import Heartbeat
 from backstay.operations.clusters.required_base import RequiredBase
-from backstay.operations.wal.bases import base_backups, sound
+from backstay.operations.clusters.tablespace_watch import TablespaceWatch
+from backstay.operations.wal.bases import Base, base_backups, sound
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.names import bind_name
 from backstay.operations.wal.spooling import Spooling, replay
@@ -41,6 +42,7 @@ from backstay.operations.wal.windows import open_gap
 from backstay.repository.repository import Repository
 from backstay.repository.wal.spool import WalSpool
 from backstay.repository.wal.store import require_cluster
+from backstay.sources.postgres.base_backup import read_tablespaces
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.receiver import (
@@ -123,11 +125,16 @@ def run_receive(
             system = stream.system
         bind_name(repository, options.name, system, events=events)
         spooling = Spooling(spool, system, events) if spool is not None else None
+        bases = _bases(repository, options, events) if options.base_backup else None
+        if bases is not None:
+            stack.callback(bases.close)
+        watch = TablespaceWatch(system, bases, events)
         heart = Heartbeat(options.url, options.heartbeat, repository.clock, events)
         stack.callback(heart.close)
 
         def stored(piece: Piece) -> None:
             heart.noticed(piece)
+            watch.noticed(piece)
             if spooling is not None:
                 spooling.stored(piece)
 
@@ -137,16 +144,13 @@ def run_receive(
         events(Started(operation="receive WAL"))
         if options.heartbeat > 0:
             heart.start()
-        bases = _bases(repository, options, events) if options.base_backup else None
-        if bases is not None:
-            stack.callback(bases.close)
 
         def is_over() -> bool:
             if bases is not None:
                 bases.check()
             return stopped()
 
-        _Receiver(repository, options, system, storing, spooling, bases, is_over, events).run()
+        _Receiver(repository, options, system, storing, spooling, bases, watch, is_over, events).run()
         if spooling is not None and storing.is_idle:
             spooling.finish()
     return ReceiveResult(
@@ -196,6 +200,7 @@ class _Receiver:
     storing: Storing
     spooling: Spooling | None
     bases: RequiredBase | None
+    watch: TablespaceWatch
     stopped: Stopped
     events: EventSink
     has_begun: bool = False
@@ -250,10 +255,12 @@ class _Receiver:
             self.report_every = min(STATUS_S, sender_timeout(plain) / 3)
             path = self._path(stream)
             kept_from = stream.position if slot.kept_from is None else slot.kept_from
+            known = self._known()
+            self.watch.follow(path, stream.position, known, read_tablespaces(plain))
         kept = start_at(path, kept_from, size)
         coverage = WalCoverage.load(self.repository.wal, self.system)
         start = first_start(coverage, path, kept, size)
-        self._require_base(coverage, path, start)
+        self._require_base(coverage, path, start, known)
         try:
             self._stream(start, size, kept_from)
         except _Removed as removed:
@@ -264,18 +271,20 @@ class _Receiver:
                 self.bases.require(self.system, path, kept.lsn, _BEHIND_GAP)
             self._stream(kept, size, kept_from)
 
-    def _require_base(self, coverage: WalCoverage, path: Path, start: Start) -> None:
+    def _known(self) -> list[Base]:
+        known = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
+        return [base for base in sound(known) if base.system == self.system]
+
+    def _require_base(self, coverage: WalCoverage, path: Path, start: Start, known: list[Base]) -> None:
         """A gap that was met before, by this receiver or another, must have a base backup behind it; and where others
         were made before, one must lead to the timeline of the server.
         """
         if self.bases is None:
             return
-        known = base_backups(self.repository, self.options.name, on_damage=lambda _name, _error: None)
-        bases = [base for base in sound(known) if base.system == self.system]
-        gap = open_gap(coverage, path, bases, before=start.lsn + len(start.known))
+        gap = open_gap(coverage, path, known, before=start.lsn + len(start.known))
         if gap is not None:
             self.bases.require(self.system, path, gap.to_lsn, _BEHIND_GAP)
-        elif bases and not is_led_to(path, bases):
+        elif known and not is_led_to(path, known):
             why = f"none leads to timeline {path.timeline}"
             self.bases.require(self.system, path, path.stretches[-1].begin, why)
 
@@ -359,7 +368,9 @@ class _Receiver:
                 self._history(stream, ended.timeline)
                 start = Start(ended.timeline, ended.lsn // size * size)
                 coverage = WalCoverage.load(self.repository.wal, self.system, segment_size=size)
-                self._require_base(coverage, coverage.path(ended.timeline), start)
+                path = coverage.path(ended.timeline)
+                self._require_base(coverage, path, start, self._known())
+                self.watch.turn(path)
 
     def _is_well(self, stream: WalStream) -> None:
         if self.is_told:

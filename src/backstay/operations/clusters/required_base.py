@@ -1,5 +1,5 @@
-"""A base backup behind a gap or on a timeline that none leads to: without one nothing can be recovered that a receiver
-stores from there on.
+"""A base backup behind a gap or a tablespace that was made, or on a timeline that none leads to: without one nothing
+can be recovered that a receiver stores from there on.
 
 Whether one is needed is seen in the repository, so that a receiver that was killed before it made one leaves that to
 the next.
@@ -29,7 +29,7 @@ CLOSING_S: Final = 10.0  # how long a base backup may take to notice that it sho
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """Where a base backup of a cluster must begin, or later; `path` leads to the timeline of the server."""
+    """Where a base backup of a cluster must begin, or later, and why; `path` leads to the timeline of the server."""
 
     system: int
     path: Path
@@ -54,9 +54,14 @@ class RequiredBase:
         self._thread.start()
 
     def require(self, system: int, path: Path, lsn: int, why: str) -> None:
-        """Let there be a base backup of a cluster behind a position; `why` is told after "as"."""
+        """Let there be a base backup of a cluster behind a position, and behind what was required on the same path.
+
+        `why` is told after "as".
+        """
         with self._changed:
-            self._wanted = _Wanted(system, path, lsn, why)
+            waiting = self._wanted
+            if waiting is None or (waiting.system, waiting.path) != (system, path) or waiting.lsn < lsn:
+                self._wanted = _Wanted(system, path, lsn, why)
             self._changed.notify_all()
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from backstay.errors import NotFound
 from backstay.operations.archiving.problems import archives_here, archiving_problems
 from backstay.operations.clusters.receive import slot_name
 from backstay.operations.clusters.receiving_problems import receiving_problems
+from backstay.operations.clusters.tablespace_watch import made_behind
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage
 from backstay.operations.wal.ways import timeline_without_base
@@ -17,6 +18,7 @@ from backstay.operations.wal.windows import Window, open_gap, windows
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import require_cluster
 from backstay.sources.postgres.archiving import Archiving, read_archiving
+from backstay.sources.postgres.base_backup import Tablespace, read_tablespaces
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import parse_lsn
 from backstay.sources.postgres.receiver import Slot, read_slot, slot_limit
@@ -26,16 +28,24 @@ _OPEN_GAP: Final = (
     "without, `backstay pg acknowledge-gap`"
 )
 
+_MADE_BEHIND: Final = (
+    "{} is not in the newest base backup: what follows its making is recovered only where that place is free; make a "
+    "base backup with `backstay pg backup`"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What the server says: where its WAL ends, how its slot is and how many bytes it may keep, how it archives."""
+    """What the server says: where its WAL ends, how its slot is and how many bytes it may keep, how it archives, and
+    which tablespaces it has outside of its data directory.
+    """
 
     position: int
     slot: Slot | None
     slot_limit: int | None
     is_standby: bool
     archiving: Archiving
+    tablespaces: tuple[Tablespace, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +95,7 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
         problems.append(f"no base backup leads to timeline {lost}, the newest: make one with `backstay pg backup`")
     if server is not None:
         problems += archiving_problems(server.archiving)
+        problems += [_MADE_BEHIND.format(space) for space in made_behind(bases, server.tablespaces)]
         if server.slot is not None or not archives_here(server.archiving, coverage.files):
             problems += _slot_problems(server.slot, server.archiving)
         if server.slot is not None:
@@ -148,6 +159,7 @@ def _ask(url: str, name: str, system: int) -> ServerStatus:
             slot_limit=slot_limit(plain),
             is_standby=is_standby,
             archiving=read_archiving(plain),
+            tablespaces=read_tablespaces(plain),
         )
 
 

@@ -28,6 +28,9 @@ class Tablespace:
     oid: int
     location: bytes
 
+    def __str__(self) -> str:
+        return f"tablespace {self.oid} in {self.location.decode('utf-8', 'backslashreplace')}"
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -102,6 +105,14 @@ def _ends(connection: Connection) -> tuple[list[list[str | None]], str]:
         found = [notice for notice in connection.notices if "checksum" in notice]
         return rows, "; ".join(found[:_TOLD]) or error.cause
     return rows, ""
+
+
+def read_tablespaces(plain: Connection) -> tuple[Tablespace, ...]:
+    """Those that a server has now, over a plain connection."""
+    rows = plain.query(
+        "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'"
+    )
+    return tuple(Tablespace(int(oid or 0), (location or "").encode()) for oid, location in rows)
 
 
 def require_version(connection: Connection) -> None:
