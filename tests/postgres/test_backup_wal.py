@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import cast
+
 import pytest
 
 from backstay.core.clock import Clock
 from backstay.errors import WalConflict
 from backstay.operations.clusters import backup_wal
 from backstay.operations.clusters.backup_wal import WalFetch
+from backstay.operations.clusters.standby_content import checkpoint_time, stored_content_time
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.base_backup import Position
+from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.lsn import segment_name
 from backstay.sources.postgres.receiver import Data, Message
 from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, segment
@@ -85,3 +90,26 @@ def test_the_log_of_a_copy_of_the_server_is_not_taken_for_its_own(
     with pytest.raises(WalConflict, match="other bytes"):
         fetch(repository)
     assert repository.wal.find(SYSTEM, FILES[number]).whole == is_whole
+
+
+def test_the_moment_of_a_standbys_backup_is_its_last_commit_before_the_end(repository: Repository) -> None:
+    def told(stop: int) -> datetime | None:
+        return stored_content_time(repository.wal, SYSTEM, SIZE, START, Position(stop, 1))
+
+    first, second = commit(1, at(1)), commit(2, at(2))
+    for number, records in ((3, [first, second]), (4, []), (5, [commit(3, at(3))])):
+        repository.wal.store(SYSTEM, segment_name(1, number * SIZE, SIZE), segment(number, records))
+    assert told(6 * SIZE) == at(3)
+    assert told(5 * SIZE) == at(2)
+    assert told(3 * SIZE + 40 + len(first)) == at(1)
+    assert told(3 * SIZE + 40 + len(first) - 8) is None
+
+
+def test_without_a_commit_the_checkpoint_tells_it_if_it_is_still_the_one() -> None:
+    class Plain:
+        def query(self, _sql: str) -> list[list[str | None]]:
+            return [["0/300064", "1772323200"]]
+
+    plain = cast("Connection", Plain())
+    assert checkpoint_time(plain, START) == at(0) + timedelta(seconds=1)
+    assert checkpoint_time(plain, Position(START.lsn - 8, 1)) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,15 +15,17 @@ from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cl
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
 from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
+from backstay.operations.wal.bases import base_backups
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.expire import expire_wal, plan_expiry
+from backstay.operations.wal.windows import covered
 from backstay.repository.format import snapshot_name
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import parse_lsn
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
 from tests.postgres.conftest import StartServer
-from tests.postgres.receivers import Archive
+from tests.postgres.receivers import Archive, until
 from tests.postgres.recovering import NAME, back_up, recovered
 from tests.postgres.recovering import archive as archive_wal
 from tests.postgres.servers import Server, installation
@@ -248,22 +250,51 @@ def test_a_server_whose_settings_lie_elsewhere_is_warned_about_and_rehearsed(
     assert rehearse(repository, place, "select count(*) = 1 from t")
 
 
-def test_the_copy_of_a_standby_stands_by_itself(
-    repository: Repository, server: Server, place: Path, stopping: list[Server]
-) -> None:
+@pytest.fixture
+def standby(server: Server, place: Path, stopping: list[Server]) -> Server:
+    """One that follows `server`, which holds some rows."""
     fill(server)
     standby = Server(place, name="standby")
     stopping.append(standby)
     where = ("-h", "127.0.0.1", "-p", server.port, "-U", "postgres")
     server.tool("pg_basebackup", *where, "-R", "-c", "fast", "-D", standby.data)
     standby.configure("postgresql.auto.conf", port=standby.port)
-    standby.start()
+    return standby.start()
+
+
+def test_the_copy_of_a_standby_stands_by_itself(
+    repository: Repository, server: Server, standby: Server, stopping: list[Server]
+) -> None:
     back_up(repository, standby)
     copy = recovered(repository, standby, "copy")
     stopping.append(copy)
     server.sql("create table later(x int)")
     assert rows(copy) == 200
     assert copy.sql("select pg_is_in_recovery(), to_regclass('later')") == "f|"
+
+
+def test_a_base_backup_of_a_standby_is_of_the_moment_that_was_replayed(
+    repository: Repository, server: Server, standby: Server
+) -> None:
+    def windows_end() -> datetime | None:
+        return covered(repository, NAME)[-1].end_time
+
+    seen = "select pg_last_wal_replay_lsn() >= '{}'"
+    server.sql("insert into t values (1)")
+    server.sql("checkpoint")
+    last = server.sql("select pg_current_wal_flush_lsn()")
+    until(lambda: standby.sql(seen.format(last)) == "t", "it is replayed")
+    standby.sql("select pg_wal_replay_pause()")
+    replayed = datetime.fromisoformat(standby.sql("select pg_last_xact_replay_timestamp()"))
+    # Nothing of what follows is replayed, though the standby has it.
+    server.sql("select pg_switch_wal()")
+    server.sql("insert into t values (2)")
+    back_up(repository, standby)
+    (base,) = base_backups(repository)
+    assert base.stop_time == replayed
+    assert base.manifest is not None
+    assert datetime.fromisoformat(base.manifest.consistency["stop_time"]) > replayed
+    assert windows_end() == base.stop_time
 
 
 def test_the_very_end_of_the_wal_is_no_position_to_stop_at(repository: Repository, server: Server) -> None:

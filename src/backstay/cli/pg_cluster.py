@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -50,6 +51,12 @@ def pg_backup(
             f"in {format_duration(result.duration_s)}"
         )
         context.say(f"from {result.start_lsn} to {result.stop_lsn} on timeline {result.timeline}")
+        if result.content_time is not None:
+            behind = datetime.fromisoformat(result.stop_time) - datetime.fromisoformat(result.content_time)
+            span = format_duration(max(0.0, behind.total_seconds()))
+            context.say(
+                f"the last commit in it is of {result.content_time}, {span} before: a standby shows no later one"
+            )
         context.say(f"snapshot {result.snapshot} ({result.kind})")
 
     context.result(dataclasses.asdict(result), show)

@@ -29,10 +29,12 @@ from backstay.operations.backup.request import check_name
 from backstay.operations.backup.scarce_room import warn_of_scarce_room
 from backstay.operations.clusters.backup_wal import WalFetch
 from backstay.operations.clusters.files import DATA, ClusterFiles
+from backstay.operations.clusters.standby_content import checkpoint_time, stored_content_time
 from backstay.operations.clusters.stored_files import CHUNK
 from backstay.operations.locks.extend import extend_after_backup
 from backstay.operations.snapshots.walk import Item, walk
 from backstay.operations.wal.bases import (
+    CONTENT_TIME,
     DAMAGED,
     SERVER_MANIFEST,
     base_backups,
@@ -84,7 +86,10 @@ class ClusterBackupOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterBackupResult:
-    """A base backup; positions as PostgreSQL writes them, sizes in bytes. `reason` says why all files were sent."""
+    """A base backup; positions as PostgreSQL writes them, sizes in bytes. `reason` says why all files were sent.
+
+    Of a standby `content_time` is that of the last commit which it had replayed.
+    """
 
     snapshot: str
     kind: SnapshotKind
@@ -94,6 +99,7 @@ class ClusterBackupResult:
     start_lsn: str
     stop_lsn: str
     stop_time: str
+    content_time: str | None
     files: int
     bytes: int
     bytes_received: int
@@ -204,9 +210,11 @@ class _ClusterBackup:
                 with WalFetch(self.repository, self.url, cluster.system_id, cluster.segment_size) as wal:
                     files, received, base = self._receive(base, usable[-1] if usable else None)
                     made = wal.fetch(received.start, received.stop)
+                is_standby = self.connection.parameter(_STANDBY) == "on"
                 if made:
-                    raise TablespaceMadeMeanwhile(made[0], is_standby=self.connection.parameter(_STANDBY) == "on")
+                    raise TablespaceMadeMeanwhile(made[0], is_standby=is_standby)
                 stop_time = self._server_time()
+                content_time = self._content_time(cluster, received) if is_standby else None
                 files.require_sizes(received.manifest)
                 files.add(SERVER_MANIFEST, received.manifest, mtime=int(stop_time.timestamp()))
                 if DATA + b"/postgresql.conf" not in files.nodes:
@@ -255,7 +263,7 @@ class _ClusterBackup:
             packs=tuple(sorted(packs)),
             slots=self.repository.slots.digests(),
             program=f"backstay {VERSION}",
-            consistency=_consistency(cluster, received, stop_time),
+            consistency=_consistency(cluster, received, stop_time, content_time),
         )
         result = ClusterBackupResult(
             snapshot=manifest.id,
@@ -266,6 +274,7 @@ class _ClusterBackup:
             start_lsn=format_lsn(received.start.lsn),
             stop_lsn=format_lsn(received.stop.lsn),
             stop_time=stop_time.isoformat(),
+            content_time=content_time.isoformat() if content_time is not None else None,
             files=totals.files,
             bytes=totals.bytes,
             bytes_received=files.bytes_read,
@@ -394,8 +403,19 @@ class _ClusterBackup:
             microseconds = plain.value("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
         return datetime.fromtimestamp(int(microseconds) / 1e6, UTC)
 
+    def _content_time(self, cluster: _Cluster, received: Received) -> datetime | None:
+        """The moment that a backup of a standby shows; None if nothing tells."""
+        size = cluster.segment_size
+        found = stored_content_time(self.repository.wal, cluster.system_id, size, received.start, received.stop)
+        if found is None:
+            with Connection(self.url) as plain:
+                found = checkpoint_time(plain, received.start)
+        return found
 
-def _consistency(cluster: _Cluster, received: Received, stop_time: datetime) -> dict[str, str]:
+
+def _consistency(
+    cluster: _Cluster, received: Received, stop_time: datetime, content_time: datetime | None
+) -> dict[str, str]:
     """What a recovery has to know."""
     facts = {
         "system_id": str(cluster.system_id),
@@ -406,6 +426,8 @@ def _consistency(cluster: _Cluster, received: Received, stop_time: datetime) -> 
         "version": cluster.version,
         "segment_size": str(cluster.segment_size),
     }
+    if content_time is not None:
+        facts[CONTENT_TIME] = content_time.isoformat()
     if received.damage:
         facts[DAMAGED] = received.damage
     for space in received.tablespaces:

@@ -17,12 +17,16 @@ from backstay.sources.postgres.lsn import SEGMENT, parse_lsn, segment_name
 
 SERVER_MANIFEST: Final = b"backup_manifest"  # of a snapshot, as the server sent it
 DAMAGED: Final = "damaged"  # in `consistency`: what the server found damaged in what it sent; a tag as well
+CONTENT_TIME: Final = "content_time"  # the same: the last commit that a standby had replayed
 _SOURCE: Final = "postgres:"  # begins the source of a base backup; its cluster's system identifier follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base backup: consistent from `stop_lsn` on, if the WAL from `start_lsn` to there is stored."""
+    """A base backup: consistent from `stop_lsn` on, if the WAL from `start_lsn` to there is stored.
+
+    `stop_time` is the moment that it shows: when it ended, or of a standby that of the last commit which it holds.
+    """
 
     snapshot: str
     name: str
@@ -108,7 +112,7 @@ def base_of(manifest: Manifest) -> Base:
             timeline=int(facts["timeline"]),
             start_lsn=parse_lsn(facts["start_lsn"]),
             stop_lsn=parse_lsn(facts["stop_lsn"]),
-            stop_time=_aware(facts["stop_time"]),
+            stop_time=_aware(facts.get(CONTENT_TIME, facts["stop_time"])),
             segment_size=int(facts.get("segment_size", SEGMENT)),
             version=facts.get("version", ""),
             tablespaces=tuple(sorted(int(key.partition(".")[2]) for key in facts if key.startswith("tablespace."))),
