@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from backstay.core.events import Event, Warned
-from backstay.errors import CorruptedBackup, RestoreConflict, TargetNotCovered
+from backstay.errors import CorruptedBackup, RestoreConflict, SourceRefused, TargetNotCovered
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
+from backstay.operations.clusters.files import ClusterFiles
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
 from backstay.operations.clusters.restore import ClusterRestoreOptions, require_target, restore_cluster
@@ -22,6 +23,7 @@ from backstay.operations.wal.windows import covered
 from backstay.repository.format import snapshot_name
 from backstay.repository.repository import Repository
 from backstay.sources.postgres.lsn import parse_lsn
+from backstay.sources.postgres.tar_stream import Sink
 from backstay.storage.local import LocalStorage
 from tests.operations.copies import SECRET
 from tests.postgres.conftest import StartServer
@@ -295,6 +297,21 @@ def test_a_base_backup_of_a_standby_is_of_the_moment_that_was_replayed(
     assert base.manifest is not None
     assert datetime.fromisoformat(base.manifest.consistency["stop_time"]) > replayed
     assert windows_end() == base.stop_time
+
+
+def test_a_server_that_breaks_off_its_backup_says_why(
+    repository: Repository, standby: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = ClusterFiles.archive
+
+    def archive_beside(files: ClusterFiles, tablespace: int | None) -> Sink:
+        standby.sql("select pg_promote()")  # the server is about to send far more than sockets hold
+        return archive(files, tablespace)
+
+    monkeypatch.setattr(ClusterFiles, "archive", archive_beside)
+    with pytest.raises(SourceRefused, match="does not do BASE_BACKUP") as caught:
+        back_up(repository, standby)
+    assert "promoted during online backup" in caught.value.cause
 
 
 def test_the_very_end_of_the_wal_is_no_position_to_stop_at(repository: Repository, server: Server) -> None:

@@ -17,6 +17,7 @@ from backstay.sources.postgres.tar_stream import Sink, TarStream
 OLDEST: Final = 15
 INCREMENTAL_FROM: Final = 17
 DATA_CORRUPTED: Final = "XX001"  # the SQLSTATE of a damaged page
+_COMMAND: Final = "BASE_BACKUP"
 _TOLD: Final = 3  # damaged pages that are named
 _SUMMARIES: Final = ("wal summar", "summarize_wal", "manifest", "timeline")
 
@@ -87,8 +88,10 @@ def receive_base(connection: Connection, taker: Taker, *, label: str, earlier: b
             raise _without_summaries(error) from error
         raise
     start, tablespaces = _facts(rows)
-    manifest = _Messages(taker).run(connection)
-    ends, damage = _ends(connection)
+    messages = _Messages(taker)
+    messages.run(connection)
+    ends, damage = _ends(connection)  # first: a server that breaks off says why here, and has sent half of something
+    manifest = messages.finish()
     if not ends:
         raise BackupFailed("the server did not say where its backup ends", cause=damage)
     return Received(start, _position(ends[0]), tablespaces, manifest, damage)
@@ -98,7 +101,7 @@ def _ends(connection: Connection) -> tuple[list[list[str | None]], str]:
     """The rows that follow the files, and what damage the server saw in these: that it tells last, as an error."""
     rows: list[list[str | None]] = []
     try:
-        rows.extend(connection.rows_left())
+        rows.extend(connection.rows_left(_COMMAND))
     except SourceRefused as error:
         if error.state != DATA_CORRUPTED:
             raise
@@ -132,7 +135,7 @@ def _command(label: str, *, incremental: bool) -> str:
     options += ["MANIFEST 'yes'", "MANIFEST_CHECKSUMS 'CRC32C'"]
     if incremental:
         options.append("INCREMENTAL")
-    return f"BASE_BACKUP ({', '.join(options)})"
+    return f"{_COMMAND} ({', '.join(options)})"
 
 
 def _without_summaries(error: SourceRefused) -> SummariesMissing:
@@ -161,8 +164,8 @@ class _Messages:
         self._tar: TarStream | None = None
         self._manifest: bytearray | None = None
 
-    def run(self, connection: Connection) -> bytes:
-        """Hand everything on; the manifest."""
+    def run(self, connection: Connection) -> None:
+        """Hand everything on."""
         for message in connection.copied():
             kind, body = bytes(message[:1]), message[1:]
             if kind == b"d":
@@ -176,6 +179,9 @@ class _Messages:
                 self._manifest = bytearray()
             else:
                 raise BackupFailed("the server sent what this program does not know", cause=repr(kind))
+
+    def finish(self) -> bytes:
+        """The manifest, once the server has sent all."""
         self._close_archive()
         if not self._manifest:
             raise BackupFailed("the server sent no manifest of its backup")

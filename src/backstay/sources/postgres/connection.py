@@ -225,10 +225,10 @@ class Connection:
         """The rows of all results that are left of a command. Raises as `query` does."""
         return [*self.rows_left()]
 
-    def rows_left(self) -> Iterator[list[str | None]]:
-        """The same one by one: what came before an error is there when it is raised."""
+    def rows_left(self, sql: str = "") -> Iterator[list[str | None]]:
+        """The same one by one: what came before an error is there when it is raised. `sql` is named in it."""
         while (result := self._connection.get_result()) is not None:
-            self._require(result, "", self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
+            self._require(result, sql, self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
             yield from _rows(result)
 
     def upload(self, sql: str, data: bytes) -> None:
