@@ -31,6 +31,10 @@ def commit(xid: int, moment: datetime) -> bytes:
     return record(xid, 1, 0, struct.pack("<q", (moment - _SINCE) // timedelta(microseconds=1)))
 
 
+def abort(xid: int, moment: datetime) -> bytes:
+    return record(xid, 1, 0x20, struct.pack("<q", (moment - _SINCE) // timedelta(microseconds=1)))
+
+
 def restore_point(name: str, moment: datetime) -> bytes:
     own = struct.pack("<q64s", (moment - _SINCE) // timedelta(microseconds=1), name.encode())
     return record(0, 0, 0x70, own)

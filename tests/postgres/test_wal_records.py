@@ -13,6 +13,7 @@ import pytest
 from backstay.errors import CorruptedBackup
 from backstay.sources.postgres.lsn import PAGE, SEGMENT, parse_lsn, segment_start
 from backstay.sources.postgres.wal_records import (
+    Abort,
     Commit,
     Event,
     EventReader,
@@ -42,6 +43,10 @@ def _dumped(server: Server, first: Path, last: Path) -> list[tuple[str, int, int
             found.append(("commit", lsn, int(match["xid"])))
         elif match["rmgr"] == "Transaction" and match["what"] == "COMMIT_PREPARED":
             found.append(("commit", lsn, int(match["rest"].split(":")[0])))
+        elif match["rmgr"] == "Transaction" and match["what"] == "ABORT":
+            found.append(("abort", lsn, int(match["xid"])))
+        elif match["rmgr"] == "Transaction" and match["what"] == "ABORT_PREPARED":
+            found.append(("abort", lsn, int(match["rest"].split(":")[0])))
         elif match["rmgr"] == "XLOG" and match["what"] == "RESTORE_POINT":
             found.append(("name", lsn, match["rest"]))
     return found
@@ -52,6 +57,8 @@ def _told(found: list[Event]) -> list[tuple[str, int, int | str]]:
     for event in found:
         if isinstance(event, Commit):
             told.append(("commit", event.lsn, event.xid))
+        elif isinstance(event, Abort):
+            told.append(("abort", event.lsn, event.xid))
         elif isinstance(event, RestorePoint):
             told.append(("name", event.lsn, event.name))
     return told
@@ -65,6 +72,9 @@ def test_events_are_those_of_pg_waldump(start_server: StartServer, version: int)
     server.sql("begin; create table gone(i int); drop table t; create table u(i int); prepare transaction 'later'")
     server.sql("select pg_create_restore_point('before the rest')")
     server.sql("commit prepared 'later'")
+    server.sql("begin; create table w(i int); insert into w values (1); rollback")
+    server.sql("begin; create table v(i int); prepare transaction 'never'")
+    server.sql("rollback prepared 'never'")
     # Thousands of small transactions, so that commits lie across pages and across the end of a segment.
     server.sql(
         "create procedure many() language plpgsql as $$ begin for n in 1..12000 loop "

@@ -8,7 +8,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from backstay.errors import CorruptedBackup, IdentityMismatch, ObjectNotFound, TargetAmbiguousTimeline, WalGap
+from backstay.errors import (
+    CorruptedBackup,
+    IdentityMismatch,
+    ObjectNotFound,
+    TargetAmbiguousTimeline,
+    TargetNotCovered,
+    WalGap,
+)
 from backstay.operations.clusters.plan import RecoveryPlan, RecoveryTarget, _Planner, plan_recovery
 from backstay.operations.wal.bases import Base
 from backstay.operations.wal.coverage import Gap, WalCoverage, run_with
@@ -20,7 +27,7 @@ from backstay.sources.postgres.timelines import Stretch, path_of
 from backstay.sources.postgres.wal_records import Commit, RestorePoint
 from backstay.storage.memory import MemoryStorage
 from backstay.trust.secrets import Secret
-from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, restore_point, segment
+from tests.postgres.made_wal import SIZE, SYSTEM, abort, at, commit, restore_point, segment
 from tests.postgres.receivers import Archive, ThreadedReceiver, add_base, system_of, until_stored
 from tests.postgres.servers import Server
 
@@ -64,6 +71,36 @@ def test_where_a_clock_was_ahead_the_plan_stops_as_the_server_will(repository: R
     planned = _Planner(coverage, "main", [replace(base(3, 3), segment_size=SIZE)], target).run()
     assert planned.last_commit == at(3.1)
     assert planned.end_lsn // SIZE == 4  # the first commit that is later than the target
+
+
+def test_restore_points_of_the_same_name_behind_the_one_that_is_taken_are_told(repository: Repository) -> None:
+    for number in (3, 4, 5):
+        put(
+            repository, number, commit(number, at(number)), restore_point("done", at(number)), restore_point("x", at(9))
+        )
+    coverage = WalCoverage.load(repository.wal, SYSTEM)
+    bases = [replace(base(3, 3), segment_size=SIZE), replace(base(3.5, 3.5), segment_size=SIZE)]
+    planned = _Planner(coverage, "main", bases, RecoveryTarget(kind="name", name="done")).run()
+    assert planned.end_lsn // SIZE == 4
+    assert [point.time for point in planned.same_name] == [at(5)]
+    assert _Planner(coverage, "main", bases, RecoveryTarget(kind="xid", xid=4)).run().same_name == ()
+
+
+def test_a_transaction_that_was_rolled_back_is_told_as_such(repository: Repository) -> None:
+    for number in range(3, 6):
+        put(repository, number, commit(number, at(number)), abort(80 + number, at(number)), commit(90, at(number)))
+    coverage = WalCoverage.load(repository.wal, SYSTEM)
+    bases = [replace(base(3, 3), segment_size=SIZE), replace(base(4.5, 4.5), segment_size=SIZE)]
+
+    def refused(xid: int) -> TargetNotCovered:
+        with pytest.raises(TargetNotCovered) as caught:
+            _Planner(coverage, "main", bases, RecoveryTarget(kind="xid", xid=xid)).run()
+        return caught.value
+
+    for xid in (84, 85):  # whether it lies behind the newest base backup or an older one
+        assert "was aborted" in str(refused(xid))
+        assert str(at(xid - 80)) in refused(xid).cause
+    assert "not covered" in str(refused(777))
 
 
 def test_a_window_reaches_from_its_base_to_the_last_commit(repository: Repository) -> None:

@@ -225,17 +225,28 @@ def _plan_document(plan: RecoveryPlan) -> dict[str, object]:
         "other_timelines": [
             {"timeline": other.timeline, "last_commit": other.last_commit.isoformat()} for other in plan.others
         ],
+        "same_restore_points": [
+            {"lsn": format_lsn(point.lsn), "time": point.time.isoformat()} for point in plan.same_name
+        ],
         "made_tablespaces": [{"oid": made.oid, "place": made.place, "lsn": format_lsn(made.lsn)} for made in plan.made],
     }
 
 
 def _warn_of_plan(context: Context, plan: RecoveryPlan) -> None:
+    from backstay.sources.postgres.lsn import format_lsn
+
     if plan.base.damage:
         context.warn(f"base backup {plan.base.snapshot} is damaged: {plan.base.damage}")
     for other in plan.others:
         context.warn(f"{other}: --timeline {other.timeline} follows it, without that the newest timeline is taken")
     for made in plan.made:
         context.warn(str(made))
+    for point in plan.same_name:
+        lsn = format_lsn(point.lsn)
+        context.warn(
+            f"{plan.target} was made again at {point.time.isoformat(sep=' ')}: the first one behind the base backup is "
+            f"taken, and --lsn {lsn} recovers to that one"
+        )
 
 
 def _show_plan(context: Context, plan: RecoveryPlan) -> None:

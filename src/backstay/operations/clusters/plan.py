@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -26,7 +26,15 @@ from backstay.repository.snapshots.store import Manifest
 from backstay.repository.wal.store import StoredFile
 from backstay.sources.postgres.lsn import format_lsn
 from backstay.sources.postgres.timelines import Path, history_file
-from backstay.sources.postgres.wal_records import Commit, Event, EventReader, RestorePoint, TablespaceMade, events
+from backstay.sources.postgres.wal_records import (
+    Abort,
+    Commit,
+    Event,
+    EventReader,
+    RestorePoint,
+    TablespaceMade,
+    events,
+)
 
 TargetKind: TypeAlias = Literal["latest", "time", "lsn", "xid", "name", "immediate"]
 _SETTING: Final[dict[TargetKind, str]] = {
@@ -97,6 +105,7 @@ class RecoveryPlan:
     """What a recovery takes; `last_commit` is of the last transaction that will be there, None if none came since.
 
     `made` are tablespaces that the server makes on the way, outside of its data directory and where they lay.
+    `same_name` are restore points behind the target that have its name: the first one behind the base backup is taken.
     `others` are timelines that whoever names none may have meant: a test copy that archives begins the newest one.
     """
 
@@ -108,6 +117,7 @@ class RecoveryPlan:
     end_lsn: int
     last_commit: datetime | None
     made: tuple[TablespaceMade, ...]
+    same_name: tuple[RestorePoint, ...]
     others: tuple[OtherTimeline, ...]
 
     @property
@@ -180,6 +190,7 @@ class _Passed:
 class _Planner:
     def __init__(self, coverage: WalCoverage, name: str, bases: Sequence[Base], target: RecoveryTarget) -> None:
         self._coverage, self._name, self._bases, self._target = coverage, name, bases, target
+        self._aborted: Abort | None = None  # of the transaction that is the target
 
     def run(self) -> RecoveryPlan:
         path = self._path()
@@ -191,7 +202,7 @@ class _Planner:
             try:
                 return self._plan(base, path)
             except (TargetNotCovered, WalGap) as error:
-                refused = refused or error
+                refused = error if refused is None or self._aborted is not None else refused
                 if self._target.kind in ("latest", "time", "immediate"):
                     break  # an older base backup reaches no further
         raise refused or self._too_early(leading)
@@ -270,6 +281,7 @@ class _Planner:
             end_lsn=passed.end,
             last_commit=passed.last_commit,
             made=passed.made,
+            same_name=tuple(self._same_name(path, run, end)) if self._target.kind == "name" else (),
             others=tuple(self._others(path)) if self._target.timeline is None else (),
         )
 
@@ -378,10 +390,22 @@ class _Planner:
             if later is None:
                 raise self._not_covered(path, run, is_cut=is_cut)
             return later.end, later.lsn
-        found = next(filter(self._is_target, self._coverage.events(path, run, base.stop_lsn)), None)
+        found = next(filter(self._is_target, self._noticed(self._coverage.events(path, run, base.stop_lsn))), None)
         if found is None:
             raise self._not_covered(path, run, is_cut=is_cut)
         return found.end, found.end
+
+    def _noticed(self, found: Iterable[Event]) -> Iterator[Event]:
+        """Notice on the way whether the transaction that is the target was aborted."""
+        for event in found:
+            if isinstance(event, Abort) and self._target.kind == "xid" and event.xid == self._target.xid:
+                self._aborted = event
+            yield event
+
+    def _same_name(self, path: Path, run: Run, behind: int) -> Iterator[RestorePoint]:
+        for event in self._coverage.events(path, run, behind):
+            if isinstance(event, RestorePoint) and self._is_target(event):
+                yield event
 
     def _first_commit_after(self, moment: datetime, base: Base, path: Path, run: Run) -> Commit | None:
         """Without a commit after its target PostgreSQL does not know that it has arrived."""
@@ -400,6 +424,12 @@ class _Planner:
     # -- what is told
 
     def _not_covered(self, path: Path, run: Run, *, is_cut: bool) -> Exception:
+        if self._aborted is not None:
+            return TargetNotCovered(
+                f"{self._target} of {self._name} was aborted, so that no recovery can stop behind its commit",
+                cause=f"it was rolled back at {self._aborted.time.isoformat(sep=' ')}, {format_lsn(self._aborted.lsn)}",
+                hint=f"name one that was committed, or stop there with --lsn {format_lsn(self._aborted.lsn)}",
+            )
         if is_cut:
             return self._gap(run, path, f"{self._target} does not lie before it")
         last = self._coverage.last_commit_time(path, run, run.begin)

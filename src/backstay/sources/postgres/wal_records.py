@@ -1,4 +1,4 @@
-"""Commits and restore points, read from the bytes of PostgreSQL's WAL (xlogrecord.h, xlog_internal.h, xact.h).
+"""What PostgreSQL's WAL tells: ends of transactions, restore points, new tablespaces (xlogrecord.h, xact.h and others).
 
 Pages begin with a header, records go on over pages and segments, and what was not written yet is zero. The layout is
 that of PostgreSQL 13 to 18.
@@ -32,7 +32,8 @@ _XLOG, _XACT, _TBLSPC = 0, 1, 5  # resource managers
 _TOLD: Final = frozenset({_XLOG, _XACT, _TBLSPC})
 _TABLESPACE_CREATE: Final = 0x00
 _RESTORE_POINT: Final = 0x70
-_COMMIT, _COMMIT_PREPARED = 0x00, 0x30
+_COMMIT, _ABORT, _COMMIT_PREPARED, _ABORT_PREPARED = 0x00, 0x20, 0x30, 0x40
+_ENDS: Final = frozenset({_COMMIT, _ABORT, _COMMIT_PREPARED, _ABORT_PREPARED})
 _OPERATION: Final = 0x70  # the bits of a transaction record that say what it is
 _HAS_INFO: Final = 0x80
 _DATA_SHORT, _DATA_LONG, _ORIGIN, _TOP_XID = 255, 254, 253, 252  # what begins a record's own data, or comes before it
@@ -42,6 +43,16 @@ _SINCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 @dataclass(frozen=True, slots=True)
 class Commit:
     """A transaction that was committed: its record lies from `lsn` to `end`."""
+
+    lsn: int
+    end: int
+    xid: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """A transaction that was rolled back, as far as its server wrote that down."""
 
     lsn: int
     end: int
@@ -72,7 +83,7 @@ class TablespaceMade:
         return f"a server that recovers makes tablespace {self.oid} in {self.place}, as its WAL says"
 
 
-Event: TypeAlias = Commit | RestorePoint | TablespaceMade
+Event: TypeAlias = Commit | Abort | RestorePoint | TablespaceMade
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +284,12 @@ class _Pages:
 
 def _event(magic: int, lsn: int, end: int, record: bytes) -> Iterator[Event]:
     _, xid, _, info, manager = _RECORD.unpack_from(record)
-    if manager == _XACT and info & _OPERATION in (_COMMIT, _COMMIT_PREPARED):
+    if manager == _XACT and (operation := info & _OPERATION) in _ENDS:
         own = _own_data(record)
         if own is not None and len(own) >= 8 and (time := _time(own)) is not None:
-            prepared = info & _OPERATION == _COMMIT_PREPARED
-            yield Commit(lsn, end, _prepared_xid(magic, info, own) if prepared else xid, time)
+            if operation in (_COMMIT_PREPARED, _ABORT_PREPARED):
+                xid = _prepared_xid(magic, info, own)
+            yield (Commit if operation in (_COMMIT, _COMMIT_PREPARED) else Abort)(lsn, end, xid, time)
     elif manager == _XLOG and info & 0xF0 == _RESTORE_POINT:
         own = _own_data(record)
         if own is not None and len(own) > 8 and (time := _time(own)) is not None:
@@ -312,7 +324,7 @@ def _time(own: bytes) -> datetime | None:
 
 
 def _prepared_xid(magic: int, info: int, own: bytes) -> int:
-    """The transaction that COMMIT PREPARED commits: it stands behind lists of what the commit does; 0 if not there."""
+    """Which transaction that was prepared ends: it stands behind lists of what its end does; 0 if not there."""
     if not info & _HAS_INFO or len(own) < 12:
         return 0
     (parts,) = _U32.unpack_from(own, 8)
