@@ -35,6 +35,7 @@ _Facts: TypeAlias = Mapping[str, str]
 
 _PIECE: Final = 1 << 18
 _SYSTEM_CLOCK: Final = SystemClock()
+_DIGITS: Final = 18  # of an exabyte
 _NO_SUCH: Final = ("550", "553", "450", "501")  # what servers say of paths that are not there, and of much else
 _COMPLETE: Final = ("226", "250")  # RFC 959, section 5.4: the only good ends of a transfer
 
@@ -325,7 +326,7 @@ def _is_directory(facts: _Facts | None) -> bool:
 
 def _size(name: str, facts: _Facts | None) -> int:
     size = (facts or {}).get("size", "")
-    if not (size.isascii() and size.isdigit()):
+    if not (size.isascii() and size.isdigit() and len(size) <= _DIGITS):
         raise StorageUnavailable(f"cannot examine {name}", cause="the server does not tell its size")
     return int(size)
 

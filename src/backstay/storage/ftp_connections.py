@@ -22,14 +22,24 @@ from backstay.storage.patience import Patience
 from backstay.storage.tls import client_context
 
 _PORT: Final = 21
+_LINES: Final = 8192
 _CODE: Final = re.compile(r"\d{3}")
 _FULL: Final = ("452", "552")
 _NOT_LOGGED_IN: Final = ("530", "532")
 _UNKNOWN: Final = ("500", "502", "504")
 
 
-class _Ftp(ftplib.FTP):
-    """On paced sockets. A command, its transfer and its answer are one exchange."""
+_GARBLED: Final = (ValueError, OverflowError)  # what ftplib raises for numbers that are none, or too large
+
+
+class Ftp(ftplib.FTP):
+    """On paced sockets. A command, its transfer and its answer are one exchange.
+
+    Answers are read here and not through a file: their text may be in any encoding, and what has come without being
+    asked for must be seen.
+    """
+
+    _unread = b""
 
     def connect(
         self, host: str = "", port: int = 0, timeout: float = -999, source_address: tuple[str, int] | None = None
@@ -37,7 +47,6 @@ class _Ftp(ftplib.FTP):
         self.host, self.port, self.timeout = host, port, timeout
         self.sock = pace_socket(socket.create_connection((host, port), timeout, source_address))
         self.af = self.sock.family
-        self.file = self.sock.makefile("r", encoding=self.encoding)
         self.welcome = self.getresp()
         return self.welcome
 
@@ -45,13 +54,30 @@ class _Ftp(ftplib.FTP):
         begin_exchange()
         super().putline(line)
 
+    def getline(self) -> str:
+        assert self.sock is not None
+        while b"\n" not in self._unread:
+            if len(self._unread) > self.maxline:
+                raise ftplib.error_proto(f"a line of more than {self.maxline} bytes")  # noqa: S321 - an exception
+            piece = self.sock.recv(_LINES)
+            if not piece:
+                raise EOFError
+            self._unread += piece
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.removesuffix(b"\r").decode(errors="backslashreplace")
+
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         plain, size = super().ntransfercmd(cmd, rest)
         return pace_socket(plain), size
 
 
-class _TlsFtp(_Ftp, ftplib.FTP_TLS):
+class _TlsFtp(Ftp, ftplib.FTP_TLS):
     """Takes the control connection's TLS session for data too: vsftpd and others insist on it."""
+
+    def auth(self) -> str:
+        answer = super().auth()
+        self._unread = b""  # whatever came before TLS may be anybody's word
+        return answer
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         plain, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321 - TLS is put on it below
@@ -86,7 +112,7 @@ class FtpConnections:
         except (ftplib.error_perm, BackstayError):
             self._give_back(ftp)  # a refusal is an answer: the connection is in order
             raise
-        except (OSError, EOFError, ftplib.Error) as error:
+        except (OSError, EOFError, ftplib.Error, *_GARBLED) as error:
             ftp.close()  # what it would say next may belong to the call that failed
             raise self._lost(error) from error
         except BaseException:
@@ -118,7 +144,7 @@ class FtpConnections:
 
     def _connect(self) -> ftplib.FTP:
         address, login = self._address, self._login
-        ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else _Ftp()
+        ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else Ftp()
         try:
             ftp.connect(address.host, address.port or _PORT, timeout=self._patience.silence)
             ftp.login(login.user if login else "anonymous", login.password if login else "backstay@")  # after AUTH TLS
@@ -127,7 +153,7 @@ class FtpConnections:
             ftp.voidcmd("TYPE I")
             with contextlib.suppress(ftplib.error_perm):  # most servers tell these without being asked
                 ftp.voidcmd("OPTS MLST type;size;modify;")
-        except (OSError, EOFError, ftplib.Error) as error:
+        except (OSError, EOFError, ftplib.Error, *_GARBLED) as error:
             ftp.close()
             raise self._no_entry(error) from error
         return ftp
@@ -149,9 +175,14 @@ class FtpConnections:
         return self._lost(error)
 
     def _lost(self, error: Exception) -> BackstayError:
-        cause = (
-            "it closed the connection" if isinstance(error, EOFError) else getattr(error, "strerror", "") or str(error)
-        )
+        if isinstance(error, EOFError):
+            cause = "it closed the connection"
+        elif isinstance(error, OSError):
+            cause = error.strerror or str(error)
+        elif isinstance(error, _GARBLED):
+            cause = f"its answer makes no sense: {error}"
+        else:
+            cause = str(error)
         if code_of(error) in _FULL:
             return InsufficientSpace(f"{self._address.place} takes no more", cause=cause)
         hint = "check the address, the network, and that the FTP server runs and allows so many connections"

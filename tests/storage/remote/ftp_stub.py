@@ -1,4 +1,4 @@
-"""An FTP server that answers listings as a test tells it to, one client at a time."""
+"""An FTP server that answers as a test tells it to, one client at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _FIXED = {
     "TYPE": "200 Binary.",
     "OPTS": "200 Fine.",
     "QUIT": "221 Bye.",
+    "MLST": "250-Facts\r\n type=dir; /\r\n250 End",
 }
 ENTRY = "type=file;size=3;modify=20260101000000; {}\r\n"
 
@@ -22,6 +23,7 @@ class FtpStub(socketserver.TCPServer):
     """Every directory holds `listing`, of which `sent` bytes are sent before the data connection is closed.
 
     `reply` is what is said then; without one the control connection is closed too, with None nothing is said.
+    `answers` are those to single commands that differ from the usual; "" is the greeting.
     """
 
     allow_reuse_address = True
@@ -31,6 +33,7 @@ class FtpStub(socketserver.TCPServer):
         self.listing = b""
         self.sent: int | None = None
         self.reply: str | None = "226 Transfer complete."
+        self.answers: dict[str, str] = {}
         self.closing = threading.Event()
 
     @property
@@ -42,20 +45,20 @@ class _Session(socketserver.StreamRequestHandler):
     server: FtpStub
 
     def handle(self) -> None:
-        self._say("220 Ready.")
+        self._say(self.server.answers.get("", "220 Ready."))
         with socket.create_server(("127.0.0.1", 0)) as data:
             for line in self.rfile:
                 command = line.decode().split()[0]
-                if command == "EPSV":
-                    self._say(f"229 Entering passive mode (|||{data.getsockname()[1]}|)")
+                if command in self.server.answers:
+                    self._say(self.server.answers[command])
                 elif command == "PASV":
                     high, low = divmod(data.getsockname()[1], 256)
                     self._say(f"227 Entering passive mode (127,0,0,1,{high},{low})")
-                elif command == "MLST":
-                    self._say("250-Facts\r\n type=dir; /\r\n250 End")
                 elif command == "MLSD":
                     if not self._list(data):
                         return
+                elif command == "STOR":
+                    self._take(data)
                 else:
                     self._say(_FIXED.get(command, "502 What?"))
 
@@ -71,8 +74,16 @@ class _Session(socketserver.StreamRequestHandler):
             self._say(self.server.reply)
         return bool(self.server.reply)
 
+    def _take(self, data: socket.socket) -> None:
+        connection, _ = data.accept()
+        with connection:
+            self._say("150 Go on.")
+            while connection.recv(1 << 16):
+                pass
+        self._say("226 Transfer complete.")
+
     def _say(self, line: str) -> None:
-        self.wfile.write(f"{line}\r\n".encode())
+        self.wfile.write(f"{line}\r\n".encode("latin-1"))
 
 
 @contextmanager

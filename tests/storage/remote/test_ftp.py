@@ -233,6 +233,45 @@ def test_a_listing_that_is_cut_within_a_line_is_an_error_whatever_the_server_say
             store.list()
 
 
+def test_a_server_may_speak_in_any_encoding() -> None:
+    with ftp_stub() as server:
+        server.answers = {"": "220 Willkommen zur\xfcck", "DELE": "450 gesch\xfctzt"}
+        server.listing, server.reply = LISTING, "226 Vollst\xe4ndig."
+        with stub_store(server) as store:
+            assert [info.name for info in store.list()] == ["a", "b", "c"]
+            with pytest.raises(StorageUnavailable, match=r"gesch\\xfctzt"):
+                store.delete("a")
+
+
+def test_a_refusal_in_another_encoding_is_told() -> None:
+    with ftp_stub() as server:
+        server.answers = {"PASS": "530 Zugang verweigert f\xfcr Sie"}
+        with stub_store(server) as store, pytest.raises(StorageRefused, match=r"f\\xfcr Sie"):
+            store.list()
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("SIZE", "213 file has 10 bytes"),
+        ("PASV", f"227 Entering passive mode (127,0,0,1,0,{'9' * 5000})"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_the_servers_mistake(command: str, answer: str) -> None:
+    with ftp_stub() as server, stub_store(server) as store:
+        server.answers = {command: answer}
+        with pytest.raises(StorageUnavailable, match="makes no sense"):
+            store.store("a", DATA)
+
+
+def test_a_size_that_no_file_has_is_the_servers_mistake() -> None:
+    with ftp_stub() as server, stub_store(server) as store:
+        server.answers = {"MLST": f"250-Facts\r\n type=file;size={'9' * 5000}; a\r\n250 End"}
+        for call in (store.stat, store.retrieve):
+            with pytest.raises(StorageUnavailable, match="does not tell its size"):
+                call("a")
+
+
 def test_a_wrong_password(store: FtpStorage, home: Path) -> None:
     write_netrc(home, USER, "wrong-secret")
     with open_ftp(store.url) as other, pytest.raises(StorageRefused) as caught:
