@@ -1,12 +1,9 @@
-"""Single steps on an SFTP server: whole files, links, claims, and what attributes say."""
+"""Single steps on an SFTP server: whole files, links, and what attributes say."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 import asyncssh
@@ -14,25 +11,21 @@ from asyncssh import FXF_CREAT, FXF_EXCL, FXF_READ, FXF_WRITE, SFTPAttrs, SFTPCl
 
 from backstay.errors import InsufficientSpace, ObjectExists, StorageUnavailable
 from backstay.storage.backend import ObjectInfo
-from backstay.storage.names import TEMPORARY
 from backstay.storage.transfer import check_stored
 
 ABSENT: Final = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 EXISTS: Final = asyncssh.SFTPFileAlreadyExists
 UNSUPPORTED: Final = asyncssh.SFTPOpUnsupported
 PRIVATE_DIRECTORY: Final = SFTPAttrs(permissions=0o700)
+PRIVATE_FILE: Final = SFTPAttrs(permissions=0o600)
+CREATE: Final = FXF_WRITE | FXF_CREAT | FXF_EXCL
 
-_PRIVATE_FILE: Final = SFTPAttrs(permissions=0o600)
-_CREATE: Final = FXF_WRITE | FXF_CREAT | FXF_EXCL
-_CLAIM: Final = f"{TEMPORARY}claim-"
-_CLAIM_STEP_S: Final = 0.05
-_CLAIM_STEPS: Final = 600
 _SFTPError: Final = asyncssh.SFTPError
 
 
 async def write(sftp: SFTPClient, path: str, data: bytes) -> None:
     """A file whose bytes are on the server's disk, if the server can say so."""
-    async with sftp.open(path, _CREATE, _PRIVATE_FILE, encoding=None) as file:
+    async with sftp.open(path, CREATE, PRIVATE_FILE, encoding=None) as file:
         await file.write(data, 0)
         with suppress(UNSUPPORTED):
             await file.fsync()  # before the name exists: a name never leads to missing bytes
@@ -41,7 +34,7 @@ async def write(sftp: SFTPClient, path: str, data: bytes) -> None:
 
 async def touch(sftp: SFTPClient, path: str) -> None:
     """Create an empty file, and fail if there is one."""
-    file = await sftp.open(path, _CREATE, _PRIVATE_FILE, encoding=None)
+    file = await sftp.open(path, CREATE, PRIVATE_FILE, encoding=None)
     await file.close()
 
 
@@ -69,34 +62,6 @@ async def rename_if_absent(sftp: SFTPClient, temporary: str, final: str, name: s
         if await lstat(sftp, final) is not None:
             raise ObjectExists(name) from None
         raise
-
-
-@asynccontextmanager
-async def claimed(sftp: SFTPClient, final: str, name: str) -> AsyncIterator[None]:
-    """The sole right to create an object, as a file beside it that only one writer can create.
-
-    What a dead writer leaves blocks this one name until the sweep; it never blocks reading.
-    """
-    directory, _, leaf = final.rpartition("/")
-    path = f"{directory}/{_CLAIM}{hashlib.sha256(leaf.encode()).hexdigest()}"
-    for _ in range(_CLAIM_STEPS):
-        try:
-            await touch(sftp, path)
-            break
-        except (EXISTS, asyncssh.SFTPFailure):
-            if await lstat(sftp, final) is not None:
-                raise ObjectExists(name) from None
-            await asyncio.sleep(_CLAIM_STEP_S)
-    else:
-        raise StorageUnavailable(
-            f"cannot store {name}",
-            cause="another writer has been about to store it for a long time, or died while it was",
-            hint="try again later; `backstay gc` removes what dead writers left",
-        )
-    try:
-        yield
-    finally:
-        await discard(sftp, path)
 
 
 async def discard(sftp: SFTPClient, path: str) -> None:

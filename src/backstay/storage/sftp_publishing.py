@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Final, TypeAlias
 
 import asyncssh
 from asyncssh import SFTPClient
 
 from backstay.errors import ObjectExists
+from backstay.storage.sftp_claims import Claims
 from backstay.storage.sftp_files import (
     ABSENT,
     EXISTS,
     UNSUPPORTED,
-    claimed,
     discard,
     lstat,
     rename_if_absent,
@@ -34,17 +35,16 @@ class SftpPublishing:
     def __init__(self) -> None:
         self._turns = [asyncio.Lock() for _ in range(_TURNS)]
         self._links: bool | None = None  # whether the server makes hard links; None: not tried yet
+        self._held = Claims()
         self._claims: bool | None = None  # whether it refuses to create a file twice
 
     async def publish(self, sftp: SFTPClient, temporary: str, final: str, name: str) -> None:
         """Give the finished file its name. Raises ObjectExists, asyncssh.Error."""
         if self._links is not False and await self._link(sftp, temporary, final, name):
             return
-        if not await self._refuses_twice(sftp, final.rpartition("/")[0]):
-            async with self._turns[zlib.crc32(name.encode()) % _TURNS]:  # this process, at least, is one writer
-                await rename_if_absent(sftp, temporary, final, name)
-            return
-        async with claimed(sftp, final, name):
+        claims = await self._refuses_twice(sftp, final.rpartition("/")[0])
+        turn = self._turns[zlib.crc32(name.encode()) % _TURNS]  # this process, at least, is one writer
+        async with turn, self._held.held(sftp, final, name) if claims else nullcontext():
             await rename_if_absent(sftp, temporary, final, name)
 
     async def _link(self, sftp: SFTPClient, temporary: str, final: str, name: str) -> bool:

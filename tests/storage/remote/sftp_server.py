@@ -26,6 +26,7 @@ class Behaviour:
         self.posix_rename = True
         self.fsync = True
         self.fail: dict[str, int] = {}  # method: errno
+        self.cut: set[str] = set()  # methods before whose effect the connection is lost, once
         self.free: int | None = None  # bytes that it says are left on its disk
         self.stored_less = 0  # bytes that a written file loses
         self.read_s = 0.0  # how long a read takes
@@ -36,10 +37,14 @@ class Behaviour:
 class _Server(asyncssh.SFTPServer):
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], root: Path, behaviour: Behaviour) -> None:
         super().__init__(channel, chroot=os.fsencode(root))
-        self._behaviour = behaviour
+        self._behaviour, self._channel = behaviour, channel
 
     def _called(self, name: str) -> None:
         self._behaviour.calls[name] += 1
+        if name in self._behaviour.cut:
+            self._behaviour.cut.remove(name)
+            self._channel.get_connection().abort()
+            raise ConnectionResetError
         if name in self._behaviour.fail:
             number = self._behaviour.fail[name]
             raise OSError(number, os.strerror(number))
@@ -90,6 +95,10 @@ class _Server(asyncssh.SFTPServer):
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         super().link(oldpath, newpath)
         self._behaviour.done.get("link", str)("link")
+
+    def rename(self, oldpath: bytes, newpath: bytes) -> Any:
+        self._called("rename")
+        return super().rename(oldpath, newpath)
 
     def posix_rename(self, oldpath: bytes, newpath: bytes) -> Any:
         self._called("posix_rename")

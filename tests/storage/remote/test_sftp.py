@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from backstay.core.clock import SystemClock
 from backstay.errors import (
     BackstayError,
     InsufficientSpace,
@@ -28,6 +29,7 @@ from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.patience import Patience
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
+from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.sftp import SftpStorage, open_sftp
 from backstay.testing import FakeClock, StorageConformance
 from tests.ports import free_port
@@ -191,20 +193,76 @@ def test_rclone_decides_no_races(rclone: tuple[ServerProcess, Path], trusted: Pa
         assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
 
 
-def test_the_claim_of_a_dead_writer_is_swept(
-    server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backstay.storage.sftp_files._CLAIM_STEPS", 3)
+@pytest.fixture
+def claim(server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The claim that another writer has just made to the name `a`; it is waited for for a moment only."""
+    monkeypatch.setattr("backstay.storage.sftp_claims._STEPS", 3)
+    monkeypatch.setattr("backstay.storage.sftp_claims._LOOK", 1)
     server.behaviour.links = False
     store.store("first", DATA)
-    claim = files / "made/repository" / f".tmp-claim-{hashlib.sha256(b'a').hexdigest()}"
-    claim.touch()
+    path = files / "made/repository" / f".tmp-claim-{hashlib.sha256(b'a').hexdigest()}"
+    path.touch()
+    return path
+
+
+def make_older(path: Path, seconds: int) -> None:
+    os.utime(path, (0, path.stat().st_mtime - seconds))
+
+
+def test_a_claim_that_may_be_held_still_is_waited_for(store: SftpStorage, claim: Path) -> None:
+    make_older(claim, 290)
     with pytest.raises(StorageUnavailable) as caught:
         store.store("a", DATA)
     assert "another writer" in caught.value.cause
-    assert store.sweep_temporaries(3600, FakeClock(datetime(2100, 1, 1, tzinfo=UTC))) == 1
+    assert not store.exists("a")
+    claim.unlink()
     store.store("a", DATA)
+
+
+def test_the_claim_of_a_dead_writer_is_taken_over(store: SftpStorage, claim: Path, files: Path) -> None:
+    make_older(claim, 310)
+    store.store("a", DATA)
+    assert files_of(files) == ["made/repository/a", "made/repository/first"]
+
+
+def test_only_one_of_several_takes_a_dead_writers_claim(store: SftpStorage, claim: Path) -> None:
+    make_older(claim, 310)
+    claim.with_name(f"{claim.name}-2").touch()  # another one is about to
+    with pytest.raises(StorageUnavailable):
+        store.store("a", DATA)
+    assert claim.exists()
+
+
+@pytest.mark.parametrize("lost_in", ["rename", "remove"])
+def test_a_claim_that_a_lost_connection_left_is_taken_over(
+    lost_in: str, server: SftpServer, store: SftpStorage, files: Path
+) -> None:
+    server.behaviour.links = False
+    store.store("first", DATA)
+    server.behaviour.cut = {lost_in}
+    with open_retrying(store) as patient:
+        patient.store("a", DATA)
+    assert server.behaviour.cut == set()
+    with pytest.raises(ObjectExists):
+        store.store("a", b"other")
+    assert [name for name in files_of(files) if "claim" in name] == []
     assert store.retrieve("a") == DATA
+
+
+def open_retrying(store: SftpStorage) -> Retrying:
+    return Retrying(store, policy=RetryPolicy(first_s=0.01), clock=SystemClock())
+
+
+def test_who_holds_a_claim_for_too_long_gives_up(
+    server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.behaviour.links = False
+    store.store("first", DATA)
+    monkeypatch.setattr("backstay.storage.sftp_claims._HELD_S", 0)
+    with pytest.raises(StorageUnavailable, match="did not answer in time"):
+        store.store("a", DATA)
+    assert any("claim" in name for name in files_of(files)), "it may be somebody else's by now"
+    assert not store.exists("a")
 
 
 def test_without_posix_rename_nothing_is_replaced(server: SftpServer, store: SftpStorage) -> None:
