@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
-import io
 import os
 import socket
 import ssl
@@ -24,7 +23,7 @@ from backstay.errors import (
 )
 from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
-from backstay.storage.ftp_connections import FtpConnections, code_of, refusal
+from backstay.storage.ftp_connections import Ftp, FtpConnections, code_of, refusal
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
 from backstay.storage.patience import REMOTE, Patience
@@ -139,16 +138,16 @@ class FtpStorage(StorageBackend):
 
     # --- writing ---
 
-    def _upload(self, ftp: ftplib.FTP, path: str, content: bytes) -> None:
+    def _upload(self, ftp: Ftp, path: str, content: bytes) -> None:
         try:
-            ftp.storbinary(f"STOR {path}", io.BytesIO(content), _PIECE)
+            _send(ftp, path, content)
         except (ftplib.error_perm, ftplib.error_temp) as error:
             if code_of(error) not in _NO_SUCH:
                 raise
             self._make_directory(ftp, path.rpartition("/")[0])
-            ftp.storbinary(f"STOR {path}", io.BytesIO(content), _PIECE)
+            _send(ftp, path, content)
 
-    def _make_directory(self, ftp: ftplib.FTP, directory: str) -> None:
+    def _make_directory(self, ftp: Ftp, directory: str) -> None:
         """Make what is missing of the way to it; never the root again that was there before."""
         if self._seen:
             self._check_root(ftp)
@@ -168,7 +167,7 @@ class FtpStorage(StorageBackend):
 
     # --- reading ---
 
-    def _files(self, ftp: ftplib.FTP, base: str, stem: str) -> Iterator[tuple[str, _Facts]]:
+    def _files(self, ftp: Ftp, base: str, stem: str) -> Iterator[tuple[str, _Facts]]:
         """All files below `base` that begin with `stem` there; a directory that vanishes is an error."""
         start = self._find(ftp, self._path(base) if base else self._root)
         if not _is_directory(start):
@@ -192,7 +191,7 @@ class FtpStorage(StorageBackend):
                         cause=f"{name} is neither a file nor a directory: {facts.get('type')}",
                     )
 
-    def _find(self, ftp: ftplib.FTP, path: str) -> _Facts | None:
+    def _find(self, ftp: Ftp, path: str) -> _Facts | None:
         """What lies at the path. None on proof that nothing does: 550 is also what servers say when they forbid it,
         so the directory above is read, up to the root, which must be there.
         """
@@ -214,7 +213,7 @@ class FtpStorage(StorageBackend):
             return facts
         return None
 
-    def _check_root(self, ftp: ftplib.FTP) -> None:
+    def _check_root(self, ftp: Ftp) -> None:
         if not _is_directory(self._find(ftp, self._root)):
             raise self._missing()
 
@@ -231,7 +230,7 @@ class FtpStorage(StorageBackend):
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _server(self, title: str) -> Iterator[ftplib.FTP]:
+    def _server(self, title: str) -> Iterator[Ftp]:
         try:
             with self._connections.connection() as ftp:
                 yield ftp
@@ -239,7 +238,7 @@ class FtpStorage(StorageBackend):
             raise refusal(title, error) from error
 
 
-def _ask(ftp: ftplib.FTP, path: str) -> _Facts | None:
+def _ask(ftp: Ftp, path: str) -> _Facts | None:
     """The facts of a path, or None if the server says that there is none, or forbids to look."""
     try:
         answer = ftp.sendcmd(f"MLST {path}")
@@ -253,7 +252,7 @@ def _ask(ftp: ftplib.FTP, path: str) -> _Facts | None:
     raise StorageUnavailable(f"cannot examine {path}", cause="the server's answer to MLST makes no sense")
 
 
-def _listing(ftp: ftplib.FTP, directory: str) -> list[tuple[str, _Facts]]:
+def _listing(ftp: Ftp, directory: str) -> list[tuple[str, _Facts]]:
     """Names and facts of a directory. `ftplib.mlsd` would switch the connection to text mode, and leave it so."""
     with ftp.transfercmd(f"MLSD {directory}") as data:
         text = b"".join(iter(lambda: data.recv(_PIECE), b""))
@@ -276,7 +275,20 @@ def _facts(words: str) -> _Facts:
     return {name.lower(): value for name, _, value in pairs}
 
 
-def _download(ftp: ftplib.FTP, path: str, start: int, wanted: int) -> bytes:
+def _send(ftp: Ftp, path: str, content: bytes) -> None:
+    connection = ftp.transfercmd(f"STOR {path}")
+    try:
+        with connection as data:
+            for start in range(0, len(content), _PIECE):
+                data.sendall(memoryview(content)[start : start + _PIECE])
+            _end(data)
+    except OSError:
+        ftp.raise_refusal()  # a server that is full may close the data connection
+        raise
+    ftp.voidresp()
+
+
+def _download(ftp: Ftp, path: str, start: int, wanted: int) -> bytes:
     """At most `wanted` bytes from `start` on."""
     pieces: list[bytes] = []
     left = wanted
@@ -296,7 +308,7 @@ def _download(ftp: ftplib.FTP, path: str, start: int, wanted: int) -> bytes:
     return b"".join(pieces)
 
 
-def _check_complete(ftp: ftplib.FTP) -> None:
+def _check_complete(ftp: Ftp) -> None:
     """Read what the server says after a transfer, which may have ended early: 221 is what it says when it goes away."""
     reply = ftp.voidresp()
     if reply[:3] not in _COMPLETE:
@@ -310,7 +322,7 @@ def _end(data: socket.socket) -> None:
             data.unwrap()
 
 
-def _discard(ftp: ftplib.FTP, path: str) -> None:
+def _discard(ftp: Ftp, path: str) -> None:
     """Remove a temporary file; one that stays is found by the sweep."""
     with contextlib.suppress(OSError, EOFError, ftplib.Error):
         ftp.delete(path)

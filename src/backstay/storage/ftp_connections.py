@@ -23,6 +23,7 @@ from backstay.storage.tls import client_context
 
 _PORT: Final = 21
 _LINES: Final = 8192
+_LAST_WORD_S: Final = 5.0
 _CODE: Final = re.compile(r"\d{3}")
 _FULL: Final = ("452", "552")
 _NOT_LOGGED_IN: Final = ("530", "532")
@@ -53,6 +54,13 @@ class Ftp(ftplib.FTP):
     def putline(self, line: str) -> None:
         begin_exchange()
         super().putline(line)
+
+    def raise_refusal(self) -> None:
+        """After a transfer broke off: raise the answer in which the server says why, if it does."""
+        assert self.sock is not None
+        if self._unread or select.select([self.sock], [], [], _LAST_WORD_S)[0]:
+            with contextlib.suppress(OSError, EOFError):  # it has gone away altogether, which the transfer told
+                self.voidresp()
 
     def getline(self) -> str:
         assert self.sock is not None
@@ -96,16 +104,16 @@ class FtpConnections:
         self._address = address
         self._clock, self._patience = clock, patience
         self._login = login
-        self._idle: list[ftplib.FTP] = []
+        self._idle: list[Ftp] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def connection(self) -> Iterator[ftplib.FTP]:
+    def connection(self) -> Iterator[Ftp]:
         """For one call. ftplib.error_perm stays, of which the caller knows more; all else is StorageUnavailable."""
         with paced(self._patience, self._clock):
             yield from self._lent()
 
-    def _lent(self) -> Iterator[ftplib.FTP]:
+    def _lent(self) -> Iterator[Ftp]:
         ftp = self._take()
         try:
             yield ftp
@@ -127,7 +135,7 @@ class FtpConnections:
         for ftp in idle:
             _quit(ftp)
 
-    def _take(self) -> ftplib.FTP:
+    def _take(self) -> Ftp:
         """An idle one that is alive; looked at before anything is sent, so that no request is sent twice."""
         while True:
             with self._lock:
@@ -138,11 +146,11 @@ class FtpConnections:
                 return ftp
             ftp.close()  # it has something to say although nobody asked: goodbye
 
-    def _give_back(self, ftp: ftplib.FTP) -> None:
+    def _give_back(self, ftp: Ftp) -> None:
         with self._lock:
             self._idle.append(ftp)
 
-    def _connect(self) -> ftplib.FTP:
+    def _connect(self) -> Ftp:
         address, login = self._address, self._login
         ftp = _TlsFtp(context=client_context()) if address.scheme == "ftps" else Ftp()
         try:
@@ -208,7 +216,7 @@ def refusal(title: str, error: ftplib.error_perm) -> BackstayError:
     return StorageUnavailable(title, cause=str(error), hint="check the permissions on the server")
 
 
-def _quit(ftp: ftplib.FTP) -> None:
+def _quit(ftp: Ftp) -> None:
     with contextlib.suppress(OSError, EOFError, ftplib.Error):
         ftp.quit()
     ftp.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class FtpStub(socketserver.TCPServer):
         self.sent: int | None = None
         self.reply: str | None = "226 Transfer complete."
         self.answers: dict[str, str] = {}
+        self.takes: int | None = None  # bytes of an upload; then it says `reply`, and closes the data connection
+        self.asked: list[str] = []
         self.closing = threading.Event()
 
     @property
@@ -49,6 +52,7 @@ class _Session(socketserver.StreamRequestHandler):
         with socket.create_server(("127.0.0.1", 0)) as data:
             for line in self.rfile:
                 command = line.decode().split()[0]
+                self.server.asked.append(command)
                 if command in self.server.answers:
                     self._say(self.server.answers[command])
                 elif command == "PASV":
@@ -76,11 +80,15 @@ class _Session(socketserver.StreamRequestHandler):
 
     def _take(self, data: socket.socket) -> None:
         connection, _ = data.accept()
+        left = self.server.takes
         with connection:
             self._say("150 Go on.")
-            while connection.recv(1 << 16):
-                pass
-        self._say("226 Transfer complete.")
+            while (left is None or left > 0) and (piece := connection.recv(1 << 16)):
+                left = None if left is None else left - len(piece)
+            if left is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as if lost
+        if self.server.reply:
+            self._say(self.server.reply)
 
     def _say(self, line: str) -> None:
         self.wfile.write(f"{line}\r\n".encode("latin-1"))

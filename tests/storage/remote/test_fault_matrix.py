@@ -449,7 +449,7 @@ def test_what_ftp_servers_say_of_a_full_disk(way: Way, reply: Exception, monkeyp
 
     way.direct.store("before", b"x")
     with monkeypatch.context() as patched:
-        patched.setattr(ftplib.FTP, "storbinary", refused)
+        patched.setattr(ftplib.FTP, "transfercmd", refused)
         with pytest.raises(InsufficientSpace):
             way.through().store(SNAPSHOT, DATA)
     assert way.waits == []

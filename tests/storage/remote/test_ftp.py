@@ -13,6 +13,7 @@ import pytest
 
 from backstay.errors import (
     BackstayError,
+    InsufficientSpace,
     InvalidRequest,
     ObjectExists,
     StorageMissing,
@@ -270,6 +271,31 @@ def test_a_size_that_no_file_has_is_the_servers_mistake() -> None:
         for call in (store.stat, store.retrieve):
             with pytest.raises(StorageUnavailable, match="does not tell its size"):
                 call("a")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "told"),
+    [
+        ("552 Exceeded storage allocation.", InsufficientSpace, "storage allocation"),
+        ("452 No space.", InsufficientSpace, "No space"),
+        ("426 Aborted by the administrator.", StorageUnavailable, "administrator"),
+        ("226 Transfer complete.", StorageUnavailable, "reset|Broken pipe"),
+    ],
+)
+def test_why_an_upload_was_broken_off_is_told(reply: str, error: type[BackstayError], told: str) -> None:
+    with ftp_stub() as server, stub_store(server) as store:
+        server.takes, server.reply = 100_000, reply
+        with pytest.raises(error, match=told):
+            store.store("a", bytes(8 << 20))
+        assert "DELE" in server.asked
+
+
+def test_an_upload_that_broke_off_without_a_word_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backstay.storage.ftp_connections._LAST_WORD_S", 0.05)
+    with ftp_stub() as server, stub_store(server) as store:
+        server.takes, server.reply = 100_000, None
+        with pytest.raises(StorageUnavailable, match=r"reset|Broken pipe"):
+            store.store("a", bytes(8 << 20))
 
 
 def test_a_wrong_password(store: FtpStorage, home: Path) -> None:
