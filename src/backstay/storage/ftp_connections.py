@@ -51,7 +51,14 @@ class Ftp(ftplib.FTP):
         self.welcome = self.getresp()
         return self.welcome
 
+    def has_spoken(self) -> bool:
+        """Whether there is an answer that nobody has asked for: it would be taken for that to the next command."""
+        pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        return bool(self._unread) or pending
+
     def putline(self, line: str) -> None:
+        if self.has_spoken():
+            raise ftplib.error_proto("it answers more than it was asked")  # noqa: S321 - an exception, no call
         begin_exchange()
         super().putline(line)
 
@@ -142,7 +149,7 @@ class FtpConnections:
                 ftp = self._idle.pop() if self._idle else None
             if ftp is None:
                 return self._connect()
-            if ftp.sock is not None and not select.select([ftp.sock], [], [], 0)[0]:
+            if ftp.sock is not None and not ftp.has_spoken() and not select.select([ftp.sock], [], [], 0)[0]:
                 return ftp
             ftp.close()  # it has something to say although nobody asked: goodbye
 

@@ -298,6 +298,23 @@ def test_an_upload_that_broke_off_without_a_word_is_unavailable(monkeypatch: pyt
             store.store("a", bytes(8 << 20))
 
 
+def test_an_answer_that_is_doubled_is_not_taken_for_that_to_the_next_call() -> None:
+    with ftp_stub() as server, stub_store(server) as store:
+        server.answers = {"DELE": "250 Deleted.\r\n250 Deleted."}
+        store.delete("a")
+        server.answers = {"DELE": "450 In use."}
+        with pytest.raises(StorageUnavailable, match="In use"):
+            store.delete("b")
+
+
+def test_an_answer_that_is_doubled_is_not_taken_for_that_to_the_next_command() -> None:
+    missing = "550 No such file."
+    with ftp_stub() as server, stub_store(server) as store:
+        server.answers = {"DELE": f"{missing}\r\n{missing}", "MLST": "250-Facts\r\n type=file;size=3; a\r\n250 End"}
+        with pytest.raises(StorageUnavailable, match="more than it was asked"):
+            store.delete("a")
+
+
 def test_a_wrong_password(store: FtpStorage, home: Path) -> None:
     write_netrc(home, USER, "wrong-secret")
     with open_ftp(store.url) as other, pytest.raises(StorageRefused) as caught:
