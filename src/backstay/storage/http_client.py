@@ -23,6 +23,7 @@ from backstay.storage.tls import client_context
 _CONNECTIONS: Final = 16
 _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
 _PIECE: Final = 1 << 20
+_DIGITS: Final = 18  # of an exabyte
 
 # What servers answer, as far as it means the same everywhere.
 _OK: Final = 200
@@ -49,9 +50,8 @@ class Answer:
     body: bytes
 
     def number(self, header: str) -> int | None:
-        """A header that counts something, or None if it is absent or no number."""
-        text = self.headers.get(header, "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        """A header that counts something, or None if it is absent, no number, or more than anything has."""
+        return _number(self.headers.get(header, ""))
 
     def moment(self, header: str) -> datetime | None:
         """A header that gives a time, aware, or None if it is absent or means nothing."""
@@ -120,11 +120,8 @@ class HttpClient:
 
     def _wait(self, answer: Answer) -> float | None:
         """How long the server wants to be left alone, in seconds: it may say so, or give the time when that ends."""
-        try:
-            if (seconds := answer.number("Retry-After")) is not None:
-                return float(seconds)
-        except ValueError:  # more digits than a number may have
-            return None
+        if (seconds := answer.number("Retry-After")) is not None:
+            return float(seconds)
         end = answer.moment("Retry-After")
         return None if end is None else max((end - self._clock.now()).total_seconds(), 0.0)
 
@@ -169,8 +166,8 @@ class HttpClient:
 
     def _whole(self, response: urllib3.BaseHTTPResponse, most: int | None) -> bytes:
         limit = _LARGEST_ANSWER if most is None else most
-        announced = response.headers.get("Content-Length", "")
-        if most is None and announced.isascii() and announced.isdigit() and int(announced) > limit:
+        announced = _number(response.headers.get("Content-Length", ""))
+        if most is None and announced is not None and announced > limit:
             raise self._too_much()
         pieces: list[bytes] = []
         left = limit
@@ -202,6 +199,10 @@ class HttpClient:
             cause=_cause(error),
             hint="check the address, the network, and that the server runs",
         )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:

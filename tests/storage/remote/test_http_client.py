@@ -24,6 +24,7 @@ NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
         ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0),
         ("Wed, 99 Oct 2026 07:29:30 GMT", None),
         ("Wed, 21 Oct 99999999999 07:29:30 GMT", None),
+        ("9" * 400, None),
         ("9" * 5000, None),
         ("soon", None),
         ("", None),
@@ -35,6 +36,11 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_says(said: str, wait: flo
     error = client.failure("cannot read a", Answer(status, {"Retry-After": said}, b""))
     assert isinstance(error, StorageUnavailable)
     assert error.retry_after == wait
+
+
+@pytest.mark.parametrize("told", ["9" * 19, "9" * 400, "9" * 5000, "-1", "\u0663", "ten", ""])
+def test_a_header_that_counts_nothing_possible_is_no_number(told: str) -> None:
+    assert Answer(200, {"Content-Length": told}, b"").number("Content-Length") is None
 
 
 @pytest.mark.parametrize(
