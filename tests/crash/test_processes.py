@@ -16,7 +16,6 @@ from typing import Final
 
 import pytest
 
-from backstay.core.clock import SystemClock
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
@@ -120,7 +119,7 @@ def assert_good(place: Path) -> None:
         assert not collector.execute(collector.plan()).waiting_for
         backend = repository.backend
         assert isinstance(backend, LocalStorage)
-        backend.sweep_temporaries(0, SystemClock())
+        backend.sweep_temporaries(0)
         assert not list((place / "repository").rglob(".tmp-*"))
     assert_restores(place, told)
 

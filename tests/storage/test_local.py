@@ -21,7 +21,7 @@ from backstay.errors import (
 from backstay.storage.backend import StorageBackend
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.local import LocalStorage
-from backstay.testing import FakeClock, FaultyFilesystem, StorageConformance
+from backstay.testing import FaultyFilesystem, StorageConformance
 from tests.storage.local_stores import DATA, MORE, NAME, NoLinks
 
 
@@ -152,7 +152,7 @@ def _calls(store: LocalStorage) -> dict[str, Callable[[], object]]:
         "delete": lambda: store.delete("gone"),
         "store": lambda: store.store("new/name", DATA),
         "overwrite": lambda: store.store("new", DATA, overwrite=True),
-        "sweep": lambda: store.sweep_temporaries(0, FakeClock()),
+        "sweep": lambda: store.sweep_temporaries(0),
     }
 
 

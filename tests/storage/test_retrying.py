@@ -360,6 +360,22 @@ def test_backends_of_one_endpoint_share_what_is_known_of_it() -> None:
         two.delete("a")
 
 
+# --- what interrupted stores left ---
+
+
+def test_a_sweep_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(RetryPolicy(first_s=1, deadline_s=30))
+    failures = [StorageUnavailable("not now") for _ in range(2)]
+
+    def sweep(older_than_s: float) -> int:
+        if failures:
+            raise failures.pop()
+        return int(older_than_s)
+
+    monkeypatch.setattr(world.faulty, "sweep_temporaries", sweep)
+    assert world.backend.sweep_temporaries(7) == 7
+
+
 # --- locks ---
 
 

@@ -21,8 +21,8 @@ from backstay.repository.sessions.session import (
     Session,
     is_dead_here,
     running_sessions,
-    store_time,
 )
+from backstay.storage.sweeping import store_time
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from backstay.core.clock import Clock
 from backstay.errors import ObjectNotFound
 from backstay.storage.archive import Archive
 from backstay.storage.names import check_name
@@ -164,8 +163,11 @@ class StorageBackend(ABC):
         """What the store's clock shows now (ns since 1970); None where only the times of its objects tell."""
         return None
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:  # noqa: ARG002 - most backends have none
-        """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were."""
+    def sweep_temporaries(self, older_than_s: float) -> int:  # noqa: ARG002 - most backends have none
+        """Remove what interrupted stores of dead processes left behind, if it is this old; how many there were.
+
+        How old it is goes by the store's own clock (`backstay.storage.sweeping`).
+        """
         return 0
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing

@@ -25,8 +25,9 @@ from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.ftp_connections import Ftp, FtpConnections, code_of, refusal
 from backstay.storage.logins import Login, find_login, where_logins_belong
-from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component, is_temporary
 from backstay.storage.patience import REMOTE, Patience
+from backstay.storage.sweeping import outlived
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
@@ -121,16 +122,18 @@ class FtpStorage(StorageBackend):
             raise ObjectNotFound(name)
         return _info(name, facts or {})
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+    def sweep_temporaries(self, older_than_s: float) -> int:
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
-        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
+        title = f"cannot clean up {self.url}"
+        with self._server(title) as ftp:
+            files = [(name, _modified_ns(facts)) for name, facts in self._files(ftp, "", "")]
+        left = outlived(self, (file for file in files if is_temporary(file[0])), older_than_s)
         removed = 0
-        with self._server(f"cannot clean up {self.url}") as ftp:
-            for name, facts in [*self._files(ftp, "", "")]:
-                if name.rpartition("/")[2].startswith(TEMPORARY) and 0 < _modified_ns(facts) <= newest_ns:
-                    with contextlib.suppress(ftplib.error_perm):  # somebody else was faster
-                        ftp.delete(self._path(name))
-                        removed += 1
+        with self._server(title) as ftp:
+            for name in left:
+                with contextlib.suppress(ftplib.error_perm):  # somebody else was faster
+                    ftp.delete(self._path(name))
+                    removed += 1
         return removed
 
     def close(self) -> None:

@@ -30,8 +30,9 @@ from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
-from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component, is_temporary
 from backstay.storage.patience import REMOTE, Patience
+from backstay.storage.sweeping import outlived
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 
 T = TypeVar("T")
@@ -165,13 +166,12 @@ class IpfsStorage(StorageBackend):
             raise ObjectNotFound(name)
         return ObjectInfo(name=name, size=found.size, modified_ns=found.modified_ns)
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+    def sweep_temporaries(self, older_than_s: float) -> int:
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
-        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
-        for info in self._files("", "", f"cannot clean up {self.url}"):
-            if info.name.rpartition("/")[2].startswith(TEMPORARY) and 0 < info.modified_ns <= newest_ns:
-                removed += self._post("rm", arg=self._path(info.name)).status == _OK
+        files = [(info.name, info.modified_ns) for info in self._files("", "", f"cannot clean up {self.url}")]
+        for name in outlived(self, (file for file in files if is_temporary(file[0])), older_than_s):
+            removed += self._post("rm", arg=self._path(name)).status == _OK
         return removed
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from backstay.core.clock import Clock
 from backstay.errors import (
     BackstayError,
     InsufficientSpace,
@@ -27,6 +26,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, Sto
 from backstay.storage.durable_files import DurableFiles
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.sweeping import outlived
 
 _Infos: TypeAlias = Iterator[ObjectInfo]  # inside the class `list` is the method
 _Temporary: Final = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-[0-9a-f]+\Z")
@@ -165,18 +165,22 @@ class LocalStorage(StorageBackend):
                 raise self._not_found(name)
             return info
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+    def sweep_temporaries(self, older_than_s: float) -> int:
         """Remove what interrupted stores left behind; how many files that were.
 
         Only files that are older than `older_than_s` and whose process is dead on this host: on a shared
         directory the age alone speaks for the processes of other hosts.
         """
-        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
         with self._told(f"cannot clean up {self.url}"):
-            for name, leaf in self._files("", ""):
-                match = _Temporary.match(leaf)
-                if match and _is_dead(int(match[1])) and self._remove_older(self._path(name), newest_ns):
+            left = [
+                (name, self._modified_ns(name))
+                for name, leaf in self._files("", "")
+                if (match := _Temporary.match(leaf)) and _is_dead(int(match[1]))
+            ]
+            for name in outlived(self, left, older_than_s):
+                with suppress(FileNotFoundError):
+                    self._filesystem.unlink(self._path(name))  # not synced: what a crash brings back is swept again
                     removed += 1
             self._check_root()
         return removed
@@ -263,14 +267,12 @@ class LocalStorage(StorageBackend):
             return None
         return ObjectInfo(name=name, size=status.st_size, modified_ns=status.st_mtime_ns)
 
-    def _remove_older(self, path: str, newest_ns: int) -> bool:
+    def _modified_ns(self, name: str) -> int:
+        """0 for what is gone."""
         try:
-            if self._filesystem.lstat(path).st_mtime_ns > newest_ns:
-                return False
-            self._filesystem.unlink(path)  # not synced: what a crash brings back is swept the next time
+            return self._filesystem.lstat(self._path(name)).st_mtime_ns
         except FileNotFoundError:
-            return False
-        return True
+            return 0
 
     # --- failures ---
 

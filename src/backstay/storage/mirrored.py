@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias, TypeVar
 
-from backstay.core.clock import Clock
 from backstay.core.ids import Random
 from backstay.errors import (
     InvalidRequest,
@@ -290,8 +289,8 @@ class Mirrored(StorageBackend):
 
     # --- the end ---
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
-        return sum(copy.sweep_temporaries(older_than_s, clock) for copy in self._all if copy.url not in self._unseen)
+    def sweep_temporaries(self, older_than_s: float) -> int:
+        return sum(copy.sweep_temporaries(older_than_s) for copy in self._all if copy.url not in self._unseen)
 
     def close(self) -> None:
         for each in self._all:

@@ -37,3 +37,8 @@ def check_range(start: int, length: int | None) -> None:
 def is_component(text: str) -> bool:
     """Whether a file or directory of this name can be part of an object's name."""
     return _ONE.match(text) is not None
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is what a store works with, not an object."""
+    return name.rpartition("/")[2].startswith(TEMPORARY)

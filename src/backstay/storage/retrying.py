@@ -108,6 +108,9 @@ class Retrying(Wrapper):
     def refuses_damage(self, name: str) -> bool:
         return self._repeat(lambda: self.inner.refuses_damage(name))
 
+    def sweep_temporaries(self, older_than_s: float) -> int:
+        return self._repeat(lambda: self.inner.sweep_temporaries(older_than_s))
+
     def retention(self) -> Retention | None:
         locks = self.inner.retention()
         return None if locks is None else _PatientRetention(locks, self)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncssh
 from asyncssh import FXF_READ, SFTPAttrs, SFTPClient
 
-from backstay.core.clock import Clock
 from backstay.errors import (
     InsufficientSpace,
     InvalidRequest,
@@ -25,7 +24,7 @@ from backstay.errors import (
 from backstay.storage.address import Address, parse_address
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.loop_thread import LoopThread
-from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component
+from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range, is_component, is_temporary
 from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.sftp_connections import Lent, SftpConnections
 from backstay.storage.sftp_files import (
@@ -42,6 +41,7 @@ from backstay.storage.sftp_files import (
     write,
 )
 from backstay.storage.sftp_publishing import SftpPublishing
+from backstay.storage.sweeping import outlived
 from backstay.storage.transfer import flat, span, temporary_name, too_short
 
 T = TypeVar("T")
@@ -105,10 +105,12 @@ class SftpStorage(StorageBackend):
         check_name(name)
         return self._call(self._stat(name), f"cannot examine {name}")
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+    def sweep_temporaries(self, older_than_s: float) -> int:
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
-        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
-        return self._call(self._sweep(newest_ns), f"cannot clean up {self.url}")
+        title = f"cannot clean up {self.url}"
+        files = [(name, modified_ns(found)) for name, found in self._call(self._files("", ""), title)]
+        left = outlived(self, (file for file in files if is_temporary(file[0])), older_than_s)
+        return self._call(self._remove(left), title)
 
     def close(self) -> None:
         if self._connections is not None:
@@ -211,14 +213,14 @@ class SftpStorage(StorageBackend):
         files = await self._files(base, stem)
         return iter([info_of(name, found) for name, found in files if is_component(name.rpartition("/")[2])])
 
-    async def _sweep(self, newest_ns: int) -> int:
+    async def _remove(self, names: Sequence[str]) -> int:
+        """How many of them were there still."""
         removed = 0
-        for name, attributes in await self._files("", ""):
-            if name.rpartition("/")[2].startswith(TEMPORARY) and modified_ns(attributes) <= newest_ns:
-                async with self._client() as sftp:
-                    with suppress(*ABSENT):
-                        await sftp.remove(self._path(name))
-                        removed += 1
+        for name in names:
+            async with self._client() as sftp:
+                with suppress(*ABSENT):
+                    await sftp.remove(self._path(name))
+                    removed += 1
         return removed
 
     async def _files(self, base: str, stem: str) -> _Found:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from backstay.core.clock import Clock
 from backstay.errors import (
     CorruptedBackup,
     ObjectExists,
@@ -103,10 +102,10 @@ class Tiered(Wrapper):
         """How cold packs are thawed. Raises TierNotAttached."""
         return self._open_cold().archive()
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
-        swept = self.inner.sweep_temporaries(older_than_s, clock)
+    def sweep_temporaries(self, older_than_s: float) -> int:
+        swept = self.inner.sweep_temporaries(older_than_s)
         with suppress(TierNotAttached):
-            swept += self._open_cold().sweep_temporaries(older_than_s, clock)
+            swept += self._open_cold().sweep_temporaries(older_than_s)
         return swept
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from backstay.storage.http_client import Answer, HttpClient
 from backstay.storage.logins import Login, find_login, where_logins_belong
 from backstay.storage.names import TEMPORARY, check_name, check_prefix, check_range
 from backstay.storage.patience import REMOTE, Patience
+from backstay.storage.sweeping import outlived
 from backstay.storage.transfer import Turns, check_stored, flat, span, temporary_name, too_short
 from backstay.storage.webdav_listing import Resource
 from backstay.storage.webdav_locks import WebdavLocks
@@ -147,15 +148,15 @@ class WebdavStorage(StorageBackend):
             raise ObjectNotFound(name)
         return _info(name, resource, title)
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
+    def sweep_temporaries(self, older_than_s: float) -> int:
         """Remove what interrupted stores left behind, by age alone: their processes may be on other hosts."""
-        newest_ns = clock.now_ns() - int(older_than_s * 1e9)
         removed = 0
         title = f"cannot clean up {self.url}"
-        for name, resource in self._tree.files(UPLOADS, "", title):
-            if not name.startswith(f"{UPLOADS}/{_CLAIM}") and 0 < resource.modified_ns <= newest_ns:
-                answer = self._patient("DELETE", self._tree.target(name))
-                removed += answer.status == _NO_CONTENT or self._is_deleted(name, title, answer)
+        files = [(name, resource.modified_ns) for name, resource in self._tree.files(UPLOADS, "", title)]
+        uploads = (file for file in files if not file[0].startswith(f"{UPLOADS}/{_CLAIM}"))
+        for name in outlived(self, uploads, older_than_s):
+            answer = self._patient("DELETE", self._tree.target(name))
+            removed += answer.status == _NO_CONTENT or self._is_deleted(name, title, answer)
         return removed
 
     def close(self) -> None:

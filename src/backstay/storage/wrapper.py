@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from backstay.core.clock import Clock
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, Capabilities, Examine, ObjectInfo, Room, StorageBackend
 from backstay.storage.retention import Retention
@@ -71,8 +70,8 @@ class Wrapper(StorageBackend):
     def clock_ns(self) -> int | None:
         return self.inner.clock_ns()
 
-    def sweep_temporaries(self, older_than_s: float, clock: Clock) -> int:
-        return self.inner.sweep_temporaries(older_than_s, clock)
+    def sweep_temporaries(self, older_than_s: float) -> int:
+        return self.inner.sweep_temporaries(older_than_s)
 
     def close(self) -> None:
         self.inner.close()

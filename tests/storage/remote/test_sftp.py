@@ -7,7 +7,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncssh
@@ -31,7 +30,7 @@ from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
 from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.sftp import SftpStorage, open_sftp
-from backstay.testing import FakeClock, StorageConformance
+from backstay.testing import StorageConformance
 from tests.ports import free_port
 from tests.storage.remote.conftest import Keys
 from tests.storage.remote.processes import ServerProcess, script, wait_until
@@ -275,13 +274,12 @@ def test_without_posix_rename_nothing_is_replaced(server: SftpServer, store: Sft
 
 def test_sweeping_takes_old_temporaries_only(store: SftpStorage, files: Path) -> None:
     store.store(NAME, DATA)
-    clock = FakeClock()
     for age in (60, 7200):
         path = files / "made/repository/packs/ab" / f".tmp-{age}"
         path.write_bytes(b"half")
-        os.utime(path, ns=(0, clock.now_ns() - age * 10**9))
+        make_older(path, age)
     assert [info.name for info in store.list()] == [NAME]
-    assert store.sweep_temporaries(3600, clock) == 1
+    assert store.sweep_temporaries(3600) == 1
     assert files_of(files) == ["made/repository/packs/ab/.tmp-60", f"made/repository/{NAME}"]
 
 
@@ -296,7 +294,7 @@ def calls(store: StorageBackend) -> dict[str, Callable[[], object]]:
         "list": lambda: [*store.list()],
         "list below": lambda: [*store.list("packs/ab/")],
         "delete": lambda: store.delete("gone"),
-        "sweep": lambda: store.sweep_temporaries(0, FakeClock()),
+        "sweep": lambda: store.sweep_temporaries(0),
     }
 
 
@@ -506,7 +504,7 @@ def test_a_server_that_is_killed_while_storing(trusted: Path, keys: Keys, files:
             with pytest.raises(ObjectNotFound):
                 store.retrieve(NAME)
             store.store(NAME, DATA)
-            assert store.sweep_temporaries(0, FakeClock(datetime(2100, 1, 1, tzinfo=UTC))) == 1
+            assert store.sweep_temporaries(0) == 1
             assert files_of(files) == ["made/repository/a", f"made/repository/{NAME}"]
     finally:
         server.stop()

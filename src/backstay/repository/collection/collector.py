@@ -36,9 +36,10 @@ from backstay.repository.logs.collections import CollectionLog, CollectionRecord
 from backstay.repository.logs.tiers import refuse_cold_tier
 from backstay.repository.packs.stored import stored_packs
 from backstay.repository.repository import Repository
-from backstay.repository.sessions.session import LEASE, RunningSession, is_dead, running_sessions, store_time
+from backstay.repository.sessions.session import LEASE, RunningSession, is_dead, running_sessions
 from backstay.storage.locking import kept_by_locks
 from backstay.storage.retention import LockState
+from backstay.storage.sweeping import store_time
 
 
 class Collector:
@@ -81,7 +82,7 @@ class Collector:
         """
         refuse_cold_tier(self.backend)
         self.repository.require_fit()
-        swept = self.backend.sweep_temporaries(self.lease.total_seconds(), self.clock)
+        swept = self.backend.sweep_temporaries(self.lease.total_seconds())
         if plan.sparse:
             self._rewrite_if_room(plan)
         # What follows writes little and frees much. Copies, which may be large, must not take the room for it.

@@ -21,6 +21,7 @@ from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, Object
 from backstay.repository.format import SESSIONS, RecordKind, session_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.storage.backend import StorageBackend
+from backstay.storage.sweeping import store_time
 
 LEASE: Final = timedelta(hours=1)  # a session without a sign of life for longer may be fenced
 HEARTBEAT_S: Final = 600.0
@@ -124,16 +125,6 @@ def is_dead(
         return True
     now = store_time(backend, random)
     return now - session.last_seen_ns > lease // timedelta(microseconds=1) * 1000
-
-
-def store_time(backend: StorageBackend, random: Random) -> int:
-    """Now, in nanoseconds since 1970, by the clock that stamped the sessions: the store's own."""
-    name = f"probe/{random(16).hex()}"
-    backend.store(name, b"", overwrite=True)
-    try:
-        return backend.stat(name).modified_ns
-    finally:
-        backend.delete(name)
 
 
 class Session:
