@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import stat
 from contextlib import suppress
 from typing import Final
@@ -58,10 +59,12 @@ async def rename_if_absent(sftp: SFTPClient, temporary: str, final: str, name: s
         raise ObjectExists(name)
     try:
         await sftp.rename(temporary, final)  # version 3 forbids servers to replace by it; not all know
-    except asyncssh.SFTPFailure:
-        if await lstat(sftp, final) is not None:
+    except (EXISTS, asyncssh.SFTPFailure, *ABSENT):
+        if await lstat(sftp, final) is None:
+            raise
+        if await lstat(sftp, temporary) is not None:
             raise ObjectExists(name) from None
-        raise
+        # It took effect, and the server was told of a second try: only we know the name that is gone.
 
 
 async def discard(sftp: SFTPClient, path: str) -> None:
@@ -99,6 +102,21 @@ async def lstat(sftp: SFTPClient, path: str) -> SFTPAttrs | None:
         return await sftp.lstat(path)
     except ABSENT:
         return None
+
+
+async def is_same_file(sftp: SFTPClient, ours: str, other: str) -> bool:
+    """Whether a link was made although the server says that it failed, as one over NFS may that asks twice.
+
+    Version 3 tells no inode, so a file of ours gets a time of access that no other has.
+    """
+    mark = secrets.randbelow(1 << 30)
+    try:
+        mine = await sftp.lstat(ours)
+        await sftp.setstat(ours, SFTPAttrs(atime=mark, mtime=mine.mtime))
+    except (UNSUPPORTED, asyncssh.SFTPFailure, asyncssh.SFTPPermissionDenied):
+        return False
+    found = await lstat(sftp, other)
+    return found is not None and found.atime == mark
 
 
 async def is_directory(sftp: SFTPClient, path: str) -> bool:

@@ -18,6 +18,7 @@ from backstay.storage.sftp_files import (
     EXISTS,
     UNSUPPORTED,
     discard,
+    is_same_file,
     lstat,
     rename_if_absent,
     touch,
@@ -51,18 +52,18 @@ class SftpPublishing:
         """Whether the server made the second name; False if it has no hard links."""
         try:
             await sftp.link(temporary, final)
-        except EXISTS:
-            raise ObjectExists(name) from None
         except UNSUPPORTED:
             self._links = False
             return False
-        except asyncssh.SFTPFailure:  # what version 3 says of most things
-            if await lstat(sftp, final) is not None:
-                raise ObjectExists(name) from None
-            if self._links:  # links were made before: this is another failure
+        except (EXISTS, asyncssh.SFTPFailure) as error:  # the second is what version 3 says of most things
+            if isinstance(error, EXISTS) or await lstat(sftp, final) is not None:
+                if not await is_same_file(sftp, temporary, final):
+                    raise ObjectExists(name) from None
+            elif self._links:  # links were made before: this is another failure
                 raise
-            self._links = False  # a file system without them, below a server that knows the word
-            return False
+            else:
+                self._links = False  # a file system without them, below a server that knows the word
+                return False
         self._links = True
         return True
 

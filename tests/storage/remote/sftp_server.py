@@ -98,7 +98,8 @@ class _Server(asyncssh.SFTPServer):
 
     def rename(self, oldpath: bytes, newpath: bytes) -> Any:
         self._called("rename")
-        return super().rename(oldpath, newpath)
+        super().rename(oldpath, newpath)
+        self._behaviour.done.get("rename", str)("rename")
 
     def posix_rename(self, oldpath: bytes, newpath: bytes) -> Any:
         self._called("posix_rename")

@@ -192,6 +192,34 @@ def test_rclone_decides_no_races(rclone: tuple[ServerProcess, Path], trusted: Pa
         assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO])
+@pytest.mark.parametrize("method", ["link", "rename"])
+def test_what_took_effect_although_the_server_says_that_it_failed_is_stored(
+    method: str, number: int, server: SftpServer, store: SftpStorage, files: Path
+) -> None:
+    server.behaviour.links = method == "link"
+
+    def fail(_: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    server.behaviour.done[method] = fail
+    store.store("a", DATA)
+    server.behaviour.done.clear()
+    assert files_of(files) == ["made/repository/a"]
+    assert store.retrieve("a") == DATA
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_object_of_the_same_bytes_is_another_ones(
+    links: bool, server: SftpServer, store: SftpStorage, files: Path
+) -> None:
+    server.behaviour.links = links
+    store.store("a", DATA)
+    with pytest.raises(ObjectExists):
+        store.store("a", DATA)
+    assert files_of(files) == ["made/repository/a"]
+
+
 @pytest.fixture
 def claim(server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The claim that another writer has just made to the name `a`; it is waited for for a moment only."""
