@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for any number of threads; started by the first call."""
+    """Runs coroutines for any number of threads; started by the first call.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    A library may divide a call among tasks and hear of the first that fails only: `told` are errors of which the others
+    need not be reported, as that call raises one of them.
+    """
+
+    def __init__(self, name: str, *, told: tuple[type[BaseException], ...] = ()) -> None:
+        self._name, self._told = name, told
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -47,9 +51,14 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                self._loop.set_exception_handler(self._report)
                 self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
                 self._thread.start()
             return self._loop
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not ("future" in context and isinstance(context.get("exception"), self._told)):
+            loop.default_exception_handler(context)
 
 
 async def _cancel_others() -> None:

@@ -65,7 +65,7 @@ class SftpStorage(StorageBackend):
         self._address = address
         self._patience = patience
         self._root = address.path.removeprefix("/~/")
-        self._loop = LoopThread("sftp")
+        self._loop = LoopThread("sftp", told=(asyncssh.Error, OSError))
         self._connections: SftpConnections | None = None
         self._password = password
         self._publishing = SftpPublishing()
