@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from backstay.storage.sftp import SftpStorage, open_sftp
 from tests.storage.remote.certificates import Certificates, make_certificates
+from tests.storage.remote.sftp_server import SftpServer, address, trust
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,28 @@ def write_netrc(home: Path, user: str, password: str, host: str = "127.0.0.1") -
     path = home / ".netrc"
     path.write_text(f"machine {host} login {user} password {password}\n")
     path.chmod(0o600)
+
+
+# --- an SFTP server in this process; tests of other protocols have their own fixtures of these names ---
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """What the server offers."""
+    place = tmp_path / "files"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def server(files: Path, keys: Keys, trusted: Path) -> Iterator[SftpServer]:
+    running = SftpServer(files, keys.host, keys.directory / "authorized_keys").start()
+    trust(trusted, keys, running.port)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def store(server: SftpServer) -> Iterator[SftpStorage]:
+    with open_sftp(address(server.port)) as backend:
+        yield backend

@@ -9,9 +9,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
+
+if TYPE_CHECKING:
+    from tests.storage.remote.conftest import Keys
 
 USER = "keeper"
 PASSWORD = "open sesame"
@@ -183,3 +186,20 @@ class SftpServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def address(port: int, path: str = "/made/repository") -> str:
+    return f"sftp://{USER}@127.0.0.1:{port}{path}"
+
+
+def trust(home: Path, keys: Keys, port: int) -> None:
+    with (home / ".ssh" / "known_hosts").open("a") as known:
+        known.write(keys.known_host(port))
+
+
+def files_of(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def make_older(path: Path, seconds: int) -> None:
+    os.utime(path, (0, path.stat().st_mtime - seconds))

@@ -17,8 +17,7 @@ from backstay.testing import FakeClock
 from tests.operations.copies import SECRET, SMALL_PACKS, back_up, contents, make_source, open_alone, restored
 from tests.ports import free_port
 from tests.storage.remote.conftest import Keys, write_netrc
-from tests.storage.remote.sftp_server import SftpServer
-from tests.storage.remote.test_sftp import address, trust
+from tests.storage.remote.sftp_server import SftpServer, address, trust
 from tests.storage.remote.test_webdav import PASSWORD, USER, rclone_server
 
 SCHEMES = ("webdav", "sftp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from backstay.core.clock import SystemClock
 from backstay.errors import (
     BackstayError,
     InsufficientSpace,
@@ -28,7 +26,6 @@ from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.patience import Patience
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
-from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.storage.sftp import SftpStorage, open_sftp
 from backstay.testing import StorageConformance
 from tests.ports import free_port
@@ -36,33 +33,11 @@ from tests.storage.remote.conftest import Keys
 from tests.storage.remote.processes import ServerProcess, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
-from tests.storage.remote.sftp_server import PASSWORD, USER, SftpServer
+from tests.storage.remote.sftp_server import PASSWORD, USER, SftpServer, address, files_of, make_older, trust
 
 NAME = "packs/ab/object"
 DATA = bytes(range(256)) * 40
 LARGE = os.urandom(6 << 20)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """What the server offers."""
-    place = tmp_path / "files"
-    place.mkdir()
-    return place
-
-
-@pytest.fixture
-def server(files: Path, keys: Keys, trusted: Path) -> Iterator[SftpServer]:
-    running = SftpServer(files, keys.host, keys.directory / "authorized_keys").start()
-    trust(trusted, keys, running.port)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def store(server: SftpServer) -> Iterator[SftpStorage]:
-    with open_sftp(address(server.port)) as backend:
-        yield backend
 
 
 @pytest.fixture(scope="session")
@@ -83,19 +58,6 @@ def rclone_server(files: Path, keys: Keys) -> ServerProcess:
         ],
         port,
     )  # fmt: skip
-
-
-def address(port: int, path: str = "/made/repository") -> str:
-    return f"sftp://{USER}@127.0.0.1:{port}{path}"
-
-
-def trust(home: Path, keys: Keys, port: int) -> None:
-    with (home / ".ssh" / "known_hosts").open("a") as known:
-        known.write(keys.known_host(port))
-
-
-def files_of(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
 class TestAsyncsshServer(StorageConformance):
@@ -190,106 +152,6 @@ def test_rclone_decides_no_races(rclone: tuple[ServerProcess, Path], trusted: Pa
     trust(trusted, keys, rclone[0].port)
     with open_sftp(address(rclone[0].port, f"/{tmp_path.name}")) as store:
         assert probe_capabilities(store) == Capabilities(atomic_create=False, atomic_replace=False)
-
-
-@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO])
-@pytest.mark.parametrize("method", ["link", "rename"])
-def test_what_took_effect_although_the_server_says_that_it_failed_is_stored(
-    method: str, number: int, server: SftpServer, store: SftpStorage, files: Path
-) -> None:
-    server.behaviour.links = method == "link"
-
-    def fail(_: str) -> None:
-        raise OSError(number, os.strerror(number))
-
-    server.behaviour.done[method] = fail
-    store.store("a", DATA)
-    server.behaviour.done.clear()
-    assert files_of(files) == ["made/repository/a"]
-    assert store.retrieve("a") == DATA
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_an_object_of_the_same_bytes_is_another_ones(
-    links: bool, server: SftpServer, store: SftpStorage, files: Path
-) -> None:
-    server.behaviour.links = links
-    store.store("a", DATA)
-    with pytest.raises(ObjectExists):
-        store.store("a", DATA)
-    assert files_of(files) == ["made/repository/a"]
-
-
-@pytest.fixture
-def claim(server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The claim that another writer has just made to the name `a`; it is waited for for a moment only."""
-    monkeypatch.setattr("backstay.storage.sftp_claims._STEPS", 3)
-    monkeypatch.setattr("backstay.storage.sftp_claims._LOOK", 1)
-    server.behaviour.links = False
-    store.store("first", DATA)
-    path = files / "made/repository" / f".tmp-claim-{hashlib.sha256(b'a').hexdigest()}"
-    path.touch()
-    return path
-
-
-def make_older(path: Path, seconds: int) -> None:
-    os.utime(path, (0, path.stat().st_mtime - seconds))
-
-
-def test_a_claim_that_may_be_held_still_is_waited_for(store: SftpStorage, claim: Path) -> None:
-    make_older(claim, 290)
-    with pytest.raises(StorageUnavailable) as caught:
-        store.store("a", DATA)
-    assert "another writer" in caught.value.cause
-    assert not store.exists("a")
-    claim.unlink()
-    store.store("a", DATA)
-
-
-def test_the_claim_of_a_dead_writer_is_taken_over(store: SftpStorage, claim: Path, files: Path) -> None:
-    make_older(claim, 310)
-    store.store("a", DATA)
-    assert files_of(files) == ["made/repository/a", "made/repository/first"]
-
-
-def test_only_one_of_several_takes_a_dead_writers_claim(store: SftpStorage, claim: Path) -> None:
-    make_older(claim, 310)
-    claim.with_name(f"{claim.name}-2").touch()  # another one is about to
-    with pytest.raises(StorageUnavailable):
-        store.store("a", DATA)
-    assert claim.exists()
-
-
-@pytest.mark.parametrize("lost_in", ["rename", "remove"])
-def test_a_claim_that_a_lost_connection_left_is_taken_over(
-    lost_in: str, server: SftpServer, store: SftpStorage, files: Path
-) -> None:
-    server.behaviour.links = False
-    store.store("first", DATA)
-    server.behaviour.cut = {lost_in}
-    with open_retrying(store) as patient:
-        patient.store("a", DATA)
-    assert server.behaviour.cut == set()
-    with pytest.raises(ObjectExists):
-        store.store("a", b"other")
-    assert [name for name in files_of(files) if "claim" in name] == []
-    assert store.retrieve("a") == DATA
-
-
-def open_retrying(store: SftpStorage) -> Retrying:
-    return Retrying(store, policy=RetryPolicy(first_s=0.01), clock=SystemClock())
-
-
-def test_who_holds_a_claim_for_too_long_gives_up(
-    server: SftpServer, store: SftpStorage, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.behaviour.links = False
-    store.store("first", DATA)
-    monkeypatch.setattr("backstay.storage.sftp_claims._HELD_S", 0)
-    with pytest.raises(StorageUnavailable, match="did not answer in time"):
-        store.store("a", DATA)
-    assert any("claim" in name for name in files_of(files)), "it may be somebody else's by now"
-    assert not store.exists("a")
 
 
 def test_without_posix_rename_nothing_is_replaced(server: SftpServer, store: SftpStorage) -> None:
