@@ -349,3 +349,24 @@ def test_without_rights() -> None:
         ], run.stderr
     finally:
         subprocess.run(["rm", "-rf", place], check=True)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_an_access_list_that_is_handed_down_and_cannot_be_removed_is_told(
+    target: FilesTarget, out: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    out.mkdir()
+    give(out, "default")
+    root = target.open_root(create=True)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "removexattr", refused)
+        if kind == "file":
+            root.write_small(b"item", b"x", file_node(b"x", mode=stat.S_IFREG | 0o660))
+        else:
+            root.child(b"item", create=True).finish(node(mode=stat.S_IFDIR | 0o770))
+    assert "system.posix_acl_access" in os.listxattr(out / "item")
+    assert any("item" in str(problem) and "access list" in str(problem) for problem in target.problems)
