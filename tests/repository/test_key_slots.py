@@ -331,3 +331,8 @@ def test_a_slot_that_is_removed_while_all_are_read_is_passed_over(repository: Re
     for ident in {added, first_slot(repository)} - set(read):
         store.delete(slot_name(bytes.fromhex(ident)))
     assert list(reading) == []
+
+
+def test_nobody_opens_or_protects_a_repository_with_an_empty_passphrase() -> None:
+    with pytest.raises(InvalidRequest, match="the passphrase is empty"):
+        Secret.passphrase("")
