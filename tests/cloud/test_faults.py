@@ -220,6 +220,18 @@ def test_answers_cut_short_are_errors(home: Path, keys: dict[str, str]) -> None:
         assert whole.cause == "it gave the whole object instead of a part"
 
 
+@pytest.mark.parametrize("sent", [b"", b"only a part"])
+def test_a_part_of_another_length_than_was_asked_for_is_an_error(home: Path, keys: dict[str, str], sent: bytes) -> None:
+    """As from a proxy that cuts what it passes on, and says of it what the server said of the whole."""
+    head = "HTTP/1.1 206 Partial Content\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nETag: x\r\n"
+    head += f"Content-Range: bytes 0-19/100\r\nContent-Length: {len(sent)}\r\n\r\n"
+    with answering(head.encode() + sent) as endpoint:
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?endpoint={endpoint}"), keys)
+        error = failure(lambda: store.retrieve("a", start=0, length=20))
+        assert isinstance(error, StorageUnavailable)
+        assert error.cause == f"{len(sent)} bytes came instead of 20"
+
+
 def test_a_web_page_is_no_proof_that_the_bucket_is_missing(home: Path, keys: dict[str, str]) -> None:
     page = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n"
     with answering(page + b"<html></html>") as endpoint:
