@@ -187,8 +187,16 @@ def _long_number(body: dict[str, Any]) -> bytes:
     return raw.replace(msgspec.msgpack.encode(marker), b"\xd3" + marker.to_bytes(8, "big"))
 
 
+def _foreign_fence(forge: Forge) -> Objects:
+    """A fence of another session where the newest snapshot was."""
+    fence = FenceRecord(new_ulid(0, forge.random), 1, 0)
+    forge.put(stored.snapshot_name(forge.newest.id), forge.seal(RecordKind.FENCE, fence))
+    return forge.objects
+
+
 def _snapshots() -> list[Damage]:
     return [
+        Damage("snapshot: a fence of another session in its place", forged(_foreign_fence), says="something else"),
         Damage("snapshot: not signed", snapshot_bytes(lambda f, m: f.seal(RecordKind.SNAPSHOT, m))),
         Damage(
             "snapshot: signed by a stranger",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.errors import CorruptedBackup
 from backstay.repository.repository import Repository
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
@@ -135,3 +136,15 @@ def test_the_dumb_verifier_finds_it(golden: Objects, tmp_path: Path, damage: Dam
     assert (status != 0) == damage.verifier, told
     assert (told != "") == damage.verifier
     assert damage.says in told
+
+
+def test_who_checks_an_epoch_finds_a_mark_that_is_about_another(golden: Objects) -> None:
+    """Whoever reads does not: the epoch is taken for unmarked."""
+    damage = next(one for one in DAMAGES if one.name == "compromise mark: about another epoch")
+    for objects, is_good in ((golden, True), (damage.change(golden), False)):
+        with Forge(objects).repository as repository:
+            if is_good:
+                repository.keyring.check(1)
+            else:
+                with pytest.raises(CorruptedBackup, match="marks another epoch"):
+                    repository.keyring.check(1)

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backstay.errors import InvalidRequest, NotFound
@@ -14,9 +15,13 @@ from backstay.operations.repair.result import RepairResult
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.checking.genuine import Genuine
 from backstay.repository.collection.collector import Collector
+from backstay.repository.format import REPO, RecordKind
+from backstay.repository.logs.tiers import TierRecord
 from backstay.repository.repository import Repository
+from backstay.repository.snapshots.store import SIGNED_AS, DropRecord
 from backstay.storage.crash_order import is_transient
 from backstay.storage.mirrored import Mirrored
+from backstay.storage.tiered import NOTES, RULES
 from backstay.testing import CrashPoint, Fault, FaultyBackend
 from backstay.trust.secrets import Secret
 from tests.operations.copies import (
@@ -257,3 +262,39 @@ def test_every_kind_of_object_is_checked(golden: Golden) -> None:
 def test_a_slot_of_another_secret_is_not_needed(golden: Golden) -> None:
     with pytest.raises(Exception, match="does not open"):
         Repository.open(Store("a", golden.objects), Secret.new_keyfile())
+
+
+def _foreign(repository: Repository, objects: dict[str, bytes]) -> dict[str, bytes]:
+    """Authentic bytes, each under a name that no writer gives them."""
+
+    def one(prefix: str) -> bytes:
+        return next(data for name, data in sorted(objects.items()) if name.startswith(prefix))
+
+    keyring = repository.keyring
+    manifest = msgspec.structs.replace(repository.snapshots.live()[-1], id="notes")
+    body = keyring.seal(RecordKind.SNAPSHOT, manifest)
+    signer = keyring.current.signer
+    return {
+        REPO: one("snapshots/"),
+        f"{REPO}.old": one(REPO),
+        f"{NOTES}{'0' * 64}": b"cold",
+        "keys/epochs/1": one("keys/epochs/00000001"),
+        "keys/epochs/notes": one("keys/epochs/00000001"),
+        "keys/removed/notes": one("keys/removed/"),
+        "snapshots/notes": body + signer.public + signer.sign(SIGNED_AS, body),
+        "drops/notes": keyring.seal(RecordKind.DROP, DropRecord("notes", 0, "")),
+        "gc/notes": one("gc/00000001"),
+        f"{RULES}1": keyring.seal(RecordKind.TIER_RULE, TierRecord(1, None, 0, 0)),
+        f"{RULES}notes": keyring.seal(RecordKind.TIER_RULE, TierRecord(1, None, 0, 0)),
+        f"{RULES}00000002": keyring.seal(RecordKind.TIER_RULE, TierRecord(1, None, 0, 0)),
+    }
+
+
+def test_what_is_authentic_is_not_whole_under_the_name_of_something_else(golden: Golden) -> None:
+    with open_alone(Store("a", golden.objects)) as repository:
+        genuine = Genuine(repository)
+        assert genuine.is_whole(f"{NOTES}{'0' * 64}", b"") is True
+        good = repository.keyring.seal(RecordKind.TIER_RULE, TierRecord(1, None, 0, 0))
+        assert genuine.is_whole(f"{RULES}00000001", good) is True
+        found = {name: genuine.is_whole(name, data) for name, data in _foreign(repository, golden.objects).items()}
+        assert found == dict.fromkeys(found, False)

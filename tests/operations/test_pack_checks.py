@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from backstay.codec.compression import Compressor
+from backstay.codec.digest import ChunkIds
 from backstay.core.events import Event, Warned
-from backstay.errors import StorageUnavailable
+from backstay.errors import CorruptedBackup, StorageUnavailable
 from backstay.operations.verify import packs as pack_checks
 from backstay.operations.verify.check_process import CheckProcess
 from backstay.operations.verify.run import VerifyOptions, VerifyReport, run_verify
-from backstay.repository.checking.packs import Expected
+from backstay.repository.checking.packs import Expected, check_pack
+from backstay.repository.format import BlobKind, RecordKind
+from backstay.repository.index.index import PackInfo
+from backstay.repository.packs.pack import Member, PackBuilder
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.local import LocalStorage
@@ -208,3 +213,62 @@ def test_completeness_alone_misses_no_pack(tmp_path: Path, harm: Harm) -> None:
         finding, *hit = run_verify(repository, options=alone).findings
         assert (finding.check, finding.subject.rpartition("/")[2]) == ("completeness", pack.name)
         assert bool(hit) == (harm is _remove)  # where only the table at the end is cut, every blob is there
+
+
+IDS, KEY = ChunkIds(bytes(32)), bytes(32)
+REPOSITORY = bytes(16)
+FIRST, SECOND = b"first", b"second"
+
+
+def forged(*blobs: tuple[BlobKind, bytes, bytes, tuple[bytes, ...]]) -> tuple[bytes, Expected]:
+    """An authentic pack of (kind, bytes, id, ids of the members FIRST and SECOND), and what its index says of it."""
+    builder = PackBuilder(RecordKind.DATA_PACK, repository=REPOSITORY, epoch=1, key=KEY)
+    for kind, raw, blob_id, ids in blobs:
+        members = [Member(one, len(data)) for one, data in zip(ids, (FIRST, SECOND), strict=False)]
+        builder.append(builder.seal(builder.reserve(), kind, blob_id, raw, members, Compressor()))
+    pack = builder.finish()
+    with builder.data as data:
+        return bytes(data), Expected.of(PackInfo(pack.digest, pack.kind, pack.size, pack.epoch, pack.table))
+
+
+def bundle(*ids: bytes) -> tuple[BlobKind, bytes, bytes, tuple[bytes, ...]]:
+    return BlobKind.BUNDLE, FIRST + SECOND, IDS.of(FIRST + SECOND), ids
+
+
+def chunk(data: bytes, name: bytes) -> tuple[BlobKind, bytes, bytes, tuple[bytes, ...]]:
+    return BlobKind.CHUNK, data, IDS.of(name), ()
+
+
+def checked(data: bytes, expected: Expected) -> None:
+    check_pack(data, expected, REPOSITORY, IDS, lambda _: KEY)
+
+
+def test_a_pack_whose_blobs_and_members_are_what_their_ids_say_is_good() -> None:
+    checked(*forged(chunk(b"x", b"x"), bundle(IDS.of(FIRST), IDS.of(SECOND)), chunk(b"y", b"y")))
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        chunk(FIRST, SECOND),
+        (BlobKind.BUNDLE, FIRST + SECOND, IDS.of(FIRST), (IDS.of(FIRST), IDS.of(SECOND))),
+        (BlobKind.PADDING, bytes(9), IDS.of(bytes(9)), ()),
+        bundle(IDS.of(SECOND), IDS.of(SECOND)),
+        bundle(IDS.of(FIRST), IDS.of(FIRST)),
+    ],
+    ids=["chunk", "bundle", "padding", "first member", "last member"],
+)
+def test_an_authentic_blob_of_other_bytes_than_an_id_says_is_found(
+    blob: tuple[BlobKind, bytes, bytes, tuple[bytes, ...]],
+) -> None:
+    with pytest.raises(CorruptedBackup, match="holds other bytes than its"):
+        checked(*forged(chunk(b"x", b"x"), blob))
+
+
+def test_a_whole_pack_is_found_under_the_name_or_in_the_place_of_another() -> None:
+    data, expected = forged(chunk(FIRST, FIRST))
+    _, other = forged(chunk(SECOND, SECOND))
+    with pytest.raises(CorruptedBackup, match="was changed"):
+        checked(data, Expected(expected.kind, other.digest, expected.size, expected.columns))
+    with pytest.raises(CorruptedBackup, match="other blobs than the index says"):
+        checked(data, Expected(expected.kind, expected.digest, expected.size, other.columns))

@@ -9,6 +9,7 @@ import random
 from array import array
 from collections import UserDict, UserList
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from backstay.repository.collection.collector import Collector
 from backstay.repository.logs.value_entries import MAX_METADATA, SMALL_VALUE
 from backstay.repository.repository import Repository
 from backstay.repository.values import fold as values_fold
+from backstay.repository.values.state import ValuesState
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
 
@@ -379,3 +381,19 @@ def test_every_writer_of_a_process_knows_which_packs_are_lost(backend: MemorySto
         backend.store(name, stored)
     with repository.begin_session():
         assert repository.hide_missing_packs() == set()
+
+
+@pytest.mark.parametrize("is_patched", [False, True])
+@pytest.mark.parametrize("wrong", [{"sha256": bytes(32)}, {"size": 199_999}], ids=["bytes", "size"])
+def test_a_value_of_other_bytes_than_its_id_says_is_not_given(
+    cas: ContentAddressableStorage, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], is_patched: bool
+) -> None:
+    """As records would say that somebody forged who has the keys."""
+    data = random.Random(1).randbytes(200_000)
+    key = cas.store(data)
+    if is_patched:
+        key = cas.store(data[:1000] + b"new" + data[1003:], base=key)
+    find = ValuesState.find
+    monkeypatch.setattr(ValuesState, "find", lambda state, digest: replace(find(state, digest), **wrong))  # type: ignore[type-var]
+    with pytest.raises(CorruptedBackup, match="other bytes than its id"):
+        cas.retrieve(key)

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from backstay.codec.compression import Compressor
 from backstay.codec.digest import sha256
 from backstay.core.events import Event, Warned, ignore
-from backstay.errors import CorruptedBackup, HoldViolation
+from backstay.errors import CorruptedBackup, HoldViolation, ObjectExists
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.garbage import MANY_SMALL, Garbage
-from backstay.repository.format import RecordKind, collection_name, index_name, pack_name, snapshot_name
+from backstay.repository.collection.plan import CollectionPlan
+from backstay.repository.collection.rewriting import rewrite
+from backstay.repository.format import (
+    BlobKind,
+    RecordKind,
+    collection_name,
+    index_name,
+    pack_name,
+    snapshot_name,
+    verdict_name,
+)
+from backstay.repository.index.chunk_filter import ChunkFilter
+from backstay.repository.logs.collections import VerdictRecord
+from backstay.repository.packs.pack import PackBuilder
 from backstay.repository.packs.stored import stored_packs
 from backstay.repository.repository import Environment, Repository
 from backstay.repository.snapshots.store import Manifest
@@ -226,3 +240,64 @@ def test_what_is_still_there_was_not_freed(monkeypatch: pytest.MonkeyPatch) -> N
     heap.storage.deaf = False  # type: ignore[attr-defined]
     again = Collector(heap.open())
     assert again.execute(again.plan()).freed_bytes >= plan.dead_bytes
+
+
+def rewriting(repository: Repository, pack: bytes, chunk: bytes) -> CollectionPlan:
+    """A plan that copies one chunk of one pack."""
+    plan = CollectionPlan(number=1, live=ChunkFilter(1))
+    assert plan.live is not None
+    plan.live.add(chunk)
+    plan.sparse[pack] = (RecordKind.DATA_PACK, 1, 1)
+    return plan
+
+
+def forged_pack(heap: Heap, chunk: bytes, data: bytes) -> bytes:
+    """An indexed pack whose one chunk has this id, whatever its bytes are; its digest."""
+    epoch, repository = heap.repository.keyring.current, heap.repository
+    builder = PackBuilder(
+        RecordKind.DATA_PACK, repository=repository.keyring.repository, epoch=epoch.number, key=epoch.key
+    )
+    builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, data, (), Compressor()))
+    pack = builder.finish()
+    with builder.data as stored:
+        heap.storage.store(pack_name(pack.kind, pack.digest), bytes(stored))
+    repository.index.write([pack])
+    return pack.digest
+
+
+@pytest.mark.parametrize("named", [b"right", b"wrong"])
+def test_a_chunk_of_other_bytes_than_its_id_says_is_not_copied_into_a_new_pack(heap: Heap, named: bytes) -> None:
+    chunk = heap.repository.keyring.chunk_ids.of(named)
+    digest = forged_pack(heap, chunk, b"right")
+    repository, before = heap.open(), heap.packs()
+    plan = rewriting(repository, digest, chunk)
+    if named == b"right":
+        rewrite(repository, plan, ignore)
+        assert len(heap.packs() - before) == 1
+        return
+    with pytest.raises(CorruptedBackup, match="other bytes than its id"):
+        rewrite(repository, plan, ignore)
+    assert heap.packs() == before
+
+
+def test_a_pack_that_was_deleted_meanwhile_is_not_rewritten(heap: Heap) -> None:
+    chunk = heap.repository.keyring.chunk_ids.of(b"data")
+    digest = forged_pack(heap, chunk, b"data")
+    repository, keyring = heap.open(), heap.repository.keyring
+    verdict = VerdictRecord(7, 0, (digest,), ())
+    heap.storage.store(verdict_name(7), keyring.seal(RecordKind.VERDICT, verdict))
+    repository.reload_index()
+    with pytest.raises(CorruptedBackup, match="not usable any more"):
+        rewrite(repository, rewriting(repository, digest, chunk), ignore)
+
+
+def test_a_record_that_can_neither_be_stored_nor_read_is_told(heap: Heap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a directory lies under its name."""
+    repository = heap.open()
+
+    def taken(name: str, data: bytes, *, overwrite: bool = False) -> None:
+        raise ObjectExists(name)
+
+    monkeypatch.setattr(heap.storage, "store", taken)
+    with pytest.raises(CorruptedBackup, match="can neither be stored nor read"):
+        repository.collections.decide(VerdictRecord(1, 0, (), ()))

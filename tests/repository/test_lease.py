@@ -198,3 +198,15 @@ class Stepping(Loose):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._step()
         return iter([*self._inner.list(prefix)])
+
+
+class Forgetful(Loose):
+    """Does not list yet what was just written."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return iter(()) if prefix.startswith("lease/") else super().list(prefix)
+
+
+def test_who_does_not_find_its_own_lease_in_the_list_does_not_write() -> None:
+    with opened(Forgetful(), "one") as repository, pytest.raises(RepositoryBusy, match="does not list"):
+        repository.begin_session()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from backstay.codec.deltas import delta
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup
+from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.repository.blobs import patches
 from backstay.repository.blobs.contents import (
     CHANGE,
     PATCH,
@@ -203,3 +204,10 @@ def test_only_what_saves_much_is_a_change() -> None:
     assert worthwhile(random.Random(5).randbytes(4000), base) is None
     assert worthwhile(b"", base) is None
     assert worthwhile(base, bytes(9 << 20)) is None
+
+
+def test_a_delta_that_does_not_give_its_data_again_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = random.Random(4).randbytes(4000)
+    monkeypatch.setattr(patches, "delta", lambda data, base: delta(bytes(len(data)), base))
+    with pytest.raises(BackupFailed, match="does not give its data again"):
+        worthwhile(base[:2000] + b"new" + base[2003:], base)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backstay.codec.compression import Compressor
-from backstay.errors import StorageUnavailable
+from backstay.errors import CorruptedBackup, StorageUnavailable
 from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.index.environment import MAX_READERS
-from backstay.repository.index.index import MemoryPlaceMap
+from backstay.repository.index.index import MemoryPlaceMap, PlacesDamaged
 from backstay.repository.index.place_map import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
 from backstay.repository.packs.pack import PackBuilder, StoredPack
 from tests.descriptors import open_files
@@ -225,3 +226,31 @@ def test_a_damaged_map_is_made_anew(directory: Path) -> None:
     places = LmdbPlaceMap(directory)
     assert places.segments() == {}
     places.close()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_two_packs_that_would_go_by_one_number_are_refused(directory: Path, on_disk: bool) -> None:
+    places = LmdbPlaceMap(directory) if on_disk else MemoryPlaceMap()
+    _, pack = stored(0)
+    places.add([(b"first", [pack])])
+    with pytest.raises(CorruptedBackup, match="nearly the same name"):
+        places.add([(b"second", [replace(pack, digest=pack.digest[:8] + bytes(24))])])
+    places.close()
+
+
+def test_whatever_was_changed_in_the_record_of_a_pack_the_map_is_told_to_be_damaged(directory: Path) -> None:
+    _, pack = stored(0)
+    places = LmdbPlaceMap(directory)
+    places.add([(b"first", [pack])])
+    [number] = places.segments()[b"first"]
+    places.close()
+    file = directory / "data.mdb"
+    good = file.read_bytes()
+    for at in range(0, 140, 7):  # the digest, the check and the rest
+        changed = bytearray(good)
+        changed[good.index(pack.digest) + at] ^= 1
+        file.write_bytes(changed)
+        places = LmdbPlaceMap(directory)
+        with pytest.raises(PlacesDamaged):
+            places.pack(number)
+        places.close()

@@ -6,9 +6,10 @@ from datetime import UTC, timedelta
 
 import pytest
 
+from backstay.codec.digest import sha256
 from backstay.core.events import Event, Warned
 from backstay.core.quantities import format_size
-from backstay.errors import CollectionBusy, InsufficientSpace, StorageUnavailable
+from backstay.errors import CollectionBusy, CorruptedBackup, InsufficientSpace, StorageUnavailable
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
@@ -223,3 +224,25 @@ def test_packs_go_before_their_segments_are_replaced_when_there_is_no_room(
     assert small.collect().freed_bytes > 500_000
     assert packs[0] == packs[1] > packs[2]
     small.assert_good()
+
+
+@pytest.mark.parametrize("at", [None, 0, 40, reserve.SIZE - 1], ids=["cut", "digest", "body", "end"])
+def test_a_reserve_that_was_changed_is_told_and_set_aside_anew(small: Small, at: int | None) -> None:
+    assert reserve.set_aside(small.repository)
+    reserve.check(small.storage)
+    data = bytearray(small.storage.retrieve(RESERVE))
+    if at is None:
+        del data[-1:]
+    else:
+        data[at] ^= 1
+    small.storage.store(RESERVE, bytes(data), overwrite=True)
+    with pytest.raises(CorruptedBackup, match="was changed"):
+        reserve.check(small.storage)
+    assert reserve.set_aside(small.repository)
+    reserve.check(small.storage)
+
+
+def test_a_reserve_of_another_size_is_none_though_its_bytes_fit_together(small: Small) -> None:
+    small.storage.store(RESERVE, sha256(b"") + b"", overwrite=True)
+    with pytest.raises(CorruptedBackup, match="was changed"):
+        reserve.check(small.storage)

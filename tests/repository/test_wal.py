@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import CorruptedBackup, IdentityMismatch, InvalidRequest, ObjectNotFound, WalConflict
-from backstay.repository.format import wal_name
+from backstay.repository.format import wal_gap_name, wal_name
 from backstay.repository.repository import Repository
 from backstay.repository.wal.slices import end_name, slice_name, slice_of
-from backstay.repository.wal.store import MAX_FILE, StoredFile, WalStore, check_file, whole_of
+from backstay.repository.wal.store import MAX_FILE, GapRecord, StoredFile, WalStore, check_file, whole_of
 from backstay.storage.names import check_name
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
@@ -216,3 +216,18 @@ def test_a_beginning_contradicts_what_can_be_read_beside_a_damaged_part(wal: Wal
     with pytest.raises(WalConflict):
         wal.store_beginning(SYSTEM, SEGMENT, b"abcX")
     assert wal.store_beginning(SYSTEM, SEGMENT, b"abcd")
+
+
+def test_what_somebody_knows_of_one_gap_says_nothing_of_another(wal: WalStore, backend: MemoryStorage) -> None:
+    known = GapRecord(SYSTEM, 1 << 24, 2 << 24, 1, "ann", "a disk was full")
+    assert wal.acknowledge_gap(known)
+    stored = backend.retrieve(wal_gap_name(SYSTEM, known.from_lsn, known.to_lsn))
+    for system, to_lsn in ((SYSTEM, 9 << 24), (SYSTEM + 1, known.to_lsn)):
+        name = wal_gap_name(system, known.from_lsn, to_lsn)
+        backend.store(name, stored)
+        with pytest.raises(CorruptedBackup, match="about another gap"):
+            wal.acknowledged_gap(system, known.from_lsn, to_lsn)
+        with pytest.raises(CorruptedBackup, match="about another gap"):
+            wal.check(name, stored)
+    assert wal.acknowledged_gaps(SYSTEM) == [known]
+    assert wal.acknowledged_gaps(SYSTEM + 1) == []

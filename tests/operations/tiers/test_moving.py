@@ -24,6 +24,7 @@ from backstay.operations.tiers.moving import (
 )
 from backstay.operations.verify.run import run_verify
 from backstay.repository.collection.collector import Collector
+from backstay.repository.logs.tiers import TierLog
 from backstay.storage.tiered import NOTES
 from backstay.testing import CrashPoint, Fault, FaultyBackend, MemoryStorage
 from tests.operations.copies import contents
@@ -141,6 +142,21 @@ def test_an_address_with_a_password_is_not_remembered(place: Place) -> None:
     with pytest.raises(InvalidRequest, match="password"):
         place.set(address="webdavs://me:secret@host/cold")
     assert names(place.hot, "tiers/") == set()
+
+
+def test_who_sets_the_tier_while_another_does_is_told_and_changes_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place.open() as repository:
+        tiers = TierLog(place.hot, repository.keyring)
+        tiers.write("memory:first", 0, repository.clock)
+        with monkeypatch.context() as patched:
+            patched.setattr(TierLog, "read", lambda _: None)  # what was so before the other one
+            with pytest.raises(InvalidRequest, match="at the same time"):
+                tiers.write("memory:second", 0, repository.clock)
+        found = tiers.read()
+    assert found is not None
+    assert (found.number, found.cold) == (1, "memory:first")
 
 
 def test_another_store_cannot_take_the_place_of_one_that_is_in_use(place: Place, tmp_path: Path) -> None:

@@ -258,8 +258,7 @@ class CollectionLog:
         if known is None:
             known = retrieve_valid(self._backend, name, lambda data: self._decode(name, data, type_))
             self._cache[name] = known
-        if not isinstance(known, type_):
-            raise CorruptedBackup(f"{name} is a record of another kind")
+        assert isinstance(known, type_)  # a name says of which kind its record is
         return known
 
     def check(self, name: str, data: bytes) -> None:
