@@ -264,6 +264,17 @@ def test_packs_wait_for_the_index(world: World) -> None:
         repair_packs(repository)
 
 
+def test_packs_whose_segment_is_being_replaced_are_repaired_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = objects(world, "packs")[0]
+    monkeypatch.setattr("backstay.operations.repair.packs.indexed_packs", lambda _: [])
+    with world.open() as repository, pytest.raises(CollectionBusy, match="replaces the index") as caught:
+        repair_packs(repository, [victim.name])
+    assert "again when it has finished" in caught.value.hint
+    assert victim.exists()
+
+
 def test_a_faster_collector_makes_it_stop_before_anything_is_deleted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

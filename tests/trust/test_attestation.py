@@ -72,9 +72,16 @@ def test_bytes_that_are_none_are_refused(data: bytes) -> None:
 
 
 def _with_payload(**changes: object) -> bytes:
-    document = json.loads(envelope())
-    said = json.loads(base64.b64decode(document["payload"])) | changes
+    said = json.loads(base64.b64decode(json.loads(envelope())["payload"])) | changes
     return changed("payload", base64.b64encode(json.dumps(said).encode()).decode())
+
+
+def _signed_payload(**changes: object) -> bytes:
+    """The same, signed by who says it."""
+    document = json.loads(_with_payload(**changes))
+    signature = ANNA.signer.sign(PAYLOAD_TYPE.encode(), base64.b64decode(document["payload"]))
+    document["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+    return json.dumps(document).encode()
 
 
 @pytest.mark.parametrize(
@@ -100,3 +107,27 @@ def _with_payload(**changes: object) -> bytes:
 def test_crafted_ones_are_refused(data: bytes) -> None:
     with pytest.raises(BadAttestation):
         open_statement(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"public_key": "zz"}, "names no key"),
+        ({"public_key": ANNA.public.public_key.upper()}, "names no key"),
+        ({"snapshot": "../../etc/passwd"}, "names no snapshot"),
+        ({"digest": "ee"}, "names no snapshot"),
+        ({"attested": "2026-01-01T00:00:00"}, "names no snapshot"),
+        ({"attested": "yesterday"}, "cannot be read"),
+        ({"more": 1}, "cannot be read"),
+    ],
+)
+def test_what_is_well_signed_and_says_nothing_is_refused(changes: dict[str, object], says: str) -> None:
+    assert open_statement(_signed_payload()) == open_statement(envelope())
+    with pytest.raises(BadAttestation, match=says):
+        open_statement(_signed_payload(**changes))
+
+
+def test_a_whole_one_is_refused_unread_when_it_is_too_large() -> None:
+    assert open_statement(envelope() + b" ") == open_statement(envelope())
+    with pytest.raises(BadAttestation, match="too large"):
+        open_statement(envelope() + b" " * MAX_ENVELOPE)
