@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backstay.core.events import Event, ignore
-from backstay.errors import WalConflict
+from backstay.errors import SourceRefused, WalConflict
 from backstay.operations.wal.spooling import Spooling
 from backstay.operations.wal.storing import Assembler, Storing, forget_superseded
 from backstay.operations.wal.streaming import FEW, Streaming
@@ -181,3 +181,23 @@ def test_the_next_journal_has_its_room_before_its_segment_begins(tmp_path: Path)
         found = spool.read(spool.left()[-1])
         assert found is not None
         assert found.data == b"more"
+
+
+@pytest.mark.parametrize("cut", [100, 5000, SIZE - 1])
+def test_a_segment_of_which_other_bytes_are_stored_already_is_not_taken(cut: int) -> None:
+    """Whatever was acknowledged of it is what a recovery will use."""
+    known = SEGMENT[:5000]
+    assembler = Assembler(1, 3 * SIZE, SIZE, known)
+    assert [*assembler.add(3 * SIZE, SEGMENT[:cut])] == []
+    other = Assembler(1, 3 * SIZE, SIZE, known[:-1] + bytes([known[-1] ^ 1]))
+    with pytest.raises(WalConflict, match="stored with other bytes"):
+        [*other.add(3 * SIZE, SEGMENT[:cut]), *other.add(3 * SIZE + cut, SEGMENT[cut:])]
+
+
+@pytest.mark.parametrize("off", [-1, 1, -SIZE, SIZE])
+def test_log_that_does_not_follow_what_came_before_is_not_taken(off: int) -> None:
+    assembler = Assembler(1, 3 * SIZE, SIZE)
+    assert [*assembler.add(3 * SIZE, SEGMENT[:100])] == []
+    with pytest.raises(SourceRefused, match="other WAL than was expected"):
+        [*assembler.add(3 * SIZE + 100 + off, SEGMENT[100:200])]
+    assert [*assembler.add(3 * SIZE + 100, SEGMENT[100:200])] == []

@@ -336,3 +336,13 @@ def test_a_slot_that_is_removed_while_all_are_read_is_passed_over(repository: Re
 def test_nobody_opens_or_protects_a_repository_with_an_empty_passphrase() -> None:
     with pytest.raises(InvalidRequest, match="the passphrase is empty"):
         Secret.passphrase("")
+
+
+def test_each_form_of_a_secret_is_read_as_what_it_is() -> None:
+    keyfile, recovery = Secret.new_keyfile(), Secret.new_recovery()
+    assert Secret.parse_keyfile(keyfile.printed()) == keyfile
+    assert Secret.parse_recovery(recovery.printed()) == recovery
+    with pytest.raises(InvalidRequest, match="not a backstay key file"):
+        Secret.parse_keyfile(recovery.printed())
+    with pytest.raises(InvalidRequest, match="passphrase is not printed"):
+        Secret.passphrase("what nobody may read").printed()

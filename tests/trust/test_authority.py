@@ -142,12 +142,13 @@ def test_no_changed_certificate_is_recognised(authority: Authority, clock: FakeC
         "nonsense",
         "\ud800",
         "x" * 20_000,
+        "\n" * 20_000 + new_request("a")[1],
         "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
         request_for(rsa.generate_private_key(65537, 1024)),
         request_for(ec.generate_private_key(ec.SECP192R1())),
         request_for(ec.generate_private_key(ec.SECP256K1())),
     ],
-    ids=["empty", "text", "surrogate", "long", "damaged", "rsa", "p192", "k256"],
+    ids=["empty", "text", "surrogate", "long", "long and good", "damaged", "rsa", "p192", "k256"],
 )
 def test_a_request_that_is_none_gets_a_message(authority: Authority, clock: FakeClock, request_pem: str) -> None:
     with pytest.raises(InvalidRequest, match="request for a certificate"):
