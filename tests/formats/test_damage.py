@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -9,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CorruptedBackup
+from backstay.operations.verify.run import run_verify
+from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
+from backstay.repository.trees.listings import encode_node
+from backstay.repository.trees.stat_stream import Leave, encode_enter, encode_leave
 from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
 from tests.formats.damage import DAMAGES
 from tests.formats.damage_without_keys import further_slot
 from tests.formats.engine import examine
-from tests.formats.forge import Damage, Forge, Objects, environment, objects_of, stranger
+from tests.formats.forge import Change, Damage, Forge, Objects, environment, forged, objects_of, stranger
 from tests.formats.make_golden import COST, PASSPHRASE, stored_expectation, stored_objects
 from tests.formats.test_golden import unpacked
 from tools import dumb_verifier
@@ -148,3 +153,38 @@ def test_who_checks_an_epoch_finds_a_mark_that_is_about_another(golden: Objects)
             else:
                 with pytest.raises(CorruptedBackup, match="marks another epoch"):
                     repository.keyring.check(1)
+
+
+def _with_stats(make: Callable[[Content], bytes]) -> Change:
+    """A snapshot of one file whose stat stream is made of its root."""
+
+    def snapshot(forge: Forge) -> Objects:
+        root = Content(0, forge.chunks(encode_node(forge.file())))
+        return forge.snapshot(root, stat_stream=Content(0, forge.chunks(make(root))))
+
+    return forged(snapshot)
+
+
+def _stats(name: bytes, root: Content) -> bytes:
+    return encode_enter(name, []) + encode_leave(Leave(root, 0, 0))
+
+
+def _named(name: str) -> Change:
+    return next(damage.change for damage in DAMAGES if damage.name == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_with_stats(lambda root: _stats(b"", root)), None),
+        (_with_stats(lambda root: _stats(b"below", root)), "does not begin at the root"),
+        (_with_stats(lambda _: _stats(b"", Content(0, bytes(32)))), "ends at another root"),
+        (_named("snapshot: replaced by another, well signed"), "is not the one that"),
+        (_named("snapshot: directories without end"), "nested too deeply"),
+    ],
+    ids=["good", "stats of another directory", "stats of another root", "replaced", "without end"],
+)
+def test_verification_finds_what_no_reader_can(golden: Objects, change: Change, says: str | None) -> None:
+    with Forge(change(golden)).repository as repository:
+        found = [str(finding) for finding in run_verify(repository).findings]
+    assert found == [] if says is None else any(says in one for one in found), found
