@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backstay.operations.copies.transfer import COPIED_FROM, copy_snapshots
+from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.snapshots.look import open_file
 from backstay.operations.verify.run import VerifyOptions, run_verify
+from backstay.repository.blobs.contents import read_content
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.collection.collector import Collector
+from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
 from backstay.trust.secrets import Secret
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, back_up, contents, make_source, open_alone, restored
@@ -131,3 +136,19 @@ def test_a_stranger_s_reader_understands_it(
     arguments = [str(tmp_path / "repo"), "--key-file", str(tmp_path / "key")]
     assert dumb_verifier.main([*arguments, ulid, "--restore", str(tmp_path / "there")]) == 0
     assert contents(tmp_path / "there" / str(source).lstrip("/")) == expected
+
+
+def test_a_patch_that_makes_less_than_the_file_had_is_told_and_leaves_no_file(
+    snapshots: tuple[Store, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _, second = snapshots
+
+    def shorter(content: Content, reader: BlobReader) -> Iterator[bytes]:
+        yield b"".join(map(bytes, read_content(content, reader)))[:-1]
+
+    monkeypatch.setattr("backstay.operations.restore.contents.read_content", shorter)
+    with open_alone(store) as repository:
+        result = run_restore(repository, repository.snapshots.get(second), tmp_path / "out", RestoreOptions())
+    told = [error for error in result.errors if "do not add up to its size" in error.message]
+    assert told
+    assert not any((tmp_path / "out" / error.path.lstrip("/")).exists() for error in told)

@@ -119,6 +119,18 @@ def test_chunks_that_are_too_few_for_the_size_are_told(file: File) -> None:
     assert os.listdir(file.path.parent) == []
 
 
+@pytest.mark.parametrize("off", [-1, 1])
+def test_chunks_of_another_length_than_the_index_says_are_told(
+    file: File, monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    """They would be written over what lies behind them, or leave a gap before it."""
+    monkeypatch.setattr(Chunks, "run", lambda _self, _chunks, place, *, lying: bytes(place.length + off))  # noqa: ARG005
+    file.write()
+    file.large.abandon()
+    assert ["another length" in error.message for error in file.tally.errors] == [True]
+    assert os.listdir(file.path.parent) == []
+
+
 def test_a_full_disk_ends_it_and_nobody_waits_for_ever(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise InsufficientSpace("the disk is full")
