@@ -64,12 +64,15 @@ def test_a_copy_has_the_settings_of_the_server_and_places_of_its_own(
     assert rehearsed.ok, rehearsed
 
 
-def test_a_copy_does_not_start_the_server_that_its_settings_name(
+def test_a_copy_lets_nobody_in_and_starts_no_other_server_by_what_its_settings_name(
     repository: Repository, server: Server, place: Path, stopping: list[Server]
 ) -> None:
     server.sql("create table t as select 1 x")
+    server.sql("create role stranger login")
     server.stop("fast")
-    named = {"data_directory": server.data, "hba_file": server.data / "pg_hba.conf", "external_pid_file": place / "pid"}
+    (rules := place / "rules").write_text("host all,replication postgres 127.0.0.1/32 trust\n")  # those of initdb stay
+    server.own(rules)
+    named = {"data_directory": server.data, "hba_file": rules, "external_pid_file": place / "pid"}
     server.configure("postgresql.conf", **named)
     server.start()
     back_up(repository, server)
@@ -84,11 +87,15 @@ def test_a_copy_does_not_start_the_server_that_its_settings_name(
     copy.start()
     copy.wait_until_promoted()
     shown = [copy.sql(f"show {name}") for name in ("data_directory", "hba_file", "external_pid_file")]
-    assert shown == [str(copy.data), str(copy.data / "pg_hba.conf"), ""]
+    assert shown == [str(copy.data), str(rules), ""]
+    refused = copy.tool("psql", copy.url.replace("postgres@", "stranger@"), "-c", "select 1", check=False)
+    assert "no pg_hba.conf entry" in refused.stderr
     assert not (server.data / "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize("line", [b"Data_Directory '/srv'", b" hba_file = '/srv/hba'", b"include_dir 'conf.d'"])
+@pytest.mark.parametrize(
+    "line", [b"Data_Directory '/srv'", b" external_pid_file = '/run/pid'", b"include_dir 'conf.d'"]
+)
 def test_settings_that_name_places_are_overruled_in_one_copy_alone(tmp_path: Path, line: bytes) -> None:
     main, other = tmp_path / "postgresql.conf", tmp_path / "other"
     main.write_bytes(before := b"work_mem = '7MB'\n" + line + b"\n")
@@ -100,7 +107,23 @@ def test_settings_that_name_places_are_overruled_in_one_copy_alone(tmp_path: Pat
     assert not overrule_places(OwnedFiles(tmp_path))  # a second time
 
 
-@pytest.mark.parametrize("line", [b"#data_directory = 'ConfigDir'", b"#include_dir = '...'", b"include_me.not = 'x'"])
+@pytest.mark.parametrize("line", ["data_directory = '/srv'", "include_dir = 'conf.d'"])
+def test_files_that_say_who_may_connect_are_not_overruled(tmp_path: Path, line: str) -> None:
+    main = tmp_path / "postgresql.conf"
+    main.write_text(before := f"{line}\nhba_file = '/etc/hba'\nident_file = '/etc/ident'\n")
+    for left in ("pg_hba.conf", "pg_ident.conf"):
+        (tmp_path / left).touch()
+    assert overrule_places(OwnedFiles(tmp_path))
+    added = main.read_text().removeprefix(before)
+    assert "data_directory" in added
+    assert "hba_file" not in added
+    assert "ident_file" not in added
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"#data_directory = 'ConfigDir'", b"#include_dir = '...'", b"include_me.not = 'x'", b"hba_file = '/srv/hba'"],
+)
 def test_settings_that_name_no_places_stay_as_they_are(tmp_path: Path, line: bytes) -> None:
     main = tmp_path / "postgresql.conf"
     main.write_bytes(line + b"\n")

@@ -1,7 +1,8 @@
 """The configuration of a restored server: its own, or one that lay outside of its data directory, as Debian has it.
 
-What it says of places is overruled at the end of postgresql.conf: it named the data directory of the server that was
-backed up, and a copy must never run there.
+Its data directory is overruled at the end of postgresql.conf: that named the one of the server that was backed up, and
+a copy must never run there. Who may connect is said by the files that the server itself used: where one is missing, it
+does not start.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ _OTHERS: Final = ("pg_hba.conf", "pg_ident.conf")
 _MORE: Final = "conf.d"  # what Debian's postgresql.conf includes
 # Or files that may name them.
 _NAMES_PLACES: Final = re.compile(
-    rb"^\s*(data_directory|hba_file|ident_file|external_pid_file|include|include_dir|include_if_exists)\b",
+    rb"^\s*(data_directory|external_pid_file|include|include_dir|include_if_exists)\b",
     re.MULTILINE | re.IGNORECASE,
 )
 
 
 def overrule_places(owned: OwnedFiles) -> bool:
-    """Let a postgresql.conf that was in the backup name no places but those of the copy. Raises OSError.
+    """Let a postgresql.conf that was in the backup name no place to which only its own server writes. Raises OSError.
 
     False if it needs no change. It is replaced, not written to: in an older data directory it may have other names.
     """
     main = owned.data / MAIN
     if not main.is_file() or not _NAMES_PLACES.search(data := main.read_bytes()):
         return False
-    present = [name for name in _OTHERS if (owned.data / name).exists()]
-    lines = place_settings(owned.data, present).encode()
+    # No hba_file: what lies here may be what initdb left, and let everybody in.
+    lines = place_settings(owned.data, present=()).encode()
     if data.endswith(lines):  # it was restored to this very place before
         return False
     owned.publish(main, data + lines)

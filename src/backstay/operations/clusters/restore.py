@@ -339,8 +339,8 @@ class _ClusterRestore:
         if self.options.configuration is not None:
             self.options.configuration.write(self.owned)
         elif overrule_places(self.owned):
-            told_of = "data_directory and its kin, or files that it includes"
-            self.problems.append(f"{MAIN} names {told_of}: lines at its end now give the places of this copy")
+            told_of = "names data_directory or external_pid_file, or includes files that may"
+            self.problems.append(f"{MAIN} {told_of}: lines at its end now give the places of this copy")
 
     def _write_settings(self) -> None:
         lines = settings(self.plan.target.settings(), timeline=self.plan.path.timeline, port=self.options.port)
