@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backstay.errors import InvalidRequest, ReplicationDenied, SourceRefused, SourceUnreachable
+from backstay.errors import Interrupted, InvalidRequest, ReplicationDenied, SourceRefused, SourceUnreachable
 from backstay.sources.postgres.connection import Connection
 from tests.ports import free_port
 from tests.postgres.servers import Server
@@ -20,6 +20,33 @@ def test_queries_and_the_replication_protocol_work(server: Server) -> None:
     assert timeline == "1"
     assert position is not None
     assert "/" in position
+
+
+def test_of_several_commands_the_last_one_gives_the_rows(server: Server) -> None:
+    set_first = "select set_config('work_mem', '8MB', false); select current_setting('work_mem'), 1"
+    with Connection(server.url) as plain:
+        for ask in (plain.query, lambda sql: plain.watched_query(sql, lambda: None)):
+            assert ask(set_first) == [["8MB", "1"]]
+            assert ask("select true; select false") == [["f"]]
+            assert ask("select true; set work_mem = '9MB'") == []
+            with pytest.raises(SourceRefused, match="select true"):
+                ask("select true; select * from nowhere; select true")
+
+
+def test_a_wish_to_stop_cancels_a_later_command_too(server: Server) -> None:
+    waits = iter(range(3))
+
+    def stop() -> None:
+        if next(waits, None) is None:
+            raise Interrupted("interrupted", cause="a test asked for it")
+
+    several = "select 1;" * 1000 + "select pg_sleep(20)"  # so many that the first results come at once
+    with Connection(server.url) as plain:
+        with pytest.raises(Interrupted):
+            plain.watched_query(several, stop)
+        with pytest.raises(SourceRefused) as cancelled:
+            plain.results()
+        assert "user request" in cancelled.value.cause
 
 
 def test_what_is_wrong_has_its_own_error(server: Server) -> None:

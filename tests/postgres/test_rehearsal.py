@@ -43,9 +43,10 @@ def options(place: Path, *sql: str, programs: Path | None = None) -> RehearsalOp
 def test_the_evidence_says_what_was_recovered(repository: Repository, server: Server, place: Path) -> None:
     plan = planned(repository, server)
     asked = ("select count(*) = 1500 from t", "select count(*) = 7 from t", "select * from nowhere")
-    found = rehearse_cluster(repository, plan, options(place, *asked))
+    several = ("select true; select false", "select set_config('work_mem', '8MB', false); select true")
+    found = rehearse_cluster(repository, plan, options(place, *asked, *several))
     assert found.amcheck == "ok", found.amcheck_output
-    assert [assertion.ok for assertion in found.assertions] == [True, False, False]
+    assert [assertion.ok for assertion in found.assertions] == [True, False, False, False, True]
     assert "nowhere" in found.assertions[2].value
     assert not found.ok
     assert found.timeline == 2

@@ -98,18 +98,29 @@ class Connection:
     # -- commands
 
     def query(self, sql: str) -> list[list[str | None]]:
-        """The rows of one command, as text. Raises SourceRefused, SourceUnreachable and their kin."""
+        """The rows of a command, of several the last one, as text.
+
+        Raises SourceRefused, SourceUnreachable and their kin.
+        """
         result = self._connection.exec_(sql.encode())
         self._require(result, sql, self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
         return _rows(result)
 
     def watched_query(self, sql: str, tick: Callable[[], None]) -> list[list[str | None]]:
-        """The rows of one command that may take long; what `tick`, called meanwhile, raises cancels it.
+        """The same of what may take long: what `tick`, called meanwhile, raises cancels it.
 
         Raises as `query` does.
         """
         with self._talking():
             self._connection.send_query(sql.encode())
+        rows: list[list[str | None]] = []
+        while (result := self._watched_result(tick)) is not None:
+            self._require(result, sql, self._pq.ExecStatus.TUPLES_OK, self._pq.ExecStatus.COMMAND_OK)
+            rows = _rows(result)
+        return rows
+
+    def _watched_result(self, tick: Callable[[], None]) -> PGresult | None:
+        """The next result, None at the end."""
         try:
             while self._is_busy():
                 self.wait(_TICK_S)
@@ -117,7 +128,7 @@ class Connection:
         except BaseException:
             self._connection.get_cancel().cancel()
             raise
-        return self.results()
+        return self._connection.get_result()
 
     def _is_busy(self) -> bool:
         with self._talking():
