@@ -11,7 +11,7 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, EventSink, Warned, ignore
-from backstay.errors import Interrupted, InvalidRequest, StorageRefused
+from backstay.errors import BackstayError, Interrupted, InvalidRequest, StorageRefused
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.locks.extend import ExtensionResult, plan_extension, run_extension
 from backstay.operations.restore.run import RestoreOptions, run_restore
@@ -260,7 +260,10 @@ def test_a_backup_tells_when_it_could_not_extend(place: Place, monkeypatch: pyte
     assert any("AccessDenied" in text and "backstay retain" in text for text in warnings)
 
 
-def test_what_is_refused_keeps_nothing_else_from_being_extended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [StorageRefused, InvalidRequest])
+def test_what_is_refused_keeps_nothing_else_from_being_extended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, kind: type[BackstayError]
+) -> None:
     place.back_up()
     place.clock.advance(20 * DAY)
     locks = type(place.store.retention())
@@ -268,7 +271,7 @@ def test_what_is_refused_keeps_nothing_else_from_being_extended(place: Place, mo
 
     def extend_some(self: Retention, name: str, until: datetime) -> None:
         if name.startswith("keys/"):
-            raise StorageRefused(f"cannot extend the lock of {name}", cause="it answered AccessDenied")
+            raise kind(f"cannot extend the lock of {name}", cause="it answered AccessDenied", hint="allow it")
         extend(self, name, until)
 
     monkeypatch.setattr(locks, "extend", extend_some)
@@ -279,6 +282,7 @@ def test_what_is_refused_keeps_nothing_else_from_being_extended(place: Place, mo
     assert caught.value.title.startswith(f"{len(keys)} of ")
     assert all(name in caught.value.cause for name in keys)
     assert "AccessDenied" in caught.value.cause
+    assert caught.value.hint == "allow it"
     with pytest.raises(StorageRefused):
         place.extend()
     assert place.store.extended == [], "what was extended is due no more"

@@ -95,13 +95,13 @@ def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventS
     events(Started(operation="extend", total_files=plan.due))
     places = {place.url: place for place in locking_places(repository.backend)}
     extended = gone = 0
-    refused: dict[str, StorageRefused] = {}
+    refused: dict[str, BackstayError] = {}
     for part in plan.places:
         place = places[part.address]
         memory = LockMemory(repository.cache, place.url)
         try:
             for name, outcome in zip(part.due, _extend_all(place.retention, part), strict=True):
-                if isinstance(outcome, StorageRefused):
+                if isinstance(outcome, BackstayError):
                     refused[name] = outcome
                 elif outcome:
                     memory.note(name, part.until)
@@ -117,7 +117,7 @@ def run_extension(repository: Repository, plan: ExtensionPlan, *, events: EventS
     return ExtensionResult(extended=extended, gone=gone)
 
 
-def _refused(refused: Mapping[str, StorageRefused], due: int) -> StorageRefused:
+def _refused(refused: Mapping[str, BackstayError], due: int) -> StorageRefused:
     first = next(iter(refused.values()))
     names = ", ".join([*islice(refused, _NAMED), *(["..."] if len(refused) > _NAMED else [])])
     title = f"{len(refused)} of {due} locks could not be extended"
@@ -218,15 +218,15 @@ def _written(store: StorageBackend, prefixes: Sequence[str]) -> dict[str, dateti
     return {info.name: datetime_from_ns(info.modified_ns) for info in infos}
 
 
-def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool | StorageRefused]:
+def _extend_all(retention: Retention, part: PlaceExtension) -> Iterator[bool | BackstayError]:
     """Whether each object that was due is locked now; False for one that is gone, the refusal if there was one."""
 
-    def extend(name: str) -> bool | StorageRefused:
+    def extend(name: str) -> bool | BackstayError:
         try:
             retention.extend(name, part.until)
         except ObjectNotFound:
             return False
-        except StorageRefused as error:  # of this object: others may have a lock of another kind
+        except (InvalidRequest, StorageRefused) as error:  # of this object: others may have a lock of another kind
             return error
         return True
 
