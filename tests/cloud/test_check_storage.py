@@ -137,6 +137,24 @@ def test_whether_it_locks_is_tried_where_the_address_asks_for_locks(
     assert refusal is None or refusal.cause in point.details
 
 
+class _WithoutVersions(LockedStorage):
+    """As a bucket of Google without versions: what is locked cannot be deleted."""
+
+    def delete(self, name: str) -> None:
+        if name.endswith("/locked"):
+            raise StorageRefused(f"{name} was not deleted", cause="RetentionPolicyNotMet", hint="turn on versions")
+        super().delete(name)
+
+
+def test_a_store_that_does_not_hide_what_is_locked_is_unusable_and_what_stays_is_told() -> None:
+    store = _WithoutVersions(clock=(clock := FakeClock()))
+    report = check_storage(store, size=1 << 20, clock=clock)
+    [point] = [point for point in report.points if point.name == "locks objects"]
+    assert (report.verdict, point.ok) == ("unusable", False)
+    [left] = [info.name for info in store.list()]
+    assert all(told in point.details for told in ("RetentionPolicyNotMet; turn on versions", f"{left} stays"))
+
+
 def same_time(report: StorageReport) -> Point:
     [point] = [point for point in report.points if point.name == "has the same time as this machine"]
     return point

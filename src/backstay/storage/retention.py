@@ -64,6 +64,9 @@ class Retention(ABC):
         """What keeps an object, as the store says it now."""
 
     def try_out(self, name: str) -> None:
-        """Raise InvalidRequest if the bucket cannot lock. The object is one that nobody needs, and may go then."""
+        """Raise InvalidRequest if the bucket cannot lock.
+
+        The object is one that nobody needs; it may go then, and is not locked for longer than a minute.
+        """
         self.hold(name, on=True)
         self.hold(name, on=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -102,12 +102,16 @@ def check_storage(
     clock: Clock = _SYSTEM_CLOCK,
     rng: random.Random | None = None,
 ) -> StorageReport:
-    """Try everything, and clean up. Raises StorageUnavailable when the store cannot be reached or refuses us."""
+    """Try everything, and clean up but for what stays locked, which is told.
+
+    Raises StorageUnavailable when the store cannot be reached or refuses us.
+    """
     place = f"check-{(rng or random.SystemRandom()).getrandbits(64):016x}"
     events(Started(operation="check-storage"))
-    with _made_for_now(backend) as missing, _emptied(backend, place) as scratch:
+    stuck: set[str] = set()
+    with _made_for_now(backend) as missing, _emptied(backend, place, stuck) as scratch:
         points = [*_place(missing), *_try_promises(scratch, place, events), _checksum(scratch, place)]
-        points += [_skew(scratch, place, clock), *_locks(scratch, f"{place}/locked")]
+        points += [_skew(scratch, place, clock), *_locks(scratch, f"{place}/locked", stuck)]
         report = StorageReport(address=backend.url, points=tuple(points), figures=None)
         if report.verdict != "unusable":
             figures = _measure(scratch, f"{place}/speed", size, clock, events)
@@ -136,21 +140,22 @@ def _place(missing: Path | None) -> Iterator[Point]:
 
 
 @contextmanager
-def _emptied(backend: StorageBackend, place: str) -> Iterator[StorageBackend]:
-    """The store; afterwards it holds nothing at the place."""
+def _emptied(backend: StorageBackend, place: str, stuck: Collection[str]) -> Iterator[StorageBackend]:
+    """The store; afterwards it holds nothing at the place but what cannot be deleted by then."""
     try:
         yield backend
     except BaseException:
         with suppress(BackstayError):  # what went wrong first says more
-            _empty(backend, place)
+            _empty(backend, place, stuck)
         raise
-    _empty(backend, place)
+    _empty(backend, place, stuck)
 
 
-def _empty(backend: StorageBackend, place: str) -> None:
+def _empty(backend: StorageBackend, place: str, stuck: Collection[str]) -> None:
     for _ in range(_SWEEPS):
+        names = {info.name for info in backend.list(f"{place}/")}.difference(stuck)
         with ThreadPoolExecutor(8) as pool:
-            [*pool.map(lambda info: backend.delete(info.name), list(backend.list(f"{place}/")))]
+            [*pool.map(backend.delete, names)]
     if isinstance(backend, LocalStorage):  # where empty directories stay
         shutil.rmtree(Path(backend.url) / place, ignore_errors=True)
 
@@ -175,8 +180,11 @@ def _checksum(backend: StorageBackend, place: str) -> Point:
     return Point(name="checks what arrives by its checksum", ok=refuses, needed_for="nothing", details=details)
 
 
-def _locks(backend: StorageBackend, name: str) -> Iterator[Point]:
-    """Whether it can lock, where its address says for how long: else no record could be stored there."""
+def _locks(backend: StorageBackend, name: str, stuck: set[str]) -> Iterator[Point]:
+    """Whether it can lock, where its address says for how long: else no record could be stored there.
+
+    And whether it hides what is deleted while it is locked, as a collection deletes. If not, the object is `stuck`.
+    """
     point = partial(Point, name="locks objects")
     try:
         if (retention := backend.retention()) is None:
@@ -192,7 +200,17 @@ def _locks(backend: StorageBackend, name: str) -> Iterator[Point]:
     except StorageRefused as error:
         yield point(ok=False, needed_for="nothing", details=f"that cannot be tried out: {error}")
     else:
-        yield point(ok=True, needed_for="any use", details="")
+        yield point(ok=not (refused := _refused(backend, name, stuck)), needed_for="any use", details=refused)
+
+
+def _refused(backend: StorageBackend, name: str, stuck: set[str]) -> str:
+    """Why what is locked cannot be deleted, or ""."""
+    try:
+        backend.delete(name)
+    except StorageRefused as error:
+        stuck.add(name)
+        return f"{error}; {error.hint}. {name} stays: delete it when its lock has ended, in a minute"
+    return ""
 
 
 def _skew(backend: StorageBackend, place: str, clock: Clock) -> Point:
