@@ -49,6 +49,15 @@ def test_a_wish_to_stop_cancels_a_later_command_too(server: Server) -> None:
         assert "user request" in cancelled.value.cause
 
 
+@pytest.mark.parametrize("sql", ["copy (select 1) to stdout", "select 1; copy (select 1) to stdout"])
+def test_a_copy_is_refused_and_the_session_goes_on(server: Server, sql: str) -> None:
+    with Connection(server.url) as plain:
+        for ask in (plain.query, lambda sql: plain.watched_query(sql, lambda: None)):
+            with pytest.raises(SourceRefused, match="copies data"):
+                ask(sql)
+            assert ask("select 1") == [["1"]]
+
+
 def test_what_is_wrong_has_its_own_error(server: Server) -> None:
     with pytest.raises(SourceUnreachable, match="cannot connect"):
         Connection(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres")

@@ -273,8 +273,14 @@ class Connection:
     def _require(self, result: PGresult, sql: str, *wanted: int) -> None:
         if result.status in wanted:
             return
-        while self._connection.get_result() is not None:  # so that the session is ready for another command
-            pass
+        status = self._pq.ExecStatus
+        left: PGresult | None = result
+        while left is not None and left.status not in (status.COPY_IN, status.COPY_OUT, status.COPY_BOTH):
+            left = self._connection.get_result()  # so that the session is ready for another command
+        if left is not None:  # which one that copies never is
+            self.renew()
+        if result is left:
+            raise SourceRefused(f"{self.place} copies data", cause="a COPY has no rows", hint="ask by a SELECT")
         state = (result.error_field(self._pq.DiagnosticField.SQLSTATE) or b"").decode()
         primary = result.error_field(self._pq.DiagnosticField.MESSAGE_PRIMARY)
         message = primary.decode(errors="replace") if primary else self._message()
