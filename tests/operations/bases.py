@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -22,10 +22,17 @@ def wal_file(number: int, timeline: int = 1) -> str:
     return segment_name(timeline, number * SIZE, SIZE)
 
 
-def store_wal(repository: Repository, numbers: Iterable[int], *, timeline: int = 1, system: int = SYSTEM) -> None:
+def store_wal(
+    repository: Repository,
+    numbers: Iterable[int],
+    *,
+    timeline: int = 1,
+    system: int = SYSTEM,
+    begun: datetime = at(0),  # noqa: B008 - it never changes
+) -> None:
     """Whole segments, each with one commit, a minute apart by their numbers."""
     for number in numbers:
-        data = segment(number, [commit(number, at(number))], system=system)
+        data = segment(number, [commit(number, begun + timedelta(minutes=number))], system=system)
         repository.wal.store(system, wal_file(number, timeline), data)
 
 

@@ -84,7 +84,7 @@ def test_a_window_keeps_the_way_to_a_timeline_locked_that_begins_before_the_last
         make_base(repository, source, 2)
         make_base(repository, source, 6)
         repository.wal.store(SYSTEM, "00000002.history", b"1\t0/400000\tbefore\n")
-        store_wal(repository, [4, 5], timeline=2)
+        store_wal(repository, [4, 5], timeline=2, begun=at(6))
         clock.advance(20 * DAYS)
         locked = extended(repository, store, timedelta(days=1))
     assert {wal_name(SYSTEM, file) for file in (wal_file(3), wal_file(4, 2), wal_file(5, 2))} <= locked

@@ -175,7 +175,7 @@ def recovered(repository: Repository, source: Path, clock: FakeClock) -> list[st
         clock.advance(86_400)
         made.append(make_base(repository, source, number, stop_time=clock.now()))
     repository.wal.store(SYSTEM, "00000002.history", FORK)
-    store_wal(repository, range(4, 10), timeline=2)
+    store_wal(repository, range(4, 10), timeline=2, begun=clock.now())
     clock.advance(86_400)
     return made
 

@@ -15,14 +15,15 @@ from backstay.operations.wal.bases import Base, sound
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.expire import expired_segments, first_needed
 from backstay.operations.wal.reachable import reachable
-from backstay.operations.wal.ways import needed_ways
+from backstay.operations.wal.ways import followed_timeline, needed_ways
 from backstay.repository.wal.store import StoredFile, WalStore
 from backstay.sources.postgres.lsn import PAGE, format_lsn, segment_start
 from backstay.sources.postgres.timelines import history_file
 from tests.operations.bases import wal_file
-from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, header
+from tests.postgres.made_wal import SIZE, SYSTEM, at, commit, header, restore_point
 
 NAMES = ("main", "nightly")
+ANY = "any name"
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class World:
     def read(self, system: int, file: str, stored: StoredFile) -> bytes:
         """As WalStore does: the first page of a segment is enough, or a history."""
         if file in self.commits:
-            records = b"".join(commit(1, time) for time in self.commits[file])
-            return (header(segment_start(file, SIZE)) + records).ljust(PAGE, b"\0")
+            *before, last = (commit(1, time) for time in self.commits[file])
+            filler = [restore_point("", at(0))] * (5 if before else 0)  # the last commit lies behind where one left
+            return (header(segment_start(file, SIZE)) + b"".join([*before, *filler, last])).ljust(PAGE, b"\0")
         return "".join(reversed([*self._lines(int(file[:8], 16))])).encode()
 
     def _lines(self, timeline: int) -> Iterator[str]:
@@ -121,8 +123,29 @@ class World:
             timeline, left = self.forks[timeline]
         return left is None or base.stop_lsn <= left
 
-    def newest(self, bases: Sequence[Base]) -> int:
-        return max((one for one in self.ends if any(self.leads(base, one) for base in bases)), default=0)
+    def newest(self, bases: Sequence[Base], name: str) -> int:
+        """The timeline that a name follows: the newest that one of its base backups leads to, and where it may be."""
+        own = [base for base in bases if base.name == name]
+        led = (one for one in self.ends if any(self.leads(base, one) for base in own))
+        return max((one for one in led if not self.is_left(bases, name, one)), default=0)
+
+    def is_left(self, bases: Sequence[Base], name: str, timeline: int) -> bool:
+        """Whether the last base backup of a name is on another way, and another name or nobody is on this one."""
+        last = latest(bases)[name]
+        if self.leads(last, timeline):
+            return False
+        signs = [self.commits[file][-1] for file in self.stored if int(file[:8], 16) == timeline]
+        signs += [base.stop_time for base in self.bases if base.timeline == timeline]
+        return max(signs) < last.stop_time or self.is_taken(bases, name, timeline)
+
+    def is_taken(self, bases: Sequence[Base], name: str, timeline: int, by: datetime | None = None) -> bool:
+        """Whether another name is on a timeline that one is not on, and has made a base backup where this is sure."""
+        last = latest(bases)
+        if name not in last or self.leads(last[name], timeline):
+            return False
+        others = [base for base in bases if base.name != name and self.leads(last[base.name], timeline)]
+        sure = [one for one in others if self.leads(one, timeline) and not self.leads(one, last[name].timeline)]
+        return any(by is None or base.stop_time <= by for base in sure)
 
     def states(self) -> Iterator[State]:
         for timeline, end in self.ends.items():
@@ -141,19 +164,33 @@ class World:
             and all(self.file(state.timeline, number) in files for number in numbers)
         )
 
-    def recoverable(self, bases: Sequence[Base], files: Collection[str], since: datetime) -> set[tuple[str, State]]:
-        """The states that were there since a moment, and what base backups of each name lead to; the last one of a
-        timeline that was left counts by its commit.
+    def recoverable(self, bases: Sequence[Base], files: Collection[str]) -> set[tuple[str, State]]:
+        """The states that base backups of each name lead to."""
+        return {(base.name, state) for state in self.states() for base in bases if self.recovers(base, state, files)}
+
+    def wanted(
+        self, bases: Sequence[Base], since: datetime, *, taken_by: datetime | None = None
+    ) -> set[tuple[str, State]]:
+        """Of these those that were there since a moment; the last one of a timeline that was left counts by its commit.
+
+        What another name has taken over is that one's, so that it may be recovered by either.
         """
         found = set()
-        for name in NAMES:
-            own = [base for base in bases if base.name == name]
-            newest = self.newest(own)
-            for state in self.states():
-                until = state.over or (None if state.timeline == newest else state.begun)
-                if (until is None or until > since) and any(self.recovers(base, state, files) for base in own):
+        for name, state in self.recoverable(bases, self.stored):
+            until = state.over or (None if state.timeline == self.newest(bases, name) else state.begun)
+            if until is None or until > since:
+                found.add((ANY, state))
+                if not self.is_taken(bases, name, state.timeline, taken_by):
                     found.add((name, state))
         return found
+
+
+def with_any(found: set[tuple[str, State]]) -> set[tuple[str, State]]:
+    return found | {(ANY, state) for _name, state in found}
+
+
+def latest(bases: Sequence[Base]) -> dict[str, Base]:
+    return {base.name: base for base in sorted(bases, key=lambda base: base.stop_time)}
 
 
 KINDS = st.sampled_from(["write", "write", "write", "base", "base", "fork", "turn", "lose"])
@@ -175,10 +212,11 @@ def test_no_moment_in_the_window_is_lost_with_wal(steps: list[tuple[str, int]], 
     window = None if minutes is None else timedelta(minutes=minutes)
     coverage, whole = world.coverage(), sound(world.bases)
     expired = set(expired_segments(coverage, world.bases, first_needed(coverage, world.bases, window, now)))
-    before = world.recoverable(whole, world.stored, at(0) if window is None else now - window)
-    assert before <= world.recoverable(whole, world.stored - expired, at(0))
+    since = at(0) if window is None else now - window
+    before = world.wanted(whole, since, taken_by=since)
+    assert before <= with_any(world.recoverable(whole, world.stored - expired))
     locked = reachable(coverage, needed_ways(coverage, world.bases, window, now))
-    assert before <= world.recoverable(whole, locked, at(0))
+    assert before <= with_any(world.recoverable(whole, locked))
     assert all(world.file(base.timeline, base.start_lsn // SIZE) not in expired for base in world.bases)
 
 
@@ -188,10 +226,20 @@ def test_the_ends_of_timelines_that_live_keep_a_base_backup(steps: list[tuple[st
     world = lived(steps)
     since = at(world.minute - minutes)
     coverage, whole = world.coverage(), sound(world.bases)
-    ends = {(name, state) for name, state in world.recoverable(whole, world.stored, since) if not state.over}
-    newest = {name: world.newest([base for base in whole if base.name == name]) for name in NAMES}
+    ends = {(name, state) for name, state in world.wanted(whole, since) if not state.over}
+    newest = {name: world.newest(whole, name) for name in latest(whole)}
     for moment in (None, since):
         spared = newest_bases(coverage, whole, moment)
         kept = [base for base in whole if base.snapshot in spared]
-        wanted = {(name, end) for name, end in ends if moment is not None or end.timeline == newest[name]}
-        assert wanted <= world.recoverable(kept, world.stored, at(0))
+        wanted = {(name, end) for name, end in ends if moment is not None or end.timeline == newest.get(name)}
+        assert wanted <= with_any(world.recoverable(kept, world.stored))
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=STEPS)
+def test_a_timeline_counts_as_followed_until_a_later_base_backup_tells_otherwise(steps: list[tuple[str, int]]) -> None:
+    world = lived(steps)
+    coverage, whole = world.coverage(), sound(world.bases)
+    for name in latest(whole):
+        followed = followed_timeline(coverage, world.bases, name)
+        assert followed == max(one for one in world.ends if not world.is_left(whole, name, one))

@@ -17,9 +17,9 @@ from backstay.errors import (
     TargetNotCovered,
     WalGap,
 )
-from backstay.operations.wal.bases import Base, require_bases, sound
+from backstay.operations.wal.bases import Base, bases_of, readable_bases, sound
 from backstay.operations.wal.coverage import Run, WalCoverage, run_with
-from backstay.operations.wal.ways import is_led_to, leads, timeline_without_base, ways
+from backstay.operations.wal.ways import followed_timeline, is_led_to, leads, ways
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.selectors import LATEST, choose
 from backstay.repository.snapshots.store import Manifest
@@ -136,17 +136,20 @@ def plan_recovery(repository: Repository, name: str, snapshot: str, target: Reco
     Base backups that are damaged are used only if they are named. Raises NotFound, InvalidRequest, TargetNotCovered
     with what is covered, TargetAmbiguousTimeline, WalGap with what is missing, SnapshotIncomplete, ChecksumFailure.
     """
-    bases = require_bases(repository, name)
+    every = readable_bases(repository)
+    bases = bases_of(every, name)
     coverage = WalCoverage.load(repository.wal, bases[-1].system)
+    followed: int | None = None
     if snapshot == LATEST:
         bases = _sound(bases, name)
         if target.timeline is None:
-            _require_newest_led_to(coverage, bases, name)
+            followed = followed_timeline(coverage, every, name)
+            _require_led_to(coverage, followed, bases, name)
     else:
         manifests = [base.manifest for base in bases if base.manifest is not None]
         chosen = choose(manifests, snapshot, now=repository.clock.now())
         bases = [base for base in bases if base.snapshot == chosen.id]
-    return _Planner(coverage, name, bases, target).run()
+    return _Planner(coverage, name, bases, target, followed).run()
 
 
 def _sound(bases: list[Base], name: str) -> list[Base]:
@@ -159,16 +162,15 @@ def _sound(bases: list[Base], name: str) -> list[Base]:
     return found
 
 
-def _require_newest_led_to(coverage: WalCoverage, bases: Sequence[Base], name: str) -> None:
+def _require_led_to(coverage: WalCoverage, followed: int | None, bases: Sequence[Base], name: str) -> None:
     """The newest timeline is what everybody expects: another one comes only to those who name it."""
-    lost = timeline_without_base(coverage, bases)
-    if lost is None:
+    if followed is None or is_led_to(coverage.path(followed), bases):
         return
     led = max(way.timeline for way in ways(coverage, bases) if way.bases)
-    history = history_file(lost)
+    history = history_file(followed)
     why = "" if history in coverage.files else f", as far as is known: its history, {history}, is not stored"
     raise TargetNotCovered(
-        f"no base backup of {name} leads to timeline {lost}, the newest",
+        f"no base backup of {name} leads to timeline {followed}, the newest",
         cause=f"its WAL is stored, and all base backups lie on what it left, on the way to timeline {led}{why}",
         hint=f"make one with `backstay pg backup`, from which on it can be recovered; --timeline {led} recovers what "
         "it left",
@@ -188,9 +190,19 @@ class _Passed:
 
 
 class _Planner:
-    def __init__(self, coverage: WalCoverage, name: str, bases: Sequence[Base], target: RecoveryTarget) -> None:
+    """`followed` is the timeline to take if the target names none; else the newest that any base backup leads to is."""
+
+    def __init__(
+        self,
+        coverage: WalCoverage,
+        name: str,
+        bases: Sequence[Base],
+        target: RecoveryTarget,
+        followed: int | None = None,
+    ) -> None:
         self._coverage, self._name, self._bases, self._target = coverage, name, bases, target
         self._aborted: Abort | None = None  # of the transaction that is the target
+        self._followed = followed
 
     def run(self) -> RecoveryPlan:
         path = self._path()
@@ -212,8 +224,9 @@ class _Planner:
     def _path(self) -> Path:
         """How the WAL runs to the wanted timeline, or to the newest one that any of the base backups leads to."""
         timelines = {*self._coverage.timelines, *(base.timeline for base in self._bases)}
-        if self._target.timeline is not None:
-            timelines = {self._target.timeline}
+        wanted = self._followed if self._target.timeline is None else self._target.timeline
+        if wanted is not None:
+            timelines = {wanted}
         for timeline in sorted(timelines, reverse=True):
             path = self._coverage.path(timeline)
             if is_led_to(path, self._bases):

@@ -13,7 +13,7 @@ from backstay.operations.clusters.receiving_problems import receiving_problems
 from backstay.operations.clusters.tablespace_watch import made_behind
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.coverage import Gap, Run, WalCoverage
-from backstay.operations.wal.ways import timeline_without_base
+from backstay.operations.wal.ways import followed_timeline, is_led_to
 from backstay.operations.wal.windows import Window, open_gap, windows
 from backstay.repository.repository import Repository
 from backstay.repository.wal.store import require_cluster
@@ -77,10 +77,11 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
     system = known_system(repository, name)
     server = None if url is None else _ask(url, name, system)  # first: what it has archived by now must be stored
     coverage = WalCoverage.load(repository.wal, system)
-    known = base_backups(repository, name)
+    every = base_backups(repository)
+    known = [base for base in every if base.name == name]
     bases = sound(known)
     found = tuple(windows(coverage, bases))
-    timeline = max(coverage.timelines, default=None)
+    timeline = followed_timeline(coverage, every, name)
     runs = [] if timeline is None else coverage.runs(coverage.path(timeline))
     gaps = tuple(coverage.gaps_behind(runs, runs[0].begin)) if runs else ()
     last = _last_commit(coverage, timeline, runs)
@@ -91,8 +92,9 @@ def pg_status(repository: Repository, name: str, url: str | None = None, *, hear
         problems.append(f"base backup {known[-1].snapshot}, the newest, is no good: {known[-1].damage}")
     if timeline is not None and _is_open(open_gap(coverage, coverage.path(timeline), bases)):
         problems.append(_OPEN_GAP)
-    if (lost := timeline_without_base(coverage, bases)) is not None:
-        problems.append(f"no base backup leads to timeline {lost}, the newest: make one with `backstay pg backup`")
+    own = [base for base in bases if base.system == system]
+    if own and timeline is not None and not is_led_to(coverage.path(timeline), own):
+        problems.append(f"no base backup leads to timeline {timeline}, the newest: make one with `backstay pg backup`")
     if server is not None:
         problems += archiving_problems(server.archiving)
         problems += [_MADE_BEHIND.format(space) for space in made_behind(bases, server.tablespaces)]

@@ -91,7 +91,17 @@ def require_bases(repository: Repository, name: str) -> list[Base]:
 
     Raises NotFound when there is none.
     """
-    bases = base_backups(repository, name, on_damage=lambda _name, _error: None)
+    return bases_of(readable_bases(repository), name)
+
+
+def readable_bases(repository: Repository) -> list[Base]:
+    """Those of all names, oldest first; ones that cannot be read are left out."""
+    return base_backups(repository, on_damage=lambda _name, _error: None)
+
+
+def bases_of(every: Iterable[Base], name: str) -> list[Base]:
+    """Of base backups those of the cluster that has a name. Raises NotFound when there is none."""
+    bases = [base for base in every if base.name == name]
     if not bases:
         raise NotFound(
             f"there is no base backup of {name}",

@@ -56,18 +56,31 @@ def ways(coverage: WalCoverage, bases: Sequence[Base]) -> list[Way]:
     return found
 
 
-def current_ways(coverage: WalCoverage, bases: Sequence[Base], since: datetime | None) -> list[Way]:
-    """Of each name the way of its base backups to their newest timeline, and those to timelines that lived since a
-    moment, if one is given.
+def current_ways(
+    coverage: WalCoverage, bases: Sequence[Base], since: datetime | None, *, taken_by: datetime | None = None
+) -> list[Way]:
+    """Of each name the way of its base backups to the newest timeline that its server may be on, and those to timelines
+    that lived since a moment, if one is given.
 
     The newest counts however long it is silent: its server may be idle. One that another has left lives on while it has
-    commits or base backups. Raises CorruptedBackup.
+    commits or base backups, but not for a name from which another one has taken it over, `taken_by` a moment or ever.
+    Raises CorruptedBackup.
     """
     found: list[Way] = []
     for name in sorted({base.name for base in bases}):
         led = [way for way in ways(coverage, [base for base in bases if base.name == name]) if way.bases]
-        newest = [*led[-1:], *[way for way in led if sound(way.bases)][-1:]]  # damaged ones may be mended, or not
-        found += (way for way in led if way in newest or (since is not None and _has_lived(coverage, way, since)))
+        own = [way for way in led if not _is_elsewhere(coverage, way.path, bases, name)]
+        newest = [*own[-1:], *[way for way in own if sound(way.bases)][-1:]]  # damaged ones may be mended, or not
+        found += (
+            way
+            for way in led
+            if way in newest
+            or (
+                since is not None
+                and not _is_taken_over(coverage, way.path, bases, name, by=taken_by)
+                and _has_lived(coverage, way, since)
+            )
+        )
     return found
 
 
@@ -83,15 +96,18 @@ def needed_ways(coverage: WalCoverage, bases: Sequence[Base], window: timedelta 
         return [Way(way.path, way.usable) for way in every if way.bases]
     return [
         Way(way.path, tuple(needed_from(way.usable, window, now, name=_name, moment=_moment)))
-        for way in current_ways(coverage, bases, since)
+        for way in current_ways(coverage, bases, since, taken_by=since)
     ]
 
 
-def timeline_without_base(coverage: WalCoverage, bases: Sequence[Base]) -> int | None:
-    """The newest timeline of which WAL is stored, if there are base backups and none leads to it."""
-    newest = max(coverage.timelines, default=0)
-    own = [base for base in bases if base.system == coverage.system]
-    return newest if own and newest > _newest(own) and not is_led_to(coverage.path(newest), own) else None
+def followed_timeline(coverage: WalCoverage, bases: Sequence[Base], name: str) -> int | None:
+    """The newest timeline that the server of a name may be on, of which there is WAL or a base backup of that name.
+
+    `bases` are those of all names. Raises CorruptedBackup.
+    """
+    own = {base.timeline for base in bases if (base.system, base.name) == (coverage.system, name)}
+    timelines = sorted({*coverage.timelines, *own}, reverse=True)
+    return next((one for one in timelines if not _is_elsewhere(coverage, coverage.path(one), bases, name)), None)
 
 
 def _newest(bases: Sequence[Base]) -> int:
@@ -112,16 +128,59 @@ def _may_begin_elsewhere(way: Way, since: datetime) -> bool:
     return is_lost and not any(base.stop_time <= since for base in way.usable)
 
 
+def _is_elsewhere(coverage: WalCoverage, path: Path, bases: Sequence[Base], name: str) -> bool:
+    """Whether the server of a name is not on a timeline that its latest base backup does not lead to: another name has
+    base backups there, or that one ended after all that is known of the timeline.
+    """
+    own = _latest(coverage, bases).get(name)
+    if own is None or leads(path, own):
+        return False
+    return _is_taken_over(coverage, path, bases, name) or _is_silent_since(coverage, path, bases, own.stop_time)
+
+
+def _is_taken_over(
+    coverage: WalCoverage, path: Path, bases: Sequence[Base], name: str, *, by: datetime | None = None
+) -> bool:
+    """Whether the latest base backup of a name does not lead to a timeline, and that of another one does, which has one
+    behind where their ways parted; since a moment or longer, if one is given.
+    """
+    latest = _latest(coverage, bases)
+    there = {one.name for one in latest.values() if leads(path, one)}
+    if name not in latest or name in there:
+        return False
+    home = coverage.path(latest[name].timeline)
+    behind = (base for base in sound(bases) if base.name in there and leads(path, base) and not leads(home, base))
+    return any(by is None or base.stop_time <= by for base in behind)
+
+
+def _latest(coverage: WalCoverage, bases: Sequence[Base]) -> dict[str, Base]:
+    """Of each name the whole base backup that ended last: its server was there then."""
+    own = sound(base for base in bases if base.system == coverage.system)
+    return {base.name: base for base in sorted(own, key=lambda base: (base.stop_time, base.snapshot))}
+
+
+def _is_silent_since(coverage: WalCoverage, path: Path, bases: Sequence[Base], moment: datetime) -> bool:
+    """Whether all that is known of a timeline, and something is, was before a moment."""
+    try:
+        last = _last_commit(coverage, path, path.stretches[-1].begin)
+    except CorruptedBackup:  # in doubt it is not; `verify` names the segment
+        return False
+    known = [base.stop_time for base in bases if (base.system, base.timeline) == (coverage.system, path.timeline)]
+    if last is not None:
+        known.append(last)
+    return bool(known) and max(known) < moment
+
+
 def _has_lived(coverage: WalCoverage, way: Way, since: datetime) -> bool:
     if any(base.timeline == way.timeline and base.stop_time > since for base in way.bases):
         return True
     try:
-        last = _last_commit(coverage, way.path)
+        last = _last_commit(coverage, way.path, 0)
     except CorruptedBackup:  # in doubt it has; `verify` names the segment
         return True
     return last is not None and last > since
 
 
-def _last_commit(coverage: WalCoverage, path: Path) -> datetime | None:
-    found = (coverage.last_commit_time(path, run, run.begin) for run in reversed(coverage.runs(path)))
+def _last_commit(coverage: WalCoverage, path: Path, behind: int) -> datetime | None:
+    found = (coverage.last_commit_time(path, run, max(run.begin, behind)) for run in reversed(coverage.runs(path)))
     return next((time for time in found if time is not None), None)
