@@ -68,6 +68,21 @@ def test_prune_tells_which_wal_goes_and_why(clusters: Account) -> None:
     assert "0 WAL segments removed" in clusters.run("prune", "--keep-last", 1).out
 
 
+def test_where_a_history_is_damaged_prune_and_expiry_say_that_all_of_the_cluster_stays(clusters: Account) -> None:
+    with opened(clusters) as repository:
+        repository.wal.store(SYSTEM, "00000002.history", b"1\t0/200000\tbefore\n")
+        store_wal(repository, [2], timeline=2)
+    before = left(clusters)
+    (history,) = clusters.repository.rglob("*00000002.history")
+    history.chmod(0o600)
+    history.write_bytes(b"damaged")
+    for command in (["prune", "--keep-last", 1], ["pg", "expire", "--name", NAME]):
+        result = clusters.run(*command)
+        assert f"no WAL of {NAME} is removed, it cannot be told what is needed: " in result.err
+        assert "keep  8 segments: it cannot be told what is needed: " in result.out
+    assert left(clusters) == before
+
+
 def test_wal_is_left_for_a_running_restore_and_the_user_is_told(clusters: Account) -> None:
     with opened(clusters) as repository, announced(repository, warn=pytest.fail):
         done = clusters.run("prune", "--keep-last", 1)

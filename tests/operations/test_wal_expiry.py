@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.core.events import Event, Warned
 from backstay.errors import HoldViolation, InvalidRequest, NotFound, TargetNotCovered
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.status import pg_status
@@ -23,7 +24,7 @@ from backstay.storage.memory import MemoryStorage
 from backstay.testing import FakeClock, Fault, FaultyBackend
 from backstay.trust.secrets import Secret
 from tests.operations.bases import NAME, make_base, store_wal, wal_file
-from tests.operations.copies import make_source
+from tests.operations.copies import back_up, make_source
 from tests.postgres.made_wal import DAY, SYSTEM, commit, segment
 
 LAST = RetentionRules(keep_last=1)
@@ -60,6 +61,15 @@ def stored(repository: Repository) -> list[str]:
 
 def store_commit(repository: Repository, number: int, moment: datetime) -> None:
     repository.wal.store(SYSTEM, wal_file(number), segment(number, [commit(number, moment)]))
+
+
+def two_of_files(repository: Repository, source: Path, clock: FakeClock) -> list[str]:
+    """Snapshots that have nothing to do with a database, the older one first."""
+    made = []
+    for _ in range(2):
+        clock.advance(60)
+        made.append(back_up(repository, source))
+    return made
 
 
 def days(repository: Repository, source: Path, clock: FakeClock, *numbers: int) -> list[str]:
@@ -274,6 +284,54 @@ def test_nothing_lies_outside_of_the_window_while_a_history_is_missing(
     assert wal_file(3) not in plan_expiry(repository, NAME, window=HOUR).expired
     clock.advance(7200)
     assert wal_file(3) in plan_expiry(repository, NAME, window=HOUR).expired
+
+
+@pytest.mark.parametrize("window", [None, HOUR])
+def test_a_damaged_history_keeps_all_of_its_cluster_and_stops_nothing_else(
+    repository: Repository,
+    store: MemoryStorage,
+    source: Path,
+    clock: FakeClock,
+    recovered: list[str],
+    window: timedelta | None,
+) -> None:
+    newest = make_base(repository, source, 8, timeline=2, stop_time=clock.now())
+    other = SYSTEM + 1
+    store_wal(repository, range(1, 7), system=other)
+    for number in (2, 5):
+        clock.advance(86_400)
+        make_base(repository, source, number, name="shop", system=other, stop_time=clock.now())
+    files = two_of_files(repository, source, clock)
+    store.store(wal_name(SYSTEM, "00000002.history"), b"damaged", overwrite=True)
+    heard: list[Event] = []
+    found = plan_prune(repository, LAST, now=clock.now(), zone=UTC, wal_window=window, events=heard.append)
+    reasons = {decision.candidate.id: decision.reasons for decision in found.kept}
+    assert all("it cannot be told whether it is needed" in reasons[base][-1] for base in [*recovered, newest])
+    assert files[0] in {decision.candidate.id for decision in found.dropped}
+    told = [event.message for event in heard if isinstance(event, Warned)]
+    assert [text.partition(",")[0] for text in told] == [
+        f"all base backups of {NAME} stay",
+        f"no WAL of {NAME} is removed",
+    ]
+    wal = {plan.system: plan for plan in found.wal}
+    assert (wal[SYSTEM].expired, wal[SYSTEM].kept, wal[SYSTEM].since) == ((), 14, None)
+    assert wal[SYSTEM].doubt
+    assert wal[other].expired
+    assert execute_prune(repository, found).wal[0].removed == 0
+    assert len(stored(repository)) == 15
+    assert plan_expiry(repository, NAME, window=window, events=heard.append) == wal[SYSTEM]
+    assert len(heard) == 3
+
+
+def test_a_damaged_history_is_told_only_where_base_backups_of_its_cluster_are_decided_about(
+    repository: Repository, store: MemoryStorage, source: Path, clock: FakeClock, recovered: list[str]
+) -> None:
+    store.store(wal_name(SYSTEM, "00000002.history"), b"damaged", overwrite=True)
+    files = two_of_files(repository, source, clock)
+    heard: list[Event] = []
+    now = repository.clock.now()
+    found = plan_prune(repository, LAST, now=now, zone=UTC, only=files, events=heard.append)
+    assert ([decision.candidate.id for decision in found.dropped], heard) == (files[:1], [])
 
 
 def test_nothing_is_removed_under_a_restore(repository: Repository, source: Path, clock: FakeClock) -> None:

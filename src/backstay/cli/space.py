@@ -133,7 +133,9 @@ def prune(
     window = wal_expiry.window_length(context, wal_window)
     result = None
     with context.open(index=False) as repository:
-        plan = plan_prune(repository, rules, now=context.clock.now(), zone=LOCAL, wal_window=window)
+        with context.watching() as events:
+            now = context.clock.now()
+            plan = plan_prune(repository, rules, now=now, zone=LOCAL, wal_window=window, events=events)
         if not context.json and context.talks:
             _show_decisions(context, plan)
             wal_expiry.show_plans(context, plan.wal)

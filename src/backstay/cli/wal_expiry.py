@@ -39,7 +39,12 @@ def pg_expire(
     if abandoned and window is not None:
         raise InvalidRequest("--all leaves no window", cause="--window is given with it", hint="give one of them")
     with context.open(index=False) as repository:
-        plan = plan_abandonment(repository, name) if abandoned else plan_expiry(repository, name, window=length)
+        with context.watching() as events:
+            plan = (
+                plan_abandonment(repository, name)
+                if abandoned
+                else plan_expiry(repository, name, window=length, events=events)
+            )
         result = None
         if not dry_run:
             with context.watching() as events:
@@ -113,6 +118,8 @@ def _why_gone(plan: WalExpiry) -> str:
 
 
 def _why_kept(plan: WalExpiry) -> str:
+    if plan.doubt:
+        return f"it cannot be told what is needed: {plan.doubt}"
     if plan.since is None:
         waits = "it waits for a base backup, of which there is none"
         return f"{waits}; `backstay pg expire --name {plan.names[0]} --all` removes it" if plan.names else waits

@@ -68,7 +68,7 @@ def prune(
 ) -> Pruned:
     """Decide about the snapshots of some names, of whatever host, and drop what no rule keeps."""
     ours = {one.id for one in repository.snapshots.shown() if one.name in names}
-    plan = plan_prune(repository, rules, now=now, zone=zone, only=ours)
+    plan = plan_prune(repository, rules, now=now, zone=zone, only=ours, events=events)
     if not dry_run:
         execute_prune(repository, plan, events=events)
     return Pruned(

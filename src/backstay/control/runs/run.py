@@ -255,6 +255,7 @@ class _Run:
             now=self.world.clock.now(),
             zone=self.holds.zone,
             only=ours,
+            events=events,
         )
         self.outcome.retention = plan
         if not self.options.dry_run:

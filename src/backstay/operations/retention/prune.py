@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
 
-from backstay.core.events import EventSink, ignore
+from backstay.core.events import EventSink, Warned, ignore
+from backstay.errors import CorruptedBackup
 from backstay.operations.retention.rules import Decision, RetentionRules, decide
 from backstay.operations.wal.bases import Base, base_of, is_base, sound
 from backstay.operations.wal.coverage import WalCoverage
@@ -50,24 +51,28 @@ def plan_prune(
     zone: tzinfo,
     wal_window: timedelta | None = None,
     only: Collection[str] | None = None,
+    events: EventSink = ignore,
 ) -> PrunePlan:
     """Decide about every snapshot and about WAL; changes nothing.
 
     WAL goes as `wal.expire` says, once what is dropped is gone. With `only`, ids of snapshots, nothing is decided
-    about others, and WAL stays: no rule counts what it is not about. Raises InvalidRequest without any rule, and
-    CorruptedBackup where it cannot be told which base backups are needed.
+    about others, and WAL stays: no rule counts what it is not about. All base backups of a cluster stay, and its WAL,
+    with a warning, where a history is damaged, which says which of them are needed. Raises InvalidRequest without any
+    rule, and CorruptedBackup when a snapshot cannot be read.
     """
     held = repository.snapshots.holds.held()
     manifests = repository.snapshots.shown()
-    newest = _newest_bases(repository, manifests, None if wal_window is None else repository.clock.now() - wal_window)
+    since = None if wal_window is None else repository.clock.now() - wal_window
+    chosen = [one for one in manifests if only is None or one.id in only]
+    needed = _needed_bases(repository, manifests, chosen, since, events)
     decisions = [
-        _spared(found, held=found.candidate.id in held, needed=newest.get(found.candidate.id, ""))
-        for found in decide([one for one in manifests if only is None or one.id in only], rules, now=now, zone=zone)
+        _spared(found, held=found.candidate.id in held, needed=needed.get(found.candidate.id, ""))
+        for found in decide(chosen, rules, now=now, zone=zone)
     ]
     if only is not None:
         return PrunePlan(decisions)
     doomed = {found.candidate.id for found in decisions if not found.keep}
-    return PrunePlan(decisions, plan_expiries(repository, without=doomed, window=wal_window))
+    return PrunePlan(decisions, plan_expiries(repository, without=doomed, window=wal_window, events=events))
 
 
 def _spared(decision: Decision[Manifest], *, held: bool, needed: str) -> Decision[Manifest]:
@@ -80,14 +85,28 @@ def _spared(decision: Decision[Manifest], *, held: bool, needed: str) -> Decisio
     return replace(decision, keep=True, reasons=reasons) if held or needed else decision
 
 
-def _newest_bases(repository: Repository, manifests: Iterable[Manifest], since: datetime | None) -> dict[str, str]:
-    """The base backups that stay whatever the rules say, with the reason. Raises CorruptedBackup."""
-    bases = sound(base_of(manifest) for manifest in manifests if is_base(manifest))
+def _needed_bases(
+    repository: Repository,
+    manifests: Iterable[Manifest],
+    chosen: Iterable[Manifest],
+    since: datetime | None,
+    events: EventSink,
+) -> dict[str, str]:
+    """Of the clusters of some snapshots the base backups that stay whatever the rules say, with the reason.
+
+    Raises CorruptedBackup.
+    """
+    bases = [base_of(manifest) for manifest in manifests if is_base(manifest)]
     found: dict[str, str] = {}
-    for system in sorted({base.system for base in bases}):
+    for system in sorted({base_of(manifest).system for manifest in chosen if is_base(manifest)}):
         own = [base for base in bases if base.system == system]
         coverage = WalCoverage.load(repository.wal, system, segment_size=own[0].segment_size)
-        found.update(newest_bases(coverage, own, since))
+        try:
+            found.update(newest_bases(coverage, sound(own), since))
+        except CorruptedBackup as error:
+            names = ", ".join(sorted({base.name for base in own}))
+            events(Warned(message=f"all base backups of {names} stay, it cannot be told which are needed: {error}"))
+            found.update((base.snapshot, f"it cannot be told whether it is needed: {error}") for base in own)
     return found
 
 

@@ -7,6 +7,7 @@ purpose. Base backups are dropped by `prune` and `delete`, which holds forbid: s
 
 Without any base backup all WAL waits for one, and so does that of a timeline which is newer than all of them: one may
 be under way. So it may on an older timeline that nothing needs: what lies behind all that is needed stays there too.
+While a history of a cluster is damaged, none of its WAL goes: it says where timelines come from.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backstay.core.events import EventSink, Progress, Started, finished, ignore
-from backstay.errors import InvalidRequest, NotFound
+from backstay.core.events import EventSink, Progress, Started, Warned, finished, ignore
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.wal.bases import Base, base_backups, require_bases
 from backstay.operations.wal.coverage import WalCoverage
 from backstay.operations.wal.ways import needed_ways
@@ -39,8 +40,8 @@ class NeededWal:
 class WalExpiry:
     """What is to be removed of a cluster's WAL; what stays on the way to each of `timelines`, as recoveries need it.
 
-    `since` and `from_lsn` are those of the one that begins first, and None where no base backup is left. `names` are
-    those of the cluster, `kept` counts segments.
+    `since` and `from_lsn` are those of the one that begins first, and None where no base backup is left, or where
+    `doubt` says why nobody can tell what is needed. `names` are those of the cluster, `kept` counts segments.
     """
 
     system: int
@@ -50,6 +51,7 @@ class WalExpiry:
     expired: tuple[str, ...]
     kept: int
     timelines: tuple[NeededWal, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +62,25 @@ class ExpiryResult:
     waiting_for: tuple[str, ...] = ()
 
 
-def plan_expiry(repository: Repository, name: str, *, window: timedelta | None = None) -> WalExpiry:
-    """Decide about one cluster without removing anything.
+def plan_expiry(
+    repository: Repository, name: str, *, window: timedelta | None = None, events: EventSink = ignore
+) -> WalExpiry:
+    """Decide about one cluster without removing anything; nothing goes, with a warning, where a history is damaged.
 
     Raises NotFound when there is no base backup: then all WAL waits for one; and CorruptedBackup when a snapshot cannot
     be read: it may be one that needs the WAL.
     """
     system = require_bases(repository, name)[-1].system
     bases = [base for base in base_backups(repository) if base.system == system]
-    return _plan(repository, system, bases, window)
+    return _plan(repository, system, bases, window, events)
 
 
 def plan_expiries(
-    repository: Repository, *, without: Collection[str] = (), window: timedelta | None = None
+    repository: Repository,
+    *,
+    without: Collection[str] = (),
+    window: timedelta | None = None,
+    events: EventSink = ignore,
 ) -> list[WalExpiry]:
     """Decide about every cluster with WAL, as if the snapshots `without` were dropped.
 
@@ -80,7 +88,7 @@ def plan_expiries(
     """
     bases = [base for base in base_backups(repository) if base.snapshot not in without]
     plans = [
-        _plan(repository, system, [base for base in bases if base.system == system], window)
+        _plan(repository, system, [base for base in bases if base.system == system], window, events)
         for system in repository.wal.systems()
     ]
     return [plan for plan in plans if plan.since is not None or plan.kept]  # others log something else than WAL
@@ -127,18 +135,26 @@ def expire_wal(repository: Repository, plan: WalExpiry, *, events: EventSink = i
     return ExpiryResult(removed=len(plan.expired))
 
 
-def _plan(repository: Repository, system: int, bases: Sequence[Base], window: timedelta | None) -> WalExpiry:
+def _plan(
+    repository: Repository, system: int, bases: Sequence[Base], window: timedelta | None, events: EventSink
+) -> WalExpiry:
     if not bases:
         names = tuple(name for name, bound in repository.wal.names().items() if bound == system)
         kept = len(_segments(repository, system))
         return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=kept)
+    names = tuple(sorted({base.name for base in bases}))
     coverage = WalCoverage.load(repository.wal, system, segment_size=bases[0].segment_size)
-    firsts = first_needed(coverage, bases, window, repository.clock.now())
+    try:
+        firsts = first_needed(coverage, bases, window, repository.clock.now())
+    except CorruptedBackup as error:
+        events(Warned(message=f"no WAL of {', '.join(names)} is removed, it cannot be told what is needed: {error}"))
+        kept = sum(map(is_segment, coverage.files))
+        return WalExpiry(system=system, names=names, since=None, from_lsn=None, expired=(), kept=kept, doubt=str(error))
     since = min(firsts.values(), key=_start)
     expired = sorted(expired_segments(coverage, bases, firsts), key=lambda file: segment_start(file, coverage.size))
     return WalExpiry(
         system=system,
-        names=tuple(sorted({base.name for base in bases})),
+        names=names,
         since=since.snapshot,
         from_lsn=format_lsn(since.start_lsn),
         expired=tuple(expired),
