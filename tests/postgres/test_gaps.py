@@ -218,6 +218,7 @@ def test_behind_each_tablespace_that_is_made_a_base_backup_is_made(archive: Arch
     with archive.open() as repository:
         back_up(repository, server)
     with ThreadedReceiver(archive, server, base_backup=False) as receiver:
+        until_stored(archive, server)
         make_space("one")
         until(lambda: receiver.warnings, "it is told")
         until_stored(archive, server)
@@ -233,3 +234,45 @@ def test_behind_each_tablespace_that_is_made_a_base_backup_is_made(archive: Arch
         until_stored(archive, server)
         assert problems(archive, server.url, status=0) == []
     assert sum("is being made, as tablespace" in word for word in receiver.warnings) == 2
+
+
+def test_a_standby_that_has_not_come_so_far_gets_its_base_backup_later(
+    start_server: StartServer, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(segment_mib=1)
+    space = server.place / "space"
+    space.mkdir()
+    server.own(space)
+    monkeypatch.setattr(required_base, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(required_base, "LONGEST_PAUSE_S", 0.5)
+    standby = Server(server.place, name="standby")
+    where = ("-h", "127.0.0.1", "-p", server.port, "-U", "postgres")
+    server.tool("pg_basebackup", *where, "-D", standby.data, "-R", "-c", "fast")
+    standby.configure("postgresql.auto.conf", port=standby.port)
+
+    def bases() -> list[int]:
+        with archive.open() as repository:
+            return [len(base.tablespaces) for base in base_backups(repository)]
+
+    try:
+        standby.start()
+        with archive.open() as repository:
+            back_up(repository, standby)
+        standby.sql("select pg_wal_replay_pause()")
+        with ThreadedReceiver(archive, standby) as receiver:
+            server.sql(f"create tablespace one location '{space}'")
+            until(lambda: any("replayed no checkpoint" in word for word in receiver.warnings), "it is told")
+            assert bases() == [0], "one that begins before it would not help"
+            standby.sql("select pg_wal_replay_resume()")
+            server.sql("checkpoint")
+            until(
+                lambda: (
+                    standby.sql("select pg_last_wal_replay_lsn()") >= server.sql("select pg_current_wal_flush_lsn()")
+                ),
+                "replay",
+            )
+            standby.sql("checkpoint")
+            until(lambda: bases() == [0, 1], "a base backup behind it")
+        assert sum("what follows can be recovered" in word for word in receiver.warnings) == 1
+    finally:
+        standby.stop()

@@ -17,13 +17,13 @@ class Listeners:
     def __init__(self, most: int) -> None:
         self._most, self._most_each = most, max(1, most // _SHARE)
         self._of: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # whoever is let go by the search for garbage may be in the midst of coming
 
     def come(self, user: str) -> None:
         """Take a place. Raises RateLimited when there is none left, or none for this user."""
         with self._lock:
             mine = self._of.get(user, 0)
-            if sum(self._of.values()) >= self._most:
+            if sum([*self._of.values()]) >= self._most:
                 raise RateLimited("too many listen to events", cause=f"{self._most} do", retry_after=_AGAIN_S)
             if mine >= self._most_each:
                 raise RateLimited(
@@ -32,7 +32,7 @@ class Listeners:
                     hint="close some; one `GET /api/events` tells of all jobs",
                     retry_after=_AGAIN_S,
                 )
-            self._of[user] = mine + 1
+            self._of[user] = self._of.get(user, 0) + 1
 
     def go(self, user: str) -> None:
         """Give a place back."""

@@ -23,6 +23,7 @@ Fetch = Callable[[str], bytes]
 _FRESH_S: Final = 3600.0  # so long the keys are used without asking again
 _STALE_S: Final = 86400.0  # so long they are used while the provider does not answer
 _PAUSE_S: Final = 60.0  # at least, between two tries: strangers can make us look for keys that there are not
+_GIVEN_UP_S: Final = 600.0  # after which a fetch that does not end is done without
 _WAIT_S: Final = 1.0  # at most, since a try began, somebody is kept waiting for it
 _TIMEOUT_S: Final = 10.0  # of each read
 _LONGEST_S: Final = 30.0  # of one document
@@ -66,17 +67,23 @@ class Provider:
     def _renewed(self, key_id: str | None) -> tuple[threading.Event | None, float]:
         """Begin to fetch the keys if they are old or lack this one: what tells the end of that, and how long to wait.
 
-        It is done by one thread at a time, so that a provider that keeps it for ever keeps no other.
+        It is done by one thread at a time, so that a provider that keeps it for ever keeps no other but one each time
+        that it is given up.
         """
         now = self._clock.monotonic()
         fresh = self._fetched is not None and now - self._fetched < _FRESH_S
         if fresh and _chosen(self._keys, key_id):
             return None, 0
-        if self._ended is None and (self._tried is None or now - self._tried >= _PAUSE_S):
-            self._tried, self._ended = now, threading.Event()
-            args = (now, self._ended)
-            threading.Thread(target=self._renew, args=args, name="backstay-provider", daemon=True).start()
-        return self._ended, 0 if self._tried is None else self._tried + self._wait_s - now
+        pause = _PAUSE_S if self._ended is None else _GIVEN_UP_S
+        if self._tried is None or now - self._tried >= pause:
+            self._tried, ended = now, threading.Event()
+            thread = threading.Thread(target=self._renew, args=(now, ended), name="backstay-provider", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system lets us have no more
+                raise _unavailable(self._issuer, str(error)) from error
+            self._ended = ended
+        return self._ended, self._tried + self._wait_s - now
 
     def _renew(self, now: float, ended: threading.Event) -> None:
         keys, trouble = None, "looking for its keys failed"
@@ -86,7 +93,9 @@ class Provider:
             trouble = error.cause
         finally:
             with self._lock:
-                self._trouble, self._ended = trouble, None
+                self._trouble = trouble
+                if self._ended is ended:
+                    self._ended = None
                 if keys is not None:
                     self._keys, self._fetched = keys, now
             ended.set()

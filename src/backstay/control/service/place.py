@@ -47,7 +47,7 @@ def full_disk(directory: Path) -> CatalogUnavailable | None:
     except OSError as error:
         return CatalogUnavailable("the catalog cannot be written", cause=f"{directory}: {error.strerror}")
     free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
-    if free >= LEAST_FREE:
+    if free >= LEAST_FREE or not found.f_blocks:  # some file systems do not know how large they are
         return None
     return CatalogUnavailable(
         "the catalog cannot be written", cause=f"the disk of {directory} has {free} bytes left", hint="make room there"

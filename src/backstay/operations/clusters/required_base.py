@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from backstay.core.events import Event, EventSink, Warned
-from backstay.errors import BackstayError, ChecksumFailure, Interrupted
+from backstay.errors import BackstayError, BackupFailed, ChecksumFailure, Interrupted
 from backstay.operations.clusters.backup import ClusterBackupOptions, back_up_cluster
 from backstay.operations.wal.bases import base_backups, sound
 from backstay.operations.wal.storing import as_warning
 from backstay.operations.wal.windows import has_base_behind
 from backstay.repository.repository import Repository
-from backstay.sources.postgres.lsn import format_lsn
+from backstay.sources.postgres.connection import Connection
+from backstay.sources.postgres.lsn import format_lsn, parse_lsn
 from backstay.sources.postgres.timelines import Path
 
 FIRST_PAUSE_S: Final = 5.0
@@ -108,20 +109,36 @@ class RequiredBase:
             return None if self._is_closing else self._wanted
 
     def _satisfy(self, wanted: _Wanted) -> None:
-        bases = sound(base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None))
-        if not has_base_behind(bases, wanted.system, wanted.path, wanted.lsn):
+        if not self._is_there(wanted):
             self._make(wanted)
         with self._changed:
             if self._wanted == wanted:
                 self._wanted = None
 
+    def _is_there(self, wanted: _Wanted) -> bool:
+        bases = sound(base_backups(self._repository, self._options.name, on_damage=lambda _name, _error: None))
+        return has_base_behind(bases, wanted.system, wanted.path, wanted.lsn)
+
+    def _require_reached(self, wanted: _Wanted) -> None:
+        """Raises BackupFailed where a standby would begin a base backup before that: at the last checkpoint of its
+        primary that it has replayed."""
+        with Connection(self._url, application="backstay receive") as server:
+            if server.value("SELECT pg_is_in_recovery()") != "t":
+                return
+            begin = server.value("SELECT redo_lsn FROM pg_control_checkpoint()")
+        if parse_lsn(begin) < wanted.lsn:
+            raise _before(wanted, f"the standby has replayed no checkpoint behind that, and would begin at {begin}")
+
     def _make(self, wanted: _Wanted) -> None:
+        self._require_reached(wanted)
         self._events(Warned(message=f"a base backup behind {format_lsn(wanted.lsn)} is being made, as {wanted.why}"))
         options = replace(self._options, description=f"made by the receiver, as {wanted.why}")
         try:
             made = back_up_cluster(self._repository, self._url, options, events=self._pass_on)
         finally:
             self._repository.release()
+        if not self._is_there(wanted):
+            raise _before(wanted, f"{made.snapshot} begins at {made.start_lsn}, or on another timeline")
         self._events(Warned(message=f"base backup {made.snapshot} is made: what follows can be recovered"))
 
     def _pass_on(self, event: Event) -> None:
@@ -130,3 +147,11 @@ class RequiredBase:
             raise Interrupted("a base backup that is required was given up", cause="its receiver was stopped")
         if isinstance(event, Warned):
             self._events(event)
+
+
+def _before(wanted: _Wanted, cause: str) -> BackupFailed:
+    return BackupFailed(
+        f"there is no base backup behind {format_lsn(wanted.lsn)}",
+        cause=cause,
+        hint="a CHECKPOINT on the primary lets its standbys go on",
+    )

@@ -27,11 +27,14 @@ class TablespaceWatch:
         self._path: Path | None = None
         self._segments = TablespaceReader()
         self._seen = 0
+        self._told: set[int] = set()  # of which oids somebody knows
 
     def follow(self, path: Path, position: int, bases: Sequence[Base], present: Sequence[Tablespace]) -> None:
         """The way along which WAL comes from now on, and what its server has at a position."""
         self.turn(path)
-        if missing := made_behind(bases, present):
+        # A base backup that is under way for one is not asked for again at each new session.
+        if missing := [space for space in made_behind(bases, present) if space.oid not in self._told]:
+            self._told.update(space.oid for space in missing)
             self._require(path, position, f"{missing[0]} is not in the newest one")
 
     def turn(self, path: Path) -> None:
@@ -42,8 +45,9 @@ class TablespaceWatch:
         """Look through WAL that was stored; a part shows what the whole segment would show later."""
         reader = self._segments if piece.is_whole else TablespaceReader()
         for made in reader.feed(piece.before + piece.data):
-            if made.lsn > self._seen and self._path is not None:
+            if made.lsn > self._seen and made.oid not in self._told and self._path is not None:
                 self._seen = made.lsn
+                self._told.add(made.oid)
                 self._require(
                     self._path, made.end, f"tablespace {made.oid} was made in {made.place} at {format_lsn(made.lsn)}"
                 )
