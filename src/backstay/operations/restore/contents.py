@@ -274,6 +274,8 @@ class FileWriter:
                     for to, start, length in spans(node.extents, at, len(piece)):
                         pending.write_at(to, memoryview(piece)[start : start + length])
                     at += len(piece)
+                if at != node.data_size:
+                    raise wrong_size()
                 pending.commit(node)
             self._tally.done(node.size)
 
