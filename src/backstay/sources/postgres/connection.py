@@ -37,7 +37,14 @@ _DENIED: Final = (
 )
 _TOO_LOW: Final = ("wal_level", "max_wal_senders", "max_replication_slots", "all replication slots are in use")
 _SHUTDOWN: Final = ("57P01", "57P02", "57P03", "53300")  # shut down, crashed, starting up, too many connections
-_NOT_NOW: Final = ("system is starting up", "system is shutting down", "recovery mode", "not yet accepting", "too many")
+_NOT_NOW: Final = (
+    "system is starting up",
+    "system is shutting down",
+    "recovery mode",
+    "not yet accepting",
+    "not accepting",
+    "too many",
+)
 _IN_USE: Final = "55006"
 _NO_DRIVER: Final = "install it with `pip install 'backstay[postgres]'`"
 

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
-from backstay.core.clock import Clock
+from backstay.core.clock import LOOK_S, Clock
+from backstay.errors import SourceUnreachable
 from backstay.sources.postgres.connection import Connection
 from backstay.sources.postgres.local_server import LocalServer
 
+_LETS_IN_S: Final = 30.0
 _PORT: Final = 5432  # of the name of the socket only
 _CONFIGURATION: Final = "postgresql.conf"
 _EVENT_TRIGGERS_FROM: Final = 17  # the first version that can switch them off
@@ -28,6 +30,7 @@ class ScratchServer:
     """One server over a data directory; `programs` is where its binaries are. It is stopped at the end."""
 
     def __init__(self, data: Path, programs: Path, *, superuser: str, clock: Clock) -> None:
+        self._clock = clock
         """Raises RecoveryFailed when a server cannot run there."""
         self._superuser = superuser
         # Its name must be short, because it becomes part of the name of a socket.
@@ -82,8 +85,16 @@ class ScratchServer:
         return int((self._data / "PG_VERSION").read_text().partition(".")[0])
 
     def connect(self, database: str = "postgres") -> Connection:
+        """A session. A server that has just recovered lets nobody in for a moment. Raises as Connection does."""
         host, user, name = (quote(text, safe="") for text in (str(self._place), self._superuser, database))
-        return Connection(f"postgresql://{user}@/{name}?host={host}&port={_PORT}")
+        until = self._clock.monotonic() + _LETS_IN_S
+        while True:
+            try:
+                return Connection(f"postgresql://{user}@/{name}?host={host}&port={_PORT}")
+            except SourceUnreachable:
+                if self._clock.monotonic() > until:
+                    raise
+                self._clock.sleep(LOOK_S)
 
     def run(self, program: str, *arguments: str, tick: Callable[[], None]) -> subprocess.CompletedProcess[str]:
         """A client program of the same version, pointed at this server; what it printed is its `stdout`.
