@@ -14,7 +14,7 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.render import err, print_table
 from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
-from backstay.errors.results import not_written
+from backstay.errors.results import not_written, require_directory
 
 if TYPE_CHECKING:
     from backstay.control.manager.manager import BackupManager
@@ -149,12 +149,7 @@ def _require_apart(report: Path, *others: Path) -> None:
             cause="that is the plan, or where is noted what is done",
             hint="name another file with --report",
         )
-    if not report.absolute().parent.is_dir():
-        raise InvalidRequest(
-            f"the report cannot be written to {report}",
-            cause=f"{report.absolute().parent} is not there",
-            hint="make that directory first",
-        )
+    require_directory("the report", report)
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from backstay.control.evidence.page import as_html, sealed_in
 from backstay.control.evidence.seal import LARGEST, Evidence, opened, read_json
 from backstay.core.version import VERSION
 from backstay.errors import CorruptedBackup, InvalidRequest
-from backstay.errors.results import not_written
+from backstay.errors.results import not_written, require_directory
 
 _PAGES: Final = (".html", ".htm")
 _JSON: Final = ".json"
@@ -35,12 +35,7 @@ def require_form(path: Path) -> None:
             cause="evidence is written as a page or as JSON",
             hint="let the name end with .html or .json",
         )
-    if not path.absolute().parent.is_dir():
-        raise InvalidRequest(
-            f"the evidence cannot be written to {path}",
-            cause=f"{path.absolute().parent} is not there",
-            hint="make that directory first",
-        )
+    require_directory("the evidence", path)
 
 
 def write(evidence: Evidence, path: Path) -> None:
