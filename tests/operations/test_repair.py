@@ -20,7 +20,6 @@ from backstay.repository.sessions.session import Process
 from tests.crash.small_world import MemorySource, World, collect, content, read_back, verified
 from tests.operations.repairing import damage, objects, pack_of, second_tree, two_snapshots
 
-
 NOBODY = Process("", "", "", 0, "")  # cannot tell whether other processes are dead
 
 
