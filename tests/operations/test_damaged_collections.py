@@ -13,7 +13,7 @@ from backstay.repository.collection.collector import Collector
 from backstay.repository.logs.collections import CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.repository import Repository
 from tests.crash.small_world import World, collect, content, small_tree, verified
-from tests.operations.test_repair import damage
+from tests.operations.repairing import damage
 
 VERDICT, ANNOUNCED, WAITING = "gc/00000001.done", "gc/00000001", "gc/00000001.sessions"
 

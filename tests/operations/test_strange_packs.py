@@ -9,7 +9,7 @@ from backstay.operations.repair.run import repair_index, repair_packs, repair_sn
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.plan import CollectionPlan
 from tests.crash.small_world import World, verified
-from tests.operations.test_repair import damage, objects, world
+from tests.operations.repairing import damage, objects, world
 
 __all__ = ["world"]
 
