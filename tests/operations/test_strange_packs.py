@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backstay.errors import CorruptedBackup
@@ -9,9 +11,12 @@ from backstay.operations.repair.run import repair_index, repair_packs, repair_sn
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.plan import CollectionPlan
 from tests.crash.small_world import World, verified
-from tests.operations.repairing import damage, objects, world
+from tests.operations.repairing import damage, objects, two_snapshots
 
-__all__ = ["world"]
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return two_snapshots(tmp_path)
 
 
 @pytest.mark.parametrize("places", [("packs", "packs"), ("meta", "meta"), ("packs", "meta")])
