@@ -54,7 +54,7 @@ from backstay.sources.source import Capture, Problem, Source, Stat, Stream
 
 PROGRESS_EVERY_S: Final = 0.1
 QUICK_FROM: Final = 64 << 20  # bytes of a file whose compression should not be what takes the time
-BLOCKS_AHEAD: Final = 2  # of a large file, read and cut: packs are stored in bursts, between which it goes on
+BLOCKS_AHEAD: Final = 1  # of a large file, read and cut: packs are stored in bursts, between which it goes on
 _DATA: Final = RecordKind.DATA_PACK
 
 
@@ -163,7 +163,7 @@ class _Backup:
         journal = self.journal = self._journal()
         done = False
         try:
-            with Workers(self.repository.environment.threads, "seal") as sealing:
+            with Workers(self.repository.environment.threads, "seal", yielding=True) as sealing:
                 writer = self.repository.writer(sealing)
                 try:
                     assembler = self._store(writer, cursor, base, journal)
