@@ -65,7 +65,8 @@ SLOW: Final = Profile(late=1.0, linger=0.1)
 class InlineWorkers(Workers):
     """Does the work at once, on the thread that submits it."""
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, *, yielding: bool = False) -> None:
+        del name, yielding
         self.threads = threads
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
