@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from backstay.repository.repository import Repository
 from backstay.storage.backend import ObjectInfo, StorageBackend
 from backstay.storage.crash_order import is_transient
 from backstay.storage.mirrored import Mirrored
-from backstay.testing import CrashPoint, Fault, FaultyBackend
+from backstay.testing import CrashPoint, Fault, FaultKind, FaultyBackend
 from backstay.trust.secrets import Secret
 from tests.operations.copies import (
     SECRET,
@@ -101,6 +102,38 @@ def test_a_copy_that_stops_anywhere_is_a_repository_or_none_yet(ours: Store, tmp
             break
     mirror_to(ours, target)
     assert target.objects() == lasting(ours)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("kind", ["crash_before", "crash_after"])
+def test_a_copy_that_stops_behind_a_collection_keeps_what_was_rewritten(
+    tmp_path: Path, source: Path, kind: FaultKind
+) -> None:
+    """A verdict forbids packs whose chunks that live lie in new ones, which come first."""
+    ours = Store("ours")
+    with Repository.create(ours, SECRET, environment=SMALL_PACKS) as repository:
+        (source / "stays").write_bytes(random.Random(1).randbytes(60_000))
+        (source / "goes").write_bytes(random.Random(2).randbytes(180_000))
+        back_up(repository, source)
+        (source / "goes").unlink()
+        back_up(repository, source)
+    before = Store("copy", lasting(ours))
+    with open_alone(ours) as repository:
+        drop_first(repository)
+        (newest,) = [manifest.id for manifest in repository.snapshots.live()]
+    for at in count(1):
+        copy = Store("copy", before.objects())
+        faulty = FaultyBackend(copy)
+        faulty.script(Fault(kind=kind, operation="store", at=at))
+        try:
+            mirror_to(ours, faulty)
+        except CrashPoint:
+            with open_alone(copy) as repository:
+                found, errors = restored(repository, newest, tmp_path / str(at), source)
+            assert (found, errors) == (contents(source), [])
+        else:
+            break
+    assert at > 5
 
 
 def test_a_torn_object_is_sent_again(ours: Store) -> None:
