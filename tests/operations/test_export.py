@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.memory import MemoryStorage
-from backstay.testing import CrashPoint, Fault, FaultKind, FaultyBackend
+from backstay.testing import CrashPoint, Fault, FaultKind, FaultyBackend, Operation
 from backstay.trust.secrets import Secret
 from tests.operations.copies import SECRET, SMALL_PACKS, Store, back_up, contents, make_source, open_alone, restored
 
@@ -118,6 +119,26 @@ def test_an_export_that_is_killed_at_any_step_goes_on(ours: Store, kind: FaultKi
         else:
             assert at > 10
             break
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("operation", ["store", "delete"])
+@pytest.mark.parametrize("kind", ["crash_before", "crash_after"])
+def test_a_snapshot_that_was_left_out_is_never_missing(ours: Store, kind: FaultKind, operation: Operation) -> None:
+    """It is on record as left out until it is there: a medium that is taken away in between is whole."""
+    begun = Store("medium")
+    export(ours, begun, ids(ours)[-1])
+    for at in count(1):
+        medium = Store("medium", begun.objects())
+        faulty = FaultyBackend(medium)
+        faulty.script(Fault(kind=kind, operation=operation, at=at))
+        with suppress(CrashPoint):
+            export(ours, faulty)
+        assert_whole(medium)
+        if not faulty.hits:
+            assert ids(medium) == ids(ours)
+            break
+    assert at > 1
 
 
 def test_a_torn_pack_on_the_medium_is_sent_again(ours: Store) -> None:

@@ -349,8 +349,9 @@ class _Export:
                 self._send(drop_name(previous))
             else:
                 there.snapshots.accept_loss(previous, LEFT_OUT, self.repository.clock)
-        self.target.delete(drop_name(manifest.id))  # it was left out before: we hold it, so it was never dropped
         self._send(snapshot_name(manifest.id))
+        # It was left out before: we hold it, so it was never dropped. Its successors there relied on the record.
+        self.target.delete(drop_name(manifest.id))
 
     def _send(self, name: str) -> None:
         """One small object, bit for bit."""
