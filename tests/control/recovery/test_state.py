@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -87,14 +92,34 @@ def test_a_state_that_cannot_be_read_is_forgotten_only_on_demand(
     assert path.read_bytes() == noted[: noted.index(b"\n") + 1]
 
 
-def test_a_full_disk_leaves_a_state_that_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was written of a line before the disk was full is taken back: another line may still follow."""
-    write = os.write
+def _half(write: Callable[[int, bytes], int], fd: int, data: bytes) -> int:
+    return write(fd, data[:20])
+
+
+def _refuse(number: int, *_: object) -> NoReturn:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("call", "instead", "number"),
+    [
+        ("write", partial(_half, os.write), errno.ENOSPC),
+        ("write", partial(_refuse, errno.ENOSPC), errno.ENOSPC),
+        ("fsync", partial(_refuse, errno.EIO), errno.EIO),
+    ],
+    ids=["half a line", "no line", "not durable"],
+)
+def test_a_line_that_could_not_be_noted_is_not_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, instead: Callable[..., int], number: int
+) -> None:
+    """Nobody acts on it later, another line may still follow, and the error says which file it is about."""
     with RecoveryState.open(path, CLOCK) as state:
-        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
-        with pytest.raises(OSError, match="space"):
-            state.note("a", "begun", digest="x")
+        monkeypatch.setattr(os, call, instead)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
+            state.note("a", "writing")
         monkeypatch.undo()
+        assert (caught.value.errno, caught.value.filename) == (number, str(path))
+        assert state.steps == {}
         state.note("b", "begun", digest="x")
     assert list(RecoveryState.peek(path, CLOCK).steps) == ["b"]
 

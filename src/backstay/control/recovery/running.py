@@ -177,7 +177,8 @@ class Recovery:
             f"the step {name!r} was not confirmed", cause=question, hint="run the plan again, or with --yes"
         )
         place = place_of(self.loaded.steps[name], self.environ)
-        self.state.note(name, "begun", digest=self.loaded.digests[name], place=place)
+        with self._noting:
+            self.state.note(name, "begun", digest=self.loaded.digests[name], place=place)
         self._note_failed(name, error, 0.0)
         self.outcomes[name], self.errors[name] = "failed", error
         self.company.tell(name, "failed", str(error))

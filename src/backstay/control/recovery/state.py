@@ -148,10 +148,13 @@ class RecoveryState:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         data, before = json.dumps(line, ensure_ascii=True).encode() + b"\n", os.fstat(self._fd).st_size
-        if os.write(self._fd, data) != len(data):  # a part of a line, behind which another one would be unreadable
-            os.ftruncate(self._fd, before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        os.fsync(self._fd)
+        try:
+            if os.write(self._fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, before)  # nobody acts on it, and behind a part of a line another is unreadable
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _contents(self) -> bytes:
         """What is in the file, if that is from a recovery; no more than shows that it is too large."""
