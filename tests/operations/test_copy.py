@@ -54,6 +54,18 @@ def ours(source: Path) -> Store:
     return store
 
 
+def before_a_collection(source: Path) -> Store:
+    """Two snapshots, of which the first alone needs most of a pack that has a part of the second."""
+    store = Store("ours")
+    with Repository.create(store, SECRET, environment=SMALL_PACKS) as repository:
+        (source / "stays").write_bytes(random.Random(1).randbytes(60_000))
+        (source / "goes").write_bytes(random.Random(2).randbytes(180_000))
+        back_up(repository, source)
+        (source / "goes").unlink()
+        back_up(repository, source)
+    return store
+
+
 def theirs(place: str = "theirs") -> Store:
     store = Store(place)
     Repository.create(store, OTHER, environment=SMALL_PACKS).close()
@@ -110,13 +122,7 @@ def test_a_copy_that_stops_behind_a_collection_keeps_what_was_rewritten(
     tmp_path: Path, source: Path, kind: FaultKind
 ) -> None:
     """A verdict forbids packs whose chunks that live lie in new ones, which come first."""
-    ours = Store("ours")
-    with Repository.create(ours, SECRET, environment=SMALL_PACKS) as repository:
-        (source / "stays").write_bytes(random.Random(1).randbytes(60_000))
-        (source / "goes").write_bytes(random.Random(2).randbytes(180_000))
-        back_up(repository, source)
-        (source / "goes").unlink()
-        back_up(repository, source)
+    ours = before_a_collection(source)
     before = Store("copy", lasting(ours))
     with open_alone(ours) as repository:
         drop_first(repository)
@@ -235,6 +241,33 @@ def test_a_collection_between_the_listings_of_a_copy_begins_it_anew(ours: Store,
     assert dropped not in snapshots(target)
     with open_alone(target) as repository:
         assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
+
+
+def test_a_verdict_that_came_while_segments_were_listed_is_left_to_the_next_copy(source: Path) -> None:
+    """The collector stops behind it, so that nothing vanishes; the segment of what it rewrote was not listed."""
+    ours, target, is_due = before_a_collection(source), Store("target"), True
+
+    class Collected(FaultyBackend):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            nonlocal is_due
+            segments = [*self.inner.list("index/")]
+            if not prefix and is_due:
+                is_due = False
+                stopping = FaultyBackend(ours)
+                stopping.script(Fault(kind="crash_after", operation="store", prefix="gc/", at=3))
+                with open_alone(stopping) as other, pytest.raises(CrashPoint):
+                    drop_first(other)
+                return iter([*segments, *(i for i in super().list() if not i.name.startswith("index/"))])
+            return super().list(prefix)
+
+    mirror_to(ours, target)
+    with Repository.open(Collected(ours), SECRET) as repository:
+        copy_objects(repository, target)
+    assert not is_due
+    with open_alone(target) as repository:
+        assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
+    mirror_to(ours, target)
+    assert target.objects() == lasting(ours)
 
 
 def test_another_repository_is_not_overwritten(ours: Store) -> None:

@@ -25,7 +25,7 @@ from backstay.storage.mirror_log import MirrorLog, is_marked_as_first
 Warn: TypeAlias = Callable[[str], None]
 REPO: Final = "repo.json"  # what makes two stores copies of one repository
 _FAILURES: Final = (StorageUnavailable, InsufficientSpace)
-_REFERRING: Final = ("snapshots/", "index/")  # each to what comes behind it
+_REFERRING: Final = ("snapshots/", "gc/", "index/")  # each to what comes behind it
 _TRIES: Final = 4  # listings, when a collector deletes meanwhile
 
 

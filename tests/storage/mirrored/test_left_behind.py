@@ -88,6 +88,7 @@ class Busy(Place):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """No single moment, as with most stores: what comes first in crash order was looked for first."""
+        self._happen(f"before list {prefix}")
         early = [*super().list(prefix)]
         self._happen(f"list {prefix}")
         late = [info for info in super().list(prefix) if info.name.startswith(("index/", "snapshots/"))]
@@ -108,6 +109,18 @@ def test_what_is_committed_while_copies_are_compared_is_sent_whole_or_later(worl
     Mirrored([Busy(world.a, after, commit), world.b]).store("keys/x", b"")
     sent = [name in world.b.names() for name in (PACK, "index/x", SNAPSHOT)]
     assert sent == sorted(sent, reverse=True)
+    world.mirror().store("keys/y", b"")
+    assert world.a.names() == world.b.names()
+
+
+@pytest.mark.parametrize("moment", ["list snapshots/", "list gc/", "list index/", "before list ", "list "])
+def test_no_verdict_is_sent_without_the_segment_that_it_relies_on(world: World, moment: str) -> None:
+    def collect(place: Place) -> None:
+        for name in (PACK, "index/rewritten", "gc/00000001.done"):
+            place.inner.store(name, DATA)
+
+    Mirrored([Busy(world.a, moment, collect), world.b]).store("keys/x", b"")
+    assert "index/rewritten" in world.b.names() or "gc/00000001.done" not in world.b.names()
     world.mirror().store("keys/y", b"")
     assert world.a.names() == world.b.names()
 

@@ -33,6 +33,7 @@ from backstay.storage.mirror_log import MirrorLog, unmark_as_first
 READ_AHEAD: Final = 48 << 20  # bytes of objects that are read before they are sent
 _TRIES: Final = 4  # listings, when a collector deletes meanwhile
 _SNAPSHOTS: Final = "snapshots/"
+_COLLECTIONS: Final = "gc/"
 
 
 def can_be_mirror(repository: Repository, target: StorageBackend) -> bool:
@@ -87,11 +88,15 @@ class _MirrorCopy:
         noted = log.deleted()
         for _ in range(_TRIES):
             snapshots = {info.name for info in self.repository.backend.list(_SNAPSHOTS)}
+            # A verdict that comes later may rely on a segment that the listing of everything had already passed.
+            collections = {info.name for info in self.repository.backend.list(_COLLECTIONS)}
             # Values are listed after the snapshots that may refer to them, and before what their own log refers to.
             values = self.repository.values_log.refresh()
             everything = held_sizes(self.repository.backend)
             snapshots |= everything.keys() & set(map(snapshot_name, values.snapshots))
-            rest = {name for name in everything if not name.startswith(_SNAPSHOTS) and not _is_newer(name, values)}
+            listed_before = (_SNAPSHOTS, _COLLECTIONS)
+            rest = {name for name in everything if not name.startswith(listed_before) and not _is_newer(name, values)}
+            rest |= collections
             if self._send(rest) and self._send(snapshots):
                 break
         else:
