@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backstay.errors import InvalidRequest, NotFound
+from backstay.errors import InvalidRequest, NotFound, StorageUnavailable
 from backstay.operations.repair.heal import heal_from_copy
 from backstay.operations.repair.result import RepairResult
 from backstay.operations.verify.run import VerifyOptions, run_verify
@@ -214,6 +214,32 @@ def test_a_run_that_was_interrupted_is_continued(golden: Golden) -> None:
         heal_from_copy(repository, faulty, b)
     assert not any(name.startswith("snapshots/") for name in a.objects())
     heal(a, b)
+    assert a.objects() == golden.objects
+
+
+def test_what_the_disk_cannot_read_is_written_anew(golden: Golden) -> None:
+    """A bad sector; the rest of the store can be read and written."""
+    one_of_each = {name.partition("/")[0]: name for name in sorted(golden.objects) if name != REPO}
+    for name in one_of_each.values():
+        a, b = pair(golden)
+        faulty = FaultyBackend(a)
+        faulty.script(Fault(kind="error_before", operation="retrieve", prefix=name, repeat=True))
+        with open_mirrored(faulty, b) as repository:
+            result = heal_from_copy(repository, faulty, b)
+        assert (result.objects_healed, result.findings, result.lost) == ((name,), (), ())
+        written = {call.name for call in faulty.calls if call.operation == "store" and not is_transient(call.name)}
+        assert written == {name}
+        assert a.objects() == golden.objects
+
+
+def test_what_cannot_be_read_is_told_for_no_loss_when_the_copy_lacks_it(golden: Golden) -> None:
+    a, b = pair(golden)
+    name = next(name for name in sorted(golden.objects) if name.startswith("packs/"))
+    b.delete(name)
+    faulty = FaultyBackend(a)
+    faulty.script(Fault(kind="error_before", operation="retrieve", prefix=name, repeat=True))
+    with open_mirrored(faulty, b) as repository, pytest.raises(StorageUnavailable, match=name):
+        heal_from_copy(repository, faulty, b)
     assert a.objects() == golden.objects
 
 

@@ -21,6 +21,7 @@ from backstay.errors import (
     BackstayError,
     NotFound,
     ObjectFrozen,
+    StorageUnavailable,
     TierNotAttached,
 )
 from backstay.operations.repair.heal_tiers import Sizes, TierView
@@ -86,7 +87,10 @@ def heal_from_copy(
     Packs of a cold tier stay there: one that is whole there is not brought back, and one that is not comes to the hot
     store, from where the next move takes it. A tier that is not attached, and what is frozen, is a warning.
 
-    Raises InvalidRequest when one of the stores is no copy, StorageUnavailable when one gives no answer.
+    An object that the damaged store cannot read is written anew, if the copy has it whole.
+
+    Raises InvalidRequest when one of the stores is no copy, StorageUnavailable when one gives no answer, or when the
+    damaged one cannot read an object that the copy has not.
     """
     return _Healing(repository, damaged, copy, events).run(None if packs is None else list(packs))
 
@@ -175,10 +179,15 @@ class _Healing:
                 self.events(Progress(files=count, bytes=done, current=found.name))
 
     def _examine(self, name: str) -> _Examined:
+        mine, store, unreadable = None, self.tier.of_damaged(self.damaged, name), None
         try:
-            mine = held(self.tier.of_damaged(self.damaged, name), name)
+            mine = held(store, name)
         except ObjectFrozen:
             return _Examined(name, is_unread=True)
+        except StorageUnavailable as error:  # a bad sector, say; should it be more, nothing can be written either
+            if store is not self.damaged:
+                raise
+            unreadable = error
         if mine is not None and self._is_whole(name, mine):
             return _Examined(name)
         is_distant, other = False, None
@@ -188,6 +197,8 @@ class _Healing:
             is_distant = True
         if other is not None and self._is_whole(name, other):
             return _Examined(name, other)
+        if unreadable is not None:  # it may be whole, so that nobody can say that it is lost
+            raise unreadable
         if mine is not None and other is not None and mine != other:
             made = spliced(mine, other, lambda data: self.genuine.is_whole(name, data) is True)
             if made is not None:
