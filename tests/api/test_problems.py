@@ -59,6 +59,21 @@ def test_all_mistakes_of_a_request_are_told_and_no_value_is_repeated(world: Worl
     assert SECRET not in str(problem)
 
 
+def test_an_endpoint_without_a_query_does_nothing_that_is_asked_for_in_one(world: World, backup: Any) -> None:
+    where = f"/api/backup/{backup['id']}"
+    for method, path, body in (
+        ("DELETE", where, None),
+        ("POST", "/api/backup/create", {"policy": "files"}),
+        ("GET", "/api/monitor", None),
+        ("GET", "/metrics", None),
+        ("GET", "/api/health/live", None),
+    ):
+        problem = world.admin.refused(422, method, f"{path}?dry_run=true", body)
+        assert [error["key"] for error in problem["errors"]] == ["query.dry_run"]
+    assert world.admin.ok("GET", where)["id"] == backup["id"]
+    world.nobody.refused(401, "DELETE", f"{where}?dry_run=true")
+
+
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "9000-01-01T00:00:00Z", "0001-01-01T00:00:00%2B14:00"])
 def test_a_time_that_no_calendar_has_in_utc_is_a_mistake(world: World, time: str) -> None:
     for path in ("/api/backup/list", "/api/backup/jobs", "/api/audit"):

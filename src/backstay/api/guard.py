@@ -43,7 +43,7 @@ class Guarded(APIRoute):
     endpoint_declared: Endpoint
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = super().get_route_handler()
+        inner = self._without_query(super().get_route_handler())
 
         async def handle(request: Request) -> Response:
             backing: Backing = request.app.state.backing
@@ -79,6 +79,21 @@ class Guarded(APIRoute):
             return response
 
         return handle
+
+    def _without_query(
+        self, inner: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """An endpoint that has no query refuses one: what was asked for in it, such as a dry run, would not happen."""
+        if self.dependant.query_params:
+            return inner
+
+        async def asked(request: Request) -> Response:
+            if request.query_params:
+                mistake = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
+                raise RequestValidationError([{**mistake, "loc": ("query", name)} for name in request.query_params])
+            return await inner(request)
+
+        return asked
 
 
 def call_of(scope: Scope, headers: Headers, backing: Backing, endpoint: Endpoint, request_id: str) -> Call:

@@ -47,10 +47,10 @@ class Reading:
     query: tuple[str, type[BaseModel]] | None
 
     def given(self, named: Mapping[str, str], query: bytes) -> dict[str, Any] | None:
-        """The arguments of the endpoint; None if something is wrong, or said twice."""
+        """The arguments of the endpoint; None if something is wrong, unknown, or said twice."""
         asked = QueryParams(query)
         words = dict(asked)
-        if len(words) != len(asked.multi_items()):
+        if len(words) != len(asked.multi_items()) or (words and self.query is None):
             return None
         try:
             found = {name: adapter.validate_python(named[name]) for name, adapter in self.named.items()}
