@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -35,9 +35,9 @@ def call(world: World) -> Call:
     )
 
 
-def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(world: World, call: Call) -> None:
-    now = world.service.clock.now()
-    jobs = [
+def running_for_an_hour(world: World) -> list[Job]:
+    """A job of each of two policies."""
+    return [
         Job(
             id=f"0000000000000000000000000{number}",
             kind="backup",
@@ -50,10 +50,14 @@ def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(worl
             arguments={},
             attempts=1,
             cancel_asked=False,
-            created_at=now - timedelta(hours=1),
+            created_at=world.service.clock.now() - timedelta(hours=1),
         )
         for number, name in enumerate(("files", "other"))
     ]
+
+
+def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(world: World, call: Call) -> None:
+    jobs = running_for_an_hour(world)
     with world.service.catalog.session() as session:
         session.add_all(jobs)
     try:
@@ -72,6 +76,53 @@ def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(worl
         with world.service.catalog.session() as session:
             for job in jobs:
                 session.delete(session.get_one(Job, job.id))
+
+
+def test_who_comes_back_hears_of_jobs_that_ended_meanwhile_however_old_they_are(world: World, call: Call) -> None:
+    jobs = running_for_an_hour(world)
+    with world.service.catalog.session() as session:
+        session.add_all(jobs)
+    try:
+        first, last = _WatchedJobs(call, None).look()
+        assert first.ident is not None
+        assert last.ident is not None
+        for ident in (first.ident, last.ident):  # also if the line was cut between the two
+            seen = datetime.fromisoformat(ident)
+            with world.service.catalog.session() as session:
+                for job in jobs:
+                    found = session.get_one(Job, job.id)
+                    found.status, found.finished_at = "failed", seen
+            back = _WatchedJobs(call, seen)
+            assert {sent.data["policy"]: sent.data["status"] for sent in back.look()} == dict.fromkeys(
+                ("files", "other"), "failed"
+            )
+            assert back.look() == []
+        assert _WatchedJobs(call, None).look() == []
+    finally:
+        with world.service.catalog.session() as session:
+            for job in jobs:
+                session.delete(session.get_one(Job, job.id))
+
+
+def test_an_event_names_a_moment_until_which_all_was_told(world: World, call: Call) -> None:
+    jobs = running_for_an_hour(world)
+    with world.service.catalog.session() as session:
+        session.add_all(jobs)
+    try:
+        begun = world.service.clock.now() - timedelta(minutes=5)
+        first, last = _WatchedJobs(call, begun).look()
+        assert first.ident is not None
+        assert last.ident is not None
+        assert datetime.fromisoformat(first.ident) <= begun < datetime.fromisoformat(last.ident)
+    finally:
+        with world.service.catalog.session() as session:
+            for job in jobs:
+                session.delete(session.get_one(Job, job.id))
+
+
+@pytest.mark.parametrize("seen", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_that_this_never_named_does_no_harm(call: Call, seen: str) -> None:
+    assert _WatchedJobs(call, datetime.fromisoformat(seen)).look() is not None
 
 
 def test_one_user_leaves_places_to_others() -> None:

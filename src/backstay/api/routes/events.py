@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
@@ -20,6 +21,7 @@ from backstay.control.metrics.exposition import CONTENT_TYPE, exposition
 
 section = Section("events")
 _RECENT: Final = timedelta(minutes=10)  # how long jobs are told of again to who comes back
+_LATE: Final = timedelta(seconds=10)  # a change is seen after its time: it has to be committed, and clocks differ
 _MOST: Final = 500
 LastMoment = Annotated[str | None, Header(max_length=40, pattern=r"^[0-9TZ:.+-]*$")]
 
@@ -50,16 +52,23 @@ class _WatchedJobs:
         self._call = call
         self._shown: dict[str, JobDocument] = {}
         now = call.backing.clock.now()
-        self._since = max(since, now - _RECENT) if since is not None else now
+        self._since = self._told = now if since is None else max(min(since, now), now - _RECENT) - _LATE
+        self._missed = since is not None
 
     def look(self) -> Sequence[Sent]:
-        """Jobs that run or wait, and those that were asked for since the beginning, as far as they changed."""
-        stamp = self._call.backing.clock.now().isoformat()
+        """Jobs that run or wait, and those that were asked for since the beginning, as far as they changed.
+
+        To who comes back also those that ended meanwhile, once.
+        """
+        now = self._call.backing.clock.now()
         found: dict[str, Job] = {}
-        for filters in (
+        wanted = [
             JobFilters(status=("queued", "running"), scopes=self._call.scopes),
             JobFilters(since=self._since, scopes=self._call.scopes),
-        ):
+        ]
+        if self._missed:
+            wanted.append(JobFilters(ended_since=self._since, scopes=self._call.scopes))
+        for filters in wanted:
             found |= {job.id: job for job in self._call.backing.jobs.page(filters, _MOST).items}
         for ident in self._shown.keys() - found.keys():  # it ran, and was asked for before
             job = self._call.backing.jobs.get(ident)
@@ -69,7 +78,10 @@ class _WatchedJobs:
         for job in found.values():
             document = job_document(job)
             if self._shown.get(job.id) != document:
-                sent.append(Sent(event="job", data=document, ident=stamp))
+                sent.append(Sent(event="job", data=document, ident=self._told.isoformat()))
+        if sent:  # who has the last of them has all of them
+            sent[-1] = replace(sent[-1], ident=now.isoformat())
+        self._told, self._missed = now, False
         self._shown = {
             job.id: job_document(job)
             for job in found.values()

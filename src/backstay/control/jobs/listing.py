@@ -19,7 +19,9 @@ NEWEST_FIRST: Final = Order(name="jobs", keys=(Job.created_at, Job.id))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilters:
-    """Which jobs; None for any. `since` and `until` are of when they were asked for, `scopes` what somebody may see."""
+    """Which jobs; None for any. `since` and `until` are of when they were asked for, `ended_since` of when they ended,
+    `scopes` what somebody may see.
+    """
 
     kinds: Sequence[JobKind] | None = None
     other_than: Sequence[JobKind] = ()  # many kinds are better told by those that are not meant: the newest come first
@@ -31,6 +33,7 @@ class JobFilters:
     schedule_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    ended_since: datetime | None = None
     scopes: Sequence[str] | None = None
 
 
@@ -56,6 +59,8 @@ def _conditions(filters: JobFilters, dialect: str) -> list[ColumnElement[bool]]:
         found.append(Job.created_at >= bindparam("since", type_=Job.created_at.type))
     if filters.until is not None:
         found.append(Job.created_at < bindparam("until", type_=Job.created_at.type))
+    if filters.ended_since is not None:
+        found.append(Job.finished_at >= bindparam("ended_since", type_=Job.finished_at.type))
     if filters.scopes is not None:
         found.append(within(Job.scope, filters.scopes))
     return found
@@ -63,4 +68,5 @@ def _conditions(filters: JobFilters, dialect: str) -> list[ColumnElement[bool]]:
 
 _EQUAL: Final = ("actor", "backup_id", "schedule_id")
 # The policy is part of a statement, because scopes are made of it.
-LISTING: Final = Listing(Records(Job), NEWEST_FIRST, _conditions, filters=JobFilters, free=(*_EQUAL, "since", "until"))
+_FREE: Final = (*_EQUAL, "since", "until", "ended_since")
+LISTING: Final = Listing(Records(Job), NEWEST_FIRST, _conditions, filters=JobFilters, free=_FREE)
