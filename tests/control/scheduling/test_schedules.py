@@ -62,6 +62,11 @@ def test_one_that_is_made_is_there_with_its_next_time(catalog: Catalog, clock: F
         ("policy", {"type": "prune"}),
         ("policy", {"type": "copy"}),
         ("type", {"type": "copy", "policy": ""}),
+        ("policy", {"type": "transaction_logs", "policy": "plain"}),
+        ("policy", {"type": "configuration", "policy": "plain"}),
+        ("sources", {"type": "transaction_logs", "sources": ["files"]}),
+        ("sources", {"type": "transaction_logs", "sources": ["shop-db", "shop-files"]}),
+        ("sources", {"type": "configuration", "sources": ["db", "files"]}),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_field(

@@ -173,6 +173,29 @@ def test_a_schedule_without_work_is_left_out_and_told_once_each_time_that_it_is_
     assert told == small.missed
 
 
+def test_logs_and_configuration_are_those_of_the_sources_that_have_them_as_the_file_stands(
+    small: World, tmp_path: Path
+) -> None:
+    file = loaded(tmp_path)
+    small.schedules = Schedules(small.catalog, small.clock, policies=lambda: file)
+    small.ticker = small.new()
+    made = {kind: small.schedules.create(replace(HOURLY, type=kind)) for kind in ("transaction_logs", "configuration")}
+
+    def sources_of_a_run() -> dict[str, list[str]]:
+        small.clock.advance(HOUR)
+        ticked = small.ticker.tick()
+        jobs = {job.id: job for job in small.jobs.all() if job.id in ticked.jobs}
+        small.jobs.end()
+        names = {made[kind].id: kind for kind in made}
+        return {names[job.schedule_id or ""]: job.arguments["sources"] for job in jobs.values()}
+
+    assert sources_of_a_run() == {"transaction_logs": ["shop-db"], "configuration": ["shop-files"]}
+    more = SHOP.replace("/srv/shop.db}", "/srv/shop.db}\n      - {type: sqlite, name: more, path: /srv/more.db}")
+    file = loaded(tmp_path, more, config="/data/pictures")
+    assert sources_of_a_run() == {"transaction_logs": ["shop-db", "shop-more"]}
+    assert small.missed == ["nothing to do: no source of the policy shop holds configuration"]
+
+
 def test_many_hosts_make_one_job_for_each_time(new_url: Callable[[str], str], clock: FakeClock) -> None:
     for kind in ("sqlite", "postgresql"):
         url = new_url(kind)

@@ -27,7 +27,7 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.models.jobs import JobKind
 from backstay.control.access.permissions import Permission
 from backstay.control.access.scopes import REPOSITORY, policy_scope
-from backstay.control.scheduling.kinds import OF_REPOSITORY, TYPES, job_of
+from backstay.control.scheduling.kinds import OF_REPOSITORY, TYPES
 from backstay.control.scheduling.schedules import ScheduleFilters
 from backstay.control.scheduling.specs import ScheduleSpec
 from backstay.control.scheduling.work import require_work
@@ -118,7 +118,7 @@ def run_schedule(call: Caller, schedule: Ident) -> Response:
     record = _changeable(call, schedule)
     if call.backing.policies is not None:
         require_work(record.type, record.policy, record.sources, call.backing.policies)
-    due = job_of(record, call.backing.clock.now())
+    due = call.backing.schedules.job_of(record, call.backing.clock.now())
     job = call.backing.jobs.create(
         due.kind,
         due.arguments,

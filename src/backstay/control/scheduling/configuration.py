@@ -18,7 +18,6 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.policies.origins import FilesystemOrigin
-from backstay.control.policies.policy import Policy
 from backstay.control.policies.values import expanded
 from backstay.control.scheduling.remembered_looks import Place, RememberedLooks
 from backstay.core.clock import Clock
@@ -28,12 +27,6 @@ from backstay.sources.filters import read_patterns
 from backstay.sources.source import Directory
 
 MOST_FILES: Final = 20_000  # that are looked at each minute
-
-
-def watched_sources(name: str, policy: Policy) -> dict[str, tuple[str, ...]]:
-    """By the names of their snapshots: the paths of each source that hold configuration."""
-    found = {origin.snapshot_name(name): configuration_paths(origin) for origin in policy.sources}
-    return {snapshot: paths for snapshot, paths in found.items() if paths}
 
 
 class ConfigurationMarks:
@@ -63,7 +56,7 @@ class ConfigurationMarks:
             name = origin.snapshot_name(schedule.policy)
             if not isinstance(origin, FilesystemOrigin) or (schedule.sources and name not in schedule.sources):
                 continue
-            paths = watched_sources(schedule.policy, policy).get(name, ())
+            paths = configuration_paths(origin)
             try:
                 digest.update(self._found(origin, paths))
             except _TooMany as error:

@@ -19,11 +19,10 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.codec.digest import sha256
 from backstay.control.policies.effective import Effective, effective
 from backstay.control.policies.loading import LoadedPolicies
-from backstay.control.policies.origins import DATABASES, AnyOrigin
 from backstay.control.policies.policy import Policy
-from backstay.control.scheduling.configuration import watched_sources
 from backstay.control.scheduling.kinds import ON_CHANGE
 from backstay.control.scheduling.timing import set_next
+from backstay.control.scheduling.work import configuration_of, databases_of
 from backstay.core.ids import new_ulid
 
 _BACKUPS: Final = ("full", "incremental", "differential")
@@ -92,7 +91,7 @@ def _of_policy(name: str, policy: Policy, holds: Effective) -> Iterator[FileSche
     for kind in _BACKUPS:
         if (cron := getattr(times, kind)) is not None:
             yield FileSchedule(policy=name, type=kind, cron=cron, timezone=zone)
-    if times.transaction_logs is not None and (found := _databases(name, policy)):
+    if times.transaction_logs is not None and (found := databases_of(name, policy)):
         yield FileSchedule(
             policy=name, type="transaction_logs", cron=times.transaction_logs, timezone=zone, sources=found
         )
@@ -104,18 +103,13 @@ def _of_policy(name: str, policy: Policy, holds: Effective) -> Iterator[FileSche
 
 
 def _of_configuration(name: str, policy: Policy, cron: str, zone: str) -> Iterator[FileSchedule]:
-    watched = watched_sources(name, policy)
+    watched = configuration_of(name, policy)
     if not watched or (cron == ON_CHANGE and policy.agent is not None):  # an agent's files are not seen from here
         return
     kind = "configuration"
     if cron == ON_CHANGE:
         kind, cron = ON_CHANGE, _EACH_MINUTE
-    yield FileSchedule(policy=name, type=kind, cron=cron, timezone=zone, sources=tuple(watched))
-
-
-def _databases(name: str, policy: Policy) -> tuple[str, ...]:
-    origins: tuple[AnyOrigin, ...] = policy.sources
-    return tuple(origin.snapshot_name(name) for origin in origins if origin.type in DATABASES)
+    yield FileSchedule(policy=name, type=kind, cron=cron, timezone=zone, sources=watched)
 
 
 def _new(wanted: FileSchedule, now: datetime) -> ScheduleRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -48,8 +48,8 @@ class DueJob:
     arguments: Document
 
 
-def job_of(schedule: ScheduleRecord, time: datetime) -> DueJob:
-    """What a schedule asks for at a time.
+def job_of(schedule: ScheduleRecord, time: datetime, sources: Sequence[str]) -> DueJob:
+    """What a schedule asks for at a time, of these sources.
 
     Arguments of a backup: `policy`, `type`, `sources` (names of snapshots, none for all), `retention_days`, `tags` and
     `description`; of the others `policy`, which for `gc` and `copy` there is not.
@@ -59,7 +59,7 @@ def job_of(schedule: ScheduleRecord, time: datetime) -> DueJob:
     if backup_kind is not None:
         arguments |= {
             "type": backup_kind,
-            "sources": list(schedule.sources),
+            "sources": list(sources),
             "retention_days": schedule.retention_days,
             "tags": list(schedule.options.get("tags", ())),
             "description": schedule.options.get("description"),

@@ -16,9 +16,10 @@ from backstay.catalog.models import ScheduleRecord
 from backstay.catalog.pages import Order, Page, page_of
 from backstay.control.policies.loading import LoadedPolicies
 from backstay.control.scheduling.from_policies import SyncedSchedules, sync
+from backstay.control.scheduling.kinds import DueJob, job_of
 from backstay.control.scheduling.specs import ScheduleSpec, checked
 from backstay.control.scheduling.timing import preview, set_next
-from backstay.control.scheduling.work import require_work
+from backstay.control.scheduling.work import require_work, sources_to_back_up
 from backstay.core.arguments import checks_arguments
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
@@ -168,6 +169,13 @@ class Schedules:
         except InvalidRequest as error:
             return f"{NOTHING_TO_DO}{error.cause}"
         return None
+
+    def job_of(self, record: ScheduleRecord, time: datetime) -> DueJob:
+        """The job for a time of a schedule. Raises InvalidRequest, NotFound when there is nothing to do any more."""
+        sources: Sequence[str] = record.sources
+        if record.origin == "api" and (policies := self._policies()) is not None:
+            sources = sources_to_back_up(record.type, record.policy, sources, policies)
+        return job_of(record, time, sources)
 
     # -- inside
 

@@ -21,7 +21,7 @@ from backstay.catalog.models.base import Document
 from backstay.catalog.models.jobs import FINISHED, JobKind
 from backstay.control.scheduling.configuration import ConfigurationMarks
 from backstay.control.scheduling.deciding import Decision, LastJob, decide
-from backstay.control.scheduling.kinds import MARK, ON_CHANGE, job_of
+from backstay.control.scheduling.kinds import MARK, ON_CHANGE
 from backstay.control.scheduling.schedules import NOTHING_TO_DO, Schedules
 from backstay.control.scheduling.timing import settle
 from backstay.core.clock import Clock
@@ -196,7 +196,7 @@ class Ticker:
         self._catalog.transact(work)
 
     def _one(self, row: ScheduleRecord, time: datetime) -> str:
-        job = job_of(row, time)
+        job = self._schedules.job_of(row, time)
         self._jobs.create(
             job.kind,
             job.arguments,

@@ -1,14 +1,52 @@
-"""Whether there is anything to do for a schedule: what has nothing to do would fail every time."""
+"""What there is to do for a schedule, if anything: what has nothing to do would fail every time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backstay.control.policies.configuration_paths import configuration_paths
 from backstay.control.policies.effective import effective
 from backstay.control.policies.loading import LoadedPolicies
+from backstay.control.policies.origins import DATABASES
+from backstay.control.policies.policy import Policy
 from backstay.control.policies.values import told_words
-from backstay.control.scheduling.kinds import OF_REPOSITORY
+from backstay.control.scheduling.kinds import OF_REPOSITORY, ON_CHANGE
 from backstay.errors import InvalidRequest, NotFound
+
+
+def databases_of(name: str, policy: Policy) -> tuple[str, ...]:
+    """The sources of a policy that are databases, by the names of their snapshots."""
+    return tuple(origin.snapshot_name(name) for origin in policy.sources if origin.type in DATABASES)
+
+
+def configuration_of(name: str, policy: Policy) -> tuple[str, ...]:
+    """The sources of a policy that hold configuration, by the names of their snapshots."""
+    return tuple(origin.snapshot_name(name) for origin in policy.sources if configuration_paths(origin))
+
+
+def sources_to_back_up(kind: str, policy: str, sources: Sequence[str], policies: LoadedPolicies) -> Sequence[str]:
+    """The sources that a backup of this type is about; none for all. Raises InvalidRequest, NotFound."""
+    if kind not in ("transaction_logs", "configuration", ON_CHANGE):
+        return sources
+    found = policies.policy(policy)
+    if kind == "transaction_logs":
+        fitting, none_does, others_do = databases_of(policy, found), "is a database", "is no database"
+    else:
+        fitting, none_does, others_do = configuration_of(policy, found), "holds configuration", "holds no configuration"
+    if not fitting:
+        raise InvalidRequest(
+            "policy cannot be so",
+            cause=f"no source of the policy {policy} {none_does}",
+            hint="choose another type, such as incremental",
+        )
+    named = {origin.snapshot_name(policy) for origin in found.sources if origin.name in sources} | {*sources}
+    if others := sorted(named & {origin.snapshot_name(policy) for origin in found.sources} - {*fitting}):
+        raise InvalidRequest(
+            "sources cannot be so",
+            cause=f"{told_words(others)} {others_do}",
+            hint=f"there are {told_words(fitting)}; leave them out for all of these",
+        )
+    return sources or fitting
 
 
 def require_work(kind: str, policy: str, sources: Sequence[str], policies: LoadedPolicies) -> None:
@@ -33,6 +71,7 @@ def require_work(kind: str, policy: str, sources: Sequence[str], policies: Loade
                 cause=f"the policy {policy} has no source {source[:80]!r}",
                 hint=f"there are {told_words(sorted(filter(None, known)))}",
             )
+    sources_to_back_up(kind, policy, sources, policies)
 
 
 def require_retention(policy: str, policies: LoadedPolicies) -> None:
