@@ -70,6 +70,25 @@ def test_a_graph_goes_in_and_lost_outputs_come_back(pipeline: Pipeline) -> None:
     assert read("graph", "verify", "--read-data")["values_read"] == 2
 
 
+def test_files_are_not_put_into_the_repository_by_whatever_way_there(pipeline: Pipeline) -> None:
+    account, repository = pipeline.account, pipeline.account.repository
+    inside = repository.relative_to(account.root) / "repo.json"
+    (pipeline.files / inside).parent.mkdir(parents=True)
+    (pipeline.files / inside).write_bytes(b"one\n")
+    pipeline.document.write_text(json.dumps({"name": "etl", "nodes": [node(str(inside), b"one\n")]}))
+    pipeline.snapshot()
+    (account.root / "link").symlink_to(repository)
+    before = sorted(repository.rglob("*")), (repository / "repo.json").read_bytes()
+    for place in (repository, repository / "packs/new", account.root / "link", account.root):
+        for more in ((), ("--dry-run",)):
+            refused = account.run("graph", "restore", "--to", place, *more, status=2)
+            assert "lies inside the repository" in refused.err
+    assert (sorted(repository.rglob("*")), (repository / "repo.json").read_bytes()) == before
+    assert not (account.root / ".backstay").exists()
+    account.run("graph", "restore", "--to", account.root / "other")
+    assert (account.root / "other" / inside).read_bytes() == b"one\n"
+
+
 def test_commands_run_only_when_asked_to(pipeline: Pipeline) -> None:
     made = pipeline.snapshot()
     value = json.loads(pipeline.document.read_text())["nodes"][1]["hash"]

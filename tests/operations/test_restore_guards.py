@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InvalidRequest
-from backstay.operations.restore.guarded import Guarded, local_places
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.request import Conflict
 from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.tiers.moving import set_tier
@@ -66,9 +66,8 @@ def test_neither_are_its_copies_nor_its_cold_tier(world: InPlaceWorld, way: Way)
     world.snapshot(b"/**/one", b"/**/two")
     set_tier(world.repository, str(world.origin / "cold/drawer"), 0)
     world.repository = Repository.open(world.repository.backend, SECRET, environment=Environment(threads=1))
-    assert sorted(local_places(world.repository)) == [
-        os.fsencode(world.origin / place) for place in ("cold/drawer", "one", "two/copy")
-    ]
+    places = [world.origin / place for place in ("cold/drawer", "one", "two/copy")]
+    assert sorted(world.repository.local_places()) == places
     options = RestoreOptions(in_place=True, delete=True)
     assert planned(world, options) == []
     way(world, options)

@@ -21,8 +21,10 @@ from backstay.core.subscribers import Subscribers
 from backstay.errors import GraphError, InvalidRequest, NotFound, QuorumNotReached, UnknownValidator
 from backstay.graph import recompute, validation
 from backstay.graph.agents import Agent
+from backstay.graph.apart import require_apart
 from backstay.graph.collection import Expiry, GraphCollectionPlan, execute_collection, mark_deleted, plan_collection
 from backstay.graph.executors import Executor
+from backstay.graph.file_outputs import FileOutputs
 from backstay.graph.foreign import other_graphs, required_by
 from backstay.graph.layout import read_layout, write_layout
 from backstay.graph.layout_index import LayoutSnapshot
@@ -195,13 +197,13 @@ class GraphBackupManager:
 
         `graph` of this manager stays as it is: `get_snapshot(…).graph` is the one that was stored. Nodes that cannot
         be had are told in the report. Raises NotFound, QuorumNotReached for a pending one unless `accept_pending`,
-        GraphError, and what `regenerate` raises.
+        GraphError, InvalidRequest for files that would lie in the repository, and what `regenerate` raises.
         """
         manifest = self._chosen(snapshot_id, accept_pending=accept_pending)
         means = means or RestoreMeans()
         with self._telling(manifest.name or "", manifest.id):
             graph = self._snapshots.graph(manifest)
-            report = regenerate(graph, self._outputs(means), self._options(manifest, policy, means))
+            report = regenerate(graph, self._outputs(means, graph), self._options(manifest, policy, means))
         self._tell_restored(manifest, report)
         return report
 
@@ -217,7 +219,7 @@ class GraphBackupManager:
         manifest = self._chosen(snapshot_id, accept_pending=accept_pending)
         means = means or RestoreMeans()
         graph = self._snapshots.graph(manifest)
-        return plan_regeneration(graph, self._outputs(means), self._options(manifest, policy, means))
+        return plan_regeneration(graph, self._outputs(means, graph), self._options(manifest, policy, means))
 
     def _chosen(self, snapshot_id: str | None, *, accept_pending: bool) -> Manifest:
         if snapshot_id is None:
@@ -239,7 +241,9 @@ class GraphBackupManager:
             self._snapshots.require_accepted(newest)
         return newest  # it was accepted just now
 
-    def _outputs(self, means: RestoreMeans) -> Outputs:
+    def _outputs(self, means: RestoreMeans, graph: MetadataGraph) -> Outputs:
+        if isinstance(means.outputs, FileOutputs):
+            require_apart(self.repository, means.outputs.directory, graph)
         return means.outputs if means.outputs is not None else StoredOutputs(self.values)
 
     def _options(

@@ -44,11 +44,12 @@ from backstay.repository.sessions.lease import Lease
 from backstay.repository.sessions.session import Process, Session
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
 from backstay.repository.wal.store import WalStore
+from backstay.storage.assembly import local_places
 from backstay.storage.backend import StorageBackend
 from backstay.storage.cold_store import OpenStore, reach
 from backstay.storage.fitness import require_fit
 from backstay.storage.local import LocalStorage
-from backstay.storage.registry import open_backend
+from backstay.storage.registry import local_path, open_backend
 from backstay.storage.tiered import MOVABLE, Tiered
 from backstay.trust.secrets import Secret
 from backstay.trust.slots import Argon2Cost
@@ -312,6 +313,13 @@ class Repository:
     def tiered(self) -> Tiered | None:
         """The two tiers, where there is a cold one."""
         return self.backend if isinstance(self.backend, Tiered) else None
+
+    def local_places(self) -> list[Path]:
+        """The directories of this machine in which it lies, as named, with its copies and its cold tier."""
+        places = local_places(self.backend)
+        if self.tiered is not None and (cold := local_path(self.tiered.cold.address)) is not None:
+            places.append(cold)
+        return places
 
     def distant_packs(self) -> dict[str, int]:
         """The data packs that may not be readable at once, with their sizes: those in a cold tier or an archive."""

@@ -10,8 +10,6 @@ from typing import Final
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest
 from backstay.repository.repository import Repository
-from backstay.storage import assembly
-from backstay.storage.registry import local_path
 
 _MOST_LINKS: Final = 40  # as Linux follows
 
@@ -23,9 +21,9 @@ class Guarded:
     """
 
     def __init__(self, repository: Repository, spared: Sequence[Path] = ()) -> None:
-        places = list(local_places(repository))
-        self._repository = tuple(map(os.path.realpath, places))
-        named = (*(Path(os.fsdecode(place)) for place in places), *spared)
+        places = repository.local_places()
+        self._repository = tuple(os.path.realpath(bytes(place)) for place in places)
+        named = (*places, *spared)
         self._places = tuple(place for name in named for place in _with_links(name.absolute()))
         self._inodes = frozenset(inode for place in self._places for inode in _way(Path(os.fsdecode(place))))
 
@@ -55,15 +53,6 @@ class Guarded:
                 cause="restored files would be taken for objects",
                 hint="choose a directory outside of the repository",
             )
-
-
-def local_places(repository: Repository) -> Iterator[bytes]:
-    """The directories of this machine in which a repository lies, as named, with its copies and its cold tier."""
-    places = assembly.local_places(repository.backend)
-    if repository.tiered is not None and (cold := local_path(repository.tiered.cold.address)) is not None:
-        places.append(cold)
-    for place in places:
-        yield os.fsencode(place)
 
 
 def _with_links(place: Path) -> Iterator[bytes]:
