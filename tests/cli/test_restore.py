@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,21 @@ def test_cat_gives_the_bytes(account: Account) -> None:
     out, _ = account.program("cat", "latest", "binary", cwd=account.documents).communicate(timeout=30)
     assert out == data
     account.run("cat", "latest", account.documents, status=2)
+
+
+def test_a_database_is_not_put_into_the_repository(account: Account) -> None:
+    file, repository = account.root / "app.db", account.repository
+    with closing(sqlite3.connect(file)) as session, session:
+        session.execute("create table t(a)")
+    account.run("backup", "--source", f"sqlite:{file}")
+    (account.root / "link").symlink_to(repository)
+    before = (repository / "repo.json").read_bytes()
+    for place in (repository / "repo.json", account.root / "link/repo.json", repository / "packs/new.db"):
+        for more in ((), ("--dry-run",)):
+            account.run("restore", "latest", "--to", f"sqlite:{place}", "--conflict", "overwrite", *more, status=2)
+    assert (repository / "repo.json").read_bytes() == before
+    assert not (repository / "packs/new.db").exists()
+    account.run("restore", "latest", "--to", f"sqlite:{account.root / 'new.db'}")
 
 
 def test_the_default_repository_is_found_again_by_a_new_process(saved: Account) -> None:

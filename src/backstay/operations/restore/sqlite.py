@@ -9,6 +9,7 @@ from pathlib import Path
 from backstay.core.events import EventSink, Started, finished, ignore
 from backstay.core.names import printable
 from backstay.errors import InvalidRequest, RestoreConflict
+from backstay.operations.restore.guarded import Guarded
 from backstay.operations.restore.plan import wanted
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.snapshots.walk import Enter, Item
@@ -86,9 +87,10 @@ def restore_sqlite(
 ) -> Node | None:
     """Restore the database of a snapshot as the file `path`, and say what it is; None if the same lies there already.
 
-    Raises RestoreConflict, InvalidRequest for a snapshot without such a database.
+    Raises RestoreConflict, InvalidRequest for a snapshot without such a database, and for a path in the repository.
     """
     node = _database(repository, manifest)
+    Guarded(repository).refuse_within(os.path.realpath(path))
     look_at_database(path, options.conflict, act=not dry_run)
     directory, _, name = path.rpartition(b"/")
     target = FilesTarget(Path(os.fsdecode(directory or b"/")), allow_root=True, before_naming=make_way)
