@@ -35,6 +35,18 @@ def test_a_user_who_downloads_as_much_as_one_may_leaves_room_for_others(world: W
     assert world["restorer"].call("GET", where).status_code == 200
 
 
+def test_a_backup_is_not_said_to_be_missing_while_the_disk_of_the_repository_is(world: World, backup: Any) -> None:
+    where, repository = f"/api/backup/{backup['id']}", world.root / "repository"
+    world.app.state.backing.browsing.close()
+    repository.rename(world.root / "elsewhere")
+    try:
+        for method, path in (("GET", f"{where}/tree?path=/"), ("GET", f"{where}/manifest"), ("DELETE", where)):
+            assert world.admin.refused(503, method, path)["code"] == "NoRepository"
+    finally:
+        (world.root / "elsewhere").rename(repository)
+    assert world.admin.ok("GET", f"{where}/tree?path=/")["items"]
+
+
 def test_only_a_few_wait_for_a_repository_and_the_others_are_told_at_once(world: World) -> None:
     browsing = Browsing(open=lambda: world.app.state.backing.opener().open(), clock=world.service.clock, most=1)
     served: list[bool] = []

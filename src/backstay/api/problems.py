@@ -27,7 +27,6 @@ STATUS: Final[Mapping[str, int]] = {
     "UnknownValidator": 422,
     "NotFound": 404,
     "ObjectNotFound": 404,
-    "NoRepository": 404,
     "ObjectExists": 409,
     "RepositoryExists": 409,
     "BackupFailed": 500,
@@ -46,6 +45,7 @@ STATUS: Final[Mapping[str, int]] = {
     "QuotaExceeded": 507,
     "StorageUnavailable": 503,
     "StorageMissing": 503,
+    "NoRepository": 503,  # such as of a disk that is not mounted: what is asked for may well be there
     "StorageRefused": 503,
     "StorageUnfit": 503,
     "TierNotAttached": 503,
