@@ -112,3 +112,29 @@ def test_what_is_refused_is_told_with_what_to_do(
     assert isinstance(error, StorageUnavailable)
     assert (error.transient, error.cause) == (transient, f"it answered {status} {code}")
     assert hint in error.hint
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirection_is_told_and_not_followed(home: Path, status: int) -> None:
+    asked: list[str] = []
+
+    def reply(method: str, _: bytes) -> Reply:
+        asked.append(method)
+        return status, {"Location": "http://127.0.0.1:9/login"}, b""
+
+    with locks(home, reply) as retention:
+        for name, call in {**changes(retention), "state": lambda: retention.state(NAME)}.items():
+            asked.clear()
+            error = failure(call)
+            assert isinstance(error, StorageUnavailable), name
+            assert (error.transient, error.cause) == (True, f"it answered {status}"), name
+            assert len(asked) == 1, name
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "99999-01-01T00:00:00Z"])
+def test_a_lock_that_ends_at_no_time_is_no_lock_and_told(home: Path, text: str) -> None:
+    lock = f"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{text}</RetainUntilDate></Retention>".encode()
+    with locks(home, lambda *_: (200, {"Content-Type": "application/xml"}, lock)) as retention:
+        error = failure(lambda: retention.state(NAME))
+    assert isinstance(error, StorageUnavailable)
+    assert error.cause == "its answer cannot be understood"

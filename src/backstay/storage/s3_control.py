@@ -12,6 +12,7 @@ from backstay.storage.cloud_errors import BETWEEN, Answer, failure_of
 
 AT_ONCE: Final = 16  # requests at a time; each is about one object
 _NO_BUCKET: Final = "NoSuchBucket"
+_REDIRECTIONS: Final = range(300, 400)
 _GONE: Final = ("404", "NoSuchKey", "NotFound")
 
 
@@ -58,6 +59,8 @@ class S3Control:
             raise failure_of(refusal, title, allow=self._allow) from error
         except BotoCoreError as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
+        except ValueError as error:  # what boto3 lets out for times that are none
+            raise StorageUnavailable(title, cause="its answer cannot be understood", hint=BETWEEN) from error
         if operation.startswith("put_") and _is_page(answer):  # boto3 minds only bodies that it reads
             raise StorageUnavailable(title, cause="a web page came instead of an answer", hint=BETWEEN)
         return answer
@@ -111,7 +114,7 @@ def _client(address: CloudAddress, environ: Mapping[str, str], what_for: str) ->
         aws_session_token=environ.get("AWS_SESSION_TOKEN"),
         profile_name=environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE"),
     )
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=endpoint,
         region_name=region,
@@ -123,3 +126,16 @@ def _client(address: CloudAddress, environ: Mapping[str, str], what_for: str) ->
             retries={"mode": "standard", "total_max_attempts": 5},
         ),
     )
+    client.meta.events.register_first("needs-retry.s3", _refuse_redirection)
+    return client
+
+
+def _refuse_redirection(*, response: tuple[Any, dict[str, Any]] | None, operation: Any, **_: object) -> None:  # noqa: ANN401 - boto3's own types
+    """Ends a request that is answered with another address.
+
+    boto3 would ask that answer for a region with a request of its own, which is answered likewise, and so without end.
+    """
+    from botocore.exceptions import ClientError
+
+    if response is not None and response[0] is not None and response[0].status_code in _REDIRECTIONS:
+        raise ClientError(response[1], operation.name)
