@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -18,6 +20,12 @@ OPTIONS: Final = {
 }
 CONTAINER: Final = {"s3": "bucket", "az": "container", "gs": "bucket"}  # what each calls its outermost place
 _ADDRESSES: Final = ("endpoint", "proxy")
+_SERVER: Final = re.compile(
+    r"https?://(?:\[([0-9A-F:.]+)\]|([A-Z0-9_-]+(?:\.[A-Z0-9_-]+)*)\.?)(?::(\d{0,5}))?(?:/[A-Z0-9._~%+:/-]*)?",
+    re.IGNORECASE,
+)
+_NUMBER: Final = re.compile(r"(?:.*\.)?(?:\d+|0x[0-9a-f]*)", re.IGNORECASE)
+_WORD: Final = re.compile(r"[A-Za-z0-9._-]+")
 _CREDENTIALS_HINT: Final = "credentials come from the environment or the files that the provider's own tools use"
 
 
@@ -44,6 +52,27 @@ class CloudAddress:
     def __str__(self) -> str:
         place = f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
         return f"{place}?{urlencode(self.options, safe=':/')}" if self.options else place
+
+
+def is_server(text: str) -> bool:
+    """Whether this is the address of an HTTP server; over one that is none obstore panics."""
+    found = _SERVER.fullmatch(text)
+    if found is None:
+        return False
+    address, name, port = found.groups()
+    try:
+        if address or _NUMBER.fullmatch(name):
+            ip_address(address or name)
+        elif "xn--" in name.lower():
+            name.encode().decode("idna")
+    except ValueError:
+        return False
+    return int(port or 0) < 1 << 16
+
+
+def is_word(text: str) -> bool:
+    """Whether this may be a region or an account, which become parts of host names."""
+    return _WORD.fullmatch(text) is not None
 
 
 def parse_address(url: str) -> CloudAddress:
@@ -113,7 +142,7 @@ def _check_address(option: str, value: str) -> None:
             cause="there is more in it than an address",
             hint=_CREDENTIALS_HINT,
         )
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if not is_server(value):
         raise InvalidRequest(f"the option {option} is no address", hint=f"write {option}=https://HOST:PORT")
 
 

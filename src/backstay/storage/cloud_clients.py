@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from backstay.core.clock import Clock
@@ -22,7 +23,7 @@ from backstay.core.environment import expanded_if_known
 from backstay.errors import InvalidRequest
 from backstay.storage.azure_uploads import upload_credentials
 from backstay.storage.backend import Buffer
-from backstay.storage.cloud_address import CloudAddress
+from backstay.storage.cloud_address import CloudAddress, is_server, is_word
 from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
 from backstay.storage.patience import Patience
 from backstay.storage.retention import locked_until
@@ -77,7 +78,7 @@ class CloudClients:
         With a `checksum` (see `checksum_of`) that is claimed, whatever the body is, by a client for this body alone.
         """
         kind = _Kind(True, _class(size), self._locked_until() if lock else "", checksum)
-        return self._make(self._options(kind), True) if checksum else self._client(kind)
+        return self._new_client(kind, claims_checksum=True) if checksum else self._client(kind)
 
     def checksum_of(self, body: Buffer, *, always: bool = False) -> str:
         """What the store can be told to check a body by, in base64: "" if nothing, or if obstore tells it by itself.
@@ -93,8 +94,18 @@ class CloudClients:
     def _client(self, kind: _Kind) -> CloudStore:
         with self._lock:
             if kind not in self._clients:
-                self._clients[kind] = self._make(self._options(kind), False)
+                self._clients[kind] = self._new_client(kind, claims_checksum=False)
             return self._clients[kind]
+
+    def _new_client(self, kind: _Kind, *, claims_checksum: bool) -> CloudStore:
+        try:
+            return self._make(self._options(kind), claims_checksum)
+        except BaseError:  # its text may repeat a secret
+            raise InvalidRequest(
+                f"the settings for {self._address} cannot be used",
+                cause="its driver refuses one of them",
+                hint="check the options of the address, and the variables and files that have the credentials",
+            ) from None
 
     def _options(self, kind: _Kind) -> ClientConfig:
         patience, headers = self._patience, {}
@@ -174,13 +185,15 @@ def _s3(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
         or profile.get("endpoint_url")
         or ""
     ).rstrip("/")
+    _check_endpoint(endpoint, "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or a profile")
     settings: dict[str, Any] = {**aws_keys(profile, environ), **_style(address, endpoint)}
-    settings["region"] = (
+    settings["region"] = _checked_word(
+        "region",
         address.get("region")
         or environ.get("AWS_REGION")
         or environ.get("AWS_DEFAULT_REGION")
         or profile.get("region")
-        or "us-east-1"
+        or "us-east-1",
     )
     provider = aws_provider(profile, environ)
 
@@ -213,6 +226,10 @@ def _style(address: CloudAddress, endpoint: str) -> dict[str, Any]:
     if not in_path:
         scheme, _, host = endpoint.partition("://")
         endpoint = f"{scheme}://{address.bucket}.{host}"
+        if not is_server(endpoint):
+            raise InvalidRequest(
+                "the bucket's name cannot go into the host name of this endpoint", hint="write path-style=true"
+            )
     # obstore prefers the second key, also when it has only read it from the environment.
     return {"virtual_hosted_style_request": not in_path, "endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
 
@@ -220,7 +237,7 @@ def _style(address: CloudAddress, endpoint: str) -> dict[str, Any]:
 def _az(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Maker:
     settings: dict[str, Any] = azure_settings(environ)
     if account := address.get("account") or environ.get("AZURE_STORAGE_ACCOUNT"):
-        settings["account_name"] = account
+        settings["account_name"] = _checked_word("account", account)
     if not settings.get("account_name") and not environ.get("AZURE_STORAGE_ACCOUNT_NAME"):
         raise InvalidRequest(
             "the storage account is not named",
@@ -231,6 +248,7 @@ def _az(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
     if given:
         settings["endpoint"] = given.rstrip("/")
     endpoint = settings.get("endpoint", "")
+    _check_endpoint(endpoint, "AZURE_STORAGE_ENDPOINT, AZURE_ENDPOINT or AZURE_STORAGE_CONNECTION_STRING")
     uploads = upload_credentials(address.bucket, settings, environ, clock)
 
     def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
@@ -248,6 +266,7 @@ def _az(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
 def _gs(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Maker:
     del clock
     endpoint = (address.get("endpoint") or environ.get("GOOGLE_BASE_URL") or "").rstrip("/")
+    _check_endpoint(endpoint, "GOOGLE_BASE_URL")
     settings: dict[str, Any] = {"base_url": endpoint} if endpoint else {}
 
     def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
@@ -259,9 +278,26 @@ def _gs(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
     return make, False  # it tells the sum of what it received
 
 
+def _check_endpoint(endpoint: str, where: str) -> None:
+    if endpoint and not is_server(endpoint):
+        raise InvalidRequest(
+            "the endpoint is no address",
+            cause=f"it comes from {where}",
+            hint="write https://HOST:PORT",
+        )
+
+
+def _checked_word(what: str, value: str) -> str:
+    if not is_word(value):
+        raise InvalidRequest(
+            f"the {what} has an odd name", hint=f"write ?{what}=NAME with letters, digits, dots and hyphens"
+        )
+    return value
+
+
 def _with_http(options: ClientConfig, endpoint: str) -> ClientConfig:
     """Without TLS only where the endpoint says so itself, whatever the environment allows."""
-    return {**options, "allow_http": endpoint.startswith("http://")}
+    return {**options, "allow_http": endpoint.lower().startswith("http://")}
 
 
 _MAKERS: Final = {"s3": _s3, "az": _az, "gs": _gs}

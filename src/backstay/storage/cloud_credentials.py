@@ -67,9 +67,22 @@ def _section(path: Path, name: str) -> dict[str, str] | None:
 
 def aws_keys(profile: AwsProfile, environ: Mapping[str, str]) -> dict[str, str]:
     """The keys that a profile holds as they are; empty when obstore finds better ones by itself, or there are none."""
+    for name in _STATIC:
+        _check_key(name.upper(), environ.get(name.upper()) or "")
+        _check_key(f"{name} of the profile {profile.name}", profile.get(name) or "")
     if any(environ.get(name) for name in _AWS_BY_ITSELF) or not profile.get("aws_access_key_id"):
         return {}
     return {ours: value for theirs, ours in _STATIC.items() if (value := profile.get(theirs))}
+
+
+def _check_key(name: str, value: str) -> None:
+    """obstore panics over what cannot stand in a header."""
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidRequest(
+            f"{name} is no key",
+            cause="there is a character in it that no key has, such as an end of line",
+            hint="set it anew, without what stands around the key in a file",
+        )
 
 
 def aws_provider(profile: AwsProfile, environ: Mapping[str, str]) -> S3CredentialProvider | None:
