@@ -359,7 +359,10 @@ def test_certificates_are_checked_and_ones_own_authority_may_be_named(tmp_path: 
     address = f"s3://{BUCKET}/x?endpoint=https://127.0.0.1:{server.server_address[1]}"
     try:
         store = ObjectStorage(parse_address(address), keys)
-        assert failure(lambda: store.store("a", b"x")).cause == "InvalidCertificate: UnknownIssuer"
+        error = failure(lambda: store.store("a", b"x"))
+        assert isinstance(error, StorageRefused)
+        assert error.cause == "InvalidCertificate: UnknownIssuer"
+        assert "?ca=" in error.hint
         assert not seen
         ObjectStorage(parse_address(f"{address}&ca={authority}"), keys).delete("a")
         assert [command for command, _, _ in seen] == ["HEAD", "DELETE", "HEAD"]

@@ -67,6 +67,8 @@ _HINTS: Final = {
     "ObjectUnderActiveHold": "turn on Object Versioning for the bucket, so that deleting hides what is held",
     "InvalidStorageClass": "choose a storage class that this store knows",
 }
+_NOT_TRUSTED: Final = "InvalidCertificate"
+_AUTHORITY: Final = "check the endpoint; name the certificate of an authority of your own: ?ca=/path/ca.pem"
 _TOO_LARGE: Final = "raise the limit for uploads of the store, or of a proxy before it, above 64 MiB"
 _NOT_TAKEN: Final = "the store takes no such request: check the endpoint, and what answers there"
 
@@ -149,6 +151,8 @@ def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavail
         return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
     if answer.reason == _WHOLE:  # a store that knows no ranges will not learn them by being asked again
         return StorageUnfit(title, cause=cause)
+    if answer.reason.startswith(_NOT_TRUSTED):  # it will not be another one by being asked again
+        return StorageRefused(title, cause=cause, hint=_AUTHORITY)
     if answer.status in (401, 403) or (hint and answer.status < 500):
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
     if not answer.may_pass:
