@@ -211,6 +211,30 @@ def answering(answer: bytes) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-server\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n{"retention":',
+        b"HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\n{}",
+    ],
+)
+def test_no_whole_answer_about_a_lock_of_google_is_an_error_that_may_pass(
+    answer: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in google_server.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with answering(answer) as endpoint:
+        address = parse_address(f"gs://{BUCKET}/x?endpoint={endpoint}&retain-days=3")
+        locks = ObjectStorage(address, {**google_server.CREDENTIALS, "HOME": str(home)}).retention()
+        assert locks is not None
+        for call in (lambda: locks.state("packs/ab/one"), lambda: locks.hold("packs/ab/one", on=True)):
+            error = failure(call)
+            assert isinstance(error, StorageUnavailable)
+            assert error.transient
+
+
 def test_answers_cut_short_are_errors(home: Path, keys: dict[str, str]) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nETag: x\r\n\r\n"
     with answering(head + b"only a part") as endpoint:

@@ -13,6 +13,7 @@ import urllib.request
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -123,12 +124,12 @@ class GoogleApi:
         try:
             try:
                 with self._opener.open(request, timeout=_WAIT_S) as answer:
-                    status, data = answer.status, answer.read(_LARGEST)
+                    status, data = answer.status, _whole(answer)
             except urllib.error.HTTPError as refused:
                 with refused:
-                    status, data = refused.code, refused.read(_LARGEST)
+                    status, data = refused.code, _whole(refused)
             body = json.loads(data or b"{}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
         return _Reply(status, body if isinstance(body, dict) else {})
 
@@ -195,6 +196,14 @@ class GoogleApi:
         if reply.status != 200 or not isinstance(token, str) or not isinstance(seconds, (int, float)):
             raise StorageRefused(title, cause=f"the token service answered {reply.status}", hint=_CREDENTIALS)
         return token, float(seconds)
+
+
+def _whole(answer: HTTPResponse | urllib.error.HTTPError) -> bytes:
+    """Raises HTTPException for an answer that was cut, or is longer than any."""
+    data = answer.read(_LARGEST)
+    if answer.length:
+        raise IncompleteRead(data, answer.length)
+    return data
 
 
 def _told(reply: _Reply) -> str:
