@@ -137,6 +137,9 @@ class StorageBackend(ABC):
         """
         return (self,)
 
+    def forget_reads(self) -> None:  # noqa: B027 - most backends keep nothing of what they read
+        """Ask the store itself from now on, also for what was read before: that may have been damaged on its way."""
+
     def examine_copies(self, examine: Examine) -> None:  # noqa: B027 - most backends have no other copies
         """Have `examine(first, copy)` called for each other copy before this process first writes to it.
 

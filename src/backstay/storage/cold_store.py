@@ -101,6 +101,10 @@ class ColdStore:
             "if it has another address now, tell it with `backstay tier set --cold ADDRESS`",
         )
 
+    def forget_reads(self) -> None:
+        if (backend := self._backend) is not None:
+            backend.forget_reads()
+
     def close(self) -> None:
         if self._backend is not None:
             self._backend.close()

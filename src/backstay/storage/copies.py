@@ -30,6 +30,7 @@ def from_any_copy(backend: StorageBackend, read: Callable[[StorageBackend], T]) 
         return read(backend)
     except (CorruptedBackup, UnsupportedFormat) as error:
         damage = error
+    backend.forget_reads()
     with suppress(CorruptedBackup, UnsupportedFormat, ObjectNotFound, StorageUnavailable):
         return read(backend)
     copies = backend.copies()

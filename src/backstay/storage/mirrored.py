@@ -98,6 +98,10 @@ class Mirrored(StorageBackend):
     def copies(self) -> Sequence[StorageBackend]:
         return self._all
 
+    def forget_reads(self) -> None:
+        for copy in self._all:
+            copy.forget_reads()
+
     def examine_copies(self, examine: Examine) -> None:
         for follower in self._others:
             follower.examine = examine

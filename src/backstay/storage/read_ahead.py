@@ -18,7 +18,10 @@ _Key: TypeAlias = tuple[str, int]
 
 
 class ReadAhead(Wrapper):
-    """Keeps the pieces read last; packs never change, so that nothing kept becomes wrong."""
+    """Keeps the pieces read last; packs never change, so that nothing kept becomes wrong.
+
+    A piece may have been wrong from the start, which only its reader finds out, and calls `forget_reads`.
+    """
 
     def __init__(self, inner: StorageBackend) -> None:
         super().__init__(inner)
@@ -46,6 +49,12 @@ class ReadAhead(Wrapper):
             self._sizes.pop(name, None)
             for key in [key for key in self._pieces if key[0] == name]:
                 del self._pieces[key]
+
+    def forget_reads(self) -> None:
+        with self._lock:
+            self._pieces.clear()
+            self._sizes.clear()
+        self.inner.forget_reads()
 
     def _size(self, name: str) -> int:
         with self._lock:

@@ -98,6 +98,10 @@ class Tiered(Wrapper):
         found = self.inner.copies()
         return [Tiered(copy, self.cold) for copy in found] if len(found) > 1 else (self,)
 
+    def forget_reads(self) -> None:
+        super().forget_reads()
+        self.cold.forget_reads()
+
     def archive(self) -> Archive | None:
         """How cold packs are thawed. Raises TierNotAttached."""
         return self._open_cold().archive()

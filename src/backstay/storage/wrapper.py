@@ -52,6 +52,9 @@ class Wrapper(StorageBackend):
         found = self.inner.copies()
         return found if len(found) > 1 else (self,)  # one that is alone is read through this wrapper
 
+    def forget_reads(self) -> None:
+        self.inner.forget_reads()
+
     def examine_copies(self, examine: Examine) -> None:
         self.inner.examine_copies(examine)
 
