@@ -11,11 +11,13 @@ import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.errors import SnapshotFenced
+from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
 from backstay.storage.mirrored import Mirrored
+from backstay.storage.read_ahead import ReadAhead
 from backstay.storage.retrying import Retrying, RetryPolicy
 from backstay.testing import FakeClock, Fault, FaultKind, FaultyBackend
 from tests.operations.copies import (
@@ -59,6 +61,23 @@ def test_backups_and_collections_get_through(tmp_path: Path, seed: int) -> None:
             assert (found, errors) == (contents(source), [])
     marks = [name for name in stores[0].objects() if name.startswith(("mirror/", "sessions/"))]
     assert marks == ["mirror/first"]
+
+
+@pytest.mark.parametrize("prefix", ["packs/", "meta/"])
+def test_a_pack_that_arrives_damaged_once_is_no_damage(tmp_path: Path, prefix: str) -> None:
+    store = Store("a")
+    make_repository(store, make_source(tmp_path / "source"))
+    packs = [info.name for info in store.list(prefix)]
+    verified, copied = FaultyBackend(store), FaultyBackend(store)
+    with Repository.open(ReadAhead(verified), SECRET) as repository:
+        verified.script(*(Fault(kind="bit_flip", operation="retrieve", prefix=name) for name in packs))
+        assert run_verify(repository, None, VerifyOptions(read_data=1.0)).findings == ()
+    with Repository.open(copied, SECRET) as repository:
+        copied.script(*(Fault(kind="bit_flip", operation="retrieve", prefix=name) for name in packs))
+        assert copy_objects(repository, target := Store("b")).findings == ()
+    for faulty in (verified, copied):
+        assert faulty.hits["bit_flip"] == len(packs)
+    assert target.objects() == store.objects()
 
 
 class Wide(Store):

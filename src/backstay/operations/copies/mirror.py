@@ -155,8 +155,12 @@ class _MirrorCopy:
                 if data is None:
                     return False
                 if genuine.is_whole(name, data) is False:
-                    self.damaged.add(name)
-                    continue
+                    data = self._read(name)  # noqa: PLW2901 - what was damaged on its way is whole the next time
+                    if data is None:
+                        return False
+                    if genuine.is_whole(name, data) is False:
+                        self.damaged.add(name)
+                        continue
                 self.target.store(name, data, overwrite=True)  # it is not there, or was torn: its size differs
                 sent, size = sent + 1, size + len(data)
                 self.objects, self.sent_bytes = self.objects + 1, self.sent_bytes + len(data)

@@ -59,12 +59,20 @@ class PackChecks:
             yield from workers.ordered(self._check, left.values(), weigh=_size, limit=AHEAD)
 
     def _check(self, expected: Expected) -> Checked:
+        """What was damaged on its way is whole the next time."""
+        problem = self._problem(expected)
+        if isinstance(problem, CorruptedBackup):
+            self._backend.forget_reads()
+            problem = self._problem(expected)
+        return Checked(expected, problem)
+
+    def _problem(self, expected: Expected) -> Problem | None:
         keyring = self._repository.keyring
         try:
             check_pack(self._whole(expected), expected, keyring.repository, keyring.chunk_ids, keyring.key)
         except (CorruptedBackup, ObjectNotFound) as error:
-            return Checked(expected, error)
-        return Checked(expected)
+            return error
+        return None
 
     def _whole(self, expected: Expected) -> Buffer:
         """A pack's bytes, as many as it should have: memory is not taken for what has grown in its place."""
