@@ -134,7 +134,9 @@ def run(seed: int) -> tuple[int, bool]:
     assert {name: ours.get(name) for name in told.stored} == told.stored, f"seed {seed}: an object was lost"
     assert not told.deleted & ours.keys(), f"seed {seed}"
     assert ours.items() <= theirs.items(), f"seed {seed}: the copy lacks something, or has something else"
-    assert not told.deleted & theirs.keys(), f"seed {seed}: a deleted object is still in the copy"
+    if not any(isinstance(outcome.error, CrashPoint) for outcome in outcomes.values()):
+        # Who dies between sending an object and looking whether it is still in the first copy leaves it here.
+        assert not told.deleted & theirs.keys(), f"seed {seed}: a deleted object is still in the copy"
     if told.winners:
         assert ours[DECIDED] == theirs[DECIDED] == told.winners[0], f"seed {seed}"
     marks = {info.name for info in first.list("mirror/")} - {"mirror/first"}

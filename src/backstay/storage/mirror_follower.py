@@ -150,11 +150,18 @@ class Follower:
             if contradicts_name(name, data):
                 self._warn(f"{name} is damaged in {self._authority.url}; the copy {self.url} does not get it")
                 continue
-            _place(self._backend, name, data)
-            if not self._authority.exists(name):  # deleted meanwhile, perhaps here before it was sent
-                self._backend.delete(name)
+            if not self._send(name, data):
                 return False
         return True
+
+    def _send(self, name: str, data: bytes) -> bool:
+        """Place an object; False if it was deleted since it was read, perhaps here before it came. That is noted."""
+        try:
+            _place(self._backend, name, data)
+        finally:  # a store that failed may have it all the same
+            if gone := not self._authority.exists(name):
+                self._log.note_deleted(name)
+        return not gone
 
 
 def _is_first(backend: StorageBackend) -> bool:
