@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -35,9 +36,10 @@ def call(world: World) -> Call:
     )
 
 
-def running_for_an_hour(world: World) -> list[Job]:
-    """A job of each of two policies."""
-    return [
+@pytest.fixture
+def jobs(world: World) -> Iterator[list[Job]]:
+    """A job of each of two policies, which has been running for an hour."""
+    jobs = [
         Job(
             id=f"0000000000000000000000000{number}",
             kind="backup",
@@ -54,70 +56,55 @@ def running_for_an_hour(world: World) -> list[Job]:
         )
         for number, name in enumerate(("files", "other"))
     ]
-
-
-def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(world: World, call: Call) -> None:
-    jobs = running_for_an_hour(world)
     with world.service.catalog.session() as session:
         session.add_all(jobs)
-    try:
-        watched = _WatchedJobs(call, None)
-        assert {sent.data["policy"] for sent in watched.look()} == {"files", "other"}
-        call.principal = replace(call.principal, grants=grants_of_roles([("viewer", "/policy/other")]))
-        with world.service.catalog.session() as session:
-            for job in jobs:
-                session.get_one(Job, job.id).progress = {"files": 7}
-        assert {sent.data["policy"] for sent in watched.look()} == {"other"}
-        with world.service.catalog.session() as session:
-            for job in jobs:
-                session.get_one(Job, job.id).status = "failed"
-        assert {sent.data["policy"] for sent in watched.look()} == {"other"}  # the last that is told of it
-    finally:
-        with world.service.catalog.session() as session:
-            for job in jobs:
-                session.delete(session.get_one(Job, job.id))
-
-
-def test_who_comes_back_hears_of_jobs_that_ended_meanwhile_however_old_they_are(world: World, call: Call) -> None:
-    jobs = running_for_an_hour(world)
+    yield jobs
     with world.service.catalog.session() as session:
-        session.add_all(jobs)
-    try:
-        first, last = _WatchedJobs(call, None).look()
-        assert first.ident is not None
-        assert last.ident is not None
-        for ident in (first.ident, last.ident):  # also if the line was cut between the two
-            seen = datetime.fromisoformat(ident)
-            with world.service.catalog.session() as session:
-                for job in jobs:
-                    found = session.get_one(Job, job.id)
-                    found.status, found.finished_at = "failed", seen
-            back = _WatchedJobs(call, seen)
-            assert {sent.data["policy"]: sent.data["status"] for sent in back.look()} == dict.fromkeys(
-                ("files", "other"), "failed"
-            )
-            assert back.look() == []
-        assert _WatchedJobs(call, None).look() == []
-    finally:
-        with world.service.catalog.session() as session:
-            for job in jobs:
-                session.delete(session.get_one(Job, job.id))
+        for job in jobs:
+            session.delete(session.get_one(Job, job.id))
 
 
-def test_an_event_names_a_moment_until_which_all_was_told(world: World, call: Call) -> None:
-    jobs = running_for_an_hour(world)
+def test_a_stream_of_all_jobs_tells_nothing_of_a_policy_that_was_taken_away(
+    world: World, call: Call, jobs: list[Job]
+) -> None:
+    watched = _WatchedJobs(call, None)
+    assert {sent.data["policy"] for sent in watched.look()} == {"files", "other"}
+    call.principal = replace(call.principal, grants=grants_of_roles([("viewer", "/policy/other")]))
     with world.service.catalog.session() as session:
-        session.add_all(jobs)
-    try:
-        begun = world.service.clock.now() - timedelta(minutes=5)
-        sent = _WatchedJobs(call, begun).look()
-        assert len(sent) >= len(jobs) >= 2  # jobs of other tests may have ended meanwhile
-        *before, last = (datetime.fromisoformat(one.ident or "") for one in sent)
-        assert max(before) <= begun < last
-    finally:
+        for job in jobs:
+            session.get_one(Job, job.id).progress = {"files": 7}
+    assert {sent.data["policy"] for sent in watched.look()} == {"other"}
+    with world.service.catalog.session() as session:
+        for job in jobs:
+            session.get_one(Job, job.id).status = "failed"
+    assert {sent.data["policy"] for sent in watched.look()} == {"other"}  # the last that is told of it
+
+
+def test_who_comes_back_hears_of_jobs_that_ended_meanwhile_however_old_they_are(
+    world: World, call: Call, jobs: list[Job]
+) -> None:
+    first, last = _WatchedJobs(call, None).look()
+    assert first.ident is not None
+    assert last.ident is not None
+    for ident in (first.ident, last.ident):  # also if the line was cut between the two
+        seen = datetime.fromisoformat(ident)
         with world.service.catalog.session() as session:
             for job in jobs:
-                session.delete(session.get_one(Job, job.id))
+                found = session.get_one(Job, job.id)
+                found.status, found.finished_at = "failed", seen
+        back = _WatchedJobs(call, seen)
+        told = {sent.data["id"]: sent.data["status"] for sent in back.look()}  # of other tests' jobs too, if just ended
+        assert {job.id: told.get(job.id) for job in jobs} == {job.id: "failed" for job in jobs}
+        assert back.look() == []
+    assert _WatchedJobs(call, None).look() == []
+
+
+def test_an_event_names_a_moment_until_which_all_was_told(world: World, call: Call, jobs: list[Job]) -> None:
+    begun = world.service.clock.now() - timedelta(minutes=5)
+    sent = _WatchedJobs(call, begun).look()
+    assert len(sent) >= len(jobs) >= 2  # jobs of other tests may have ended meanwhile
+    *before, last = (datetime.fromisoformat(one.ident or "") for one in sent)
+    assert max(before) <= begun < last
 
 
 @pytest.mark.parametrize("seen", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

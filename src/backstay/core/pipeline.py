@@ -25,7 +25,7 @@ def _yield_to_others() -> None:
     """Lower the priority of this thread alone, which only Linux knows (sched(7), "The nice value")."""
     if sys.platform == "linux":
         me = threading.get_native_id()
-        with suppress(OSError):
+        with suppress(OSError):  # where that is forbidden, all are equal
             os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _YIELD)
 
 
