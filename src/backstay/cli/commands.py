@@ -173,6 +173,7 @@ GROUPS: Final[dict[str, dict[str, tuple[str, dict[str, str]]]]] = {
 CLASSES: Final = {"care:verify": "care:VerifyCommand"}
 
 _NAMES: Final = frozenset().union(*GROUPS.values(), *COMMANDS.values())
+_HELP: Final = frozenset({"-h", "--help"})
 _FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--version"})  # global, without a value
 
 
@@ -182,16 +183,29 @@ def load(place: str) -> Any:  # noqa: ANN401 - a function, or a class of parsers
     return getattr(import_module(f"backstay.cli.{module}"), name)
 
 
+def asks_for_list(argv: Sequence[str]) -> bool:
+    """Whether a command line wants to be told which commands there are: it is empty, or has help before any command."""
+    is_value = False
+    for word in argv:
+        if is_value:
+            is_value = False
+        elif word in _HELP:
+            return True
+        elif word.startswith("-"):
+            is_value = word not in _FLAGS and "=" not in word
+        else:
+            return False
+    return not argv
+
+
 def called(argv: Sequence[str]) -> frozenset[str] | None:
     """The commands and groups that a command line may mean, None for all.
 
     Building the parsers of all commands takes longer than many a command does. A name behind an option may be its
-    value, and is built for nothing then; help, and words that are no command, need all of them.
+    value, and is built for nothing then; words that are no command need all of them.
     """
     found: set[str] = set()
     behind_option = False
-    if not {"-h", "--help"}.isdisjoint(argv):
-        return None
     for word in argv:
         if word.startswith("-"):
             behind_option = word not in _FLAGS and "=" not in word

@@ -16,7 +16,7 @@ from typer.main import get_command
 from backstay import __version__
 from backstay.cli import assist, jsonout
 from backstay.cli.as_typed import take_as_typed
-from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, called, load
+from backstay.cli.commands import CLASSES, COMMANDS, GROUPS, asks_for_list, called, load
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import GLOBAL_PANEL, flag, option
 from backstay.cli.problems import output_failed, report
@@ -136,8 +136,7 @@ def _shared(command: Any) -> Iterator[Any]:  # noqa: ANN401
     return (param for param in command.params if getattr(param, "rich_help_panel", None) == GLOBAL_PANEL)
 
 
-def _tree(names: Collection[str] | None) -> typer.Typer:
-    """The commands and groups of these names; None for all."""
+def _bare_tree() -> typer.Typer:
     app = typer.Typer(
         name=assist.PROGRAM,
         add_completion=False,
@@ -146,6 +145,30 @@ def _tree(names: Collection[str] | None) -> typer.Typer:
         context_settings=_SETTINGS,
     )
     app.callback()(_options)
+    return app
+
+
+def _outline() -> Any:  # noqa: ANN401 - typer's own type
+    """All commands and groups with nothing but what is said of them: enough for the list of them, in half the time."""
+    app = _bare_tree()
+    for panel, commands in COMMANDS.items():
+        for name, place in commands.items():
+            app.command(name, help=load(place).__doc__, rich_help_panel=panel)(_never_called)
+    for panel, groups in GROUPS.items():
+        for name, (text, _) in groups.items():
+            app.add_typer(typer.Typer(help=text), name=name, rich_help_panel=panel)
+    root = get_command(app)
+    take_as_typed(root)
+    return root
+
+
+def _never_called() -> None:
+    raise AssertionError("a command of the list was called")
+
+
+def _tree(names: Collection[str] | None) -> typer.Typer:
+    """The commands and groups of these names; None for all."""
+    app = _bare_tree()
     for panel, commands in COMMANDS.items():
         for name, place in commands.items():
             if names is None or name in names:
@@ -242,7 +265,7 @@ def _status(argv: Sequence[str], context: Context) -> int:
 def _invoke(argv: list[str], context: Context) -> int:
     if context.environ.get(assist.COMPLETE_VARIABLE):
         return assist.complete(command_tree())
-    command = _command(called(argv))
+    command = _outline() if asks_for_list(argv) else _command(called(argv))
     if not argv:
         argv = ["--help"]
     with command.make_context(assist.PROGRAM, argv, obj=context) as ctx:
