@@ -23,7 +23,9 @@ from backstay.sources.source import Capture, Stream
 
 MANY: Final = 512  # captures from which on a process is worth its start
 READ_AHEAD: Final = 16 << 20  # bytes of files being read at any time
-BLOCK: Final = 8 << 20  # bytes of a large file that are read, hashed and cut in one go
+BLOCK: Final = 2 << 20  # bytes of a large file that are read, hashed and cut in one go, at its beginning
+LARGEST_BLOCK: Final = 8 << 20  # and of a very large one: fewer blocks take less time, and several are held at once
+GROWS_AFTER: Final = 64  # blocks of one size
 OPEN_AHEAD: Final = 4096  # directories that the walk has left, and are open until what lies in them is stored
 _PART: Final = 4  # of the files that may be open; the walk itself takes one for each level
 
@@ -161,8 +163,12 @@ class Capturing:
         """Read, hash and cut on this thread, block by block, with the SHA-256 beside it on another."""
         cutter = StreamCutter(chunker_of(chunking, self._chunker.secret) if chunking is not None else self._chunker)
         hashed: Future[None] | None = None
+        size, done = BLOCK, 0
         with Workers(1, "sha256") as hashing:
-            while block := stream.read(BLOCK):
+            while block := stream.read(size):
+                done += len(block)
+                if size < LARGEST_BLOCK and done >= GROWS_AFTER * size:
+                    size *= 2
                 before, hashed = hashed, hashing.submit(digest, block)
                 yield [(self._ids.of(piece), piece) for piece in cutter.feed(block)]
                 if before is not None:  # at most one block behind: what waits to be hashed takes memory
