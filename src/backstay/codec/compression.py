@@ -79,7 +79,7 @@ def _zstd_compressor(level: int, *, quick: bool) -> zstandard.ZstdCompressor:
     parameters = zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_FAST,
         window_log=21,
-        hash_log=14 if quick else 16,
+        hash_log=14 if quick else 15,
         min_match=6,
         write_checksum=False,
         write_content_size=True,
