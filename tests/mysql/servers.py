@@ -60,10 +60,8 @@ class Server:
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         )
-        done = subprocess.run(
-            [program("mariadb-install-db"), "--no-defaults", *where, "--skip-name-resolve", *_SMALL],
-            capture_output=True, text=True, cwd="/", **as_nobody(),
-        )  # fmt: skip
+        command = as_nobody([program("mariadb-install-db"), "--no-defaults", *where, "--skip-name-resolve", *_SMALL])
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return self
 
@@ -85,9 +83,13 @@ class Server:
         where = (*places, f"--port={self.port}", "--bind-address=127.0.0.1")
         with (self.place / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program("mariadbd"), "--no-defaults", *where, *_SMALL, *settings],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True, **as_nobody(),
-            )  # fmt: skip
+                as_nobody([program("mariadbd"), "--no-defaults", *where, *_SMALL, *settings]),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
         until = time.monotonic() + 60
         while self._client("select 1").returncode:
             if self._process.poll() is not None:

@@ -13,11 +13,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tests.ports import free_port
 
@@ -49,12 +49,12 @@ def installation(version: int) -> Path:
     return place / package / inner
 
 
-def as_nobody() -> dict[str, Any]:
-    """Arguments of `subprocess.run` that give up being root."""
+def as_nobody(command: Sequence[str]) -> list[str]:
+    """A command that gives up being root; by a program, because Python would copy this large process for that."""
     if not AS_ROOT:
-        return {}
+        return [*command]
     nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *command]
 
 
 class Server:
@@ -80,7 +80,7 @@ class Server:
         """Run a program of the installation, such as `pg_amcheck`."""
         command = [str(installation(self.version) / "bin" / name), *map(str, arguments)]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, **as_nobody())
+        done = subprocess.run(as_nobody(command), capture_output=True, text=True, cwd="/", env=environment)
         assert not check or done.returncode == 0, f"{name}: {done.stderr[-2000:]}\n{self.log()[-2000:]}"
         return done
 
@@ -135,7 +135,8 @@ class Server:
 @contextmanager
 def open_place() -> Iterator[Path]:
     """A directory for servers, which do not run as root. Those of pytest are for their owner alone."""
-    with tempfile.TemporaryDirectory(prefix="backstay-tests-", ignore_cleanup_errors=True) as made:
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT")  # as the other temporary directories of the tests
+    with tempfile.TemporaryDirectory(prefix="backstay-tests-", dir=root, ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         yield Path(made) / "servers"
 

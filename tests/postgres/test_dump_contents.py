@@ -26,7 +26,7 @@ def dump() -> Iterator[bytes]:
     with running_server() as server:
         url = new_database(server, "odd", NAMES)
         command = [str(installation(18) / "bin/pg_dump"), "-Fc", "-Z0", "-d", url]
-        yield subprocess.run(command, check=True, capture_output=True, cwd="/", **as_nobody()).stdout
+        yield subprocess.run(as_nobody(command), check=True, capture_output=True, cwd="/").stdout
 
 
 def read(data: bytes, size: int = 100) -> Contents:
