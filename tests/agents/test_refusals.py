@@ -36,6 +36,13 @@ from tests.agents.test_joining import PROCESS, server_of
 from tests.agents.world import PASSWORD, World, wait_until
 
 
+def backup_of(world: World, name: str) -> str | None:
+    """A new backup of what the agents back up, made by nobody."""
+    with Repository.open(str(world.root / "repository"), password=PASSWORD) as repository:
+        source = FilesystemSource([os.fsencode(world.root / "web")], filters=Filters([]), clock=repository.clock)
+        return run_backup(repository, source, BackupOptions(host="h", name=name)).snapshot
+
+
 def test_an_agent_may_do_nothing_but_the_work_of_agents(world: World) -> None:
     server = server_of(world, world.joined("web-1"))
     tried = [one for one in ENDPOINTS if one.needs is not PUBLIC and one.needs != "agent:work"]
@@ -140,6 +147,26 @@ def test_what_an_agent_says_of_its_backups_is_not_believed_without_a_look(world:
     assert world.job(job).status == "failed"
 
 
+def test_a_good_run_stays_one_while_the_service_does_not_see_its_repository(world: World) -> None:
+    made = backup_of(world, "mail")
+    server = server_of(world, world.joined("mail-1"))
+    job = world.ask("mail")
+    given = server.call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})["job"]
+    result = {"backups": [made], "duration_s": 1.0, "outcome": {"status": 0}}
+    said = PROCESS | {"attempt": given["attempt"], "status": "succeeded", "result": result}
+    place = world.root / "repository"
+    away = place.rename(world.root / "unmounted")
+    place.mkdir()  # what a disk leaves that is not mounted
+    try:
+        server.call("POST", f"/api/agents/jobs/{job}/end", said)
+    finally:
+        place.rmdir()
+        away.rename(place)
+    assert world.job(job).status == "succeeded"
+    assert world.job(job).backup_id == made
+    assert any("are listed later" in line.message for line in world.service.jobs.lines(job))
+
+
 @pytest.mark.parametrize(
     ("name", "status"),
     [("mail", "succeeded"), ("mail-gone", "succeeded"), ("web", None), ("web-shop", None), ("mailbox", None)],
@@ -148,9 +175,7 @@ def test_a_backup_counts_for_the_policy_that_it_was_made_by_and_no_other(
     world: World, name: str, status: str | None
 ) -> None:
     """Also one of a source that was taken out of the policy file while it was backed up."""
-    with Repository.open(str(world.root / "repository"), password=PASSWORD) as repository:
-        source = FilesystemSource([os.fsencode(world.root / "web")], filters=Filters([]), clock=repository.clock)
-        made = run_backup(repository, source, BackupOptions(host="h", name=name)).snapshot
+    made = backup_of(world, name)
     server = server_of(world, world.joined("mail-1"))
     job = world.ask("mail")
     given = server.call("POST", "/api/agents/work", PROCESS | {"wait_s": 0})["job"]

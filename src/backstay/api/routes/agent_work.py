@@ -181,21 +181,22 @@ def _listed(
     now = call.backing.clock.now
     try:
         with call.backing.opener().open(index=False) as repository:
-            for ident in result["backups"]:
-                name = repository.snapshots.get(ident).name or ""
+            try:
+                names = {ident: repository.snapshots.get(ident).name or "" for ident in result["backups"]}
+            except NotFound as missing:
+                failure = NotFound(
+                    "the backup is not in the repository of this service",
+                    cause=str(missing),
+                    hint="let the host of the agent use the same repository: `backstay -r ADDRESS agent run`",
+                )
+                lines.append(Line(time=now(), level="error", message=str(failure)))
+                return "failed", error or (problem_document(failure) | {"job_id": job})
+            for ident, name in names.items():
                 if not _belongs(call, name, policy):
                     raise InvalidRequest(
                         f"the backup {ident} is none of the policy {policy}", cause=f"it is one of {name!r}"
                     )
             call.backing.index.made(repository, result["backups"], job_id=job, policy=policy)
-    except NotFound as missing:
-        failure = NotFound(
-            "the backup is not in the repository of this service",
-            cause=str(missing),
-            hint="let the host of the agent use the same repository: `backstay -r ADDRESS agent run`",
-        )
-        lines.append(Line(time=now(), level="error", message=str(failure)))
-        return "failed", error or (problem_document(failure) | {"job_id": job})
     except InvalidRequest:
         raise
     except BackstayError as failed:
