@@ -14,7 +14,6 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.render import err, print_table
 from backstay.core.quantities import format_duration, format_size, plural
 from backstay.errors import InsufficientSpace, InvalidRequest, RestoreConflict
-from backstay.errors.results import not_written, require_directory
 
 if TYPE_CHECKING:
     from backstay.control.manager.manager import BackupManager
@@ -43,6 +42,7 @@ def recover(
     """Bring back what a plan names, in its order, and check it; run again, it goes on where it ended."""
     from backstay.control.recovery.loading import load_plan
     from backstay.control.recovery.previewing import preview_plan
+    from backstay.control.recovery.report_file import require_report_place
     from backstay.control.recovery.running import state_file
     from backstay.control.recovery.state import RecoveryState
 
@@ -53,7 +53,7 @@ def recover(
         if name not in loaded.steps:
             raise InvalidRequest(f"the plan has no step {name!r}", cause=f"it has {', '.join(loaded.steps)}")
     if report is not None:
-        _require_apart(report, plan, place)
+        require_report_place(report, plan, place)
     manager = _manager(context)
     if dry_run:
         known = RecoveryState.peek(place, context.clock, restart=restart)
@@ -105,6 +105,7 @@ def _run(
     report: Path | None,
 ) -> int:
     from backstay.control.recovery.report import report as report_of
+    from backstay.control.recovery.report_file import write_report
     from backstay.control.recovery.running import Company, Recovery
 
     def ask(question: str) -> bool:
@@ -127,7 +128,7 @@ def _run(
         recovery.run()
     document = report_of(recovery, context.clock.now())
     if report is not None:
-        _write(report, document)
+        write_report(report, jsonout.line(document))
     context.result(document, lambda: _show(context, document))
     if recovery.ok:
         return 0
@@ -139,24 +140,6 @@ def _asked(context: Context, question: str) -> bool:
     if context.json or not sys.stdin.isatty():
         return False
     return typer.confirm(question, default=False, err=True)
-
-
-def _require_apart(report: Path, *others: Path) -> None:
-    """Raises InvalidRequest, before hours of work, where a report has no place or would replace what it is about."""
-    if any(report.resolve() == other.resolve() for other in others):
-        raise InvalidRequest(
-            f"the report cannot be written to {report}",
-            cause="that is the plan, or where is noted what is done",
-            hint="name another file with --report",
-        )
-    require_directory("the report", report)
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    try:
-        path.write_text(jsonout.line(document))
-    except OSError as error:
-        raise not_written("the report", path, error) from error
 
 
 def _status_of(preview: PlanPreview) -> int:
