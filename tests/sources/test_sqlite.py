@@ -353,6 +353,30 @@ def test_a_database_can_be_restored_under_another_name(repository: Repository, t
     assert balance(target) == (0, 5000)
 
 
+@pytest.mark.parametrize("content", [b"the only key of a repository\n", b"SQLite format 2\0", b"x", bytes(4096)])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_restored_database_replaces_no_file_that_is_none(
+    repository: Repository, tmp_path: Path, file: Path, content: bytes, dry_run: bool
+) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    target = tmp_path / "key"
+    target.write_bytes(content)
+    target.with_name("key-wal").write_bytes(b"log")
+    options = RestoreOptions(conflict="overwrite")
+    with pytest.raises(RestoreConflict, match="is no SQLite database"):
+        restore_sqlite(repository, newest(repository), os.fsencode(target), options, dry_run=dry_run)
+    assert target.read_bytes() == content
+    assert target.with_name("key-wal").read_bytes() == b"log"
+
+
+def test_a_restored_database_replaces_an_empty_file(repository: Repository, tmp_path: Path, file: Path) -> None:
+    backup(repository, file, tmp_path / "scratch")
+    target = tmp_path / "other.db"
+    target.touch()
+    restore_sqlite(repository, newest(repository), os.fsencode(target), RestoreOptions(conflict="overwrite"))
+    assert balance(target) == (0, 5000)
+
+
 def test_addresses_name_absolute_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link.db").symlink_to("real.db")

@@ -22,7 +22,7 @@ from backstay.repository.trees.listings import find_node
 from backstay.sources.existing import existing_equals
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.sqlite.database import KIND
-from backstay.sources.sqlite.target import has_log, make_way, require_unused, settle
+from backstay.sources.sqlite.target import has_log, make_way, require_database, require_unused, settle
 
 
 def is_sqlite(manifest: Manifest) -> bool:
@@ -87,10 +87,13 @@ def restore_sqlite(
 ) -> Node | None:
     """Restore the database of a snapshot as the file `path`, and say what it is; None if the same lies there already.
 
-    Raises RestoreConflict, InvalidRequest for a snapshot without such a database, and for a path in the repository.
+    Raises RestoreConflict, also for what is there and no database, and InvalidRequest for a snapshot without one, and
+    for a path in the repository.
     """
     node = _database(repository, manifest)
     Guarded(repository).refuse_within(os.path.realpath(path))
+    if options.conflict == "overwrite":
+        require_database(path)
     look_at_database(path, options.conflict, act=not dry_run)
     directory, _, name = path.rpartition(b"/")
     target = FilesTarget(Path(os.fsdecode(directory or b"/")), allow_root=True, before_naming=make_way)

@@ -17,6 +17,7 @@ from backstay.sources.sqlite.database import SIDE_FILES, opened, side_files
 # Where SQLite's locks lie (sqlite.org/fileformat.html and walformat.html). In WAL mode every connection holds one.
 _FILE_LOCKS: Final = (0x40000000, 512)
 _LOG_LOCKS: Final = (120, 9)
+_HEADER: Final = b"SQLite format 3\0"
 _STOP_IT: Final = "stop the program that uses it, then try again"
 
 
@@ -29,6 +30,25 @@ def require_unused(path: bytes) -> None:
     holder = next(_holders(path), None)
     if holder is not None:
         raise _in_use(path, f"process {holder} has it open")
+
+
+def require_database(path: bytes) -> None:
+    """Raises RestoreConflict for a file that SQLite would not take for a database, an empty one apart."""
+    if not _is_regular(path):
+        return
+    try:
+        with _path(path).open("rb") as file:
+            begin, cause = file.read(len(_HEADER)), "it does not begin as one"
+    except OSError as error:
+        begin, cause = b"?", f"it cannot be read: {(error.strerror or str(error)).lower()}"
+    if begin not in (b"", _HEADER):
+        shown = printable(path)
+        raise RestoreConflict(
+            f"{shown} is no SQLite database, nothing was written",
+            cause=cause,
+            hint="name another path; if it was a database that is damaged now or encrypted, move it away first",
+            paths=(shown,),
+        )
 
 
 def has_log(path: bytes) -> bool:
