@@ -65,13 +65,16 @@ def test_an_endpoint_without_a_query_does_nothing_that_is_asked_for_in_one(world
         ("DELETE", where, None),
         ("POST", "/api/backup/create", {"policy": "files"}),
         ("GET", "/api/monitor", None),
-        ("GET", "/metrics", None),
-        ("GET", "/api/health/live", None),
     ):
         problem = world.admin.refused(422, method, f"{path}?dry_run=true", body)
         assert [error["key"] for error in problem["errors"]] == ["query.dry_run"]
     assert world.admin.ok("GET", where)["id"] == backup["id"]
     world.nobody.refused(401, "DELETE", f"{where}?dry_run=true")
+
+
+@pytest.mark.parametrize("path", ["/api/health/live", "/api/health/ready", "/metrics"])
+def test_what_is_probed_minds_no_query(world: World, path: str) -> None:
+    assert world.admin.call("GET", f"{path}?_=1760000000&target=a&target=b").status_code == 200
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "9000-01-01T00:00:00Z", "0001-01-01T00:00:00%2B14:00"])

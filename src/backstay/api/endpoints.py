@@ -34,7 +34,8 @@ class Endpoint:
 
     `needs` is a permission; `does` the name of what it changes in the audit log, None for what only reads; `creates`
     says that it takes an Idempotency-Key; `limit` is the kind of rate limit that it counts for; `slow` is what reads a
-    repository, or a whole table. `answers` gives the shape of each good answer (None for no body), `refuses` the
+    repository, or a whole table; `probed` what programs ask again and again, some with a query of their own against
+    caches, which is not heeded. `answers` gives the shape of each good answer (None for no body), `refuses` the
     statuses of its own refusals.
     """
 
@@ -47,6 +48,7 @@ class Endpoint:
     creates: bool = False
     limit: LimitKind = "api"
     slow: bool = False
+    probed: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
     media_type: str = "application/json"
     refuses: frozenset[int] = frozenset()
@@ -87,6 +89,7 @@ class Section:
         media_type: str = "application/json",
         does: str | None = None,
         slow: bool = False,
+        probed: bool = False,
     ) -> Callable[[Function], Function]:
         """Declare what reads. `does` only where reading itself is worth a line in the audit log."""
         return self._declare(
@@ -98,6 +101,7 @@ class Section:
             media_type=media_type,
             does=does,
             slow=slow,
+            probed=probed,
         )
 
     def post(

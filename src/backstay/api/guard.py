@@ -83,8 +83,11 @@ class Guarded(APIRoute):
     def _without_query(
         self, inner: Callable[[Request], Coroutine[Any, Any, Response]]
     ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """An endpoint that has no query refuses one: what was asked for in it, such as a dry run, would not happen."""
-        if self.dependant.query_params:
+        """An endpoint that has no query refuses one: what was asked for in it, such as a dry run, would not happen.
+
+        What is probed does nothing, whatever it is asked.
+        """
+        if self.dependant.query_params or self.endpoint_declared.probed:
             return inner
 
         async def asked(request: Request) -> Response:

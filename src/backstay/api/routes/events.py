@@ -35,7 +35,9 @@ def follow_all(call: Caller, last_event_id: LastMoment = None) -> Response:
     return streamed(call, _WatchedJobs(call, _moment(last_event_id)))
 
 
-@section.get("/metrics", needs="backup:read", answers={"type": "string"}, media_type=CONTENT_TYPE, slow=True)
+@section.get(
+    "/metrics", needs="backup:read", answers={"type": "string"}, media_type=CONTENT_TYPE, slow=True, probed=True
+)
 def metrics(call: Caller) -> Response:
     """Give the metrics for Prometheus, to those who may see everything."""
     call.require(EVERYTHING, seen="backup:read")

@@ -18,14 +18,14 @@ class Health(TypedDict):
     status: str
 
 
-@section.get("/api/health/live", needs=PUBLIC, answers=Health)
+@section.get("/api/health/live", needs=PUBLIC, answers=Health, probed=True)
 def health_live(call: Caller) -> Response:
     """Tell that the process answers."""
     del call
     return answer({"status": "ok"})
 
 
-@section.get("/api/health/ready", needs=PUBLIC, answers=Health)
+@section.get("/api/health/ready", needs=PUBLIC, answers=Health, probed=True)
 def health_ready(call: Caller) -> Response:
     """Tell whether jobs can run: the catalog answers, and somebody works.
 
