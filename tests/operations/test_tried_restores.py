@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
 from backstay.core.clock import SystemClock
 from backstay.core.events import Event, EventSink, Progress, ignore
-from backstay.errors import Interrupted
+from backstay.errors import CorruptedBackup, InsufficientSpace, Interrupted
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.verify.answers import answer, is_true
 from backstay.operations.verify.rehearsal import SCRATCH, rehearse_snapshot
@@ -302,3 +305,25 @@ def test_a_question_that_nothing_answers_is_a_finding(repository: Repository, tr
     assert messages("another") == []  # it is for a snapshot that was not tried
     database(repository, tmp_path)
     assert messages(None) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("backstay.sources.scratch.tempfile.mkdtemp", OSError(errno.ENOSPC, "No space left on device")),
+        ("backstay.operations.verify.rehearsal.run_restore", InsufficientSpace("cannot write one", cause="disk full")),
+    ],
+)
+def test_a_rehearsal_without_room_says_so_and_nothing_about_the_backup(
+    repository: Repository, tree: Path, tmp_path: Path, place: str, error: Exception
+) -> None:
+    manifest = files(repository, tree)
+    few = VerifyOptions(rehearse=tmp_path / "scratch")
+    with patch(place, side_effect=error):
+        report = run_verify(repository, [manifest.id], few)
+        damaged = run_verify(repository, [manifest.id], replace(few, checks=("size",), min_bytes=1 << 30))
+    assert isinstance(report.failure, InsufficientSpace)
+    assert "for want of room" in report.failure.cause
+    assert "another directory" in report.failure.hint
+    assert [result.check for result in report.results if not result.ok] == ["rehearsal"]
+    assert isinstance(damaged.failure, CorruptedBackup)

@@ -15,7 +15,7 @@ from backstay.cli.options import argument, option
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import format_count, plural
 from backstay.core.sizes import parse_size
-from backstay.errors import CorruptedBackup, InvalidRequest
+from backstay.errors import CorruptedBackup, InsufficientSpace, InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.repair.run import RepairResult
@@ -110,7 +110,7 @@ def verify(
             context.say(f"evidence: {file}, SHA-256 {sealed}")
 
     context.result(_report(report) | {"evidence": sealed}, show)
-    return 0 if report.ok else CorruptedBackup.exit_status
+    return 0 if report.failure is None else report.failure.exit_status
 
 
 def _part(text: str) -> float:
@@ -156,7 +156,9 @@ def _show_report(context: Context, report: VerifyReport, options: VerifyOptions)
             context.warn(f"  hint: {finding.hint}")
     if len(report.findings) > SHOWN_FINDINGS:
         context.warn(f"and {plural(len(report.findings) - SHOWN_FINDINGS, 'more finding')}")
-    if not report.ok:
+    if isinstance(report.failure, InsufficientSpace):
+        context.say("there was no room to rehearse in, and no problem was found")
+    elif not report.ok:
         context.say(f"{plural(len(report.findings), 'finding')}: this repository needs attention")
     elif options.read_data >= 1:
         context.say("everything is good")

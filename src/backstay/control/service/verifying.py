@@ -49,10 +49,8 @@ def verification(context: ServiceContext, job: Job, execution: Execution) -> Doc
     result = checks_document(outcomes(found)) | {"backups": list(ids), "evidence": kept}
     result |= asdict(bad_objects(found.findings))
     result |= {"rehearsals": [asdict(one) for one in found.rehearsals]} if found.rehearsals else {}
-    if not found.ok:
-        wrong = next((one for one in found.findings if one.severity == "error"), None)
-        cause = "a check failed" if wrong is None else f"{wrong.subject}: {wrong.message}"
-        raise JobFailed(CorruptedBackup("the verification found mistakes", cause=cause), result)
+    if found.failure is not None:
+        raise JobFailed(found.failure, result)
     return result
 
 

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, TypeVar
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink, Started
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, Interrupted
+from backstay.errors import BackstayError, InsufficientSpace, Interrupted
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
 from backstay.operations.restore.postgres_dump import is_dump
@@ -41,6 +41,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
+from backstay.sources.restore_errors import failure
 from backstay.sources.scratch import Scratch
 from backstay.sources.sqlite.checking import check, what_lacks
 from backstay.sources.sqlite.database import opened
@@ -54,6 +55,7 @@ _COMPARING: Final = "verify restored files"  # what the restore says when it beg
 _SHOWN_FAILURES: Final = 5
 _ASKED_HINT: Final = "SQLite and PostgreSQL are asked, dumps of PostgreSQL only where a server for rehearsals is named"
 _FAITHFUL_HINT: Final = "the backup is faithful; mend the database itself"
+ROOM_HINT: Final = "make room there, or rehearse in another directory: nothing bad was found in the backup by this"
 _LOCK_PATIENCE_S: Final = 30.0
 
 
@@ -82,7 +84,7 @@ def rehearse(
             for outcome in rehearsed.outcomes:
                 subject = f"snapshot {manifest.id}: {outcome.check}"
                 if outcome.status == "failed":
-                    notes.find("rehearsal", subject, outcome.details)
+                    notes.find("rehearsal", subject, outcome.details, ROOM_HINT if outcome.lacks_room else "")
                 elif outcome.status == "warning":
                     notes.warn("rehearsal", subject, outcome.details, _FAITHFUL_HINT)
         for question in (one for one in tries.questions if one in meant - answered):
@@ -106,7 +108,18 @@ def rehearse_snapshot(
 
     Databases are opened: SQLite as it is, a cluster by a server of its version, a dump in the server of the trial.
     """
-    with Scratch(place.absolute(), SCRATCH) as scratch:
+    begun = repository.clock.monotonic()
+    try:
+        scratch = Scratch(place.absolute(), SCRATCH)
+    except OSError as error:
+        if not isinstance(failed := failure(error, os.fsencode(place), "make a directory in"), InsufficientSpace):
+            raise
+        took = repository.clock.monotonic() - begun
+        outcomes = (_failed("restore", failed, took),)
+        return Rehearsed(
+            snapshot=manifest.id, outcomes=outcomes, files=0, bytes=0, compared=0, usable_s=0.0, duration_s=took
+        )
+    with scratch:
         return _Rehearsal(repository, manifest, scratch.path, trial, events).run()
 
 
@@ -165,7 +178,7 @@ class _Rehearsal:
         except Interrupted:
             raise
         except BackstayError as error:
-            self._note("restore", False, str(error), begun)
+            self._fail("restore", error, begun)
             return None
         ended = self.clock.monotonic()
         middle = compared_from[0] if compared_from else ended
@@ -252,7 +265,7 @@ class _Rehearsal:
         except Interrupted:
             raise
         except BackstayError as error:
-            self._note("recovery", False, str(error), begun)
+            self._fail("recovery", error, begun)
             return
         self.usable_s = found.restore_s + found.recovery_s
         told = f"PostgreSQL {found.version} recovered to {found.recovered_lsn} on timeline {found.timeline}"
@@ -277,7 +290,7 @@ class _Rehearsal:
         except Interrupted:
             raise
         except BackstayError as error:
-            self._note("restore into a server", False, str(error), begun)
+            self._fail("restore into a server", error, begun)
 
     def _ask(self, question: Question, ask: WatchedAsk) -> None:
         check = _check_of(question)
@@ -321,13 +334,23 @@ class _Rehearsal:
         except Interrupted:
             raise
         except BackstayError as error:
-            found, details = False, error.cause or str(error)
-        self._note(check, found, details, begun)
+            self._fail(check, error, begun, error.cause)
+        else:
+            self._note(check, found, details, begun)
 
     def _note(self, check: str, found: bool | Status, details: str, begun: float) -> None:
         took = self.clock.monotonic() - begun
         status: Status = found if isinstance(found, str) else "ok" if found else "failed"
         self.outcomes.append(Outcome(check=check, status=status, details=details, duration_s=took))
 
+    def _fail(self, check: str, error: BackstayError, begun: float, details: str = "") -> None:
+        self.outcomes.append(_failed(check, error, self.clock.monotonic() - begun, details))
+
     def _skip(self, check: str, why: str) -> None:
         self.outcomes.append(Outcome(check=check, status="skipped", details=why, duration_s=0.0))
+
+
+def _failed(check: str, error: BackstayError, took: float, details: str = "") -> Outcome:
+    lacks_room = isinstance(error, InsufficientSpace)
+    told = f"it could not be made, for want of room: {error}" if lacks_room else details or str(error)
+    return Outcome(check=check, status="failed", details=told, duration_s=took, lacks_room=lacks_room)

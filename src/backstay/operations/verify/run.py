@@ -10,6 +10,7 @@ from typing import Final
 from backstay.core.events import EventSink, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
+from backstay.errors import BackstayError, CorruptedBackup, InsufficientSpace
 from backstay.operations.findings import Check, Finding
 from backstay.operations.verify.bad_packs import BadPacks
 from backstay.operations.verify.logs import WalChecks
@@ -62,7 +63,18 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        return not any(finding.severity == "error" for finding in self.findings)
+        return self.failure is None
+
+    @property
+    def failure(self) -> BackstayError | None:
+        """What the errors among the findings come to: damage, or nothing worse than rehearsals that had no room."""
+        wrong = [finding for finding in self.findings if finding.severity == "error"]
+        if not wrong:
+            return None
+        cause = f"{wrong[0].subject}: {wrong[0].message}"
+        if len(wrong) > sum(outcome.lacks_room for one in self.rehearsals for outcome in one.outcomes):
+            return CorruptedBackup("the verification found mistakes", cause=cause)
+        return InsufficientSpace("the rehearsal could not be made", cause=cause, hint=wrong[0].hint)
 
 
 def run_verify(

@@ -57,13 +57,15 @@ class Trial:
 class Outcome:
     """One thing that was tried; `details` says what was found, or why it was not tried.
 
-    A warning is about what was backed up, not about the backup, which is faithful.
+    A warning is about what was backed up, not about the backup, which is faithful. What failed as it `lacks_room` says
+    nothing about the backup.
     """
 
     check: str
     status: Status
     details: str
     duration_s: float
+    lacks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
