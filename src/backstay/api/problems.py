@@ -48,6 +48,7 @@ STATUS: Final[Mapping[str, int]] = {
     "NoRepository": 503,  # such as of a disk that is not mounted: what is asked for may well be there
     "StorageRefused": 503,
     "StorageUnfit": 503,
+    "ObjectUnreadable": 503,
     "TierNotAttached": 503,
     "ObjectFrozen": 409,
     "ThawPending": 409,

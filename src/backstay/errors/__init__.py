@@ -35,6 +35,7 @@ BackstayError
 │   ├── StorageMissing        exit 15  the directory or bucket itself is not there
 │   ├── StorageRefused        exit 15  the store knows us not, or forbids it
 │   ├── StorageUnfit          exit 15  the store lacks what a repository relies on
+│   ├── ObjectUnreadable      exit 15  the object is there, and its disk does not give its bytes
 │   ├── TierNotAttached       exit 15  the store of the cold tier is away: a disk that has to be attached
 │   └── ObjectFrozen          exit 18  an archive has the object, and must be asked to thaw it first
 │       └── ThawPending       exit 18  the archive was asked, and is at it
@@ -190,6 +191,7 @@ from backstay.errors.stores import (
     ObjectExists,
     ObjectFrozen,
     ObjectNotFound,
+    ObjectUnreadable,
     QuotaExceeded,
     StorageMissing,
     StorageRefused,
@@ -248,6 +250,7 @@ __all__ = [
     "ObjectExists",
     "ObjectFrozen",
     "ObjectNotFound",
+    "ObjectUnreadable",
     "OutputConflict",
     "OutputMismatch",
     "OutputMissing",

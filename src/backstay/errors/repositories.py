@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from backstay.errors.base import BackstayError, NotFound
 
 
@@ -36,6 +38,11 @@ class CorruptedBackup(BackstayError):
 
     exit_status = 13
     default_hint = "run `backstay verify --read-data` for the whole extent; restore the object from another copy"
+
+    @classmethod
+    def of_unreadable(cls, error: BackstayError) -> Self:
+        """For those who go on with the rest: what a disk does not give is as good as damaged."""
+        return cls(error.title, cause=error.cause, hint=error.hint)
 
 
 class MachineFault(BackstayError):

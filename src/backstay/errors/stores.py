@@ -71,6 +71,13 @@ class StorageUnfit(StorageUnavailable):
     default_hint = "use another store; `backstay check-storage` shows what this one can do"
 
 
+class ObjectUnreadable(StorageUnavailable):
+    """The object is there, and its disk does not give its bytes; others may well be readable."""
+
+    transient = False
+    default_hint = "look at the system log and at smartctl, and copy what is left to another disk"
+
+
 class TierNotAttached(StorageUnavailable):
     """The store that holds the cold packs is not there; it says nothing about what lies in it."""
 

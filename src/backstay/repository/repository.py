@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from backstay.errors import (
     StorageMissing,
 )
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.blobs.reader import BlobReader
+from backstay.repository.blobs.reader import BlobReader, Tolerance
 from backstay.repository.blobs.writer import PACK_TARGET, BlobWriter
 from backstay.repository.common_history import require_common_history
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
@@ -99,6 +99,7 @@ class Repository:
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
         self._index: Index | None = None
         self._reader: BlobReader | None = None
+        self._tolerance = Tolerance()
         self._is_fit = False
         self._lease: Lease | None = None
         backend.examine_copies(partial(require_common_history, keyring))
@@ -255,8 +256,17 @@ class Repository:
     def reader(self) -> BlobReader:
         """Reads chunks."""
         if self._reader is None:
-            self._reader = BlobReader(self.backend, self.keyring, self.index, self.reload_index)
+            self._reader = BlobReader(self.backend, self.keyring, self.index, self.reload_index, self._tolerance)
         return self._reader
+
+    @contextlib.contextmanager
+    def passing_unreadable(self) -> Iterator[None]:
+        """Within, what a disk does not give is as good as damaged, instead of an end to everything."""
+        before, self._tolerance.unreadable = self._tolerance.unreadable, True
+        try:
+            yield
+        finally:
+            self._tolerance.unreadable = before
 
     def writer(self, workers: Workers) -> BlobWriter:
         """Stores chunks; call inside an announced session."""

@@ -19,6 +19,7 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     StorageMissing,
     StorageUnavailable,
 )
@@ -34,6 +35,8 @@ _Temporary: Final = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-[0-9a-f]+\Z")
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the place of an object keeps nobody waiting
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_BAD_BLOCKS: Final = frozenset({errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG})
 
 _MOUNT_AGAIN: Final = "mount it again, then repeat the command"
 _HINTS: Final = {
@@ -102,7 +105,7 @@ class LocalStorage(StorageBackend):
 
     def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
-        with self._told(f"cannot read {name}"):
+        with self._told(f"cannot read {name}", reading=True):
             descriptor = self.open_file(name)
             try:
                 return self._read(descriptor, name, start, length)
@@ -121,7 +124,7 @@ class LocalStorage(StorageBackend):
 
     def open_file(self, name: str) -> int:
         check_name(name)
-        with self._told(f"cannot read {name}"):
+        with self._told(f"cannot read {name}", reading=True):
             try:
                 descriptor = self._filesystem.open(self._path(name), _READ)
             except (FileNotFoundError, NotADirectoryError):
@@ -309,15 +312,18 @@ class LocalStorage(StorageBackend):
             )
 
     @contextmanager
-    def _told(self, title: str) -> Iterator[None]:
-        """Turn OSError into the error that says what to do."""
+    def _told(self, title: str, *, reading: bool = False) -> Iterator[None]:
+        """Turn OSError into the error that says what to do; `reading` one object and nothing else."""
         try:
             yield
         except OSError as error:
-            raise self._error(title, error) from error
+            raise self._error(title, error, reading=reading) from error
 
-    def _error(self, title: str, error: OSError) -> BackstayError:
+    def _error(self, title: str, error: OSError, *, reading: bool) -> BackstayError:
         number, cause = error.errno or 0, _cause(error)
+        if reading and number in _BAD_BLOCKS:
+            self._check_root()  # else all of the disk is gone
+            return ObjectUnreadable(title, cause=cause, hint=self._hint(error))
         if number in _FULL:
             return InsufficientSpace(title, cause=cause)
         if number in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):

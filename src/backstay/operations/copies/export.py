@@ -24,6 +24,7 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     StorageMissing,
 )
 from backstay.operations.copies.acknowledged_gaps import carry_acknowledgements
@@ -101,7 +102,7 @@ def export_snapshots(
     sent; WAL that is damaged is a finding.
     """
     snapshots = [manifest for manifest in snapshots if not is_values(manifest)]  # values go with those that need them
-    with kept_meanwhile(repository, snapshots, events):
+    with repository.passing_unreadable(), kept_meanwhile(repository, snapshots, events):
         return _Export(repository, target, events).run(sorted(snapshots, key=lambda manifest: manifest.id), days, wait)
 
 
@@ -358,7 +359,10 @@ class _Export:
         self._store(name, self._genuine(name))
 
     def _genuine(self, name: str) -> bytes:
-        data = self.repository.backend.retrieve(name)
+        try:
+            data = self.repository.backend.retrieve(name)
+        except ObjectUnreadable as error:
+            raise CorruptedBackup.of_unreadable(error) from error
         if Genuine(self.repository).is_whole(name, data) is False:
             raise CorruptedBackup(
                 f"{name} is damaged, and was not exported",

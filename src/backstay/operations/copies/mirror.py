@@ -13,7 +13,7 @@ from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started, finished, ignore
 from backstay.core.pipeline import Workers
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageUnavailable
+from backstay.errors import InvalidRequest, ObjectNotFound, ObjectUnreadable, StorageUnavailable
 from backstay.operations.copies.medium import refuse_medium
 from backstay.operations.copies.result import CopyResult
 from backstay.operations.repair.result import Findings
@@ -154,6 +154,8 @@ class _MirrorCopy:
             for name, data in zip(missing, found, strict=True):
                 if data is None:
                     return False
+                if name in self.damaged:
+                    continue
                 if genuine.is_whole(name, data) is False:
                     data = self._read(name)  # noqa: PLW2901 - what was damaged on its way is whole the next time
                     if data is None:
@@ -168,10 +170,14 @@ class _MirrorCopy:
         return True
 
     def _read(self, name: str) -> bytes | None:
+        """None for what is gone, nothing and a note for what the disk does not give."""
         try:
             return self.repository.backend.retrieve(name)
         except ObjectNotFound:
             return None
+        except ObjectUnreadable:
+            self.damaged.add(name)
+            return b""
 
     def _remove_deleted(self, ours: set[str]) -> None:
         """What a record says to be deleted; a target with snapshots of its own may still need it."""

@@ -67,7 +67,7 @@ def copy_snapshots(
     snapshots = [manifest for manifest in snapshots if not is_values(manifest)]  # values go with those that need them
     transfer = _Transfer(source, target, events)
     transfer.make_readable(snapshots, days=days, wait=wait)
-    with kept_meanwhile(source, snapshots, events):
+    with source.passing_unreadable(), kept_meanwhile(source, snapshots, events):
         return transfer.run(sorted(snapshots, key=lambda manifest: manifest.id))
 
 

@@ -58,7 +58,8 @@ def plan_restore(repository: Repository, manifest: Manifest, target: Path, optio
     place = _target(repository, manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=False)
-    return Planner(repository, manifest, place, options).plan()
+    with repository.passing_unreadable():
+        return Planner(repository, manifest, place, options).plan()
 
 
 def run_restore(
@@ -72,6 +73,18 @@ def run_restore(
     place = _target(repository, manifest, target, options)
     if is_sqlite(manifest):
         look_at_databases(repository, manifest, place, options, act=True)
+    with repository.passing_unreadable():
+        return _run_planned(repository, manifest, target, place, options, events)
+
+
+def _run_planned(
+    repository: Repository,
+    manifest: Manifest,
+    target: Path,
+    place: FilesTarget,
+    options: RestoreOptions,
+    events: EventSink,
+) -> RestoreResult:
     planner = Planner(repository, manifest, place, options)
     plan = planner.plan()
     if plan.conflict_count and options.conflict == "fail":

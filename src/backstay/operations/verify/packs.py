@@ -12,7 +12,7 @@ from backstay.codec.compression import Buffer
 from backstay.core import helper_process
 from backstay.core.helper_process import HelperGone
 from backstay.core.pipeline import Workers
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectNotFound, ObjectUnreadable
 from backstay.operations.verify.check_process import CheckProcess, Settings
 from backstay.repository.checking.packs import Expected, check_pack
 from backstay.repository.index.index import PackInfo
@@ -72,6 +72,8 @@ class PackChecks:
             check_pack(self._whole(expected), expected, keyring.repository, keyring.chunk_ids, keyring.key)
         except (CorruptedBackup, ObjectNotFound) as error:
             return error
+        except ObjectUnreadable as error:
+            return CorruptedBackup.of_unreadable(error)
         return None
 
     def _whole(self, expected: Expected) -> Buffer:
@@ -132,6 +134,9 @@ class PackChecks:
                 except ObjectNotFound as error:
                     yield expected, error
                     continue
+                except ObjectUnreadable as error:
+                    yield expected, CorruptedBackup.of_unreadable(error)
+                    continue
                 assert file is not None
                 yield expected, file
             return
@@ -143,7 +148,7 @@ class PackChecks:
         """Whether the objects of the store are files of this machine."""
         try:
             file = self._backend.open_file(expected.name)
-        except ObjectNotFound:
+        except (ObjectNotFound, ObjectUnreadable):
             return True
         if file is None:
             return False
@@ -155,6 +160,8 @@ class PackChecks:
             return self._whole(expected)
         except (CorruptedBackup, ObjectNotFound) as error:
             return error
+        except ObjectUnreadable as error:
+            return CorruptedBackup.of_unreadable(error)
 
 
 def _in_memory(data: Buffer) -> int:

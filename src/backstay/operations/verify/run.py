@@ -85,7 +85,10 @@ def run_verify(
     events: EventSink = ignore,
 ) -> VerifyReport:
     """Check everything, or what the named snapshots need; problems are findings, not exceptions."""
-    return _Verify(repository, options or VerifyOptions(), events).run(None if snapshots is None else set(snapshots))
+    with repository.passing_unreadable():
+        return _Verify(repository, options or VerifyOptions(), events).run(
+            None if snapshots is None else set(snapshots)
+        )
 
 
 @dataclass(slots=True)

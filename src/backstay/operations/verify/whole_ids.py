@@ -7,7 +7,14 @@ from functools import lru_cache
 from typing import Final
 
 from backstay.codec.digest import ID_BYTES
-from backstay.errors import CorruptedBackup, ObjectFrozen, ObjectNotFound, TierNotAttached, UnsupportedFormat
+from backstay.errors import (
+    CorruptedBackup,
+    ObjectFrozen,
+    ObjectNotFound,
+    ObjectUnreadable,
+    TierNotAttached,
+    UnsupportedFormat,
+)
 from backstay.repository.checking.packs import read_table
 from backstay.repository.format import BlobKind, pack_name
 from backstay.repository.index.index import Place
@@ -58,6 +65,6 @@ class WholeIds:
             if backend.stat(pack_name(info.kind, info.digest)).size != info.size:
                 return frozenset()
             stored = read_table(backend, self.repository.keyring, info.kind, info.digest, info.size)
-        except (CorruptedBackup, ObjectNotFound, UnsupportedFormat, TierNotAttached, ObjectFrozen):
+        except (CorruptedBackup, ObjectNotFound, UnsupportedFormat, ObjectUnreadable, TierNotAttached, ObjectFrozen):
             return frozenset()
         return frozenset(chunk for chunk, *_ in stored.table.chunks())

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
@@ -13,6 +14,7 @@ from backstay.errors import (
     CorruptedBackup,
     ObjectFrozen,
     ObjectNotFound,
+    ObjectUnreadable,
     StorageUnavailable,
     TierNotAttached,
 )
@@ -31,11 +33,29 @@ HEADERS: Final = 4096  # of packs, that a reader keeps
 Lying: TypeAlias = tuple[StoredBlob, Buffer]  # and its bytes, as they lie in the pack
 
 
+@dataclass(slots=True)
+class Tolerance:
+    """Whether an object that the disk does not give is as good as damaged, for those who can go on without it.
+
+    Not for those who decide what is lost for good: the disk may give it again.
+    """
+
+    unreadable: bool = False
+
+
 class BlobReader:
     """Reads chunks; keeps the blobs decoded last, because neighbours are asked for next. Any thread may call it."""
 
-    def __init__(self, backend: StorageBackend, keyring: Keyring, index: Index, reload: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        backend: StorageBackend,
+        keyring: Keyring,
+        index: Index,
+        reload: Callable[[], None],
+        tolerance: Tolerance | None = None,
+    ) -> None:
         self._backend, self._keyring, self._index, self._reload = backend, keyring, index, reload
+        self._tolerance = tolerance or Tolerance()
         self._decoded: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
         self._decoded_bytes = 0
         self._headers: OrderedDict[int, bytes] = OrderedDict()
@@ -178,7 +198,11 @@ class BlobReader:
         ObjectNotFound.
         """
         info, blob = self._info(place)
-        file = self._backend.open_file(pack_name(info.kind, info.digest))
+        try:
+            file = self._backend.open_file(pack_name(info.kind, info.digest))
+        except ObjectUnreadable as error:
+            self._pass(error)
+            raise
         if file is None:
             return None
         try:
@@ -197,7 +221,7 @@ class BlobReader:
 
     def _fetch_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> tuple[StoredBlob, bytes]:
         header = self._header(store, pack, info)
-        stored = _retrieve(store, pack_name(info.kind, info.digest), blob.offset, blob.stored, info)
+        stored = self._retrieve(store, pack_name(info.kind, info.digest), blob.offset, blob.stored, info)
         return StoredBlob(self._keep_header(pack, header), info.epoch, blob), stored
 
     def _read_blob(self, store: StorageBackend, pack: int, info: PackInfo, blob: BlobInfo) -> Buffer:
@@ -216,7 +240,7 @@ class BlobReader:
         if known is not None:
             return known
         name = pack_name(info.kind, info.digest)
-        header = _retrieve(store, name, 0, HEADER_BYTES, info)
+        header = self._retrieve(store, name, 0, HEADER_BYTES, info)
         if header_epoch(header, info.kind, self._keyring.repository) != info.epoch:
             raise CorruptedBackup(f"{name} belongs to another epoch than its index says")
         return header
@@ -236,13 +260,20 @@ class BlobReader:
             cause="an index segment names it, but the store does not have it",
         )
 
-
-def _retrieve(store: StorageBackend, name: str, start: int, length: int, info: PackInfo) -> bytes:
-    """Part of a pack; one that is too short is damage, not a store that does not answer."""
-    try:
-        return store.retrieve(name, start=start, length=length)
-    except StorageUnavailable:
-        size = store.stat(name).size
-        if size == info.size:
+    def _retrieve(self, store: StorageBackend, name: str, start: int, length: int, info: PackInfo) -> bytes:
+        """Part of a pack; one that is too short is damage, not a store that does not answer."""
+        try:
+            return store.retrieve(name, start=start, length=length)
+        except ObjectUnreadable as error:
+            self._pass(error)
             raise
-        raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None
+        except StorageUnavailable:
+            size = store.stat(name).size
+            if size == info.size:
+                raise
+            raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None
+
+    def _pass(self, error: ObjectUnreadable) -> None:
+        """Raises CorruptedBackup for who goes on with the rest."""
+        if self._tolerance.unreadable:
+            raise CorruptedBackup.of_unreadable(error) from error

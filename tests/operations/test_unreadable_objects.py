@@ -1,0 +1,137 @@
+"""An object that its disk does not give is told as a damaged one is, and all else is verified, restored and copied."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from backstay.errors import CorruptedBackup, ObjectUnreadable, StorageUnavailable
+from backstay.operations.copies.export import export_snapshots
+from backstay.operations.copies.mirror import copy_objects
+from backstay.operations.copies.transfer import copy_snapshots
+from backstay.operations.repair.run import repair_packs, repair_snapshots
+from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.repository.format import pack_name
+from backstay.repository.repository import Repository
+from backstay.repository.trees.listings import find_node
+from backstay.storage.filesystem_seam import Filesystem
+from backstay.storage.local import LocalStorage
+from backstay.storage.memory import MemoryStorage
+from tests.crash.small_world import World, content, verified
+
+TREE = {b"/one": content(1, 150_000), b"/two": content(2, 150_000), b"/three": content(3, 150_000)}
+
+
+class BadDisk(Filesystem):
+    """One that does not give some files; `number` is what it says."""
+
+    def __init__(self, number: int = errno.EIO) -> None:
+        self.bad: set[str] = set()
+        self.gone, self.number = False, number
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if path in self.bad:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().open(path, flags, mode)
+
+    def stat(self, path: str) -> os.stat_result:
+        if self.gone:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().stat(path)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """The newest snapshot has all of the tree, each file in a pack of its own."""
+    world = World(tmp_path / "repository")
+    world.create().close()
+    for number in range(1, len(TREE) + 1):
+        with world.open() as repository:
+            world.backup(repository, dict([*TREE.items()][:number]))
+    return world
+
+
+def opened(world: World, disk: BadDisk) -> Repository:
+    store = LocalStorage(world.directory, filesystem=disk)
+    return Repository.open(store, world.secret, environment=world.environment())
+
+
+def pack_of(repository: Repository, path: bytes) -> str:
+    manifest = repository.snapshots.live()[-1]
+    if path == b"/":
+        ids = manifest.root.ids
+    else:
+        node = find_node(manifest.root, path, repository.reader)
+        assert node is not None
+        assert node.content is not None
+        ids = node.content.ids
+    info = repository.index.pack(repository.reader.place(ids[:32]).pack)
+    return pack_name(info.kind, info.digest)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN])
+def test_the_rest_of_a_snapshot_is_verified_and_restored(world: World, tmp_path: Path, number: int) -> None:
+    disk = BadDisk(number)
+    with opened(world, disk) as repository:
+        manifest = repository.snapshots.live()[-1]
+        packs = {path: pack_of(repository, path) for path in TREE}
+        name = packs[b"/two"]
+    assert len(set(packs.values())) == len(TREE)
+    with opened(world, disk) as repository:
+        disk.bad.add(f"{world.directory}/{name}")
+        report = verified(repository)
+        assert isinstance(report.failure, CorruptedBackup)
+        subjects = {finding.subject for finding in report.findings}
+        assert {name, f"snapshot {manifest.id}: /two"} <= subjects
+        assert any(os.strerror(number) in finding.message for finding in report.findings)
+        result = run_restore(repository, manifest, tmp_path / "out", RestoreOptions())
+    assert [item.path for item in result.errors] == ["/two"]
+    for path in (b"/one", b"/three"):
+        assert (tmp_path / "out" / os.fsdecode(path[1:])).read_bytes() == TREE[path]
+
+
+def test_copies_tell_it_as_damage(world: World, tmp_path: Path) -> None:
+    disk = BadDisk()
+    with opened(world, disk) as repository:
+        name = pack_of(repository, b"/two")
+    disk.bad.add(f"{world.directory}/{name}")
+    with opened(world, disk) as repository, Repository.create(MemoryStorage(), world.secret) as other:
+        mirror = MemoryStorage()
+        assert [finding.subject for finding in copy_objects(repository, mirror).findings] == [name]
+        ours = {info.name for info in repository.backend.list() if info.name.startswith(("packs/", "meta/"))}
+        assert ours - {info.name for info in mirror.list()} == {name}
+        with pytest.raises(CorruptedBackup):
+            copy_snapshots(repository, other, repository.snapshots.live())
+        with pytest.raises(CorruptedBackup):
+            export_snapshots(repository, LocalStorage(tmp_path / "medium"), repository.snapshots.live())
+
+
+@pytest.mark.parametrize("path", [b"/", b"/two"])
+def test_nothing_is_given_up_for_what_the_disk_may_give_again(world: World, path: bytes) -> None:
+    disk = BadDisk()
+    with opened(world, disk) as repository:
+        name = pack_of(repository, path)
+        before = {info.name: info.size for info in repository.backend.list()}
+        disk.bad.add(f"{world.directory}/{name}")
+        verified(repository)  # which passes it by
+        with pytest.raises(StorageUnavailable):
+            repair_packs(repository)
+        if path == b"/":
+            with pytest.raises(StorageUnavailable):
+                repair_snapshots(repository)
+        after = {info.name: info.size for info in repository.backend.list()}
+    assert before.items() <= after.items()
+    assert not [name for name in after if name.startswith("drops/")]
+
+
+def test_a_disk_that_is_gone_is_no_damage(world: World) -> None:
+    disk = BadDisk()
+    with opened(world, disk) as repository:
+        disk.bad.add(f"{world.directory}/{pack_of(repository, b'/two')}")
+        disk.gone = True
+        with pytest.raises(StorageUnavailable) as caught:
+            verified(repository)
+    assert not isinstance(caught.value, ObjectUnreadable)
