@@ -127,6 +127,26 @@ def test_nothing_is_given_up_for_what_the_disk_may_give_again(world: World, path
     assert not [name for name in after if name.startswith("drops/")]
 
 
+@pytest.mark.parametrize("kind", ["snapshots", "index"])
+def test_a_record_is_told_and_the_rest_is_verified(world: World, tmp_path: Path, kind: str) -> None:
+    world.cache = tmp_path / "cache"
+    with world.open() as repository:
+        repository.reload_index()
+        name = max(info.name for info in repository.backend.list(f"{kind}/"))
+        count = len(repository.snapshots.live())
+    disk = BadDisk()
+    disk.bad.add(f"{world.directory}/{name}")
+    store = LocalStorage(world.directory, filesystem=disk)
+    with Repository.open(store, world.secret, cache=world.cache, environment=world.environment()) as repository:
+        report = verified(repository)
+        assert report.snapshots == count - (kind == "snapshots")
+        assert [finding.subject for finding in report.findings if finding.severity == "error"] == [name]
+        assert isinstance(report.failure, CorruptedBackup)
+        if kind == "snapshots":
+            with pytest.raises(StorageUnavailable):
+                repair_snapshots(repository)
+
+
 def test_a_disk_that_is_gone_is_no_damage(world: World) -> None:
     disk = BadDisk()
     with opened(world, disk) as repository:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from backstay.errors import (
     StorageMissing,
 )
 from backstay.repository.attestations import AttestationStore
-from backstay.repository.blobs.reader import BlobReader, Tolerance
+from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import PACK_TARGET, BlobWriter
 from backstay.repository.common_history import require_common_history
 from backstay.repository.format import FORMAT, REPO, SUITE, RepoHeader
@@ -43,6 +44,7 @@ from backstay.repository.packs.stored import stored_packs
 from backstay.repository.sessions.lease import Lease
 from backstay.repository.sessions.session import Process, Session
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
+from backstay.repository.tolerance import Tolerance
 from backstay.repository.wal.store import WalStore
 from backstay.storage.assembly import local_places
 from backstay.storage.backend import StorageBackend
@@ -89,7 +91,8 @@ class Repository:
         self.process = environment.process or Process.current()
         self.compressor = compressor
         self.cache = cache / header.uuid if cache is not None else None
-        self.snapshots = SnapshotStore(backend, keyring)
+        self._tolerance = Tolerance()
+        self.snapshots = SnapshotStore(backend, keyring, self._tolerance)
         self.collections = CollectionLog(backend, keyring)
         self.slots = SlotStore(backend, keyring)
         self.wal = WalStore(backend, keyring)
@@ -99,7 +102,6 @@ class Repository:
         self.listing_chunker = ContentDefinedChunker(LISTINGS, keyring.chunker_secret)
         self._index: Index | None = None
         self._reader: BlobReader | None = None
-        self._tolerance = Tolerance()
         self._is_fit = False
         self._lease: Lease | None = None
         backend.examine_copies(partial(require_common_history, keyring))
@@ -259,14 +261,9 @@ class Repository:
             self._reader = BlobReader(self.backend, self.keyring, self.index, self.reload_index, self._tolerance)
         return self._reader
 
-    @contextlib.contextmanager
-    def passing_unreadable(self) -> Iterator[None]:
+    def passing_unreadable(self) -> AbstractContextManager[None]:
         """Within, what a disk does not give is as good as damaged, instead of an end to everything."""
-        before, self._tolerance.unreadable = self._tolerance.unreadable, True
-        try:
-            yield
-        finally:
-            self._tolerance.unreadable = before
+        return self._tolerance.passing()
 
     def writer(self, workers: Workers) -> BlobWriter:
         """Stores chunks; call inside an announced session."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from backstay.core.ids import is_digest
 from backstay.core.quantities import format_size, plural
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectNotFound, ObjectUnreadable
 from backstay.operations.verify.bad_packs import BadPacks, key_of
 from backstay.operations.verify.notes import Notes
 from backstay.repository.collection import reserve
@@ -61,7 +61,7 @@ class StoredObjects:
                 read_segment(self.repository.backend, self.repository.keyring, digest)
             except ObjectNotFound:
                 missing.append(digest)
-            except CorruptedBackup as error:
+            except (CorruptedBackup, ObjectUnreadable) as error:
                 self.notes.find("integrity", index_name(digest), error, _INDEX_HINT)
         if missing:  # a collection replaces segments: those that count are listed
             self.repository.reload_index()

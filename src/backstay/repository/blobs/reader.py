@@ -6,7 +6,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from backstay.codec.compression import Buffer
@@ -24,6 +23,7 @@ from backstay.repository.keys.keyring import Keyring
 from backstay.repository.packs.blobs import BlobOpener, StoredBlob
 from backstay.repository.packs.pack import BlobInfo
 from backstay.repository.records import HEADER_BYTES, header_epoch
+from backstay.repository.tolerance import Tolerance
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import from_any_copy
 
@@ -31,16 +31,6 @@ DECODED_CACHE: Final = 24 << 20  # bytes of decoded blobs that a reader keeps
 HEADERS: Final = 4096  # of packs, that a reader keeps
 
 Lying: TypeAlias = tuple[StoredBlob, Buffer]  # and its bytes, as they lie in the pack
-
-
-@dataclass(slots=True)
-class Tolerance:
-    """Whether an object that the disk does not give is as good as damaged, for those who can go on without it.
-
-    Not for those who decide what is lost for good: the disk may give it again.
-    """
-
-    unreadable: bool = False
 
 
 class BlobReader:
@@ -201,7 +191,7 @@ class BlobReader:
         try:
             file = self._backend.open_file(pack_name(info.kind, info.digest))
         except ObjectUnreadable as error:
-            self._pass(error)
+            self._tolerance.judge(error)
             raise
         if file is None:
             return None
@@ -265,15 +255,10 @@ class BlobReader:
         try:
             return store.retrieve(name, start=start, length=length)
         except ObjectUnreadable as error:
-            self._pass(error)
+            self._tolerance.judge(error)
             raise
         except StorageUnavailable:
             size = store.stat(name).size
             if size == info.size:
                 raise
             raise CorruptedBackup(f"{name} has {size} bytes, not {info.size}") from None
-
-    def _pass(self, error: ObjectUnreadable) -> None:
-        """Raises CorruptedBackup for who goes on with the rest."""
-        if self._tolerance.unreadable:
-            raise CorruptedBackup.of_unreadable(error) from error

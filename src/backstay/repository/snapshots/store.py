@@ -17,6 +17,7 @@ from backstay.errors import (
     NotFound,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     SnapshotFenced,
     UnsupportedFormat,
 )
@@ -26,6 +27,7 @@ from backstay.repository.nodes import Content
 from backstay.repository.records import HEADER_BYTES, header_epoch
 from backstay.repository.snapshots.graph_deletions import GraphDeletions
 from backstay.repository.snapshots.holds import HoldStore
+from backstay.repository.tolerance import Tolerance
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 from backstay.trust.signing import PUBLIC_BYTES, SIGNATURE_BYTES, is_signed
@@ -127,8 +129,8 @@ class DropRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SnapshotStore:
     """Commits, finds and drops snapshots."""
 
-    def __init__(self, backend: StorageBackend, keyring: Keyring) -> None:
-        self._backend, self._keyring = backend, keyring
+    def __init__(self, backend: StorageBackend, keyring: Keyring, tolerance: Tolerance | None = None) -> None:
+        self._backend, self._keyring, self._tolerance = backend, keyring, tolerance or Tolerance()
         self.holds = HoldStore(backend, keyring)
         self.graph_deletions = GraphDeletions(backend, keyring)
         self._known: dict[str, Manifest | FenceRecord] = {}
@@ -343,9 +345,13 @@ class SnapshotStore:
 
     def _read(self, ulid: str) -> Manifest | FenceRecord:
         if ulid not in self._known:
-            record, self._digests[ulid] = retrieve_valid(
-                self._backend, snapshot_name(ulid), lambda data: (self.decode(ulid, data), sha256(data))
-            )
+            try:
+                record, self._digests[ulid] = retrieve_valid(
+                    self._backend, snapshot_name(ulid), lambda data: (self.decode(ulid, data), sha256(data))
+                )
+            except ObjectUnreadable as error:
+                self._tolerance.judge(error)
+                raise
             self._known[ulid] = self._sharing(record) if isinstance(record, Manifest) else record
         return self._known[ulid]
 
