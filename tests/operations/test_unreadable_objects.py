@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backstay.codec.digest import sha256
 from backstay.errors import CorruptedBackup, ObjectUnreadable, StorageUnavailable
 from backstay.operations.copies.export import export_snapshots
 from backstay.operations.copies.mirror import copy_objects
@@ -20,6 +21,7 @@ from backstay.repository.trees.listings import find_node
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.local import LocalStorage
 from backstay.storage.memory import MemoryStorage
+from backstay.trust.secrets import Secret
 from tests.crash.small_world import World, content, verified
 
 TREE = {b"/one": content(1, 150_000), b"/two": content(2, 150_000), b"/three": content(3, 150_000)}
@@ -145,6 +147,21 @@ def test_a_record_is_told_and_the_rest_is_verified(world: World, tmp_path: Path,
         if kind == "snapshots":
             with pytest.raises(StorageUnavailable):
                 repair_snapshots(repository)
+
+
+def test_one_key_slot_keeps_no_other_from_opening_the_repository(world: World) -> None:
+    other, disk = Secret.new_keyfile(), BadDisk()
+    with world.open() as repository:
+        first = list(repository.backend.list("keys/slots/"))
+        disk.bad = {f"{world.directory}/{info.name}" for info in first}
+        header = sha256(repository.backend.retrieve("repo.json"))
+        repository.slots.add(other, header, note="", created="2026-01-01T00:00:00Z")
+    with pytest.raises(ObjectUnreadable):
+        opened(world, disk)
+    store = LocalStorage(world.directory, filesystem=disk)
+    with Repository.open(store, other, environment=world.environment()) as repository:
+        findings = verified(repository).findings
+    assert {f"{world.directory}/{finding.subject}" for finding in findings} == disk.bad
 
 
 def test_a_disk_that_is_gone_is_no_damage(world: World) -> None:

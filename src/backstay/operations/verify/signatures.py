@@ -8,7 +8,7 @@ from typing import Final
 
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import plural
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, ObjectUnreadable
 from backstay.operations.verify.notes import Notes
 from backstay.repository.format import epoch_name, slot_name
 from backstay.repository.keys.slots import SlotStore
@@ -38,7 +38,7 @@ class Signatures:
         slots = 0
         for name, slot in SlotStore.read_all(self.repository.backend):
             slots += 1
-            if isinstance(slot, CorruptedBackup):
+            if isinstance(slot, CorruptedBackup | ObjectUnreadable):
                 self.notes.find("signature", name, slot, "remove the slot and add a new one: `backstay key`")
         for digest in self.repository.slots.returned():
             message = "this key slot was removed, and is there all the same: its password or key opens the repository"

@@ -18,6 +18,7 @@ from backstay.errors import (
     NotFound,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     UnsupportedFormat,
 )
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
@@ -65,7 +66,7 @@ class SlotStore:
                 if not info.name.endswith(sha256(data).hex()):
                     raise CorruptedBackup(f"{info.name} was changed", cause="its bytes do not match its name")
                 yield info.name, Slot.decode(data)
-            except (CorruptedBackup, UnsupportedFormat) as error:
+            except (CorruptedBackup, UnsupportedFormat, ObjectUnreadable) as error:
                 yield info.name, error
             except ObjectNotFound:
                 continue  # removed since the listing
