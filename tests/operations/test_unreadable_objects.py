@@ -164,6 +164,19 @@ def test_one_key_slot_keeps_no_other_from_opening_the_repository(world: World) -
     assert {f"{world.directory}/{finding.subject}" for finding in findings} == disk.bad
 
 
+def test_the_record_of_a_deletion_deletes_nothing_while_it_is_unreadable(world: World) -> None:
+    disk, oldest = BadDisk(), min(world.promised)
+    with world.open() as repository:
+        world.drop(repository, oldest)
+    disk.bad.add(f"{world.directory}/drops/{oldest}")
+    with opened(world, disk) as repository:
+        assert [manifest.id for manifest in repository.snapshots.live()] == sorted({*world.promised, oldest})
+        assert {finding.subject for finding in verified(repository).findings} == {f"drops/{oldest}"}
+    disk.bad.clear()
+    with opened(world, disk) as repository:
+        assert oldest not in {manifest.id for manifest in repository.snapshots.live()}
+
+
 def test_a_disk_that_is_gone_is_no_damage(world: World) -> None:
     disk = BadDisk()
     with opened(world, disk) as repository:

@@ -227,8 +227,8 @@ class SnapshotStore:
     def dropped(self, among: Iterable[str] | None = None, on_damage: OnDamage | None = None) -> set[str]:
         """Ids of deleted snapshots, all of them or those among some.
 
-        Each drop record is authenticated: one that is forged or damaged deletes nothing, and goes to `on_damage`. One
-        of a snapshot that is held counts for nothing as long as it is.
+        Each drop record is authenticated: one that is forged, damaged or unreadable deletes nothing, and goes to
+        `on_damage`. One of a snapshot that is held counts for nothing as long as it is.
         """
         named = set(self._ids("drops/"))
         wanted = named if among is None else named & set(among)
@@ -244,7 +244,7 @@ class SnapshotStore:
             return True
         try:
             self._read_drop(ulid)
-        except (CorruptedBackup, UnsupportedFormat) as error:
+        except (CorruptedBackup, UnsupportedFormat, ObjectUnreadable) as error:
             if on_damage is not None:
                 on_damage(drop_name(ulid), error)
             return False
