@@ -239,6 +239,22 @@ def test_a_bad_name_is_refused_before_the_work(tmp_path: Path, name: str) -> Non
         require_form(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["key.json", "page.html"])
+def test_evidence_replaces_evidence_and_no_other_file(evidence: Evidence, tmp_path: Path, name: str) -> None:
+    other = tmp_path / name
+    other.write_text('{"private_key": "the only one"}')
+    with pytest.raises(InvalidRequest, match="no evidence of a verification"):
+        require_form(other)
+    with pytest.raises(InvalidRequest, match="no evidence of a verification"):
+        write(evidence, other)
+    assert "the only one" in other.read_text()
+    other.write_text("")
+    write(evidence, other)
+    other.write_bytes(other.read_bytes().replace(evidence.sha256.encode(), b"0" * 64))
+    write(evidence, other)
+    assert check(other).evidence == evidence
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"{}", b"<html></html>", b'<script type="application/json" id="evidence">{</script>',
              b'{"report":{"format":"backstay-evidence-9"},"sha256":"","signature":null}']

@@ -28,7 +28,9 @@ class Checked:
 
 
 def require_form(path: Path) -> None:
-    """Raises InvalidRequest for a name that says no form, or a directory that is not there: before hours of work."""
+    """Raises InvalidRequest, before hours of work, for a name that says no form, a directory that is not there, and a
+    file that is there and no evidence.
+    """
     if path.suffix.lower() not in (*_PAGES, _JSON):
         raise InvalidRequest(
             f"it is not clear what to write into {path}",
@@ -36,6 +38,12 @@ def require_form(path: Path) -> None:
             hint="let the name end with .html or .json",
         )
     require_directory("the evidence", path)
+    if path.is_file() and not _is_evidence(path):
+        raise InvalidRequest(
+            f"the evidence cannot be written to {path}",
+            cause="it is there, and no evidence of a verification",
+            hint="name another file",
+        )
 
 
 def write(evidence: Evidence, path: Path) -> None:
@@ -75,6 +83,19 @@ def check(path: Path, *, trusted: Collection[str] | None = None) -> Checked:
             hint="get the file again from where it was made; do not rely on this one",
         )
     return Checked(evidence=evidence, page_matches=matches)
+
+
+def _is_evidence(path: Path) -> bool:
+    """Whether a file is some, if only what was changed since, or is empty and so nobody's loss."""
+    if not path.stat().st_size:
+        return True
+    try:
+        check(path)
+    except CorruptedBackup:
+        return True
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:
