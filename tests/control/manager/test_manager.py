@@ -224,8 +224,9 @@ def test_what_is_held_is_not_deleted(backups: BackupManager, documents: Path) ->
     made = backups.create_backup(documents)
     assert backups.hold("latest", reason="a lawsuit").held
     assert backups.get("latest").held
-    with pytest.raises(HoldViolation):
+    with pytest.raises(HoldViolation) as held:
         backups.delete("latest")
+    assert held.value.cause == "a lawsuit"
     assert sorted(job.status for job in jobs(backups)) == ["failed", "succeeded"]
     assert not backups.release("latest", reason="it is over").held
     assert backups.delete("latest") == (made.id,)

@@ -11,7 +11,7 @@ from typing import Any
 from backstay.control.policies.effective import Effective
 from backstay.core.events import EventSink
 from backstay.core.times import Span
-from backstay.errors import HoldViolation, InvalidRequest
+from backstay.errors import InvalidRequest
 from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.repository.collection.collector import Collector
@@ -31,12 +31,7 @@ class Pruned:
 
 def drop(repository: Repository, ids: Sequence[str], reason: str) -> None:
     """Drop snapshots, all or none as far as holds are concerned. Raises HoldViolation, NotFound."""
-    held = repository.snapshots.holds.held(ids)
-    if held:
-        first = min(held)
-        raise HoldViolation(
-            f"snapshot {first} is held, nothing was deleted", cause=f"{len(held)} of {len(ids)} are held: {held[first]}"
-        )
+    repository.snapshots.holds.require_free(ids)
     for ulid in ids:
         with_reserve(repository, partial(repository.snapshots.drop, ulid, reason, repository.clock))
 
