@@ -134,6 +134,24 @@ def test_a_source_that_fails_is_raised_and_recorded(backups: BackupManager, docu
     assert second.backup_id in listed(backups)
 
 
+def test_items_that_could_not_be_read_are_told(
+    tmp_path: Path, environ: dict[str, str], clock: FakeClock, documents: Path
+) -> None:
+    told: list[str] = []
+    lost = [tmp_path / f"lost-{number}" for number in range(5)]
+    with BackupManager(tmp_path / "r", password=PASSWORD, environ=environ, clock=clock, warn=told.append) as backups:
+        assert backups.create_backup([documents, *lost[:1]]).files == 6
+        assert told == [f"the backup of backup lacks 1 item, or parts of them: {lost[0]}: no such file or directory"]
+        told.clear()
+        assert backups.create_backup([documents, *lost]).files == 6
+        assert len(told) == 1
+        assert "lacks 5 items" in told[0]
+        assert told[0].endswith(f"{lost[2]}: no such file or directory, and 2 more items")
+        told.clear()
+        backups.create_backup(documents)
+    assert told == []
+
+
 def test_retention_days_let_old_backups_go(backups: BackupManager, documents: Path, clock: FakeClock) -> None:
     backups.configure(retention_days=30, sources=[documents])
     old = backups.create_backup(name="x")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from backstay.control.manager.backups import Backup
 from backstay.control.manager.documents import run_document
@@ -17,10 +18,14 @@ from backstay.control.manager.sources import BackupRequest, BackupSource
 from backstay.control.opening.cache import usable_cache
 from backstay.control.runs.run import PolicyOutcome, RunOptions, World, run_this_policy
 from backstay.core.events import EventSink, ignore
+from backstay.core.names import printable
+from backstay.core.quantities import plural
 from backstay.errors import BackupFailed, CorruptedBackup
 from backstay.operations.backup.request import BackupKind
 from backstay.repository.repository import Repository
 from backstay.sources.scratch import scratch_above
+
+_TOLD: Final = 3  # items of one backup that a warning names
 
 
 class Making(Ground):
@@ -43,8 +48,8 @@ class Making(Ground):
     ) -> BackupRun:
         """Run a policy of the file, or a request: hooks, a backup of each source, retention, verification.
 
-        Raises NotFound, InvalidRequest and Interrupted, and with `check` the first failure of the run; without it, that
-        is told by the run.
+        Items that could not be read are told to `warn`, and fail nothing. Raises NotFound, InvalidRequest and
+        Interrupted, and with `check` the first failure of the run; without it, that is told by the run.
         """
         name = policy.name if isinstance(policy, BackupRequest) else policy
         wanted = policy.policy() if isinstance(policy, BackupRequest) else self._policy(policy)
@@ -67,6 +72,7 @@ class Making(Ground):
             notices: list[str] = []
             world = self._world(events, checkpoint, notices)
             outcome = run_this_policy(wanted, name, self._setup.settings, options, world)
+            self._warn_of_what_is_lacking(outcome)
             run = BackupRun(
                 id=record.id,
                 policy=name,
@@ -99,7 +105,8 @@ class Making(Ground):
     ) -> Backup:
         """Back up paths, a database or several of such; without a source what was configured, or the only policy.
 
-        Of several sources the backup of the first is given. Raises BackupFailed and what else a run raises.
+        Of several sources the backup of the first is given. Items that could not be read are told to `warn`, and fail
+        nothing. Raises BackupFailed and what else a run raises.
         """
         sources = self._setup.sources if source is None else listed_sources(source)
         asked: str | BackupRequest
@@ -146,6 +153,16 @@ class Making(Ground):
             warn=setup.warn,
             scratch=scratch_above(usable_cache(setup.environ, setup.warn)),
         )
+
+    def _warn_of_what_is_lacking(self, outcome: PolicyOutcome) -> None:
+        for source in outcome.sources:
+            problems = () if source.result is None else source.result.errors
+            if not problems:
+                continue
+            told = [f"{printable(one.path)}: {one.message}" for one in problems[:_TOLD]]
+            more = [f"and {plural(len(problems) - _TOLD, 'more item')}"] if len(problems) > _TOLD else []
+            lacking = f"the backup of {source.name} lacks {plural(len(problems), 'item')}, or parts of them"
+            self._setup.warn(f"{lacking}: {', '.join(told + more)}")
 
     def _made(self, outcome: PolicyOutcome, run: str, policy: str) -> tuple[Backup, ...]:
         """The backups of a run, in the catalog too; those that retention dropped at once are none.
