@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from backstay.aio import AsyncContentAddressableStorage
-from backstay.errors import NotFound
+from backstay.errors import InvalidRequest, NotFound
 from backstay.repository.repository import Repository
 from backstay.testing import MemoryStorage
 from tests.operations.copies import SECRET
@@ -24,8 +24,12 @@ async def _use(repository: Repository) -> None:
         assert (await cas.info(keys[21])).size == 300_000
         assert await cas.delete(keys[0])
         assert not await cas.exists(keys[0])
+        assert await cas.missing(keys[:3]) == await cas.unavailable(keys[:3]) == keys[:1]
+        assert await cas.discard(keys[:2]) == keys[1:2]
         with pytest.raises(NotFound):
             await cas.retrieve(keys[0])
+    with pytest.raises(InvalidRequest, match="closed"):
+        await cas.exists(keys[2])
 
 
 def test_what_is_awaited_is_done() -> None:

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from backstay.codec.canonical_json import Json
 from backstay.core.arguments import checks_arguments
+from backstay.errors import InvalidRequest
 from backstay.repository.cas import ContentAddressableStorage, ValueInfo
 from backstay.repository.repository import Repository
 from backstay.repository.values.content import ValueContent
@@ -22,12 +23,14 @@ Result = TypeVar("Result")
 class AsyncContentAddressableStorage:
     """As `ContentAddressableStorage`, to be awaited; use it as an async context manager, or `close` it.
 
-    A call that is cancelled is not undone: what it had begun goes on, and ends on its thread.
+    A call that is cancelled is not undone: what it had begun goes on, and ends on its thread. After `close` each
+    call raises InvalidRequest.
     """
 
     def __init__(self, repository: Repository) -> None:
         self._cas = ContentAddressableStorage(repository)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cas")
+        self._is_closed = False
 
     async def store(
         self, content: ValueContent, metadata: Mapping[str, Json] | None = None, *, base: str | None = None
@@ -62,6 +65,14 @@ class AsyncContentAddressableStorage:
         """Whether a value is there."""
         return await self._call(lambda: self._cas.exists(key))
 
+    async def missing(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Those of many ids that have no value, in the order of their ids."""
+        return await self._call(lambda: self._cas.missing(keys))
+
+    async def unavailable(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Those of many ids that cannot be had, in the order of their ids."""
+        return await self._call(lambda: self._cas.unavailable(keys))
+
     async def info(self, key: str) -> ValueInfo:
         """What is known of a value. Raises NotFound."""
         return await self._call(lambda: self._cas.info(key))
@@ -70,15 +81,26 @@ class AsyncContentAddressableStorage:
         """Remove a value; False if it is not there. Raises ValueInUse, ValueBusy."""
         return await self._call(lambda: self._cas.delete(key, force=force))
 
+    async def discard(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Remove those of the values that no snapshot refers to; the ids of what went. Raises ValueBusy."""
+        return await self._call(lambda: self._cas.discard(keys))
+
     async def list(self) -> builtins.list[str]:
         """The ids of all values, in order."""
         return await self._call(lambda: [*self._cas.list()])
 
     async def _call(self, work: Callable[[], Result]) -> Result:
+        if self._is_closed:
+            raise InvalidRequest(
+                "the store of values is closed",
+                cause="its thread has ended with `close`, or with the `async with`",
+                hint="make another one of the same repository",
+            )
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Wait for what was begun. The repository stays open: it is its owner's."""
+        self._is_closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
     async def __aenter__(self) -> Self:
