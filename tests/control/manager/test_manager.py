@@ -381,6 +381,9 @@ def test_what_is_empty_or_unknown_is_not_guessed(backups: BackupManager, documen
         lambda: backups.verify("latest", read_data=-0.1),
         lambda: backups.verify("latest", read_data=float("nan")),
         lambda: backups.configure(max_size=-1),
+        lambda: backups.configure(compression_level=9),
+        lambda: backups.configure(storage_location=""),
+        lambda: BackupManager(""),
     ]
     for call in refused:
         with pytest.raises(InvalidRequest):

@@ -125,6 +125,12 @@ class BackupManager(Making, Custody, Copying, Restores, Verifications, Telling):
             raise InvalidRequest("repositories are always encrypted", hint="leave `encryption` out")
         if retention_days is not None and retention_days < 1:
             raise InvalidRequest("backups are kept for a day at least", cause=f"retention_days is {retention_days}")
+        if compression is None and compression_level is not None:
+            raise InvalidRequest(
+                "it is not said what has this level of compression",
+                cause=f"compression_level is {compression_level}, and compression is left out",
+                hint="give compression='zstd' or 'gzip' with it",
+            )
         size = parse_size(max_size) if isinstance(max_size, str) else max_size
         if size is not None and size < 1:
             raise InvalidRequest("a repository needs room", cause=f"max_size is {max_size}")

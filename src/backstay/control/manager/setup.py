@@ -126,7 +126,13 @@ class Setup:
 
 
 def location_of(place: str | Path | StorageBackend | None) -> str | StorageBackend | None:
-    """A place as an address, if it is not a store itself."""
+    """A place as an address, if it is not a store itself. Raises InvalidRequest for an empty text."""
+    if place == "":
+        raise InvalidRequest(
+            "the address of the repository is empty",
+            cause="a text without characters names no place",
+            hint="give an address, or leave it out for the default repository",
+        )
     return os.fspath(place) if isinstance(place, Path) else place
 
 
