@@ -84,3 +84,11 @@ def test_a_password_is_in_no_message() -> None:
     with pytest.raises(SourceUnreachable) as caught:
         Connection(f"postgresql://me:very-secret@127.0.0.1:{free_port()}/postgres")
     assert "very-secret" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("address", ["mysql://me:very-secret@db.example/shop", "very-secret"])
+def test_an_address_of_something_else_is_told_as_such(address: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Connection(address)
+    assert caught.value.cause == "it begins with no postgresql://, and is no list of name=value"
+    assert "very-secret" not in f"{caught.value} {caught.value.hint}"

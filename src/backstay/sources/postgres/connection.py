@@ -328,6 +328,8 @@ def _place(given: Mapping[str, object]) -> str:
 def _unreadable(error: Exception) -> InvalidRequest:
     """What libpq says about an address, without what it cites of it: that may be a password."""
     said = str(error).partition('"')[0].strip(" :")
+    if said == "missing":  # "=", in what libpq takes for a list of settings
+        said = "it begins with no postgresql://, and is no list of name=value"
     return InvalidRequest(
         "the address of the database cannot be read",
         cause=said or "it is not well-formed",
