@@ -8,6 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from backstay.cli.context import Context
+from backstay.cli.moments import zoned_moment
+from backstay.cli.pg import _show_windows
+from backstay.cli.signals import Interrupts
 from backstay.errors import (
     CorruptedBackup,
     IdentityMismatch,
@@ -26,6 +30,7 @@ from backstay.sources.postgres.lsn import segment_name
 from backstay.sources.postgres.timelines import Stretch, path_of
 from backstay.sources.postgres.wal_records import Commit, RestorePoint
 from backstay.storage.memory import MemoryStorage
+from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
 from tests.postgres.made_wal import SIZE, SYSTEM, abort, at, commit, restore_point, segment
 from tests.postgres.receivers import Archive, ThreadedReceiver, add_base, system_of, until_stored
@@ -114,6 +119,21 @@ def test_a_window_reaches_from_its_base_to_the_last_commit(repository: Repositor
     assert told(repository) == []
     (late,) = told(repository, base(5, 9))
     assert late.end_time == at(9)  # nothing was committed since: the base itself can be restored
+
+
+def test_the_ends_of_a_window_are_printed_as_times_that_a_recovery_takes(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = (at(9.00001), at(9.5))
+    put(repository, 5, commit(700, at(9)))
+    put(repository, 6, commit(701, ends[1]))
+    found = told(repository, base(5, 9.00001))
+    context = Context({}, clock := FakeClock(), Interrupts(clock))
+    _show_windows(context, found)
+    words = capsys.readouterr().out.splitlines()[1].split()
+    assert words[:2] == ["main", "1"]
+    printed = (" ".join(words[2:4]), " ".join(words[4:6]))
+    assert tuple(zoned_moment(context, text) for text in printed) == ends
 
 
 def test_a_missing_segment_cuts_a_window_and_is_told(repository: Repository) -> None:

@@ -12,7 +12,7 @@ import typer
 from backstay.cli.context import Context, context_of
 from backstay.cli.moments import parse_every, zoned_moment
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import local_time, print_table
+from backstay.cli.render import print_table, zoned_time
 from backstay.cli.wal_expiry import window_length
 from backstay.core.quantities import format_size, plural
 from backstay.errors import InvalidRequest
@@ -178,7 +178,7 @@ def _show_windows(context: Context, found: list[BinlogWindow]) -> None:
         (
             window.name,
             _first_time(window),
-            "" if window.end_time is None else local_time(window.end_time),
+            "" if window.end_time is None else zoned_time(window.end_time),
             str(window.start),
             "" if window.end is None else str(window.end),
             plural(len(window.snapshots), "dump"),
@@ -193,7 +193,7 @@ def _show_windows(context: Context, found: list[BinlogWindow]) -> None:
 
 def _first_time(window: BinlogWindow) -> str:
     if window.start_time is not None:
-        return local_time(window.start_time)
+        return zoned_time(window.start_time)
     return "the log is missing" if window.end is None else "no later second yet"
 
 

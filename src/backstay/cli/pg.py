@@ -12,7 +12,7 @@ from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.moments import parse_every
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table
+from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table, zoned_time
 from backstay.core import environment
 from backstay.core.quantities import format_age, format_duration, format_size, plural
 from backstay.core.times import parse_length
@@ -178,8 +178,8 @@ def _show_windows(context: Context, found: list[Window]) -> None:
         (
             window.name,
             str(window.timeline),
-            local_time(window.start_time),
-            local_time(window.end_time) if window.end_time is not None else "WAL is missing",
+            zoned_time(window.start_time),
+            zoned_time(window.end_time) if window.end_time is not None else "WAL is missing",
             format_lsn(window.start_lsn),
             format_lsn(window.end_lsn),
             plural(len(window.snapshots), "base"),

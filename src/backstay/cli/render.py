@@ -112,6 +112,11 @@ def local_time(moment: datetime) -> str:
     return moment.astimezone(LOCAL).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def zoned_time(moment: datetime) -> str:
+    """The same in full and with its zone: a time that `--at` of a recovery takes."""
+    return moment.astimezone(LOCAL).isoformat(" ")
+
+
 def mode_text(mode: int) -> str:
     """Type and permissions as `ls -l` shows them."""
     return stat.filemode(mode)
