@@ -48,7 +48,9 @@ def test_what_is_absent_is_told(saved: Account) -> None:
     saved.run("cas", "info", "nonsense", status=2)
     saved.run("cas", "store", saved.root / "nothing", status=1)
     saved.run("cas", "store", saved.documents / "note", "--base", absent, status=1)
-    saved.run("cas", "store", saved.documents / "note", "--metadata", "[1]", status=2)
+    for metadata in ("[1]", "null"):
+        refused = saved.run("cas", "store", saved.documents / "note", "--metadata", metadata, status=2)
+        assert "the metadata is no JSON object" in refused.err
     saved.run("--json", "cas", "retrieve", key, status=2)
 
 

@@ -43,6 +43,12 @@ def store(
 
     context = context_of(ctx)
     beside = None if metadata is None else parse_given(os.fsencode(metadata), what="the metadata")
+    if metadata is not None and not isinstance(beside, dict):
+        raise InvalidRequest(
+            "the metadata is no JSON object",
+            cause="it is another JSON value",
+            hint="""write names and values, such as --metadata '{"year": 2026}'""",
+        )
     with context.open(grows=True) as repository:
         values = _values(repository)
         with values.batch() as batch:
