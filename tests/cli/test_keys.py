@@ -39,6 +39,14 @@ def test_a_password_that_opens_the_repository_already(saved: Account) -> None:
     assert slots(saved) == before
 
 
+def test_an_empty_id_names_no_key_slot(saved: Account) -> None:
+    before = slots(saved)
+    assert "the id of the key slot is empty" in saved.run("key", "remove", "", status=2).err
+    saved.json("key", "add", env={"BACKSTAY_NEW_PASSWORD": "second passphrase"})
+    assert "the id of the key slot is empty" in saved.run("key", "remove", "", status=2).err
+    assert len(slots(saved)) == len(before) + 1
+
+
 def test_a_removed_password_may_come_back(saved: Account) -> None:
     env = {"BACKSTAY_NEW_PASSWORD": "second passphrase"}
     slot = saved.json("key", "add", env=env)["slot"]

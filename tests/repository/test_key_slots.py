@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ from backstay.codec.digest import sha256
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.verify.run import run_verify
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
-from backstay.repository.keys.slots import SlotRemoval, SlotStore
+from backstay.repository.keys.slots import SlotRemoval, SlotStore, _chosen
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import Buffer, StorageBackend
 from backstay.storage.memory import MemoryStorage
@@ -271,8 +272,11 @@ def removal_of(repository: Repository, ident: str) -> bytes:
 
 def test_an_unclear_or_unknown_id_removes_nothing(repository: Repository) -> None:
     add(repository, SECOND)
-    with pytest.raises(InvalidRequest, match="stands for 2 key slots"):
+    with pytest.raises(InvalidRequest, match="the id of the key slot is empty"):
         repository.slots.remove("", repository.clock)
+    alike = [dataclasses.replace(slot, id=f"ab{slot.id}") for slot in repository.slots.list()]
+    with pytest.raises(InvalidRequest, match="ab stands for 2 key slots"):
+        _chosen("ab", alike)
     with pytest.raises(NotFound, match="no key slot xyz"):
         repository.slots.remove("xyz", repository.clock)
     assert len(repository.slots.list()) == 2

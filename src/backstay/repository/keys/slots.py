@@ -214,6 +214,12 @@ class SlotStore:
 
 def _chosen(ident: str, slots: Sequence[SlotInfo]) -> SlotInfo:
     found = [slot for slot in slots if slot.id.startswith(ident)]
+    if not ident:
+        raise InvalidRequest(
+            "the id of the key slot is empty",
+            cause="a text without characters names no slot",
+            hint="`backstay key list` shows the slots there are",
+        )
     if not found:
         raise NotFound(
             f"there is no key slot {ident}",
