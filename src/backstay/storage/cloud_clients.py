@@ -25,6 +25,7 @@ from backstay.storage.azure_uploads import upload_credentials
 from backstay.storage.backend import Buffer
 from backstay.storage.cloud_address import CloudAddress, is_server, is_word
 from backstay.storage.cloud_credentials import AwsProfile, aws_keys, aws_provider, azure_settings
+from backstay.storage.cloud_redirections import aws_token_hosts, bound_to
 from backstay.storage.patience import Patience
 from backstay.storage.retention import locked_until
 
@@ -196,12 +197,14 @@ def _s3(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
         or "us-east-1",
     )
     provider = aws_provider(profile, environ)
+    has_keys = provider is not None or "access_key_id" in settings or bool(environ.get("AWS_ACCESS_KEY_ID"))
+    others = () if has_keys else aws_token_hosts(environ, settings["region"])
 
     def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
         own: dict[str, Any] = settings if claims_checksum else {**settings, "checksum_algorithm": "SHA256"}
         return S3Store(
             address.bucket,
-            client_options=_with_http(options, endpoint),
+            client_options=bound_to(settings.get("endpoint", ""), _with_http(options, endpoint), others),
             retry_config=_NO_RETRIES,
             credential_provider=provider,
             conditional_put="etag",
@@ -252,9 +255,10 @@ def _az(address: CloudAddress, environ: Mapping[str, str], clock: Clock) -> _Mak
     uploads = upload_credentials(address.bucket, settings, environ, clock)
 
     def make(options: ClientConfig, claims_checksum: bool) -> CloudStore:
+        found = _with_http(options, endpoint)
         return AzureStore(
             address.bucket,
-            client_options=_with_http(options, endpoint),
+            client_options=found if uploads is None else bound_to(endpoint, found),  # else it fetches tokens
             retry_config=_NO_RETRIES,
             credential_provider=uploads.provider if uploads is not None and claims_checksum else None,
             **settings,

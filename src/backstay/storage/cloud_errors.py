@@ -12,14 +12,17 @@ from typing import Final
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable, StorageUnfit
+from backstay.storage.cloud_redirections import NOWHERE
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
 
 _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
 _WHOLE: Final = "it gave the whole object instead of a part"
+_ELSEWHERE: Final = "it leads to another server, which is not followed"
 # What to look for in obstore's text, and how to say it; with "" as it was found.
 _REASONS: Final = (
+    (re.compile(rf"(\s{re.escape(NOWHERE)},)"), _ELSEWHERE),
     (re.compile(r'message: "([^"\n]{1,120})"'), ""),  # the operating system's own words
     (re.compile(r"(InvalidCertificate\(\s*[A-Za-z]+|AlertReceived\(\s*[A-Za-z]+|InvalidMessage\(\s*[A-Za-z]+)"), ""),
     (re.compile(r"(failed to lookup address information|dns error)"), "the name of its host is not known"),
@@ -149,6 +152,8 @@ def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavail
         return ObjectFrozen(title, cause="it lies in an archive class of the store")
     if answer.reason == _NO_CREDENTIALS:  # that service may answer the next time
         return StorageUnavailable(title, cause=cause, hint=_CREDENTIALS)
+    if answer.reason == _ELSEWHERE:
+        return StorageUnavailable(title, cause=cause, hint=f"{BETWEEN}, and that the endpoint is the store's own")
     if answer.reason == _WHOLE:  # a store that knows no ranges will not learn them by being asked again
         return StorageUnfit(title, cause=cause)
     if answer.reason.startswith(_NOT_TRUSTED):  # it will not be another one by being asked again
