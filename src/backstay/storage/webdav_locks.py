@@ -8,14 +8,18 @@ from typing import Final
 
 from backstay.core.clock import Clock
 from backstay.errors import BackstayError, StorageUnavailable
-from backstay.storage.http_client import HttpClient
+from backstay.storage.http_client import Answer, HttpClient
 
 _QUESTION: Final = (
     b'<?xml version="1.0" encoding="utf-8"?><lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope>'
     b"<locktype><write/></locktype></lockinfo>"
 )
 _GRANTED: Final = frozenset({200, 201})
-_BUSY: Final = frozenset({429, 502, 503, 504})  # nothing is known of the lock
+_LOCKED: Final = 423
+_NO_METHOD: Final = frozenset({405, 501})
+_TOLD: Final = frozenset({200, 204})
+_BUSY: Final = frozenset({408, 425, 429})
+_LOCKING: Final = "2"  # of the classes that a server may name (RFC 4918, section 18)
 # After so long the server takes a lock back whose writer died, or never got the answer: soon enough for the retries.
 _HELD_S: Final = 90
 _MARGIN_S: Final = 30  # within which what it was taken for must have been sent, or it is renewed
@@ -40,7 +44,12 @@ class WebdavLocks:
 
         `target` is a name that nobody else knows.
         """
-        first = self._lock(target)
+        answer = self._ask(target)
+        if answer.status in _NO_METHOD or (answer.status not in _GRANTED and not self._claims_locks(target, answer)):
+            return False
+        if answer.status == _LOCKED:  # somebody has locked all that lies around it
+            raise self._http.failure(f"cannot lock {target}", answer)
+        first = self._token(target, answer)
         second = self._lock(target) if first else None
         for token in (first, second):
             if token:
@@ -81,14 +90,28 @@ class WebdavLocks:
             self._release(target, token)
 
     def _lock(self, target: str) -> str | None:
-        """The lock's token, or None if the server does not grant it now."""
+        """The lock's token, or None if somebody else has it now, or the server names none."""
+        return self._token(target, self._ask(target))
+
+    def _ask(self, target: str) -> Answer:
         headers = {"Depth": "0", "Timeout": f"Second-{_HELD_S}", "Content-Type": "application/xml"}
-        answer = self._http.request("LOCK", target, headers=headers, body=_QUESTION)
-        is_page = answer.status in _GRANTED and answer.headers.get("Content-Type", "").startswith("text/html")
-        if is_page or answer.status in _BUSY:  # else locks that work would pass for none
-            raise self._http.failure(f"cannot lock {target}", answer)
-        token = answer.headers.get("Lock-Token", "").strip()
-        return token if answer.status in _GRANTED and token else None
+        return self._http.request("LOCK", target, headers=headers, body=_QUESTION)
+
+    def _token(self, target: str, answer: Answer) -> str | None:
+        if answer.status == _LOCKED:
+            return None
+        if answer.status not in _GRANTED or answer.headers.get("Content-Type", "").startswith("text/html"):
+            raise self._http.failure(f"cannot lock {target}", answer)  # else locks that work would pass for none
+        return answer.headers.get("Lock-Token", "").strip() or None
+
+    def _claims_locks(self, target: str, refusal: Answer) -> bool:
+        """Whether a server that refused one says that it has locks. Raises for one that failed, now or before."""
+        if not _is_refusal(refusal):
+            raise self._http.failure(f"cannot lock {target}", refusal)
+        answer = self._http.request("OPTIONS", target)
+        if answer.status not in _TOLD and not _is_refusal(answer):
+            raise self._http.failure(f"cannot tell whether {target} can be locked", answer)
+        return _LOCKING in (word.strip() for word in answer.headers.get("DAV", "").split(","))
 
     def _renewed(self, target: str, token: str) -> bool:
         headers = {"Timeout": f"Second-{_HELD_S}", "If": f"({token})"}
@@ -98,3 +121,8 @@ class WebdavLocks:
         """A lock that stays ends by itself."""
         with suppress(BackstayError):
             self._http.request("UNLOCK", target, headers={"Lock-Token": token})
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether the answer would be the same the next time."""
+    return answer.status in _NO_METHOD or (400 <= answer.status < 500 and answer.status not in _BUSY)

@@ -14,6 +14,7 @@ from backstay.storage.webdav_locks import WebdavLocks
 from backstay.testing import FakeClock
 
 NOTHING = Answer(204, {}, b"")
+ERRORS = (500, 502, 503, 504, 520)
 PAGE = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in</html>")
 
 
@@ -119,7 +120,7 @@ def test_a_renewal_that_takes_too_long_itself_counts_for_nothing(server: LockSer
             check()
 
 
-@pytest.mark.parametrize("answer", [PAGE, *(Answer(status, {}, b"") for status in (429, 502, 503, 504))], ids=str)
+@pytest.mark.parametrize("answer", [PAGE, *(Answer(status, {}, b"") for status in (302, 408, 429, *ERRORS))], ids=str)
 def test_a_server_that_does_not_say_whether_it_locks_does_not_pass_for_one_without_locks(
     server: LockServer, locks: WebdavLocks, answer: Answer
 ) -> None:
@@ -129,7 +130,37 @@ def test_a_server_that_does_not_say_whether_it_locks_does_not_pass_for_one_witho
     assert locks.work("/claim")
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 500, 501])
-def test_a_server_that_knows_no_locks_has_none(server: LockServer, locks: WebdavLocks, status: int) -> None:
-    server.before = lambda method: Answer(status, {}, b"") if method == "LOCK" else None
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+@pytest.mark.parametrize(
+    "told", [Answer(200, {"DAV": "1, 3"}, b""), Answer(200, {}, b""), Answer(405, {}, b"")], ids=str
+)
+def test_a_server_that_knows_no_locks_has_none(
+    server: LockServer, locks: WebdavLocks, status: int, told: Answer
+) -> None:
+    server.before = {"LOCK": Answer(status, {}, b""), "OPTIONS": told}.get
     assert not locks.work("/claim")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 423])
+def test_a_refused_lock_of_a_server_that_says_it_has_locks_is_an_error(
+    server: LockServer, locks: WebdavLocks, status: int
+) -> None:
+    server.before = {"LOCK": Answer(status, {}, b""), "OPTIONS": Answer(200, {"DAV": "1,2, 3"}, b"")}.get
+    with pytest.raises(StorageUnavailable, match="cannot lock"):
+        locks.work("/claim")
+
+
+def test_a_server_that_does_not_say_what_it_has_is_no_server_without_locks(
+    server: LockServer, locks: WebdavLocks
+) -> None:
+    server.before = {"LOCK": Answer(403, {}, b""), "OPTIONS": Answer(500, {}, b"")}.get
+    with pytest.raises(StorageUnavailable, match="can be locked"):
+        locks.work("/claim")
+
+
+@pytest.mark.parametrize("status", [403, 405, *ERRORS])
+def test_an_error_is_not_taken_for_another_writers_lock(server: LockServer, locks: WebdavLocks, status: int) -> None:
+    server.before = once(Answer(status, {}, b""))
+    with pytest.raises(StorageUnavailable, match="cannot lock"), locks.held("/claim", "no"):
+        pytest.fail("nothing was granted")
+    assert not server.clock.slept
