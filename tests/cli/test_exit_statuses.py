@@ -11,8 +11,9 @@ import pytest
 
 from backstay.cli.main import run
 from backstay.cli.problems import typed
-from backstay.errors import RestoreFailed
+from backstay.errors import RestoreFailed, StorageRefused
 from backstay.sources.target_directory import TargetDirectory
+from backstay.storage.local import LocalStorage
 from tests.cli.conftest import Account, FullStream
 
 
@@ -223,6 +224,25 @@ def test_refusal_to_collect_without_snapshots(saved: Account) -> None:
     saved.run("delete", "latest")
     saved.run("gc", status=16)
     saved.run("gc", "--allow-empty")
+
+
+def test_what_the_store_refuses_to_delete_is_told_by_name(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = LocalStorage.delete
+
+    def refuse(self: LocalStorage, name: str) -> None:
+        if name.startswith("packs/"):
+            raise StorageRefused(f"cannot delete {name}", cause="it answered 403")
+        delete(self, name)
+
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    saved.run("delete", "latest")
+    found = saved.json("gc", "--allow-empty", status=15)
+    assert found["deleted_packs"]
+    assert {one["reason"] for one in found["refused"]} == {"it answered 403"}
+    told = saved.run("gc", "--allow-empty", status=15).err
+    assert f"refused to delete {found['refused'][0]['name']}: it answered 403" in told
+    monkeypatch.undo()
+    assert saved.json("gc", "--allow-empty")["refused"] == []
 
 
 def test_a_mistake_of_the_program_is_one_line(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:

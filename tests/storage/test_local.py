@@ -16,6 +16,7 @@ from backstay.errors import (
     InvalidRequest,
     ObjectExists,
     StorageMissing,
+    StorageRefused,
     StorageUnavailable,
 )
 from backstay.storage.backend import StorageBackend
@@ -200,9 +201,11 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 ERRNOS: list[tuple[int, type[BackstayError]]] = [
     (errno.ENOSPC, InsufficientSpace),
     (errno.EDQUOT, InsufficientSpace),
+    (errno.EACCES, StorageRefused),
+    (errno.EPERM, StorageRefused),
     *[
         (number, StorageUnavailable)
-        for number in (errno.EACCES, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EMFILE, errno.EFBIG)
+        for number in (errno.EROFS, errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EMFILE, errno.EFBIG)
     ],
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,13 +14,15 @@ from backstay.cli.options import argument, flag, option
 from backstay.cli.render import local_time, print_heading, print_table
 from backstay.core.local_zone import LOCAL
 from backstay.core.quantities import format_count, format_size, plural
-from backstay.errors import HoldViolation, Interrupted, NotFound
+from backstay.errors import HoldViolation, Interrupted, NotFound, StorageRefused
 
 if TYPE_CHECKING:
     from backstay.operations.retention.prune import PrunePlan, PruneResult
     from backstay.repository.collection.plan import CollectionPlan, CollectionResult
     from backstay.repository.repository import Repository
     from backstay.repository.snapshots.store import Manifest
+
+_REFUSALS: Final = 10  # that are named
 
 
 def delete(
@@ -217,7 +219,7 @@ def gc(
         if not dry_run:
             set_aside(repository)  # also where it never was, or a collection was interrupted
     context.result(_collection(plan, result), lambda: _show_collection(context, plan, result))
-    return 0
+    return StorageRefused.exit_status if result is not None and result.refused else 0
 
 
 def _first_writers(repository: Repository) -> list[str]:
@@ -275,6 +277,12 @@ def _show_collection(context: Context, plan: CollectionPlan, result: CollectionR
             f"{plural(result.deferred_packs, 'pack')} with {format_size(result.deferred_bytes)} in no use lie in the "
             "cold tier, which is not attached: a gc that finds it attached deletes them"
         )
+    for refusal in result.refused[:_REFUSALS]:
+        context.warn(f"the store refused to delete {refusal.name}: {refusal.reason}")
+    if more := result.refused[_REFUSALS:]:
+        context.warn(f"the store refused to delete {plural(len(more), 'object')} more")
+    if result.refused:
+        context.warn("a later gc tries again to delete what was refused")
     if result.fenced:
         context.say(f"cancelled {plural(len(result.fenced), 'backup')} that had died")
     if result.waiting_for:

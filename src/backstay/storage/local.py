@@ -21,6 +21,7 @@ from backstay.errors import (
     ObjectNotFound,
     ObjectUnreadable,
     StorageMissing,
+    StorageRefused,
     StorageUnavailable,
 )
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, Room, StorageBackend
@@ -331,7 +332,8 @@ class LocalStorage(StorageBackend):
         if number == errno.ENOENT:
             self._durable.clear()  # somebody removed a directory; the next try makes it again
             self._check_root()
-        return StorageUnavailable(title, cause=cause, hint=self._hint(error))
+        kind = StorageRefused if number in (errno.EACCES, errno.EPERM) else StorageUnavailable
+        return kind(title, cause=cause, hint=self._hint(error))
 
     def _hint(self, error: OSError) -> str:
         return _HINTS.get(error.errno or 0, "").replace("{url}", self.url)

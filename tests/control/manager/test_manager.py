@@ -26,10 +26,12 @@ from backstay.errors import (
     NotFound,
     ServerExtraMissing,
     SourceRefused,
+    StorageRefused,
     WrongKey,
 )
 from backstay.operations.snapshots.walk import subtree
 from backstay.repository.collection.plan import CollectionResult
+from backstay.storage.local import LocalStorage
 from backstay.testing import FakeClock
 from tests.control.manager.conftest import PASSWORD, jobs
 
@@ -253,6 +255,27 @@ def test_what_is_held_is_not_deleted(backups: BackupManager, documents: Path) ->
     done = backups.gc(allow_empty=True)
     assert isinstance(done, CollectionResult)
     assert done.deleted_packs > 0
+
+
+def test_a_collection_that_the_store_refused_something_fails_with_its_result(
+    backups: BackupManager, documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = LocalStorage.delete
+
+    def refuse(self: LocalStorage, name: str) -> None:
+        if name.startswith("packs/"):
+            raise StorageRefused(f"cannot delete {name}", cause="it answered 403")
+        delete(self, name)
+
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    backups.create_backup(documents)
+    backups.delete("latest")
+    with pytest.raises(StorageRefused, match="refused to delete"):
+        backups.gc(allow_empty=True)
+    job = next(job for job in jobs(backups) if job.kind == "gc")
+    assert job.status == "failed"
+    assert job.result is not None
+    assert job.result["refused"][0]["reason"] == "it answered 403"
 
 
 # -- records

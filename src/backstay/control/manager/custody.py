@@ -16,6 +16,7 @@ from backstay.control.policies.effective import effective
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
+from backstay.repository.collection.deleting import refusal
 from backstay.repository.collection.plan import CollectionPlan, CollectionResult
 from backstay.repository.snapshots.store import Manifest
 
@@ -154,9 +155,11 @@ class Custody(Ground):
     ) -> CollectionPlan | CollectionResult:
         """Free what no backup needs; where there are no backups at all, only if that is `allow_empty`.
 
-        Raises CollectionBusy, HoldViolation.
+        Raises CollectionBusy, HoldViolation; StorageRefused, after all else, when the store does not delete something.
         """
         with self.records.run("gc", {"dry_run": dry_run}, job_id=job_id) as record, self.opener.open() as repository:
             done = retaining.collect(repository, dry_run=dry_run, allow_empty=allow_empty, events=events)
             record.result = retaining.collection_document(done)
+            if isinstance(done, CollectionResult) and done.refused:
+                raise refusal(done.refused)
             return done

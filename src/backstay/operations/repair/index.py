@@ -132,4 +132,6 @@ class IndexRepair:
                 "put it back from a copy and run `repair index` again, or go on with `repair snapshots`",
             )
         if missing:
-            Collector(self.repository).compact(missing)
+            collector = Collector(self.repository)
+            collector.compact(missing)
+            collector.deletions.require_none_refused()  # they name what is missing

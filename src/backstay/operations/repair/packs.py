@@ -56,6 +56,7 @@ class PackRepair:
         self._finish_earlier(collector)
         damaged = self._damaged(wanted)
         if not damaged:
+            collector.deletions.require_none_refused()
             return self._result()
         number = repository.collections.last + 1
         marked = self._marked()
@@ -67,6 +68,7 @@ class PackRepair:
         collector.condemn(CollectionPlan(number, marked, dead))
         self._finish(collector, number)
         collector.sweep()
+        collector.deletions.require_none_refused()
         repository.reload_index()
         finished(self.events, "repair packs")
         return self._result()

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from functools import partial
 
 from backstay.core.events import EventSink, Warned, ignore
 from backstay.core.quantities import format_size
@@ -26,11 +27,12 @@ from backstay.errors import BackstayError, CollectionBusy, InsufficientSpace, Ob
 from backstay.repository.checking.values import refuse_lost_values
 from backstay.repository.collection import reserve
 from backstay.repository.collection.compaction import compact
+from backstay.repository.collection.deleting import Deletions
 from backstay.repository.collection.garbage import Garbage
 from backstay.repository.collection.plan import CollectionPlan, CollectionResult
 from backstay.repository.collection.rewriting import rewrite
 from backstay.repository.collection.segments import indexed_packs, refuse_damage
-from backstay.repository.format import pack_name
+from backstay.repository.format import ATTESTATIONS, pack_name, snapshot_name
 from backstay.repository.index.chunk_filter import ChunkFilter
 from backstay.repository.logs.collections import CollectionLog, CollectionRecord, VerdictRecord, WaitingRecord
 from backstay.repository.logs.tiers import refuse_cold_tier
@@ -53,6 +55,7 @@ class Collector:
         self.lease = lease
         self.events = events
         self.garbage = Garbage(repository, events)
+        self.deletions = Deletions(self.backend)
         self.fenced: list[str] = []
         self.deferred: dict[bytes, int] = {}  # packs that could not be deleted, with their sizes
         self.retained: dict[str, int] = {}  # packs that were deleted while the store had locked them, with their sizes
@@ -78,7 +81,8 @@ class Collector:
     def execute(self, plan: CollectionPlan) -> CollectionResult:
         """Carry a plan out as far as running writers allow; the rest is done by the next collection.
 
-        Raises InvalidRequest in a store that is the cold tier of a repository too.
+        What the store refuses to delete is in the result. Raises InvalidRequest in a store that is the cold tier of a
+        repository too.
         """
         refuse_cold_tier(self.backend)
         self.repository.require_fit()
@@ -87,7 +91,7 @@ class Collector:
             self._rewrite_if_room(plan)
         # What follows writes little and frees much. Copies, which may be large, must not take the room for it.
         frees = bool(plan.dead or plan.sparse or plan.unfinished)
-        with reserve.given_up(self.repository) if frees else nullcontext():
+        with reserve.given_up(self.repository, self.deletions.delete) if frees else nullcontext():
             if plan.dead or plan.sparse:
                 self.condemn(plan)
             results = [self.finish(number) for number in [*plan.unfinished, *self._own(plan)]]
@@ -107,6 +111,7 @@ class Collector:
             retained_packs=len(self.retained),
             retained_bytes=sum(self.retained.values()),
             retained_until=self._retained_until(),
+            refused=self.deletions.refused,
         )
 
     def _retained_until(self) -> datetime | None:
@@ -182,7 +187,7 @@ class Collector:
             if self.snapshots.fence(session.id, number, self.clock):
                 self.fenced.append(session.id)
         for name in session.names:
-            self.backend.delete(name)
+            self.deletions.delete(name)
         return True
 
     def _is_dead(self, session: RunningSession) -> bool:
@@ -247,7 +252,8 @@ class Collector:
         gone: dict[bytes, int] = {}
         for digest, name, size in packs:
             try:
-                self.backend.delete(name)
+                if not self.deletions.delete(name):
+                    continue
             except TierNotAttached:  # the verdict stays, and whatever collection finds it attached deletes it
                 self.deferred[digest] = size
                 continue
@@ -268,7 +274,7 @@ class Collector:
 
     def compact(self, doomed: set[bytes]) -> None:
         """Step 6."""
-        compact(self.repository, doomed)
+        compact(self.repository, doomed, self.deletions.delete)
 
     def _remove_traces(self, number: int) -> None:
         """What writers and collectors left that died at a bad moment."""
@@ -278,13 +284,16 @@ class Collector:
         now = store_time(self.backend, self.repository.environment.random) if probes else 0
         for info in probes:
             if now - info.modified_ns > self.lease // timedelta(microseconds=1) * 1000:
-                self.backend.delete(info.name)
+                self.deletions.delete(info.name)
 
     def _remove_dropped(self) -> None:
         """The objects of dropped snapshots, after what attests them; their drop records stay."""
         refuse_lost_values(self.repository)
+        attested = set()
         for ulid in self.snapshots.dropped(self.repository.attestations.snapshots()):
-            self.repository.attestations.forget(ulid)
-        taken = set(self.snapshots.taken())
+            forget = partial(self.repository.attestations.forget, ulid)
+            if not self.deletions.attempt(f"{ATTESTATIONS}{ulid}/", forget):
+                attested.add(ulid)
+        taken = set(self.snapshots.taken()) - attested
         for ulid in self.snapshots.dropped(taken):
-            self.snapshots.remove_object(ulid)
+            self.deletions.attempt(snapshot_name(ulid), partial(self.snapshots.remove_object, ulid))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from backstay.repository.collection.segments import packs_in, refuse_damage
@@ -16,7 +16,7 @@ SMALL_SEGMENT: Final = 1 << 20
 SEGMENT_TARGET: Final = 16 << 20  # bytes of tables in one merged segment
 
 
-def compact(repository: Repository, doomed: set[bytes]) -> None:
+def compact(repository: Repository, doomed: set[bytes], delete: Callable[[str], object]) -> None:
     """Replace segments that name deleted packs, and many small ones by few; step 6 of a collection.
 
     The new segments are durable before the first old one goes: a crash leaves packs that two segments name.
@@ -30,7 +30,7 @@ def compact(repository: Repository, doomed: set[bytes]) -> None:
     for batch in batched_by_size(surviving(repository, names, doomed), SEGMENT_TARGET):
         index.write(batch, supersedes=names)
     for name in names:
-        repository.backend.delete(index_name(name))
+        delete(index_name(name))
     index.load(deleted=doomed, condemned=repository.collections.condemned())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from backstay.repository.collection.deleting import Refusal
 from backstay.repository.format import RecordKind
 from backstay.repository.index.chunk_filter import ChunkFilter
 
@@ -52,3 +53,4 @@ class CollectionResult:
     retained_packs: int = 0  # deleted as far as programs see, but locked: the store keeps their bytes for now
     retained_bytes: int = 0
     retained_until: datetime | None = None  # when the last of these locks ends; None too where a hold keeps a pack
+    refused: tuple[Refusal, ...] = ()  # what the store did not delete; a later collection tries it again

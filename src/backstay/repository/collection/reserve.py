@@ -47,18 +47,18 @@ def check(backend: StorageBackend) -> None:
         )
 
 
-def release(repository: Repository) -> bool:
+def release(repository: Repository, delete: Callable[[str], object] | None = None) -> bool:
     """Give the reserve up, if there is one; whether there was."""
     if not repository.backend.exists(RESERVE):
         return False
-    repository.backend.delete(RESERVE)
+    (delete or repository.backend.delete)(RESERVE)
     return True
 
 
 @contextmanager
-def given_up(repository: Repository) -> Iterator[None]:
+def given_up(repository: Repository, delete: Callable[[str], object] | None = None) -> Iterator[None]:
     """Room for steps that write little and free much; however they end, it is set aside again if there is room then."""
-    was_there = release(repository)
+    was_there = release(repository, delete)
     try:
         yield
     finally:
