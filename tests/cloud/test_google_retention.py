@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
 from backstay.storage.retention import LockState, Retention, locked_until, must_stay
 from tests.cli.conftest import Account
 from tests.cloud.google_server import CREDENTIALS, TOKEN, Bucket, google
 from tests.cloud.servers import BUCKET
+from tests.storage.remote.http_stub import HttpStub
 
 NAME = "packs/ab/one"
 Open = Callable[..., ObjectStorage]
@@ -245,7 +246,8 @@ def test_a_machine_asks_its_metadata_service(
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"type": "external_account"}', '{"type": "service_account", "private_key": "hush"}', "[]"]
+    "text",
+    ["{", '{"type": "external_account"}', '{"type": "service_account", "private_key": "hush"}', "[]", "[" * 100_000],
 )
 def test_credentials_that_cannot_be_used_are_told_without_being_repeated(gs: Open, text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -279,3 +281,49 @@ def test_a_repository_is_locked_held_extended_and_collected(
     result = account.json("-r", address, "gc", "--allow-empty")
     assert (result["freed_bytes"], result["retained_packs"] >= 2) == (0, True)
     assert [key for key in bucket.noncurrent if "/packs/" in key]
+
+
+@pytest.fixture
+def answering(home: Path) -> Iterator[tuple[HttpStub, list[bytes]]]:
+    """A server that answers everything with what the list ends with."""
+    said = [b"{}"]
+    with HttpStub(lambda *_: (200, {"Content-Type": "application/json"}, said[-1])) as stub:
+        thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield stub, said
+        stub.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"retention":{"retainUntilTime":"0001-01-01T00:00:00+23:59"}}',
+        b'{"retention":{"retainUntilTime":"9999-12-31T23:59:59-23:59"}}',
+        b'{"retention":{"retainUntilTime":"2030-01-01T00:00:00+99:99"}}',
+    ],
+    ids=lambda body: body[:60],
+)
+def test_an_answer_about_a_lock_that_cannot_be_read_is_told(
+    answering: tuple[HttpStub, list[bytes]], home: Path, body: bytes
+) -> None:
+    stub, said = answering
+    said.append(body)
+    address = parse_address(f"gs://box/r?endpoint=http://127.0.0.1:{stub.port}&retain-days=3")
+    retention = locks_of(ObjectStorage(address, {"HOME": str(home), "GOOGLE_BEARER_TOKEN": "t"}))
+    with pytest.raises(StorageUnavailable, match="cannot see the lock"):
+        retention.state(NAME)
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "1" + "0" * 400, '"60"'])
+def test_a_token_that_is_good_for_no_number_of_seconds_is_none(
+    answering: tuple[HttpStub, list[bytes]], home: Path, seconds: str
+) -> None:
+    stub, said = answering
+    said.append(f'{{"access_token":"t","expires_in":{seconds}}}'.encode())
+    server = f"127.0.0.1:{stub.port}"
+    address = parse_address(f"gs://box/r?endpoint=http://{server}&retain-days=3")
+    retention = locks_of(ObjectStorage(address, {"HOME": str(home), "GCE_METADATA_HOST": server}))
+    with pytest.raises(StorageRefused, match="no credentials"):
+        retention.state(NAME)

@@ -32,6 +32,7 @@ _METADATA: Final = "/computeMetadata/v1/instance/service-accounts/default/token"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _WAIT_S: Final = 60.0
 _LEFT_S: Final = 60.0  # a token that is good for less is replaced
+_FOREVER_S: Final = 1e9
 _LARGEST: Final = 1 << 20  # bytes of an answer
 _FILES: Final = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_APPLICATION_CREDENTIALS")
 _LOGIN: Final = ".config/gcloud/application_default_credentials.json"
@@ -129,7 +130,7 @@ class GoogleApi:
                 with refused:
                     status, data = refused.code, _whole(refused)
             body = json.loads(data or b"{}")
-        except (OSError, ValueError, HTTPException) as error:
+        except (OSError, ValueError, RecursionError, HTTPException) as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
         return _Reply(status, body if isinstance(body, dict) else {})
 
@@ -193,9 +194,10 @@ class GoogleApi:
         title = "no credentials for Google Cloud Storage were found"
         reply = self._send(title, request)
         token, seconds = reply.body.get("access_token"), reply.body.get("expires_in")
-        if reply.status != 200 or not isinstance(token, str) or not isinstance(seconds, (int, float)):
+        is_good = reply.status == 200 and isinstance(token, str)
+        if not is_good or not isinstance(seconds, (int, float)) or not seconds < _FOREVER_S:  # NaN is not less either
             raise StorageRefused(title, cause=f"the token service answered {reply.status}", hint=_CREDENTIALS)
-        return token, float(seconds)
+        return str(token), float(seconds)
 
 
 def _whole(answer: HTTPResponse | urllib.error.HTTPError) -> bytes:
@@ -217,7 +219,7 @@ def _encoded(data: bytes) -> bytes:
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:  # its own message quotes what may be a secret
+    except (ValueError, RecursionError):  # its own message quotes what may be a secret
         found = None
     if not isinstance(found, dict) or found.get("type") not in ("service_account", "authorized_user"):
         raise InvalidRequest(

@@ -14,7 +14,7 @@ from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_clients import retention_of
 from backstay.storage.google_api import GoogleApi
-from backstay.storage.retention import LockState, Retention
+from backstay.storage.retention import LockState, Retention, told_moment
 
 _TRIED: Final = timedelta(minutes=1)  # then an old version of what was tried out can be removed for good
 _MODES: Final = {"COMPLIANCE": "Locked", "GOVERNANCE": "Unlocked"}  # what S3 and Google's XML interface call them
@@ -67,7 +67,7 @@ class GoogleRetention(Retention):
     def _end(self, name: str, found: dict[str, Any]) -> datetime | None:
         text = _lock_in(found).get("retainUntilTime")
         try:
-            return None if text is None else datetime.fromisoformat(str(text)).astimezone(UTC)
+            return None if text is None else told_moment(datetime.fromisoformat(str(text)))
         except ValueError as error:
             raise StorageUnavailable(_title(name), cause="its answer has no time in it") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _WAL_PART: Final = re.compile(r"wal/.*\.[0-9a-f]{8}-[0-9a-f]{8}")  # goes when its segment is stored whole
@@ -26,6 +26,14 @@ def must_stay(name: str) -> bool:
 def locked_until(now: datetime, days: int) -> datetime:
     """When a lock for so many days ends: with the last of them, so that all objects of a day end together."""
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=days + 1)
+
+
+def told_moment(found: datetime) -> datetime:
+    """A time that a store has told, in UTC, which one without a zone is in. ValueError for what is no time there."""
+    try:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it lies before the first year or after the last") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,12 @@ from backstay.storage.cloud_errors import BETWEEN, Answer, failure_of
 AT_ONCE: Final = 16  # requests at a time; each is about one object
 _NO_BUCKET: Final = "NoSuchBucket"
 _REDIRECTIONS: Final = range(300, 400)
+_ODD: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+)  # what boto3 lets out over times and XML that are none
 _GONE: Final = ("404", "NoSuchKey", "NotFound")
 
 
@@ -46,9 +52,9 @@ class S3Control:
                 Bucket=self._bucket, Key=self._root + name, **request
             )
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = str(error.response["Error"].get("Code") or "")
             if code in fine:
-                return str(code)
+                return code
             if code == _NO_BUCKET:
                 raise self._no_bucket(code) from error
             if code in _GONE or code in gone:
@@ -59,7 +65,7 @@ class S3Control:
             raise failure_of(refusal, title, allow=self._allow) from error
         except BotoCoreError as error:
             raise StorageUnavailable(title, cause=type(error).__name__) from error
-        except ValueError as error:  # what boto3 lets out for times that are none
+        except _ODD as error:
             raise StorageUnavailable(title, cause="its answer cannot be understood", hint=BETWEEN) from error
         if operation.startswith("put_") and _is_page(answer):  # boto3 minds only bodies that it reads
             raise StorageUnavailable(title, cause="a web page came instead of an answer", hint=BETWEEN)

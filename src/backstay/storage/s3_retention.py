@@ -7,13 +7,13 @@ a marker before it, and the locked version stays behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from backstay.errors import InvalidRequest, StorageRefused
+from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_clients import retention_of
-from backstay.storage.retention import LockState, Retention
+from backstay.storage.retention import LockState, Retention, told_moment
 from backstay.storage.s3_control import S3Control
 
 # Two names for an object without a lock, and one for an object without a hold; stores differ.
@@ -61,9 +61,13 @@ class S3Retention(Retention):
 
     def _lock_of(self, name: str) -> tuple[datetime | None, str | None]:
         """When the lock of an object ends, and its mode."""
-        found = self._get(f"cannot see the lock of {name}", "get_object_retention", name).get("Retention", {})
+        title = f"cannot see the lock of {name}"
+        found = self._get(title, "get_object_retention", name).get("Retention", {})
         until = found.get("RetainUntilDate")
-        return until.astimezone(UTC) if isinstance(until, datetime) else None, found.get("Mode")
+        try:
+            return told_moment(until) if isinstance(until, datetime) else None, found.get("Mode")
+        except ValueError as error:
+            raise StorageUnavailable(title, cause="its answer has no time in it") from error
 
     def _get(self, title: str, operation: str, name: str) -> dict[str, Any]:
         """What the store tells; nothing where it says that there is nothing."""
