@@ -13,7 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 
 from backstay.core.clock import Clock
-from backstay.errors import BackstayError, InsufficientSpace, StorageRefused, StorageUnavailable
+from backstay.errors import BackstayError, InsufficientSpace, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
 from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
@@ -241,8 +241,23 @@ def _manager(origin: str) -> urllib3.PoolManager:
     if not proxy or proxy_bypass(parts.hostname or ""):
         context = client_context() if parts.scheme == "https" else None  # it takes a while to read all certificates
         return urllib3.PoolManager(num_pools=1, maxsize=_CONNECTIONS, block=False, ssl_context=context)
+    try:
+        return _through(proxy)
+    except ValueError:  # its text may repeat a password
+        raise InvalidRequest(
+            f"the proxy that {parts.scheme.upper()}_PROXY names cannot be used",
+            cause="its address makes no sense, or is of a kind that is not known here",
+            hint="write http://HOST:PORT or https://HOST:PORT, with a user name and a password before it if it wants "
+            "them, or name the server in NO_PROXY",
+        ) from None
+
+
+def _through(proxy: str) -> urllib3.ProxyManager:
+    """Raises ValueError."""
     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
+    if not at.hostname:
+        raise ValueError("it names no host")
+    host = f"[{at.hostname}]" if ":" in at.hostname else at.hostname
     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
     return urllib3.ProxyManager(
         f"{at.scheme}://{host}:{at.port or 3128}",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import urllib3
 
-from backstay.errors import StorageRefused, StorageUnavailable
+from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.http_client import Answer, HttpClient, _pool
 from backstay.testing import FakeClock
 
@@ -79,3 +79,24 @@ def test_a_proxy_is_found_where_the_environment_says(named: str, proxy: str, mon
     assert isinstance(pool, urllib3.ProxyManager)
     assert pool.proxy is not None
     assert pool.proxy.url == proxy
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "http://me:hush@proxy.example:x",
+        "http://me:hush@proxy.example:99999",
+        "http://me:hush@[::1",
+        "http://me:hush\u20ac@proxy.example",
+        "socks5://me:hush@proxy.example",
+        "http://",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", named)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(InvalidRequest, match="HTTPS_PROXY") as caught:
+        HttpClient("https://store.example", clock=FakeClock())
+    assert "hush" not in f"{caught.value} {caught.value.cause} {caught.value.hint}"
+    assert caught.value.__suppress_context__
