@@ -176,11 +176,7 @@ class FtpConnections:
     def _no_entry(self, error: Exception) -> BackstayError:
         place = self._address.place
         if isinstance(error, ssl.SSLError):
-            return StorageRefused(
-                f"{place} cannot be trusted",
-                cause=error.reason or str(error),
-                hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
-            )
+            return self._distrusted(error)
         if isinstance(error, ftplib.error_perm):
             if self._address.scheme == "ftps" and code_of(error) in _UNKNOWN:
                 return StorageRefused(
@@ -189,7 +185,17 @@ class FtpConnections:
             return StorageRefused(f"{place} does not let us in", cause=str(error), hint=where_logins_belong("FTP"))
         return self._lost(error)
 
+    def _distrusted(self, error: ssl.SSLError) -> BackstayError:
+        why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+        return StorageRefused(
+            f"{self._address.place} cannot be trusted",
+            cause=why or str(error),
+            hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
+        )
+
     def _lost(self, error: Exception) -> BackstayError:
+        if isinstance(error, ssl.SSLCertVerificationError):  # of a data connection
+            return self._distrusted(error)
         if isinstance(error, EOFError):
             cause = "it closed the connection"
         elif isinstance(error, OSError):

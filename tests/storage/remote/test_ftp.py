@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,12 +27,13 @@ from backstay.operations.trials.check_storage import check_storage
 from backstay.storage.address import parse_address
 from backstay.storage.backend import Capabilities, StorageBackend
 from backstay.storage.ftp import FtpStorage, open_ftp
+from backstay.storage.ftp_connections import Ftp
 from backstay.storage.patience import Patience
 from backstay.storage.probing import probe_capabilities
 from backstay.storage.registry import open_backend
 from backstay.testing import StorageConformance
 from tests.ports import free_port
-from tests.storage.remote.certificates import Certificates
+from tests.storage.remote.certificates import Certificates, make_certificates
 from tests.storage.remote.conftest import write_netrc
 from tests.storage.remote.ftp_stub import ENTRY, FtpStub, ftp_stub
 from tests.storage.remote.processes import ServerProcess, script, wait_until
@@ -346,6 +350,29 @@ def test_a_certificate_of_nobody_is_refused(secure: ServerProcess) -> None:
     with open_ftp(f"ftps://127.0.0.1:{secure.port}/x") as store, pytest.raises(StorageRefused) as caught:
         store.store("a", DATA)
     assert "SSL_CERT_FILE" in caught.value.hint
+
+
+def test_a_certificate_of_nobody_on_a_data_connection_is_refused_and_gets_nothing(
+    secure: ServerProcess, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(make_certificates(tmp_path).server)
+    got: list[bytes] = []
+
+    def listen(listener: socket.socket) -> None:
+        with suppress(OSError):  # until it is closed, or refused
+            got.append(context.wrap_socket(listener.accept()[0], server_side=True).recv(100))
+
+    url = f"ftps://{USER}@127.0.0.1:{secure.port}/~/{tmp_path.name}"
+    with open_ftp(url) as store, socket.create_server(("127.0.0.1", 0)) as listener:
+        store.store("a", DATA)
+        monkeypatch.setattr(Ftp, "makepasv", lambda _: listener.getsockname())
+        threading.Thread(target=listen, args=(listener,), daemon=True).start()
+        with pytest.raises(StorageRefused, match="cannot be trusted") as caught:
+            list(store.list())
+    assert "issuer" in caught.value.cause
+    assert not any(got)
 
 
 def test_a_server_without_tls_gets_no_password(plain: tuple[ServerProcess, Path]) -> None:
