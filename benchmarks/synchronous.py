@@ -77,7 +77,7 @@ class Bench:
         self.server.own(target)
         login = f"host=127.0.0.1 port={self.server.port} user=postgres application_name={STANDBY}"
         command = [str(installation(18) / "bin" / "pg_receivewal"), "--synchronous", "-D", str(target), "-d", login]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", **as_nobody())
+        return subprocess.Popen(as_nobody(command), stderr=subprocess.DEVNULL, cwd="/")
 
     def _receive(self, ack: str) -> subprocess.Popen[bytes]:
         words = ["pg", "receive", self.server.url, "--name", "bench", "--synchronous", "--heartbeat", "0"]

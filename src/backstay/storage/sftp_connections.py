@@ -106,9 +106,12 @@ class SftpConnections:
     async def _connect(self) -> _Connection:
         try:
             options = await self._options()
-            ssh = await asyncssh.connect(self._address.host, options=options)
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise self._unknown_host(str(error)) from error
+            try:
+                ssh = await asyncssh.connect(self._address.host, options=options)
+            except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
+                if _is_about_algorithms(error):
+                    raise self._lost(error) from error
+                raise self._distrusted(options, str(error)) from error
         except asyncssh.PermissionDenied as error:
             raise self._denied(error) from error
         except _DEAD as error:
@@ -156,12 +159,21 @@ class SftpConnections:
         )
         return checked
 
-    def _unknown_host(self, cause: str) -> BackstayError:
+    def _distrusted(self, options: asyncssh.SSHClientConnectionOptions, cause: str) -> BackstayError:
         port = f"-p {self._address.port} " if self._address.port else ""
+        connect = f"`ssh {port}{self._address.host}`"
+        if _has_keys(options):
+            return StorageRefused(
+                f"{self._address.place} does not have the host key that known_hosts names",
+                cause=cause,
+                hint="somebody may have taken its place: ask whoever runs the server, by another way, for the "
+                "fingerprint of its key; if that is new, take the old entry out of known_hosts with `ssh-keygen -R`, "
+                f"and connect once with {connect}",
+            )
         return StorageRefused(
             f"the host key of {self._address.place} is not known",
             cause=cause or "no entry of known_hosts fits",
-            hint=f"connect once with `ssh {port}{self._address.host}`, compare the fingerprint that it shows with the "
+            hint=f"connect once with {connect}, compare the fingerprint that it shows with the "
             "server's own, and accept it: that adds it to ~/.ssh/known_hosts",
         )
 
@@ -179,6 +191,18 @@ class SftpConnections:
             cause=_cause(error),
             hint="check the address, the network, and that the SSH server runs",
         )
+
+
+def _is_about_algorithms(error: asyncssh.DisconnectError) -> bool:
+    """Whether both sides found no way to talk; a server that has none of the kinds of key that are known says so."""
+    return isinstance(error, asyncssh.KeyExchangeFailed) and "host key" not in str(error)
+
+
+def _has_keys(options: asyncssh.SSHClientConnectionOptions) -> bool:
+    """Whether known_hosts names keys of this host, or an authority for it."""
+    host = options.host_key_alias or options.host
+    keys, authorities, *_ = asyncssh.match_known_hosts(options.known_hosts, host, "", options.port)
+    return bool(keys or authorities)
 
 
 def _files_of_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> list[str]:

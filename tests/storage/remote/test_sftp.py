@@ -240,11 +240,24 @@ def test_an_unknown_host_key_is_refused(server: SftpServer, trusted: Path, files
     assert files_of(files) == []
 
 
-def test_another_host_key_is_refused(server: SftpServer, trusted: Path) -> None:
-    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
+def test_another_host_key_is_refused_with_a_warning(server: SftpServer, trusted: Path, kind: str) -> None:
+    other = asyncssh.generate_private_key(kind).export_public_key().decode()
     (trusted / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {other}")
-    with open_sftp(address(server.port)) as store, pytest.raises(StorageRefused):
+    with (
+        open_sftp(address(server.port)) as store,
+        pytest.raises(StorageRefused, match="does not have the host key") as e,
+    ):
         store.store("a", DATA)
+    assert e.value.hint.startswith("somebody may have taken its place")
+
+
+def test_a_revoked_host_key_is_refused_with_its_reason(server: SftpServer, trusted: Path) -> None:
+    known = trusted / ".ssh" / "known_hosts"
+    known.write_text(known.read_text() + f"@revoked * {known.read_text().partition(' ')[2]}")
+    with open_sftp(address(server.port)) as store, pytest.raises(StorageRefused, match="does not have") as caught:
+        store.store("a", DATA)
+    assert "revoked" in caught.value.cause
 
 
 def test_the_check_of_host_keys_cannot_be_switched_off(server: SftpServer, trusted: Path) -> None:
