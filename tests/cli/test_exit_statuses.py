@@ -282,7 +282,7 @@ def test_no_command_prints_the_help(account: Account) -> None:
         (("info", "latest:letters"), 1, "the names are docs"),
         (("ls", "latest", "/no/such/place"), 1, "it lies in nothing that was backed up"),
         (("key", "remove", "ffffffff"), 1, "none of the 2 ids begins so"),
-        (("key", "remove", ""), 2, "their ids begin alike"),
+        (("key", "remove", ""), 2, "a text without characters names no slot"),
         (("restore", "latest"), 2, "neither --to nor --in-place is given"),
         (("cat", "latest", "/"), 2, "it is the root"),
         (("-r", "", "list"), 2, "a text without characters names no place"),

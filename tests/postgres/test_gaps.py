@@ -251,8 +251,10 @@ def test_a_standby_that_has_not_come_so_far_gets_its_base_backup_later(
     standby.configure("postgresql.auto.conf", port=standby.port)
 
     def bases() -> list[int]:
+        """By their positions: of the moment that a standby's backup shows only the second may be known."""
         with archive.open() as repository:
-            return [len(base.tablespaces) for base in base_backups(repository)]
+            found = sorted(base_backups(repository), key=lambda base: base.stop_lsn)
+            return [len(base.tablespaces) for base in found]
 
     try:
         standby.start()

@@ -120,7 +120,7 @@ class SftpConnections:
             raise InvalidRequest(
                 "the SSH configuration cannot be used",
                 cause=str(error),
-                hint="check ~/.ssh/config and the keys it names",
+                hint="check ~/.ssh/config, the keys that it names, and ~/.ssh/known_hosts",
             ) from error
         try:
             async with asyncio.timeout(self._patience.connect):  # the login has a limit of its own, this has none
