@@ -10,7 +10,7 @@ import os
 import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import FTPHandler, PassiveDTP, ThrottledDTPHandler, TLS_FTPHandler
+from pyftpdlib.handlers import FTPHandler, ThrottledDTPHandler, TLS_FTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
 port, directory, user, password, *certificate = sys.argv[1:]
@@ -32,7 +32,7 @@ else:
 if data_port := os.environ.get("FTP_DATA_PORT"):
     handler.passive_ports = [int(data_port)]
 
-    class Impatient(PassiveDTP):  # type: ignore[misc] # while one waits for its client, others get ports with no proxy
+    class Impatient(FTPHandler.passive_dtp):  # type: ignore[misc] # while one waits for its client, others get ports with no proxy
         timeout = 2
 
     handler.passive_dtp = Impatient
