@@ -11,10 +11,10 @@ import pytest
 
 from backstay.cli.main import run
 from backstay.cli.problems import typed
-from backstay.errors import RestoreFailed, StorageRefused
+from backstay.errors import RestoreFailed
 from backstay.sources.target_directory import TargetDirectory
-from backstay.storage.local import LocalStorage
 from tests.cli.conftest import Account, FullStream
+from tests.storage.refusing import refuse_to_delete_packs
 
 
 def test_no_repository(account: Account) -> None:
@@ -227,14 +227,7 @@ def test_refusal_to_collect_without_snapshots(saved: Account) -> None:
 
 
 def test_what_the_store_refuses_to_delete_is_told_by_name(saved: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    delete = LocalStorage.delete
-
-    def refuse(self: LocalStorage, name: str) -> None:
-        if name.startswith("packs/"):
-            raise StorageRefused(f"cannot delete {name}", cause="it answered 403")
-        delete(self, name)
-
-    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    refuse_to_delete_packs(monkeypatch)
     saved.run("delete", "latest")
     found = saved.json("gc", "--allow-empty", status=15)
     assert found["deleted_packs"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.storage.remote.http_stub import served
 
 
 class Damage(ThreadingHTTPServer):
@@ -56,11 +57,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def damaging_proxy(upstream: int) -> Iterator[Damage]:
     """A proxy before a port of this machine."""
-    with Damage(upstream) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Damage(upstream)) as server:
+        yield server

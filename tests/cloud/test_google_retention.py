@@ -26,7 +26,7 @@ from backstay.storage.retention import LockState, Retention, locked_until, must_
 from tests.cli.conftest import Account
 from tests.cloud.google_server import CREDENTIALS, TOKEN, Bucket, google
 from tests.cloud.servers import BUCKET
-from tests.storage.remote.http_stub import HttpStub
+from tests.storage.remote.http_stub import HttpStub, served
 
 NAME = "packs/ab/one"
 Open = Callable[..., ObjectStorage]
@@ -287,12 +287,8 @@ def test_a_repository_is_locked_held_extended_and_collected(
 def answering(home: Path) -> Iterator[tuple[HttpStub, list[bytes]]]:
     """A server that answers everything with what the list ends with."""
     said = [b"{}"]
-    with HttpStub(lambda *_: (200, {"Content-Type": "application/json"}, said[-1])) as stub:
-        thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(HttpStub(lambda *_: (200, {"Content-Type": "application/json"}, said[-1]))) as stub:
         yield stub, said
-        stub.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from backstay.storage.cloud_redirections import aws_token_hosts, bound_to
 from backstay.storage.object_store import ObjectStorage
 from tests.cloud.calls import failure
 from tests.cloud.servers import CREDENTIALS
-from tests.storage.remote.http_stub import HttpStub, Reply
+from tests.storage.remote.http_stub import HttpStub, Reply, served
 
 TEMPORARY = {**CREDENTIALS, "AWS_SESSION_TOKEN": "a-token"}
 AZURE_KEY = {"AZURE_STORAGE_ACCOUNT_KEY": base64.b64encode(b"k" * 32).decode()}
@@ -31,16 +30,8 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
 
 
-@contextmanager
-def serving(reply: Callable[[str, str, dict[str, str]], Reply]) -> Iterator[HttpStub]:
-    with HttpStub(reply) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def serving(reply: Callable[[str, str, dict[str, str]], Reply]) -> AbstractContextManager[HttpStub]:
+    return served(HttpStub(reply))
 
 
 def calls(store: ObjectStorage) -> dict[str, Callable[[], object]]:

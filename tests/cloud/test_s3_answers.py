@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from backstay.storage.retention import LockState, Retention
 from tests.cloud.calls import failure
 from tests.cloud.google_server import PAGE
 from tests.cloud.servers import CREDENTIALS
-from tests.storage.remote.http_stub import HttpStub, Reply
+from tests.storage.remote.http_stub import HttpStub, Reply, served
 
 NAME = "packs/ab/one"
 ODD_TIMES = (
@@ -36,17 +35,11 @@ def refusal(status: int, code: str) -> Reply:
 @contextmanager
 def locks(home: Path, reply: Callable[[str, bytes], Reply], options: str = "") -> Iterator[Retention]:
     """The locks of a bucket whose server answers so to method and body."""
-    with HttpStub(lambda method, *_: reply(method, stub.bodies[-1])) as stub:
-        thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(HttpStub(lambda method, *_: reply(method, stub.bodies[-1]))) as stub:
         address = parse_address(f"s3://box/r?endpoint=http://127.0.0.1:{stub.port}&retain-days=10{options}")
         found = ObjectStorage(address, {**CREDENTIALS, "HOME": str(home)}).retention()
         assert found is not None
-        try:
-            yield found
-        finally:
-            stub.shutdown()
-            thread.join()
+        yield found
 
 
 def changes(retention: Retention) -> dict[str, Callable[[], object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from backstay.storage.cloud_address import parse_address
 from backstay.storage.object_store import ObjectStorage
 from tests.cloud import google_server
 from tests.cloud.calls import every_call, failure
-from tests.storage.remote.http_stub import HttpStub, Reply
+from tests.storage.remote.http_stub import HttpStub, Reply, served
 
 
 @pytest.mark.parametrize("status", [200, 302, 403, 404, 500, 502, 503])
@@ -197,12 +196,8 @@ def test_a_web_page_is_no_answer_of_azure(home: Path, monkeypatch: pytest.Monkey
             return 200, {"Content-Type": "text/html", "ETag": google_server.PAGE_TAGS[0]}, google_server.PAGE
         return (404, {}, missing) if "packs/a" in path else (200, {}, container)
 
-    with HttpStub(reply) as stub:
-        thread = threading.Thread(target=stub.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(HttpStub(reply)) as stub:
         environ = {"HOME": str(home), "AZURE_STORAGE_ACCOUNT_KEY": "a2V5"}
         address = f"az://box/x?endpoint=http://127.0.0.1:{stub.port}&account=me"
         error = failure(lambda: ObjectStorage(parse_address(address), environ).store("packs/a", b"precious"))
-        stub.shutdown()
-        thread.join()
     assert error.title == "packs/a was not stored"

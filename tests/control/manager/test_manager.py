@@ -31,9 +31,9 @@ from backstay.errors import (
 )
 from backstay.operations.snapshots.walk import subtree
 from backstay.repository.collection.plan import CollectionResult
-from backstay.storage.local import LocalStorage
 from backstay.testing import FakeClock
 from tests.control.manager.conftest import PASSWORD, jobs
+from tests.storage.refusing import refuse_to_delete_packs
 
 DAY = timedelta(days=1)
 
@@ -260,14 +260,7 @@ def test_what_is_held_is_not_deleted(backups: BackupManager, documents: Path) ->
 def test_a_collection_that_the_store_refused_something_fails_with_its_result(
     backups: BackupManager, documents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete = LocalStorage.delete
-
-    def refuse(self: LocalStorage, name: str) -> None:
-        if name.startswith("packs/"):
-            raise StorageRefused(f"cannot delete {name}", cause="it answered 403")
-        delete(self, name)
-
-    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    refuse_to_delete_packs(monkeypatch)
     backups.create_backup(documents)
     backups.delete("latest")
     with pytest.raises(StorageRefused, match="refused to delete"):

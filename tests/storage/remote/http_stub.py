@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 Reply: TypeAlias = tuple[int, dict[str, str], bytes]
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
+
+
+@contextmanager
+def served(server: Server) -> Iterator[Server]:
+    """A server that answers, on a thread of its own, until the end."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class HttpStub(ThreadingHTTPServer):

@@ -35,7 +35,7 @@ from backstay.testing import FakeClock, StorageConformance
 from tests.ports import free_port
 from tests.storage.remote.certificates import Certificates
 from tests.storage.remote.conftest import write_netrc
-from tests.storage.remote.http_stub import HttpStub, Reply
+from tests.storage.remote.http_stub import HttpStub, Reply, served
 from tests.storage.remote.processes import ServerProcess, script, wait_until
 from tests.storage.remote.proxy import CuttingProxy
 from tests.storage.remote.reached import reached
@@ -362,15 +362,8 @@ def test_a_server_that_does_what_it_is_asked_and_answers_with_200_is_believed(
 
 @contextmanager
 def answering(reply: Callable[[str, str, dict[str, str]], Reply]) -> Iterator[WebdavStorage]:
-    with HttpStub(reply) as stub:
-        thread = threading.Thread(target=stub.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            with open_webdav(f"webdav://127.0.0.1:{stub.port}/r") as store:
-                yield store
-        finally:
-            stub.shutdown()
-            thread.join()
+    with served(HttpStub(reply)) as stub, open_webdav(f"webdav://127.0.0.1:{stub.port}/r") as store:
+        yield store
 
 
 def listing(*resources: str) -> bytes:
