@@ -255,6 +255,11 @@ def test_evidence_replaces_evidence_and_no_other_file(evidence: Evidence, tmp_pa
     assert check(other).evidence == evidence
 
 
+def test_a_file_that_cannot_be_looked_at_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be written"):
+        require_form(tmp_path / ("long" * 80 + ".json"))
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"{}", b"<html></html>", b'<script type="application/json" id="evidence">{</script>',
              b'{"report":{"format":"backstay-evidence-9"},"sha256":"","signature":null}']

@@ -38,7 +38,11 @@ def require_form(path: Path) -> None:
             hint="let the name end with .html or .json",
         )
     require_directory("the evidence", path)
-    if path.is_file() and not _is_evidence(path):
+    try:
+        is_another = path.is_file() and not _is_evidence(path)
+    except OSError as error:
+        raise not_written("the evidence", path, error) from error
+    if is_another:
         raise InvalidRequest(
             f"the evidence cannot be written to {path}",
             cause="it is there, and no evidence of a verification",
