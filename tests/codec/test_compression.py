@@ -39,6 +39,12 @@ def test_what_does_not_compress_is_stored_as_it_is(size: int) -> None:
     assert Compressor().compress(data) == (RAW, data)
 
 
+def test_the_default_judges_data_by_all_of_it_and_a_level_by_a_sample() -> None:
+    data = random.Random(1).randbytes(300_000) + TEXT * 10 + random.Random(2).randbytes(300_000)
+    assert Compressor().compress(data)[0] == ZSTD
+    assert Compressor("zstd", 3).compress(data) == (RAW, data)
+
+
 @pytest.mark.parametrize(
     ("method", "level", "match"), [("rar", None, "unknown"), ("zstd", 20, "no level"), ("gzip", 0, "no level")]
 )

@@ -39,6 +39,8 @@ class Compressor:
         self.level = default if level is None else level
         if level is not None and not low <= level <= high:
             raise InvalidRequest(f"{method} has no level {level}", hint=f"levels go from {low} to {high}")
+        # The strategy fast takes ever longer steps through what does not compress: 4 GB/s, so that trying is the probe.
+        self._gives_up_quickly = method == "zstd" and not self.level
         self._local = threading.local()
 
     def compress(self, data: Buffer, *, quick: bool = False) -> tuple[int, Buffer]:
@@ -46,7 +48,7 @@ class Compressor:
 
         `quick` is for parts of large files: a fifth faster, and some percent larger.
         """
-        if self.method == "none" or not data or not self._worth_trying(data):
+        if self.method == "none" or not data or not self._is_worth_trying(data):
             return RAW, data
         codec, packed = self._pack(data, quick=quick)
         return (codec, packed) if len(packed) <= len(data) * _WORTH else (RAW, data)
@@ -63,9 +65,9 @@ class Compressor:
             setattr(self._local, name, zstd)
         return ZSTD, zstd.compress(data)
 
-    def _worth_trying(self, data: Buffer) -> bool:
+    def _is_worth_trying(self, data: Buffer) -> bool:
         size = len(data)
-        if size < _PROBE_FROM:
+        if size < _PROBE_FROM or self._gives_up_quickly:
             return True
         view = memoryview(data)
         step = (size - _PROBE_PIECE) // 3
