@@ -16,8 +16,9 @@ from backstay.repository.format import BlobKind, RecordKind
 from backstay.repository.index.environment import MAX_READERS
 from backstay.repository.index.index import MemoryPlaceMap, PlacesDamaged
 from backstay.repository.index.place_map import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
-from backstay.repository.packs.pack import PackBuilder, StoredPack
+from backstay.repository.packs.pack import PackBuilder, PackTable, StoredPack, column
 from tests.descriptors import open_files
+from tests.mappings import resident
 
 
 def stored(seed: int) -> tuple[bytes, StoredPack]:
@@ -27,6 +28,24 @@ def stored(seed: int) -> tuple[bytes, StoredPack]:
     builder = PackBuilder(RecordKind.DATA_PACK, repository=bytes(16), epoch=1, key=bytes(32), random=rng.randbytes)
     builder.append(builder.seal(builder.reserve(), BlobKind.CHUNK, chunk, b"data", (), Compressor()))
     return chunk, builder.finish()
+
+
+def stored_many(seed: int, count: int) -> tuple[list[bytes], StoredPack]:
+    """A pack with as many chunks of one byte as there may be, and their ids."""
+    rng = random.Random(seed)
+    ids = rng.randbytes(32 * count)
+    table = PackTable(
+        kinds=bytes([BlobKind.BUNDLE]),
+        codecs=b"\0",
+        ids=rng.randbytes(32),
+        stored=column([count]),
+        raw=column([count]),
+        members=column([count]),
+        member_ids=ids,
+        member_lengths=column([1] * count),
+    )
+    pack = StoredPack(rng.randbytes(32), RecordKind.DATA_PACK, 2 * count, 1, table)
+    return [ids[at : at + 32] for at in range(0, len(ids), 32)], pack
 
 
 def open_in(directory: Path) -> list[str]:
@@ -174,6 +193,35 @@ def test_packs_that_somebody_reads_outlive_a_merge_of_others(directory: Path) ->
     assert alone.number(pack.digest) is None
     assert not [*alone.places(chunk)]
     alone.close()
+
+
+def test_the_memory_of_a_writer_stays_as_it_is_however_large_the_map(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = 1 << 20
+    monkeypatch.setattr("backstay.repository.index.environment._HELD", held)
+    monkeypatch.setattr("backstay.repository.index.environment._LOOKUPS_HELD", 4)
+    monkeypatch.setattr("backstay.repository.index.environment._PORTION", 1000)
+    chunks, pack = stored_many(1, 100_000)
+    places = LmdbPlaceMap(directory)
+    places.add([(b"first", [pack])])
+    places.close()
+    file = directory / "data.mdb"
+    assert file.stat().st_size > 4 * held
+    places, most = LmdbPlaceMap(directory), 0
+    for asked, chunk in enumerate(chunks[: 2 * FILTER_AFTER]):  # half of them before there is a filter, and it is read
+        assert places.may_hold(chunk)
+        [place] = places.places(chunk)
+        assert places.place_in(chunk, {place.pack}) == place
+        if asked > FILTER_AFTER and not asked % 7:
+            most = max(most, resident(file))
+    assert 0 < most <= held
+    for seed in range(MERGE_RUNS + 1):
+        places.add([(b"%d" % seed, [stored(seed)[1]])])
+    places.close()  # merges
+    again = LmdbPlaceMap(directory)
+    assert all(any(again.places(chunk)) for chunk in chunks[::100])
+    again.close()
 
 
 def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:

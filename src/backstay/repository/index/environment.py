@@ -12,13 +12,15 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import lmdb
 import msgspec
 
+from backstay.core.mapped_file import MappedFile
 from backstay.errors import InsufficientSpace, StorageUnavailable
 from backstay.repository.index.index import PlacesDamaged
 
@@ -44,6 +46,11 @@ DAMAGE: Final = (
     struct.error,
 )
 
+_HELD: Final = 8 << 20  # bytes of the file in a writer's memory, about
+_LOOKUPS_HELD: Final = _HELD // (64 << 10)  # each brings in so much around what it reads ("fault-around")
+_PORTION: Final = 16_384  # entries that are read one after the other
+
+_T = TypeVar("_T")
 _Key: TypeAlias = tuple[int, int, int]  # process, and device and inode of the file
 
 _opening = threading.Lock()
@@ -55,6 +62,7 @@ class PlaceEnvironment:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.users = 0
+        self._lookups = 0
         with typed_errors(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
@@ -64,6 +72,7 @@ class PlaceEnvironment:
                 directory.mkdir(mode=0o700)
                 self._open()
             self.key = _key(directory)
+        self._mapped = MappedFile.find(directory / _FILE)
 
     def _open(self) -> None:
         self.env = _environment(self.directory)
@@ -81,9 +90,12 @@ class PlaceEnvironment:
 
     def _require_whole(self) -> None:
         """Refuse a file that was cut short: to read a map beyond its end kills the program."""
-        needed = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
-        if (self.directory / _FILE).stat().st_size < needed:
+        if (self.directory / _FILE).stat().st_size < self._size():
             raise lmdb.CorruptedError("the file is cut short")
+
+    def _size(self) -> int:
+        """Bytes of the file that hold something, or did."""
+        return int((self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
 
     def _schema(self) -> bytes | None:
         with self.env.begin(db=self.meta) as txn:
@@ -95,6 +107,27 @@ class PlaceEnvironment:
             for database in (self.places, self.packs, self.segments, self.meta):
                 txn.drop(database, delete=False)
             txn.put(b"schema", SCHEMA, db=self.meta)
+
+    def looked_up(self, times: int) -> None:
+        """Count look-ups, so that memory stays as it is however large the map grows.
+
+        For writers, most of whose chunks the filter answers for: each look-up takes as long again (3 µs) when what it
+        reads was let go. Readers, who look up everything, had better keep it.
+        """
+        self._lookups += times
+        if self._lookups >= _LOOKUPS_HELD and self._size() > _HELD:
+            self._let_go()
+
+    def read_through(self, entries: Iterator[_T]) -> Iterator[_T]:
+        """The same entries of the map, which are read as they are taken, and memory stays as it is."""
+        while portion := list(islice(entries, _PORTION)):
+            yield from portion
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._lookups = 0
+        if self._mapped is not None:
+            self._mapped.let_go()
 
     def release(self) -> None:
         """Give it back; the last one closes it."""

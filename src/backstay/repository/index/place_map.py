@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
@@ -110,7 +111,10 @@ class LmdbPlaceMap:
                 if self._lookups > FILTER_AFTER:
                     with typed_errors(self._directory):
                         self._build_filter()
-        return self._filter is None or chunk in self._filter
+        found = self._filter is None or chunk in self._filter
+        if found:
+            self._shared.looked_up(len(self._runs))
+        return found
 
     def place_in(self, chunk: bytes, packs: AbstractSet[int]) -> Place | None:
         key = chunk[:_KEY_BYTES]
@@ -163,14 +167,14 @@ class LmdbPlaceMap:
         """Take in the runs that are not in the filter yet."""
         assert self._filter is not None
         entries = self._read.stat(self._places)["entries"]
-        if entries > 2 * self._filter.capacity:
+        if entries > self._filter.capacity:
             self._filter = ChunkFilter(2 * entries)
             self._filtered.clear()
         for run in self._runs:
             number = _RUN.unpack(run)[0]
             if number not in self._filtered:
                 self._filtered.add(number)
-                for key in _keys(self._cursor, run):
+                for key in self._shared.read_through(_keys(self._cursor, run)):
                     self._filter.add(key[_ID_AT:_PLACE_AT])
 
     def pack(self, number: int) -> PackInfo:
@@ -248,9 +252,10 @@ class LmdbPlaceMap:
             cursors = [txn.cursor(db=self._places) for _ in runs]
             merged = heapq.merge(*(map(_without_run, _keys(c, run)) for c, run in zip(cursors, runs, strict=True)))
             kept = (place for place in merged if _PLACE.unpack_from(place, _KEY_BYTES)[0] in live)
-            _append_run(txn, self._places, self._meta, kept)
+            _append_run(txn, self._places, self._meta, self._shared.read_through(kept))
             for run in runs:
-                _delete_run(txn, self._places, self._meta, run)
+                deque(self._shared.read_through(_emptied(txn, self._places, run)), maxlen=0)
+            _name_runs(txn, self._meta, [run for run in _runs(txn, self._meta) if run not in runs])
             self._forget_packs(txn, live)
 
     def _forget_packs(self, txn: Any, live: set[int]) -> None:  # noqa: ANN401 - lmdb has no types
@@ -296,17 +301,22 @@ def _append_run(txn: Any, places: Any, meta: Any, sorted_places: Iterable[bytes]
         while batch := [(run + place, b"") for place in islice(waiting, _BATCH)]:
             cursor.putmulti(batch, append=True)
     txn.put(b"last run", run, db=meta)
-    txn.put(b"runs", txn.get(b"runs", default=b"", db=meta) + run, db=meta)
+    _name_runs(txn, meta, [run, *_runs(txn, meta)])
     return last + 1
 
 
-def _delete_run(txn: Any, places: Any, meta: Any, run: bytes) -> None:  # noqa: ANN401
+def _name_runs(txn: Any, meta: Any, runs: Iterable[bytes]) -> None:  # noqa: ANN401
+    """Say which runs there are, newest first."""
+    txn.put(b"runs", b"".join([*runs][::-1]), db=meta)
+
+
+def _emptied(txn: Any, places: Any, run: bytes) -> Iterator[None]:  # noqa: ANN401
+    """Delete the places of a run, one each time that is taken."""
     with txn.cursor(db=places) as cursor:
         more = cursor.set_range(run)
         while more and cursor.key().startswith(run):
             more = cursor.delete()
-    left = [other for other in reversed(_runs(txn, meta)) if other != run]
-    txn.put(b"runs", b"".join(left), db=meta)
+            yield
 
 
 def _keys(cursor: Any, run: bytes) -> Iterator[bytes]:  # noqa: ANN401 - lmdb has no types
