@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from backstay.storage.filesystem_seam import Filesystem
 from tests.cli.conftest import Account
 
 REPAIR = "`backstay repair snapshots`"
@@ -72,3 +75,39 @@ def test_a_name_that_only_a_damaged_snapshot_may_have(saved: Account, flip: Call
     problem = saved.json("restore", "latest:unique", "--to", "x", status=13)
     assert "snapshots/" in problem["cause"]
     assert REPAIR in problem["hint"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("restore", "latest", "--to", "x"),
+        ("cat", "latest:/"),
+        ("ls", "latest"),
+        ("diff", "latest", "latest"),
+        ("find", "note", "--snapshot", "latest"),
+        ("export", "--to", "medium", "latest"),
+    ],
+)
+def test_a_newest_snapshot_that_the_disk_does_not_give_is_told_with_the_newest_that_it_gives(
+    saved: Account, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    saved.backup()
+    readable, bad = sorted(path.name for path in (saved.repository / "snapshots").iterdir())
+    without(monkeypatch, bad)
+    told = saved.run(*argv, status=13).err
+    assert f"snapshots/{bad} cannot be read" in told
+    assert f"the newest that can be read is {readable} " in told
+    saved.run("restore", readable, "--to", saved.root / "out")
+    assert [one["id"] for one in saved.json("list", status=13)] == [readable]
+
+
+def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A disk that does not give the files of a name."""
+    real = Filesystem.open
+
+    def opened(self: Filesystem, path: str, flags: int, mode: int = 0o600) -> int:
+        if path.endswith(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, path, flags, mode)
+
+    monkeypatch.setattr(Filesystem, "open", opened)

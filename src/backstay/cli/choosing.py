@@ -29,7 +29,8 @@ def readable(context: Context, repository: Repository) -> tuple[list[Manifest], 
         damaged.append(name)
         context.warn(str(error))
 
-    found = repository.snapshots.shown(on_damage=note)
+    with repository.passing_unreadable():
+        found = repository.snapshots.shown(on_damage=note)
     return sorted(found, key=lambda manifest: (manifest.time_ns, manifest.id)), damaged
 
 
@@ -41,13 +42,13 @@ def one(
 
     known, damaged = readable(context, repository)
     if damaged and not known:
-        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} is damaged", hint=_MEND_HINT)
+        raise CorruptedBackup("no snapshot can be read", cause=f"{damaged[0]} cannot be read", hint=_MEND_HINT)
     try:
         chosen = choose(known, text, now=context.clock.now(), at=at, path=path)
     except NotFound as error:
         if not damaged:
             raise
-        cause = f"{damaged[0]} is damaged, and may be it; none of the others is"
+        cause = f"{damaged[0]} cannot be read, and may be it; none of the others is"
         raise CorruptedBackup(f"snapshot {text!r} cannot be found", cause=cause, hint=_MEND_HINT) from error
     by_id = chosen.id.startswith(text.lower())
     if at is None and not by_id:
@@ -55,9 +56,9 @@ def one(
     if damaged and not by_id:
         raise CorruptedBackup(
             f"it cannot be told which snapshot {text!r} means",
-            cause=f"{damaged[0]} is damaged, and may be it",
-            hint="choose one by its id, as `backstay list` shows those that can be read; "
-            "`backstay repair snapshots` gives up the others",
+            cause=f"{damaged[0]} cannot be read, and may be it",
+            hint=f"the newest that can be read is {chosen.id} of {local_time(chosen.time)}: choose it, or another of "
+            f"`backstay list`, by its id; {_MEND_HINT}",
         )
     return chosen
 
