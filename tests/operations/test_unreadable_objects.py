@@ -13,9 +13,10 @@ from backstay.errors import CorruptedBackup, ObjectUnreadable, StorageUnavailabl
 from backstay.operations.copies.export import export_snapshots
 from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.copies.transfer import copy_snapshots
-from backstay.operations.repair.run import repair_packs, repair_snapshots
+from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.operations.restore.run import RestoreOptions, run_restore
-from backstay.repository.format import pack_name
+from backstay.repository.collection.collector import Collector
+from backstay.repository.format import epoch_name, pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
 from backstay.storage.filesystem_seam import Filesystem
@@ -185,3 +186,45 @@ def test_a_disk_that_is_gone_is_no_damage(world: World) -> None:
         with pytest.raises(StorageUnavailable) as caught:
             verified(repository)
     assert not isinstance(caught.value, ObjectUnreadable)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_key_epoch_keeps_nothing_of_other_epochs_from_being_verified_and_restored(
+    world: World, tmp_path: Path, number: int
+) -> None:
+    with world.open() as repository:
+        repository.keyring.begin_epoch(repository.clock)
+        other = world.backup(repository, {b"/new": content(4, 150_000)}).snapshot
+        assert other is not None
+        older = set(world.promised) - {other}
+    lost, kept = ([*older], [other]) if number == 1 else ([other], [*older])
+    disk, name = BadDisk(), epoch_name(number)
+    disk.bad.add(f"{world.directory}/{name}")
+    with opened(world, disk) as repository:
+        report = verified(repository)
+        found = {finding.subject for finding in report.findings}
+        assert {name, *(f"snapshots/{ulid}" for ulid in lost)} <= found
+        assert not found & {f"snapshots/{ulid}" for ulid in kept}
+        assert isinstance(report.failure, CorruptedBackup)
+        for ulid in kept:
+            result = run_restore(repository, repository.snapshots.get(ulid), tmp_path / ulid, RestoreOptions())
+            assert not result.errors
+        with pytest.raises(ObjectUnreadable):
+            repository.snapshots.get(lost[0])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_nothing_is_given_up_for_a_key_that_the_disk_may_give_again(world: World, number: int) -> None:
+    with world.open() as repository:
+        repository.keyring.begin_epoch(repository.clock)
+        world.backup(repository, {b"/new": content(4, 150_000)})
+        before = {info.name for info in repository.backend.list()}
+    disk = BadDisk()
+    disk.bad.add(f"{world.directory}/{epoch_name(number)}")
+    for repair in (repair_index, repair_packs, repair_snapshots, lambda repository: Collector(repository).plan()):
+        with opened(world, disk) as repository, pytest.raises(ObjectUnreadable):
+            repair(repository)
+    with world.open() as repository:
+        after = {info.name for info in repository.backend.list()}
+        assert before <= after
+        assert verified(repository).failure is None

@@ -44,7 +44,6 @@ from backstay.repository.packs.stored import stored_packs
 from backstay.repository.sessions.lease import Lease
 from backstay.repository.sessions.session import Process, Session
 from backstay.repository.snapshots.store import Manifest, SnapshotStore
-from backstay.repository.tolerance import Tolerance
 from backstay.repository.wal.store import WalStore
 from backstay.storage.assembly import local_places
 from backstay.storage.backend import StorageBackend
@@ -91,7 +90,7 @@ class Repository:
         self.process = environment.process or Process.current()
         self.compressor = compressor
         self.cache = cache / header.uuid if cache is not None else None
-        self._tolerance = Tolerance()
+        self._tolerance = keyring.tolerance
         self.snapshots = SnapshotStore(backend, keyring, self._tolerance)
         self.collections = CollectionLog(backend, keyring)
         self.slots = SlotStore(backend, keyring)

@@ -13,10 +13,11 @@ from backstay.codec.cipher import KEY_BYTES, expand
 from backstay.codec.digest import ChunkIds
 from backstay.core.clock import Clock
 from backstay.core.ids import Random
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, UnsupportedFormat
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, ObjectUnreadable, UnsupportedFormat
 from backstay.repository.format import FEATURES, RecordKind, epoch_name
 from backstay.repository.packs.blobs import BlobKeys
 from backstay.repository.records import Body, header_epoch, names_repository, open_record, seal_record
+from backstay.repository.tolerance import Tolerance
 from backstay.storage.backend import StorageBackend
 from backstay.storage.copies import retrieve_valid
 from backstay.trust.signing import SEED_BYTES, Signer
@@ -72,13 +73,14 @@ class Keyring:
         )  # the library takes 63 bits
         self.resume_key = expand(root, b"backstay/v1/resume")
         self._epochs: dict[int, Epoch] = {}
-        self.damaged: dict[int, CorruptedBackup] = {}
+        self.damaged: dict[int, CorruptedBackup | ObjectUnreadable] = {}
         self.foreign: list[str] = []
+        self.tolerance = Tolerance()
 
     def load(self) -> None:
         """Read every epoch record. One that cannot be read goes to `damaged`; whoever needs its key gets the error.
 
-        Raises CorruptedBackup when there is no epoch, UnsupportedFormat when one needs a newer program.
+        Raises CorruptedBackup, ObjectUnreadable when there is no epoch, UnsupportedFormat for one of a newer program.
         """
         names = {info.name for info in self._backend.list("keys/epochs/")}
         self.damaged = {}
@@ -93,7 +95,7 @@ class Keyring:
                 compromised = name + _COMPROMISED in names and self._is_marked(number)
                 if number not in self._epochs or self._epochs[number].compromised != compromised:
                     self._epochs[number] = self._read(number, compromised=compromised)
-            except CorruptedBackup as error:
+            except (CorruptedBackup, ObjectUnreadable) as error:
                 self.damaged[number] = error
         if not self._epochs:
             raise next(iter(self.damaged.values()), None) or CorruptedBackup(
@@ -104,7 +106,7 @@ class Keyring:
         """Whether a genuine mark lies beside an epoch; one that cannot be read marks nothing, and `check` tells."""
         try:
             return self._is_compromised(number)
-        except CorruptedBackup:
+        except (CorruptedBackup, ObjectUnreadable):
             return False
 
     def _is_compromised(self, number: int) -> bool:
@@ -132,12 +134,13 @@ class Keyring:
         return BlobKeys({number: epoch.key for number, epoch in self._epochs.items()}, self.chunk_ids.key)
 
     def key(self, epoch: int) -> bytes:
-        """The data key of an epoch. Raises CorruptedBackup when its record is missing."""
-        try:
+        """The data key of an epoch. Raises CorruptedBackup when its record is missing, ObjectUnreadable."""
+        if epoch in self._epochs:
             return self._epochs[epoch].key
-        except KeyError:
-            if epoch in self.damaged:
-                raise self.damaged[epoch] from None
+        if (known := self.damaged.get(epoch)) is not None:
+            if isinstance(known, ObjectUnreadable):
+                self.tolerance.judge(known)
+            raise known
         try:
             self._epochs[epoch] = self._read(epoch, compromised=False)  # began after we loaded
         except ObjectNotFound as error:

@@ -26,7 +26,7 @@ from typing import Final, Self
 import msgspec
 
 from backstay.core.durable_names import make_directories
-from backstay.errors import CorruptedBackup, InsufficientSpace, SlotInUse, StorageUnavailable
+from backstay.errors import CorruptedBackup, InsufficientSpace, ObjectUnreadable, SlotInUse, StorageUnavailable
 from backstay.repository.format import RecordKind
 from backstay.repository.keys.keyring import Keyring
 from backstay.repository.records import HEADER_BYTES, claimed_epoch, header_start
@@ -84,7 +84,7 @@ class WalSpool:
             data = journal.read_bytes()
         file, system, joined, place = journal.name.partition(".")[0], 0, bytearray(), 0
         for begin, end, record in self._frames(data):
-            if isinstance(record, CorruptedBackup):
+            if isinstance(record, CorruptedBackup | ObjectUnreadable):
                 if begin == place:  # else it is a rest of what the file held before
                     raise record
                 continue
@@ -97,7 +97,7 @@ class WalSpool:
                 return Spooled(system, file, bytes(joined), is_damaged=True)
         return Spooled(system, file, bytes(joined), is_damaged=False) if joined else None
 
-    def _frames(self, data: bytes) -> Iterator[tuple[int, int, WalRecord | CorruptedBackup]]:
+    def _frames(self, data: bytes) -> Iterator[tuple[int, int, WalRecord | CorruptedBackup | ObjectUnreadable]]:
         """Where each frame begins and ends, and its record, of those that can be read or whose key is damaged.
 
         Whether one of the latter is torn cannot be told, and what was acknowledged waits for its key. They are
@@ -109,7 +109,7 @@ class WalSpool:
             end = begin + _LENGTH.unpack_from(data, begin - _LENGTH.size)[0]
             try:
                 record = self._keyring.open(data[begin:end], RecordKind.WAL, WalRecord)
-            except CorruptedBackup as error:
+            except (CorruptedBackup, ObjectUnreadable) as error:
                 if claimed_epoch(data[begin : begin + HEADER_BYTES], self._keyring.repository) in self._keyring.damaged:
                     yield begin - _LENGTH.size, end, error
             else:
