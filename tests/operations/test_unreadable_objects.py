@@ -15,8 +15,10 @@ from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.copies.transfer import copy_snapshots
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.operations.restore.run import RestoreOptions, run_restore
+from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
-from backstay.repository.format import epoch_name, pack_name
+from backstay.repository.collection.reserve import check, set_aside
+from backstay.repository.format import RESERVE, epoch_name, pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
 from backstay.storage.filesystem_seam import Filesystem
@@ -228,3 +230,15 @@ def test_nothing_is_given_up_for_a_key_that_the_disk_may_give_again(world: World
         after = {info.name for info in repository.backend.list()}
         assert before <= after
         assert verified(repository).failure is None
+
+
+def test_a_reserve_is_told_and_set_aside_anew(world: World) -> None:
+    disk = BadDisk()
+    with opened(world, disk) as repository:
+        assert set_aside(repository)
+        disk.bad.add(f"{world.directory}/{RESERVE}")
+        report = run_verify(repository, options=VerifyOptions(reserve=True))
+        assert [finding.subject for finding in report.findings] == [RESERVE]
+        assert set_aside(repository)
+    with world.open() as repository:
+        check(repository.backend)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from backstay.codec.digest import ID_BYTES, sha256
-from backstay.errors import CorruptedBackup, InsufficientSpace, ObjectExists, ObjectNotFound
+from backstay.errors import CorruptedBackup, InsufficientSpace, ObjectExists, ObjectNotFound, ObjectUnreadable
 from backstay.repository.format import RESERVE
 from backstay.repository.repository import Repository
 from backstay.storage.backend import StorageBackend
@@ -24,7 +24,7 @@ def set_aside(repository: Repository) -> bool:
     with suppress(ObjectNotFound):
         try:
             check(repository.backend)
-        except CorruptedBackup:
+        except (CorruptedBackup, ObjectUnreadable):
             repository.backend.delete(RESERVE)
         else:
             return True
