@@ -8,7 +8,7 @@ from typing import Final
 
 from backstay.core.ids import is_ulid
 from backstay.core.quantities import plural
-from backstay.errors import CorruptedBackup, ObjectUnreadable
+from backstay.errors import BackstayError, CorruptedBackup, ObjectUnreadable
 from backstay.operations.verify.notes import Notes
 from backstay.repository.format import epoch_name, slot_name
 from backstay.repository.keys.slots import SlotStore
@@ -64,8 +64,11 @@ class Signatures:
         live: list[Manifest] = []
 
         def read() -> str:
-            live.extend(store.live(on_damage=lambda name, error: self.notes.find("signature", name, error)))
-            store.dropped(on_damage=lambda name, error: self.notes.find("signature", name, error))
+            damaged: dict[str, BackstayError] = {}  # both meet the drops of snapshots that are there
+            live.extend(store.live(on_damage=damaged.__setitem__))
+            store.dropped(on_damage=damaged.__setitem__)
+            for name, error in damaged.items():
+                self.notes.find("signature", name, error)
             store.holds.held(on_damage=lambda name, error: self.notes.find("signature", name, error, _HOLD_HINT))
             store.graph_deletions.marked(on_damage=lambda name, error: self.notes.find("signature", name, error))
             self._attestations()
