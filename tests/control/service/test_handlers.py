@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,6 +19,7 @@ from backstay.control.manager.manager import BackupManager
 from backstay.control.service.handlers import HANDLERS
 from backstay.control.service.service import Service
 from backstay.errors import Interrupted
+from backstay.storage.filesystem_seam import Filesystem
 from backstay.testing import FakeClock
 from tests.control.service.conftest import Place, ended
 
@@ -78,6 +82,34 @@ def test_a_backup_is_made_listed_restored_verified_rehearsed_and_deleted(service
     again = run(service, "delete", {}, backup_id=made.backup_id)
     assert again.error is not None
     assert again.error["code"] == "NotFound"
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+@pytest.mark.parametrize("bad", [1, 2])
+def test_snapshots_that_cannot_be_read_end_a_verification_with_a_verdict(
+    service: Service, place: Place, monkeypatch: pytest.MonkeyPatch, bad: int, unreadable: bool
+) -> None:
+    first, newest = (run(service, "backup", {"type": "full"}, policy="files").backup_id for _ in range(2))
+    files = {str(place.root / f"repository/snapshots/{ulid}") for ulid in [newest, first][:bad]}
+    if unreadable:
+        real = Filesystem.open
+
+        def opened(self: Filesystem, path: str, flags: int, mode: int = 0o600) -> int:
+            if path in files:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(self, path, flags, mode)
+
+        monkeypatch.setattr(Filesystem, "open", opened)
+    else:
+        for file in files:
+            Path(file).write_bytes(b"changed")
+    job = run(service, "verification", {}, policy="files")
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", "CorruptedBackup")
+    if bad == 1:
+        assert job.result is not None
+        assert (job.result["backups"], len(job.result["evidence"])) == ([first], 1)
+        assert f"snapshots/{newest}" in job.error["cause"]
 
 
 def test_where_the_key_of_a_new_repository_lies_is_told_and_the_key_is_not(place: Place) -> None:

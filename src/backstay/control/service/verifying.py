@@ -23,7 +23,7 @@ from backstay.control.policies.effective import effective
 from backstay.control.runs.verifying import verify_options
 from backstay.control.service.context import ServiceContext, backups_of, policy_of
 from backstay.core.ids import new_ulid
-from backstay.errors import CorruptedBackup, NotFound
+from backstay.errors import BackstayError, CorruptedBackup, NotFound
 from backstay.operations.verify.bad_objects import bad_objects
 from backstay.operations.verify.run import ALL_CHECKS, VerifyOptions, VerifyReport, run_verify
 from backstay.repository.repository import Repository
@@ -38,7 +38,7 @@ def verification(context: ServiceContext, job: Job, execution: Execution) -> Doc
     """
     options = _options(context, job)
     manager = context.manager(execution)
-    with manager.opener.open() as repository:
+    with manager.opener.open() as repository, repository.passing_unreadable():
         ids = backups_of(job) or _newest(context, repository, policy_of(job))
         began = context.clock.now()
         if options.rehearse is not None:
@@ -82,14 +82,20 @@ def _of_policy(context: ServiceContext, job: Job) -> VerifyOptions:
 
 
 def _newest(context: ServiceContext, repository: Repository, policy: str) -> tuple[str, ...]:
-    """The newest backup of each source of a policy. Raises NotFound if there is none."""
+    """The newest backup of each source of a policy that can be read; others are among the findings.
+
+    Raises NotFound if there is none, CorruptedBackup if those that cannot be read may be one.
+    """
     origins = context.policies.required().policy(policy).sources
     names = {origin.snapshot_name(policy) for origin in origins}
     newest: dict[str, tuple[datetime, str]] = {}
-    for manifest in repository.snapshots.live():
+    damaged: dict[str, BackstayError] = {}
+    for manifest in repository.snapshots.live(on_damage=damaged.__setitem__):
         if manifest.name in names:
             newest[manifest.name] = max(newest.get(manifest.name, (manifest.time, "")), (manifest.time, manifest.id))
     if not newest:
+        if damaged:
+            raise next(iter(damaged.values()))
         raise NotFound(f"there is no backup of {policy} yet", hint="run the policy first")
     return tuple(ulid for _, ulid in sorted(newest.values()))
 
