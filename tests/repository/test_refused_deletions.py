@@ -13,6 +13,7 @@ from backstay.operations.retention.prune import execute_prune, plan_prune
 from backstay.operations.retention.rules import RetentionRules
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
+from backstay.repository.collection.compaction import MANY_SEGMENTS
 from backstay.repository.collection.deleting import Refusal
 from backstay.repository.collection.plan import CollectionResult
 from backstay.repository.collection.reserve import set_aside
@@ -101,6 +102,26 @@ def test_what_was_refused_goes_when_it_may(world: World, prefix: str) -> None:
     assert world.collect().refused == ()
     if prefix != RESERVE:
         assert not world.store.names("") & {one.name for one in first.refused}
+    world.assert_good()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_index_segments_that_stay_are_replaced_once(world: World, many: bool) -> None:
+    if many:
+        for seed in range(MANY_SEGMENTS):
+            world.back_up({b"/a": content(100 + seed, 1000)})
+    world.store.kept = ("index/",)
+    first = world.collect()
+    assert first.refused
+    names = world.store.names("index/")
+    for _ in range(3):
+        world.clock.advance(3600)
+        assert {*world.collect().refused} == {*first.refused}
+        assert world.store.names("index/") == names
+        world.assert_good()
+    world.store.kept = ()
+    assert world.collect().refused == ()
+    assert len(world.store.names("index/")) == len(names) - len(first.refused)
     world.assert_good()
 
 
