@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from backstay.codec.digest import sha256
-from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound, ObjectUnreadable, StorageRefused, WrongKey
 from backstay.operations.verify.run import run_verify
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
 from backstay.repository.keys.slots import SlotRemoval, SlotStore, _chosen
 from backstay.repository.repository import Environment, Repository
 from backstay.storage.backend import Buffer, StorageBackend
 from backstay.storage.memory import MemoryStorage
+from backstay.storage.mirrored import Mirrored
 from backstay.storage.wrapper import Wrapper
 from backstay.testing import FakeClock
 from backstay.trust.secrets import Secret
@@ -263,6 +264,114 @@ def test_a_damaged_record_of_removal_is_replaced_by_the_next_removal(
     store.store(slot_removal_name(bytes.fromhex(added)), b"torn")
     repository.slots.remove(added, repository.clock)
     assert repository.slots.was_removed(bytes.fromhex(added))
+
+
+class Copied:
+    """A repository with a copy; of two secrets one is removed in the first store alone."""
+
+    def __init__(self) -> None:
+        self.first, self.copy = NamedStorage("first"), NamedStorage("copy")
+        with Repository.create(self.mirror(), FIRST, environment=Environment(clock=FakeClock())) as made:
+            self.added = add(made, SECOND)
+        with Repository.open(self.first, FIRST) as alone:
+            alone.slots.remove(self.added, alone.clock)
+
+    def mirror(self) -> Mirrored:
+        return Mirrored([self.first, self.copy])
+
+    def write(self) -> None:
+        with Repository.open(self.mirror(), FIRST) as repository:
+            repository.begin_session().close()
+
+    def opens(self, secret: Secret) -> bool:
+        try:
+            Repository.open(self.copy, secret)
+        except WrongKey:
+            return False
+        return True
+
+
+def test_a_password_that_was_removed_without_a_copy_opens_it_no_more_once_it_is_written_to() -> None:
+    copied = Copied()
+    assert copied.opens(SECOND)
+    copied.write()
+    assert not copied.opens(SECOND)
+    assert copied.opens(FIRST)
+    with Repository.open(copied.mirror(), FIRST) as repository:
+        assert not run_verify(repository, []).failure
+
+
+def test_a_copy_keeps_a_slot_whose_removal_is_not_on_record_or_was_not_carried_out() -> None:
+    lost, refused = Copied(), Copied()
+    lost.first.delete(slot_removal_name(bytes.fromhex(lost.added)))
+    refused.first.store(slot_name(bytes.fromhex(refused.added)), refused.copy.retrieve(slot_of(refused.added)))
+    for copied in (lost, refused):
+        copied.write()
+        assert copied.opens(SECOND)
+
+
+def test_a_copy_keeps_the_last_slot_that_opens_it() -> None:
+    copied = Copied()
+    for info in [*copied.copy.list("keys/slots/")]:
+        if info.name != slot_of(copied.added):
+            copied.copy.delete(info.name)
+    with Repository.open(copied.first, FIRST) as repository:
+        repository.slots.remove_from(copied.copy)
+    assert copied.opens(SECOND)
+
+
+def test_a_copy_that_refuses_to_delete_a_slot_gets_all_the_same_what_it_lacks() -> None:
+    copied = Copied()
+    copied.copy.kept = slot_of(copied.added)
+    copied.write()
+    assert copied.copy.exists(slot_removal_name(bytes.fromhex(copied.added)))
+    with Repository.open(copied.mirror(), FIRST) as repository:
+        assert slot_of(copied.added) in {finding.subject for finding in run_verify(repository).findings}
+
+
+def test_a_record_of_removal_that_the_disk_does_not_give_is_told(repository: Repository, store: MemoryStorage) -> None:
+    added = add(repository, SECOND)
+    repository.slots.remove(added, repository.clock)
+    name = slot_removal_name(bytes.fromhex(added))
+    slots = SlotStore(Unreadable(store, name), repository.keyring)
+    assert [name for name, _ in slots.unreadable_removals()] == [name]
+    assert not slots.was_removed(bytes.fromhex(added))
+
+
+def slot_of(ident: str) -> str:
+    return slot_name(bytes.fromhex(ident))
+
+
+class NamedStorage(MemoryStorage):
+    """One that is told from others by its address, and refuses to delete `kept`."""
+
+    kept = ""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def delete(self, name: str) -> None:
+        if name == self.kept:
+            raise StorageRefused(f"cannot delete {name}", cause="retention")
+        super().delete(name)
+
+    @property
+    def url(self) -> str:
+        return f"memory://{self._name}"
+
+
+class Unreadable(Wrapper):
+    """A store whose disk does not give one object."""
+
+    def __init__(self, inner: StorageBackend, name: str) -> None:
+        super().__init__(inner)
+        self._name = name
+
+    def retrieve(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        if name == self._name:
+            raise ObjectUnreadable(f"cannot read {name}", cause="Input/output error")
+        return super().retrieve(name, start=start, length=length)
 
 
 def removal_of(repository: Repository, ident: str) -> bytes:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -103,7 +102,7 @@ class Repository:
         self._reader: BlobReader | None = None
         self._is_fit = False
         self._lease: Lease | None = None
-        backend.examine_copies(partial(require_common_history, keyring))
+        backend.examine_copies(self._examine_copy)
 
     @classmethod
     def create(
@@ -263,6 +262,11 @@ class Repository:
     def passing_unreadable(self) -> AbstractContextManager[None]:
         """Within, what a disk does not give is as good as damaged, instead of an end to everything."""
         return self._tolerance.passing()
+
+    def _examine_copy(self, first: StorageBackend, copy: StorageBackend) -> None:
+        """Before a copy is first written to."""
+        require_common_history(self.keyring, first, copy)
+        SlotStore(first, self.keyring).remove_from(copy)
 
     def writer(self, workers: Workers) -> BlobWriter:
         """Stores chunks; call inside an announced session."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,6 +20,7 @@ from backstay.errors import (
     ObjectExists,
     ObjectNotFound,
     ObjectUnreadable,
+    StorageRefused,
     UnsupportedFormat,
 )
 from backstay.repository.format import RecordKind, slot_name, slot_removal_name
@@ -164,6 +166,20 @@ class SlotStore:
         _require_another(slot, self.list())
         self._backend.delete(slot_name(digest))
 
+    def remove_from(self, copy: StorageBackend) -> None:
+        """Remove the slots from a copy that were removed here while it was not at hand.
+
+        One that is here still stays: its removal was begun, and may have been refused. So do all of them where the copy
+        has no other that opens the repository.
+        """
+        here, slots = set(self.digests()), SlotStore(copy, self._keyring).list()
+        there = {slot: bytes.fromhex(slot.id) for slot in slots if is_digest(slot.id)}
+        gone = {slot: digest for slot, digest in there.items() if digest not in here and self.was_removed(digest)}
+        if any(slot.opens and not slot.removed for slot in there.keys() - gone.keys()):
+            for digest in gone.values():
+                with suppress(StorageRefused):  # as long as it is there, `verify` tells of it
+                    copy.delete(slot_name(digest))
+
     def _record_removal(self, digest: bytes, clock: Clock) -> None:
         data = self._keyring.seal(RecordKind.SLOT_REMOVAL, SlotRemoval(digest, clock.now_ns()))
         try:
@@ -192,14 +208,14 @@ class SlotStore:
                 continue
             try:
                 self._require_removal(bytes.fromhex(leaf))
-            except (ObjectNotFound, CorruptedBackup) as error:
+            except (ObjectNotFound, CorruptedBackup, ObjectUnreadable) as error:
                 yield info.name, error
 
     def was_removed(self, digest: bytes) -> bool:
         """Whether a genuine record says so."""
         try:
             self._require_removal(digest)
-        except (ObjectNotFound, CorruptedBackup):
+        except (ObjectNotFound, CorruptedBackup, ObjectUnreadable):
             return False
         return True
 
