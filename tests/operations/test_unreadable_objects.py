@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from backstay.codec.digest import sha256
-from backstay.errors import CorruptedBackup, ObjectUnreadable, StorageUnavailable
+from backstay.errors import CorruptedBackup, HoldViolation, ObjectUnreadable, StorageUnavailable
 from backstay.operations.copies.export import export_snapshots
 from backstay.operations.copies.mirror import copy_objects
 from backstay.operations.copies.transfer import copy_snapshots
@@ -18,8 +19,9 @@ from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.reserve import check, set_aside
-from backstay.repository.format import RESERVE, epoch_name, pack_name
+from backstay.repository.format import RESERVE, epoch_name, hold_name, pack_name
 from backstay.repository.repository import Repository
+from backstay.repository.sessions.session import running_sessions
 from backstay.repository.trees.listings import find_node
 from backstay.storage.filesystem_seam import Filesystem
 from backstay.storage.local import LocalStorage
@@ -242,3 +244,57 @@ def test_a_reserve_is_told_and_set_aside_anew(world: World) -> None:
         assert set_aside(repository)
     with world.open() as repository:
         check(repository.backend)
+
+
+@pytest.fixture
+def recorded(world: World) -> World:
+    """The same after a collection, with a hold, the mark of a graph, and a writer that is at work."""
+    with world.open() as repository:
+        oldest, newest = min(world.promised), max(world.promised)
+        world.drop(repository, oldest)
+        collector = Collector(repository, lease=timedelta(0))
+        collector.execute(collector.plan())
+        repository.snapshots.hold(newest, "audit", repository.clock)
+        repository.snapshots.graph_deletions.mark(min(world.promised), "expired", repository.clock)
+    return world
+
+
+@pytest.mark.parametrize("prefix", ["gc/00000001", "gc/00000001.done", "gc/00000001.sessions", "holds/", "graphs/"])
+def test_a_record_is_told_and_everything_is_read_on(recorded: World, tmp_path: Path, prefix: str) -> None:
+    disk = BadDisk()
+    with recorded.open() as repository:
+        name = next(name for name in sorted(info.name for info in repository.backend.list(prefix)))
+    disk.bad.add(f"{recorded.directory}/{name}")
+    with opened(recorded, disk) as repository:
+        report = verified(repository)
+        assert [finding.subject for finding in report.findings if finding.severity == "error"] == [name]
+        assert isinstance(report.failure, CorruptedBackup)
+        for manifest in repository.snapshots.live():
+            assert not run_restore(repository, manifest, tmp_path / manifest.id, RestoreOptions()).errors
+
+
+def test_a_hold_that_the_disk_does_not_give_still_holds(recorded: World) -> None:
+    disk, newest = BadDisk(), max(recorded.promised)
+    disk.bad.add(f"{recorded.directory}/{hold_name(newest, 1)}")
+    with opened(recorded, disk) as repository, pytest.raises(HoldViolation):
+        repository.snapshots.drop(newest, "no more", repository.clock)
+
+
+def test_nothing_is_built_upon_or_collected_past_a_verdict_that_the_disk_does_not_give(recorded: World) -> None:
+    disk = BadDisk()
+    disk.bad.add(f"{recorded.directory}/gc/00000001.done")
+    with opened(recorded, disk) as repository, pytest.raises(ObjectUnreadable):
+        repository.begin_session()
+    for repair in (repair_index, lambda repository: Collector(repository).plan()):
+        with opened(recorded, disk) as repository, pytest.raises(ObjectUnreadable):
+            repair(repository)
+
+
+def test_a_writer_whose_record_the_disk_does_not_give_is_one_of_which_nothing_is_known(recorded: World) -> None:
+    disk = BadDisk()
+    with recorded.open() as repository, repository.begin_session() as session:
+        disk.bad = {f"{recorded.directory}/{info.name}" for info in repository.backend.list("sessions/")}
+        assert disk.bad
+        with opened(recorded, disk) as other:
+            (found,) = running_sessions(other.backend, other.keyring)
+        assert (found.id, found.record) == (session.id, None)

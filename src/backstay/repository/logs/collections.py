@@ -15,6 +15,7 @@ from backstay.errors import (
     CorruptedBackup,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnreadable,
     UnsupportedFormat,
 )
 from backstay.repository.format import RecordKind, collection_name, verdict_name, waiting_name
@@ -149,7 +150,7 @@ class CollectionLog:
         for name in names:
             try:
                 yield self._read(name, type_)
-            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound) as error:
+            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound, ObjectUnreadable) as error:
                 if on_damage is None:
                     raise
                 on_damage(name, _lost(name) if isinstance(error, ObjectNotFound) else error)
@@ -161,7 +162,7 @@ class CollectionLog:
         for name in sorted(self._names):
             try:
                 self._read(name, _TYPES[name[11:]])
-            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound) as error:
+            except (CorruptedBackup, UnsupportedFormat, ObjectNotFound, ObjectUnreadable) as error:
                 found[name] = error
         return found
 

@@ -17,7 +17,14 @@ import msgspec
 
 from backstay.core.clock import Clock
 from backstay.core.ids import Random, is_ulid, new_ulid
-from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, SnapshotFenced
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectUnreadable,
+    SnapshotFenced,
+)
 from backstay.repository.format import SESSIONS, RecordKind, session_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.storage.backend import StorageBackend
@@ -248,6 +255,6 @@ def _read(backend: StorageBackend, keyring: Keyring, ulid: str, beats: list[tupl
     try:
         data = backend.retrieve(max(beats)[1])
         record = keyring.open(data, RecordKind.SESSION, SessionRecord)
-    except (CorruptedBackup, ObjectNotFound):
+    except (CorruptedBackup, ObjectNotFound, ObjectUnreadable):
         return None
     return record if record.session == ulid else None

@@ -17,7 +17,14 @@ from typing import Final
 import msgspec
 
 from backstay.core.clock import Clock
-from backstay.errors import BackstayError, CorruptedBackup, ObjectExists, ObjectNotFound, UnsupportedFormat
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectUnreadable,
+    UnsupportedFormat,
+)
 from backstay.repository.format import GRAPHS, RecordKind, graph_deletion_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.storage.backend import StorageBackend
@@ -65,7 +72,7 @@ class GraphDeletions:
                 record = self._read(info.name)
             except ObjectNotFound:
                 continue
-            except (CorruptedBackup, UnsupportedFormat) as error:
+            except (CorruptedBackup, UnsupportedFormat, ObjectUnreadable) as error:
                 if on_damage is not None:
                     on_damage(info.name, error)
                 continue

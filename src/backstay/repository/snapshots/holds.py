@@ -14,7 +14,14 @@ from typing import Final, Literal
 import msgspec
 
 from backstay.core.clock import Clock
-from backstay.errors import BackstayError, CorruptedBackup, HoldViolation, ObjectExists, UnsupportedFormat
+from backstay.errors import (
+    BackstayError,
+    CorruptedBackup,
+    HoldViolation,
+    ObjectExists,
+    ObjectUnreadable,
+    UnsupportedFormat,
+)
 from backstay.repository.format import HOLDS, RecordKind, hold_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.storage.backend import StorageBackend
@@ -103,7 +110,7 @@ class HoldStore:
             return self._known[name]
         try:
             record = retrieve_valid(self._backend, name, lambda data: self.decode(name, data))
-        except (CorruptedBackup, UnsupportedFormat) as error:
+        except (CorruptedBackup, UnsupportedFormat, ObjectUnreadable) as error:
             if on_damage is not None:
                 on_damage(name, error)
             return None
