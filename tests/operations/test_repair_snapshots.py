@@ -9,10 +9,11 @@ import pytest
 from backstay.errors import CorruptedBackup, NotFound
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
 from backstay.operations.repair.snapshots import SnapshotRepair
+from backstay.repository.collection.collector import Collector
 from backstay.repository.nodes import Content
 from backstay.repository.repository import Repository
 from backstay.repository.trees.listings import find_node
-from tests.crash.small_world import MemorySource, World, collect, read_back, small_tree, verified
+from tests.crash.small_world import MemorySource, World, collect, content, read_back, small_tree, verified
 from tests.operations.repairing import damage, object_of, objects, pack_of, second_tree, two_snapshots
 
 
@@ -84,6 +85,36 @@ def test_snapshots_without_their_key_are_not_given_up_unasked(world: World) -> N
     epoch.unlink()
     with world.open() as repository:
         assert repair_snapshots(repository, [newest]).snapshots_dropped == (newest,)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_snapshots_that_need_the_key_of_an_earlier_epoch_are_not_given_up_unasked(world: World, alone: bool) -> None:
+    with world.open() as repository:
+        for ulid in sorted(world.promised)[:-1] if alone else ():
+            world.drop(repository, ulid)
+        repository.keyring.begin_epoch(world.clock)
+        made = world.backup(repository, small_tree() | {b"/new": content(7, 100_000)}).snapshot
+        assert made is not None
+        if alone:
+            world.drop(repository, min(world.promised))
+            Collector(repository).execute(Collector(repository).plan())
+    epoch = objects(world, "keys/epochs")[0]
+    key = epoch.read_bytes()
+    epoch.unlink()
+    with world.open() as repository:
+        result = repair_snapshots(repository)
+        assert (result.snapshots_replaced, result.snapshots_dropped) == ((), ())
+        assert f"snapshots/{made}" in {finding.subject for finding in result.findings}
+        with pytest.raises(CorruptedBackup):
+            Collector(repository).plan()
+    epoch.write_bytes(key)
+    with world.open() as repository:
+        repair_index(repository)
+        world.assert_kept(repository)
+    epoch.unlink()
+    with world.open() as repository:
+        result = repair_snapshots(repository, [made])
+        assert [old for old, _ in result.snapshots_replaced] == [made]
 
 
 def test_only_the_wanted_snapshots_are_touched(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final
 
 from backstay.core.events import EventSink, Progress, Started, Warned, finished
@@ -12,9 +13,10 @@ from backstay.errors import BackstayError, CorruptedBackup, NotFound, Unsupporte
 from backstay.operations.repair.index import IndexRepair
 from backstay.operations.repair.result import Findings, LostPath, RepairResult
 from backstay.operations.snapshots.rewrite import LOST_SHOWN, Damage, DamageSurvey, SnapshotRewriter
-from backstay.repository.format import RecordKind, snapshot_name
+from backstay.repository.format import RecordKind, pack_name, snapshot_name
 from backstay.repository.logs.values import MEND_HINT, LogView
-from backstay.repository.records import header_epoch
+from backstay.repository.packs.stored import stored_packs
+from backstay.repository.records import HEADER_BYTES, claimed_epoch, header_epoch
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import REPAIRED_FROM, Manifest, is_values
 from backstay.repository.values.fold import fold
@@ -22,6 +24,7 @@ from backstay.repository.values.state import ValuesState
 from backstay.repository.values.tree import ValueTrees
 
 _DROPS: Final = "drops/"
+_KEY_HINT: Final = "put keys/epochs/ back from a copy; to give the snapshot up all the same, name it"
 REPAIRED: Final = "repaired"  # the tag of a snapshot without its lost files
 
 
@@ -59,6 +62,9 @@ class SnapshotRepair:
             if damage and not self.snapshots.dropped([manifest.id]) and self._may_go(manifest.id):
                 if is_values(manifest):
                     damaged_values.append((manifest, damage))
+                elif self.wanted is None and not self._keyless.isdisjoint(manifest.packs):
+                    told = "a key that it needs is missing, and it was left as it is"
+                    self.findings.add("completeness", snapshot_name(manifest.id), told, _KEY_HINT)
                 else:
                     self._replace(manifest, damage)
             self.events(Progress(files=done, bytes=0, current=manifest.id))
@@ -105,8 +111,7 @@ class SnapshotRepair:
         if not self._may_go(ulid):
             return
         if self.wanted is None and self._lacks_key(name):
-            hint = "put keys/epochs/ back from a copy; to give the snapshot up all the same, name it"
-            self.findings.add("signature", name, error, hint)
+            self.findings.add("signature", name, error, _KEY_HINT)
             return
         if ulid in values.snapshots or values.damaged:  # all values may be in it
             why = "may rely" if values.damaged else "relies"
@@ -144,7 +149,27 @@ class SnapshotRepair:
             epoch = header_epoch(data, RecordKind.SNAPSHOT, keyring.repository)
         except (CorruptedBackup, UnsupportedFormat):
             return False
-        # An epoch far beyond the newest one never was: then its number itself is damaged.
+        return self._is_missing(epoch)
+
+    @cached_property
+    def _keyless(self) -> set[bytes]:
+        """The packs that are there and may be whole, and only the key of their epoch is missing."""
+        backend, keyring = self.repository.backend, self.repository.keyring
+        epochs = {info.digest: info.epoch for _, info in self.repository.index.packs()}
+        found = set()
+        for digest, (kind, size) in stored_packs(backend):
+            epoch = epochs.get(digest)
+            if epoch is None and size > HEADER_BYTES:
+                epoch = claimed_epoch(
+                    backend.retrieve(pack_name(kind, digest), length=HEADER_BYTES), keyring.repository
+                )
+            if epoch is not None and self._is_missing(epoch):
+                found.add(digest)
+        return found
+
+    def _is_missing(self, epoch: int) -> bool:
+        """Whether there was such an epoch, and its key is not there. One far beyond the newest never was."""
+        keyring = self.repository.keyring
         return epoch <= keyring.current.number + 1 and epoch not in {known.number for known in keyring.epochs}
 
     def _replace(self, old: Manifest, damage: Damage) -> None:
