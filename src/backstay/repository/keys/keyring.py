@@ -24,6 +24,7 @@ from backstay.trust.signing import SEED_BYTES, Signer
 
 EPOCH_LIFE: Final = timedelta(days=90)
 _COMPROMISED: Final = ".compromised"
+_EPOCH_HINT: Final = "put this object back from a copy: what was sealed in its epoch needs it"
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +148,8 @@ class Keyring:
             raise CorruptedBackup(
                 f"the key of epoch {epoch} is missing", cause=f"there is no object {epoch_name(epoch)}"
             ) from error
+        except CorruptedBackup as error:  # its header is damaged, so that it was taken for that of another repository
+            raise CorruptedBackup(f"{epoch_name(epoch)} is damaged", cause=str(error), hint=_EPOCH_HINT) from error
         return self._epochs[epoch].key
 
     def public(self, epoch: int) -> bytes:
