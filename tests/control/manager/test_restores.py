@@ -155,3 +155,20 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(
     failed = [one for one in backups.verify("latest", read_data=1.0) if isinstance(one, CheckFailed)]
     assert [one.check for one in failed] == ["integrity", "completeness"]
     assert all(one.findings for one in failed)
+
+
+@pytest.mark.parametrize("text", ["latest", "latest:x", "x"])
+def test_no_older_backup_is_restored_in_place_of_one_that_cannot_be_read(
+    backups: BackupManager, documents: Path, tmp_path: Path, clock: FakeClock, text: str
+) -> None:
+    older = backups.create_backup(documents, name="x")
+    clock.advance(3600)
+    newest = backups.create_backup(documents, name="x")
+    (bad,) = tmp_path.rglob(f"snapshots/{newest.id}")
+    bad.write_bytes(b"damaged")
+    with pytest.raises(CorruptedBackup) as caught:
+        backups.restore(text, tmp_path / "out")
+    assert f"snapshots/{newest.id}" in caught.value.cause
+    assert older.id in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    backups.restore(older.id, tmp_path / "out")

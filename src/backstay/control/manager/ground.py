@@ -14,7 +14,7 @@ from backstay.control.manager.counted import CountedOpening
 from backstay.control.manager.keeping import Recording, keep_records
 from backstay.control.manager.setup import Opening, Setup
 from backstay.control.policies.policy import Policy
-from backstay.errors import InvalidRequest, NotFound
+from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest, is_values
 
@@ -77,20 +77,33 @@ class Ground:
         with self.opener.open(index=False) as repository:
             yield repository
 
-    def _known(self, repository: Repository) -> list[Manifest]:
-        """The snapshots that can be read; others are warned about."""
+    def _known(self, repository: Repository, damaged: list[str] | None = None) -> list[Manifest]:
+        """The snapshots that can be read; others are warned about, and named in `damaged`."""
 
         def note(name: str, error: Exception) -> None:
             self._setup.warn(f"{name} cannot be read: {error}")
+            if damaged is not None:
+                damaged.append(name)
 
-        return [one for one in repository.snapshots.shown(on_damage=note) if not is_values(one)]
+        with repository.passing_unreadable():
+            return [one for one in repository.snapshots.shown(on_damage=note) if not is_values(one)]
 
     def _meant(
         self, repository: Repository, text: str, *, at: datetime | None = None, path: bytes | None = None
     ) -> tuple[Manifest, ...]:
-        """The snapshots that a text means. Raises NotFound, InvalidRequest."""
-        known, now = self._known(repository), self._setup.clock.now()
-        return self._setup.naming.meant(known, text, now=now, at=at, path=path)
+        """The snapshots that a text means. Raises NotFound, InvalidRequest, CorruptedBackup where it cannot be told."""
+        damaged: list[str] = []
+        known, now = self._known(repository, damaged), self._setup.clock.now()
+        meant = self._setup.naming.meant(known, text, now=now, at=at, path=path)
+        if damaged and not all(one.id.startswith(text.lower()) for one in meant):
+            newest = max(meant, key=lambda one: one.time_ns)
+            raise CorruptedBackup(
+                f"it cannot be told which backup {text!r} means",
+                cause=f"{damaged[0]} cannot be read, and may be it",
+                hint=f"the newest that can be read is {newest.id} of {newest.time:%Y-%m-%d %H:%M:%S}: choose it by its "
+                "id; put the object back from a copy, or give it up with `backstay repair snapshots`",
+            )
+        return meant
 
     def _policy(self, name: str) -> Policy:
         """A policy of the file. Raises NotFound, InvalidRequest."""
