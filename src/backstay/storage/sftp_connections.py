@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import asyncssh
@@ -14,7 +16,9 @@ from backstay.core.environment import expanded_if_known
 from backstay.errors import BackstayError, InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.address import Address
 from backstay.storage.patience import Patience
+from backstay.storage.sftp_known_hosts import KnownHosts
 
+_LOG: Final = logging.getLogger("backstay.storage")
 _OF_THE_MACHINE: Final = "/etc/ssh/ssh_known_hosts"
 _CONNECTIONS: Final = 3
 _BUSY: Final = 4  # calls on a connection from which on another one is opened
@@ -63,6 +67,7 @@ class SftpConnections:
         self._password = password
         self._open: list[_Connection] = []
         self._opening = asyncio.Lock()
+        self._warned: set[str] = set()
 
     @asynccontextmanager
     async def lend(self, size: int = 0) -> AsyncIterator[Lent]:
@@ -155,9 +160,17 @@ class SftpConnections:
                 hint="name a file there: whoever answers in place of the server could read and delete the repository",
             )
         checked: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
-            first, config=(), host=address.host, known_hosts=_files_of_known_hosts(first) or b""
+            first,
+            config=(),
+            host=address.host,
+            known_hosts=KnownHosts.read(_files_of_known_hosts(first), warn=self._warn_once),
         )
         return checked
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            _LOG.warning("%s", text)
 
     def _distrusted(self, options: asyncssh.SSHClientConnectionOptions, cause: str) -> BackstayError:
         port = f"-p {self._address.port} " if self._address.port else ""
@@ -205,11 +218,11 @@ def _has_keys(options: asyncssh.SSHClientConnectionOptions) -> bool:
     return bool(keys or authorities)
 
 
-def _files_of_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> list[str]:
+def _files_of_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> list[Path]:
     """Those that the configuration names, or the user's, and the machine's; those of them that exist."""
     named = options.known_hosts if isinstance(options.known_hosts, list) else []
     files = [expanded_if_known(str(file)) for file in (*(named or ["~/.ssh/known_hosts"]), _OF_THE_MACHINE)]
-    return [str(file) for file in files if file.is_file()]
+    return [file for file in files if file.is_file()]
 
 
 def _cause(error: Exception) -> str:

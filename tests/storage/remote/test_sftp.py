@@ -260,6 +260,47 @@ def test_a_revoked_host_key_is_refused_with_its_reason(server: SftpServer, trust
     assert "revoked" in caught.value.cause
 
 
+def test_a_line_of_known_hosts_that_is_none_is_skipped_and_told(
+    server: SftpServer, trusted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = trusted / ".ssh" / "known_hosts"
+    host, _, key = known.read_text().strip().partition(" ")
+    known.write_bytes(
+        f"# \nnonsense\n@odd {host} {key}\n{host} {key} ".encode() + b"Ren\xe9\n|1|x ssh-rsa AAAA\n@revoked"
+    )
+    with open_sftp(address(server.port)) as store:
+        store.store("a", DATA)
+    assert [record.getMessage() for record in caplog.records if record.name == "backstay.storage"] == [
+        f"line {number} of {known} is no entry for a host, and is skipped" for number in (2, 3, 6)
+    ]
+
+
+@pytest.mark.parametrize(("port", "taken"), [(None, True), (22, False)])
+def test_an_entry_counts_for_its_port_and_one_without_for_all(
+    server: SftpServer, trusted: Path, port: int | None, taken: bool
+) -> None:
+    known = trusted / ".ssh" / "known_hosts"
+    key = known.read_text().partition(" ")[2]
+    known.write_text(f"[127.0.0.1]:{port} {key}" if port else f"127.0.0.1 {key}")
+    with open_sftp(address(server.port)) as store:
+        if taken:
+            store.store("a", DATA)
+        else:
+            with pytest.raises(StorageRefused, match="not known"):
+                store.store("a", DATA)
+
+
+def test_a_key_that_is_revoked_for_the_port_is_refused_where_another_entry_trusts_it(
+    server: SftpServer, trusted: Path
+) -> None:
+    known = trusted / ".ssh" / "known_hosts"
+    key = known.read_text().partition(" ")[2]
+    known.write_text(f"@revoked [127.0.0.1]:{server.port} {key}127.0.0.1 {key}")
+    with open_sftp(address(server.port)) as store, pytest.raises(StorageRefused, match="does not have") as caught:
+        store.store("a", DATA)
+    assert "revoked" in caught.value.cause
+
+
 def test_the_check_of_host_keys_cannot_be_switched_off(server: SftpServer, trusted: Path) -> None:
     (trusted / ".ssh" / "config").write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
     with open_sftp(address(server.port)) as store, pytest.raises(InvalidRequest, match="switches off"):
