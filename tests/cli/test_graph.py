@@ -101,6 +101,13 @@ def test_commands_run_only_when_asked_to(pipeline: Pipeline) -> None:
     assert pipeline.account.run("graph", "verify").status == 0
 
 
+def test_a_directory_of_files_that_is_not_there_is_told_also_where_no_value_is_missing(pipeline: Pipeline) -> None:
+    pipeline.snapshot()
+    for wrong in (pipeline.files.with_name("typo"), pipeline.files / "raw"):
+        told = pipeline.account.run("graph", "snapshot", pipeline.document, "--files", wrong, status=1)
+        assert f"there is no directory {wrong}" in told.err
+
+
 def test_files_that_are_not_what_the_graph_says_are_not_stored(pipeline: Pipeline) -> None:
     (pipeline.files / "raw").write_bytes(b"other")
     told = pipeline.account.run("graph", "snapshot", pipeline.document, "--files", pipeline.files, status=1)

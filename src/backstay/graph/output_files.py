@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from backstay.core.quantities import plural
-from backstay.errors import OutputMismatch
+from backstay.errors import NotFound, OutputMismatch
 from backstay.graph.metadata_graph import MetadataGraph
 from backstay.repository.cas import ContentAddressableStorage
 
@@ -17,8 +17,10 @@ def store_files(graph: MetadataGraph, directory: Path, values: ContentAddressabl
     """Store the files of completed nodes below a directory, but for those whose values are there; how many were stored.
 
     All of them count together, or none. Raises OutputMismatch when files are not the outputs that the graph says,
-    NotFound when one is not there.
+    NotFound when one or the directory is not there.
     """
+    if not directory.is_dir():  # looked at first: where no value is missing, nothing of it would be
+        raise NotFound(f"there is no directory {directory}", hint="name the one that the paths of the nodes begin in")
     files = {
         node.hash: directory / node.metadata.path
         for node in graph
