@@ -60,7 +60,7 @@ def test_a_held_snapshot_cannot_be_dropped_until_it_is_cleared(store: LockedStor
     with open_alone(store) as repository:
         snapshot = repository.snapshots.get(two[0])
         assert set_hold(repository, snapshot, "case 7").changed
-        assert not set_hold(repository, snapshot, "case 8").changed
+        assert not set_hold(repository, snapshot, "case 7").changed
         with pytest.raises(HoldViolation, match="case 7"):
             repository.snapshots.drop(two[0], "", repository.clock)
         with pytest.raises(HoldViolation):
@@ -70,6 +70,43 @@ def test_a_held_snapshot_cannot_be_dropped_until_it_is_cleared(store: LockedStor
         assert not clear_hold(repository, snapshot.id, "closed").changed
         repository.snapshots.drop(two[0], "", repository.clock)
         assert repository.snapshots.live() == []
+
+
+def test_another_reason_replaces_that_of_a_hold_and_since_when_it_holds_stays(
+    store: LockedStorage, two: tuple[str, str], clock: FakeClock
+) -> None:
+    with open_alone(store) as repository:
+        snapshot, holds = repository.snapshots.get(two[0]), repository.snapshots.holds
+        set_hold(repository, snapshot, "case 7")
+        (first,) = holds.held().values()
+        clock.advance(60)
+        assert set_hold(repository, snapshot, "case 8").changed
+        assert not set_hold(repository, snapshot, "").changed
+        (record,) = holds.held().values()
+        assert first is not None
+        assert record is not None
+        assert (record.reason, record.set_ns) == ("case 8", first.set_ns)
+        clear_hold(repository, snapshot.id, "closed")
+        assert not holds.explain(snapshot.id, "case 9"), "what is not held is not held by a reason"
+        assert holds.held() == {}
+
+
+def test_another_reason_for_a_hold_that_outweighs_a_drop_keeps_the_snapshot(
+    store: LockedStorage, two: tuple[str, str]
+) -> None:
+    with open_alone(store) as one, open_alone(store) as other:
+        free = one.snapshots.holds.require_free
+
+        def held_late(ulids: list[str]) -> None:
+            free(ulids)
+            other.snapshots.hold(two[0], "case 7", other.clock)
+
+        one.snapshots.holds.require_free = held_late  # type: ignore[method-assign,assignment]
+        one.snapshots.drop(two[0], "", one.clock)
+        assert other.snapshots.hold(two[0], "case 8", other.clock)
+        assert two[0] in other.snapshots.holds.held()
+    with open_alone(store) as repository:
+        assert two[0] in {manifest.id for manifest in repository.snapshots.live()}
 
 
 def test_prune_keeps_what_is_held_and_says_why(store: LockedStorage, two: tuple[str, str]) -> None:

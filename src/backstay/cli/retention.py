@@ -82,7 +82,9 @@ def _show(context: Context, plan: ExtensionPlan, result: ExtensionResult | None)
 def hold_set(
     ctx: typer.Context,
     snapshot: Annotated[str, argument("ID", SNAPSHOT_HELP)],
-    reason: Annotated[str, option("TEXT", "Why; whoever wants to delete the snapshot is told.")] = "",
+    reason: Annotated[
+        str, option("TEXT", "Why; whoever wants to delete the snapshot is told. It replaces the reason of a hold.")
+    ] = "",
 ) -> int:
     """Let nobody delete a snapshot, until the hold is cleared."""
     from backstay.operations.retention.holds import set_hold

@@ -71,12 +71,27 @@ class HoldStore:
             known = self._read(snapshot, number) if number else None
             if (known.state if known is not None else None if number else "cleared") == state:
                 return False
-            record = HoldRecord(snapshot, number + 1, state, clock.now_ns(), reason)
-            try:
-                self._backend.store(hold_name(snapshot, number + 1), self._keyring.seal(RecordKind.HOLD, record))
-            except ObjectExists:
-                continue  # somebody was faster: what holds now is read again
-            return True
+            if self._added(HoldRecord(snapshot, number + 1, state, clock.now_ns(), reason)):
+                return True
+
+    def explain(self, snapshot: str, reason: str) -> bool:
+        """Give a hold another reason, since when it is held stays; False if it has this one, or nothing holds it."""
+        while True:
+            number = self._newest().get(snapshot, 0)
+            known = self._read(snapshot, number) if number else None
+            if known is None or known.state != "held" or known.reason == reason:
+                return False
+            if self._added(msgspec.structs.replace(known, number=number + 1, reason=reason)):
+                return True
+
+    def _added(self, record: HoldRecord) -> bool:
+        """Whether the record was stored; else somebody was faster, and what holds now is to be read again."""
+        name = hold_name(record.snapshot, record.number)
+        try:
+            self._backend.store(name, self._keyring.seal(RecordKind.HOLD, record))
+        except ObjectExists:
+            return False
+        return True
 
     def require_free(self, snapshots: Iterable[str]) -> None:
         """Raises HoldViolation if one of the snapshots is held."""

@@ -204,7 +204,7 @@ class SnapshotStore:
                 self._backend.store(drop_name(ulid), data, overwrite=True)
 
     def hold(self, ulid: str, reason: str, clock: Clock) -> bool:
-        """Let nobody drop a snapshot; False if it was held before.
+        """Let nobody drop a snapshot; False if it was held before, for this reason or with no other given now.
 
         Raises NotFound, also when somebody else drops it at the same time.
         """
@@ -215,7 +215,7 @@ class SnapshotStore:
         ):
             self.holds.set(ulid, held=False, reason="it was deleted at the same time", clock=clock)
             raise _no_snapshot(ulid, "it was deleted at the same time")
-        return changed
+        return changed or (bool(reason) and self.holds.explain(ulid, reason))
 
     def release(self, ulid: str, reason: str, clock: Clock) -> bool:
         """Let a snapshot be dropped again; False if nothing held it."""
