@@ -1,4 +1,4 @@
-"""Arguments of wrong types are refused where they come in, by name, with what they are and what is taken."""
+"""Arguments of wrong types and sizes are refused where they come in, by name, with what they are and what is taken."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from math import nan
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import pytest
 
@@ -20,12 +21,14 @@ from backstay.control.manager.sources import BackupRequest, CommandSource, Datab
 from backstay.control.manager.targets import ClusterTarget, DatabaseTarget, DirectoryTarget
 from backstay.control.scheduling.schedules import Schedules
 from backstay.control.scheduling.specs import ScheduleSpec
-from backstay.core.arguments import checks_arguments
+from backstay.core.arguments import Bounds, checks_arguments
 from backstay.core.clock import Clock, SystemClock
 from backstay.errors import InvalidRequest
 from backstay.graph import GraphBackupManager, MetadataGraph
 from backstay.graph.agents import Agent
 from backstay.graph.manager import RestoreMeans
+from backstay.operations.restore.request import RestoreOptions
+from backstay.operations.verify.run import VerifyOptions
 from backstay.repository.cas import ContentAddressableStorage
 from backstay.repository.repository import Repository
 from backstay.repository.values.batch import Batch
@@ -53,6 +56,8 @@ CHECKED = (
     Agent,
     RestoreMeans,
     Batch,
+    RestoreOptions,
+    VerifyOptions,
 )
 ANYTHING = {"content", "contents", "other", "metadata"}  # values of any kind, which are looked at one by one
 
@@ -108,6 +113,8 @@ class Plain:
         word: Literal["full", "incremental"] = "full",
         number: float = 0.0,
         count: int | None = None,
+        least: Annotated[int, Bounds(0)] | str | None = None,
+        part: Annotated[float, Bounds(0, 1)] = 0.0,
         place: str | Path | Sequence[str | Path] = "",
         table: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -131,6 +138,11 @@ class Plain:
         ({"clock": 12}, "it is an int", "give a Clock or None"),
         ({"place": "\ud800"}, HALF, "give text that can be written as UTF-8"),
         ({"place": Path("/a/\udfff")}, HALF, "give text that can be written as UTF-8"),
+        ({"least": -1}, "it is -1", "give at least 0"),
+        ({"least": b"1"}, "it is a bytes", "give an int or a str or None"),
+        ({"part": 1.5}, "it is 1.5", "give 0 to 1"),
+        ({"part": nan}, "it is nan", "give 0 to 1"),
+        ({"part": "1"}, "it is a str", "give a float"),
         ({"texts": ["a", "é\ud800"]}, HALF, "give text that can be written as UTF-8"),
     ],
 )
@@ -168,6 +180,9 @@ def test_who_is_looked_at_is_not_asked_for_anything() -> None:
         {"place": os.fsdecode(b"/\xff"), "texts": ["é", "名"]},
         {"table": {}},
         {"clock": SystemClock()},
+        {"least": 0},
+        {"least": "-1"},
+        {"part": 1},
         {"texts": [], "word": "incremental", "count": None},
     ],
 )
@@ -186,3 +201,35 @@ def test_what_has_no_type_of_ours_is_left_to_python() -> None:
         Plain().call(nothing=3)  # type: ignore[call-arg]
     with pytest.raises(InvalidRequest):
         Plain().call(count=Decimal(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (BackupManager.verify, {"min_bytes": -1}),
+        (BackupManager.restore, {"parallel": 0}),
+        (BackupManager.restore, {"parallel": 65}),
+        (BackupManager.execute, {"retention_days": 0}),
+        (BackupManager.list_restores, {"limit": 0}),
+        (ClusterTarget.__init__, {"port": 0}),
+        (ClusterTarget.__init__, {"port": 65536}),
+        (ClusterTarget.__init__, {"patience_s": -0.1}),
+        (RestoreOptions.__init__, {"parallel": -1}),
+        (RestoreOptions.__init__, {"thaw_days": 0}),
+        (VerifyOptions.__init__, {"min_bytes": -1}),
+        (VerifyOptions.__init__, {"read_data": nan}),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", str(value)),
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
+    call: Callable[..., Any], given: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest, match="does not take this as"):
+        call(object(), **given)
+
+
+def test_programs_on_asyncio_are_told_the_same_of_numbers() -> None:
+    made = object.__new__(aio.BackupManager)
+    made.sync = object.__new__(BackupManager)
+    with pytest.raises(InvalidRequest, match="`parallel`"):
+        asyncio.run(_called(made.restore, {"parallel": 0}))

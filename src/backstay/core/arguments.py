@@ -1,4 +1,4 @@
-"""Arguments of public calls: one of another type than its annotation says is refused where it comes in.
+"""Arguments of public calls: one of another type or size than its annotation says is refused where it comes in.
 
 Python finds a wrong one deep inside, by an error that says nothing of the call, or not at all: a text is a sequence of
 texts too. What is said never repeats a value, which may be a password, but where only certain words are taken.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import wraps
+from math import inf
 from numbers import Integral, Real
 from pathlib import PurePath
 from types import NoneType, UnionType
@@ -27,12 +28,27 @@ _NUMBERS: Final[Mapping[object, type]] = {int: Integral, float: Real}  # those o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Misfit:
-    """What does not fit: its place within the argument, the value, and what it should be; `why`, if not by its type."""
+    """What does not fit: its place within the argument, the value, and what it should be.
+
+    If it is not by its type, `why`, and what to `give` instead.
+    """
 
     where: str
     value: object
     hint: Any
     why: str = ""
+    give: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Which numbers an argument takes that is annotated with them."""
+
+    least: float
+    most: float = inf
+
+    def __str__(self) -> str:
+        return f"at least {self.least}" if self.most == inf else f"{self.least} to {self.most}"
 
 
 _Check: TypeAlias = Callable[[object], _Misfit | None]
@@ -115,7 +131,7 @@ class _Arguments:
         return InvalidRequest(
             f"{self._label} does not take this as `{name}{misfit.where}`",
             cause=misfit.why or f"it is {_told(misfit.value, misfit.hint)}",
-            hint="give text that can be written as UTF-8" if misfit.why else f"give {_described(misfit.hint)}",
+            hint=f"give {misfit.give or _described(misfit.hint)}",
         )
 
 
@@ -124,7 +140,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     by_name: dict[str, Any] = {}
     while True:
         try:
-            return get_type_hints(function, localns=by_name or None)
+            return get_type_hints(function, localns=by_name or None, include_extras=True)
         except NameError as error:
             name = str(error.name)
             by_name[name] = _NamedClass(name, (), {})
@@ -145,7 +161,7 @@ def _check_of(hint: Any) -> _Check:  # noqa: ANN401 - any annotation
     if origin in (Union, UnionType):
         return _any_of(args, hint)
     if origin is Annotated:
-        return _check_of(args[0])
+        return _annotated(args[0], [one for one in args[1:] if isinstance(one, Bounds)])
     if origin is Literal:
         return _fitting(lambda value: any(type(value) is type(one) and value == one for one in args), hint)
     if origin is collections.abc.Callable:
@@ -171,6 +187,22 @@ def _fitting(fits: Callable[[object], bool], hint: Any) -> _Check:  # noqa: ANN4
     return lambda value: None if fits(value) else _Misfit(where="", value=value, hint=hint)
 
 
+def _annotated(hint: Any, bounds: Sequence[Bounds]) -> _Check:  # noqa: ANN401 - any annotation
+    kind = _check_of(hint)
+    if not bounds:
+        return kind
+
+    def check(value: Any) -> _Misfit | None:  # noqa: ANN401 - a number, once `kind` has seen it
+        if (misfit := kind(value)) is not None:
+            return misfit
+        for one in bounds:
+            if not one.least <= value <= one.most:
+                return _Misfit(where="", value=value, hint=hint, why=f"it is {value}", give=str(one))
+        return None
+
+    return check
+
+
 def _text(hint: type) -> _Check:
     def check(value: object) -> _Misfit | None:
         return _unwritable(value, hint) if isinstance(value, hint) else _Misfit(where="", value=value, hint=hint)
@@ -186,7 +218,13 @@ def _unwritable(value: object, hint: Any) -> _Misfit | None:  # noqa: ANN401 - a
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return _Misfit(where="", value=value, hint=hint, why="it has half a character, a lone surrogate")
+        return _Misfit(
+            where="",
+            value=value,
+            hint=hint,
+            why="it has half a character, a lone surrogate",
+            give="text that can be written as UTF-8",
+        )
     return None
 
 
@@ -203,7 +241,7 @@ def _any_of(hints: Sequence[Any], hint: Any) -> _Check:  # noqa: ANN401 - any an
         for one in others:
             if (misfit := one(value)) is None:
                 return None
-            if misfit.where:  # the right kind of container, with something wrong in it
+            if misfit.where or misfit.why:  # of the right kind, with something wrong in it
                 inner = misfit
         return inner or _Misfit(where="", value=value, hint=hint)
 
@@ -265,6 +303,8 @@ def _alternatives(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any annotation
         return [word for one in args if one is not NoneType for word in _alternatives(one)] + [
             "None" for one in args if one is NoneType
         ]
+    if origin is Annotated:
+        return _alternatives(args[0])
     if origin is Literal:
         return [repr(one) for one in args]
     if origin is collections.abc.Callable:

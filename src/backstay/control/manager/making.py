@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from backstay.control.manager.backups import Backup
 from backstay.control.manager.documents import run_document
@@ -17,6 +17,7 @@ from backstay.control.manager.setup import listed_sources
 from backstay.control.manager.sources import BackupRequest, BackupSource
 from backstay.control.opening.cache import usable_cache
 from backstay.control.runs.run import PolicyOutcome, RunOptions, World, run_this_policy
+from backstay.core.arguments import Bounds
 from backstay.core.events import EventSink, ignore
 from backstay.core.names import printable
 from backstay.core.quantities import plural
@@ -39,7 +40,7 @@ class Making(Ground):
         tags: Sequence[str] = (),
         description: str | None = None,
         sources: Sequence[str] = (),
-        retention_days: int | None = None,
+        retention_days: Annotated[int, Bounds(1)] | None = None,
         dry_run: bool = False,
         check: bool = True,
         events: EventSink = ignore,

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from backstay.control.manager.documents import restore_document
 from backstay.control.manager.ground import Checkpoint, Ground, go_on
@@ -16,9 +16,10 @@ from backstay.control.manager.restoring import RestoreRequest, Restoring, Step, 
 from backstay.control.manager.results import PlannedPart, RestoreMode, RestorePreview, RestoreRecord, RestoreRun
 from backstay.control.manager.revisiting import RestoreCheck, revisit
 from backstay.control.manager.targets import ClusterTarget, DirectoryTarget, RestoreTarget, target_of, told_target
+from backstay.core.arguments import Bounds
 from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, RestoreConflict
-from backstay.operations.restore.request import Conflict
+from backstay.operations.restore.request import MOST_PARALLEL, Conflict
 from backstay.repository.repository import Repository
 
 Place: TypeAlias = str | Path | RestoreTarget
@@ -42,7 +43,7 @@ class Restores(Ground):
         delete: bool = False,
         validate_before: bool = False,
         verify: bool = False,
-        parallel: int | None = None,
+        parallel: Annotated[int, Bounds(1, MOST_PARALLEL)] | None = None,
         dry_run: bool = False,
         mode: RestoreMode = "beside",
         events: EventSink = ignore,
@@ -143,7 +144,7 @@ class Restores(Ground):
         found.raise_failure()
         return found
 
-    def list_restores(self, *, limit: int = 100) -> builtins.list[RestoreRecord]:
+    def list_restores(self, *, limit: Annotated[int, Bounds(1)] = 100) -> builtins.list[RestoreRecord]:
         """The restores that were recorded, newest first."""
         return self.records.restores(limit=limit)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 from backstay.control.manager.sources import is_database
-from backstay.core.arguments import checks_arguments
+from backstay.core.arguments import Bounds, checks_arguments
 from backstay.errors import InvalidRequest
 
 
@@ -46,9 +46,9 @@ class ClusterTarget:
     destination: str | Path
     name: str
     time: datetime | None = None
-    port: int | None = None
+    port: Annotated[int, Bounds(1, 65535)] | None = None
     start: bool = False
-    patience_s: float = 3600.0
+    patience_s: Annotated[float, Bounds(0)] = 3600.0
 
 
 RestoreTarget: TypeAlias = DirectoryTarget | DatabaseTarget | ClusterTarget

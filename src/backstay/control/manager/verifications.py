@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from backstay.control.evidence.levels import Level, options_of
 from backstay.control.manager.checking import RestoreTest, Verification, outcomes
 from backstay.control.manager.documents import checks_document
 from backstay.control.manager.ground import Ground
 from backstay.control.manager.results import CheckOutcome
+from backstay.core.arguments import Bounds
 from backstay.core.events import EventSink, ignore
 from backstay.errors import CorruptedBackup
 from backstay.operations.findings import Check
@@ -25,7 +27,7 @@ class Verifications(Ground):
         backup: str,
         *,
         checks: Sequence[Check] = ALL_CHECKS,
-        min_bytes: int | str | None = None,
+        min_bytes: Annotated[int, Bounds(0)] | str | None = None,
         read_data: float = 0.0,
         restore_test: RestoreTest | str | Path | None = None,
         events: EventSink = ignore,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
+from backstay.core.arguments import Bounds, checks_arguments
 from backstay.operations.snapshots.walk import EVERYTHING, Chooser
 from backstay.operations.tiers.cold_packs import THAW_DAYS
 from backstay.repository.nodes import Node
 
 Conflict: TypeAlias = Literal["fail", "skip", "overwrite", "newer", "rename"]
 
+MOST_PARALLEL: Final = 64  # files written at once
 
+
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOptions:
     """What to restore, and what to do about things that are in the way."""
@@ -25,8 +29,8 @@ class RestoreOptions:
     in_place: bool = False
     keep_old: bool = False  # of a restore in place: what was replaced stays in the directory that is told
     spared: tuple[Path, ...] = ()  # what --delete leaves alone, such as the directory of key files
-    parallel: int | None = None
-    thaw_days: int = THAW_DAYS
+    parallel: Annotated[int, Bounds(1, MOST_PARALLEL)] | None = None
+    thaw_days: Annotated[int, Bounds(1, 365)] = THAW_DAYS
     wait: bool = True  # for what is frozen; else ThawPending
 
     def replaces(self, existing_mtime_ns: int, node: Node | None) -> bool:

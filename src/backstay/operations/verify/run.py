@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+from backstay.core.arguments import Bounds, checks_arguments
 from backstay.core.events import EventSink, finished, ignore
 from backstay.core.pipeline import Workers
 from backstay.core.quantities import format_count, plural
@@ -28,6 +29,7 @@ from backstay.repository.snapshots.store import Manifest
 ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "signature")
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
     """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot.
@@ -37,8 +39,8 @@ class VerifyOptions:
     """
 
     checks: tuple[Check, ...] = ALL_CHECKS
-    read_data: float = 0.0
-    min_bytes: int | None = None
+    read_data: Annotated[float, Bounds(0, 1)] = 0.0
+    min_bytes: Annotated[int, Bounds(0)] | None = None
     rehearse: Path | None = None
     trial: Trial | None = None
     reserve: bool = False
