@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from etl_pipeline.__main__ import main
 from etl_pipeline.fitting import least_squares
 from etl_pipeline.pipeline import STEPS, graph_of, run
 from etl_pipeline.sample import LAW, write_sample
@@ -38,6 +39,21 @@ def test_a_second_run_makes_the_same_bytes(tmp_path: Path) -> None:
     run(tmp_path)
     assert {node.id: node.hash for node in graph_of(tmp_path)} == before
     assert len(before) == len(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(["run", "typo"], "typo/raw/readings.csv"), (["graph", "typo"], "typo/raw/readings.csv"),
+     (["make", "clean", "output", "typo"], "typo")],
+)  # fmt: skip
+def test_what_is_not_there_is_told_in_a_line_and_nothing_is_made(
+    words: list[str], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == f"[Errno 2] No such file or directory: '{missing}'"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_features_that_say_the_same_have_no_best_coefficients() -> None:

@@ -11,6 +11,13 @@ from etl_pipeline.sample import write_sample
 
 
 def main(words: list[str]) -> None:
+    try:
+        _obey(words)
+    except OSError as error:
+        _refuse(str(error))
+
+
+def _obey(words: list[str]) -> None:
     match words:
         case ["sample", directory]:
             write_sample(Path(directory))

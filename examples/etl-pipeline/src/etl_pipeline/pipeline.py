@@ -74,10 +74,12 @@ BY_NAME: Final = {step.name: step for step in STEPS}
 def run(directory: Path) -> None:
     """Make all files anew from those in `raw/`."""
     for step in STEPS:
-        if step.make is not None:
-            output = directory / step.path
-            output.parent.mkdir(parents=True, exist_ok=True)
-            step.make(output, *(directory / BY_NAME[name].path for name in step.deps))
+        output = directory / step.path
+        if step.make is None:
+            output.stat()  # what is not there is told before anything is made: the directory may be mistyped
+            continue
+        output.parent.mkdir(parents=True, exist_ok=True)
+        step.make(output, *(directory / BY_NAME[name].path for name in step.deps))
 
 
 def graph_of(directory: Path) -> MetadataGraph:
