@@ -279,7 +279,7 @@ def test_the_commands_plan_recover_and_tell(history: History, server: Server) ->
     planned = archive.json(*where, "--at", f"{text}+00", "--dry-run")
     assert (planned["dry_run"], planned["snapshot"], planned["transactions"]) == (True, history.snapshot, 3)
     printed = archive.run("mysql", "windows").stdout.splitlines()[1].split()
-    assert "nothing was written" in archive.run(*where, "--at", " ".join(printed[1:3]), "--dry-run").stdout
+    assert "nothing was written" in archive.run(*where, "--at", " ".join(printed[3:5]), "--dry-run").stdout
     assert server.sql("SHOW DATABASES LIKE 'shop'") == ""
     told = archive.run(*where, "--at", f"{text}+00").stdout
     assert f"dump {history.snapshot}" in told

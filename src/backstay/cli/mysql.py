@@ -12,9 +12,10 @@ import typer
 from backstay.cli.context import Context, context_of
 from backstay.cli.moments import parse_every, zoned_moment
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import print_table, zoned_time
+from backstay.cli.recovery_windows import ShownWindow, print_windows
+from backstay.cli.render import zoned_time
 from backstay.cli.wal_expiry import window_length
-from backstay.core.quantities import format_size, plural
+from backstay.core.quantities import format_count, format_size, plural
 from backstay.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -174,18 +175,18 @@ def _show_windows(context: Context, found: list[BinlogWindow]) -> None:
             "--name NAME` makes one, and `backstay mysql receive` of the same name stores its log"
         )
         return
-    rows = [
-        (
-            window.name,
-            _first_time(window),
-            "" if window.end_time is None else zoned_time(window.end_time),
-            str(window.start),
-            "" if window.end is None else str(window.end),
-            plural(len(window.snapshots), "dump"),
+    shown = [
+        ShownWindow(
+            about=(window.name, format_count(len(window.snapshots))),
+            begin=(_first_time(window), str(window.start)),
+            end=(
+                "" if window.end_time is None else zoned_time(window.end_time),
+                "" if window.end is None else str(window.end),
+            ),
         )
         for window in found
     ]
-    print_table(("NAME", "FROM", "TO", ">FROM POSITION", ">TO POSITION", ">DUMPS"), rows, context.environ)
+    print_windows(("NAME", ">DUMPS"), ">POSITION", shown, context.environ)
     for gap in (window.gap for window in found if window.gap is not None):
         missing = gap.first if gap.first == gap.last else f"{gap.first} to {gap.last}"
         sys.stdout.write(f"gap: {missing} missing or not complete\n")

@@ -12,9 +12,10 @@ from backstay.cli import jsonout
 from backstay.cli.context import Context, context_of
 from backstay.cli.moments import parse_every
 from backstay.cli.options import argument, flag, option
-from backstay.cli.render import local_time, out, print_heading, print_pairs, print_table, zoned_time
+from backstay.cli.recovery_windows import ShownWindow, print_windows
+from backstay.cli.render import local_time, out, print_heading, print_pairs, zoned_time
 from backstay.core import environment
-from backstay.core.quantities import format_age, format_duration, format_size, plural
+from backstay.core.quantities import format_age, format_count, format_duration, format_size, plural
 from backstay.core.times import parse_length
 
 if TYPE_CHECKING:
@@ -174,19 +175,18 @@ def _show_windows(context: Context, found: list[Window]) -> None:
     if not found:
         context.say("there is no whole base backup: `backstay pg backup` makes one")
         return
-    rows = [
-        (
-            window.name,
-            str(window.timeline),
-            zoned_time(window.start_time),
-            zoned_time(window.end_time) if window.end_time is not None else "WAL is missing",
-            format_lsn(window.start_lsn),
-            format_lsn(window.end_lsn),
-            plural(len(window.snapshots), "base"),
+    shown = [
+        ShownWindow(
+            about=(window.name, str(window.timeline), format_count(len(window.snapshots))),
+            begin=(zoned_time(window.start_time), format_lsn(window.start_lsn)),
+            end=(
+                zoned_time(window.end_time) if window.end_time is not None else "WAL is missing",
+                format_lsn(window.end_lsn),
+            ),
         )
         for window in found
     ]
-    print_table(("NAME", ">TIMELINE", "FROM", "TO", ">FROM LSN", ">TO LSN", ">BACKUPS"), rows, context.environ)
+    print_windows(("NAME", ">TIMELINE", ">BASES"), ">LSN", shown, context.environ)
     _show_gaps(found)
 
 
