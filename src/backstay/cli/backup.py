@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +12,7 @@ import typer
 from backstay.cli import database, default_repository, jsonout, watching
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
+from backstay.cli.snapshot_words import host_of, tags_of, text_of
 from backstay.core.local_zone import LOCAL
 from backstay.core.names import printable
 from backstay.core.quantities import format_count, format_duration, format_size, plural
@@ -118,10 +118,10 @@ def backup(
     check_name(name)
     options = BackupOptions(
         kind=kind,
-        host=_text("host", host or socket.gethostname()),
-        name=_text("name", name) if name is not None else None,
-        tags=tuple(dict.fromkeys(_text("tag", word) for word in tag or ())),
-        description=_text("description", description),
+        host=host_of(host),
+        name=text_of("name", name) if name is not None else None,
+        tags=tags_of(tag),
+        description=text_of("description", description),
         time=_claimed(context, time),
         read_concurrency=read_concurrency or DEFAULT_READERS,
         dry_run=dry_run,
@@ -155,19 +155,6 @@ def backup(
         result = _run(context, repository, found, options)
     context.result(backup_document(result), lambda: show_backup(context, result, skipped=not dry_run))
     return UNREADABLE_ITEMS if result.errors else 0
-
-
-def _text(what: str, text: str) -> str:
-    """A word that goes into the snapshot. Raises InvalidRequest for bytes that are no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(
-            f"the {what} is not valid UTF-8",
-            cause="snapshots keep words so that every system can show them",
-            hint="write it in UTF-8",
-        ) from None
-    return text
 
 
 def _claimed(context: Context, text: str | None) -> datetime | None:

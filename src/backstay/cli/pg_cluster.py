@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from datetime import datetime
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from backstay.cli import default_repository
 from backstay.cli.context import context_of
 from backstay.cli.options import argument, flag, option
+from backstay.cli.snapshot_words import host_of, tags_of, text_of
 from backstay.core.quantities import format_duration, format_size, plural
 
 NAME = "NAME"
@@ -33,10 +33,10 @@ def pg_backup(
     context = context_of(ctx)
     options = ClusterBackupOptions(
         name=name,
-        host=host or socket.gethostname(),
+        host=host_of(host),
         full=full,
-        tags=tuple(dict.fromkeys(tag or ())),
-        description=description,
+        tags=tags_of(tag),
+        description=text_of("description", description),
     )
     default_repository.ensure_default(context, context.location())
     with context.open(grows=True) as repository, context.committing("backup") as events:
