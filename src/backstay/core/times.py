@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, Self
 
-from backstay.errors import InvalidRequest
+from backstay.errors import InvalidRequest, NaiveTimestamp
 
 # Largest first: a span names its units in this order, each at most once.
 _UNITS: Final = (
@@ -136,6 +136,12 @@ def parse_moment(text: str, *, now: datetime, zone: tzinfo) -> datetime:
         return _iso_moment(_with_date(words, now.astimezone(zone)), zone)
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"cannot read the time {text!r}", cause=str(error), hint=_MOMENT_HINT) from None
+
+
+def require_zone(moment: datetime | None) -> None:
+    """Raises NaiveTimestamp for a time that a program gives without one."""
+    if moment is not None and moment.utcoffset() is None:
+        raise NaiveTimestamp("the time has no zone", cause=f"{moment.isoformat()} may be several moments")
 
 
 def _span_counts(text: str) -> dict[str, int]:

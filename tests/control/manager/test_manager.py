@@ -17,6 +17,7 @@ from backstay.catalog.models.jobs import DIRECT, Job
 from backstay.control.manager.manager import BackupManager
 from backstay.control.manager.results import CheckFailed, CheckPassed
 from backstay.control.manager.sources import BackupRequest, CommandSource, DatabaseSource, FileSource
+from backstay.control.manager.targets import ClusterTarget
 from backstay.core.events import Event
 from backstay.errors import (
     HoldViolation,
@@ -52,6 +53,19 @@ def test_a_backup_is_made_listed_and_found_again(backups: BackupManager, documen
     for text in (made.id, made.id[:8], "letters", "latest", "latest:letters", "letters-2025-06-24"):
         assert backups.get(text) == made, text
     assert listed(backups) == {made.id}
+
+
+def test_a_time_without_a_zone_is_refused_wherever_one_is_taken(backups: BackupManager, documents: Path) -> None:
+    backups.create_backup(documents, name="letters")
+    naive = datetime(2025, 6, 24)  # noqa: DTZ001 - as a program may have it
+    for call in (
+        lambda: backups.list(since=naive),
+        lambda: backups.list(until=naive),
+        lambda: backups.get("letters", at=naive),
+        lambda: ClusterTarget(destination="/data", name="main", time=naive),
+    ):
+        with pytest.raises(NaiveTimestamp, match="2025-06-24T00:00:00"):
+            call()
 
 
 def test_lists_are_newest_first_and_can_be_filtered(backups: BackupManager, documents: Path, clock: FakeClock) -> None:

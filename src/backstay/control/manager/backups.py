@@ -11,7 +11,8 @@ from typing import Final, Self
 from backstay.core.clock import datetime_from_ns
 from backstay.core.ids import is_ulid
 from backstay.core.names import printable
-from backstay.errors import InvalidRequest, NaiveTimestamp, NotFound
+from backstay.core.times import require_zone
+from backstay.errors import InvalidRequest, NotFound
 from backstay.repository.snapshots.selectors import LATEST, choose, is_to_come
 from backstay.repository.snapshots.store import Manifest, SnapshotKind
 
@@ -91,8 +92,7 @@ class Naming:
         Raises NotFound, InvalidRequest, NaiveTimestamp.
         """
         known = list(manifests)
-        if at is not None and at.tzinfo is None:
-            raise NaiveTimestamp("the time has no zone", cause=f"{at.isoformat()} may be several moments")
+        require_zone(at)
         name = text.removeprefix(f"{LATEST}:")
         is_plain = text == LATEST or is_ulid(text.lower())
         if is_plain or (any(one.name == name for one in known) and not self._has_several(name)):

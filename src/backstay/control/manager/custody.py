@@ -14,6 +14,7 @@ from backstay.control.manager.ground import Ground
 from backstay.control.manager.requests import absolute
 from backstay.control.policies.effective import effective
 from backstay.core.events import EventSink, ignore
+from backstay.core.times import require_zone
 from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
 from backstay.repository.collection.deleting import refusal
@@ -35,7 +36,9 @@ class Custody(Ground):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> builtins.list[Backup]:
-        """All backups of the repository that are as asked for, newest first."""
+        """All backups of the repository that are as asked for, newest first. Raises NaiveTimestamp."""
+        require_zone(since)
+        require_zone(until)
         with self._reading() as repository:
             found = self._known(repository)
             held = repository.snapshots.holds.held()

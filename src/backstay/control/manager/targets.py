@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 
 from backstay.control.manager.sources import is_database
 from backstay.core.arguments import Bounds, checks_arguments
+from backstay.core.times import require_zone
 from backstay.errors import InvalidRequest
 
 
@@ -49,6 +50,9 @@ class ClusterTarget:
     port: Annotated[int, Bounds(1, 65535)] | None = None
     start: bool = False
     patience_s: Annotated[float, Bounds(0)] = 3600.0
+
+    def __post_init__(self) -> None:
+        require_zone(self.time)
 
 
 RestoreTarget: TypeAlias = DirectoryTarget | DatabaseTarget | ClusterTarget
