@@ -68,6 +68,16 @@ def test_a_time_without_a_zone_is_refused_wherever_one_is_taken(backups: BackupM
             call()
 
 
+@pytest.mark.parametrize("place", ["letter", "letter/below"])
+def test_a_restore_test_where_no_directory_can_be_is_refused(
+    backups: BackupManager, documents: Path, tmp_path: Path, place: str
+) -> None:
+    backups.create_backup(documents, name="letters")
+    (tmp_path / "letter").write_text("a file")
+    with pytest.raises(InvalidRequest, match=f"cannot rehearse in {tmp_path / place}"):
+        backups.verify("letters", restore_test=tmp_path / place)
+
+
 def test_lists_are_newest_first_and_can_be_filtered(backups: BackupManager, documents: Path, clock: FakeClock) -> None:
     first = backups.create_backup(documents, name="a", tags=["x"])
     clock.advance(86_400)

@@ -15,8 +15,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from backstay.core.clock import Clock
 from backstay.core.events import Event, EventSink, Started
+from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, InsufficientSpace, Interrupted
+from backstay.errors import BackstayError, InsufficientSpace, Interrupted, InvalidRequest
 from backstay.operations.clusters.plan import RecoveryTarget, plan_recovery
 from backstay.operations.clusters.rehearse import RehearsalOptions, rehearse_cluster
 from backstay.operations.restore.postgres_dump import is_dump
@@ -41,7 +42,7 @@ from backstay.repository.repository import Repository
 from backstay.repository.snapshots.store import Manifest
 from backstay.sources.postgres.scratch_server import ScratchServer
 from backstay.sources.program import Program
-from backstay.sources.restore_errors import failure
+from backstay.sources.restore_errors import failure, reason
 from backstay.sources.scratch import Scratch
 from backstay.sources.sqlite.checking import check, what_lacks
 from backstay.sources.sqlite.database import opened
@@ -72,7 +73,10 @@ def rehearse(
     tries = trial or Trial()
 
     def look() -> str:
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(place, error) from error
         meant, answered = set[Question](), set[Question]()
         for manifest in manifests:
             rehearsed = rehearse_snapshot(repository, manifest, place, tries, events=events)
@@ -97,6 +101,17 @@ def rehearse(
     return tuple(done)
 
 
+def _unusable(place: Path, error: OSError) -> BackstayError:
+    failed = failure(error, os.fsencode(place), "make a directory in")
+    if isinstance(failed, InsufficientSpace):
+        return failed
+    return InvalidRequest(
+        f"cannot rehearse in {printable(os.fsencode(place))}",
+        cause=reason(error),
+        hint="name a directory that you may write to, or where one can be made",
+    )
+
+
 def _check_of(question: Question) -> str:
     return f"query {question.sql}"
 
@@ -112,8 +127,8 @@ def rehearse_snapshot(
     try:
         scratch = Scratch(place.absolute(), SCRATCH)
     except OSError as error:
-        if not isinstance(failed := failure(error, os.fsencode(place), "make a directory in"), InsufficientSpace):
-            raise
+        if not isinstance(failed := _unusable(place, error), InsufficientSpace):
+            raise failed from error
         took = repository.clock.monotonic() - begun
         outcomes = (_failed("restore", failed, took),)
         return Rehearsed(
