@@ -43,6 +43,11 @@ def test_prune_keeps_what_is_held(saved: Account) -> None:
     assert saved.json("verify")["ok"]
 
 
+def test_a_reason_that_is_no_text_is_refused(saved: Account) -> None:
+    assert "is not valid UTF-8" in saved.run("hold", "set", "latest", "--reason", "\udcff", status=2).err
+    assert saved.json("hold", "list") == []
+
+
 def test_only_what_exists_is_held(saved: Account) -> None:
     saved.run("hold", "set", "nothing-of-that-name", status=1)
     saved.run("hold", "clear", "nothing-of-that-name", status=1)

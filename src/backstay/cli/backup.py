@@ -12,9 +12,9 @@ import typer
 from backstay.cli import database, default_repository, jsonout, watching
 from backstay.cli.context import Context, context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.snapshot_words import host_of, tags_of, text_of
+from backstay.cli.snapshot_words import host_of, tags_of
 from backstay.core.local_zone import LOCAL
-from backstay.core.names import printable
+from backstay.core.names import printable, require_utf8
 from backstay.core.quantities import format_count, format_duration, format_size, plural
 from backstay.errors import InvalidRequest
 
@@ -119,9 +119,9 @@ def backup(
     options = BackupOptions(
         kind=kind,
         host=host_of(host),
-        name=text_of("name", name) if name is not None else None,
+        name=require_utf8("name", name) if name is not None else None,
         tags=tags_of(tag),
-        description=text_of("description", description),
+        description=require_utf8("description", description),
         time=_claimed(context, time),
         read_concurrency=read_concurrency or DEFAULT_READERS,
         dry_run=dry_run,

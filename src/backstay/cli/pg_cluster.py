@@ -11,7 +11,8 @@ import typer
 from backstay.cli import default_repository
 from backstay.cli.context import context_of
 from backstay.cli.options import argument, flag, option
-from backstay.cli.snapshot_words import host_of, tags_of, text_of
+from backstay.cli.snapshot_words import host_of, tags_of
+from backstay.core.names import require_utf8
 from backstay.core.quantities import format_duration, format_size, plural
 
 NAME = "NAME"
@@ -36,7 +37,7 @@ def pg_backup(
         host=host_of(host),
         full=full,
         tags=tags_of(tag),
-        description=text_of("description", description),
+        description=require_utf8("description", description),
     )
     default_repository.ensure_default(context, context.location())
     with context.open(grows=True) as repository, context.committing("backup") as events:

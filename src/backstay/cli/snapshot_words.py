@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from backstay.core.names import require_utf8
 from backstay.errors import InvalidRequest
 
 
@@ -18,19 +19,6 @@ def host_of(word: str | None) -> str:
     return socket.gethostname() if word is None else _filled("host", word)
 
 
-def text_of(what: str, text: str) -> str:
-    """Raises InvalidRequest for bytes that are no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(
-            f"the {what} is not valid UTF-8",
-            cause="snapshots keep words so that every system can show them",
-            hint="write it in UTF-8",
-        ) from None
-    return text
-
-
 def _filled(what: str, text: str) -> str:
     if not text.strip():
         raise InvalidRequest(
@@ -38,4 +26,4 @@ def _filled(what: str, text: str) -> str:
             cause="no snapshot could be found by it",
             hint=f"leave --{what} out, or give it a word; a variable of the shell may be unset",
         )
-    return text_of(what, text)
+    return require_utf8(what, text)

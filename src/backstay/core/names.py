@@ -1,8 +1,10 @@
-"""File names as people may safely see them."""
+"""File names as people may safely see them, and words that every system can show."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from backstay.errors import InvalidRequest
 
 _SHORT: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -17,6 +19,24 @@ def printable(path: bytes) -> str:
     if text.isprintable() and "\\" not in text:
         return text
     return "".join(map(_escaped, text))
+
+
+def require_utf8(what: str, text: str) -> str:
+    """The text. Raises InvalidRequest for bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise unwritable(what) from None
+    return text
+
+
+def unwritable(what: str) -> InvalidRequest:
+    """What is said of a text that stands for bytes that are no UTF-8."""
+    return InvalidRequest(
+        f"the {what} is not valid UTF-8",
+        cause="snapshots keep words so that every system can show them",
+        hint="write it in UTF-8",
+    )
 
 
 def _escaped(character: str) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from backstay.codec.cipher import COMMITMENT_BYTES, KEY_BYTES, TAG_BYTES, Cipher, expand
 from backstay.codec.compression import RAW, Compressor, decompress
 from backstay.core.ids import Random
+from backstay.core.names import unwritable
 from backstay.errors import CorruptedBackup
 from backstay.repository.decoding import decoded
 from backstay.repository.format import MAX_RECORD, SUITE, RecordKind
@@ -130,9 +131,13 @@ def seal_record(
     random: Random = os.urandom,
     compress: bool = True,
 ) -> bytes:
-    """A whole record object."""
+    """A whole record object. Raises InvalidRequest for words in it that are no UTF-8."""
     header, cipher = new_header(kind, repository, epoch, key, random)
-    return header + seal_body(cipher, header, msgspec.msgpack.encode(body), compress=compress)
+    try:
+        plain = msgspec.msgpack.encode(body)
+    except UnicodeEncodeError as error:
+        raise unwritable("word") from error
+    return header + seal_body(cipher, header, plain, compress=compress)
 
 
 def open_record(data: bytes, *, key: bytes, type: type[Body]) -> Body:  # noqa: A002 - msgspec's own word

@@ -58,6 +58,8 @@ class FilesTarget:
         """
         self._written: dict[int, int] = {}  # a descriptor of each device that was written to, CLOSED for the root's
         is_root = os.geteuid() == 0
+        if b"\0" in os.fsencode(root):
+            raise InvalidRequest("cannot restore there", cause="no directory has a name with a zero byte in it")
         self.root = Path(os.path.realpath(root))  # a symlink to the target is followed here, once
         self.problems: list[Problem] = []
         self.specials = is_root if specials is None else specials

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -68,13 +69,42 @@ def test_a_time_without_a_zone_is_refused_wherever_one_is_taken(backups: BackupM
             call()
 
 
-@pytest.mark.parametrize("place", ["letter", "letter/below"])
+@pytest.mark.parametrize("given", [{"description": "\udcff"}, {"tags": ["\udcff"]}, {"tags": [""]}, {"tags": [" "]}])
+def test_words_that_no_snapshot_keeps_are_refused_before_anything_is_read(
+    backups: BackupManager, documents: Path, given: dict[str, Any]
+) -> None:
+    events: list[Event] = []
+    with pytest.raises(InvalidRequest):
+        backups.create_backup(documents, events=events.append, **given)
+    with pytest.raises(InvalidRequest):
+        backups.execute(BackupRequest(name="letters", sources=[documents]), events=events.append, **given)
+    assert events == []
+
+
+def test_words_that_are_no_text_are_refused_by_name(backups: BackupManager, documents: Path) -> None:
+    made = backups.create_backup(documents, name="letters")
+    with pytest.raises(InvalidRequest, match="not valid UTF-8"):
+        backups.hold(made.id, reason="\udcff")
+    with pytest.raises(InvalidRequest, match="not valid UTF-8"):
+        backups.delete(made.id, reason="\udcff")
+    with pytest.raises(NotFound):
+        backups.verify_restore("\udcff")
+    assert backups.list() == [made]
+
+
+def test_a_target_that_no_directory_can_be_called_is_refused(backups: BackupManager, documents: Path) -> None:
+    backups.create_backup(documents, name="letters")
+    with pytest.raises(InvalidRequest, match="zero byte"):
+        backups.restore("letters", "a\0b")
+
+
+@pytest.mark.parametrize("place", ["letter", "letter/below", "a\0b"])
 def test_a_restore_test_where_no_directory_can_be_is_refused(
     backups: BackupManager, documents: Path, tmp_path: Path, place: str
 ) -> None:
     backups.create_backup(documents, name="letters")
     (tmp_path / "letter").write_text("a file")
-    with pytest.raises(InvalidRequest, match=f"cannot rehearse in {tmp_path / place}"):
+    with pytest.raises(InvalidRequest, match="cannot rehearse in "):
         backups.verify("letters", restore_test=tmp_path / place)
 
 

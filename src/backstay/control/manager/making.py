@@ -19,9 +19,9 @@ from backstay.control.opening.cache import usable_cache
 from backstay.control.runs.run import PolicyOutcome, RunOptions, World, run_this_policy
 from backstay.core.arguments import Bounds
 from backstay.core.events import EventSink, ignore
-from backstay.core.names import printable
+from backstay.core.names import printable, require_utf8
 from backstay.core.quantities import plural
-from backstay.errors import BackupFailed, CorruptedBackup
+from backstay.errors import BackupFailed, CorruptedBackup, InvalidRequest
 from backstay.operations.backup.request import BackupKind
 from backstay.repository.repository import Repository
 from backstay.sources.scratch import scratch_above
@@ -54,6 +54,7 @@ class Making(Ground):
         """
         name = policy.name if isinstance(policy, BackupRequest) else policy
         wanted = policy.policy() if isinstance(policy, BackupRequest) else self._policy(policy)
+        _require_words(wanted.description if description is None else description, tags)
         kind = kind or (policy.kind if isinstance(policy, BackupRequest) else "incremental")
         keep = self._setup.retention_days if retention_days is None else retention_days
         arguments = {"policy": name, "kind": kind, "sources": list(sources), "tags": list(tags), "dry_run": dry_run}
@@ -178,3 +179,11 @@ class Making(Ground):
             self.records.made(repository, ids, run=run, policy=policy)
             self.records.removed(repository, outcome.dropped)
         return made
+
+
+def _require_words(description: str, tags: Sequence[str]) -> None:
+    """Before anything is read. Raises InvalidRequest for words that no snapshot keeps."""
+    require_utf8("description", description)
+    for tag in tags:
+        if not require_utf8("tag", tag).strip():
+            raise InvalidRequest("the tag is empty", cause="no backup could be found by it", hint="leave it out")

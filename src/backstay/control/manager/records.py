@@ -140,7 +140,7 @@ class Records:
     def restored(self, ident: str) -> Document:
         """The result of a restore, by its id. Raises NotFound."""
         with self.catalog.reading() as session:
-            job = session.get(Job, ident.lower())
+            job = session.get(Job, ident.lower()) if ident.isascii() else None
         if job is None or job.kind != "restore" or not job.result:
             cause = "no restore has this id" if job is None or job.kind != "restore" else f"it is {job.status}"
             hint = "`list_restores` tells those that there are"

@@ -75,7 +75,7 @@ def rehearse(
     def look() -> str:
         try:
             place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file has
             raise _unusable(place, error) from error
         meant, answered = set[Question](), set[Question]()
         for manifest in manifests:
@@ -101,10 +101,11 @@ def rehearse(
     return tuple(done)
 
 
-def _unusable(place: Path, error: OSError) -> BackstayError:
-    failed = failure(error, os.fsencode(place), "make a directory in")
-    if isinstance(failed, InsufficientSpace):
-        return failed
+def _unusable(place: Path, error: OSError | ValueError) -> BackstayError:
+    if isinstance(error, OSError):
+        failed = failure(error, os.fsencode(place), "make a directory in")
+        if isinstance(failed, InsufficientSpace):
+            return failed
     return InvalidRequest(
         f"cannot rehearse in {printable(os.fsencode(place))}",
         cause=reason(error),
