@@ -19,7 +19,7 @@ from backstay.storage.address import Address
 from backstay.storage.logins import Login, where_logins_belong
 from backstay.storage.paced_sockets import begin_exchange, pace_socket, paced
 from backstay.storage.patience import Patience
-from backstay.storage.tls import client_context
+from backstay.storage.tls import client_context, is_broken
 
 _PORT: Final = 21
 _LINES: Final = 8192
@@ -175,7 +175,7 @@ class FtpConnections:
 
     def _no_entry(self, error: Exception) -> BackstayError:
         place = self._address.place
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and not is_broken(error):
             return self._distrusted(error)
         if isinstance(error, ftplib.error_perm):
             if self._address.scheme == "ftps" and code_of(error) in _UNKNOWN:

@@ -18,7 +18,7 @@ from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
 from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
 from backstay.storage.patience import REMOTE, Patience
-from backstay.storage.tls import client_context
+from backstay.storage.tls import client_context, is_broken
 
 _CONNECTIONS: Final = 16
 _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
@@ -186,17 +186,18 @@ class HttpClient:
         return StorageUnavailable(f"{self._origin} sends more than any object has", cause="over 1 GiB in one answer")
 
     def _unreachable(self, error: urllib3.exceptions.HTTPError) -> BackstayError:
-        if isinstance(error, urllib3.exceptions.SSLError):
+        inner = _innermost(error)
+        if isinstance(error, urllib3.exceptions.SSLError) and not is_broken(inner):
             return StorageRefused(
                 f"{self._origin} cannot be trusted",
-                cause=_cause(error),
+                cause=_cause(inner),
                 hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
             )
-        if isinstance(error, urllib3.exceptions.ProtocolError):
-            return StorageUnavailable(f"{self._origin} broke off", cause=_cause(error), hint="see the server's log")
+        if isinstance(error, (urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError)):
+            return StorageUnavailable(f"{self._origin} broke off", cause=_cause(inner), hint="see the server's log")
         return StorageUnavailable(
             f"{self._origin} cannot be reached",
-            cause=_cause(error),
+            cause=_cause(inner),
             hint="check the address, the network, and that the server runs",
         )
 
@@ -210,11 +211,14 @@ def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[
     return ours if authorization is None else {**ours, "Authorization": authorization}
 
 
-def _cause(error: urllib3.exceptions.HTTPError) -> str:
-    """The innermost reason, in one line and without addresses of objects."""
-    inner: BaseException = error
-    while inner.__cause__ or inner.__context__:
-        inner = inner.__cause__ or inner.__context__ or inner
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+def _cause(inner: BaseException) -> str:
+    """A reason in one line and without addresses of objects."""
     strerror = inner.strerror if isinstance(inner, OSError) else None
     return strerror or str(inner) or type(inner).__name__
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from typing import Final
 
 from backstay.storage.paced_sockets import PacedTlsSocket
+
+_CUT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_GARBLED: Final = frozenset(
+    {"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "RECORD_LAYER_FAILURE"}
+)
 
 
 def client_context() -> ssl.SSLContext:
@@ -13,3 +19,8 @@ def client_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = PacedTlsSocket
     return context
+
+
+def is_broken(error: BaseException | None) -> bool:
+    """Whether the connection was cut, or its bytes changed on the way: that says nothing about who is at its end."""
+    return isinstance(error, _CUT) or (isinstance(error, ssl.SSLError) and error.reason in _GARBLED)
