@@ -114,6 +114,24 @@ def test_what_is_thawed_freezes_again_and_is_asked_for_again(frozen: Place, tmp_
     assert len(glacier.batches) == 2
 
 
+def test_what_froze_again_while_a_restore_was_held_up_is_asked_for_again(frozen: Place, tmp_path: Path) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+
+    begun = frozen.clock.monotonic()
+
+    def hold_up(event: Event) -> None:
+        assert frozen.clock.monotonic() - begun < 30 * DAY, "it waits for what nobody asked for"
+        if isinstance(event, Started) and event.operation == "thaw":
+            frozen.clock.advance(8 * DAY)  # as a machine that sleeps
+
+    with frozen.open() as repository:
+        manifest = repository.snapshots.live()[0]
+        run_restore(repository, manifest, tmp_path / "out", RestoreOptions(thaw_days=7), events=hold_up)
+    assert [set(batch) for batch in glacier.batches] == [names(glacier)] * 2
+    assert contents(tmp_path / "out" / str(frozen.source).lstrip("/")) == contents(frozen.source)
+
+
 def test_only_what_is_needed_is_thawed(frozen: Place, tmp_path: Path) -> None:
     glacier = frozen.cold
     assert isinstance(glacier, GlacierStorage)

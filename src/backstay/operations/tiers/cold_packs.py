@@ -114,7 +114,7 @@ class ColdPlace:
                 cause=f"the archive at {need.address} usually needs {format_duration(need.usual_s)}",
                 hint=f"repeat the command then: they stay readable for {days} days",
             )
-        _wait(archive, need, waiting, clock, events)
+        _wait(archive, need, waiting, clock, days=days, events=events)
 
 
 def make_packs_readable(
@@ -185,7 +185,9 @@ def _state(archive: Archive, name: str) -> ThawState:
         return "ready"
 
 
-def _wait(archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock, events: EventSink) -> None:
+def _wait(
+    archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock, *, days: int, events: EventSink
+) -> None:
     """Ask again and again, less and less often, for as long as something is missing."""
     left = deque(sorted(waiting))
     total, total_bytes = len(left), need.bytes_to_wait_for
@@ -199,20 +201,23 @@ def _wait(archive: Archive, need: ColdNeed, waiting: Iterable[str], clock: Clock
             events(progress)
             clock.sleep(min(rest, _SLICE_S))
         pause = min(pause * 1.5, LONGEST_POLL_S)
-        _look_again(archive, left)
+        _look_again(archive, left, days)
     events(Progress(files=total, bytes=total_bytes))
     finished(events, "thaw")
 
 
-def _look_again(archive: Archive, left: deque[str]) -> None:
-    """Take away what can be read by now.
+def _look_again(archive: Archive, left: deque[str], days: int) -> None:
+    """Take away what can be read by now; what is frozen, though it was asked for, is asked for again.
 
     A question costs money, and all of them are needed: while some are not ready, it does not matter whether others
     are. So a round ends at the first batch of which none is, and begins with others the next time.
     """
     for _ in range(-(-len(left) // POLL_BATCH)):
         batch = [left.popleft() for _ in range(min(POLL_BATCH, len(left)))]
-        missing = [name for name, state in _states(archive, batch).items() if state in ("cold", "thawing")]
+        states = _states(archive, batch)
+        missing = [name for name, state in states.items() if state in ("cold", "thawing")]
         left.extend(missing)
+        if frozen := [name for name in missing if states[name] == "cold"]:
+            archive.thaw(frozen, days)  # its job failed, or it froze again while this program was stopped
         if len(missing) == len(batch):
             break
