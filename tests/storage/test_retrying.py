@@ -22,7 +22,7 @@ from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBa
 from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.memory import MemoryStorage
 from backstay.storage.retrying import Retrying, RetryPolicy
-from backstay.testing import FakeClock, Fault, FaultyBackend, LockedStorage, StorageConformance
+from backstay.testing import FakeClock, Fault, FaultyBackend, GlacierStorage, LockedStorage, StorageConformance
 
 DATA = b"the bytes of a pack" * 100
 PACK = f"packs/ab/{hashlib.sha256(DATA).hexdigest()}"
@@ -379,11 +379,8 @@ def test_a_sweep_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- locks ---
 
 
-def test_calls_about_locks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock()
-    store = LockedStorage(clock=clock)
-    store.store("packs/a", b"x")
-    inner = store.retention()
+def _stumble(thing: Any, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three calls of these methods fail for the moment."""
     refusals = [StorageUnavailable("not now") for _ in range(3)]
 
     def stumbling(call: Any) -> Any:
@@ -394,8 +391,16 @@ def test_calls_about_locks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None
 
         return stumble
 
-    for name in ("extend", "hold", "state"):
-        monkeypatch.setattr(inner, name, stumbling(getattr(inner, name)))
+    for name in names:
+        monkeypatch.setattr(thing, name, stumbling(getattr(thing, name)))
+
+
+def test_calls_about_locks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    store = LockedStorage(clock=clock)
+    store.store("packs/a", b"x")
+    inner = store.retention()
+    _stumble(inner, ("extend", "hold", "state"), monkeypatch)
     monkeypatch.setattr(store, "retention", lambda: inner)
     locks = Retrying(store, clock=clock, random=lambda: 1.0).retention()
     assert locks is not None
@@ -407,3 +412,21 @@ def test_calls_about_locks_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ObjectNotFound):
         locks.state("packs/none")
     assert Retrying(MemoryStorage(), clock=clock).retention() is None
+
+
+@pytest.mark.parametrize("call", ["thaw", "thaw_state", "holds"])
+def test_calls_about_thawing_are_repeated(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    store = GlacierStorage(clock=clock)
+    store.store(PACK, DATA)
+    inner = store.archive()
+    _stumble(inner, (call,), monkeypatch)
+    monkeypatch.setattr(store, "archive", lambda: inner)
+    archive = Retrying(store, clock=clock, random=lambda: 1.0).archive()
+    assert archive is not None
+    archive.thaw(iter([PACK]), days=7)
+    assert archive.thaw_state(PACK) == "thawing"
+    assert archive.holds(PACK, DATA)
+    assert len(clock.slept) == 3
+    assert store.batches == [(PACK,)]
+    assert Retrying(MemoryStorage(), clock=clock).archive() is None

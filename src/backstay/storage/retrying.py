@@ -17,7 +17,7 @@ bytes one loses. Engines therefore must not repeat creates themselves.
 from __future__ import annotations
 
 import random as random_numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
@@ -26,6 +26,7 @@ from backstay.core.clock import Clock
 from backstay.core.quantities import format_duration
 from backstay.errors import BackstayError, ObjectExists, ObjectNotFound, StorageUnavailable
 from backstay.storage.addressing import contradicts_name, is_addressed
+from backstay.storage.archive import Archive, ThawState
 from backstay.storage.backend import Buffer, Capabilities, ObjectInfo, StorageBackend
 from backstay.storage.circuit import Circuit, CircuitPolicy
 from backstay.storage.retention import LockState, Retention
@@ -115,6 +116,10 @@ class Retrying(Wrapper):
         locks = self.inner.retention()
         return None if locks is None else _PatientRetention(locks, self)
 
+    def archive(self) -> Archive | None:
+        found = self.inner.archive()
+        return None if found is None else _PatientArchive(found, self)
+
     def _is_past_end(self, name: str, start: int, length: int | None) -> bool:
         """Whether a range failed because the object is too short, which no second try will change."""
         if not start and length is None:
@@ -179,6 +184,27 @@ class _PatientRetention(Retention):
 
     def state(self, name: str) -> LockState:
         return self._retrying.repeat(lambda: self._inner.state(name))
+
+
+class _PatientArchive(Archive):
+    """What was asked for is not asked for twice by being asked again, so that these may be repeated too."""
+
+    def __init__(self, inner: Archive, retrying: Retrying) -> None:
+        self._inner, self._retrying = inner, retrying
+
+    @property
+    def usual_s(self) -> float:
+        return self._inner.usual_s
+
+    def thaw(self, names: Iterable[str], days: int) -> None:
+        batch = [*names]
+        self._retrying.repeat(lambda: self._inner.thaw(batch, days))
+
+    def thaw_state(self, name: str) -> ThawState:
+        return self._retrying.repeat(lambda: self._inner.thaw_state(name))
+
+    def holds(self, name: str, data: bytes) -> bool:
+        return self._retrying.repeat(lambda: self._inner.holds(name, data))
 
 
 class _Storing:
