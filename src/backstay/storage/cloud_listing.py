@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import obstore
 
 from backstay.errors import StorageUnavailable
+from backstay.storage.cloud_calls import heard
 from backstay.storage.cloud_clients import CloudStore
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ class CloudListing:
             last = max(meta["path"] for meta in more)
 
     def _pages(self, directory: str, *, offset: str | None = None) -> Iterator[Sequence[ObjectMeta]]:
-        return iter(obstore.list(self._client, directory or None, offset=offset, chunk_size=PAGE))
+        pages = iter(obstore.list(self._client, directory or None, offset=offset, chunk_size=PAGE))
+        while (page := heard(lambda: next(pages, None))) is not None:
+            yield page
 
     def _sign_of(self, directory: str) -> _Sign:
         """What speaks against it that a directory has nothing: the one above it shows it, or an object is there.
@@ -78,7 +82,7 @@ class CloudListing:
         """
         while directory != self._root:
             above = directory.rpartition("/")[0]
-            shown = obstore.list_with_delimiter(self._client, above or None)
+            shown = heard(partial(obstore.list_with_delimiter, self._client, above or None))
             if shown["common_prefixes"] or shown["objects"]:
                 return "directory" if directory in (path.rstrip("/") for path in shown["common_prefixes"]) else "none"
             directory = above

@@ -24,6 +24,7 @@ from backstay.errors import (
 from backstay.storage.archive import Archive
 from backstay.storage.backend import Buffer, ObjectInfo, StorageBackend
 from backstay.storage.cloud_address import CONTAINER, CloudAddress, parse_address
+from backstay.storage.cloud_calls import heard
 from backstay.storage.cloud_clients import USUAL, CloudClients, CloudStore
 from backstay.storage.cloud_errors import (
     BETWEEN,
@@ -94,14 +95,7 @@ class ObjectStorage(StorageBackend):
         body = _flat(data)
         self._see_bucket()
         try:
-            answer = obstore.put(
-                self._clients.for_storing(len(body), lock=must_stay(name), checksum=self._clients.checksum_of(body)),
-                self._root + name,
-                body,
-                attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
-                mode="overwrite" if overwrite else "create",
-                use_multipart=False,
-            )
+            answer = heard(lambda: self._put(name, body, overwrite=overwrite))
         except FAILURES as error:
             if says_exists(error):
                 raise ObjectExists(name) from None
@@ -111,6 +105,16 @@ class ObjectStorage(StorageBackend):
         if not self._etags.prove(answer["e_tag"], body):
             self._require_arrived(name, answer, len(body))
         self._witness = self._witness or name
+
+    def _put(self, name: str, body: memoryview, *, overwrite: bool) -> PutResult:
+        return obstore.put(
+            self._clients.for_storing(len(body), lock=must_stay(name), checksum=self._clients.checksum_of(body)),
+            self._root + name,
+            body,
+            attributes=self._attributes if not self._freezes or name.startswith(_FREEZABLE) else None,
+            mode="overwrite" if overwrite else "create",
+            use_multipart=False,
+        )
 
     def _require_arrived(self, name: str, answer: PutResult, size: int) -> None:
         """Look at what was stored, where the answer does not prove it: a web page has a good status and a tag as well.
@@ -147,7 +151,7 @@ class ObjectStorage(StorageBackend):
             self._witness = None
         self._see_bucket()
         try:
-            obstore.delete(self._clients.for_reading(), self._root + name)
+            heard(lambda: obstore.delete(self._clients.for_reading(), self._root + name))
         except FAILURES as error:
             if not isinstance(error, FileNotFoundError) or self.exists(name):
                 raise self._failure(error, f"cannot delete {name}") from error
@@ -182,7 +186,7 @@ class ObjectStorage(StorageBackend):
             raise self._failure(error, f"cannot examine {name}") from error
 
     def _ask_head(self, name: str) -> ObjectMeta:
-        answer = obstore.get(self._clients.for_reading(), self._root + name, options={"head": True})
+        answer = heard(lambda: obstore.get(self._clients.for_reading(), self._root + name, options={"head": True}))
         self._check_type(f"cannot examine {name}", answer.attributes)
         return answer.meta
 
@@ -220,7 +224,8 @@ class ObjectStorage(StorageBackend):
             return False
         self._see_bucket()
         try:
-            obstore.put(self._clients.for_storing(0, checksum=checksum), self._root + name, b"what arrived")
+            client = self._clients.for_storing(0, checksum=checksum)
+            heard(lambda: obstore.put(client, self._root + name, b"what arrived"))
         except FAILURES as error:
             if read_answer(error).status != 400:
                 raise self._failure(error, f"cannot store {name}") from error
@@ -248,12 +253,12 @@ class ObjectStorage(StorageBackend):
         That a store knows no ranges is believed when it shows that twice (`doubted`), and no web page comes between.
         """
         try:
-            answer = obstore.get(client, self._root + name, options=options)
+            answer = heard(lambda: obstore.get(client, self._root + name, options=options))
             self._check_type(f"cannot read {name}", answer.attributes)
             size = answer.meta["size"] if length is None else length
             if length is None and size > USUAL:  # this client would give up too early
                 return self._read(name, self._clients.for_reading(size), {"range": (0, size)}, size)
-            data = answer.bytes()
+            data = heard(answer.bytes)
         except FileNotFoundError as error:
             self._prove_absent(error, name)
             raise ObjectNotFound(name) from None
@@ -272,7 +277,7 @@ class ObjectStorage(StorageBackend):
     def _refuse_page(self, name: str) -> None:
         """Raises StorageUnavailable when a page comes instead of an object: its status is that of a whole one."""
         with self._told(f"cannot read {name}"):
-            attributes = obstore.get(self._clients.for_reading(), self._root + name).attributes
+            attributes = heard(lambda: obstore.get(self._clients.for_reading(), self._root + name)).attributes
         self._check_type(f"cannot read {name}", attributes)
 
     @staticmethod
@@ -345,7 +350,7 @@ class ObjectStorage(StorageBackend):
             return
         try:
             if self._address.scheme == "s3":
-                obstore.head(self._clients.for_reading(), "")
+                heard(lambda: obstore.head(self._clients.for_reading(), ""))
             else:  # these never list a container that is not there
                 self._peek()
         except FileNotFoundError as error:
@@ -366,7 +371,8 @@ class ObjectStorage(StorageBackend):
 
     def _peek(self) -> None:
         """Begin a listing that has few entries or none."""
-        next(iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1)), None)
+        entries = iter(obstore.list(self._clients.for_reading(), f"{self._root}probe", chunk_size=1))
+        heard(lambda: next(entries, None))
 
     # --- failures ---
 
