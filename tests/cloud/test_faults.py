@@ -42,6 +42,7 @@ from tests.cloud import google_server
 from tests.cloud.calls import every_call, failure
 from tests.cloud.servers import BUCKET, CREDENTIALS, seaweedfs
 from tests.cloud.test_settings import Recorder
+from tests.storage.remote.http_stub import HttpStub, served
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -394,3 +395,45 @@ def test_certificates_are_checked_and_ones_own_authority_may_be_named(tmp_path: 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "final", "cause", "hint"),
+    [
+        (407, True, "the proxy asks for another login", "HTTPS_PROXY"),
+        (502, False, "the proxy does not lead to it", "NO_PROXY"),
+    ],
+)
+@pytest.mark.parametrize("thaws", [False, True])
+def test_a_proxy_that_refuses_is_told_as_such(
+    status: int, final: bool, cause: str, hint: str, thaws: bool, keys: dict[str, str]
+) -> None:
+    with served(HttpStub(lambda *_: (status, {}, b""))) as proxy:
+        options = f"endpoint=https://store.example&proxy=http://127.0.0.1:{proxy.port}&storage-class=GLACIER"
+        store = ObjectStorage(parse_address(f"s3://{BUCKET}/x?{options}"), keys)
+        archive = store.archive()
+        assert archive is not None
+        error = failure(lambda: archive.thaw_state("packs/a") if thaws else store.retrieve("a"))
+    assert isinstance(error, StorageRefused) == final
+    assert error.cause.startswith(cause)
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("own", ["", "&ca={authority}"])
+def test_a_certificate_that_cannot_be_trusted_is_told_to_who_thaws(
+    own: str, tmp_path: Path, keys: dict[str, str]
+) -> None:
+    authority, certificate = certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    host = "localhost" if own else "127.0.0.1"  # the certificate is for the second name
+    with served(HttpStub(lambda *_: (500, {}, b""))) as stub:
+        stub.socket = context.wrap_socket(stub.socket, server_side=True, do_handshake_on_connect=False)
+        stub.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that does not trust us hangs up
+        address = f"s3://{BUCKET}/x?endpoint=https://{host}:{stub.port}&storage-class=GLACIER"
+        archive = ObjectStorage(parse_address(address + own.format(authority=authority)), keys).archive()
+        assert archive is not None
+        error = failure(lambda: archive.thaw_state("packs/a"))
+    assert isinstance(error, StorageRefused)
+    assert "?ca=" in error.hint
+    assert ("localhost" if own else "certificate verify failed") in error.cause

@@ -13,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable, StorageUnfit
 from backstay.storage.cloud_redirections import NOWHERE
+from backstay.storage.unreached import ASK_THE_PROXY, NAME_A_LOGIN, PROXY_WANTS_LOGIN
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
 
@@ -20,11 +21,14 @@ _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
 _WHOLE: Final = "it gave the whole object instead of a part"
 _ELSEWHERE: Final = "it leads to another server, which is not followed"
+_PROXY_REFUSES: Final = "the proxy does not lead to it"
 # What to look for in obstore's text, and how to say it; with "" as it was found.
 _REASONS: Final = (
     (re.compile(rf"(\s{re.escape(NOWHERE)},)"), _ELSEWHERE),
     (re.compile(r'message: "([^"\n]{1,120})"'), ""),  # the operating system's own words
     (re.compile(r"(InvalidCertificate\(\s*[A-Za-z]+|AlertReceived\(\s*[A-Za-z]+|InvalidMessage\(\s*[A-Za-z]+)"), ""),
+    (re.compile(r"(ProxyAuthRequired)"), PROXY_WANTS_LOGIN),
+    (re.compile(r"(TunnelUnsuccessful)"), _PROXY_REFUSES),
     (re.compile(r"(failed to lookup address information|dns error)"), "the name of its host is not known"),
     (re.compile(r"(TimedOut|kind: Timeout)"), "it did not answer in time"),
     (
@@ -71,7 +75,7 @@ _HINTS: Final = {
     "InvalidStorageClass": "choose a storage class that this store knows",
 }
 _NOT_TRUSTED: Final = "InvalidCertificate"
-_AUTHORITY: Final = "check the endpoint; name the certificate of an authority of your own: ?ca=/path/ca.pem"
+AUTHORITY: Final = "check the endpoint; name the certificate of an authority of your own: ?ca=/path/ca.pem"
 _TOO_LARGE: Final = "raise the limit for uploads of the store, or of a proxy before it, above 64 MiB"
 _NOT_TAKEN: Final = "the store takes no such request: check the endpoint, and what answers there"
 
@@ -157,7 +161,11 @@ def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavail
     if answer.reason == _WHOLE:  # a store that knows no ranges will not learn them by being asked again
         return StorageUnfit(title, cause=cause)
     if answer.reason.startswith(_NOT_TRUSTED):  # it will not be another one by being asked again
-        return StorageRefused(title, cause=cause, hint=_AUTHORITY)
+        return StorageRefused(title, cause=cause, hint=AUTHORITY)
+    if answer.status == 407 or answer.reason == PROXY_WANTS_LOGIN:
+        return StorageRefused(title, cause=cause, hint=NAME_A_LOGIN)
+    if answer.reason == _PROXY_REFUSES:  # with what status is not known: it may not reach the store for the moment
+        return StorageUnavailable(title, cause=cause, hint=ASK_THE_PROXY)
     if answer.status in (401, 403) or (hint and answer.status < 500):
         return StorageRefused(title, cause=cause, hint=hint or _CREDENTIALS)
     if not answer.may_pass:

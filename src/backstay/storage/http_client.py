@@ -19,6 +19,7 @@ from backstay.storage.logins import Login
 from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
 from backstay.storage.patience import REMOTE, Patience
 from backstay.storage.tls import client_context, is_broken
+from backstay.storage.unreached import NAME_A_LOGIN, PROXY_WANTS_LOGIN, innermost, proxy_refusal, words
 
 _CONNECTIONS: Final = 16
 _LARGEST_ANSWER: Final = 1 << 30  # bytes; a pack is 16 MiB, a listing of one directory a few MiB
@@ -29,7 +30,8 @@ _DIGITS: Final = 18  # of an exabyte
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
-_REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN, 407)
+_REFUSED: Final = (_UNAUTHORIZED, _FORBIDDEN)
+_PROXY_WANTS_LOGIN: Final = 407
 _TOO_LARGE: Final = 413
 # Refusals of the request itself: the same one is never taken later.
 _NOT_TAKEN: Final = (400, 405, 411, _TOO_LARGE, 414, 415, 431, 501, 505)
@@ -98,6 +100,8 @@ class HttpClient:
             return StorageUnavailable(
                 title, cause=f"{cause} and did not say how to log in", hint="see the server's log"
             )
+        if answer.status == _PROXY_WANTS_LOGIN:
+            return StorageRefused(title, cause=PROXY_WANTS_LOGIN, hint=NAME_A_LOGIN)
         if answer.status in _REFUSED:
             return StorageRefused(title, cause=cause, hint="check user name and password, and what they allow")
         if answer.status == _FULL:
@@ -186,18 +190,20 @@ class HttpClient:
         return StorageUnavailable(f"{self._origin} sends more than any object has", cause="over 1 GiB in one answer")
 
     def _unreachable(self, error: urllib3.exceptions.HTTPError) -> BackstayError:
-        inner = _innermost(error)
+        inner = innermost(error)
         if isinstance(error, urllib3.exceptions.SSLError) and not is_broken(inner):
             return StorageRefused(
                 f"{self._origin} cannot be trusted",
-                cause=_cause(inner),
+                cause=words(inner),
                 hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
             )
+        if refusal := proxy_refusal(inner, f"{self._origin} cannot be reached"):
+            return refusal
         if isinstance(error, (urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError)):
-            return StorageUnavailable(f"{self._origin} broke off", cause=_cause(inner), hint="see the server's log")
+            return StorageUnavailable(f"{self._origin} broke off", cause=words(inner), hint="see the server's log")
         return StorageUnavailable(
             f"{self._origin} cannot be reached",
-            cause=_cause(inner),
+            cause=words(inner),
             hint="check the address, the network, and that the server runs",
         )
 
@@ -209,18 +215,6 @@ def _number(text: str) -> int | None:
 def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:
     ours = {"Accept-Encoding": "identity", "User-Agent": "backstay", **(headers or {})}
     return ours if authorization is None else {**ours, "Authorization": authorization}
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
-
-
-def _cause(inner: BaseException) -> str:
-    """A reason in one line and without addresses of objects."""
-    strerror = inner.strerror if isinstance(inner, OSError) else None
-    return strerror or str(inner) or type(inner).__name__
 
 
 class _Connection(urllib3.connection.HTTPConnection):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageUnavailable
+from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, StorageRefused, StorageUnavailable
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile
-from backstay.storage.cloud_errors import BETWEEN, Answer, failure_of
+from backstay.storage.cloud_errors import AUTHORITY, BETWEEN, Answer, failure_of
+from backstay.storage.tls import is_broken
+from backstay.storage.unreached import innermost, proxy_refusal, words
 
 AT_ONCE: Final = 16  # requests at a time; each is about one object
 _NO_BUCKET: Final = "NoSuchBucket"
@@ -64,7 +66,7 @@ class S3Control:
             refusal = Answer(error.response["ResponseMetadata"]["HTTPStatusCode"], told, "")
             raise failure_of(refusal, title, allow=self._allow) from error
         except BotoCoreError as error:
-            raise StorageUnavailable(title, cause=type(error).__name__) from error
+            raise _unreached(error, title) from error
         except _ODD as error:
             raise StorageUnavailable(title, cause="its answer cannot be understood", hint=BETWEEN) from error
         if operation.startswith("put_") and _is_page(answer):  # boto3 minds only bodies that it reads
@@ -82,6 +84,17 @@ class S3Control:
     def _no_bucket(self, cause: str) -> StorageMissing:
         hint = "check the bucket's name, the endpoint and the credentials"
         return StorageMissing(f"the bucket {self._bucket} cannot be seen", cause=cause, hint=hint)
+
+
+def _unreached(error: BaseException, title: str) -> StorageUnavailable:
+    from botocore.exceptions import SSLError
+
+    inner = innermost(error)
+    if isinstance(error, SSLError) and not is_broken(inner):  # it will not be another one by being asked again
+        return StorageRefused(title, cause=words(inner), hint=AUTHORITY)
+    # Other texts than those of the operating system may repeat the password of a proxy.
+    cause = words(inner) if isinstance(inner, OSError) else type(error).__name__
+    return proxy_refusal(inner, title) or StorageUnavailable(title, cause=cause)
 
 
 def _is_page(answer: Mapping[str, Any]) -> bool:

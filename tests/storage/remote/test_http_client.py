@@ -10,6 +10,7 @@ import urllib3
 from backstay.errors import InvalidRequest, StorageRefused, StorageUnavailable
 from backstay.storage.http_client import Answer, HttpClient, _pool
 from backstay.testing import FakeClock
+from tests.storage.remote.http_stub import HttpStub, served
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 
@@ -100,3 +101,33 @@ def test_a_proxy_that_cannot_be_used_is_told_without_its_password(named: str, mo
         HttpClient("https://store.example", clock=FakeClock())
     assert "hush" not in f"{caught.value} {caught.value.cause} {caught.value.hint}"
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("status", "final", "cause", "hint"),
+    [
+        (407, True, "another login", "HTTPS_PROXY"),
+        (403, True, "does not lead to it: it answered with HTTP 403", "NO_PROXY"),
+        (502, False, "does not lead to it: it answered with HTTP 502", "NO_PROXY"),
+    ],
+)
+def test_a_proxy_that_refuses_is_told_as_such(
+    status: int, final: bool, cause: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with served(HttpStub(lambda *_: (status, {}, b""))) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://me:hush@127.0.0.1:{proxy.port}")
+        client = HttpClient("https://store.example", clock=FakeClock())
+        with pytest.raises(StorageUnavailable, match="cannot be reached") as caught:
+            client.request("GET", "/")
+    assert isinstance(caught.value, StorageRefused) == final
+    assert cause in caught.value.cause
+    assert hint in caught.value.hint
+    assert proxy.requests == ["CONNECT store.example:443"]
+
+
+def test_a_proxy_that_wants_another_login_is_told_as_such_without_tls() -> None:
+    error = HttpClient("http://127.0.0.1:1", clock=FakeClock()).failure("cannot read a", Answer(407, {}, b""))
+    assert isinstance(error, StorageRefused)
+    assert "HTTPS_PROXY" in error.hint
