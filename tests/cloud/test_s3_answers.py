@@ -159,3 +159,18 @@ def test_a_refusal_that_cannot_be_read_is_told(home: Path, body: bytes) -> None:
     with locks(home, lambda *_: (400, {"Content-Type": "application/xml"}, body)) as retention:
         for name, call in {**changes(retention), "state": lambda: retention.state(NAME)}.items():
             assert isinstance(failure(call), StorageUnavailable), name
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_store_is_neither_asked_again_here_nor_a_missing_bucket(home: Path, status: int) -> None:
+    def answer(method: str, path: str, _: dict[str, str]) -> Reply:
+        return (404 if path.endswith(NAME) else status), {}, b""
+
+    with served(HttpStub(answer)) as stub:
+        address = parse_address(f"s3://box/r?endpoint=http://127.0.0.1:{stub.port}&storage-class=GLACIER")
+        archive = ObjectStorage(address, {**CREDENTIALS, "HOME": str(home)}).archive()
+        assert archive is not None
+        error = failure(lambda: archive.thaw_state(NAME))
+    assert error.transient
+    assert str(status) in error.cause
+    assert stub.requests == [f"HEAD /box/r/{NAME}", "HEAD /box"]

@@ -78,7 +78,12 @@ class S3Control:
 
         try:
             self._client.head_bucket(Bucket=self._bucket)
-        except (ClientError, BotoCoreError) as error:
+        except BotoCoreError as error:
+            raise _unreached(error, f"cannot tell whether {self._bucket} is there") from error
+        except ClientError as error:
+            answer = Answer(error.response["ResponseMetadata"]["HTTPStatusCode"], "", "")
+            if answer.may_pass:
+                raise failure_of(answer, f"cannot tell whether {self._bucket} is there") from error
             raise self._no_bucket(str(error)) from error
 
     def _no_bucket(self, cause: str) -> StorageMissing:
@@ -142,7 +147,7 @@ def _client(address: CloudAddress, environ: Mapping[str, str], what_for: str) ->
             s3={"addressing_style": style},
             proxies={"http": proxy, "https": proxy} if proxy else None,
             max_pool_connections=AT_ONCE,
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": 1},  # one wrapper does it for all
         ),
     )
     client.meta.events.register_first("needs-retry.s3", _refuse_redirection)
