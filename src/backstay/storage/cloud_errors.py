@@ -13,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from backstay.errors import InsufficientSpace, ObjectFrozen, StorageRefused, StorageUnavailable, StorageUnfit
 from backstay.storage.cloud_redirections import NOWHERE
+from backstay.storage.tls import ANOTHER_NAME, RENEW
 from backstay.storage.unreached import ASK_THE_PROXY, NAME_A_LOGIN, PROXY_WANTS_LOGIN
 
 FAILURES: Final = (BaseError, OSError, ValueError, NotImplementedError)  # all that obstore raises
@@ -161,7 +162,7 @@ def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavail
     if answer.reason == _WHOLE:  # a store that knows no ranges will not learn them by being asked again
         return StorageUnfit(title, cause=cause)
     if answer.reason.startswith(_NOT_TRUSTED):  # it will not be another one by being asked again
-        return StorageRefused(title, cause=cause, hint=AUTHORITY)
+        return StorageRefused(title, cause=cause, hint=_distrusted(answer.reason))
     if answer.status == 407 or answer.reason == PROXY_WANTS_LOGIN:
         return StorageRefused(title, cause=cause, hint=NAME_A_LOGIN)
     if answer.reason == _PROXY_REFUSES:  # with what status is not known: it may not reach the store for the moment
@@ -171,3 +172,10 @@ def failure_of(answer: Answer, title: str, *, allow: str = "") -> StorageUnavail
     if not answer.may_pass:
         return StorageRefused(title, cause=cause, hint=_TOO_LARGE if answer.status == 413 else _NOT_TAKEN)
     return StorageUnavailable(title, cause=cause, hint=hint)
+
+
+def _distrusted(reason: str) -> str:
+    """What to do about a certificate, by what the driver calls its fault."""
+    if "NotValidForName" in reason:
+        return ANOTHER_NAME
+    return RENEW if "Expired" in reason or "NotValidYet" in reason else AUTHORITY

@@ -19,7 +19,7 @@ from backstay.storage.address import Address
 from backstay.storage.logins import Login, where_logins_belong
 from backstay.storage.paced_sockets import begin_exchange, pace_socket, paced
 from backstay.storage.patience import Patience
-from backstay.storage.tls import client_context, is_broken
+from backstay.storage.tls import advice, client_context, is_broken
 
 _PORT: Final = 21
 _LINES: Final = 8192
@@ -190,7 +190,7 @@ class FtpConnections:
         return StorageRefused(
             f"{self._address.place} cannot be trusted",
             cause=why or str(error),
-            hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
+            hint=advice(error),
         )
 
     def _lost(self, error: Exception) -> BackstayError:

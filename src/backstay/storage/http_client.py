@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from backstay.storage.http_login import HttpLogin
 from backstay.storage.logins import Login
 from backstay.storage.paced_sockets import PacedSocket, pace_socket, paced
 from backstay.storage.patience import REMOTE, Patience
-from backstay.storage.tls import client_context, is_broken
+from backstay.storage.tls import OWN_AUTHORITY, advice, client_context, is_broken
 from backstay.storage.unreached import NAME_A_LOGIN, PROXY_WANTS_LOGIN, innermost, proxy_refusal, words
 
 _CONNECTIONS: Final = 16
@@ -195,7 +196,7 @@ class HttpClient:
             return StorageRefused(
                 f"{self._origin} cannot be trusted",
                 cause=words(inner),
-                hint="check the address; name the certificate of an authority of your own in SSL_CERT_FILE",
+                hint=advice(inner) if isinstance(inner, ssl.SSLError) else OWN_AUTHORITY,
             )
         if refusal := proxy_refusal(inner, f"{self._origin} cannot be reached"):
             return refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from backstay.errors import InvalidRequest, ObjectNotFound, StorageMissing, Stor
 from backstay.storage.cloud_address import CloudAddress
 from backstay.storage.cloud_credentials import AwsProfile
 from backstay.storage.cloud_errors import AUTHORITY, BETWEEN, Answer, failure_of
-from backstay.storage.tls import is_broken
+from backstay.storage.tls import ANOTHER_NAME, advice, is_broken
 from backstay.storage.unreached import innermost, proxy_refusal, words
 
 AT_ONCE: Final = 16  # requests at a time; each is about one object
@@ -96,7 +97,8 @@ def _unreached(error: BaseException, title: str) -> StorageUnavailable:
 
     inner = innermost(error)
     if isinstance(error, SSLError) and not is_broken(inner):  # it will not be another one by being asked again
-        return StorageRefused(title, cause=words(inner), hint=AUTHORITY)
+        hint = advice(inner, authority=AUTHORITY) if isinstance(inner, ssl.SSLError) else ANOTHER_NAME  # urllib3's own
+        return StorageRefused(title, cause=words(inner), hint=hint)
     # Other texts than those of the operating system may repeat the password of a proxy.
     cause = words(inner) if isinstance(inner, OSError) else type(error).__name__
     return proxy_refusal(inner, title) or StorageUnavailable(title, cause=cause)

@@ -21,8 +21,8 @@ class Certificates:
     server: Path
 
 
-def make_certificates(place: Path) -> Certificates:
-    """Good for 127.0.0.1 and localhost, for a day."""
+def make_certificates(place: Path, *, host: str = "127.0.0.1", days: int = 1) -> Certificates:
+    """Good for the host, an address, and for localhost, on the day that ends in so many days."""
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name, name = _name("Authority of the tests"), _name("localhost")
     usage = x509.KeyUsage(
@@ -36,9 +36,9 @@ def make_certificates(place: Path) -> Certificates:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(root_key.public_key()), critical=False)
         .sign(root_key, hashes.SHA256())
     )
-    alternatives = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    alternatives = [x509.IPAddress(ipaddress.ip_address(host)), x509.DNSName("localhost")]
     server = (
-        _builder(root_name, name, key)
+        _builder(root_name, name, key, days)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
         .sign(root_key, hashes.SHA256())
@@ -54,7 +54,9 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
-def _builder(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int = 1
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -62,6 +64,6 @@ def _builder(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePrivate
         .subject_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + timedelta(days=days - 1) - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=days))
     )
