@@ -132,6 +132,20 @@ def test_what_froze_again_while_a_restore_was_held_up_is_asked_for_again(frozen:
     assert contents(tmp_path / "out" / str(frozen.source).lstrip("/")) == contents(frozen.source)
 
 
+def test_what_was_readable_before_a_long_wait_is_so_after_it(frozen: Place, tmp_path: Path) -> None:
+    glacier = frozen.cold
+    assert isinstance(glacier, GlacierStorage)
+    first = min(names(glacier))
+    (frozen.source / "more").write_bytes(random.Random(9).randbytes(300_000))
+    frozen.back_up()
+    frozen.move()
+    glacier.archive().thaw([first], 1)
+    frozen.clock.advance(DAY + 3 * 3600)  # it is readable for another hour
+    assert glacier.state(first) == "ready"
+    assert frozen.restore(ident(frozen), tmp_path / "out") == contents(frozen.source)
+    assert first in glacier.batches[-1]
+
+
 def test_only_what_is_needed_is_thawed(frozen: Place, tmp_path: Path) -> None:
     glacier = frozen.cold
     assert isinstance(glacier, GlacierStorage)

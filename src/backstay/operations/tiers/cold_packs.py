@@ -101,20 +101,20 @@ class ColdPlace:
         Raises TierNotAttached; ThawPending without `wait`.
         """
         self.require_attached(need)
-        waiting = {*need.frozen, *need.thawing}
-        if not waiting:
-            return
-        archive = self.backend.archive()
-        assert archive is not None
-        if need.frozen:
-            archive.thaw(need.frozen, days)
-        if not wait:
-            raise ThawPending(
-                f"{len(waiting)} packs with {format_size(need.bytes_to_wait_for)} are being thawed",
-                cause=f"the archive at {need.address} usually needs {format_duration(need.usual_s)}",
-                hint=f"repeat the command then: they stay readable for {days} days",
-            )
-        _wait(archive, need, waiting, clock, days=days, events=events)
+        while waiting := {*need.frozen, *need.thawing}:
+            archive = self.backend.archive()
+            assert archive is not None
+            if need.frozen:
+                archive.thaw(need.frozen, days)
+            if not wait:
+                raise ThawPending(
+                    f"{len(waiting)} packs with {format_size(need.bytes_to_wait_for)} are being thawed",
+                    cause=f"the archive at {need.address} usually needs {format_duration(need.usual_s)}",
+                    hint=f"repeat the command then: they stay readable for {days} days",
+                )
+            _wait(archive, need, waiting, clock, days=days, events=events)
+            # What was readable at first, and only that, may have frozen again meanwhile.
+            need = self.look_at({name: size for name, size in need.packs.items() if name not in waiting})
 
 
 def make_packs_readable(
