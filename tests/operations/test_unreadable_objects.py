@@ -19,7 +19,7 @@ from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.collection.reserve import check, set_aside
-from backstay.repository.format import RESERVE, epoch_name, hold_name, pack_name
+from backstay.repository.format import RESERVE, epoch_name, hold_name, index_name, pack_name
 from backstay.repository.repository import Repository
 from backstay.repository.sessions.session import running_sessions
 from backstay.repository.trees.listings import find_node
@@ -98,6 +98,32 @@ def test_the_rest_of_a_snapshot_is_verified_and_restored(world: World, tmp_path:
     assert [item.path for item in result.errors] == ["/two"]
     for path in (b"/one", b"/three"):
         assert (tmp_path / "out" / os.fsdecode(path[1:])).read_bytes() == TREE[path]
+
+
+def test_an_index_segment_that_is_not_given_is_told_and_hinders_no_reader(world: World, tmp_path: Path) -> None:
+    disk = BadDisk()
+    with opened(world, disk) as repository:
+        manifest = repository.snapshots.live()[0]
+        first = next(
+            index_name(name)
+            for name in repository.index.segments()
+            if not set(manifest.packs).isdisjoint(repository.index.packs_of(name))
+        )
+        others = {index_name(name) for name in repository.index.segments()} - {first}
+    disk.bad.add(f"{world.directory}/{max(others)}")
+    with opened(world, disk) as repository:
+        report = verified(repository)
+        assert isinstance(report.failure, CorruptedBackup)
+        assert max(others) in {finding.subject for finding in report.findings}
+        assert not run_restore(repository, manifest, tmp_path / "out", RestoreOptions()).errors
+        for repair in (repair_index, repair_packs, lambda repository: Collector(repository).plan()):
+            with pytest.raises(ObjectUnreadable):
+                repair(repository)
+        world.backup(repository, TREE)
+    disk.bad.clear()
+    with opened(world, disk) as repository:
+        assert {first, *others} <= {index_name(name) for name in repository.index.segments()}
+        assert verified(repository).failure is None
 
 
 def test_copies_tell_it_as_damage(world: World, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from backstay.errors import (
     InvalidRequest,
     NotFound,
     ObjectNotFound,
+    ObjectUnreadable,
     UnsupportedFormat,
 )
 from backstay.operations.repair.result import Findings, RepairResult
@@ -119,6 +120,8 @@ class PackRepair:
     def _refuse_damaged_index(self) -> None:
         self.repository.collections.refuse_damage()
         for name, error in self.repository.index.damaged:
+            if isinstance(error, ObjectUnreadable):  # nothing to repair: the disk may give it again
+                raise error
             raise CorruptedBackup(
                 "packs are not repaired while the index is damaged",
                 cause=f"{name}: {error}",

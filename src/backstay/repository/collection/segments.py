@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backstay.errors import CorruptedBackup, ObjectNotFound
+from backstay.errors import CorruptedBackup, ObjectNotFound, ObjectUnreadable
 from backstay.repository.index.index import IndexedPack, read_segment
 from backstay.repository.repository import Repository
 
@@ -28,7 +28,7 @@ def packs_in(repository: Repository, name: bytes) -> tuple[IndexedPack, ...]:
 
 
 def refuse_damage(repository: Repository) -> None:
-    """Raises CorruptedBackup where records of collections or of the index cannot be relied on."""
+    """Raises CorruptedBackup, ObjectUnreadable where records of collections or of the index cannot be relied on."""
     if repository.collections.foreign:
         raise CorruptedBackup(
             "nothing is collected while something foreign lies among the records of collections",
@@ -38,6 +38,8 @@ def refuse_damage(repository: Repository) -> None:
     repository.collections.refuse_damage()
     if repository.index.damaged:
         name, error = repository.index.damaged[0]
+        if isinstance(error, ObjectUnreadable):  # nothing to repair: the disk may give it again
+            raise error
         raise CorruptedBackup(
             "nothing is collected while the index is damaged",
             cause=f"{name}: {error}",

@@ -13,7 +13,7 @@ import msgspec
 
 from backstay.codec.digest import sha256
 from backstay.core.ids import is_digest
-from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, StorageUnavailable
+from backstay.errors import CorruptedBackup, ObjectExists, ObjectNotFound, ObjectUnreadable, StorageUnavailable
 from backstay.repository.format import MAX_PACK, RecordKind, index_name
 from backstay.repository.keys.keyring import Keyring
 from backstay.repository.packs.pack import BlobInfo, PackTable, StoredPack
@@ -215,7 +215,7 @@ class Index:
         self._cut: frozenset[bytes] = frozenset()
         self._distrusted: frozenset[int] = frozenset()
         self._vanished = False
-        self.damaged: list[tuple[str, CorruptedBackup]] = []
+        self.damaged: list[tuple[str, CorruptedBackup | ObjectUnreadable]] = []
 
     def load(self, *, deleted: Iterable[bytes] = (), condemned: Iterable[bytes] = ()) -> None:
         """Bring the map up to date with the store; a segment that cannot be read goes to `damaged`.
@@ -339,7 +339,7 @@ class Index:
                 yield name, stored_packs(read_segment(self._backend, self._keyring, name))
             except ObjectNotFound:
                 self._vanished = True  # superseded since the listing: its successor is in the next one
-            except CorruptedBackup as error:
+            except (CorruptedBackup, ObjectUnreadable) as error:
                 self.damaged.append((index_name(name), error))
 
     def write(self, packs: Iterable[StoredPack], *, supersedes: Iterable[bytes] = ()) -> bytes:
