@@ -5,25 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from backstay.core.names import require_utf8
-from backstay.errors import InvalidRequest
+from backstay.core.names import require_word
 
 
 def tags_of(words: Sequence[str] | None) -> tuple[str, ...]:
     """The tags, each once. Raises InvalidRequest."""
-    return tuple(dict.fromkeys(_filled("tag", word) for word in words or ()))
+    return tuple(dict.fromkeys(require_word("tag", word) for word in words or ()))
 
 
 def host_of(word: str | None) -> str:
     """The host that is named, or else this one. Raises InvalidRequest."""
-    return socket.gethostname() if word is None else _filled("host", word)
-
-
-def _filled(what: str, text: str) -> str:
-    if not text.strip():
-        raise InvalidRequest(
-            f"the {what} is empty",
-            cause="no snapshot could be found by it",
-            hint=f"leave --{what} out, or give it a word; a variable of the shell may be unset",
-        )
-    return require_utf8(what, text)
+    return socket.gethostname() if word is None else require_word("host", word)

@@ -30,6 +30,17 @@ def require_utf8(what: str, text: str) -> str:
     return text
 
 
+def require_word(what: str, text: str) -> str:
+    """The text, by which something will be found. Raises InvalidRequest for none, and for what is no UTF-8."""
+    if not text.strip():
+        raise InvalidRequest(
+            f"the {what} is empty",
+            cause="no snapshot could be found by it",
+            hint=f"leave the {what} out, or give it a word; a variable of the shell may be unset",
+        )
+    return require_utf8(what, text)
+
+
 def unwritable(what: str) -> InvalidRequest:
     """What is said of a text that stands for bytes that are no UTF-8."""
     return InvalidRequest(

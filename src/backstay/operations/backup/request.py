@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
+from backstay.core.arguments import Bounds, checks_arguments
 from backstay.core.clock import Clock, ns_from_datetime
 from backstay.core.ids import is_ulid
+from backstay.core.names import require_utf8, require_word
+from backstay.core.times import require_zone
 from backstay.errors import InvalidRequest
 from backstay.repository.snapshots.selectors import LATEST
 from backstay.repository.snapshots.store import Manifest, SnapshotKind
@@ -19,9 +22,11 @@ BackupKind: TypeAlias = Literal["full", "incremental", "differential"]
 
 # One reader keeps two processors busy with what follows it.
 DEFAULT_READERS: Final = 1 if (os.cpu_count() or 1) <= 2 else 2
+MOST_READERS: Final = 64
 FUTURE_NS: Final = 86_400 * 1_000_000_000  # a day: clocks differ, and so do zones
 
 
+@checks_arguments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupOptions:
     """How to back up; `time` is what the snapshot claims, now if None."""
@@ -32,7 +37,7 @@ class BackupOptions:
     tags: tuple[str, ...] = ()
     description: str = ""
     time: datetime | None = None
-    read_concurrency: int = DEFAULT_READERS  # files read at once
+    read_concurrency: Annotated[int, Bounds(1, MOST_READERS)] = DEFAULT_READERS  # files read at once
     dry_run: bool = False
     skip_unchanged: bool = False  # make no snapshot of what is as in the newest, unless everything was read
 
@@ -62,6 +67,10 @@ class BackupResult:
 def check_options(options: BackupOptions, clock: Clock) -> None:
     """Raises InvalidRequest for what no snapshot may claim to be."""
     check_name(options.name)
+    require_word("host", options.host)
+    for tag in options.tags:
+        require_word("tag", tag)
+    require_utf8("description", options.description)
     _check_time(options, clock)
 
 
@@ -85,6 +94,7 @@ def check_name(name: str | None) -> None:
 
 def _check_time(options: BackupOptions, clock: Clock) -> None:
     """A snapshot from the future would be believed by nobody, and none before 1970 was ever made."""
+    require_zone(options.time)
     if options.time is None:
         return
     if not 0 <= ns_from_datetime(options.time) <= clock.now_ns() + FUTURE_NS:

@@ -133,7 +133,7 @@ class _Backup:
         self.capturing = Capturing(
             self.ids,
             repository.file_chunker,
-            readers=max(1, options.read_concurrency),
+            readers=options.read_concurrency,
             lacks=lambda path, message: source.problems.append(Problem(path, message, is_stored=True)),
             warn=lambda message: events(Warned(message=message)),
         )
