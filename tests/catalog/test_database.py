@@ -187,6 +187,15 @@ def test_work_is_done_again_where_postgresql_ends_a_deadlock(new_url: Callable[[
         assert len(tries) in (3, 4)  # one of them twice; or both, where each finds the deadlock in the same moment
 
 
+def test_words_that_are_no_text_are_refused_and_the_next_question_is_answered(catalog: Catalog) -> None:
+    """They stand for bytes of a command line that are no UTF-8."""
+    for ask in (catalog.reading, catalog.session):
+        with pytest.raises(InvalidRequest, match="UTF-8"), ask() as session:
+            session.scalar(select(User).where(User.name == "\udcff"))
+        with ask() as session:
+            assert session.scalar(select(User).where(User.name == "ann")) is None
+
+
 def test_times_and_documents_come_back_as_they_were(catalog: Catalog) -> None:
     with catalog.session() as session:
         session.add(User(id="0" * 26, name="ann", created_at=NOW))

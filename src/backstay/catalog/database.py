@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from backstay.catalog import migrating
 from backstay.catalog.damaged_file import damaged_file, one_line, told_damage
+from backstay.core.names import unwritable
 from backstay.errors import BackstayError, CatalogUnavailable, InvalidRequest
 
 # Durable, many readers beside one writer; a writer waits for another instead of failing.
@@ -224,11 +225,13 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def told(engine: Engine) -> Iterator[None]:
-    """Failures of the database as ours; a violated constraint stays what it is, for who knows what it means."""
+    """Failures of the database as ours, texts that none can keep too; a violated constraint stays what it is."""
     try:
         yield
     except (DBAPIError, NoConnectionLeft) as error:
         raise _ours(error, engine) or error from error
+    except UnicodeEncodeError as error:  # of a parameter, whose driver has no error of its own for that
+        raise unwritable("word") from error
 
 
 def _ours(error: DBAPIError | NoConnectionLeft, engine: Engine) -> BackstayError | None:

@@ -45,7 +45,7 @@ def unwritable(what: str) -> InvalidRequest:
     """What is said of a text that stands for bytes that are no UTF-8."""
     return InvalidRequest(
         f"the {what} is not valid UTF-8",
-        cause="snapshots keep words so that every system can show them",
+        cause="words are kept so that every system can show them",
         hint="write it in UTF-8",
     )
 
