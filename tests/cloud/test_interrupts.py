@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,14 @@ from backstay.storage.object_store import ObjectStorage
 from tests.cloud.calls import every_call
 from tests.cloud.servers import BUCKET
 from tests.storage.remote.http_stub import HttpStub, Reply, served
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A shell that starts the tests in the background has this signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def is_bucket(path: str) -> bool:
