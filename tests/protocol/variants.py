@@ -212,14 +212,14 @@ WEAK: Final = [
         "writer looks before it announces itself", ((Repository, "begin_session", _look_then_announce),), shown_by=260
     ),
     Variant(
-        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=125
+        "sessions are listed too early", ((Collector, "condemn", _list_sessions_then_condemn),), PATIENT, shown_by=240
     ),
     Variant("late snapshots are not judged", ((Collector, "judge", _delete_all_condemned),)),
     Variant("packs are deleted before the verdict", ((Collector, "finish", _delete_then_decide),), CROWD, shown_by=54),
     Variant(
         "a collector keeps to its own verdict", ((Collector, "finish", _decide_and_keep_to_it),), CROWD, shown_by=54
     ),
-    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=149),
+    Variant("collections are overwritten", ((CollectionLog, "create", _overwrite_collection),), CROWD, shown_by=166),
     Variant(
         "segments are deleted before their successor", ((Collector, "compact", _delete_segments_first),), shown_by=26
     ),
@@ -230,16 +230,16 @@ WEAK: Final = [
         "rewriting relies on packs of its plan",
         ((Collector, "_rewrite", _rewrite_relying_on_dead_packs),),
         CROWD,
-        shown_by=351,
+        shown_by=1306,
     ),
     Variant("writer ignores collections", ((Repository, "begin_session", _ignore_collections),), shown_by=1136),
     Variant("a drop leaves no record", ((SnapshotStore, "drop", _drop_without_record),)),
-    Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW, shown_by=704),
+    Variant("commit overwrites", ((SnapshotStore, "commit", _overwrite_commit),), SLOW, shown_by=67),
     Variant(
         "late snapshots are judged by their pack lists", ((Collector, "_packs_holding", _nothing),), CROWD, shown_by=107
     ),
     Variant("readers avoid condemned packs", ((Index, "find", Index.find_reusable),)),
-    Variant("a pack that no segment names is dead", ((Garbage, "_alone_holds_live", _no),), shown_by=69),
+    Variant("a pack that no segment names is dead", ((Garbage, "_alone_holds_live", _no),), shown_by=45),
 ]
 
 # Too rare for chance: what shows it is written out among the known schedules.
