@@ -90,28 +90,14 @@ def test_every_repository_keeps_a_reserve(saved: Account) -> None:
     assert "gone" not in saved.run("repair", "index").out
 
 
-def test_a_repository_without_a_reserve_is_not_damaged(saved: Account) -> None:
-    (saved.repository / "reserve").unlink()
-    assert "backstay gc" in saved.run("verify", "--read-data").err
-    saved.run("gc")
-    assert "reserve" not in saved.run("verify", "--read-data").err
-
-
-def test_a_repository_of_the_python_interface_is_verified_before_its_first_collection(account: Account) -> None:
-    from backstay.repository.repository import Repository
-    from backstay.storage.local import LocalStorage
-
-    place = account.root / "made"
-    Repository.create(LocalStorage(place, create=True), password="word").close()
-    account.run("-r", place, "verify", env={"BACKSTAY_PASSWORD": "word"})
-
-
-@pytest.mark.parametrize("left", ["none", "cut", "longer", "changed"])
-def test_harm_to_the_reserve_is_told_and_mended(saved: Account, left: str) -> None:
+@pytest.mark.parametrize("left", [None, b"", "cut", "longer", "changed"])
+def test_harm_to_the_reserve_is_told_and_mended(saved: Account, left: bytes | str | None) -> None:
     file = saved.repository / "reserve"
     whole = file.read_bytes()
-    harmed = {"none": b"", "cut": whole[:-1], "longer": whole + b"x", "changed": bytes([whole[0] ^ 1]) + whole[1:]}
-    file.write_bytes(harmed[left])
+    file.unlink()
+    if left is not None:
+        harmed = {"cut": whole[:-1], "longer": whole + b"x", "changed": bytes([whole[0] ^ 1]) + whole[1:]}
+        file.write_bytes(harmed[left] if isinstance(left, str) else left)
     assert "backstay gc" in saved.run("verify", status=13).err
     saved.run("gc")
     saved.run("verify", "--read-data")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backstay.core.clock import Clock
-from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound
+from backstay.errors import BackstayError, CorruptedBackup, ObjectNotFound, ObjectUnreadable
 from backstay.operations.findings import Check, Finding
 
 
@@ -55,12 +55,12 @@ class Notes:
             self._took[check] = self._took.get(check, 0.0) + self.clock.monotonic() - begun
 
     def guarded(self, check: Check, subject: str, work: Callable[[], None], hint: str) -> None:
-        """Work that fails on what is missing or damaged, and on nothing else."""
+        """Work that fails on what is missing, damaged or not given by the disk, and on nothing else."""
         try:
             work()
         except ObjectNotFound as error:
             self.find(check, subject, f"{error.name} is missing", hint)
-        except CorruptedBackup as error:
+        except (CorruptedBackup, ObjectUnreadable) as error:
             self.find(check, subject, error, hint)
 
     def results(self) -> tuple[CheckResult, ...]:

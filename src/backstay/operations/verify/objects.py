@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from backstay.core.ids import is_digest
@@ -46,21 +47,12 @@ class StoredObjects:
             self._existence(packs)
             self._cold_tier(packs)
             if with_reserve:
-                self._reserve()
+                self.notes.guarded("integrity", RESERVE, partial(reserve.check, self.repository.backend), _RESERVE_HINT)
             segments = self.repository.index.segments()
             return f"{plural(len(segments), 'index segment')}, {plural(len(packs), 'pack')}"
 
         self.notes.check("integrity", look)
         return packs or dict(self.repository.index.packs())
-
-    def _reserve(self) -> None:
-        """It may be absent: a repository has none before its first collection, or since the disk was full."""
-        try:
-            reserve.check(self.repository.backend)
-        except ObjectNotFound:
-            self.notes.warn("integrity", RESERVE, "no room is kept for a full disk", _RESERVE_HINT)
-        except (CorruptedBackup, ObjectUnreadable) as error:
-            self.notes.find("integrity", RESERVE, error, _RESERVE_HINT)
 
     def _segments(self) -> None:
         missing: list[bytes] = []

@@ -34,8 +34,8 @@ ALL_CHECKS: Final[tuple[Check, ...]] = ("integrity", "completeness", "size", "si
 class VerifyOptions:
     """What to verify. `read_data` is the part of all packs to read, 0 to 1; `min_bytes` applies to each snapshot.
 
-    With `rehearse` snapshots are restored below that directory, and asked what `trial` holds. `reserve`: look
-    at the room that is kept for a full disk too, which a medium has none of.
+    With `rehearse` snapshots are restored below that directory, and asked what `trial` holds. `reserve` says that room
+    for a full disk was set aside in this repository, as the command line does: whoever removes it is told of.
     """
 
     checks: tuple[Check, ...] = ALL_CHECKS
