@@ -70,6 +70,23 @@ def test_fifos(root: TargetDirectory, out: Path) -> None:
     assert not existing_equals(root, b"fifo", file_node(b"")), "and looking does not block"
 
 
+def test_a_fifo_that_the_disk_does_not_take_fails_and_a_device_node_is_a_problem(
+    target: FilesTarget, root: TargetDirectory, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EPERM: a file system has no FIFOs; a container may not make device nodes (mknod(2))."""
+
+    def refused(*_: object, **_of: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", refused)
+    with pytest.raises(RestoreFailed, match="fifo"):
+        root.make_special(b"fifo", node(mode=stat.S_IFIFO | 0o666))
+    if os.geteuid() == 0:  # nobody else tries
+        assert not root.make_special(b"null", node(mode=stat.S_IFCHR | 0o666, device=os.makedev(1, 3)))
+        assert [problem.path for problem in target.problems] == [b"null"]
+    assert no_leftovers(out)
+
+
 def test_sockets_and_unwanted_devices_are_problems(tmp_path: Path) -> None:
     target = FilesTarget(tmp_path / "out", specials=False)
     root = target.open_root(create=True)
