@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,11 @@ import pytest
 from backstay.codec.digest import ChunkIds
 from backstay.core import helper_process
 from backstay.core.clock import SystemClock
-from backstay.core.events import Event, Warned
+from backstay.core.events import Event
 from backstay.errors import InsufficientSpace
 from backstay.operations.backup.run import BackupOptions, run_backup
-from backstay.operations.restore import contents as restore_contents
 from backstay.operations.restore import writers as restore_writers
-from backstay.operations.restore.run import RestoreOptions, RestoreResult, run_restore
+from backstay.operations.restore.run import RestoreOptions, run_restore
 from backstay.operations.restore.write_process import Piece, SmallFile, WriteProcess
 from backstay.operations.restore.writers import Portion, Writers
 from backstay.repository.blobs import writer as blob_writer
@@ -34,96 +31,9 @@ from backstay.repository.repository import Repository
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.filesystem import FilesystemSource
 from backstay.sources.filters import Filters
-from backstay.sources.twins import Twins
 from backstay.storage.local import LocalStorage
-from backstay.trust.secrets import Secret
+from tests.operations.restore_writers.world import DIRECTORIES, FILES_EACH, SECRET, facts, restored, warnings
 from tests.sources.files_target.nodes import give, needs_root
-
-SECRET = Secret.new_keyfile()
-DIRECTORIES, FILES_EACH = 20, 26
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    rng = random.Random(11)  # repeatable
-    place = tmp_path / "tree"
-    for directory in range(DIRECTORIES):
-        inside = place / f"d{directory}"
-        inside.mkdir(parents=True)
-        for number in range(FILES_EACH):
-            file = inside / f"f{number}"
-            file.write_bytes(rng.randbytes(rng.choice((0, 1, 500, 9000)) if number > 4 else 700))
-            file.chmod(rng.choice((0o600, 0o644, 0o755, 0o4755, 0o444)))
-            if os.geteuid() == 0 and number % 7 == 0:
-                os.chown(file, 1234, 4321)
-            os.utime(file, ns=(rng.randrange(1 << 60), rng.randrange(1 << 60)))
-    (place / "d0/same").hardlink_to(place / "d0/f5")
-    with (place / "d1/sparse").open("wb") as sparse:
-        sparse.seek(1 << 20)
-        sparse.write(b"island")
-    os.setxattr(place / "d2/f1", "user.note", b"kept")
-    (place / "d3/one-chunk").write_bytes(rng.randbytes(700_000))
-    (place / "d4/some-chunks").write_bytes(rng.randbytes(5 << 20))
-    (place / "d5/many-chunks").write_bytes(rng.randbytes(9 << 20))
-    with (place / "d6/islands").open("wb") as sparse:
-        for island in range(3):
-            sparse.seek(island * (3 << 20))
-            sparse.write(rng.randbytes(3 << 19))
-    return place
-
-
-@pytest.fixture
-def repository(tmp_path: Path, tree: Path) -> Iterator[Repository]:
-    with Repository.create(LocalStorage(tmp_path / "repository"), SECRET, cache=tmp_path / "cache") as repository:
-        source = FilesystemSource([bytes(tree)], filters=Filters([]), clock=SystemClock())
-        run_backup(repository, source, BackupOptions(host="host"))
-        yield repository
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteProcess]]:
-    """Processes that write from the first file on; all of them must be gone in the end."""
-    processes: list[WriteProcess] = []
-    start, is_ready = WriteProcess.__init__, WriteProcess.is_ready
-
-    def noted(self: WriteProcess, *arguments: object) -> None:
-        start(self, *arguments)  # type: ignore[arg-type]
-        processes.append(self)
-
-    def waited_for(self: WriteProcess) -> bool:
-        while not is_ready(self):
-            pass
-        return True
-
-    monkeypatch.setattr(restore_writers, "MANY", 0)
-    monkeypatch.setattr(restore_writers, "PROCESSES", 2)
-    monkeypatch.setattr(WriteProcess, "__init__", noted)
-    monkeypatch.setattr(WriteProcess, "is_ready", waited_for)
-    yield processes
-    assert all(process.is_gone() for process in processes)
-
-
-def restored(repository: Repository, out: Path, told: list[Event] | None = None) -> RestoreResult:
-    options = RestoreOptions(verify=True)
-    newest = repository.snapshots.live()[-1]
-    return run_restore(repository, newest, out, options, events=(told if told is not None else []).append)
-
-
-def facts(place: Path) -> dict[str, tuple[object, ...]]:
-    """Everything that a restore must bring back."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in [place, *place.rglob("*")]:
-        info = path.lstat()
-        data = path.read_bytes() if path.is_file() else b""
-        xattrs = {name: os.getxattr(path, name) for name in os.listxattr(path)}
-        found[str(path.relative_to(place))] = (
-            info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns, info.st_nlink, data, xattrs,
-        )  # fmt: skip
-    return found
-
-
-def warnings(told: list[Event]) -> list[str]:
-    return [event.message for event in told if isinstance(event, Warned)]
 
 
 @pytest.fixture(params=["here", "elsewhere"])
@@ -341,95 +251,6 @@ def test_a_piece_that_cannot_be_written_fails_its_file_alone(
     expected = facts(tree)
     del expected["d5/many-chunks"]
     assert facts(tmp_path / "out" / tree.relative_to("/")) == expected
-
-
-@pytest.fixture
-def families(tree: Path) -> list[Path]:
-    """Files that are there once more much later in the tree, so that they are copies of those written before."""
-    later = tree / "z"
-    later.mkdir()
-    copies = [later / f"{old.parent.name}-{old.name}" for old in sorted(tree.glob("d[0-9]/f*")) if old.stat().st_size]
-    for copy in copies:
-        copy.write_bytes((tree / Path(*copy.name.split("-"))).read_bytes())
-    return copies
-
-
-@pytest.fixture
-def asked_for_copies(monkeypatch: pytest.MonkeyPatch) -> list[SmallFile]:
-    """All copies that were asked for, while windows are small."""
-    asked: list[SmallFile] = []
-    copies = restore_contents._Written.copies
-
-    def noted(self: Any, group: Any) -> list[SmallFile] | None:
-        found = copies(self, group)
-        asked.extend(found or ())
-        return found
-
-    monkeypatch.setattr(restore_contents, "WINDOW_FILES", 40)
-    monkeypatch.setattr(restore_contents._Written, "copies", noted)
-    return asked
-
-
-@pytest.mark.usefixtures("families")
-@pytest.mark.parametrize("processes", [True, False])
-def test_what_was_written_before_is_copied(
-    tree: Path, tmp_path: Path, asked_for_copies: list[SmallFile], processes: bool, request: pytest.FixtureRequest
-) -> None:
-    if processes:
-        request.getfixturevalue("started")
-    repository = request.getfixturevalue("repository")
-    assert restored(repository, tmp_path / "out").errors == ()
-    assert facts(tmp_path / "out" / tree.relative_to("/")) == facts(tree)
-    assert len(asked_for_copies) > 100
-
-
-@pytest.mark.usefixtures("families")
-@pytest.mark.parametrize("harm", ["other bytes", "shorter", "gone", "a symlink", "a pipe", "directory is a symlink"])
-def test_a_copy_of_what_is_not_what_it_was_is_fetched_again(
-    tree: Path,
-    tmp_path: Path,
-    asked_for_copies: list[SmallFile],
-    harm: str,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> None:
-    """As if another program changed the target during the restore."""
-    repository, out = request.getfixturevalue("repository"), tmp_path / "out"
-    read = Twins.read
-    secret = tmp_path / "elsewhere"
-    secret.mkdir()
-
-    def spoilt(self: Twins, path: bytes, length: int) -> bytes | None:
-        file = out / os.fsdecode(path)
-        before, aside = file.read_bytes(), file
-        if harm == "directory is a symlink":
-            aside = file.parent.rename(file.parent.with_name("aside"))
-            file.parent.symlink_to(aside)
-            self.close()  # not known from before
-        else:
-            file.rename(secret / "kept")
-            if harm in ("other bytes", "shorter"):
-                file.write_bytes(bytes(length - (harm == "shorter")))
-            elif harm == "a symlink":
-                file.symlink_to(secret / "kept")
-            elif harm == "a pipe":
-                os.mkfifo(file)
-        try:
-            found = read(self, path, length)
-            assert found is None or found != before
-            return found
-        finally:
-            if harm == "directory is a symlink":
-                file.parent.unlink()
-                aside.rename(file.parent)
-            else:
-                (secret / "kept").rename(file)
-
-    monkeypatch.setattr(Twins, "read", spoilt)
-    newest = repository.snapshots.live()[-1]
-    assert run_restore(repository, newest, out, RestoreOptions(verify=True)).errors == ()
-    assert {p: f[5] for p, f in facts(out / tree.relative_to("/")).items()} == {p: f[5] for p, f in facts(tree).items()}
-    assert asked_for_copies
 
 
 def test_what_a_process_cannot_write_is_told_by_name(
