@@ -171,6 +171,22 @@ def test_a_repository_heals_from_its_copy(mirrored: Account) -> None:
     mirrored.run("verify", "--read-data")
 
 
+def test_packs_that_were_given_up_stay_in_the_copy_and_come_back(mirrored: Account) -> None:
+    copy = mirrored.root / "copy"
+    mirrored.run("copy", "--to", copy)
+    for pack in (mirrored.repository / "packs").rglob("*"):
+        if pack.is_file():
+            pack.chmod(0o600)
+            pack.write_bytes(bytes(pack.stat().st_size))
+    given_up = mirrored.run("repair", "packs").out
+    assert "`backstay repair packs --from-copy` brings back what a copy has" in given_up
+    mirrored.run("verify", status=13)
+    mirrored.run("--mirror", copy, "backup", mirrored.documents)
+    mirrored.run("--password-file", mirrored.key_file, "-r", copy, "verify", "--read-data")
+    assert mirrored.json("repair", "packs", "--from-copy", copy)["objects_healed"]
+    mirrored.run("verify", "--read-data")
+
+
 def test_what_both_copies_lost_is_told(mirrored: Account) -> None:
     copy = mirrored.root / "copy"
     for place in (mirrored.repository, copy):

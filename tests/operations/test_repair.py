@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import CollectionBusy, CorruptedBackup, InvalidRequest, NotFound
+from backstay.operations.backup.request import BackupKind
 from backstay.operations.backup.run import BackupOptions, run_backup
 from backstay.operations.repair.packs import PackRepair
 from backstay.operations.repair.run import repair_index, repair_packs, repair_snapshots
@@ -182,17 +183,41 @@ def test_a_damaged_table_loses_nothing(world: World) -> None:
     world.assert_sound()
 
 
-def test_a_full_backup_heals_what_was_lost(world: World) -> None:
+def lose_a_pack(world: World, *, is_there: bool) -> Path:
+    """Repair packs, one of which is lost or holds nothing readable; that one."""
     with world.open() as repository:
         victim = pack_of(repository, max(world.promised), b"/d2/new")
-        victim.unlink()
-        repair_packs(repository)
+        if is_there:
+            victim.write_bytes(bytes(victim.stat().st_size))
+        else:
+            victim.unlink()
+        result = repair_packs(repository)
+        assert result.chunks_lost >= 1
+        assert not victim.exists()
         assert not verified(repository).ok
+        assert not repair_packs(repository).changed
+    return victim
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_the_next_backup_heals_what_was_lost(world: World, kind: BackupKind, is_there: bool) -> None:
+    lose_a_pack(world, is_there=is_there)
     with world.open() as repository:
-        run_backup(repository, MemorySource(second_tree()), BackupOptions(host="host", kind="full"))
+        run_backup(repository, MemorySource(second_tree()), BackupOptions(host="host", kind=kind))
         assert verified(repository).ok
         for manifest in repository.snapshots.live():
             assert read_back(repository, manifest) == world.promised.get(manifest.id, second_tree())
+
+
+def test_what_was_lost_comes_back_with_its_object(world: World) -> None:
+    before = {path: path.read_bytes() for path in objects(world, "packs")}
+    victim = lose_a_pack(world, is_there=True)
+    victim.write_bytes(before[victim])
+    with world.open() as repository:
+        assert repair_index(repository).packs_indexed == 1
+        world.assert_kept(repository)
+    world.assert_sound()
 
 
 @pytest.mark.parametrize("form", ["prefix", "name", "whole"])
@@ -235,11 +260,13 @@ def test_packs_whose_segment_is_being_replaced_are_repaired_later(
     assert victim.exists()
 
 
+@pytest.mark.parametrize("loses", [False, True])
 def test_a_faster_collector_makes_it_stop_before_anything_is_deleted(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, loses: bool
 ) -> None:
     victim = objects(world, "packs")[0]
-    damage(victim, victim.stat().st_size - 20)
+    whole = victim.read_bytes()
+    damage(victim, len(whole) // 2 if loses else len(whole) - 20)
 
     def salvage(self: PackRepair, damaged: list[IndexedPack]) -> None:
         original(self, damaged)
@@ -254,7 +281,10 @@ def test_a_faster_collector_makes_it_stop_before_anything_is_deleted(
     assert victim.exists()
     monkeypatch.undo()
     with world.open() as repository:
-        repair_packs(repository)
+        assert bool(repair_packs(repository).chunks_lost) == loses
+        if loses:
+            victim.write_bytes(whole)
+            repair_index(repository)
         world.assert_kept(repository)
     world.assert_sound()
 

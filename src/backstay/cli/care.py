@@ -237,6 +237,11 @@ def _show_repair(context: Context, result: RepairResult) -> None:
     for what, count in counts.items():
         if count:
             context.say(f"{what}: {format_count(count)}")
+    if result.chunks_lost:
+        context.say(
+            "the next backup stores again what its source still holds, and `backstay repair packs --from-copy` brings "
+            "back what a copy has; `backstay repair snapshots` leaves out the rest"
+        )
     for old, new in result.snapshots_replaced:
         context.say(f"snapshot {old} was replaced by {new}")
     for lost in result.lost[:SHOWN_FINDINGS]:

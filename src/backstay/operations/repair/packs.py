@@ -48,7 +48,9 @@ class PackRepair:
         """Order: salvaged packs, their segment, gc/<n> with the damaged ones, and then as in every collection.
 
         The number n is read after what takes long, and before anything is written, so that a collector that took the
-        new packs for orphans makes this run stop with CollectionBusy before anything is deleted.
+        new packs for orphans makes this run stop with CollectionBusy before anything is deleted. Packs of which
+        something is lost go last, and without a verdict: that would forbid them for good, also where a copy has them
+        whole, and backups would build on snapshots that need them.
         """
         repository = self.repository
         collector = Collector(repository, events=self.events)
@@ -65,10 +67,14 @@ class PackRepair:
         make_packs_readable(repository, names, events=self.events)
         self._salvage(damaged)
         self.lost = {chunk for chunk in self.unread if repository.index.find_reusable(chunk) is None}
+        lossy = [pack for pack in damaged if any(chunk in self.lost for chunk, *_ in pack.table.chunks())]
         dead = {pack.digest: (RecordKind(pack.kind), pack.size) for pack in damaged}
+        for pack in lossy:
+            del dead[pack.digest]
         collector.condemn(CollectionPlan(number, marked, dead))
         self._finish(collector, number)
         collector.sweep()
+        self._give_up(lossy, collector)
         collector.deletions.require_none_refused()
         repository.reload_index()
         finished(self.events, "repair packs")
@@ -116,6 +122,14 @@ class PackRepair:
         for digest in verdict.kept:
             message = "this pack stays, because a backup that ran meanwhile relies on it"
             self.findings.add("integrity", digest.hex(), message, "run the repair once more")
+
+    def _give_up(self, packs: list[IndexedPack], collector: Collector) -> None:
+        """Remove packs as if the store had lost them: backups store anew what they held, and copies bring them back."""
+        for pack in packs:
+            if collector.deletions.delete(pack_name(RecordKind(pack.kind), pack.digest)):
+                self.removed.append(pack.digest.hex())
+        if packs:
+            collector.compact({pack.digest for pack in packs})
 
     def _refuse_damaged_index(self) -> None:
         self.repository.collections.refuse_damage()
