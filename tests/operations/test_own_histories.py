@@ -10,6 +10,7 @@ import pytest
 from backstay.core.pipeline import Workers
 from backstay.errors import InvalidRequest
 from backstay.operations.repair.heal import heal_from_copy
+from backstay.operations.repair.run import repair_packs
 from backstay.operations.verify.run import VerifyOptions, run_verify
 from backstay.repository.collection.collector import Collector
 from backstay.repository.format import RecordKind, collection_name, epoch_name
@@ -103,7 +104,27 @@ def test_a_copy_that_collected_by_itself_what_is_needed_is_refused_and_left_alon
         collector.execute(collector.plan(allow_empty=True))
     with open_alone(ours) as repository:
         back_up(repository, source)
-    assert_refused(ours, target, source, "gc` ran there")
+    assert_refused(ours, target, source, "gc` or `backstay repair packs` ran there")
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_a_copy_that_repaired_its_packs_is_refused_only_for_what_it_deleted_for_good(
+    ours: Store, source: Path, loses: bool
+) -> None:
+    target = Store("target")
+    mirror_to(ours, target)
+    pack = next(info for info in target.list("packs/"))
+    data = target.retrieve(pack.name)
+    target.store(pack.name, bytes(len(data)) if loses else data[:-9] + b"123456789", overwrite=True)
+    with open_alone(target) as repository:
+        assert bool(repair_packs(repository).chunks_lost) == loses
+    if not loses:
+        assert_refused(ours, target, source, "repair packs` ran there")
+        return
+    mirror_to(ours, target)
+    assert target.retrieve(pack.name) == data
+    with open_alone(target) as repository:
+        assert run_verify(repository, None, VerifyOptions(read_data=1)).ok
 
 
 def write_garbage(repository: Repository) -> None:

@@ -80,7 +80,8 @@ def _require_common_collections(keyring: Keyring, first: StorageBackend, copy: S
             break
         deleted |= set(there.deleted)
     if deleted and any(pack in deleted for pack, _ in stored_packs(first)):
-        raise _own_history(copy, f"`backstay gc` ran there, and deleted for good what {first.url} has")
+        ran = "`backstay gc` or `backstay repair packs` ran there"
+        raise _own_history(copy, f"{ran}, and deleted for good what {first.url} has")
 
 
 def _verdict(log: CollectionLog, number: int) -> VerdictRecord | None:
