@@ -171,6 +171,17 @@ def test_a_repository_heals_from_its_copy(mirrored: Account) -> None:
     mirrored.run("verify", "--read-data")
 
 
+def test_each_copy_is_verified_by_itself_as_verify_says(mirrored: Account) -> None:
+    copy = mirrored.root / "copy"
+    next(path for path in (copy / "packs").rglob("*") if path.is_file()).unlink()
+    assert "without --mirror" not in mirrored.run("verify").out
+    assert "`-r REPO` without --mirror looks at one" in mirrored.run("--mirror", copy, "verify", "--read-data").out
+    key = ("--password-file", mirrored.key_file, "-r", copy)
+    assert "`backstay repair packs --from-copy REPO` brings it back" in mirrored.run(*key, "verify", status=13).err
+    mirrored.run(*key, "repair", "packs", "--from-copy", mirrored.repository)
+    mirrored.run(*key, "verify", "--read-data")
+
+
 def test_packs_that_were_given_up_stay_in_the_copy_and_come_back(mirrored: Account) -> None:
     copy = mirrored.root / "copy"
     mirrored.run("copy", "--to", copy)

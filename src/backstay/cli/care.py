@@ -164,6 +164,10 @@ def _show_report(context: Context, report: VerifyReport, options: VerifyOptions)
         context.say("everything is good")
     else:
         context.say("no problem found; `backstay verify --read-data` reads all data as well")
+    if context.mirror:
+        context.say(
+            "of the copies only one had to have each object; `-r REPO` without --mirror looks at one of them alone"
+        )
 
 
 def repair_index(ctx: typer.Context) -> int:

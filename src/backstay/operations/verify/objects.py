@@ -16,8 +16,9 @@ from backstay.repository.format import RESERVE, index_name, pack_name
 from backstay.repository.index.index import PackInfo, read_segment
 from backstay.repository.repository import Repository
 
-PACK_HINT: Final = "put it back from a copy; else run `backstay repair packs`, then `backstay repair snapshots`"
-GONE_HINT: Final = "put it back from a copy; else run `backstay repair index`, then `backstay repair snapshots`"
+_COPY_HINT: Final = "`backstay repair packs --from-copy REPO` brings it back from a copy; else run"
+PACK_HINT: Final = f"{_COPY_HINT} `backstay repair packs`, then `backstay repair snapshots`"
+GONE_HINT: Final = f"{_COPY_HINT} `backstay repair index`, then `backstay repair snapshots`"
 _INDEX_HINT: Final = "run `backstay repair index`"
 _RESERVE_HINT: Final = "no backup is affected; `backstay gc` sets it aside anew"
 
