@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from backstay.codec.compression import Compressor
+from backstay.core.mapped_file import MappedFile
 from backstay.errors import CorruptedBackup, StorageUnavailable
 from backstay.repository.format import BlobKind, RecordKind
-from backstay.repository.index.environment import MAX_READERS
+from backstay.repository.index.environment import MAX_READERS, shared
 from backstay.repository.index.index import MemoryPlaceMap, PlacesDamaged
 from backstay.repository.index.place_map import FILTER_AFTER, MERGE_RUNS, LmdbPlaceMap
 from backstay.repository.packs.pack import PackBuilder, PackTable, StoredPack, column
@@ -222,6 +223,22 @@ def test_the_memory_of_a_writer_stays_as_it_is_however_large_the_map(
     again = LmdbPlaceMap(directory)
     assert all(any(again.places(chunk)) for chunk in chunks[::100])
     again.close()
+
+
+def test_what_is_closed_lets_go_of_nothing_any_more(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its addresses may be those of something else by now, whose memory would be lost."""
+    let_go: list[MappedFile] = []
+
+    def noted(self: MappedFile) -> None:
+        let_go.append(self)
+
+    monkeypatch.setattr(MappedFile, "let_go", noted)
+    environment = shared(directory)
+    assert list(environment.read_through(iter([1]))) == [1]
+    assert len(let_go) == 1
+    environment.release()
+    assert list(environment.read_through(iter([1]))) == [1]
+    assert len(let_go) == 1
 
 
 def test_a_map_that_was_dropped_without_closing_does_not_keep_its_files_open(directory: Path) -> None:

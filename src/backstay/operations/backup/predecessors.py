@@ -58,7 +58,10 @@ def _losses(repository: Repository, lost: set[bytes], *, is_whole: bool) -> Iter
         more = f" and {plural(len(unread) - 1, 'more segment')}" if len(unread) > 1 else ""
         yield f"{unread[0]}{more} of the index cannot be read", "`backstay repair index`"
     if not is_whole and not lost and not unread:
-        yield "the index does not name all packs of the previous snapshot", "`backstay repair index`"
+        yield (
+            "the index does not name all packs of the previous snapshot",
+            "`backstay repair index`, and if that finds nothing, `repair packs --from-copy` or `repair snapshots`",
+        )
 
 
 def _newest(repository: Repository, history: Sequence[Manifest], kind: BackupKind) -> Manifest | None:

@@ -126,8 +126,9 @@ class PlaceEnvironment:
 
     def _let_go(self) -> None:
         self._lookups = 0
-        if self._mapped is not None:
-            self._mapped.let_go()
+        with _opening:  # what was mapped there is something else's once it is closed
+            if self.users and self._mapped is not None:
+                self._mapped.let_go()
 
     def release(self) -> None:
         """Give it back; the last one closes it."""
