@@ -74,13 +74,13 @@ def test_what_took_the_place_of_a_file_stops_nothing(tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_reads_are_seen_as_long_as_they_happen(counter: list[int]) -> None:
+def test_reads_are_many_when_there_is_more_than_a_block_for_each_file(counter: list[int]) -> None:
     reads = DiskReads()
-    assert not reads.were_seen
-    for more, seen in ((0, False), (8, True), (0, False)):
-        with reads.watched():
+    assert not reads.were_many
+    for more, many in ((0, False), (9, True), (8, False), (9, True), (0, False)):
+        with reads.watched(8):
             counter[0] += more
-        assert reads.were_seen is seen
+        assert reads.were_many is many
 
 
 def test_requests_are_read_ahead_once_the_disk_was_needed(

@@ -131,16 +131,16 @@ class _Answering:
         self._ahead, self._here = DiskReads(), DiskReads()  # by the thread that prepares, and the one that answers
 
     def prepare(self, request: memoryview, files: list[int]) -> list[Wanted]:
-        """Lets the disk read meanwhile what will be asked of it, for as long as it is asked for anything."""
+        """Lets the disk read meanwhile what will be asked of it, for as long as it is asked for much."""
         wanted = self._requests.decode(request)
-        if self._ahead.were_seen or self._here.were_seen:
-            with self._ahead.watched():
+        if self._ahead.were_many or self._here.were_many:
+            with self._ahead.watched(_count(wanted)):
                 for directory, fd in zip(wanted, files, strict=True):
                     read_soon(fd, directory.entries)
         return wanted
 
     def answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
-        with self._here.watched():
+        with self._here.watched(_count(wanted)):
             return self._answer(wanted, files, room)
 
     def _answer(self, wanted: list[Wanted], files: list[int], room: memoryview) -> bytes:
@@ -188,3 +188,7 @@ class _Answering:
         capture.node.sha256, chunks = self._cutter.cut(data)
         cuts = [(chunk, len(piece)) for chunk, piece in chunks]
         return Captured(row, capture.node, cuts, used), len(data)
+
+
+def _count(wanted: list[Wanted]) -> int:
+    return sum(len(directory.entries) for directory in wanted)
