@@ -23,7 +23,7 @@ from tests.descriptors import open_files
 def counter(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the kernel says that was read from disks."""
     counted = [0]
-    monkeypatch.setattr(disk_reads, "_blocks", lambda: counted[0])
+    monkeypatch.setattr(disk_reads, "blocks_read", lambda: counted[0])
     return counted
 
 

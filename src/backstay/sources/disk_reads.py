@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from backstay.sources.entry_reader import OPEN_FILE, open_quietly
+from backstay.sources.page_cache import blocks_read
 from backstay.sources.source import Stat
 
 
 class DiskReads:
-    """What one thread makes the disk read, which the kernel counts (getrusage(2), ru_inblock, blocks of 512 bytes).
+    """What one thread makes the disk read.
 
     Asking for a file takes a twentieth of the time that a disk takes to read one. So it is worth it when more than one
     file of twenty is not in memory, which is about one block for each of them.
@@ -25,9 +25,9 @@ class DiskReads:
     @contextmanager
     def watched(self, files: int) -> Iterator[None]:
         """See to it while so many are dealt with, always on the same thread."""
-        before = _blocks()
+        before = blocks_read()
         yield
-        self.were_many = _blocks() - before > files
+        self.were_many = blocks_read() - before > files
 
 
 def read_soon(directory: int, entries: Iterable[Stat]) -> None:
@@ -40,7 +40,3 @@ def read_soon(directory: int, entries: Iterable[Stat]) -> None:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
                 finally:
                     os.close(fd)
-
-
-def _blocks() -> int:
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from backstay.repository.nodes import Node
 from backstay.sources.extents import Extents, data_extents
+from backstay.sources.page_cache import read_in_passing
 from backstay.sources.source import Stat
 
 # Makes the stat and node of a file from (its state now, length read, extents read, whether it stood still).
@@ -55,7 +56,7 @@ class FileStream:
             start, length = self._spans[self._span]
             wanted = min(size, length - self._offset)
             if wanted:
-                part = os.pread(self._fd, wanted, start + self._offset)
+                part = read_in_passing(self._fd, wanted, start + self._offset)
                 self._offset += len(part)
                 if not part:
                     self._ended_at = start + self._offset
