@@ -22,7 +22,7 @@ from backstay.repository.blobs.contents import NeededChunks, chunk_ids, patch_of
 from backstay.repository.blobs.reader import BlobReader
 from backstay.repository.blobs.writer import SMALL
 from backstay.repository.index.index import Place
-from backstay.repository.nodes import EMPTY, Content, Node
+from backstay.repository.nodes import EMPTY, Node
 from backstay.repository.packs.blobs import BlobKeys
 from backstay.sources.files_target import FilesTarget
 from backstay.sources.kernel import descriptor_limit
@@ -41,23 +41,15 @@ ONE_PROCESS: Final = (
 )  # files up to this many bytes are written by one process, larger ones by threads of this one
 
 
-@dataclass(slots=True, eq=False)
 class File:
-    """One regular file to write into an open directory."""
+    """One regular file to write into an open directory; `chunk` is the id of its only one, nothing if it has more."""
 
-    directory: TargetDirectory
-    node: Node
-    path: bytes
+    __slots__ = ("chunk", "content", "directory", "node", "path")
 
-    @property
-    def content(self) -> Content:
-        return self.node.content or EMPTY
-
-    @property
-    def chunk(self) -> bytes:
-        """The id of its only chunk; nothing if it has none, or more."""
-        content = self.content
-        return content.ids if content.depth == 0 and len(content.ids) == ID_BYTES else b""
+    def __init__(self, directory: TargetDirectory, node: Node, path: bytes) -> None:
+        self.directory, self.node, self.path = directory, node, path
+        content = self.content = node.content or EMPTY
+        self.chunk = content.ids if content.depth == 0 and len(content.ids) == ID_BYTES else b""
 
 
 def _directories() -> int:
@@ -220,9 +212,11 @@ class FileWriter:
         return Portion([_small(*each) for each in group], stored=self._reader.fetch_blob(group[0][1]))
 
     def _locate(self, file: File) -> Place | None:
-        found: list[Place] = []
-        self._tally.guard(file.path, lambda: found.append(self._reader.place(file.chunk)))
-        return found[0] if found else None
+        try:
+            return self._reader.place(file.chunk)
+        except (CorruptedBackup, NotFound) as error:
+            self._tally.note(file.path, error)
+            return None
 
     def _write_group(
         self, prepared: Callable[[], Portion], group: Sequence[tuple[File, Place]], errands: Errands

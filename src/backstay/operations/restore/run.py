@@ -214,6 +214,8 @@ class _Restore:
 
     def _open(self, place: _Place) -> TargetDirectory | None:
         """The directory itself, created if need be; None when something that stays is in its place."""
+        if place.directory is not None:
+            return place.directory
         closed: list[_Place] = []
         here: _Place | None = place
         while here is not None and here.directory is None and not here.blocked:

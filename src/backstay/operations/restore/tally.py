@@ -45,10 +45,10 @@ class Tally:
         with self._lock:
             self.counts[what] += by
 
-    def done(self, size: int) -> None:
-        """One more entry is in its place, with so many bytes."""
+    def done(self, size: int, *, entries: int = 1) -> None:
+        """One more entry is in its place, or so many, with so many bytes together."""
         with self._lock:
-            self.counts["files"] += 1
+            self.counts["files"] += entries
             self.counts["bytes"] += size
 
     def guard(self, path: bytes | None, action: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -122,6 +123,10 @@ class SmallFile(NamedTuple):
     twin: bytes = b""
 
 
+_directory: Final[Callable[[SmallFile], TargetDirectory]] = itemgetter(0)
+_CHUNK: Final = 3  # from here on the fields are those of a chunk in `Into`
+
+
 class Piece(NamedTuple):
     """Chunks for a larger file that is open; the rest as for `Part`."""
 
@@ -159,10 +164,10 @@ class WriteProcess(HelperProcess):
             return False
         descriptors: list[int] = []
         into: list[Into] = []
-        for directory, group in groupby(files, key=lambda file: file.directory):
+        for directory, group in groupby(files, key=_directory):
             here = list(group)
             descriptors.append(directory.fd)
-            chunks = [(file.chunk, file.start, file.length, file.twin) for file in here]
+            chunks = [file[_CHUNK:] for file in here]
             known = directory.is_own, directory.hands_down
             into.append(Into(directory.path, *known, [file.node for file in here], chunks))
         descriptors += [piece.fd for piece in pieces]

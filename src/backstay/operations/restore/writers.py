@@ -209,15 +209,17 @@ class Writers:
         except HelperGone:
             self._do_without(writer)
             return
+        files = sent.portion.files
         failed = {failure.at: failure for failure in written.failed}
-        for at, file in enumerate(sent.portion.files):
-            failure = failed.get(at)
-            if failure is None:
-                self._tally.done(file.length)
-            elif not failure.kind:
-                self._fetch_again(file)
+        landed = [file.length for at, file in enumerate(files) if at not in failed]
+        self._tally.done(sum(landed), entries=len(landed))
+        for at, failure in failed.items():
+            if at >= len(files):
+                continue  # a piece
+            if failure.kind:
+                self._tally.guard(files[at].path, partial(_raise, failure.error()))
             else:
-                self._tally.guard(file.path, partial(_raise, failure.error()))
+                self._fetch_again(files[at])
         if sent.portion.piece is not None:
             self._take_piece(*sent.portion.piece, failed.get(len(sent.portion.files)))
         for path, message in written.problems:

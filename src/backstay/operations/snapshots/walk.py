@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from backstay.core.names import printable
 from backstay.errors import CorruptedBackup
 from backstay.repository.blobs.reader import BlobReader
@@ -21,8 +23,7 @@ class Chooser(Protocol):
     def may_contain(self, path: bytes) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Enter:
+class Enter(msgspec.Struct, frozen=True, gc=False):
     """A directory begins; `node` is None for the root. `selected` says whether it was asked for itself."""
 
     path: bytes
@@ -30,16 +31,14 @@ class Enter:
     selected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """An entry that is no directory."""
 
     path: bytes
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, gc=False):
     """The directory entered last ends; `node` is the same as at its beginning.
 
     `passed` are the names in it that were not chosen, if those were asked for. It may hold more if it is not whole.
