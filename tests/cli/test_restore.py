@@ -131,6 +131,16 @@ def test_delete(saved: Account) -> None:
     assert not (inside(target, saved.documents) / "stranger").exists()
 
 
+def test_doubled_slashes_in_a_path_change_neither_what_is_deleted_nor_what_is_chosen(saved: Account) -> None:
+    target = saved.root / "target"
+    (target / "letters").mkdir(parents=True)
+    (target / "letters" / "stranger").touch()
+    doubled = f"latest:{saved.documents.parent}//{saved.documents.name}/"
+    saved.run("restore", doubled, "--to", target, "--delete", "--exclude", saved.documents / "note")
+    assert sorted(path.name for path in (target / "letters").iterdir()) == [f"letter-{n}.txt" for n in range(5)]
+    assert not (target / "note").exists()
+
+
 @pytest.mark.parametrize("direct", [(), ("--direct",)])
 def test_delete_spares_key_files(saved: Account, direct: tuple[str, ...]) -> None:
     key_file = saved.key_file.read_bytes()

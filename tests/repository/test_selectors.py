@@ -207,6 +207,8 @@ def test_latest_is_right_in_the_hour_that_comes_twice() -> None:
         ("latest:postgres://host/db:/base", ("latest:postgres://host/db", b"/base")),
         ("01kb:/caf\udce9", ("01kb", b"/caf\xe9")),
         ("01kb:etc", ("01kb:etc", None)),
+        ("01kb:/etc/", ("01kb", b"/etc")),
+        ("01kb:/etc//ssh/./../hosts", ("01kb", b"/etc/hosts")),
     ],
 )
 def test_split(text: str, parts: tuple[str, bytes | None]) -> None:

@@ -63,6 +63,17 @@ def test_a_restore_that_deletes_spares_key_files(
     assert [path.name for path in sorted((out / "config").rglob("*"))] == ["backstay", "default.key"]
 
 
+def test_a_source_with_two_leading_slashes_is_the_same_path(
+    backups: BackupManager, documents: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    backups.create_backup(documents, name="x")
+    backups.restore("x", DirectoryTarget(source=documents, destination=out))
+    (out / "stranger").touch()
+    backups.restore("x", DirectoryTarget(source=f"/{documents}", destination=out), delete=True)
+    assert not (out / "stranger").exists()
+
+
 def test_conflicts_are_found_before_anything_is_written(
     backups: BackupManager, documents: Path, tmp_path: Path
 ) -> None:

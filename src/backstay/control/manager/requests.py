@@ -73,7 +73,8 @@ def room_at(place: Path) -> int | None:
 
 def absolute(path: str | Path) -> bytes:
     """A path as snapshots hold it; a relative one begins in the current directory."""
-    return os.fsencode(os.path.abspath(path))  # noqa: PTH100 - `..` is taken out
+    whole = os.path.abspath(path)  # noqa: PTH100 - `..` is taken out
+    return b"/" + os.fsencode(whole).lstrip(b"/")  # abspath leaves two leading slashes as they are
 
 
 def _patterns(texts: Sequence[str]) -> list[bytes]:

@@ -85,10 +85,13 @@ def choose(
 def split_target(text: str) -> tuple[str, bytes | None]:
     """The snapshot and the absolute path of `ID`, `ID:/path`, `latest:/path` or `latest:NAME:/path`.
 
-    The path begins at the first `:/` that no second slash follows; it comes as the file system's own bytes.
+    The path begins at the first `:/` that no second slash follows; it comes as the file system's own bytes, and as
+    snapshots hold it: without `.`, `..` and slashes that say nothing.
     """
     found = _PATH.search(text)
     snapshot, path = (text[: found.start()], os.fsencode(text[found.end() :])) if found else (text, None)
+    if path is not None:
+        path = os.path.normpath(path)
     if not snapshot:
         raise InvalidRequest(
             f"{text!r} names no snapshot", cause="a path alone may lie in many", hint="write ID:/path or latest:/path"
