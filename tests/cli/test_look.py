@@ -77,6 +77,13 @@ def test_find_tells_each_version_once(saved: Account) -> None:
     assert "nothing matches" in saved.run("find", "no-such-thing").out
 
 
+def test_find_of_directories_tells_no_file_that_lay_at_the_same_path(saved: Account) -> None:
+    (saved.documents / "note").unlink()
+    (saved.documents / "note").mkdir()
+    saved.run("backup", saved.documents)
+    assert [version["type"] for version in saved.json("find", "note/")] == ["dir"]
+
+
 def test_diff(saved: Account) -> None:
     first = saved.json("list")[0]["id"]
     (saved.documents / "note").write_text("a longer note\n" * 1000)

@@ -202,6 +202,13 @@ def test_a_selection_forgets_rather_than_grows() -> None:
     assert not selection.selects(b"/d/7/x", False)
 
 
+def test_a_file_is_not_taken_for_the_directory_of_its_path_that_another_snapshot_has() -> None:
+    selection = Selection([b"logs/"])
+    assert selection.selects(b"/d/logs", True)
+    assert not selection.selects(b"/d/logs", False)
+    assert selection.selects(b"/d/logs", True)
+
+
 # Laws. The reference matcher below is the definition, written as a recursion that may take exponential time.
 
 COMPONENTS = st.sampled_from([b"a", b"b", b"ab", b"*", b"a*", b"*b", b"?", b"[ab]", b"**", b"a*b*"])

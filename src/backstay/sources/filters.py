@@ -66,6 +66,9 @@ class Selection:
         """(included, excluded) for a path, worked out downwards from the nearest directory that is known."""
         todo: list[bytes] = []
         place = path
+        if not is_dir and path != b"/":  # what is known of the same path is of a directory, as another snapshot has it
+            todo.append(path)
+            place = path.rpartition(b"/")[0] or b"/"
         while (state := self._known.get(place)) is None and place != b"/":
             todo.append(place)
             place = place.rpartition(b"/")[0] or b"/"
