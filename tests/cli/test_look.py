@@ -84,6 +84,14 @@ def test_find_of_directories_tells_no_file_that_lay_at_the_same_path(saved: Acco
     assert [version["type"] for version in saved.json("find", "note/")] == ["dir"]
 
 
+def test_find_refuses_a_pattern_that_can_match_nothing(saved: Account) -> None:
+    (saved.documents / "!important").touch()
+    saved.run("backup", saved.documents)
+    told = saved.run("find", "!important", status=2)
+    assert r"'\!important'" in told.err
+    assert len(saved.json("find", r"\!important")) == 1
+
+
 def test_diff(saved: Account) -> None:
     first = saved.json("list")[0]["id"]
     (saved.documents / "note").write_text("a longer note\n" * 1000)

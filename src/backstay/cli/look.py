@@ -17,7 +17,7 @@ from backstay.cli.render import local_time, mode_text, out, print_heading, print
 from backstay.core.clock import datetime_from_ns
 from backstay.core.names import printable
 from backstay.core.quantities import format_age, format_count, format_duration, format_size, plural
-from backstay.errors import CorruptedBackup
+from backstay.errors import CorruptedBackup, InvalidRequest
 
 if TYPE_CHECKING:
     from backstay.operations.snapshots.look import Difference, Found, RepositoryStats
@@ -282,6 +282,12 @@ def find(
     from backstay.sources.filters import Selection
 
     context = context_of(ctx)
+    if pattern.startswith("!"):
+        raise InvalidRequest(
+            f"pattern {printable(os.fsencode(pattern))} can match nothing",
+            cause="a `!` takes back what a pattern before it takes, and there is none",
+            hint=f"a name that begins with it is looked for with '\\{printable(os.fsencode(pattern))}'",
+        )
     matches = Selection([os.fsencode(pattern)])
     with context.open() as repository:
         known, damaged = choosing.readable(context, repository)
