@@ -141,6 +141,16 @@ def test_doubled_slashes_in_a_path_change_neither_what_is_deleted_nor_what_is_ch
     assert not (target / "note").exists()
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/place", "file:///place", "PostgreSQL://user@host/db"])
+def test_an_address_of_something_else_is_taken_for_no_directory(
+    saved: Account, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(saved.root)
+    told = saved.run("restore", "latest", "--to", address, status=2)
+    assert f"{address.partition(':')[0]}: is neither a directory nor a database" in told.err
+    assert not (saved.root / f"{address.partition(':')[0]}:").exists()
+
+
 @pytest.mark.parametrize("direct", [(), ("--direct",)])
 def test_delete_spares_key_files(saved: Account, direct: tuple[str, ...]) -> None:
     key_file = saved.key_file.read_bytes()

@@ -167,6 +167,12 @@ def _refuse_unclear_target(to: str | None, *, in_place: bool) -> None:
             cause="--to is empty, or means the current directory",
             hint='name the directory; for this one write --to "$PWD"',
         )
+    if to is not None and "://" in to and not database.is_address(to):
+        raise InvalidRequest(
+            "nothing can be restored there",
+            cause=f"{printable(os.fsencode(to.partition(':')[0]))}: is neither a directory nor a database",
+            hint="name a directory, postgresql://…, mysql://… or sqlite:///PATH",
+        )
     if to is not None and in_place:
         raise InvalidRequest(
             "--to and --in-place exclude each other", cause="both name a target", hint="give one of them"
