@@ -66,6 +66,14 @@ def test_ls_tells_what_was_named_twice_once(account: Account) -> None:
     assert places.count(str(account.documents / "a/b/file")) == 2, "each of the named places shows what it holds"
 
 
+@pytest.mark.parametrize("command", ["ls", "cat"])
+def test_two_paths_that_differ_are_not_taken_for_one(saved: Account, command: str) -> None:
+    note, letter = saved.documents / "note", saved.documents / "letters/letter-0.txt"
+    told = saved.run(command, f"latest:{letter}", note, status=2)
+    assert f"{letter} stands behind the id, and {note} by itself" in told.err
+    saved.run(command, f"latest:{note}", note)
+
+
 def test_find_tells_each_version_once(saved: Account) -> None:
     (saved.documents / "note").write_text("another note\n")
     saved.run("backup", saved.documents)

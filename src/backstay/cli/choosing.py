@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from backstay.cli.context import Context
 from backstay.cli.render import local_time
 from backstay.core.local_zone import LOCAL
+from backstay.core.names import printable
 from backstay.core.quantities import plural
-from backstay.errors import BackstayError, CorruptedBackup, NotFound
+from backstay.errors import BackstayError, CorruptedBackup, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from backstay.repository.repository import Repository
@@ -82,6 +83,20 @@ def moment(context: Context, text: str) -> datetime:
 
     found = parse_moment(text, now=context.clock.now(), zone=LOCAL)
     return found if found.microsecond else found + timedelta(microseconds=999_999)
+
+
+def only_path(inside: bytes | None, text: str | None) -> bytes | None:
+    """The one path of `ID:PATH` and PATH that is given, if any. Raises InvalidRequest for two that differ."""
+    if text is None:
+        return inside
+    path = stored_path(text)
+    if inside is not None and inside != path:
+        raise InvalidRequest(
+            "it is not clear which path is meant",
+            cause=f"{printable(inside)} stands behind the id, and {printable(path)} by itself",
+            hint="give one of them",
+        )
+    return path
 
 
 def stored_path(text: str) -> bytes:

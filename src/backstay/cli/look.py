@@ -184,7 +184,7 @@ def ls(
 
     context = context_of(ctx)
     ident, inside = split_target(snapshot)
-    wanted = choosing.stored_path(path) if path is not None else inside
+    wanted = choosing.only_path(inside, path)
     with context.open() as repository:
         manifest = choosing.one(context, repository, ident, path=wanted)
         damage = _Damage(context)

@@ -324,7 +324,7 @@ def cat(
     if context.json:
         raise InvalidRequest("cat has no JSON form", cause="it writes the bytes of the file", hint="leave --json out")
     ident, inside = split_target(snapshot)
-    wanted = choosing.stored_path(path) if path is not None else inside
+    wanted = choosing.only_path(inside, path)
     if wanted is None:
         raise InvalidRequest(
             "it is not said which file",
