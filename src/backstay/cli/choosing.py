@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backstay.cli.context import Context
@@ -87,6 +85,8 @@ def moment(context: Context, text: str) -> datetime:
 
 def only_path(inside: bytes | None, text: str | None) -> bytes | None:
     """The one path of `ID:PATH` and PATH that is given, if any. Raises InvalidRequest for two that differ."""
+    from backstay.repository.snapshots.selectors import stored_path
+
     if text is None:
         return inside
     path = stored_path(text)
@@ -97,10 +97,3 @@ def only_path(inside: bytes | None, text: str | None) -> bytes | None:
             hint="give one of them",
         )
     return path
-
-
-def stored_path(text: str) -> bytes:
-    """A path as snapshots hold it: absolute; a relative one begins in the current directory."""
-    path = os.fsencode(text)
-    whole = os.path.normpath(path if path.startswith(b"/") else os.fsencode(Path.cwd()) + b"/" + path)
-    return b"/" + whole.lstrip(b"/")

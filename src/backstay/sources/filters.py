@@ -63,21 +63,24 @@ class Selection:
         return not excluded and (included or self._include.may_match_below(path))
 
     def _state(self, path: bytes, *, is_dir: bool) -> tuple[bool, bool]:
-        """(included, excluded) for a path, worked out downwards from the nearest directory that is known."""
+        """(included, excluded) for a path. What is known of one is of a directory, also where a file has that path."""
+        if is_dir or path == b"/":
+            return self._directory_state(path)
+        above = self._directory_state(path.rpartition(b"/")[0] or b"/")
+        return self._own_state(path, is_dir=False, above=above)
+
+    def _directory_state(self, path: bytes) -> tuple[bool, bool]:
+        """The same for a directory, worked out downwards from the nearest one that is known."""
         todo: list[bytes] = []
         place = path
-        if not is_dir and path != b"/":  # what is known of the same path is of a directory, as another snapshot has it
-            todo.append(path)
-            place = path.rpartition(b"/")[0] or b"/"
         while (state := self._known.get(place)) is None and place != b"/":
             todo.append(place)
             place = place.rpartition(b"/")[0] or b"/"
         if state is None:
             state = self._own_state(place, is_dir=True, above=(self._everything, False))
         for place in reversed(todo):
-            state = self._own_state(place, is_dir=is_dir or place != path, above=state)
-            if is_dir or place != path:
-                self._remember(place, state)
+            state = self._own_state(place, is_dir=True, above=state)
+            self._remember(place, state)
         return state
 
     def _own_state(self, path: bytes, *, is_dir: bool, above: tuple[bool, bool]) -> tuple[bool, bool]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from backstay.control.manager import retaining
 from backstay.control.manager.backups import Backup, the_only
 from backstay.control.manager.ground import Ground
-from backstay.control.manager.requests import absolute
 from backstay.control.policies.effective import effective
 from backstay.core.events import EventSink, ignore
 from backstay.core.times import require_zone
@@ -19,6 +18,7 @@ from backstay.errors import InvalidRequest
 from backstay.operations.retention.holds import clear_hold, set_hold
 from backstay.repository.collection.deleting import refusal
 from backstay.repository.collection.plan import CollectionPlan, CollectionResult
+from backstay.repository.snapshots.selectors import stored_path
 from backstay.repository.snapshots.store import Manifest
 
 
@@ -65,7 +65,7 @@ class Custody(Ground):
         several sources: `find` gives them all.
         """
         with self._reading() as repository:
-            place = None if path is None else absolute(path)
+            place = None if path is None else stored_path(path)
             manifest = the_only(self._meant(repository, backup, at=at, path=place), backup)
             return Backup.of(manifest, held=manifest.id in repository.snapshots.holds.held([manifest.id]))
 

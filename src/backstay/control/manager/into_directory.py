@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from backstay.control.manager.requests import RestoreRequest, Surroundings, absolute, room_at
+from backstay.control.manager.requests import RestoreRequest, Surroundings, room_at
 from backstay.control.manager.results import PlannedPart, RestoredPart
 from backstay.control.manager.targets import DirectoryTarget, told_target
 from backstay.core.environment import expanded, own_places
@@ -15,6 +15,7 @@ from backstay.operations.restore.in_place import original_place as place_of
 from backstay.operations.restore.in_place import restore_in_place
 from backstay.operations.restore.run import plan_restore, run_restore
 from backstay.repository.repository import Repository
+from backstay.repository.snapshots.selectors import stored_path
 from backstay.repository.snapshots.store import Manifest
 
 ON_NO_DISK = ("postgresql", "mysql", "command")
@@ -82,7 +83,7 @@ def original_place(repository: Repository, manifest: Manifest, source: str | Pat
             cause="its files never lay on a disk",
             hint="name a directory for the files, or the address of a database",
         )
-    place = place_of(repository, manifest, None if source is None else absolute(source))
+    place = place_of(repository, manifest, None if source is None else stored_path(source))
     return DirectoryTarget(destination=place, source=source)
 
 

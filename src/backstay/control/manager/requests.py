@@ -13,6 +13,7 @@ from backstay.core.events import EventSink, ignore
 from backstay.operations.restore.request import Conflict, RestoreOptions
 from backstay.operations.snapshots.walk import EVERYTHING
 from backstay.repository.repository import Repository
+from backstay.repository.snapshots.selectors import stored_path
 from backstay.sources.filters import Selection
 
 
@@ -37,7 +38,7 @@ class RestoreRequest:
         """The same for one restore of files, which leaves `spared` alone."""
         chosen = Selection(_patterns(self.include), _patterns(self.exclude)) if self.include or self.exclude else None
         return RestoreOptions(
-            path=None if source is None else absolute(source),
+            path=None if source is None else stored_path(source),
             chooser=chosen or EVERYTHING,
             conflict=self.conflict,
             delete=self.delete,
@@ -69,12 +70,6 @@ def room_at(place: Path) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
-
-
-def absolute(path: str | Path) -> bytes:
-    """A path as snapshots hold it; a relative one begins in the current directory."""
-    whole = os.path.abspath(path)  # noqa: PTH100 - `..` is taken out
-    return b"/" + os.fsencode(whole).lstrip(b"/")  # abspath leaves two leading slashes as they are
 
 
 def _patterns(texts: Sequence[str]) -> list[bytes]:

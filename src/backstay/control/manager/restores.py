@@ -11,7 +11,6 @@ from typing import Annotated, Final, TypeAlias
 
 from backstay.control.manager.documents import restore_document
 from backstay.control.manager.ground import Checkpoint, Ground, go_on
-from backstay.control.manager.requests import absolute
 from backstay.control.manager.restoring import RestoreRequest, Restoring, Step, original_place
 from backstay.control.manager.results import PlannedPart, RestoreMode, RestorePreview, RestoreRecord, RestoreRun
 from backstay.control.manager.revisiting import RestoreCheck, revisit
@@ -21,6 +20,7 @@ from backstay.core.events import EventSink, ignore
 from backstay.errors import InvalidRequest, RestoreConflict
 from backstay.operations.restore.request import MOST_PARALLEL, Conflict
 from backstay.repository.repository import Repository
+from backstay.repository.snapshots.selectors import stored_path
 
 Place: TypeAlias = str | Path | RestoreTarget
 
@@ -172,7 +172,7 @@ class Restores(Ground):
     ) -> builtins.list[Step]:
         if isinstance(target, ClusterTarget):  # it finds its own base backup
             return restoring.steps((), [target])
-        path = None if source is None else absolute(source)
+        path = None if source is None else stored_path(source)
         meant = self._meant(restoring.repository, backup, at=at, path=path)
         if request.mode == "in_place":
             if target is not None:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from backstay.control.manager import into_cluster, into_database, into_directory
 from backstay.control.manager.into_directory import original_place
-from backstay.control.manager.requests import RestoreRequest, Surroundings, absolute
+from backstay.control.manager.requests import RestoreRequest, Surroundings
 from backstay.control.manager.results import PlannedPart, RestoredPart
 from backstay.control.manager.targets import (
     ClusterTarget,
@@ -19,7 +19,7 @@ from backstay.control.manager.targets import (
 )
 from backstay.errors import CorruptedBackup, InvalidRequest, NotFound
 from backstay.operations.verify.run import VerifyOptions, run_verify
-from backstay.repository.snapshots.selectors import LATEST, choose
+from backstay.repository.snapshots.selectors import LATEST, choose, stored_path
 from backstay.repository.snapshots.store import Manifest
 
 __all__ = ["RestoreRequest", "Restoring", "Step", "original_place"]
@@ -48,7 +48,7 @@ class Restoring(Surroundings):
             return [Step(manifest=_dump_for(meant, target), target=target)]
         if target.source is None or len(meant) == 1:
             return [Step(manifest=manifest, target=target) for manifest in meant]
-        path = absolute(target.source)
+        path = stored_path(target.source)
         return [Step(manifest=choose(meant, LATEST, now=self.clock.now(), path=path), target=target)]
 
     def validate(self, steps: Sequence[Step]) -> None:

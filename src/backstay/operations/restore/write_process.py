@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -123,8 +123,8 @@ class SmallFile(NamedTuple):
     twin: bytes = b""
 
 
-_directory: Final[Callable[[SmallFile], TargetDirectory]] = itemgetter(0)
-_CHUNK: Final = 3  # from here on the fields are those of a chunk in `Into`
+_directory: Final[Callable[[SmallFile], TargetDirectory]] = attrgetter("directory")
+_CHUNK: Final = 3  # `SmallFile.chunk`, from which on the fields are those of a chunk in `Into`
 
 
 class Piece(NamedTuple):

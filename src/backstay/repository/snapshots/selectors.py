@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from backstay.core.names import printable
@@ -82,6 +83,13 @@ def choose(
     return _newest_named(named, text, at, path) if named else _only(begun, text, at)
 
 
+def stored_path(path: str | bytes | Path) -> bytes:
+    """A path as snapshots hold it: absolute, and without what says nothing; a relative one begins in the current
+    directory."""
+    whole = os.path.abspath(os.fsencode(path))  # noqa: PTH100 - `..` is taken out
+    return b"/" + whole.lstrip(b"/")  # abspath leaves two leading slashes as they are
+
+
 def split_target(text: str) -> tuple[str, bytes | None]:
     """The snapshot and the absolute path of `ID`, `ID:/path`, `latest:/path` or `latest:NAME:/path`.
 
@@ -91,7 +99,7 @@ def split_target(text: str) -> tuple[str, bytes | None]:
     found = _PATH.search(text)
     snapshot, path = (text[: found.start()], os.fsencode(text[found.end() :])) if found else (text, None)
     if path is not None:
-        path = os.path.normpath(path)
+        path = stored_path(path)
     if not snapshot:
         raise InvalidRequest(
             f"{text!r} names no snapshot", cause="a path alone may lie in many", hint="write ID:/path or latest:/path"
